@@ -1,0 +1,27 @@
+"""Errors that are answers to the user: one sentence that names the place and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "did_you_mean"]
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: configuration, data or files.
+
+    The message is one sentence that names the place (key, file and line, row) and the remedy, so that the
+    command line can print it alone, without a traceback. Broken invariants of this code are `assert`, never
+    a `UserError`.
+    """
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``' Did you mean "beta"?'`` for the choice nearest to `word`, or ``''`` where none is near.
+
+    The leading blank lets the result be appended to a finished sentence; letter case is ignored.
+    """
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.6)
+    return f' Did you mean "{by_lower_case[near[0]]}"?' if near else ""
