@@ -1,0 +1,314 @@
+"""What a run is made of, as frozen dataclasses that check themselves when they are built.
+
+The YAML files in ``configs/`` hold the same fields with the same defaults. Nothing here imports PyTorch, so
+that a wrong value is answered at once. A message begins with the field's name: ``learning_rate must be …``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from align.errors import UserError, did_you_mean
+
+__all__ = [
+    "DataConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "RunConfig",
+    "TrainerConfig",
+    "WandbConfig",
+    "build",
+]
+
+T = TypeVar("T")
+
+
+class _Settings:
+    """Checks the type of every field, then what `check` of the subclass asks for."""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        self.check()
+
+    def check(self) -> None:
+        """Raise `UserError` where values are out of range or contradict each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig(_Settings):
+    """How to optimise; ``None`` takes the setting vetted for the method."""
+
+    learning_rate: float | None = None  # peak learning rate
+    epochs: float | None = None  # passes over the training data
+    steps: int | None = None  # optimiser steps; instead of epochs
+    batch_size: int | None = None  # prompts per optimiser step, over all processes
+    tokens_per_microbatch: int = 8192  # padded tokens in one forward pass; lower it when memory runs out
+    optimizer: Literal["adamw", "adamw_8bit", "rmsprop", "sgd"] = "adamw"  # adamw_8bit needs bitsandbytes
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's averages of gradient and squared gradient
+    eps: float = 1e-8  # AdamW's and RMSprop's denominator term
+    weight_decay: float = 0.0  # decoupled; matrices only
+    schedule: Literal["cosine", "linear", "constant"] | None = None  # learning rate after the warm-up
+    warmup: float | None = None  # below 1: share of all steps; from 1: number of steps
+    max_grad_norm: float = 1.0  # gradients are clipped to this norm
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the computation; trained weights stay float32
+    gradient_checkpointing: bool = False  # recompute activations: less memory, a third more time
+    max_length: int = 1024  # tokens of prompt and response together
+    eval_steps: int | None = None  # evaluate every n steps; None: before and after training only
+    save_steps: int | None = 50  # checkpoint every n steps; None: at the end only
+    keep_checkpoints: int = 2  # older checkpoints are deleted
+    log_steps: int = 1  # write metrics every n steps
+    seed: int = 0  # order of the data, dropout, sampling
+    samples: int = 12  # responses shown before and after training
+
+    def check(self) -> None:
+        """Ranges, and that the length of training is given once."""
+        for name in ("learning_rate", "epochs", "eps", "max_grad_norm"):
+            _positive(self, name)
+        for name in ("steps", "batch_size", "tokens_per_microbatch", "keep_checkpoints", "log_steps"):
+            _at_least(self, name, 1)
+        for name in ("eval_steps", "save_steps"):
+            _at_least(self, name, 1)
+        for name in ("weight_decay", "warmup", "seed", "samples"):
+            _at_least(self, name, 0)
+        _at_least(self, "max_length", 2)
+        for beta in self.betas:
+            if not 0 <= beta < 1:
+                raise UserError(f"betas must be two numbers from 0 to below 1, not {list(self.betas)}.")
+        if self.epochs is not None and self.steps is not None:
+            raise UserError("steps and epochs both say how long to train: give one of them.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Settings):
+    """The base model, and the adapter to begin from."""
+
+    name: str  # a folder, a Hugging Face name, or world/base for the embedded model
+    start: str | None = None  # folder of a PEFT adapter to begin from, or world/sft; null: none
+    revision: str | None = None  # branch, tag or commit of a Hugging Face model
+    trust_remote_code: bool = False  # run code that comes with the model; needs a commit in revision
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    chat_template: str | None = None  # bundled name (hh, chatml) or a Jinja file; null: the tokenizer's own
+    layout: Literal["auto", "tree", "flat"] = "auto"  # tree computes a prompt once for all its responses
+    quantization: Literal["none", "4bit"] = "none"  # 4bit is QLoRA and needs bitsandbytes and a GPU
+
+    def check(self) -> None:
+        """A model that brings code must be pinned to a commit."""
+        if not self.name.strip():
+            raise UserError("name is empty: give a folder, a Hugging Face name, or world/base.")
+        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise UserError(
+                "trust_remote_code=true runs code from the model's repository, so revision must be "
+                "the 40-digit commit that you have read."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(_Settings):
+    """Training pairs and the pairs held out."""
+
+    train: str  # .jsonl, .jsonl.gz, .json or .parquet file, datasets folder, Hugging Face name, or world
+    heldout: str | None = None  # likewise; null: heldout_size prompts are split off from train
+    format: str = "auto"  # auto recognises the columns; or the name of one format
+    split: str = "train"  # split of a datasets folder or Hugging Face dataset
+    heldout_split: str = "test"  # split of heldout, likewise
+    heldout_size: float = 0.05  # below 1: share of the prompts; from 1: number of prompts; 0: none
+    max_rejected: float = 0.01  # share of bad rows at which the run stops instead of dropping them
+    expected_rows: int | None = None  # stop unless train has exactly this many rows
+
+    def check(self) -> None:
+        """Ranges."""
+        if not self.train.strip():
+            raise UserError("train is empty: give a file, a datasets folder, a Hugging Face name, or world.")
+        _at_least(self, "heldout_size", 0)
+        if self.heldout_size >= 1 and self.heldout_size != int(self.heldout_size):
+            raise UserError(
+                f"heldout_size={self.heldout_size} is neither a share below 1 nor a whole number of prompts."
+            )
+        _at_least(self, "max_rejected", 0)
+        if self.max_rejected > 1:
+            raise UserError(f"max_rejected is a share of the rows, from 0 to 1, not {self.max_rejected}.")
+        _at_least(self, "expected_rows", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(_Settings):
+    """Generations on held-out prompts, scored before and after training."""
+
+    scorer: str = "auto"  # auto: true reward on the embedded world, else none; none; or a scorer's name
+    prompts: int = 64  # held-out prompts to generate on; 0: no generation
+    max_new_tokens: int = 128  # longest response
+    temperature: float = 0.7  # 0 is greedy
+    top_p: float = 1.0  # nucleus sampling
+
+    def check(self) -> None:
+        """Ranges."""
+        _at_least(self, "prompts", 0)
+        _at_least(self, "max_new_tokens", 1)
+        _at_least(self, "temperature", 0)
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbConfig(_Settings):
+    """Weights & Biases; the run folder holds every metric without it."""
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"  # offline writes files for `wandb sync`
+    project: str = "align"  # project to log to
+    entity: str | None = None  # team or user; null: your default
+    group: str | None = None  # runs shown together
+    tags: tuple[str, ...] = ()  # labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(_Settings):
+    """One run: every group of ``configs/`` under its name."""
+
+    method: str  # name in the registry
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])  # fields of the method
+    model: ModelConfig
+    adapter: Mapping[str, Any] | None = None  # fields of align.adapter.Adapter; None: full fine-tuning
+    data: DataConfig
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    run_name: str  # folder below output_root
+    output_root: str = "runs"  # folder of all runs
+    if_exists: Literal["new", "resume", "overwrite"] = "new"  # new adds -2, -3 … to the name
+    dry_run: bool = False  # say what would happen, write nothing
+    seed: int = 0  # of everything random
+
+    def check(self) -> None:
+        """The seed, and a run folder that stays where it was asked for."""
+        _at_least(self, "seed", 0)
+        _check_run_name(self.run_name)
+        _check_output_root(self.output_root, self.run_name)
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build the dataclass `cls` from plain values, as YAML gives them.
+
+    Lists become tuples where the field is a tuple. Raises `UserError` for a field that does not exist.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls) if f.init]  # pyright: ignore[reportArgumentType]
+    for name in values:
+        if name not in names:
+            raise UserError(f"{name} is not a setting of {cls.__name__}.{did_you_mean(name, names)}")
+    plain = {name: _as_tuple(value, hints[name]) for name, value in values.items()}
+    for name, value in plain.items():
+        if not _matches(value, hints[name]):
+            raise UserError(f"{name} must be {_expected(hints[name])}, not {_shown(value)}.")
+    return cls(**plain)
+
+
+def _check_types(settings: Any) -> None:
+    hints = typing.get_type_hints(type(settings))
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        if not _matches(value, hints[f.name]):
+            raise UserError(f"{f.name} must be {_expected(hints[f.name])}, not {_shown(value)}.")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _as_tuple(value: Any, hint: Any) -> Any:
+    wants_tuple = any(typing.get_origin(h) is tuple or h is tuple for h in _alternatives(hint))
+    return tuple(typing.cast("list[Any]", value)) if isinstance(value, list) and wants_tuple else value
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    if len(_alternatives(hint)) > 1:
+        return any(_matches(value, h) for h in _alternatives(hint))
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if origin in (tuple, list, Sequence) and arguments:
+        if not isinstance(value, (tuple, list)):
+            return False
+        items = typing.cast("Sequence[Any]", value)
+        if origin is tuple and Ellipsis not in arguments:
+            return len(items) == len(arguments) and all(map(_matches, items, arguments))
+        return all(_matches(item, arguments[0]) for item in items)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    checkable = origin or hint
+    return isinstance(value, checkable) if isinstance(checkable, type) else True
+
+
+def _expected(hint: Any) -> str:
+    words: list[str] = []
+    for h in _alternatives(hint):
+        origin, arguments = typing.get_origin(h), typing.get_args(h)
+        if origin is typing.Literal:
+            words.extend(str(choice) for choice in arguments)
+        elif origin in (tuple, list, Sequence) and arguments:
+            words.append(f"a list of {_expected(arguments[0])}")
+        else:
+            words.append(_TYPE_NAMES.get(h, getattr(h, "__name__", str(h))))
+    return " or ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+_TYPE_NAMES: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+}
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)[:80]
+
+
+def _positive(settings: object, name: str) -> None:
+    value = getattr(settings, name)
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise UserError(f"{name} must be above 0, not {value}.")
+
+
+def _at_least(settings: object, name: str, lowest: int) -> None:
+    value = getattr(settings, name)
+    if value is not None and not (math.isfinite(value) and value >= lowest):
+        raise UserError(f"{name} must be at least {lowest}, not {value}.")
+
+
+def _check_run_name(name: str) -> None:
+    if not name.isprintable():
+        raise UserError(f"run_name has control characters, {name!a}: use printable ones only.")
+    if not name.strip() or name in (".", "..") or re.search(r"[/\\]", name):
+        raise UserError(f"run_name={name!r} is not the name of one folder: use output_root for the place.")
+    if len(name.encode()) > 200:
+        raise UserError(f"run_name is longer than 200 bytes: {name[:40]!r}….")
+
+
+def _check_output_root(root: str, run_name: str) -> None:
+    if not root.isprintable():
+        raise UserError(f"output_root has control characters, {root!a}: use printable ones only.")
+    path = Path(root)
+    if not root or ".." in path.parts:
+        raise UserError(f"output_root={root!r} must be a folder named without '..'.")
+    whole = path / run_name
+    for part in (whole, *whole.parents):
+        if part.is_symlink():
+            raise UserError(
+                f"{part} is a symbolic link: set output_root to {part.resolve()} itself or elsewhere."
+            )

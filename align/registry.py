@@ -1,0 +1,52 @@
+"""Methods, scorers and data formats by name.
+
+Names come from installed packages' entry points, so that other people's packages join without a change here::
+
+    [project.entry-points."align.methods"]
+    mine = "my_package.mine:Mine"
+
+Listing names imports nothing; only `load` imports the one target that was asked for.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from align.errors import UserError, did_you_mean
+
+__all__ = ["Group", "choices", "load"]
+
+Group = Literal["methods", "scorers", "formats"]
+
+
+def choices(group: Group) -> list[str]:
+    """Return the sorted names registered in `group`."""
+    return sorted(_registered(group))
+
+
+def load(group: Group, name: str) -> Any:
+    """Import and return what `name` stands for in `group`."""
+    registered = _registered(group)
+    if name not in registered:
+        raise UserError(
+            f"{name!r} is not one of the {group}: {', '.join(sorted(registered)) or 'none is installed'}."
+            + did_you_mean(name, registered)
+        )
+    entry = registered[name]
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{group[:-1]} {name!r} ({entry.value}) cannot be imported: {error}.") from error
+
+
+@cache
+def _registered(group: Group) -> dict[str, EntryPoint]:
+    """Entry points by name; this project's own win over another package's of the same name."""
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=f"align.{group}"):
+        ours = entry.dist is not None and entry.dist.name == "align-rlhf"
+        if ours or entry.name not in found:
+            found[entry.name] = entry
+    return found
