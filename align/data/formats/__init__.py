@@ -1,0 +1,77 @@
+"""Preference data in the wild: one small function per format, found by the columns a file has.
+
+A format is a `Format` whose `convert` turns one raw row into fields of the pairwise format. To add one, write it beside
+its relatives in this package and list it in `BUILT_IN`; another package offers its own through the entry point group
+`align.formats`, whose target is the `Format`.
+"""
+
+from __future__ import annotations
+
+from align.data.formats.base import Format, Sample, UnknownFormatError
+from align.data.formats.hh import HH
+from align.data.formats.plain import DEMONSTRATION, MESSAGES, PAIRWISE, PROMPT, PROMPT_COMPLETION
+from align.data.formats.trl import IMPLICIT
+from align.errors import did_you_mean
+
+__all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats"]
+
+BUILT_IN = (PAIRWISE, HH, IMPLICIT, DEMONSTRATION, PROMPT_COMPLETION, MESSAGES, PROMPT)
+
+_PROMPT_NAMES = ("question", "instruction", "query", "input", "text", "context", "history")
+
+
+def known_formats() -> dict[str, Format]:
+    """Return every format by name: the built-in ones and those of other installed packages."""
+    from align.registry import choices, load
+
+    formats = {format.name: format for format in BUILT_IN}
+    for name in choices("formats"):
+        if name not in formats:
+            formats[name] = load("formats", name)
+    return formats
+
+
+def find_format(name: str, sample: Sample, source: str) -> Format:
+    """Return the format called `name`, or for "auto" the one that fits the sample's columns; never a guess.
+
+    Of several that fit, the one that needs the most columns is taken; where that leaves two, or where none fits, the
+    `UserError` names the columns found and the formats known.
+    """
+    formats = known_formats()
+    if name != "auto":
+        if name not in formats:
+            raise UnknownFormatError(
+                f"{name!r} is not a known data format: {', '.join(sorted(formats))}.{did_you_mean(name, formats)}"
+            )
+        missing = formats[name].requires - sample.columns
+        if missing:
+            raise UnknownFormatError(
+                f"{source}: data.format={name} needs the column {_listed(missing)}, but the columns are "
+                f"{_listed(sample.columns)}; name another format or rename the columns."
+            )
+        return formats[name]
+    fitting = [format for format in formats.values() if format.fits(sample)]
+    most = max((len(format.requires) for format in fitting), default=0)
+    best = [format for format in fitting if len(format.requires) == most]
+    if len(best) == 1:
+        return best[0]
+    raise UnknownFormatError(
+        f"{source}: {'several formats fit' if best else 'no known format fits'} the columns "
+        f"{_listed(sample.columns)}; known are {_described(best or list(formats.values()))}; "
+        f"rename the columns or name the format with data.format=.{_prompt_hint(sample)}"
+    )
+
+
+def _prompt_hint(sample: Sample) -> str:
+    prompts = [name for name in _PROMPT_NAMES if name in sample.columns]
+    if "prompt" in sample.columns or not prompts:
+        return ""
+    return f' Is "{prompts[0]}" the prompt? Then rename it to "prompt".'
+
+
+def _described(formats: list[Format]) -> str:
+    return ", ".join(f"{format.name} ({', '.join(sorted(format.requires))})" for format in formats)
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(f'"{name}"' for name in sorted(names)) or "none"

@@ -1,0 +1,78 @@
+"""What a format is, and the columns that tell formats apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from align.data.schema import SCORE_COLUMNS
+from align.errors import UserError
+
+__all__ = ["FOREIGN_COLUMNS", "SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_fields"]
+
+SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "answer", "source"})
+"""Optional columns of the pairwise format that every built-in format passes on."""
+
+_FOREIGN = """annotations annotator better_response_id choice chosen_conversations chosen_response comparison
+    completion_A completion_B completions context conversation_a conversation_b conversations history human_ref_A human_ref_B
+    input instruction label labels output output_1 output_2 output_A output_B overall_preference preference query
+    question rank rejected_conversations rejected_response response response1 response2 response_0 response_1
+    responses score_A score_B score_chosen score_rejected scores summaries system winner"""
+FOREIGN_COLUMNS = frozenset(_FOREIGN.split())
+"""Columns that hold a prompt, a response or a label in published formats that are not read here.
+
+Beside one of them a narrower reading (`prompt` alone, `chosen`/`rejected` alone) would be a guess, so it is refused;
+naming the format with `data.format=` overrides that.
+"""
+
+
+class UnknownFormatError(UserError):
+    """No format, or more than one, fits the columns."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The first rows of a source, by which its format is recognised."""
+
+    columns: frozenset[str]
+    """The set of columns that most of the rows have."""
+    rows: Sequence[Mapping[str, Any]]
+
+
+def _always(sample: Sample) -> bool:
+    return bool(sample.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One layout of preference data."""
+
+    name: str
+    description: str
+    """One line for lists and help texts."""
+    polarity: str
+    """Which side becomes `chosen`, and why."""
+    requires: frozenset[str]
+    """Columns without which it is another format."""
+    convert: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
+    """One raw row → fields of the pairwise format, once per pair; raises `RowError`."""
+    recognises: Callable[[Sample], bool] = _always
+    """Whether rows with the required columns are of this format."""
+    optional: frozenset[str] = SHARED_COLUMNS
+    """Columns that are read where they are there."""
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """All columns that are read; any other is reported as not read."""
+        return self.requires | self.optional
+
+    def fits(self, sample: Sample) -> bool:
+        """Whether the sample has the required columns, none of a format not known, and looks right."""
+        foreign = (sample.columns & FOREIGN_COLUMNS) - self.columns
+        return self.requires <= sample.columns and not foreign and self.recognises(sample)
+
+
+def shared_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the optional columns of the pairwise format that the row has."""
+    return {name: row[name] for name in SHARED_COLUMNS if name in row}

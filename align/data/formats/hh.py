@@ -1,0 +1,66 @@
+r"""HH-RLHF: two full transcripts ``"\n\nHuman: …\n\nAssistant: …"`` that share everything but the last answer.
+
+The prompt is everything up to the last ``"\n\nAssistant:"``, which both transcripts must share to the letter; where
+they do not (5 of the 2,312 rows of harmless-base test), the row is rejected, since a common beginning cut anywhere
+else would end inside an answer. One blank after each colon belongs to the transcript's layout and not to the turn, so
+that the bundled template `hh` renders the messages back to exactly the transcript. Consecutive turns of one role
+inside the shared prompt are kept as they stand and noted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from align.data.formats.base import Format, Sample, shared_fields
+from align.data.report import RowError
+
+__all__ = ["HH"]
+
+_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+_TURN = re.compile(r"\n\n(Human|Assistant): ?")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def _hh(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    prompt, chosen = _split(row["chosen"], "chosen")
+    other_prompt, rejected = _split(row["rejected"], "rejected")
+    if prompt != other_prompt:
+        raise RowError("prompts differ before the last turn")
+    yield {"prompt": _turns(prompt), "chosen": chosen, "rejected": rejected} | shared_fields(row)
+
+
+def _split(transcript: object, name: str) -> tuple[str, list[dict[str, str]]]:
+    """Cut a transcript before its last ``"\n\nAssistant:"`` into the prompt and the answer (as one message)."""
+    if not isinstance(transcript, str):
+        raise RowError(f"{name} is not a transcript")
+    prompt, marker, answer = transcript.rpartition(_ASSISTANT)
+    if not marker or not prompt.startswith(_HUMAN):
+        raise RowError(f"{name} is not a transcript", "it does not alternate Human: and Assistant:")
+    if _HUMAN in answer:
+        raise RowError(f"{name} does not end with an Assistant turn")
+    return prompt, [{"role": "assistant", "content": answer.removeprefix(" ")}]
+
+
+def _turns(prompt: str) -> list[dict[str, str]]:
+    _, *parts = _TURN.split(prompt)
+    return [
+        {"role": _ROLES[speaker], "content": content} for speaker, content in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def _recognises(sample: Sample) -> bool:
+    """Whether most rows have two transcripts."""
+    sides = [row.get(name) for row in sample.rows for name in ("chosen", "rejected")]
+    return 2 * sum(isinstance(side, str) and side.startswith(_HUMAN) for side in sides) > len(sides)
+
+
+HH = Format(
+    name="hh-rlhf",
+    description="chosen, rejected as full Human/Assistant transcripts (Anthropic HH-RLHF)",
+    polarity="chosen is the transcript in the column `chosen`",
+    requires=frozenset({"chosen", "rejected"}),
+    convert=_hh,
+    recognises=_recognises,
+)

@@ -1,0 +1,65 @@
+"""TRL's implicit-prompt preference format: `chosen` and `rejected` that begin with the same prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from align.data.formats.base import Format, Sample, shared_fields
+from align.data.formats.hh import HH
+from align.data.report import RowError
+from align.data.validation import kind
+
+__all__ = ["IMPLICIT", "shared_words"]
+
+
+def shared_words(first: str, second: str) -> int:
+    r"""Return where the beginning that two texts share ends, never inside a word.
+
+    A blank before the first differing word goes with the word ("The sky is| blue"), since that is how tokenizers cut
+    text; line breaks stay with the beginning.
+    """
+    differ = (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    end = next(differ, min(len(first), len(second)))
+    if any(end < len(text) and not text[end].isspace() for text in (first, second)):
+        while end and not first[end - 1].isspace():
+            end -= 1
+    return end - 1 if end and first[end - 1] == " " else end
+
+
+def _implicit(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    chosen, rejected = row["chosen"], row["rejected"]
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        if chosen == rejected:
+            raise RowError("identical pair")
+        end = shared_words(chosen, rejected)
+        fields = {"prompt": chosen[:end], "chosen": chosen[end:], "rejected": rejected[end:]}
+    elif isinstance(chosen, list) and isinstance(rejected, list):
+        fields = _shared_turns(cast(list[Any], chosen), cast(list[Any], rejected))
+    else:
+        raise RowError("chosen and rejected are not both text or both messages", f"{kind(chosen)}, {kind(rejected)}")
+    yield fields | shared_fields(row)
+
+
+def _shared_turns(chosen: list[Any], rejected: list[Any]) -> dict[str, Any]:
+    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+        if not turns:
+            raise RowError(f"{name} has no message")
+    if chosen[:-1] != rejected[:-1]:
+        raise RowError("prompts differ before the last turn")
+    return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
+
+
+def _recognises(sample: Sample) -> bool:
+    """Whether the rows carry their prompt themselves, and are not HH-RLHF transcripts."""
+    return not {"prompt", "messages"} & sample.columns and not HH.recognises(sample)
+
+
+IMPLICIT = Format(
+    name="trl-implicit",
+    description="chosen, rejected as text or messages that begin with the same prompt (TRL implicit)",
+    polarity="chosen is the column `chosen`",
+    requires=frozenset({"chosen", "rejected"}),
+    convert=_implicit,
+    recognises=_recognises,
+)

@@ -1,0 +1,273 @@
+"""`Preferences`: a data set in the pairwise format, with the report of how it was read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from align.data.formats import Format, Sample, find_format
+from align.data.reading import RawRow, read_rows, rows_in_memory
+from align.data.report import LoadReport, RowError, Tally
+from align.data.schema import Row, Unit, arrow_schema, prompt_key
+from align.data.validation import kind, valid_row
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+    from align.data.tokenized import TokenizedPreferences
+
+__all__ = ["Preferences"]
+
+_SAMPLE_ROWS = 1000
+_CHUNK_ROWS = 10_000
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    """An immutable, Arrow-backed data set of prompts with chosen and rejected responses.
+
+    Made by `load` or `from_rows`, which check every row; the constructor itself checks nothing.
+    """
+
+    dataset: datasets.Dataset
+    """Columns `align.data.schema.COLUMNS` and `place`; prompt and responses are lists of {role, content}."""
+    report: LoadReport
+    fingerprint: str
+    """Hash of the rows, the same in every process."""
+    max_rejected: float = 0.01
+    """Fraction of rows that may be rejected, in loading and again in tokenisation."""
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        format: str = "auto",
+        split: str = "train",
+        max_rejected: float = 0.01,
+        expected_rows: int | None = None,
+    ) -> Preferences:
+        """Read preference data and check every row.
+
+        Args:
+            source: a `.jsonl`, `.json` (one array) or `.parquet` file, the JSON ones also `.gz`; a folder of such
+                files or one written by `datasets.save_to_disk`; a hub name; or embedded data: "world",
+                "world/heldout", "world/demonstrations", "world/prompts".
+            format: name of a format, or "auto" to recognise it by its columns.
+            split: which split of a folder or hub data set.
+            max_rejected: fraction of rows that may be rejected.
+            expected_rows: number of rows the source must have, to notice a file cut at a row's end.
+
+        Raises:
+            UserError: if the source cannot be read, no format fits its columns, it has no usable row, or more rows
+                than `max_rejected` are rejected; the message has counts by reason and the first places.
+        """
+        return _loaded(read_rows(source, split), str(source), format, max_rejected, expected_rows)
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        format: str = "auto",
+        max_rejected: float = 0.01,
+        expected_rows: int | None = None,
+        name: str = "rows",
+    ) -> Preferences:
+        """Like `load`, from rows in memory; `name` stands for the file in reports."""
+        return _loaded(rows_in_memory(rows, name), name, format, max_rejected, expected_rows)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one row as a dictionary of the columns of the pairwise format and `place`."""
+        return self.dataset[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(cast(Iterable[dict[str, Any]], self.dataset))
+
+    def select(self, indices: Iterable[int]) -> Preferences:
+        """Return the rows at `indices`, in that order."""
+        chosen = list(indices)
+        digest = hashlib.sha256(json.dumps([self.fingerprint, chosen]).encode()).hexdigest()
+        return replace(
+            self, dataset=self.dataset.select(chosen), report=replace(self.report, kept=len(chosen)), fingerprint=digest
+        )
+
+    def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
+        """Return (train, heldout), with every prompt in exactly one of the two.
+
+        `heldout` is a number of rows (int) or a fraction of them (float); prompts are taken in an order that depends
+        on `seed` and the prompt alone, as long as their rows still fit, so the part held out may be a little smaller.
+        """
+        target = round(heldout * len(self)) if isinstance(heldout, float) else heldout
+        if not 0 < target < len(self):
+            raise UserError(
+                f"data.heldout={heldout} of {len(self)} rows leaves one side empty; give a number of rows below "
+                f"{len(self)} or a fraction between 0 and 1."
+            )
+        rows_of: dict[str, list[int]] = {}
+        for index, prompt in enumerate(self.dataset["prompt"]):
+            rows_of.setdefault(prompt_key(prompt), []).append(index)
+        order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
+        held: list[int] = []
+        for key in order:
+            if len(held) + len(rows_of[key]) <= target:
+                held += rows_of[key]
+        if not held:
+            raise UserError(
+                f"data.heldout={heldout}: every prompt has more than {target} rows, and a prompt is never split; "
+                "hold out more."
+            )
+        chosen = set(held)
+        return self.select(i for i in range(len(self)) if i not in chosen), self.select(sorted(held))
+
+    def tokenize(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        unit: Unit = "pair",
+        max_rejected: float | None = None,
+    ) -> TokenizedPreferences:
+        """Return the examples a method consumes, tokenised once and cached; see `align.data.tokenized.tokenize`."""
+        from align.data.tokenized import tokenize
+
+        limit = self.max_rejected if max_rejected is None else max_rejected
+        return tokenize(self, tokenizer, max_length=max_length, unit=unit, max_rejected=limit)
+
+
+def _loaded(
+    rows: Iterator[RawRow], source: str, format_name: str, max_rejected: float, expected_rows: int | None
+) -> Preferences:
+    import datasets
+    from datasets.table import InMemoryTable
+
+    if not 0 <= max_rejected <= 1:
+        raise UserError(f"data.max_rejected={max_rejected} is a fraction of the rows; give a number from 0 to 1.")
+    tally = Tally(source)
+    head = list(islice(rows, _SAMPLE_ROWS))
+    layout = _Layout.of(head, format_name, source)
+    digest = hashlib.sha256()
+    table = InMemoryTable(_arrow_table(_valid_rows(chain(head, rows), layout, tally, digest)))
+    if expected_rows is not None and tally.read != expected_rows:
+        raise UserError(
+            f"{source}: {tally.read} rows where data.expected_rows={expected_rows}; the file may have been cut off, "
+            "copy it again or correct the number."
+        )
+    report = tally.close(
+        rule=layout.format.name,
+        polarity=layout.format.polarity,
+        max_rejected=max_rejected,
+        remedy="repair them or accept the loss with data.max_rejected={limit}.",
+    )
+    for warning in report.warnings:
+        _LOG.warning("%s: %s", source, warning)
+    fingerprint = digest.hexdigest()
+    return Preferences(
+        dataset=datasets.Dataset(table, fingerprint=fingerprint[:16]),
+        report=report,
+        fingerprint=fingerprint,
+        max_rejected=max_rejected,
+    )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What most rows of a source look like; a row that departs from it is rejected, never filled up."""
+
+    format: Format
+    kinds: Mapping[str, str]
+    """Columns the format reads and most rows have → type of value that most of them hold."""
+
+    @classmethod
+    def of(cls, head: list[RawRow], format_name: str, source: str) -> _Layout:
+        usable = [
+            cast(Mapping[str, Any], row.value) for row in head if not row.problem and isinstance(row.value, Mapping)
+        ]
+        if not usable:
+            raise UserError(
+                f"{source}: no row to learn from ({len(head)} read, none of them an object); give rows with columns."
+            )
+        columns = Counter(frozenset(row) for row in usable).most_common(1)[0][0]
+        found = find_format(format_name, Sample(columns, usable), source)
+        kinds: dict[str, str] = {}
+        for name in sorted(columns & found.columns):
+            counts = Counter(kind(row[name]) for row in usable if row.get(name) is not None)
+            kinds[name] = counts.most_common(1)[0][0] if counts else "null"
+        return cls(found, kinds)
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Reject a row that lacks a column or whose column has another type than in most rows."""
+        for name, usual in self.kinds.items():
+            if name not in row:
+                raise RowError("missing column", f'no "{name}"')
+            actual = kind(row[name])
+            if {actual, usual} == {"text", "messages"}:
+                raise RowError("column changes type", f'"{name}" is {actual}, in most rows {usual}')
+
+
+def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: Any) -> Iterator[tuple[Row, str]]:
+    """Yield every row that passes with its place; count the others, and what is remarkable, in `tally`."""
+    prompts: dict[str, str] = {}
+    orientations: dict[bytes, bool] = {}
+    for raw in rows:
+        tally.read += 1
+        try:
+            if raw.problem or not isinstance(raw.value, Mapping):
+                raise RowError(raw.problem or "not an object")
+            fields = cast(Mapping[str, Any], raw.value)
+            layout.check(fields)
+            converted = list(layout.format.convert(fields))
+        except RowError as rejection:
+            tally.reject(raw.place, rejection)
+            continue
+        for name in fields.keys() - layout.format.columns:
+            tally.warn(f'column "{name}" is not read')
+        for item in converted:
+            notes: dict[str, None] = {}
+            try:
+                row = valid_row(item, notes.setdefault)
+                key = prompt_key(row["prompt"])
+                if prompts.setdefault(row["prompt_id"], key) != key:
+                    raise RowError("prompt_id stands for two prompts", row["prompt_id"])
+            except RowError as rejection:
+                tally.reject(raw.place, rejection)
+                continue
+            if _contradicts(row, key, orientations):
+                notes.setdefault("pair also occurs with the other polarity")
+            for remark in notes:
+                tally.note(raw.place, remark)
+            tally.kept += 1
+            digest.update(json.dumps(row).encode())
+            yield row, raw.place
+
+
+def _contradicts(row: Row, key: str, orientations: dict[bytes, bool]) -> bool:
+    """Whether the same two responses to the prompt came before, the other way round."""
+    if not row["chosen"] or not row["rejected"]:
+        return False
+    sides = [row["chosen"][0]["content"], row["rejected"][0]["content"]]
+    identity = hashlib.sha256(json.dumps([key, *sorted(sides)]).encode()).digest()[:16]
+    return orientations.setdefault(identity, sides[0] < sides[1]) != (sides[0] < sides[1])
+
+
+def _arrow_table(rows: Iterator[tuple[Row, str]]) -> Any:
+    """Collect rows into a `pyarrow.Table`, a chunk at a time."""
+    import pyarrow as pa
+
+    schema, chunks = arrow_schema(), list[Any]()
+    while chunk := [{**row, "place": place} for row, place in islice(rows, _CHUNK_ROWS)]:
+        chunks.append(pa.RecordBatch.from_pylist(chunk, schema=schema))
+    return pa.Table.from_batches(chunks, schema=schema)

@@ -1,0 +1,120 @@
+"""What loading did with each row: nothing is dropped without a reason, a place and a count."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from align.errors import UserError
+
+__all__ = ["EXAMPLES_PER_REASON", "LoadReport", "RowError", "Tally"]
+
+EXAMPLES_PER_REASON = 3
+
+
+class RowError(Exception):
+    """Raised by a format or a check to reject the row at hand.
+
+    `reason` is one of few, since rejections are counted by it; `detail` says what this row had.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """Counts and places of what was read, kept, rejected and remarked upon."""
+
+    source: str
+    rule: str
+    """Name of the format that matched (of a tokenisation: the unit)."""
+    polarity: str
+    """Which side became `chosen`, and why."""
+    read: int
+    kept: int
+    rejected: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows rejected, by reason."""
+    noted: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows kept that have something worth knowing, by what it is: truncated, both polarities …"""
+    examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """First places per reason or note, each `file:line: reason (detail)`."""
+    warnings: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Return the report as text of a few lines."""
+        total = sum(self.rejected.values())
+        lines = [
+            f"{self.source}: {self.read:,} rows read as {self.rule} ({self.polarity}); "
+            f"{self.kept:,} kept, {total:,} rejected"
+        ]
+        for verb, counts in (("rejected", self.rejected), ("kept, but", self.noted)):
+            for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
+                lines += [f"  {verb} {count:,}: {reason}", *(f"    {place}" for place in self.examples[reason])]
+        lines += [f"  warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+
+@dataclass
+class Tally:
+    """A report in the making."""
+
+    source: str
+    read: int = 0
+    kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter[str])
+    noted: Counter[str] = field(default_factory=Counter[str])
+    examples: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    warnings: dict[str, None] = field(default_factory=dict[str, None])
+
+    def reject(self, place: str, rejection: RowError) -> None:
+        """Count one rejected row."""
+        self.rejected[rejection.reason] += 1
+        self._exemplify(rejection.reason, f"{place}: {rejection}")
+
+    def note(self, place: str, remark: str) -> None:
+        """Count one row that is kept and remarked upon."""
+        self.noted[remark] += 1
+        self._exemplify(remark, f"{place}: {remark}")
+
+    def warn(self, warning: str) -> None:
+        """Keep a warning, once."""
+        self.warnings.setdefault(warning)
+
+    def close(self, *, rule: str, polarity: str, max_rejected: float, remedy: str) -> LoadReport:
+        """Return the report, or raise where more than `max_rejected` (a fraction) of the rows was rejected.
+
+        `remedy` ends the sentence of the error and may use `{limit}`, the fraction that would have let it pass.
+        """
+        total = self.rejected.total()
+        fraction = total / max(1, total + self.kept)
+        if total and (fraction > max_rejected or not self.kept):
+            limit = f"{min(1.0, math.ceil(fraction * 1000) / 1000):g}"
+            reasons = "; ".join(
+                f"{count:,} {reason}: {', '.join(place.split(': ')[0] for place in self.examples[reason])}"
+                for reason, count in self.rejected.most_common()
+            )
+            raise UserError(
+                f"{self.source}: {total:,} of {total + self.kept:,} rows rejected ({fraction:.1%}, allowed "
+                f"{max_rejected:.1%}), by reason {reasons}; " + remedy.format(limit=limit)
+            )
+        return LoadReport(
+            source=self.source,
+            rule=rule,
+            polarity=polarity,
+            read=self.read,
+            kept=self.kept,
+            rejected=dict(self.rejected),
+            noted=dict(self.noted),
+            examples=dict(self.examples),
+            warnings=tuple(self.warnings),
+        )
+
+    def _exemplify(self, reason: str, example: str) -> None:
+        known = self.examples.get(reason, ())
+        if len(known) < EXAMPLES_PER_REASON:
+            self.examples[reason] = (*known, example)

@@ -1,0 +1,90 @@
+"""The pairwise format: what every row is, whatever file it came from.
+
+A row is one prompt with a preferred (`chosen`) and a less preferred (`rejected`) response. `rejected` is null in a
+demonstration; both are null in a bare prompt. A ranking of K responses is its pairs under one `prompt_id`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+__all__ = [
+    "COLUMNS",
+    "ROLES",
+    "SCORE_COLUMNS",
+    "Example",
+    "Message",
+    "Row",
+    "Unit",
+    "arrow_schema",
+    "prompt_key",
+]
+
+Unit = Literal["demonstration", "pair", "ranking", "prompt"]
+"""What a method consumes: K=1 (chosen), K=2, any K ≥ 2 under one prompt_id, or K=0."""
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+"""Roles a message may have; plain text is one message whose role is null."""
+
+SCORE_COLUMNS = ("chosen_score", "rejected_score", "margin", "weight")
+COLUMNS = ("prompt", "chosen", "rejected", *SCORE_COLUMNS, "prompt_id", "answer", "source")
+"""The columns of the pairwise format, in order."""
+
+
+class Message(TypedDict):
+    """One turn of a conversation, or (role null) a plain text."""
+
+    role: str | None
+    content: str
+
+
+class Row(TypedDict):
+    """One valid row; responses are lists of exactly one message."""
+
+    prompt: list[Message]
+    chosen: list[Message] | None
+    rejected: list[Message] | None
+    chosen_score: float | None
+    rejected_score: float | None
+    margin: float | None
+    weight: float | None
+    prompt_id: str
+    answer: str | None
+    source: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One prompt with its K tokenised responses, best first (of a pair: chosen 0, rejected 1)."""
+
+    prompt_ids: list[int]
+    responses: list[list[int]]
+    """Token ids per response; the last is the end-of-turn token unless the response was truncated."""
+    scores: list[float | None]
+    """One per response, null where the data gives none."""
+    margin: float | None = None
+    weight: float = 1.0
+    prompt_id: str = ""
+    index: int = 0
+    """Row of the dataset the example came from (of a ranking: its first row)."""
+    answer: str | None = None
+    source: str | None = None
+
+
+def prompt_key(prompt: Sequence[Mapping[str, Any]]) -> str:
+    """Return 16 hex digits that identify a prompt by its roles and contents, the same in every process."""
+    parts = [[message["role"], message["content"]] for message in prompt]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def arrow_schema() -> Any:
+    """Return the `pyarrow.Schema` of a `Preferences` dataset: `COLUMNS`, then `place` (file:line of the row)."""
+    import pyarrow as pa
+
+    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    types = {name: pa.float64() for name in SCORE_COLUMNS} | dict.fromkeys(("prompt", "chosen", "rejected"), messages)
+    return pa.schema([(name, types.get(name, pa.string())) for name in (*COLUMNS, "place")])
