@@ -1,0 +1,194 @@
+"""Checkpoints that survive being killed at any moment.
+
+A checkpoint is written into a hidden folder beside its final place, every file is flushed to disk, the manifest with
+the sha256 of each file comes last, and one rename makes it visible. Nothing is ever overwritten in place, and older
+ones are deleted only after the new one has been read back and verified. Only safetensors and JSON are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+
+MANIFEST = "manifest.json"
+_PREFIX, _PARTIAL = "step-", ".partial-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint."""
+
+    folder: Path
+    step: int
+    state: Mapping[str, Any]
+    """What the trainer stored beside the files (counters)."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], *, keep: int, rank: int, barrier: Callable[[], None]
+    ) -> None:
+        """
+        Args:
+            folder: ``<run>/checkpoints``.
+            identity: What must be the same to resume: configuration, data, tokenizer, world size.
+            keep: How many to keep.
+            rank: Of this process.
+            barrier: Waits for all ranks.
+        """
+        self.folder = folder
+        self.identity = dict(identity)
+        self.keep = keep
+        self.rank = rank
+        self.barrier = barrier
+
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        *,
+        shared: Callable[[Path], None],
+        own: Callable[[Path], None],
+    ) -> Path:
+        """Write the checkpoint of a step; all ranks call it.
+
+        ``shared`` writes what is the same on every rank (called on rank 0), ``own`` what each rank has of its own.
+
+        Raises:
+            UserError: The disk is full or not writable; older checkpoints are intact and partial files removed.
+        """
+        final = self.folder / f"{_PREFIX}{step:08d}"
+        if final.exists():  # resumed and stopped again before the next step
+            return final
+        partial = self.folder / f"{_PARTIAL}{step:08d}"
+        try:
+            if self.rank == 0:
+                self._clear_partial()
+                partial.mkdir(parents=True)
+            self.barrier()
+            own(partial)
+            if self.rank == 0:
+                shared(partial)
+            self.barrier()
+            if self.rank == 0:
+                self._publish(partial, final, step, state)
+                self._rotate()
+            self.barrier()
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(
+                f"checkpoint of step {step} could not be written to {self.folder} ({error.strerror or error}); "
+                "free space or choose another output_root, then continue with if_exists=resume."
+            ) from error
+        return final
+
+    def latest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest checkpoint that verifies, and a sentence for each newer one that was passed over.
+
+        Raises:
+            UserError: It belongs to a run with another configuration; the message names what differs.
+        """
+        skipped: list[str] = []
+        for folder in sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True):
+            try:
+                manifest = verify(folder)
+            except (OSError, ValueError) as error:
+                skipped.append(f"checkpoint {folder.name} passed over: {error}")
+                continue
+            self._check_identity(folder, manifest["identity"])
+            return Checkpoint(folder, int(manifest["step"]), manifest["state"]), skipped
+        return None, skipped
+
+    def _publish(self, partial: Path, final: Path, step: int, state: Mapping[str, Any]) -> None:
+        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        manifest = {
+            "step": step,
+            "state": dict(state),
+            "identity": self.identity,
+            "files": {
+                str(path.relative_to(partial)): {"sha256": sha256(path), "size": path.stat().st_size} for path in files
+            },
+        }
+        for path in files:
+            _flush(path)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        _flush(partial / MANIFEST)
+        for folder in {path.parent for path in files} | {partial}:
+            _flush(folder)
+        partial.rename(final)
+        _flush(self.folder)
+
+    def _rotate(self) -> None:
+        folders = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True)
+        verify(folders[0])
+        for old in folders[self.keep :]:
+            # Hidden first: a kill in the middle of deleting must not leave something that looks like a checkpoint.
+            doomed = old.with_name(_PARTIAL + old.name)
+            old.rename(doomed)
+            shutil.rmtree(doomed)
+
+    def _clear_partial(self) -> None:
+        for left in self.folder.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(left)
+
+    def _check_identity(self, folder: Path, saved: Mapping[str, Any]) -> None:
+        ours, theirs = _flatten(self.identity), _flatten(saved)
+        changed = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+        if changed:
+            details = ", ".join(f"{key} was {theirs.get(key)!r}, is {ours.get(key)!r}" for key in changed[:4])
+            raise UserError(
+                f"{folder.parent.parent} cannot be resumed because {details}; "
+                "give the settings it began with, or if_exists=new."
+            )
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint's manifest and compare every file with it.
+
+    Raises:
+        ValueError: A file is missing, cut, or altered.
+        OSError: Something cannot be read.
+    """
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{name} is missing")
+        if path.stat().st_size != expected["size"]:
+            raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {expected['size']}")
+        if sha256(path) != expected["sha256"]:
+            raise ValueError(f"{name} is damaged (its sha256 differs)")
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    return {prefix: json.loads(json.dumps(value))}

@@ -1,0 +1,257 @@
+"""What a policy does on held-out prompts and pairs, before and after training.
+
+Everything is computed twice in the same way: with the start model and with the trained one, same prompts, same seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+
+from align.batch import Batch
+from align.data import Example, Preferences, TokenizedPreferences
+from align.policy import Policy
+from align.sampling import Sampler, SamplingParams
+
+
+class Scorer(Protocol):
+    """Anything that gives responses a number; higher is better."""
+
+    name: str
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> Sequence[Sequence[float]]:
+        """Scores (P, K) of K responses to each of P prompts; ``columns`` are data columns, one per prompt."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response with what was measured of it."""
+
+    prompt: str
+    response: str
+    tokens: int
+    """Length of the response, end-of-turn token included."""
+    kl: float | None
+    """``Σ_t log π(y_t) − log π_ref(y_t)`` in nats; its mean over samples estimates KL(π‖π_ref)."""
+    scores: Mapping[str, float]
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that was measured of a policy at one time."""
+
+    samples: Sequence[Sample]
+    preference_accuracy: float | None
+    """Share of held-out pairs whose chosen response has the larger ``log π − log π_ref``; ties count half."""
+
+    def metrics(self) -> dict[str, float]:
+        """Means over samples, under the names of ``evaluation.json``."""
+        out: dict[str, float] = {}
+        if self.samples:
+            for name in self.samples[0].scores:
+                out[name] = float(np.mean([sample.scores[name] for sample in self.samples]))
+            divergences = [sample.kl for sample in self.samples if sample.kl is not None]
+            if divergences:
+                out["kl"] = float(np.mean(divergences))
+            out["response_length"] = float(np.mean([sample.tokens for sample in self.samples]))
+            out["distinct_2"] = distinct_n([sample.response for sample in self.samples], 2)
+        if self.preference_accuracy is not None:
+            out["preference_accuracy"] = self.preference_accuracy
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Generates on held-out prompts, scores, and compares two policies.
+
+    Without ``scorers`` it still reports KL, length, diversity and preference accuracy.
+    """
+
+    prompts: TokenizedPreferences | None = None
+    """Prompts to answer (unit ``prompt``)."""
+    texts: Sequence[str] = ()
+    """The prompts as text, for scorers and tables; as many as ``prompts``."""
+    pairs: TokenizedPreferences | None = None
+    """Held-out pairs for the preference accuracy."""
+    scorers: Sequence[Scorer] = ()
+    """The first one decides the win rate."""
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    seed: int = 0
+    tokens_per_batch: int = 16384
+
+    @classmethod
+    def from_preferences(
+        cls,
+        policy: Policy,
+        prompts: Preferences | None,
+        pairs: Preferences | None,
+        *,
+        max_length: int,
+        limit: int | None = None,
+        **settings: Any,
+    ) -> Evaluator:
+        """Tokenise prompts and pairs for this policy; at most ``limit`` of each, evenly spaced over the data."""
+        tokenized: TokenizedPreferences | None = None
+        texts: list[str] = []
+        if prompts is not None:
+            prompts = _spread(prompts, limit)
+            tokenized = prompts.tokenize(policy.tokenizer, max_length=max_length, unit="prompt")
+            texts = [prompt_text(prompts[example.index]["prompt"]) for example in tokenized]
+        held: TokenizedPreferences | None = None
+        if pairs is not None:
+            held = _spread(pairs, limit).tokenize(policy.tokenizer, max_length=max_length, unit="pair")
+        return cls(prompts=tokenized, texts=texts, pairs=held, **settings)
+
+    def measure(
+        self, policy: Policy, *, rank: int = 0, world: int = 1, between: Callable[[], None] = lambda: None
+    ) -> Measurement:
+        """Measure the policy role against the reference role; ranks share the work and all get the result."""
+        samples = self._measure_samples(policy, rank, world, between) if self.prompts is not None else []
+        accuracy = self._measure_pairs(policy, rank, world, between) if self.pairs is not None else None
+        return Measurement(samples=samples, preference_accuracy=accuracy)
+
+    def _measure_samples(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> list[Sample]:
+        assert self.prompts is not None
+        mine = list(range(rank, len(self.prompts), world))
+        examples = [self.prompts[p] for p in mine]
+        texts = [self.texts[p] for p in mine]
+        with policy.use("policy"):
+            drawn = Sampler(policy, self.sampling).generate(
+                [example.prompt_ids for example in examples], seed=self.seed, between=between
+            )
+        responses = [ids for (ids,) in drawn]
+        divergences = self._divergences(policy, examples, responses, between)
+        decoded = [_decode(policy, ids) for ids in responses]
+        scores: dict[str, list[float]] = {}
+        for scorer in self.scorers:
+            table = scorer.score(
+                texts,
+                [[text] for text in decoded],
+                answer=[example.answer for example in examples],
+                source=[example.source for example in examples],
+            )
+            scores[scorer.name] = [float(row[0]) for row in table]
+        samples = [
+            Sample(
+                prompt=texts[i],
+                response=decoded[i],
+                tokens=len(responses[i]),
+                kl=divergences[i],
+                scores={name: values[i] for name, values in scores.items()},
+                source=examples[i].source,
+            )
+            for i in range(len(mine))
+        ]
+        if world == 1:
+            return samples
+        gathered: list[tuple[int, Sample]] = gather_object(list(zip(mine, samples, strict=True)))
+        return [sample for _, sample in sorted(gathered, key=lambda item: item[0])]
+
+    @torch.no_grad()
+    def _divergences(
+        self, policy: Policy, examples: Sequence[Example], responses: list[list[int]], between: Callable[[], None]
+    ) -> list[float | None]:
+        if "reference" not in policy.roles.names:
+            return [None] * len(responses)
+        batch = Batch(
+            prompt_ids=tuple(example.prompt_ids for example in examples),
+            response_ids=tuple((ids,) for ids in responses),
+            rows=tuple(range(len(responses))),
+        )
+        out: list[float | None] = [None] * len(responses)
+        for part in batch.micro_batches(self.tokens_per_batch, policy.layout):
+            between()
+            ratio_PK = _log_ratios(policy, part)
+            for row, value in zip(part.rows, ratio_PK[:, 0].tolist(), strict=True):
+                out[row] = value
+        return out
+
+    @torch.no_grad()
+    def _measure_pairs(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> float | None:
+        assert self.pairs is not None
+        if "reference" not in policy.roles.names:
+            return None
+        wins: list[float] = []
+        mine = [self.pairs[p] for p in range(rank, len(self.pairs), world)]
+        if mine:
+            for part in Batch.from_examples(mine).micro_batches(self.tokens_per_batch, policy.layout):
+                between()
+                ratio_PK = _log_ratios(policy, part)
+                difference = ratio_PK[:, 0] - ratio_PK[:, 1]
+                wins.extend((0.5 * (1 + difference.sign())).tolist())
+        everyone: list[float] = wins if world == 1 else gather_object(wins)
+        return float(np.mean(everyone)) if everyone else None
+
+
+def compare(before: Measurement, after: Measurement, *, seed: int = 0) -> dict[str, Any]:
+    """``evaluation.json``: every metric before and after, and the win rate of after over before.
+
+    A win is a higher score of the first scorer on the same prompt, a tie counts half; the interval is a 95 % bootstrap
+    over prompts (10,000 resamples, seeded).
+    """
+    old, new = before.metrics(), after.metrics()
+    report: dict[str, Any] = {
+        "metrics": {name: {"before": old.get(name), "after": new.get(name)} for name in {**old, **new}}
+    }
+    if before.samples and before.samples[0].scores:
+        decisive = next(iter(before.samples[0].scores))
+        pairs = zip(before.samples, after.samples, strict=True)
+        difference = np.array([b.scores[decisive] - a.scores[decisive] for a, b in pairs])
+        report["win_rate"] = {"by": decisive, **win_rate(difference, seed=seed)}
+    return report
+
+
+def win_rate(difference: np.ndarray[Any, np.dtype[np.float64]], *, seed: int = 0) -> dict[str, float]:
+    """Mean and 95 % bootstrap interval of wins, from score differences (N,); ties count half."""
+    from scipy.stats import bootstrap
+
+    wins = 0.5 * (1 + np.sign(np.round(difference, 9)))
+    mean, n = float(wins.mean()), len(wins)
+    if n < 2 or np.ptp(wins) == 0:  # no spread: the bootstrap has nothing to resample
+        return {"mean": mean, "low": mean, "high": mean, "n": n}
+    interval = bootstrap(
+        (wins,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return {"mean": mean, "low": float(interval.low), "high": float(interval.high), "n": n}
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Distinct n-grams of words divided by all n-grams (Li et al. 2016); 0 where there is none."""
+    grams = [tuple(words[i : i + n]) for text in texts for words in [text.split()] for i in range(len(words) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def prompt_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A prompt of the shared schema as readable text: its only message, or the whole conversation."""
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _spread(preferences: Preferences, limit: int | None) -> Preferences:
+    if limit is None or len(preferences) <= limit:
+        return preferences
+    return preferences.select(i * len(preferences) // limit for i in range(limit))
+
+
+def _log_ratios(policy: Policy, batch: Batch) -> torch.Tensor:
+    mask_PKT = batch.mask_PKT.to(policy.device)
+    with policy.use("policy"):
+        ours = policy.logprobs(batch).logp_PKT
+    with policy.use("reference"):
+        theirs = policy.logprobs(batch).logp_PKT
+    return ((ours - theirs) * mask_PKT).sum(-1).cpu()
+
+
+def _decode(policy: Policy, ids: Sequence[int]) -> str:
+    tokenizer: Any = policy.tokenizer
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()

@@ -1,0 +1,255 @@
+"""The policy: one causal language model, its tokenizer and its roles.
+
+Every method asks the same questions of it: log-probabilities of responses, a scalar per response, a value per token,
+each answered by the role in use::
+
+    policy = Policy.load("Qwen/Qwen3-0.6B", adapter=Adapter(r=16))
+    with policy.use("reference"):
+        reference = policy.logprobs(batch).logp_PKT
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from align.adapter import Adapter
+from align.batch import Batch, Layout
+from align.layout import Rows, lay_out, model_inputs
+from align.logprobs import HeadTransform, token_logprobs
+from align.roles import Role, Roles, SharedBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """What a role says of every response token of a batch; 0 where ``batch.mask_PKT`` is False."""
+
+    logp_PKT: Tensor
+    """Log-probabilities in nats, float32."""
+    entropy_PKT: Tensor | None = None
+    """Entropy of the next-token distribution in nats, where it was asked for."""
+
+
+class Policy:
+    """A base model with one set of weights per role (see :mod:`align.roles`).
+
+    Use :meth:`load`; the constructor takes parts that are already made.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        layout: Layout = "flat",
+        fused_head: bool = True,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.roles = roles
+        self.tokenizer = tokenizer
+        self.layout: Layout = layout
+        self.fused_head = fused_head
+        """Whether the model's logits are its output embedding applied to its last hidden state (probed)."""
+        self.notes = tuple(notes)
+        """What the loading found out and a user should know (the layout chosen and why, a pad token added)."""
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        adapter: Adapter | None = Adapter(),
+        start: str | None = None,
+        dtype: str = "float32",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        quantization: str | None = None,
+        chat_template: str | None = None,
+        attention: str | None = None,
+        layout: str = "auto",
+        gradient_checkpointing: bool = False,
+        device: str | torch.device | None = None,
+        seed: int = 0,
+    ) -> Policy:
+        """Load any causal language model of transformers and give it its policy and reference roles.
+
+        Args:
+            name: Hub name, folder, or ``world/base`` (the embedded model).
+            adapter: LoRA settings; ``None`` trains all parameters.
+            start: Folder of an existing PEFT adapter the policy continues (or ``world/sft``); the reference is then
+                a frozen copy of it. Its own settings count: ``adapter`` must be left at its default or agree.
+            dtype: ``float32`` or ``bfloat16``, of the base; adapters are float32.
+            revision: Commit or tag on the hub; needed with ``trust_remote_code``.
+            quantization: ``4bit`` loads the frozen base in NF4 (QLoRA; needs bitsandbytes).
+            chat_template: ``hh``, ``chatml`` or a Jinja file, for tokenizers that have none.
+            attention: Attention implementation of transformers; default ``sdpa`` where the model has it.
+            layout: ``auto`` probes whether the tree layout is exact on this model; ``tree`` or ``flat`` insist.
+            gradient_checkpointing: Recompute activations in the backward pass.
+            device: Default: the accelerator if there is one.
+            seed: Of the adapters' initial weights; every rank must use the same.
+
+        Raises:
+            UserError: The model, adapter or tokenizer cannot be used; one sentence says why.
+        """
+        from align.loading import load_policy
+
+        return load_policy(
+            name,
+            adapter=adapter,
+            start=start,
+            dtype=dtype,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            quantization=quantization,
+            chat_template=chat_template,
+            attention=attention,
+            layout=layout,
+            gradient_checkpointing=gradient_checkpointing,
+            device=device,
+            seed=seed,
+        )
+
+    # Roles
+
+    @contextmanager
+    def use(self, role: Role) -> Generator[Policy]:
+        """Let ``role`` compute inside the block; the role before it is restored after, also on an exception."""
+        before = self.roles.active
+        self.roles.activate(role)
+        try:
+            yield self
+        finally:
+            self.roles.activate(before)
+
+    @property
+    def role(self) -> Role:
+        """The role in use."""
+        return self.roles.active
+
+    def require(self, roles: Sequence[Role]) -> None:
+        """Add the roles that do not exist yet. Call it before training: a new role begins as the policy did."""
+        for role in roles:
+            if role not in self.roles.names:
+                self.roles.add(role)
+
+    @property
+    def uses_adapters(self) -> bool:
+        """Whether the roles are adapters on one base (else full copies)."""
+        return isinstance(self.roles, SharedBase)
+
+    # The model in use
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The causal language model as the role in use computes it."""
+        return self.roles.module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs go."""
+        embedding: Any = self.model.get_input_embeddings()
+        return embedding.weight.device
+
+    @property
+    def pad_id(self) -> int:
+        """The padding token, never the end-of-sequence token."""
+        pad: Any = self.tokenizer.pad_token_id
+        return int(pad)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest sequence the model has positions for; None where it does not say."""
+        config: Any = self.model.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
+    def parameter_count(self) -> tuple[int, int]:
+        """Parameters that training the policy changes, and those of the model without adapters."""
+        trainable = sum(p.numel() for p in self.roles.parameters("policy").values())
+        total = sum(p.numel() for name, p in self.model.named_parameters() if ".lora_" not in name)
+        return trainable, total
+
+    # What a method asks
+
+    def logprobs(self, batch: Batch, *, temperature: float = 1.0, entropy: bool = False) -> Logprobs:
+        """Log-probability of every response token, by the role in use.
+
+        ``logp[p, k, t] = log softmax(logits / temperature)[y_t]`` given the prompt and the tokens before t. Gradients
+        flow to the role's weights unless disabled. Dropout is active only where gradients are recorded.
+        """
+        rows = lay_out(batch, self.layout, pad_id=self.pad_id, device=self.device)
+        mask_PKT = batch.mask_PKT.to(rows.source_PKT.device)
+        source_N = rows.source_PKT[mask_PKT]
+        target_N = torch.tensor(
+            [token for responses in batch.response_ids for ids in responses for token in ids],
+            dtype=torch.long,
+            device=source_N.device,
+        )
+        if self.fused_head:
+            hidden = self._hidden(rows)
+            logp_N, entropy_N = token_logprobs(
+                hidden.reshape(-1, hidden.shape[-1])[source_N],
+                self.model.get_output_embeddings(),  # pyright: ignore[reportArgumentType]
+                target_N,
+                transform=HeadTransform.of(self.model.config.get_text_config()),
+                temperature=temperature,
+                entropy=entropy,
+            )
+        else:
+            logits: Tensor = self._forward(self.model, rows).logits
+            logp_NV = (logits.reshape(-1, logits.shape[-1])[source_N].float() / temperature).log_softmax(-1)
+            logp_N = logp_NV.gather(-1, target_N[:, None]).squeeze(-1)
+            entropy_N = -(logp_NV.exp() * logp_NV).sum(-1) if entropy else None
+        zeros_PKT = torch.zeros(mask_PKT.shape, device=logp_N.device)
+        return Logprobs(
+            logp_PKT=zeros_PKT.masked_scatter(mask_PKT, logp_N),
+            entropy_PKT=None if entropy_N is None else zeros_PKT.masked_scatter(mask_PKT, entropy_N),
+        )
+
+    def scalars(self, batch: Batch) -> Tensor:
+        """One scalar per response, read at its last token by the head of the role in use; float32 (P, K), 0 if none."""
+        rows = lay_out(batch, self.layout, pad_id=self.pad_id, device=self.device)
+        return self._head(rows)[rows.last_PK] * batch.valid_PK.to(self.device)
+
+    def values(self, batch: Batch) -> Tensor:
+        """One scalar per response token, read where the token is predicted (the state before it); (P, K, T)."""
+        rows = lay_out(batch, self.layout, pad_id=self.pad_id, device=self.device)
+        return self._head(rows)[rows.source_PKT] * batch.mask_PKT.to(self.device)
+
+    def _head(self, rows: Rows) -> Tensor:
+        if self.role not in self.roles.heads:
+            raise ValueError(f"the {self.role} role has no scalar head; use the reward or the value role")
+        hidden = self._hidden(rows)
+        return self.roles.heads[self.role](hidden.reshape(-1, hidden.shape[-1]).float()).squeeze(-1)
+
+    def _hidden(self, rows: Rows) -> Tensor:
+        return self._forward(self.model.base_model, rows).last_hidden_state
+
+    def _forward(self, module: Any, rows: Rows) -> Any:
+        model = self.model
+        training = torch.is_grad_enabled() and self.role != "reference"
+        if model.training != training:
+            model.train(training)
+        config: Any = model.config.get_text_config()
+        return module(**model_inputs(rows, config, str(config._attn_implementation), model.dtype))
+
+    # Files: see align.export
+
+    def save(self, folder: Any) -> None:
+        """Write the roles as plain PEFT adapters (or full models) with the tokenizer; see :mod:`align.export`."""
+        from align.export import save_policy
+
+        save_policy(self, folder)
+
+    def merge_and_export(self, folder: Any) -> float:
+        """Write one model with the policy's adapter merged; returns the largest difference of its logits."""
+        from align.export import merge_and_export
+
+        return merge_and_export(self, folder)

@@ -1,0 +1,132 @@
+"""What a run shows a person: curves, the table of before and after, samples side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from align import runfolder
+from align.evaluation import Measurement, Sample
+from align.tracking import read_metrics
+
+# What a newcomer needs to read the table.
+_MEANINGS = {
+    "true_reward": "quality in the embedded world, 0 to 1",
+    "kl": "distance from the start model, nats per response",
+    "response_length": "tokens",
+    "distinct_2": "share of word pairs that differ",
+    "preference_accuracy": "held-out pairs ranked as labelled",
+}
+_CURVES = ("loss", "eval/loss", "rewards/accuracies", "rewards/margins", "nll_per_token", "grad_norm", "learning_rate")
+
+
+def print_evaluation(report: Mapping[str, Any], console: Console) -> None:
+    """The metrics before and after as a table, and the win rate in a sentence."""
+    table = Table(title="Before and after training, held-out prompts", title_justify="left")
+    for column, justify in (("metric", "left"), ("before", "right"), ("after", "right"), ("meaning", "left")):
+        table.add_column(column, justify=justify)  # pyright: ignore[reportArgumentType]
+    for name, values in report["metrics"].items():
+        table.add_row(name, _number(values["before"]), _number(values["after"]), _MEANINGS.get(name, ""))
+    console.print(table)
+    if "win_rate" in report:
+        win = report["win_rate"]
+        console.print(
+            f"Win rate of the trained model over the start model, by {win['by']}: {win['mean']:.1%} "
+            f"(95 % interval {win['low']:.1%} to {win['high']:.1%}, {win['n']} prompts; 50 % is no difference)."
+        )
+
+
+def print_samples(before: Sequence[Sample], after: Sequence[Sample], console: Console, *, limit: int) -> None:
+    """Answers of the start model and of the trained one to the same prompts."""
+    table = Table(title="Answers to the same prompts", title_justify="left", show_lines=True)
+    for column in ("prompt", "before", "after"):
+        table.add_column(column, overflow="fold", ratio=1)
+    for old, new in list(zip(before, after, strict=True))[:limit]:
+        table.add_row(_plain(old.prompt), _plain(_with_scores(old)), _plain(_with_scores(new)))
+    console.print(table)
+
+
+def write_samples(path: Path, before: Measurement, after: Measurement) -> None:
+    """``samples.jsonl``: one line per prompt with both responses and what was measured of each."""
+    with path.open("w", encoding="utf-8") as file:
+        for old, new in zip(before.samples, after.samples, strict=True):
+            record = {"prompt": old.prompt, "source": old.source, "before": _record(old), "after": _record(new)}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def write_measurement(path: Path, measurement: Measurement) -> None:
+    """Keep a measurement, so that a resumed run has what the start model answered."""
+    runfolder.write_json(path, dataclasses.asdict(measurement))
+
+
+def read_measurement(path: Path) -> Measurement:
+    """Read back what :func:`write_measurement` wrote."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return Measurement([Sample(**sample) for sample in data["samples"]], data["preference_accuracy"])
+
+
+def plot_curves(metrics: Path, picture: Path) -> None:
+    """``curves.png``: the training metrics over steps, one small panel each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = read_metrics(metrics)
+    present = [name for name in _CURVES if any(name in record for record in records)]
+    if not present:
+        return
+    columns = min(3, len(present))
+    rows = -(-len(present) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.0 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.subplots(rows, columns, squeeze=False)
+    for axis, name in zip(axes.flat, present, strict=False):
+        points = [(record["step"], record[name]) for record in records if name in record]
+        steps, values = zip(*points, strict=True)
+        axis.plot(
+            steps, values, linewidth=0.8, alpha=0.35 if len(points) > 20 else 1, marker="o" if len(points) < 20 else ""
+        )
+        if len(points) > 20:
+            axis.plot(steps, _smooth(values), linewidth=1.8)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("step", fontsize=8)
+        axis.grid(alpha=0.25)
+        axis.tick_params(labelsize=8)
+    for axis in axes.flat[len(present) :]:
+        axis.set_visible(False)
+    figure.suptitle(metrics.parent.name, fontsize=11)
+    figure.savefig(picture, dpi=120)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Exponential average over about a twentieth of the curve."""
+    alpha, out = min(1.0, 20 / len(values)), [values[0]]
+    for value in values[1:]:
+        out.append(out[-1] + alpha * (value - out[-1]))
+    return out
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _with_scores(sample: Sample) -> str:
+    scores = "  ".join(f"{name} {value:.2f}" for name, value in sample.scores.items())
+    return f"{sample.response}\n({scores})" if scores else sample.response
+
+
+def _plain(text: str) -> str:
+    """Model text must not act on the terminal: control characters are shown, markup is not interpreted."""
+    from rich.markup import escape
+
+    visible = "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return escape(visible)
+
+
+def _record(sample: Sample) -> dict[str, Any]:
+    return {"response": sample.response, "tokens": sample.tokens, "kl": sample.kl, "scores": dict(sample.scores)}

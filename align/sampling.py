@@ -1,0 +1,105 @@
+"""Sampling responses from the role in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from align.data.tokenization import end_of_turn_id
+from align.errors import UserError
+from align.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How responses are drawn."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 is greedy."""
+    top_p: float = 1.0
+    """Nucleus: the smallest set of tokens with this much probability."""
+    top_k: int = 0
+    """Only the k most probable tokens; 0 means all."""
+    max_new_tokens: int = 128
+    """Longest response, end-of-turn token included."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
+            raise UserError(
+                f"sampling with {self}: temperature and top_k must be at least 0, top_p in (0, 1], "
+                "max_new_tokens at least 1."
+            )
+
+
+class Sampler:
+    """Draws responses in batches, prompts padded on the left and of similar length together."""
+
+    def __init__(self, policy: Policy, params: SamplingParams, *, rows: int = 64) -> None:
+        """``rows``: sequences generated at a time."""
+        self.policy = policy
+        self.params = params
+        self.rows = rows
+        self.end_of_turn = end_of_turn_id(policy.tokenizer)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        n: int = 1,
+        seed: int = 0,
+        between: Callable[[], None] = lambda: None,
+    ) -> list[list[list[int]]]:
+        """``n`` responses per prompt, as token ids; a finished one ends in the end-of-turn token.
+
+        The same prompts, parameters and seed give the same responses; the caller's random state is untouched.
+        ``between`` is called between batches and may raise to stop.
+        """
+        order = sorted(range(len(prompts)), key=lambda p: len(prompts[p]))
+        responses: list[list[list[int]]] = [[] for _ in prompts]
+        per_batch = max(1, self.rows // n)
+        devices = [self.policy.device] if self.policy.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            for first in range(0, len(order), per_batch):
+                between()
+                part = order[first : first + per_batch]
+                for p, drawn in zip(part, self._generate([prompts[p] for p in part], n), strict=True):
+                    responses[p] = drawn
+        return responses
+
+    def _generate(self, prompts: list[Sequence[int]], n: int) -> list[list[list[int]]]:
+        from transformers import GenerationConfig
+
+        policy, params = self.policy, self.params
+        width = max(map(len, prompts))
+        ids = torch.tensor([[policy.pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        greedy = params.temperature == 0
+        drawing = {} if greedy else {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k}
+        stops = sorted({self.end_of_turn, int(policy.tokenizer.eos_token_id)})  # pyright: ignore[reportArgumentType]
+        config: Any = GenerationConfig(
+            do_sample=not greedy,
+            max_new_tokens=params.max_new_tokens,
+            num_return_sequences=n,
+            eos_token_id=stops,
+            pad_token_id=policy.pad_id,
+            **drawing,
+        )
+        policy.model.eval()
+        model: Any = policy.model
+        out = model.generate(
+            input_ids=ids.to(policy.device), attention_mask=mask.to(policy.device), generation_config=config
+        )
+        drawn = [_until_stop(row, stops) for row in out[:, width:].tolist()]
+        return [drawn[p * n : (p + 1) * n] for p in range(len(prompts))]
+
+
+def _until_stop(ids: list[int], stops: list[int]) -> list[int]:
+    for t, token in enumerate(ids):
+        if token in stops:
+            return ids[: t + 1]
+    return ids

@@ -1,0 +1,500 @@
+"""The training loop: one for all methods.
+
+The trainer knows no method by name. It tokenises the data, makes the run folder, and repeats: a batch, a step
+(:mod:`align.step`), metrics, and now and then an evaluation or a checkpoint (:mod:`align.checkpoint`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import broadcast_object_list, gather_object
+from rich.console import Console
+from tqdm import tqdm
+
+from align import report, runfolder
+from align.batch import Batch
+from align.checkpoint import Checkpoint, CheckpointStore
+from align.config import TrainerConfig, WandbConfig
+from align.errors import UserError
+from align.evaluation import Evaluator, Measurement, compare
+from align.optimizer import load_optimizer, make_optimizer, make_schedule, save_optimizer
+from align.randomness import epoch_order, load_random_state, save_random_state, seed_everything
+from align.roles import FullCopies, Role
+from align.runfolder import IfExists
+from align.signals import Interrupted, StopRequest
+from align.step import Stepper, StepResult
+from align.tracking import Tracker
+
+if TYPE_CHECKING:
+    from align.data import Preferences, TokenizedPreferences
+    from align.method import Method
+    from align.policy import Policy
+
+_log = logging.getLogger(__name__)
+_SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The optimisation settings of a run after the method's vetted defaults filled the gaps."""
+
+    learning_rate: float
+    schedule: str
+    warmup: float
+    batch_size: int
+    steps_per_epoch: int
+    steps: int
+
+    @classmethod
+    def of(cls, config: TrainerConfig, method: Method, *, examples: int, adapters: bool) -> Plan:
+        """Resolve ``config`` against the method's :class:`align.method.Optimization` for this much data."""
+        vetted = method.optimization
+        batch_size = vetted.batch_size if config.batch_size is None else config.batch_size
+        per_epoch = math.ceil(examples / batch_size)
+        epochs = vetted.epochs if config.epochs is None else config.epochs
+        rate = vetted.learning_rate if adapters else vetted.full_learning_rate
+        return cls(
+            learning_rate=rate if config.learning_rate is None else config.learning_rate,
+            schedule=config.schedule or vetted.schedule,
+            warmup=vetted.warmup if config.warmup is None else config.warmup,
+            batch_size=batch_size,
+            steps_per_epoch=per_epoch,
+            steps=config.steps if config.steps is not None else max(1, round(epochs * per_epoch)),
+        )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run left."""
+
+    folder: Path
+    steps: int
+    metrics: Mapping[str, float]
+    """Of the last step."""
+    evaluation: Mapping[str, Any] | None
+    """The content of ``evaluation.json``; None without an evaluator."""
+
+
+class Trainer:
+    """Trains a policy with any method on preference data.
+
+    ::
+
+        Trainer(policy, output_dir="runs/dpo").fit(DPO(beta=0.1), Preferences.load("pairs.jsonl"))
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        output_dir: str | Path,
+        config: TrainerConfig | None = None,
+        *,
+        if_exists: IfExists = "new",
+        wandb: WandbConfig | None = None,
+        run_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            policy: The policy; its roles are added as the method asks.
+            output_dir: Folder of the run. An existing one is not touched: see ``if_exists``.
+            config: Optimisation settings; ``None`` values take what is vetted for the method.
+            if_exists: ``new`` (next free ``-2``, ``-3`` …), ``resume`` or ``overwrite``.
+            wandb: Weights & Biases settings; default disabled.
+            run_config: What ``config.yaml`` shall hold; default: the settings of method and trainer.
+        """
+        self.policy = policy
+        self.output_dir = Path(output_dir)
+        self.config = config or TrainerConfig()
+        self.if_exists: IfExists = if_exists
+        self.wandb = wandb
+        self.run_config = run_config
+        self.accelerator = Accelerator()
+        if self.accelerator.distributed_type not in _SUPPORTED:
+            raise UserError(
+                f"accelerate is set up for {self.accelerator.distributed_type.value}, but this version trains on one "
+                "device or data-parallel (MULTI_GPU, MULTI_CPU); run `accelerate config` again."
+            )
+        self.console = Console(quiet=not self.accelerator.is_main_process)
+
+    def fit(
+        self,
+        method: Method,
+        train: Preferences,
+        heldout: Preferences | None = None,
+        evaluator: Evaluator | None = None,
+    ) -> TrainResult:
+        """Train, evaluate before and after, and write the run folder.
+
+        Raises:
+            UserError: Settings, data or an earlier run in the folder do not allow it.
+            TrainingError: Loss or gradient became infinite, or memory ran out.
+            Interrupted: SIGINT or SIGTERM; a checkpoint was written.
+        """
+        stop = StopRequest()
+        with stop.listening():
+            return _Run(self, method, train, heldout, evaluator, stop).execute()
+
+
+class _Run:
+    """One call of :meth:`Trainer.fit`."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        method: Method,
+        train: Preferences,
+        heldout: Preferences | None,
+        evaluator: Evaluator | None,
+        stop: StopRequest,
+    ) -> None:
+        self.policy, self.method, self.config = trainer.policy, method, trainer.config
+        self.accelerator, self.console = trainer.accelerator, trainer.console
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.stop, self.evaluator, self.trainer = stop, evaluator, trainer
+        config = self.config
+        limit = self.policy.max_positions
+        if limit is not None and config.max_length > limit:
+            raise UserError(
+                f"trainer.max_length={config.max_length} is beyond the {limit} positions of the model; set "
+                f"trainer.max_length={limit} or less."
+            )
+        seed_everything(config.seed)
+        self.data = self._tokenize(train, config.max_length)
+        self.heldout = self._tokenize(heldout, config.max_length) if heldout is not None else None
+        if not len(self.data):
+            raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
+        self.policy.require(method.roles)
+        self.plan = Plan.of(config, method, examples=len(self.data), adapters=self.policy.uses_adapters)
+        self.parameters = {
+            f"{role}.{name}": parameter
+            for role in method.trains
+            for name, parameter in self.policy.roles.parameters(role).items()
+        }
+        self.optimizer = make_optimizer(self.parameters, config, self.plan.learning_rate)
+        self.schedule = make_schedule(
+            self.optimizer, self.plan.schedule, warmup=self.plan.warmup, steps=self.plan.steps
+        )
+        self.stepper = Stepper(
+            self.policy,
+            method,
+            self.accelerator,
+            self.optimizer,
+            tokens_per_microbatch=config.tokens_per_microbatch,
+            max_grad_norm=config.max_grad_norm,
+            precision=config.precision,
+        )
+        self.cached: dict[str, torch.Tensor] = {}
+        self.cached_heldout: dict[str, torch.Tensor] = {}
+
+    # The run from beginning to end
+
+    def execute(self) -> TrainResult:
+        identity = self._identity()
+        self.folder = self._make_folder()
+        self.store = CheckpointStore(
+            self.folder / "checkpoints",
+            identity,
+            keep=self.config.keep_checkpoints,
+            rank=self.rank,
+            barrier=self.accelerator.wait_for_everyone,
+        )
+        checkpoint = self._find_checkpoint()
+        self.cached = self._precompute(self.data)
+        self.cached_heldout = self._precompute(self.heldout) if self.heldout is not None else {}
+        self.tracker = Tracker(
+            self.folder, enabled=self.rank == 0, wandb=self.trainer.wandb, config=self._description()
+        )
+        exit_code = 1
+        try:
+            self._announce(checkpoint)
+            before = self._measure("before", resumed=checkpoint is not None)
+            first = self._restore(checkpoint)
+            last = self._train(first)
+            result = self._finish(before, last)
+            exit_code = 0
+            return result
+        except Interrupted as interrupted:
+            exit_code = interrupted.exit_code
+            raise
+        finally:
+            self.tracker.close(exit_code)
+
+    def _train(self, first: int) -> Mapping[str, float]:
+        """Steps ``first + 1`` to the last; returns the metrics of the last one."""
+        config, plan = self.config, self.plan
+        metrics: dict[str, float] = {}
+        bar = tqdm(total=plan.steps, initial=first, disable=self.rank != 0, desc="training", unit="step")
+        with bar:
+            for step in range(first + 1, plan.steps + 1):
+                began = time.perf_counter()
+                rate = float(self.schedule.get_last_lr()[0])
+                result = self.stepper.step(self._batch(step))
+                self.schedule.step()
+                metrics = self._step_metrics(step, rate, result, time.perf_counter() - began)
+                bar.update()
+                bar.set_postfix(self._headline(metrics))
+                if step % config.log_steps == 0 or step == plan.steps:
+                    self.tracker.log(step, metrics)
+                self._stop_if_asked(step)
+                if config.eval_steps and step % config.eval_steps == 0 and step < plan.steps:
+                    self._evaluate_heldout(step)
+                    self._stop_if_asked(step)
+                if (config.save_steps and step % config.save_steps == 0) or step == plan.steps:
+                    self._save(step)
+        return metrics
+
+    def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
+        self._evaluate_heldout(self.plan.steps)
+        after = self._measure("after", resumed=False)
+        evaluation: dict[str, Any] | None = None
+        if before is not None and after is not None:
+            evaluation = compare(before, after, seed=self.config.seed)
+        if self.rank == 0:
+            self.policy.save(self.folder / "final")
+            report.plot_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
+            if before is not None and after is not None and evaluation is not None:
+                runfolder.write_json(self.folder / "evaluation.json", evaluation)
+                report.write_samples(self.folder / "samples.jsonl", before, after)
+                report.print_samples(before.samples, after.samples, self.console, limit=self.config.samples)
+                report.print_evaluation(evaluation, self.console)
+                self._track_evaluation(before, after, evaluation)
+        self.accelerator.wait_for_everyone()
+        self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
+        return TrainResult(self.folder, self.plan.steps, last, evaluation)
+
+    # Data
+
+    def _tokenize(self, preferences: Preferences, max_length: int) -> TokenizedPreferences:
+        with self.accelerator.main_process_first():  # the other ranks read its cache
+            return preferences.tokenize(self.policy.tokenizer, max_length=max_length, unit=self.method.unit)
+
+    def _batch(self, step: int) -> Batch:
+        """This rank's share of a step: the step's prompts, dealt by length so that ranks have equal work."""
+        plan = self.plan
+        epoch, position = divmod(step - 1, plan.steps_per_epoch)
+        order = epoch_order(len(self.data), seed=self.config.seed, epoch=epoch)
+        chosen = order[position * plan.batch_size : (position + 1) * plan.batch_size]
+        by_length = sorted(chosen, key=lambda i: (-int(self.data.lengths[i]), i))
+        return self._load(self.data, by_length[self.rank :: self.world], self.cached)
+
+    def _load(self, data: TokenizedPreferences, indices: list[int], cached: Mapping[str, torch.Tensor]) -> Batch:
+        batch = Batch.from_examples(data[i] for i in indices)
+        return batch.with_columns(**{name: table[indices] for name, table in cached.items()})
+
+    @torch.no_grad()
+    def _precompute(self, data: TokenizedPreferences) -> dict[str, torch.Tensor]:
+        """The method's cached columns for all of the data, by the policy as it is before the first step."""
+        names = self.method.cached_columns
+        if not names:
+            return {}
+        rows: list[tuple[int, dict[str, torch.Tensor]]] = []
+        mine = list(range(self.rank, len(data), self.world))
+        chunk = 256
+        for start in tqdm(range(0, len(mine), chunk), disable=self.rank != 0, desc="reference"):
+            if self.stop.signum:
+                raise Interrupted(self.stop.signum, None)
+            part = self._load(data, mine[start : start + chunk], {})
+            # `rows` names rows of the dataset; here the place among the tokenised examples is needed.
+            part = dataclasses.replace(part, rows=tuple(mine[start : start + chunk]))
+            for micro in part.micro_batches(self.config.tokens_per_microbatch, self.policy.layout):
+                with self.stepper.autocast():
+                    done = self.method.precompute(self.policy, micro)
+                rows.extend((row, {name: done[name][i].cpu() for name in names}) for i, row in enumerate(micro.rows))
+        everyone = rows if self.world == 1 else gather_object(rows)
+        everyone.sort(key=lambda item: item[0])
+        return {name: torch.stack([columns[name] for _, columns in everyone]) for name in names}
+
+    # Measuring
+
+    def _evaluate_heldout(self, step: int) -> None:
+        """The method's own metrics on the held-out data, logged as ``eval/…``."""
+        if self.heldout is None or not len(self.heldout):
+            return
+        collected: dict[str, tuple[float, float]] = {}
+        mine = list(range(self.rank, len(self.heldout), self.world))
+        for start in range(0, len(mine), 64):
+            self._leave_evaluation(step)
+            batch = self._load(self.heldout, mine[start : start + 64], self.cached_heldout)
+            for name, (value, weight) in self.stepper.measure(batch).items():
+                before = collected.get(name, (0.0, 0.0))
+                collected[name] = (before[0] + value, before[1] + weight)
+        metrics = self.stepper.reduce_metrics(collected)
+        self.tracker.log(step, {f"eval/{name}": value for name, value in metrics.items()})
+
+    def _measure(self, when: str, *, resumed: bool) -> Measurement | None:
+        """Answers on held-out prompts; ``before`` is kept in the run folder: a resumed run need not ask again."""
+        if self.evaluator is None:
+            return None
+        kept = self.folder / f".{when}.json"
+        if resumed and kept.exists():
+            return report.read_measurement(kept)
+        if self.rank == 0:
+            self.console.print(
+                f"Answering held-out prompts with the {'start' if when == 'before' else 'trained'} model …"
+            )
+        step = 0 if when == "before" else self.plan.steps
+        measurement = self.evaluator.measure(
+            self.policy, rank=self.rank, world=self.world, between=lambda: self._leave_evaluation(step)
+        )
+        if self.rank == 0:
+            report.write_measurement(kept, measurement)
+        return measurement
+
+    def _leave_evaluation(self, step: int) -> None:
+        """Between batches of an evaluation; with one rank a signal is answered here, with several at the next step."""
+        if self.stop.signum and self.world == 1:
+            self._stop_if_asked(step)
+
+    def _step_metrics(self, step: int, rate: float, result: StepResult, seconds: float) -> dict[str, float]:
+        return {
+            "epoch": step / self.plan.steps_per_epoch,
+            **result.metrics,
+            "learning_rate": rate,
+            "grad_norm": result.grad_norm,
+            "tokens": float(result.tokens),
+            "tokens_per_second": result.tokens / seconds,
+            "seconds": seconds,
+        }
+
+    def _headline(self, metrics: Mapping[str, float]) -> dict[str, str]:
+        names = dict.fromkeys(("loss", self.method.headline, "tokens_per_second"))
+        short = {"tokens_per_second": "tok/s"}
+        return {short.get(name, name): f"{metrics[name]:.3g}" for name in names if name in metrics}
+
+    def _track_evaluation(self, before: Measurement, after: Measurement, evaluation: Mapping[str, Any]) -> None:
+        flat = {
+            f"evaluation/{name}/{when}": value
+            for name, values in evaluation["metrics"].items()
+            for when, value in values.items()
+            if value is not None
+        }
+        if "win_rate" in evaluation:
+            flat["evaluation/win_rate"] = evaluation["win_rate"]["mean"]
+        self.tracker.log(self.plan.steps, flat)
+        rows = [
+            [old.prompt, old.response, new.response]
+            for old, new in list(zip(before.samples, after.samples, strict=True))[: self.config.samples]
+        ]
+        self.tracker.log_samples(self.plan.steps, ["prompt", "before", "after"], rows)
+
+    # Stopping, saving, resuming
+
+    def _stop_if_asked(self, step: int) -> None:
+        """At a step boundary: if any rank caught a signal, all write the checkpoint and leave."""
+        caught = max(gather_object([self.stop.signum])) if self.world > 1 else self.stop.signum
+        if caught:
+            folder = self._save(step) if step > 0 else None
+            raise Interrupted(caught, folder)
+
+    def _save(self, step: int) -> Path:
+        def shared(folder: Path) -> None:
+            for role in self._saved_roles():
+                self.policy.roles.save(role, folder / role)
+            save_optimizer(self.optimizer, self.schedule, folder)
+
+        def own(folder: Path) -> None:
+            save_random_state(folder / f"random-{self.rank}.json")
+
+        return self.store.save(step, {"steps": self.plan.steps}, shared=shared, own=own)
+
+    def _restore(self, checkpoint: Checkpoint | None) -> int:
+        """Put everything back as it was after the checkpoint's step; returns that step, 0 for a fresh start."""
+        if checkpoint is None:
+            self.tracker.truncate(0)
+            return 0
+        for role in self._saved_roles():
+            self.policy.roles.load(role, checkpoint.folder / role)
+        load_optimizer(self.optimizer, self.schedule, checkpoint.folder)
+        load_random_state(checkpoint.folder / f"random-{self.rank}.json")
+        self.tracker.truncate(checkpoint.step)
+        return checkpoint.step
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        if self.trainer.if_exists != "resume":
+            return None
+        checkpoint, skipped = self.store.latest()
+        for sentence in skipped:
+            self.console.print(sentence)
+        return checkpoint
+
+    def _saved_roles(self) -> tuple[Role, ...]:
+        """Trained roles, and the reference where it is an adapter of its own."""
+        kept: list[Role] = [role for role in self.policy.roles.names if role in self.method.trains]
+        if self.policy.uses_adapters and self.policy.roles.weights("reference"):
+            kept.append("reference")
+        return tuple(kept)
+
+    def _make_folder(self) -> Path:
+        made: list[Any] = [None]
+        if self.rank == 0:
+            try:
+                made[0] = runfolder.create(self.trainer.output_dir, self.trainer.if_exists)
+                if not (made[0] / "config.yaml").exists():
+                    runfolder.describe(made[0], self._description())
+            except (UserError, OSError) as error:
+                made[0] = error
+        if self.world > 1:
+            broadcast_object_list(made)
+        if isinstance(made[0], OSError):
+            raise UserError(f"{self.trainer.output_dir} cannot be made ({made[0].strerror}); choose output_root.")
+        if isinstance(made[0], UserError):
+            raise made[0]
+        return made[0]
+
+    def _announce(self, checkpoint: Checkpoint | None) -> None:
+        plan, (trainable, total) = self.plan, self.policy.parameter_count()
+        print_ = self.console.print
+        for note in self.policy.notes:
+            print_(note)
+        print_(
+            f"{type(self.method).__name__}: {len(self.data):,} examples, {plan.steps:,} steps of {plan.batch_size}, "
+            f"learning rate {plan.learning_rate:g}; training {trainable:,} of {total:,} parameters"
+        )
+        if checkpoint is not None:
+            print_(f"Resuming after step {checkpoint.step} from {checkpoint.folder}", soft_wrap=True)
+
+    def _description(self) -> dict[str, Any]:
+        if self.trainer.run_config is not None:
+            return {**self.trainer.run_config, "resolved": dataclasses.asdict(self.plan)}
+        return {
+            "method": {"name": type(self.method).__name__, **dataclasses.asdict(self.method)},  # pyright: ignore[reportArgumentType]
+            "model": self.policy.model.config.name_or_path,
+            "trainer": dataclasses.asdict(self.config),
+            "resolved": dataclasses.asdict(self.plan),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to be the same run."""
+        trainer = dataclasses.asdict(self.config)
+        for free in ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps"):
+            trainer.pop(free)
+        return {
+            "method": {"name": type(self.method).__name__, **dataclasses.asdict(self.method)},  # pyright: ignore[reportArgumentType]
+            "trainer": trainer,
+            "plan": dataclasses.asdict(self.plan),
+            "data": self.data.fingerprint,
+            "start": _weights_fingerprint(self.policy),
+            "world_size": self.world,
+        }
+
+
+@torch.no_grad()
+def _weights_fingerprint(policy: Policy) -> str:
+    """A cheap hash of the weights training begins from: names, shapes, sums and absolute sums."""
+    digest = hashlib.sha256()
+    module: Any = policy.roles.module if isinstance(policy.roles, FullCopies) else policy.roles.peft_model  # pyright: ignore[reportAttributeAccessIssue]
+    for name, parameter in module.named_parameters():
+        values = parameter.detach().double() if parameter.is_floating_point() else parameter.detach().to(torch.int64)
+        digest.update(f"{name}{tuple(parameter.shape)}{values.sum().item()!r}{values.abs().sum().item()!r}".encode())
+    return digest.hexdigest()

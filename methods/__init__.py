@@ -1,0 +1,25 @@
+"""The training methods, one file each: loss mathematics and defaults.
+
+They are found by name through the ``align.methods`` entry points; other packages add theirs the same way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from methods.dpo import DPO
+    from methods.sft import SFT
+
+__all__ = ["DPO", "SFT"]
+
+_WHERE = {"DPO": "methods.dpo", "SFT": "methods.sft"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: the command line checks its arguments before torch is imported.
+    if name not in _WHERE:
+        raise AttributeError(f"module 'methods' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)

@@ -1,0 +1,154 @@
+"""Direct preference optimisation and its siblings that compare the policy with a reference on pairs.
+
+All of them are functions of the log-ratio margin ``h = (S_w − S_l) − (Sref_w − Sref_l)``, S the summed log-probability
+of a response (end-of-turn included), w the chosen and l the rejected one.
+
+Departures from the papers: IPO uses averages per token instead of sums, the form its authors confirmed after
+publication (``ipo_sums=True`` is the paper's text). ``hinge`` is that of RSO with a reference, not SLiC-HF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from align.errors import UserError
+from align.method import Loss, Optimization, PairwiseMethod, require_positive, sequence_sums
+
+if TYPE_CHECKING:
+    from align.batch import Batch
+    from align.policy import Policy
+    from align.roles import Role
+
+DPOLoss = Literal["sigmoid", "cdpo", "robust", "ipo", "hinge"]
+
+
+def dpo_loss(h: Tensor, beta: float) -> Tensor:
+    """``−log σ(βh)`` (Rafailov et al. 2023, eq. 7). Its gradient in h is ``−βσ(−βh)``."""
+    return -F.logsigmoid(beta * h)
+
+
+def cdpo_loss(h: Tensor, beta: float, label_smoothing: float) -> Tensor:
+    """Conservative DPO (Mitchell 2023): labels are flipped with probability ε, ``−(1−ε)·log σ(βh) − ε·log σ(−βh)``."""
+    return -(1 - label_smoothing) * F.logsigmoid(beta * h) - label_smoothing * F.logsigmoid(-beta * h)
+
+
+def robust_loss(h: Tensor, beta: float, label_smoothing: float) -> Tensor:
+    """Robust DPO (Chowdhury et al. 2024, eq. 12): unbiased under label noise ε < ½.
+
+    ``[−(1−ε)·log σ(βh) + ε·log σ(−βh)] / (1 − 2ε)``.
+    """
+    noisy = -(1 - label_smoothing) * F.logsigmoid(beta * h) + label_smoothing * F.logsigmoid(-beta * h)
+    return noisy / (1 - 2 * label_smoothing)
+
+
+def ipo_loss(h: Tensor, beta: float) -> Tensor:
+    """Identity preference optimisation (Azar et al. 2023, eq. 17): ``(h − 1/(2β))²``; h of means or of sums."""
+    return (h - 1 / (2 * beta)) ** 2
+
+
+def hinge_loss(h: Tensor, beta: float) -> Tensor:
+    """Hinge on the log-ratio margin (RSO, Liu et al. 2023): ``max(0, 1 − βh)``."""
+    return torch.relu(1 - beta * h)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPO(PairwiseMethod):
+    """Direct preference optimisation."""
+
+    beta: float = 0.1
+    """Strength of the tie to the reference: the larger, the closer the policy stays."""
+    loss_type: DPOLoss = "sigmoid"
+    """``sigmoid`` (DPO), ``cdpo`` or ``robust`` (noisy labels), ``ipo``, ``hinge`` (RSO)."""
+    label_smoothing: float = 0.0
+    """Assumed share of flipped labels ε in [0, ½), for ``cdpo`` and ``robust``."""
+    ipo_sums: bool = False
+    """IPO on summed log-probabilities, as printed in the paper, instead of averages per token."""
+    reference: Literal["live", "cached"] = "live"
+    """``live`` asks the reference in each step; ``cached`` computes its log-probabilities once, before the first."""
+
+    optimization: ClassVar[Optimization] = Optimization(
+        learning_rate=1e-4, full_learning_rate=1e-6, epochs=1, batch_size=16, warmup=0.1
+    )
+    headline: ClassVar[str] = "rewards/accuracies"
+
+    def __post_init__(self) -> None:
+        require_positive("DPO", beta=self.beta)
+        if self.loss_type not in _LOSSES:
+            raise UserError(f"method.loss_type={self.loss_type}: choose one of {', '.join(_LOSSES)}.")
+        if self.reference not in ("live", "cached"):
+            raise UserError(f"method.reference={self.reference}: choose live or cached.")
+        noisy = self.loss_type in ("cdpo", "robust")
+        if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing > 0 and not noisy):
+            raise UserError(
+                f"method.label_smoothing={self.label_smoothing}: must be in [0, 0.5), and 0 unless method.loss_type "
+                "is cdpo or robust."
+            )
+
+    @property
+    def frozen(self) -> tuple[Role, ...]:
+        """The reference, unless its log-probabilities are cached: then it needs no memory."""
+        return ("reference",) if self.reference == "live" else ()
+
+    @property
+    def cached_columns(self) -> tuple[str, ...]:
+        """The reference's summed log-probabilities, where they are cached."""
+        return ("reference_PK",) if self.reference == "cached" else ()
+
+    def precompute(self, policy: Policy, batch: Batch) -> Batch:
+        """Before the first step the policy is its reference."""
+        return batch.with_columns(reference_PK=_sums(policy, batch))
+
+    def prepare(self, policy: Policy, batch: Batch) -> Batch:
+        """Add the reference's summed log-probabilities, unless they were cached."""
+        if "reference_PK" in batch:
+            return batch
+        with policy.use("reference"):
+            return batch.with_columns(reference_PK=_sums(policy, batch))
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """The chosen loss of the pairs, weighted by ``weight_P``."""
+        policy_PK = _sums(policy, batch)
+        reference_PK = batch["reference_PK"].to(policy_PK.device)
+        ratio_PK = policy_PK - reference_PK
+        length_PK = batch.length_PK.to(ratio_PK.device)
+        margin_PK = ratio_PK / length_PK if self.loss_type == "ipo" and not self.ipo_sums else ratio_PK
+        weight_P = batch["weight_P"].to(ratio_PK.device)
+        loss = (_LOSSES[self.loss_type](self, margin_PK[:, 0] - margin_PK[:, 1]) * weight_P).sum()
+        return Loss(
+            sums={"policy": loss},
+            metrics={"loss": (loss.detach(), self.weight(batch)), **self._metrics(policy_PK, ratio_PK, batch)},
+        )
+
+    @torch.no_grad()
+    def _metrics(self, policy_PK: Tensor, ratio_PK: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor | float]]:
+        """Implicit rewards ``β·(logp − logp_ref)`` under the field's usual names."""
+        reward_PK = self.beta * ratio_PK
+        pairs = float(batch.P)
+        return {
+            "rewards/chosen": (reward_PK[:, 0].sum(), pairs),
+            "rewards/rejected": (reward_PK[:, 1].sum(), pairs),
+            "rewards/accuracies": ((reward_PK[:, 0] > reward_PK[:, 1]).float().sum(), pairs),
+            "rewards/margins": ((reward_PK[:, 0] - reward_PK[:, 1]).sum(), pairs),
+            "logps/chosen": (policy_PK[:, 0].sum(), pairs),
+            "logps/rejected": (policy_PK[:, 1].sum(), pairs),
+        }
+
+
+def _sums(policy: Policy, batch: Batch) -> Tensor:
+    out = policy.logprobs(batch)
+    return sequence_sums(out.logp_PKT, batch.mask_PKT.to(out.logp_PKT.device))
+
+
+_LOSSES: dict[str, Callable[[DPO, Tensor], Tensor]] = {
+    "sigmoid": lambda method, h: dpo_loss(h, method.beta),
+    "cdpo": lambda method, h: cdpo_loss(h, method.beta, method.label_smoothing),
+    "robust": lambda method, h: robust_loss(h, method.beta, method.label_smoothing),
+    "ipo": lambda method, h: ipo_loss(h, method.beta),
+    "hinge": lambda method, h: hinge_loss(h, method.beta),
+}

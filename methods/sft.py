@@ -1,0 +1,79 @@
+"""Supervised fine-tuning: cross-entropy on the tokens of the wanted response, the prompt masked.
+
+Departures from the usual trainer: the denominator is the number of response tokens of the whole optimiser step, never
+of a micro-batch or a rank (averages of averages weigh short responses more).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from align.errors import UserError
+from align.method import Loss, Method, Optimization, sequence_sums
+
+if TYPE_CHECKING:
+    from align.batch import Batch
+    from align.data import Unit
+    from align.policy import Policy
+
+Reduction = Literal["token_mean", "sequence_mean", "sequence_sum"]
+
+
+def sft_loss(logp_PKT: Tensor, mask_PKT: Tensor, *, reduction: Reduction = "token_mean") -> Tensor:
+    """Negative log-likelihood of each response, (P, K); its sum over the batch is the numerator of the loss.
+
+    ``token_mean`` and ``sequence_sum``: ``−Σ_t logp_t``; ``sequence_mean``: ``−(1/T)·Σ_t logp_t``. The denominators are
+    the step's number of response tokens, and of responses for the other two (``SFT.weight``).
+
+    Args:
+        logp_PKT: Token log-probabilities in nats.
+        mask_PKT: Where a response token exists.
+        reduction: How sequences of different lengths are weighed.
+    """
+    assert logp_PKT.shape == mask_PKT.shape
+    sums_PK = -sequence_sums(logp_PKT, mask_PKT)
+    return sums_PK / mask_PKT.sum(-1).clamp(min=1) if reduction == "sequence_mean" else sums_PK
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFT(Method):
+    """Supervised fine-tuning on the chosen responses."""
+
+    reduction: Reduction = "token_mean"
+    """``token_mean`` weighs every token alike, ``sequence_mean`` every response, ``sequence_sum`` favours long ones."""
+
+    unit: ClassVar[Unit] = "demonstration"
+    optimization: ClassVar[Optimization] = Optimization(
+        learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=16, warmup=0.03
+    )
+    headline: ClassVar[str] = "nll_per_token"
+
+    def __post_init__(self) -> None:
+        if self.reduction not in ("token_mean", "sequence_mean", "sequence_sum"):
+            raise UserError(f"method.reduction={self.reduction}: choose token_mean, sequence_mean or sequence_sum.")
+
+    def weight(self, batch: Batch) -> float:
+        """Response tokens (``token_mean``) or responses, each times the weight of its row."""
+        count_P = batch.length_PK.sum(-1) if self.reduction == "token_mean" else batch.valid_PK.sum(-1)
+        return float((count_P * batch["weight_P"]).sum())
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """See :func:`sft_loss`."""
+        out = policy.logprobs(batch)
+        mask_PKT = batch.mask_PKT.to(out.logp_PKT.device)
+        weight_P = batch["weight_P"].to(out.logp_PKT.device)
+        loss = (sft_loss(out.logp_PKT, mask_PKT, reduction=self.reduction).sum(-1) * weight_P).sum()
+        with torch.no_grad():
+            nll, tokens = -sequence_sums(out.logp_PKT, mask_PKT).sum(), float(batch.tokens)
+        return Loss(
+            sums={"policy": loss},
+            metrics={
+                "loss": (loss.detach(), self.weight(batch)),
+                "nll_per_token": (nll, tokens),
+                "tokens_per_response": (torch.tensor(tokens), float(batch.valid_PK.sum())),
+            },
+        )
