@@ -14,8 +14,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
+from align.adapter import Adapter
 from align.errors import UserError, did_you_mean
 
 __all__ = [
@@ -94,16 +95,18 @@ class ModelConfig(_Settings):
     start: str | None = None  # folder of a PEFT adapter to begin from, or world/sft; null: none
     revision: str | None = None  # branch, tag or commit of a Hugging Face model
     trust_remote_code: bool = False  # run code that comes with the model; needs a commit in revision
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the frozen weights; adapters are float32
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None  # None: by model
     chat_template: str | None = None  # bundled name (hh, chatml) or a Jinja file; null: the tokenizer's own
     layout: Literal["auto", "tree", "flat"] = "auto"  # tree computes a prompt once for all its responses
-    quantization: Literal["none", "4bit"] = "none"  # 4bit is QLoRA and needs bitsandbytes and a GPU
+    quantization: Literal["4bit"] | None = None  # 4bit is QLoRA and needs bitsandbytes and a GPU
 
     def check(self) -> None:
         """A model that brings code must be pinned to a commit."""
         if not self.name.strip():
             raise UserError("name is empty: give a folder, a Hugging Face name, or world/base.")
+        _check_exists(self, "name")
+        _check_exists(self, "start")
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise UserError(
                 "trust_remote_code=true runs code from the model's repository, so revision must be "
@@ -128,6 +131,8 @@ class DataConfig(_Settings):
         """Ranges."""
         if not self.train.strip():
             raise UserError("train is empty: give a file, a datasets folder, a Hugging Face name, or world.")
+        _check_exists(self, "train")
+        _check_exists(self, "heldout")
         _at_least(self, "heldout_size", 0)
         if self.heldout_size >= 1 and self.heldout_size != int(self.heldout_size):
             raise UserError(
@@ -176,7 +181,7 @@ class RunConfig(_Settings):
     method: str  # name in the registry
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])  # fields of the method
     model: ModelConfig
-    adapter: Mapping[str, Any] | None = None  # fields of align.adapter.Adapter; None: full fine-tuning
+    adapter: Adapter | None = field(default_factory=Adapter)  # None: every parameter is trained
     data: DataConfig
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -193,13 +198,19 @@ class RunConfig(_Settings):
         _check_run_name(self.run_name)
         _check_output_root(self.output_root, self.run_name)
 
+    def plain(self) -> dict[str, Any]:
+        """Return the run as nested plain values, in the shape of ``configs/config.yaml``."""
+        values = dataclasses.asdict(self)
+        values["method"] = {"name": self.method, **values.pop("settings")}
+        return values
+
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build the dataclass `cls` from plain values, as YAML gives them.
 
     Lists become tuples where the field is a tuple. Raises `UserError` for a field that does not exist.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     names = [f.name for f in dataclasses.fields(cls) if f.init]  # pyright: ignore[reportArgumentType]
     for name in values:
         if name not in names:
@@ -212,11 +223,21 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _check_types(settings: Any) -> None:
-    hints = typing.get_type_hints(type(settings))
+    hints = _hints(type(settings))
     for f in dataclasses.fields(settings):
         value = getattr(settings, f.name)
         if not _matches(value, hints[f.name]):
             raise UserError(f"{f.name} must be {_expected(hints[f.name])}, not {_shown(value)}.")
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of the fields; a name that is imported for type checkers only stands for any type."""
+    unknown: dict[str, Any] = {}
+    while True:
+        try:
+            return typing.get_type_hints(cls, localns=unknown)
+        except NameError as error:
+            unknown[str(error.name)] = Any
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -227,7 +248,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 def _as_tuple(value: Any, hint: Any) -> Any:
     wants_tuple = any(typing.get_origin(h) is tuple or h is tuple for h in _alternatives(hint))
-    return tuple(typing.cast("list[Any]", value)) if isinstance(value, list) and wants_tuple else value
+    return tuple(cast("list[Any]", value)) if isinstance(value, list) and wants_tuple else value
 
 
 def _matches(value: Any, hint: Any) -> bool:
@@ -239,7 +260,7 @@ def _matches(value: Any, hint: Any) -> bool:
     if origin in (tuple, list, Sequence) and arguments:
         if not isinstance(value, (tuple, list)):
             return False
-        items = typing.cast("Sequence[Any]", value)
+        items = cast("Sequence[Any]", value)
         if origin is tuple and Ellipsis not in arguments:
             return len(items) == len(arguments) and all(map(_matches, items, arguments))
         return all(_matches(item, arguments[0]) for item in items)
@@ -258,7 +279,8 @@ def _expected(hint: Any) -> str:
         if origin is typing.Literal:
             words.extend(str(choice) for choice in arguments)
         elif origin in (tuple, list, Sequence) and arguments:
-            words.append(f"a list of {_expected(arguments[0])}")
+            count = "" if origin is not tuple or Ellipsis in arguments else f"{len(arguments)} "
+            words.append(f"a list of {count}{_PLURALS.get(arguments[0], 'values')}")
         else:
             words.append(_TYPE_NAMES.get(h, getattr(h, "__name__", str(h))))
     return " or ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} or {words[-1]}"
@@ -271,12 +293,15 @@ _TYPE_NAMES: dict[Any, str] = {
     str: "text",
     type(None): "null",
 }
+_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else repr(value)[:80]
+    if isinstance(value, tuple):
+        value = list(cast("tuple[Any, ...]", value))
+    return str(value).lower() if isinstance(value, bool) else ascii(value)[:80]
 
 
 def _positive(settings: object, name: str) -> None:
@@ -289,6 +314,17 @@ def _at_least(settings: object, name: str, lowest: int) -> None:
     value = getattr(settings, name)
     if value is not None and not (math.isfinite(value) and value >= lowest):
         raise UserError(f"{name} must be at least {lowest}, not {value}.")
+
+
+def _check_exists(settings: object, name: str) -> None:
+    """What can only be a path must be there; other names are looked up by whoever loads them."""
+    value: str | None = getattr(settings, name)
+    path = value is not None and (value.startswith((".", "/", "~")) or value.endswith(_DATA_SUFFIXES))
+    if value is not None and path and not Path(value).expanduser().exists():
+        raise UserError(f"{name}={value!r}: there is no such file or folder.")
+
+
+_DATA_SUFFIXES = (".jsonl", ".json", ".gz", ".parquet")
 
 
 def _check_run_name(name: str) -> None:
@@ -309,6 +345,4 @@ def _check_output_root(root: str, run_name: str) -> None:
     whole = path / run_name
     for part in (whole, *whole.parents):
         if part.is_symlink():
-            raise UserError(
-                f"{part} is a symbolic link: set output_root to {part.resolve()} itself or elsewhere."
-            )
+            raise UserError(f"{part} is a symbolic link: set output_root to {part.resolve()} itself or elsewhere.")

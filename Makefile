@@ -1,0 +1,43 @@
+# Everything runs inside .venv, which is made on first use and again when the dependencies change.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+# One process on whatever this machine has. Without the four settings accelerate lists the defaults it assumed,
+# without --quiet it adds a traceback of its own to an error that has been explained already.
+LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: help demo test test-all lint format
+
+help:
+	@echo "make demo      align the embedded model with DPO, offline (a few minutes on a laptop)"
+	@echo "make test      the tests"
+	@echo "make test-all  and the slow ones: whole trainings, comparisons with other libraries"
+	@echo "make lint      style and types"
+	@echo "make format    put the style right"
+
+demo: $(READY)
+	$(LAUNCH) scripts/run.py method=dpo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# PyTorch first: other packages then build and check against the version that is there.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet torch -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[dev]" -c constraints.txt
+	touch $@

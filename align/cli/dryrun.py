@@ -1,0 +1,79 @@
+"""What a run would do, without weights and without writing anything into its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from align.cli.execute import load_data
+from align.cli.memory import Size, estimate
+from align.cli.report import is_first_process
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from align.config import RunConfig
+    from align.method import Method
+
+__all__ = ["dry_run"]
+
+
+def dry_run(config: RunConfig, method: Method, architecture: PretrainedConfig) -> None:
+    """Print the resolved configuration, data counts, steps, parameters and a memory estimate."""
+    from align.runfolder import redact
+    from align.trainer import Plan
+
+    if not is_first_process():
+        return
+    print(OmegaConf.to_yaml(OmegaConf.create(redact(config.plain()))))
+    train, _ = load_data(config)
+    size, tokenizer = _describe_model(config, architecture)
+    tokens = train.tokenize(tokenizer, max_length=config.trainer.max_length, unit=method.unit)
+    print(tokens.report.summary())
+    plan = Plan.of(config.trainer, method, examples=len(tokens), adapters=config.adapter is not None)
+    print(
+        f"{plan.steps:,} steps of {plan.batch_size} prompts, {plan.steps_per_epoch:,} steps per epoch; "
+        f"learning rate {plan.learning_rate:g}, {plan.schedule}, warm-up {plan.warmup:g}"
+    )
+    print(f"Parameters: {size.trainable:,} trained of {size.total:,} ({size.trainable / size.total:.2%})")
+    parts = estimate(config, size, copies=len(method.roles))
+    print(f"Memory, about {sum(parts.values()) / 2**30:.1f} GiB per process:")
+    for name, amount in parts.items():
+        print(f"  {amount / 2**30:6.2f} GiB  {name}")
+    print("Dry run: nothing was trained and no run folder was made.")
+
+
+def _describe_model(config: RunConfig, architecture: PretrainedConfig) -> tuple[Size, Any]:
+    """Sizes of the model without its weights, and its tokenizer."""
+    import torch
+    from peft import LoraConfig, PeftConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from align.loading import load_tokenizer, resolve
+
+    model = config.model
+    tokenizer = load_tokenizer(
+        resolve(model.name),
+        chat_template=model.chat_template,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+    )
+    with torch.device("meta"):
+        skeleton: Any = AutoModelForCausalLM.from_config(architecture, trust_remote_code=model.trust_remote_code)
+    total = trainable = sum(p.numel() for p in skeleton.parameters())
+    if config.adapter is not None:
+        lora = config.adapter.to_peft() if model.start is None else PeftConfig.from_pretrained(resolve(model.start))
+        assert isinstance(lora, LoraConfig)
+        with torch.device("meta"):
+            skeleton = get_peft_model(skeleton, lora)
+        trainable = sum(p.numel() for name, p in skeleton.named_parameters() if "lora_" in name)
+    text = architecture.get_text_config()
+    return Size(
+        total=total,
+        trainable=trainable,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        vocabulary=text.vocab_size,
+    ), tokenizer

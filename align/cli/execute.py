@@ -1,0 +1,188 @@
+"""Hands a checked run to the library: data, model, method, trainer. The first module that imports PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align import registry
+from align.cli.report import report, say
+from align.config import RunConfig, build
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from align.data import Preferences
+    from align.evaluation import Evaluator, Scorer
+    from align.method import Method
+    from align.policy import Policy
+
+__all__ = ["execute", "load_data", "make_method"]
+
+
+def execute(config: RunConfig) -> int:
+    """Do the run, or say what it would do; returns the exit code.
+
+    Raises:
+        UserError: What was found wrong once data and model were looked at.
+    """
+    method = make_method(config)
+    _hide_noise()
+    architecture = _read_architecture(config)
+    if config.dry_run:
+        from align.cli.dryrun import dry_run
+
+        dry_run(config, method, architecture)
+        return 0
+    from align.signals import Interrupted
+    from align.step import TrainingError
+
+    try:
+        _train(config, method)
+    except Interrupted as interrupted:
+        report(f"Run {config.run_name}: {interrupted}.")
+        return interrupted.exit_code
+    except TrainingError as error:
+        report(f"Error: {error}")
+        return 1
+    return 0
+
+
+def make_method(config: RunConfig) -> Method:
+    """Build the method from its settings; the class checks their ranges."""
+    cls = registry.load("methods", config.method)
+    try:
+        return build(cls, config.settings)
+    except ValueError as error:
+        message = str(error)
+        field = message.partition(" ")[0].partition("=")[0]
+        raise UserError(f"method.{message}" if field in config.settings else message) from error
+
+
+def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
+    """Return the training data and what is held out from it."""
+    from align.data import Preferences, leaked_prompts
+
+    data = config.data
+    train = Preferences.load(
+        data.train,
+        format=data.format,
+        split=data.split,
+        max_rejected=data.max_rejected,
+        expected_rows=data.expected_rows,
+    )
+    say(train.report.summary())
+    if data.heldout is not None:
+        heldout = Preferences.load(
+            data.heldout, format=data.format, split=data.heldout_split, max_rejected=data.max_rejected
+        )
+        say(heldout.report.summary())
+        leaked = leaked_prompts(train, heldout)
+        if leaked:
+            report(f"Warning: {len(leaked)} prompts of data.heldout are also in data.train.")
+        return train, heldout
+    if data.heldout_size == 0 or len(train) < 2:
+        return train, None
+    share = data.heldout_size
+    rows = int(share) if share >= 1 else max(1, round(share * len(train)))
+    train, heldout = train.train_test_split(rows, config.seed)
+    say(f"{len(heldout):,} of these rows are held out, no prompt of theirs is trained on")
+    return train, heldout
+
+
+def _hide_noise() -> None:
+    # PEFT 0.21 asks transformers 5 for a name that it deprecates.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+
+
+def _read_architecture(config: RunConfig) -> PretrainedConfig:
+    """Return the model's own configuration; what it cannot do is said before weights and data are loaded."""
+    from transformers import AutoConfig
+
+    from align.loading import resolve
+
+    model, longest = config.model, config.trainer.max_length
+    try:
+        architecture: PretrainedConfig = AutoConfig.from_pretrained(
+            resolve(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name={model.name}: {str(error).strip().splitlines()[0].rstrip('.')}.") from error
+    positions = getattr(architecture.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise UserError(
+            f"trainer.max_length={longest} is beyond the {positions} positions of {model.name}: "
+            f"set trainer.max_length={positions} or less."
+        )
+    return architecture
+
+
+def _train(config: RunConfig, method: Method) -> None:
+    train, heldout = load_data(config)
+    policy = _load_policy(config)
+    from align.trainer import Trainer
+
+    trainer = Trainer(
+        policy,
+        Path(config.output_root) / config.run_name,
+        dataclasses.replace(config.trainer, seed=config.seed),
+        if_exists=config.if_exists,
+        wandb=config.wandb,
+        run_config=config.plain(),
+    )
+    trainer.fit(method, train, heldout, _evaluator(config, policy, heldout))
+
+
+def _load_policy(config: RunConfig) -> Policy:
+    from align.policy import Policy
+
+    model = config.model
+    return Policy.load(
+        model.name,
+        adapter=config.adapter,
+        start=model.start,
+        dtype=model.dtype,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        quantization=model.quantization,
+        chat_template=model.chat_template,
+        attention=model.attention,
+        layout=model.layout,
+        gradient_checkpointing=config.trainer.gradient_checkpointing,
+        seed=config.seed,
+    )
+
+
+def _evaluator(config: RunConfig, policy: Policy, heldout: Preferences | None) -> Evaluator | None:
+    from align.evaluation import Evaluator
+    from align.sampling import SamplingParams
+
+    settings = config.evaluation
+    if heldout is None or settings.prompts == 0:
+        return None
+    return Evaluator.from_preferences(
+        policy,
+        prompts=heldout,
+        pairs=heldout if any(heldout.dataset["rejected"]) else None,
+        max_length=config.trainer.max_length,
+        limit=settings.prompts,
+        scorers=_scorers(config),
+        sampling=SamplingParams(
+            temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
+        ),
+        seed=config.seed,
+    )
+
+
+def _scorers(config: RunConfig) -> tuple[Scorer, ...]:
+    name = config.evaluation.scorer
+    if name == "none" or (name == "auto" and config.data.train.partition("/")[0] != "world"):
+        return ()
+    if name == "auto":
+        from align.world import TrueReward
+
+        return (TrueReward(),)
+    return (registry.load("scorers", name)(),)

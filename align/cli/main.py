@@ -1,0 +1,40 @@
+"""From the words typed to an exit code: 0 done, 2 a mistake of the user's, else what the run ended with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from align.cli.report import report, wait_for_first_process
+from align.errors import UserError
+
+__all__ = ["main"]
+
+
+def main(words: Sequence[str], configs: Path) -> int:
+    """Run what `words` ask for, with the groups in the folder `configs`."""
+    if {"-h", "--help"} & set(words):
+        from align.cli.help import help_text
+
+        print(help_text(configs, words))
+        return 0
+    # Imported when needed: Hydra before PyTorch, and PyTorch only once the words are known to be right.
+    try:
+        from align.cli.command import read_command
+        from align.cli.compose import compose_run, register_methods
+        from align.cli.sweep import sweep
+        from align.cli.wandb_key import require_wandb_key
+
+        command = read_command(words, configs)
+        register_methods(configs, command.overrides)
+        if command.multirun:
+            return sweep(command, configs)
+        config = compose_run(configs, command.overrides)
+        require_wandb_key(config.wandb)
+        from align.cli.execute import execute
+
+        return execute(config)
+    except UserError as error:
+        report(f"Error: {error}")
+        wait_for_first_process()
+        return 2

@@ -1,0 +1,37 @@
+"""Lines for the user, said once however many processes run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+__all__ = ["is_first_process", "process_count", "report", "say", "wait_for_first_process"]
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all (set by torchrun and accelerate before anything is imported)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    """Return how many processes run together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def say(text: str) -> None:
+    """Write `text` to stdout in the first process."""
+    if is_first_process():
+        print(text, flush=True)
+
+
+def report(line: str) -> None:
+    """Write `line` to stderr in the first process."""
+    if is_first_process():
+        print(line, file=sys.stderr, flush=True)
+
+
+def wait_for_first_process() -> None:
+    """Let the first process speak: torchrun ends it as soon as another one fails."""
+    if not is_first_process():
+        time.sleep(2)
