@@ -95,12 +95,12 @@ class Tally:
         if total and (fraction > max_rejected or not self.kept):
             limit = f"{min(1.0, math.ceil(fraction * 1000) / 1000):g}"
             reasons = "; ".join(
-                f"{count:,} {reason}: {', '.join(place.split(': ')[0] for place in self.examples[reason])}"
+                f"{count:,} {reason} ({', '.join(place.split(': ')[0] for place in self.examples[reason])})"
                 for reason, count in self.rejected.most_common()
             )
             raise UserError(
                 f"{self.source}: {total:,} of {total + self.kept:,} rows rejected ({fraction:.1%}, allowed "
-                f"{max_rejected:.1%}), by reason {reasons}; " + remedy.format(limit=limit)
+                f"{max_rejected:.1%}): {reasons}; " + remedy.format(limit=limit)
             )
         return LoadReport(
             source=self.source,

@@ -14,11 +14,13 @@ __all__ = ["FOREIGN_COLUMNS", "SHARED_COLUMNS", "Format", "Sample", "UnknownForm
 SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "answer", "source"})
 """Optional columns of the pairwise format that every built-in format passes on."""
 
-_FOREIGN = """annotations annotator better_response_id choice chosen_conversations chosen_response comparison
-    completion_A completion_B completions context conversation_a conversation_b conversations history human_ref_A human_ref_B
-    input instruction label labels output output_1 output_2 output_A output_B overall_preference preference query
-    question rank rejected_conversations rejected_response response response1 response2 response_0 response_1
-    responses score_A score_B score_chosen score_rejected scores summaries system winner"""
+_FOREIGN = """
+    annotations annotator better_response_id choice chosen_conversations chosen_response comparison completion_A
+    completion_B completions context conversation_a conversation_b conversations history human_ref_A human_ref_B
+    input instruction label labels output output_1 output_2 output_A output_B overall_preference preference
+    query question rank rejected_conversations rejected_response response response1 response2 response_0
+    response_1 responses score_A score_B score_chosen score_rejected scores summaries system winner
+"""
 FOREIGN_COLUMNS = frozenset(_FOREIGN.split())
 """Columns that hold a prompt, a response or a label in published formats that are not read here.
 

@@ -1,0 +1,177 @@
+"""Sources: files, folders, hub names and the embedded data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from align.data import Preferences
+from align.data.reading import WORLD
+from align.errors import UserError
+
+Pair = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def rows(pair: Pair) -> list[dict[str, Any]]:
+    return [pair(number) for number in range(5)]
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def write_gzip(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_bytes(gzip.compress("\n".join(json.dumps(row) for row in rows).encode()))
+
+
+def write_array(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text(json.dumps(rows, indent=2))
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+WRITERS = [
+    ("a.jsonl", write_jsonl),
+    ("a.jsonl.gz", write_gzip),
+    ("a.json", write_array),
+    ("a.json", write_jsonl),
+    ("a.parquet", write_parquet),
+]
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS)
+def test_every_file_type_gives_the_same_rows(name: str, write: Any, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    write(tmp_path / name, rows)
+    loaded = Preferences.load(tmp_path / name)
+    expected = Preferences.from_rows(rows)
+    assert loaded.fingerprint == expected.fingerprint
+    assert [row["prompt"] for row in loaded] == [row["prompt"] for row in expected]
+    assert loaded[0]["place"] == f"{name}:{2 if write is write_array else 1}"
+
+
+def test_lines_of_an_array_are_counted(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    (tmp_path / "a.json").write_text("\n[" + ",\n".join(json.dumps(row) for row in rows) + "]\n")
+    assert [row["place"] for row in Preferences.load(tmp_path / "a.json")] == [f"a.json:{n}" for n in range(2, 7)]
+
+
+def test_folder_of_data_files_by_split(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    write_jsonl(tmp_path / "train-1.jsonl", rows[:2])
+    write_parquet(tmp_path / "train-2.parquet", rows[2:4])
+    write_gzip(tmp_path / "test.jsonl.gz", rows[4:])
+    (tmp_path / "LICENSE").write_text("free")
+    assert [row["place"] for row in Preferences.load(tmp_path)] == [
+        "train-1.jsonl:1", "train-1.jsonl:2", "train-2.parquet:1", "train-2.parquet:2",
+    ]  # fmt: skip
+    assert len(Preferences.load(tmp_path, split="test")) == 1
+    with pytest.raises(UserError, match=r"no split 'dev' \(found: test, train\).*data.split="):
+        Preferences.load(tmp_path, split="dev")
+
+
+def test_folder_saved_by_datasets(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    train, test = datasets.Dataset.from_list(rows[:3]), datasets.Dataset.from_list(rows[3:])
+    train.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=train, test=test).save_to_disk(tmp_path / "many")
+    assert len(Preferences.load(tmp_path / "one")) == 3
+    assert Preferences.load(tmp_path / "many", split="test")[0]["place"] == "many:1"
+    with pytest.raises(UserError, match=r"no split 'dev' \(found: train, test\)"):
+        Preferences.load(tmp_path / "many", split="dev")
+
+
+def test_hub_name(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def load_dataset(name: str, split: str) -> datasets.Dataset:
+        asked.append((name, split))
+        if name.endswith("private"):
+            raise datasets.exceptions.DatasetNotFoundError("no such dataset")
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert Preferences.load("someone/pairs", split="test")[0]["place"] == "someone/pairs:1"
+    assert asked == [("someone/pairs", "test")]
+    with pytest.raises(UserError, match=r"'someone/private' is no file and could not be loaded from the hub"):
+        Preferences.load("someone/private")
+
+
+def test_embedded_names(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The embedded files may be compressed whatever their name says."""
+
+    def asset(name: str) -> Path:
+        write_gzip(tmp_path / name, [{"prompt": f"{name} {row['prompt']}"} for row in rows])
+        return tmp_path / name
+
+    monkeypatch.setitem(sys.modules, "align.world", SimpleNamespace(asset=asset))
+    for name, file in WORLD.items():
+        assert Preferences.load(name)[0]["prompt"][0]["content"] == f"{file} What is 0 + 1?"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere/pairs.jsonl", "there is no such file or folder"),
+        ("./nowhere/at/all", "there is no such file or folder"),
+        ("world/helduot", 'Did you mean "world/heldout"'),
+    ],
+)
+def test_missing_source(source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Preferences.load(source)
+
+
+def test_mistyped_file_and_wrong_type(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    with pytest.raises(UserError, match=r'Did you mean "pairs\.jsonl"'):
+        Preferences.load(tmp_path / "pair.jsonl")
+    (tmp_path / "pairs.csv").write_text("a,b")
+    with pytest.raises(UserError, match=r"data files end in \.jsonl"):
+        Preferences.load(tmp_path / "pairs.csv")
+    (tmp_path / "a.parquet").write_text("not parquet")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        Preferences.load(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
+def test_max_rejected_is_a_fraction(fraction: float, rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(UserError, match=r"data\.max_rejected="):
+        Preferences.from_rows(rows, max_rejected=fraction)
+
+
+def test_all_rows_rejected_is_an_error_whatever_the_threshold() -> None:
+    with pytest.raises(UserError, match="1 of 1 rows rejected"):
+        Preferences.from_rows([{"prompt": "a", "chosen": "", "rejected": "b"}], max_rejected=1.0)
+
+
+def test_prompt_id_stands_for_one_prompt(pair: Pair) -> None:
+    rows = [pair(0, prompt_id="p"), pair(0, prompt_id="p", chosen="One."), pair(1, prompt_id="p")]
+    report = Preferences.from_rows(rows, max_rejected=0.5).report
+    assert report.rejected == {"prompt_id stands for two prompts": 1}
+    assert report.examples["prompt_id stands for two prompts"][0].startswith("rows:3")
+
+
+def test_message_parts_are_joined_and_unread_fields_noted(pair: Pair) -> None:
+    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "1 + 1?"}]
+    rows = [pair(0, prompt=[{"role": "user", "content": parts, "name": "Ada"}])]
+    preferences = Preferences.from_rows(rows)
+    assert preferences[0]["prompt"] == [{"role": "user", "content": "What is 1 + 1?"}]
+    assert preferences.report.noted == {'message field "name" is not read': 1}
+
+
+def test_importing_is_light() -> None:
+    """The command line checks its configuration before anything heavy is imported."""
+    code = "import sys, align.data, align.data.tokenization; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "datasets", "pyarrow", "numpy"}.intersection(done.stdout.split())

@@ -1,0 +1,62 @@
+"""Splits by prompt, and leakage between data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from align.data import Preferences, leaked_prompts
+from align.errors import UserError
+
+Pair = Callable[..., dict[str, Any]]
+
+
+def prompts(preferences: Preferences) -> set[str]:
+    return {row["prompt"][0]["content"] for row in preferences}
+
+
+@pytest.fixture
+def preferences(pair: Pair) -> Preferences:
+    """40 rows over 10 prompts, whose ids say nothing of which prompts are the same."""
+    return Preferences.from_rows(
+        [pair(number % 10, chosen=f"It is {number}", prompt_id=f"id{number}") for number in range(40)]
+    )
+
+
+@pytest.mark.parametrize(("heldout", "rows"), [(8, 8), (0.2, 8), (11, 8), (0.5, 20)])
+def test_no_prompt_is_on_both_sides(preferences: Preferences, heldout: float, rows: int) -> None:
+    train, test = preferences.train_test_split(heldout, seed=0)
+    assert (len(train), len(test)) == (40 - rows, rows)
+    assert not prompts(train) & prompts(test)
+    assert prompts(train) | prompts(test) == prompts(preferences)
+    assert leaked_prompts(train, test) == []
+    assert train.report.kept == len(train)
+
+
+def test_the_split_depends_on_seed_and_prompts_alone(preferences: Preferences) -> None:
+    _, first = preferences.train_test_split(12, seed=1)
+    _, again = preferences.train_test_split(12, seed=1)
+    _, other = preferences.train_test_split(12, seed=2)
+    _, reordered = preferences.select(reversed(range(40))).train_test_split(12, seed=1)
+    assert [row["place"] for row in first] == [row["place"] for row in again]
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert prompts(first) == prompts(reordered) != prompts(other)
+
+
+@pytest.mark.parametrize("heldout", [0, 40, -3, 0.0, 1.0, 0.001])
+def test_a_side_that_would_be_empty_is_an_error(preferences: Preferences, heldout: float) -> None:
+    with pytest.raises(UserError, match="leaves one side empty"):
+        preferences.train_test_split(heldout, seed=0)
+
+
+def test_prompts_too_large_to_hold_out(preferences: Preferences) -> None:
+    with pytest.raises(UserError, match="every prompt has more than 3 rows"):
+        preferences.train_test_split(3, seed=0)
+
+
+def test_44_leaked_prompts_are_named(pair: Pair) -> None:
+    train = Preferences.from_rows([pair(0), pair(1)], name="train")
+    heldout = Preferences.from_rows([pair(2), pair(1, chosen="Two."), pair(3)], name="heldout")
+    assert leaked_prompts(train, heldout) == ["heldout:2"]
