@@ -42,6 +42,7 @@ class Preferences:
     dataset: datasets.Dataset
     """Columns `align.data.schema.COLUMNS` and `place`; prompt and responses are lists of {role, content}."""
     report: LoadReport
+    """Of the loading that the rows come from; a selection of rows keeps it."""
     fingerprint: str
     """Hash of the rows, the same in every process."""
     max_rejected: float = 0.01
@@ -101,9 +102,7 @@ class Preferences:
         """Return the rows at `indices`, in that order."""
         chosen = list(indices)
         digest = hashlib.sha256(json.dumps([self.fingerprint, chosen]).encode()).hexdigest()
-        return replace(
-            self, dataset=self.dataset.select(chosen), report=replace(self.report, kept=len(chosen)), fingerprint=digest
-        )
+        return replace(self, dataset=self.dataset.select(chosen), fingerprint=digest)
 
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
         """Return (train, heldout), with every prompt in exactly one of the two.

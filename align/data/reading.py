@@ -83,12 +83,13 @@ def _read_file(path: Path) -> Iterator[RawRow]:
 
 
 def _read_folder(path: Path, split: str) -> Iterator[RawRow]:
-    if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         return _read_saved(path, split)
     files = sorted(file for file in path.rglob("*") if file.name.endswith(_SUFFIXES) and file.is_file())
     by_split: dict[str, list[Path]] = {}
     for file in files:
-        named = _SPLIT_NAME.match(file.name)
+        names = map(_SPLIT_NAME.match, reversed(file.relative_to(path).parts))
+        named = next(filter(None, names), None)
         by_split.setdefault(named[1].lower() if named else "train", []).append(file)
     if split not in by_split:
         found = ", ".join(sorted(by_split)) or f"no file that ends in {', '.join(_SUFFIXES)}"

@@ -92,6 +92,9 @@ class Encoder:
     """Whether the tokenizer puts a blank in front of the text it is given."""
     control: Mapping[str, int]
     """Text → id of the tokens that user data must never become."""
+    control_text: re.Pattern[str]
+    to_mark: re.Pattern[str]
+    """Control tokens and the marks themselves, so that nobody can forge a mark."""
     natural: frozenset[int]
     """Ids of control tokens that ordinary text may become: the unknown token."""
     strips: Mapping[str, tuple[bool, bool]]
@@ -106,7 +109,7 @@ class Encoder:
         turn = _Turn.of(tokenizer)
         written = {text: index for text, index in added.items() if text.strip() and text in turn.structure}
         control = special | written
-        ending = re.search(_any_of(special), turn.tail) or re.search(_any_of(written), turn.tail)
+        ending = _any_of(special).search(turn.tail) or _any_of(written).search(turn.tail)
         end_of_turn = control[ending[0]] if ending else _optional_id(tokenizer.eos_token_id)
         if end_of_turn is None:
             raise UserError(
@@ -125,6 +128,8 @@ class Encoder:
             trims=turn.trims,
             dummy_blank=both != newline + letter,
             control=control,
+            control_text=_any_of(control),
+            to_mark=_any_of([*control, _MARK, _MARK_END]),
             natural=frozenset() if unknown is None else frozenset({unknown}),
             strips={str(token): (token.lstrip, token.rstrip) for token in tokenizer.added_tokens_decoder.values()},
         )
@@ -181,7 +186,7 @@ class Encoder:
             originals.append(found[0])
             return f"{_MARK}{count + len(originals) - 1}{_MARK_END}"
 
-        return MarkedText(re.sub(_any_of([*self.control, _MARK, _MARK_END]), mark, content), originals)
+        return MarkedText(self.to_mark.sub(mark, content), originals)
 
     def _encoded(
         self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[MarkedText], *, continuing: bool
@@ -204,7 +209,7 @@ class Encoder:
 
     def _apart(self, tokenizer: PreTrainedTokenizerBase, marked: MarkedText, continuing: bool) -> list[int]:
         """Encode structure as structure, and the control-token text that the marks stand for as text."""
-        pieces = re.split(f"({_any_of(self.control)})", marked.text)
+        pieces = self.control_text.split(marked.text)
         for position in range(1, len(pieces), 2):
             left, right = self.strips.get(pieces[position], (False, False))
             if left:
@@ -228,7 +233,7 @@ class Encoder:
         ids = self._plain(tokenizer, [text], continuing, split=True)[0]
         if not (set(self.control.values()) - self.natural).intersection(ids):
             return ids
-        cuts = [found.start() + 1 for found in re.finditer(_any_of(self.control), text)]
+        cuts = [found.start() + 1 for found in self.control_text.finditer(text)]
         ids = []
         for start, end in pairwise([0, *cuts, len(text)]):
             ids += self._plain(tokenizer, [text[start:end]], continuing or start > 0, split=True)[0]
@@ -330,9 +335,10 @@ def _optional_id(token: object) -> int | None:
     return token
 
 
-def _any_of(texts: Iterable[str]) -> str:
-    """Return a pattern for any of `texts`, longest first; one that never matches where there are none."""
-    return "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) or r"(?!)"
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern, one group, of any of `texts`, longest first; it never matches where there are none."""
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
 
 def _content(response: str | TemplateMessage | Sequence[TemplateMessage]) -> str:

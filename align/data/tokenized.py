@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -131,13 +132,10 @@ def _computed(
     groups = group_rows(preferences.dataset["prompt_id"], unit)
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "align"
     path = folder / f"{fingerprint}.arrow"
-    if path.exists():
-        try:
-            table = datasets.Dataset.from_file(str(path))
-            if len(table) == len(groups):
-                return table
-        except (pa.ArrowInvalid, OSError):
-            path.unlink(missing_ok=True)  # damaged, so it is computed again
+    with suppress(pa.ArrowInvalid, OSError):  # not there, or damaged: computed (again)
+        table = datasets.Dataset.from_file(str(path))
+        if len(table) == len(groups):
+            return table
     try:
         folder.mkdir(parents=True, exist_ok=True)
         cache: dict[str, Any] = {"cache_file_name": str(path), "load_from_cache_file": False}

@@ -18,7 +18,7 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 
 
 def kind(value: object) -> str:
-    """Return the type of a raw value in the words of a report: text, messages, number, flag, null, list, object."""
+    """Return the type of a raw value in the words of a report: text, messages, number, flag, null, list, object …"""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -29,6 +29,8 @@ def kind(value: object) -> str:
         return "text"
     if isinstance(value, Mapping):
         return "object"
+    if not isinstance(value, Sequence) or isinstance(value, bytes):
+        return type(value).__name__
     items = cast(Sequence[object], value)
     return "messages" if all(isinstance(item, Mapping) for item in items) else "list"
 
@@ -157,8 +159,10 @@ def _text(value: object, name: str) -> str:
         raise RowError("content is not text", f"{name}: is a {kind(value)}")
     if "\0" in value:
         raise RowError("NUL character", name)
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise RowError("lone surrogate", name)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RowError("lone surrogate", name) from error
     return value
 
 
@@ -180,9 +184,13 @@ def _score(value: object, name: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RowError(f"{name} is not a number", f"is a {kind(value)}")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise RowError(f"{name} is not finite")
-    return float(value)
+    return number
 
 
 def _label(value: object, name: str) -> str | None:

@@ -37,6 +37,7 @@ TEXT_ROWS: list[tuple[str, Any, str]] = [
     ("33 column changes type", {"prompt": [USER]}, "column changes type"),
     ("38 NaN score", {"margin": float("nan")}, "margin is not finite"),
     ("38 infinite score", {"chosen_score": float("inf")}, "chosen_score is not finite"),
+    ("38 a score beyond float", {"margin": 10**400}, "margin is not finite"),
     ("38 text as score", {"rejected_score": "4"}, "rejected_score is not a number"),
     ("negative weight", {"weight": -1}, "negative weight"),
     ("answer is a list", {"answer": ["4"]}, "answer is not text"),

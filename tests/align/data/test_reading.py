@@ -71,7 +71,8 @@ def test_lines_of_an_array_are_counted(tmp_path: Path, rows: list[dict[str, Any]
 def test_folder_of_data_files_by_split(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     write_jsonl(tmp_path / "train-1.jsonl", rows[:2])
     write_parquet(tmp_path / "train-2.parquet", rows[2:4])
-    write_gzip(tmp_path / "test.jsonl.gz", rows[4:])
+    (tmp_path / "test").mkdir()
+    write_gzip(tmp_path / "test" / "0000.jsonl.gz", rows[4:])
     (tmp_path / "LICENSE").write_text("free")
     assert [row["place"] for row in Preferences.load(tmp_path)] == [
         "train-1.jsonl:1", "train-1.jsonl:2", "train-2.parquet:1", "train-2.parquet:2",
