@@ -217,17 +217,21 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
             raise UserError(f"{name} is not a setting of {cls.__name__}.{did_you_mean(name, names)}")
     plain = {name: _as_tuple(value, hints[name]) for name, value in values.items()}
     for name, value in plain.items():
-        if not _matches(value, hints[name]):
-            raise UserError(f"{name} must be {_expected(hints[name])}, not {_shown(value)}.")
+        _check_type(name, value, hints[name])
     return cls(**plain)
 
 
 def _check_types(settings: Any) -> None:
     hints = _hints(type(settings))
     for f in dataclasses.fields(settings):
-        value = getattr(settings, f.name)
-        if not _matches(value, hints[f.name]):
-            raise UserError(f"{f.name} must be {_expected(hints[f.name])}, not {_shown(value)}.")
+        _check_type(f.name, getattr(settings, f.name), hints[f.name])
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    if not _matches(value, hint):
+        choices = [str(c) for h in _alternatives(hint) if typing.get_origin(h) is Literal for c in typing.get_args(h)]
+        remedy = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise UserError(f"{name} must be {_expected(hint)}, not {_shown(value)}.{remedy}")
 
 
 def _hints(cls: type) -> dict[str, Any]:
@@ -254,8 +258,10 @@ def _as_tuple(value: Any, hint: Any) -> Any:
 def _matches(value: Any, hint: Any) -> bool:
     if len(_alternatives(hint)) > 1:
         return any(_matches(value, h) for h in _alternatives(hint))
+    if hint is Any:
+        return True
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
+    if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments)
     if origin in (tuple, list, Sequence) and arguments:
         if not isinstance(value, (tuple, list)):
@@ -276,7 +282,7 @@ def _expected(hint: Any) -> str:
     words: list[str] = []
     for h in _alternatives(hint):
         origin, arguments = typing.get_origin(h), typing.get_args(h)
-        if origin is typing.Literal:
+        if origin is Literal:
             words.extend(str(choice) for choice in arguments)
         elif origin in (tuple, list, Sequence) and arguments:
             count = "" if origin is not tuple or Ellipsis in arguments else f"{len(arguments)} "

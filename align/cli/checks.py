@@ -57,7 +57,7 @@ def check_method(choice: str, given: Mapping[str, Any], known: Mapping[str, Any]
         raise UserError(f"method.name belongs to method={choice}: write method={given['name']} to choose.")
     for name, default in known.items():
         value = given[name]
-        if default is None or value == default:
+        if default in (None, "???") or value == default:
             continue
         kind = _kind(default)
         if _kind(value) != kind:

@@ -38,10 +38,14 @@ def dry_run(config: RunConfig, method: Method, architecture: PretrainedConfig) -
     )
     print(f"Parameters: {size.trainable:,} trained of {size.total:,} ({size.trainable / size.total:.2%})")
     parts = estimate(config, size, copies=len(method.roles))
-    print(f"Memory, about {sum(parts.values()) / 2**30:.1f} GiB per process:")
+    print(f"Memory of each process, about {_bytes(sum(parts.values()))}:")
     for name, amount in parts.items():
-        print(f"  {amount / 2**30:6.2f} GiB  {name}")
+        print(f"  {_bytes(amount):>8}  {name}")
     print("Dry run: nothing was trained and no run folder was made.")
+
+
+def _bytes(amount: float) -> str:
+    return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"
 
 
 def _describe_model(config: RunConfig, architecture: PretrainedConfig) -> tuple[Size, Any]:

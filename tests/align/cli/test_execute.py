@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from align.cli.main import main
+
+
+@pytest.fixture
+def words(tiny_model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    return [
+        f"model={tiny_model}",
+        f"data={pairs}",
+        "data.max_rejected=0.1",
+        "adapter.r=2",
+        "trainer.max_length=64",
+        "trainer.steps=2",
+        "trainer.batch_size=4",
+        "evaluation.prompts=2",
+        "evaluation.max_new_tokens=4",
+    ]
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_a_run_leaves_its_folder(method: str, words: list[str], configs: Path) -> None:
+    assert main([f"method={method}", *words], configs) == 0
+    folder = Path(f"runs/{method}-tiny-pairs-seed0")
+    for name in ("command.txt", "environment.json", "evaluation.json", "samples.jsonl", "curves.png", "final"):
+        assert (folder / name).exists(), name
+    config = OmegaConf.load(folder / "config.yaml")
+    assert config.method.name == method
+    assert config.adapter.r == 2
+    assert config.trainer.steps == 2
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {record["step"] for record in records} >= {1, 2}
+
+
+def test_every_parameter_is_trained_without_an_adapter(words: list[str], configs: Path) -> None:
+    words = [word for word in words if not word.startswith("adapter.")]
+    assert main(["method=sft", "adapter=none", *words], configs) == 0
+    assert list(Path("runs/sft-tiny-pairs-seed0/final").glob("*.safetensors"))
+
+
+def test_new_resume_and_overwrite(words: list[str], configs: Path) -> None:
+    words = ["method=dpo", "run_name=first", "evaluation.prompts=0", *words]
+    assert main(words, configs) == 0
+    assert main(words, configs) == 0
+    assert sorted(folder.name for folder in Path("runs").iterdir()) == ["first", "first-2"]
+    written = (Path("runs") / "first" / "command.txt").stat().st_mtime_ns
+    assert main([*words, "if_exists=resume"], configs) == 0
+    assert (Path("runs") / "first" / "command.txt").stat().st_mtime_ns == written
+    assert main([*words, "if_exists=overwrite"], configs) == 0
+    assert (Path("runs") / "first" / "command.txt").stat().st_mtime_ns > written
+    assert len(list(Path("runs").iterdir())) == 2
+
+
+def test_a_dry_run_says_everything_and_writes_nothing(
+    words: list[str], configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["method=dpo", "dry_run=true", *words], configs) == 0
+    output = capsys.readouterr().out
+    assert OmegaConf.create(output.partition("\n\n")[0]).adapter.r == 2
+    assert "16 rows read" in output
+    assert "1: empty chosen" in output
+    assert "2 steps of 4 prompts" in output
+    # 2 layers: q, o 16->16; k, v 16->16; gate, up 16->32; down 32->16; rank 2 adds 2 x (in + out) each.
+    assert f"{2 * 2 * (4 * 32 + 3 * 48):,} trained" in output
+    assert re.search(r"Memory of each process, about \d", output)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_positions_beyond_the_model_are_refused_before_weights_load(
+    words: list[str], configs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    words = [word for word in words if "max_length" not in word]
+    assert main(["method=dpo", *words], configs) == 2
+    assert "trainer.max_length=1024 is beyond the 128 positions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("method.beta=0", "Error: method.beta=0"),
+        ("method.loss_type=ipoo", "not 'ipoo'. Did you mean \"ipo\"?"),
+        ("method.label_smoothing=0.7", "Error: method.label_smoothing=0.7"),
+        ("evaluation.scorer=absent", "'absent' is not one of the scorers"),
+        ("model.start=./", "no PEFT adapter there"),
+    ],
+)
+def test_what_only_the_library_can_know_is_one_sentence_too(
+    word: str, expected: str, words: list[str], configs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["method=dpo", *words, word], configs) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error")]
+    assert len(errors) == 1
+    assert expected in errors[0]
+    assert not Path("runs").exists()
+
+
+def test_too_many_bad_rows_are_an_error(words: list[str], configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in words if "max_rejected" not in word]
+    assert main(["method=dpo", *words], configs) == 2
+    assert "data.max_rejected=" in capsys.readouterr().err
+
+
+def test_held_out_pairs_can_be_given(
+    words: list[str], pairs: Path, configs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["method=dpo", *words, f"data.heldout={pairs}"], configs) == 0
+    assert "prompts of data.heldout are also in data.train" in capsys.readouterr().err
+
+
+def test_nothing_held_out_means_no_evaluation(words: list[str], configs: Path) -> None:
+    assert main(["method=dpo", *words, "data.heldout_size=0"], configs) == 0
+    assert not Path("runs/dpo-tiny-pairs-seed0/evaluation.json").exists()

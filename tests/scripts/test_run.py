@@ -1,0 +1,119 @@
+"""The command as a user types it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"torch", "transformers", "datasets", "accelerate", "peft", "trl", "wandb"}
+SECONDS = 2.0
+
+
+def run(*words: str, folder: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "run.py"), *words],
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def imported(stderr: str) -> set[str]:
+    names = re.findall(r"^import time: .*\| +([\w.]+)$", stderr, flags=re.MULTILINE)
+    return {name.partition(".")[0] for name in names}
+
+
+def said(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if not line.startswith("import time:")]
+
+
+def processor_seconds(*words: str, folder: Path) -> float:
+    """Time on a processor: what the command needs on a machine that does nothing else."""
+    before = os.times()
+    run(*words, folder=folder)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def test_help_is_quick_and_lists_the_choices(tmp_path: Path) -> None:
+    done = run("--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert not imported(done.stderr) & HEAVY
+    for word in ("dpo", "sft", "world", "qwen3-0.6b", "ultrafeedback", "lora", "trainer.learning_rate"):
+        assert re.search(rf"^  {re.escape(word)} +\S", done.stdout, flags=re.MULTILINE), word
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["metod=dpo"], 'Did you mean "method"?'),
+        (["method=dop"], 'Did you mean "dpo"?'),
+        (["method.betta=0.1"], 'Did you mean "method.beta"?'),
+        (["+method.betta=0.1"], 'Did you mean "method.beta"?'),
+        (["trainer.learning_rate=nan"], "must be above 0"),
+        (["trainer.batch_size=0"], "must be at least 1"),
+        (["run_name='a"], "cannot be read"),
+        (["wandb.mode=online"], "wandb.mode=offline"),
+        (["output_root=../elsewhere"], "without '..'"),
+        (["-m", "seed=1,x"], "seed must be a whole number, not 'x'."),
+    ],
+)
+def test_a_mistake_is_answered_before_anything_heavy_is_imported(
+    words: list[str], expected: str, tmp_path: Path
+) -> None:
+    environment = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "NETRC": str(tmp_path / "absent")}
+    done = run(*words, folder=tmp_path, environment=environment)
+    assert done.returncode == 2
+    [sentence] = said(done.stderr)
+    assert sentence.startswith("Error: ")
+    assert expected in sentence
+    assert done.stdout == ""
+    assert not imported(done.stderr) & HEAVY
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["method.betta=0.1"], ["-m", "method=sft,dpo", "seed=1,x"]])
+def test_answers_take_less_than_two_seconds(words: list[str], tmp_path: Path) -> None:
+    assert processor_seconds(*words, folder=tmp_path) < SECONDS
+    best = min(_wall_seconds(words, tmp_path) for _ in range(3))
+    assert best < SECONDS * 2  # the machine may be busy with other tests
+
+
+def _wall_seconds(words: list[str], folder: Path) -> float:
+    began = time.perf_counter()
+    run(*words, folder=folder)
+    return time.perf_counter() - began
+
+
+def test_only_the_first_process_speaks(tmp_path: Path) -> None:
+    done = run("metod=dpo", folder=tmp_path, environment={"RANK": "1", "WORLD_SIZE": "2"})
+    assert done.returncode == 2
+    assert said(done.stderr) == []
+
+
+def test_a_method_of_an_installed_package_is_found(tmp_path: Path) -> None:
+    (tmp_path / "foreign.py").write_text(
+        "from dataclasses import dataclass\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Theirs:\n"
+        "    gamma: float = 0.5\n"
+    )
+    package = tmp_path / "foreign-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[align.methods]\ntheirs = foreign:Theirs\n")
+    environment = {"PYTHONPATH": str(tmp_path)}
+    listed = run("--help", folder=tmp_path, environment=environment)
+    assert re.search(r"^  theirs +registered by another package$", listed.stdout, flags=re.MULTILINE)
+    typo = run("method=theirs", "method.gama=1", folder=tmp_path, environment=environment)
+    assert said(typo.stderr) == ['Error: method.gama is not a setting of method=theirs. Did you mean "method.gamma"?']
