@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from align.world import FAMILIES, Goal, Task, TaskSampler, TrueReward, World
+from align.world.task import OPENERS, Split
+from align.world.text import TextWriter
+from align.world.writers import SHARES, DemonstrationWriter
+
+WORLD = World.default()
+
+
+def draw(split: Split, n: int, seed: int = 0) -> list[Task]:
+    sampler = TaskSampler(FAMILIES, WORLD, split, seed)
+    return [sampler.draw() for _ in range(n)]
+
+
+def body(prompt: str) -> str:
+    for opener in OPENERS:
+        prompt = prompt.removeprefix(opener)
+    return prompt
+
+
+def test_the_world_is_wide():
+    assert len(FAMILIES) >= 24
+    assert len({family.cluster for family in FAMILIES.values()}) >= 6
+    for family in FAMILIES.values():
+        assert len(set(family.templates)) >= 6, family.name  # five, and one held out
+    assert sum(family.held_out for family in FAMILIES.values()) >= 5
+
+
+def test_tasks_are_decided_by_the_seed():
+    assert draw("train", 50, seed=3) == draw("train", 50, seed=3)
+    assert draw("train", 50, seed=3) != draw("train", 50, seed=4)
+
+
+def test_training_never_sees_what_is_held_out():
+    tasks = draw("train", 3000)
+    assert not any(FAMILIES[task.goal.family].held_out for task in tasks)
+    assert all(task.template < len(FAMILIES[task.goal.family].templates) - 1 for task in tasks)
+    assert not any(task.goal.is_held_out for task in tasks)
+    prompts = {body(task.prompt) for task in tasks}
+    for split in ("seen", "template", "family"):
+        assert not prompts & {body(task.prompt) for task in draw(split, 1000)}, split
+
+
+def test_splits_hold_what_their_names_say():
+    assert all(task.goal.is_held_out for split in ("seen", "template") for task in draw(split, 300))
+    assert all(task.template == len(FAMILIES[task.goal.family].templates) - 1 for task in draw("template", 300))
+    assert all(FAMILIES[task.goal.family].held_out for task in draw("family", 300))
+
+
+def test_every_family_is_drawn_and_answers_vary():
+    tasks = draw("train", 3000)
+    families = {task.goal.family for task in tasks}
+    assert families == {name for name, family in FAMILIES.items() if not family.held_out}
+    assert sum(len(task.references) >= 2 for task in tasks) == len(tasks)
+
+
+@pytest.mark.parametrize("split", ["train", "family"])
+def test_manners_are_ranked_as_they_should_be(split: Split):
+    writer, reward = DemonstrationWriter(WORLD, 0), TrueReward()
+    for task in draw(split, 1500):
+        scores = {manner: reward.judge(task.goal, writer.write(task, manner)[0]).reward for manner in SHARES}
+        assert scores["good"] >= 0.9, (task, scores)
+        assert 0.75 <= scores["plain"] < scores["good"], (task, scores)
+        assert max(scores["curt"], scores["rude"]) < scores["plain"], (task, scores)
+        assert scores["rambling"] < scores["good"], (task, scores)
+        assert scores["careless"] < 0.77, (task, scores)
+
+
+def test_all_references_are_good_answers():
+    reward = TrueReward()
+    for task in [*draw("train", 500), *draw("family", 200)]:
+        for reference in task.references:
+            assert reward.judge(task.goal, f"Of course. {reference}").reward >= 0.95, (task.prompt, reference)
+
+
+def test_goals_survive_json():
+    for task in draw("train", 200):
+        goal = Goal.from_json(task.goal.to_json())
+        assert goal.to_json() == task.goal.to_json()
+        assert goal.is_held_out == task.goal.is_held_out
+
+
+@pytest.mark.parametrize("text", ["", "42", "[]", "{}", '{"family": "x"}', "null"])
+def test_other_answer_columns_are_refused(text: str):
+    with pytest.raises(ValueError, match="answer column"):
+        Goal.from_json(text)
+
+
+def test_pretraining_text_holds_every_word_of_the_prompts():
+    text = " ".join(itertools.islice(TextWriter(WORLD, 0).documents(), 12_000))
+    known = {word.lower() for word in re.findall(r"[A-Za-z]+", text)}
+    for split in ("train", "template", "family"):
+        words = {word.lower() for task in draw(split, 800) for word in re.findall(r"[A-Za-z]+", task.prompt)}
+        assert words <= known, words - known
