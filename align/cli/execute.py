@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align import registry
-from align.cli.report import report, say
+from align.cli.report import process_count, report, say
 from align.config import RunConfig, build
 from align.errors import UserError
 
@@ -31,6 +31,7 @@ def execute(config: RunConfig) -> int:
     """
     method = make_method(config)
     _hide_noise()
+    _join_processes()
     architecture = _read_architecture(config)
     if config.dry_run:
         from align.cli.dryrun import dry_run
@@ -96,6 +97,16 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
 def _hide_noise() -> None:
     # PEFT 0.21 asks transformers 5 for a name that it deprecates.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+
+
+def _join_processes() -> None:
+    """Join the processes that torchrun or accelerate started, on the CPU too."""
+    if process_count() > 1:
+        import torch
+        from accelerate import PartialState
+
+        # Without the argument accelerate leaves CPU processes alone: each would train by itself.
+        PartialState(cpu=not torch.accelerator.is_available())
 
 
 def _read_architecture(config: RunConfig) -> PretrainedConfig:
