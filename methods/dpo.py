@@ -89,6 +89,8 @@ class DPO(PairwiseMethod):
                 f"method.label_smoothing={self.label_smoothing}: must be in [0, 0.5), and 0 unless method.loss_type "
                 "is cdpo or robust."
             )
+        if self.ipo_sums and self.loss_type != "ipo":
+            raise UserError("method.ipo_sums=true says how IPO measures its margin; add method.loss_type=ipo.")
 
     @property
     def frozen(self) -> tuple[Role, ...]:

@@ -1,0 +1,123 @@
+"""The result of an optimiser step does not depend on micro-batches, layout, or where the reference comes from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from align.batch import Batch
+from align.method import Method
+from align.policy import Policy
+from align.step import Stepper
+from methods.dpo import DPO
+from methods.sft import SFT
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+METHODS = {
+    "dpo": DPO(),
+    "cdpo": DPO(loss_type="cdpo", label_smoothing=0.1),
+    "robust": DPO(loss_type="robust", label_smoothing=0.1),
+    "ipo": DPO(loss_type="ipo"),
+    "ipo sums": DPO(loss_type="ipo", ipo_sums=True),
+    "hinge": DPO(loss_type="hinge"),
+    "sft token mean": SFT(),
+    "sft sequence mean": SFT(reduction="sequence_mean"),
+    "sft sequence sum": SFT(reduction="sequence_sum"),
+}
+VOCABULARY = 17
+UNEVEN = [(3, 9, 4), (12, 2, 7), (1, 5, 1), (8, 1, 13), (5, 11, 11), (2, 3, 2), (15, 6, 8)]  # prompt, responses
+
+
+class Recorder(torch.optim.SGD):
+    """Keeps the gradient of a step and changes no parameter."""
+
+    gradient: Tensor
+
+    def step(self, closure: Any = None) -> None:  # noqa: ARG002
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self.gradient = torch.cat([p.grad.flatten() for p in parameters])
+
+
+def one_step(policy: Policy, method: Method, batch: Batch, tokens: int) -> tuple[float, Tensor]:
+    """Loss and gradient of one optimiser step."""
+    recorder = Recorder(policy.roles.parameters("policy").values(), lr=0.0)
+    stepper = Stepper(
+        policy,
+        method,
+        Accelerator(cpu=True),
+        recorder,
+        tokens_per_microbatch=tokens,
+        max_grad_norm=float("inf"),
+        precision="float32",
+    )
+    return stepper.step(batch).metrics["loss"], recorder.gradient
+
+
+def random_batch(lengths: Sequence[tuple[int, ...]], seed: int = 0) -> Batch:
+    """A prompt and its responses per tuple of lengths, with uneven weights."""
+    generator = random.Random(seed)
+    ids = [[[generator.randrange(3, VOCABULARY) for _ in range(n)] for n in row] for row in lengths]
+    return Batch(
+        prompt_ids=tuple(row[0] for row in ids),
+        response_ids=tuple(tuple(row[1:]) for row in ids),
+        rows=tuple(range(len(ids))),
+        columns={"weight_P": torch.tensor([generator.choice([0.5, 1.0, 2.0]) for _ in ids])},
+    )
+
+
+def first_responses(batch: Batch) -> Batch:
+    """What a demonstration has: the chosen response alone."""
+    return Batch(batch.prompt_ids, tuple(row[:1] for row in batch.response_ids), batch.rows, batch.columns)
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Relative, in the Euclidean norm."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+@pytest.mark.parametrize(("name", "layout"), [*((name, "tree") for name in METHODS), ("dpo", "flat"), ("ipo", "flat")])
+def test_micro_batches_change_nothing(name: str, layout: str, make_policy: Callable[..., Policy]) -> None:
+    """Budgets that cut the step into 7 parts, into several uneven ones, and not at all."""
+    method, policy = METHODS[name], make_policy(layout=layout)
+    batch = random_batch(UNEVEN)
+    if method.unit == "demonstration":
+        batch = first_responses(batch)
+    whole_loss, whole_gradient = one_step(policy, method, batch, 10**9)
+    for tokens in (1, 60):
+        assert len(list(batch.micro_batches(tokens, policy.layout))) > 1
+        loss, gradient = one_step(policy, method, batch, tokens)
+        assert loss == pytest.approx(whole_loss, rel=1e-6)
+        assert difference(gradient, whole_gradient) <= 1e-6
+
+
+def test_layouts_agree(make_policy: Callable[..., Policy]) -> None:
+    method, batch = METHODS["dpo"], random_batch(UNEVEN)
+    tree_loss, tree_gradient = one_step(make_policy(layout="tree"), method, batch, 100)
+    flat_loss, flat_gradient = one_step(make_policy(layout="flat"), method, batch, 100)
+    assert tree_loss == pytest.approx(flat_loss, rel=1e-5)
+    assert difference(tree_gradient, flat_gradient) <= 1e-5
+
+
+def test_cached_reference_is_the_live_one(make_policy: Callable[..., Policy]) -> None:
+    """The reference is computed while the policy is at its start, and used when it has moved away."""
+    policy, batch = make_policy(), random_batch(UNEVEN)
+    moved = {name: p.detach().clone() for name, p in policy.roles.parameters("policy").items()}
+    with torch.no_grad():
+        for name, parameter in policy.roles.parameters("policy").items():
+            if "lora_B" in name:
+                parameter.zero_()
+        cached = DPO(reference="cached").precompute(policy, batch)
+        for name, parameter in policy.roles.parameters("policy").items():
+            parameter.copy_(moved[name])
+    live_loss, live_gradient = one_step(policy, DPO(), batch, 100)
+    cached_loss, cached_gradient = one_step(policy, DPO(reference="cached"), cached, 100)
+    assert cached_loss != pytest.approx(0.693147, abs=1e-3)
+    assert cached_loss == pytest.approx(live_loss, rel=1e-6)
+    assert difference(cached_gradient, live_gradient) <= 1e-6
