@@ -105,32 +105,27 @@ class Preferences:
         return replace(self, dataset=self.dataset.select(chosen), fingerprint=digest)
 
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
-        """Return (train, heldout), with every prompt in exactly one of the two.
+        """Return (train, heldout), with all rows of a prompt on the same side.
 
-        `heldout` is a number of rows (int) or a fraction of them (float); prompts are taken in an order that depends
-        on `seed` and the prompt alone, as long as their rows still fit, so the part held out may be a little smaller.
+        Args:
+            heldout: a number of prompts (int), or a fraction of them (float; at least one prompt).
+            seed: with the text of a prompt it alone decides the prompt's turn to be held out, so more or other rows
+                elsewhere in the data change little.
         """
-        target = round(heldout * len(self)) if isinstance(heldout, float) else heldout
-        if not 0 < target < len(self):
-            raise UserError(
-                f"data.heldout={heldout} of {len(self)} rows leaves one side empty; give a number of rows below "
-                f"{len(self)} or a fraction between 0 and 1."
-            )
         rows_of: dict[str, list[int]] = {}
         for index, prompt in enumerate(self.dataset["prompt"]):
             rows_of.setdefault(prompt_key(prompt), []).append(index)
-        order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-        held: list[int] = []
-        for key in order:
-            if len(held) + len(rows_of[key]) <= target:
-                held += rows_of[key]
-        if not held:
+        count = heldout
+        if isinstance(heldout, float):
+            count = min(max(round(heldout * len(rows_of)), 1), len(rows_of) - 1) if 0 < heldout < 1 else 0
+        if not 0 < count < len(rows_of):
             raise UserError(
-                f"data.heldout={heldout}: every prompt has more than {target} rows, and a prompt is never split; "
-                "hold out more."
+                f"data.heldout_size={heldout} of {len(rows_of)} prompts leaves one side empty; give a number of "
+                f"prompts below {len(rows_of)} or a fraction between 0 and 1."
             )
-        chosen = set(held)
-        return self.select(i for i in range(len(self)) if i not in chosen), self.select(sorted(held))
+        order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
+        held = {index for key in order[: int(count)] for index in rows_of[key]}
+        return self.select(i for i in range(len(self)) if i not in held), self.select(sorted(held))
 
     def tokenize(
         self,

@@ -145,7 +145,7 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
 
 def _joined(content: object) -> object:
     """Return the text of content given as a list of text parts; anything else as it is."""
-    if not isinstance(content, Sequence) or isinstance(content, str):
+    if isinstance(content, str) or not isinstance(content, Sequence):
         return content
     parts = cast(Sequence[Any], content)
     if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):

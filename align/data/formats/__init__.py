@@ -11,11 +11,12 @@ from align.data.formats.base import Format, Sample, UnknownFormatError
 from align.data.formats.hh import HH
 from align.data.formats.plain import DEMONSTRATION, MESSAGES, PAIRWISE, PROMPT, PROMPT_COMPLETION
 from align.data.formats.trl import IMPLICIT
+from align.data.formats.ultrafeedback import ULTRAFEEDBACK
 from align.errors import did_you_mean
 
 __all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats"]
 
-BUILT_IN = (PAIRWISE, HH, IMPLICIT, DEMONSTRATION, PROMPT_COMPLETION, MESSAGES, PROMPT)
+BUILT_IN = (PAIRWISE, HH, IMPLICIT, ULTRAFEEDBACK, DEMONSTRATION, PROMPT_COMPLETION, MESSAGES, PROMPT)
 
 _PROMPT_NAMES = ("question", "instruction", "query", "input", "text", "context", "history")
 

@@ -10,7 +10,7 @@ from align.data.formats.hh import HH
 from align.data.report import RowError
 from align.data.validation import kind
 
-__all__ = ["IMPLICIT", "shared_words"]
+__all__ = ["IMPLICIT", "shared_turns", "shared_words"]
 
 
 def shared_words(first: str, second: str) -> int:
@@ -34,20 +34,22 @@ def _implicit(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             raise RowError("identical pair")
         end = shared_words(chosen, rejected)
         fields = {"prompt": chosen[:end], "chosen": chosen[end:], "rejected": rejected[end:]}
-    elif isinstance(chosen, list) and isinstance(rejected, list):
-        fields = _shared_turns(cast(list[Any], chosen), cast(list[Any], rejected))
     else:
-        raise RowError("chosen and rejected are not both text or both messages", f"{kind(chosen)}, {kind(rejected)}")
+        fields = shared_turns(chosen, rejected)
     yield fields | shared_fields(row)
 
 
-def _shared_turns(chosen: list[Any], rejected: list[Any]) -> dict[str, Any]:
-    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+def shared_turns(chosen: object, rejected: object) -> dict[str, Any]:
+    """Cut two conversations that share all but their last turn into prompt, chosen and rejected."""
+    if not isinstance(chosen, list) or not isinstance(rejected, list):
+        raise RowError("chosen and rejected are not both text or both messages", f"{kind(chosen)}, {kind(rejected)}")
+    first, second = cast(list[Any], chosen), cast(list[Any], rejected)
+    for name, turns in (("chosen", first), ("rejected", second)):
         if not turns:
             raise RowError(f"{name} has no message")
-    if chosen[:-1] != rejected[:-1]:
+    if first[:-1] != second[:-1]:
         raise RowError("prompts differ before the last turn")
-    return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
+    return {"prompt": first[:-1], "chosen": first[-1:], "rejected": second[-1:]}
 
 
 def _recognises(sample: Sample) -> bool:

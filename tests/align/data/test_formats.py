@@ -49,6 +49,19 @@ def only(row: dict[str, Any], **options: Any) -> tuple[str, dict[str, Any]]:
             "trl-implicit",
             (text("The sky is"), text(" blue"), text(" black")),
         ),
+        (
+            {
+                "prompt": USER["content"],
+                "prompt_id": "p",
+                "chosen": [USER, GOOD],
+                "rejected": [USER, BAD],
+                "messages": [USER, GOOD],
+                "score_chosen": 8,
+                "score_rejected": 2,
+            },
+            "ultrafeedback",
+            ([USER], [GOOD], [BAD]),
+        ),
         ({"prompt": "a", "chosen": "b"}, "demonstration", (text("a"), text("b"), None)),
         ({"prompt": "a", "completion": "b"}, "prompt-completion", (text("a"), text("b"), None)),
         ({"prompt": [USER], "completion": [GOOD]}, "prompt-completion", ([USER], [GOOD], None)),
@@ -79,6 +92,12 @@ def test_optional_columns_pass_through() -> None:
     }
     _, row = only({"prompt": "a", "chosen": "b", "rejected": "c"} | extra)
     assert {name: row[name] for name in extra} == extra | {"chosen_score": 2.0, "answer": "72"}
+
+
+def test_ultrafeedback_scores() -> None:
+    row = {"chosen": [USER, GOOD], "rejected": [USER, BAD], "score_chosen": 8, "score_rejected": 2, "prompt_id": "p"}
+    _, loaded = only(row)
+    assert (loaded["chosen_score"], loaded["rejected_score"], loaded["prompt_id"]) == (8.0, 2.0, "p")
 
 
 @pytest.mark.parametrize(

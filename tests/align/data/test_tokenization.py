@@ -154,15 +154,24 @@ def test_special_tokens_in_the_models_own_vocabulary(unigram: Any) -> None:
 
 
 def test_markers_that_swallow_white_space(with_template: Callable[[str], Any]) -> None:
-    tokenizer = with_template(FORCED_THINKING.replace("<|im_", "<turn_"))
-    tokens = [AddedToken(text, special=True, rstrip=True) for text in ("<turn_start|>", "<turn_end|>")]
-    tokenizer.add_special_tokens({"extra_special_tokens": tokens})
-    start, end = tokenizer.convert_tokens_to_ids(["<turn_start|>", "<turn_end|>"])
+    """Phi-3's markers take the line break after them (rstrip); so they do where special text is in the message."""
+    tokenizer = with_template(
+        "{% for m in messages %}{{ '<turn_start|>\n' + m['content'] + ' <turn_end|>' }}{% endfor %}"
+        "{{ '<turn_start|>\n' }}"
+    )
+    start, end = AddedToken("<turn_start|>", rstrip=True), AddedToken("<turn_end|>", lstrip=True)
+    tokenizer.add_special_tokens({"extra_special_tokens": [start, end]})
+    start_id, end_id = tokenizer.convert_tokens_to_ids(["<turn_start|>", "<turn_end|>"])
+    bos, text = tokenizer.bos_token_id, raw_text_ids(tokenizer, "hill</s>")
+    assert encode_prompt(tokenizer, [{"role": "user", "content": "hill</s>"}]) == [
+        bos,
+        start_id,
+        *text,
+        end_id,
+        start_id,
+    ]
     plain = encode_prompt(tokenizer, [{"role": "user", "content": "hill"}])
-    assert plain[1:] == plain_ids(tokenizer, [{"role": "user", "content": "hill"}], True)
-    special = encode_prompt(tokenizer, [{"role": "user", "content": "hill</s>"}])
-    assert special[:3] == plain[:3]
-    assert (special.count(start), special.count(end)) == (2, 1)
+    assert plain == [bos, start_id, *raw_text_ids(tokenizer, "hill"), end_id, start_id]
 
 
 def test_plain_text(chatml: Any, pad_is_eos: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets.config
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,11 +196,11 @@ def test_fingerprint_ignores_passing_settings(chatml: Any) -> None:
 WORKER = """
 import sys
 import datasets.config
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 from align.data import Preferences
 datasets.disable_progress_bars()
 preferences = Preferences.load(sys.argv[1])
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
+tokenizer = PreTrainedTokenizerFast.from_pretrained(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 tokenized = preferences.tokenize(tokenizer, max_length=200)
@@ -243,6 +244,20 @@ def test_damaged_cache_file_is_computed_again(damage: bytes | None, chatml: Any,
     file.write_bytes(content[: len(content) // 2] if damage is None else damage)
     assert list(preferences.tokenize(chatml, max_length=100)) == first
     assert file.read_bytes() == content
+
+
+def test_cache_file_cut_between_batches_is_computed_again(chatml: Any, pair: Pair) -> None:
+    """Such a file is a valid Arrow stream, only too short."""
+    preferences = Preferences.from_rows([pair(number) for number in range(1500)])
+    preferences.tokenize(chatml, max_length=100)
+    (file,) = cached_files()
+    with pa.ipc.open_stream(file.read_bytes()) as stream:
+        batch, schema = stream.read_next_batch(), stream.schema
+    assert batch.num_rows < 1500
+    file.unlink()
+    with pa.ipc.new_stream(str(file), schema) as writer:
+        writer.write_batch(batch)
+    assert len(preferences.tokenize(chatml, max_length=100)) == 1500
 
 
 def test_cache_that_cannot_be_written(chatml: Any, pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
