@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from align.card import model_card
 from align.errors import UserError
 from align.roles import SharedBase
 
@@ -30,6 +33,24 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
         if role != "policy" and policy.roles.weights(role):
             policy.roles.save(role, folder / role)
     policy.tokenizer.save_pretrained(folder)
+
+
+def write_final(
+    policy: Policy, folder: Path, settings: Mapping[str, Any], evaluation: Mapping[str, Any] | None
+) -> None:
+    """Write the trained roles with a model card; the folder is complete or not there."""
+    partial = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_policy(policy, partial)
+    card = model_card(
+        base=str(policy.model.config.name_or_path),
+        adapters=policy.uses_adapters,
+        settings=settings,
+        evaluation=evaluation,
+    )
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def merge_and_export(policy: Policy, folder: str | Path) -> float:

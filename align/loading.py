@@ -12,6 +12,7 @@ from align.adapter import Adapter
 from align.errors import UserError
 from align.policy import Policy
 from align.probe import choose_layout, probe_head
+from align.processes import process_state
 from align.roles import FullCopies, Roles, SharedBase
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def load_policy(
     chat_template: str | None,
     attention: str | None,
     layout: str,
-    gradient_checkpointing: bool,
     device: str | torch.device | None,
     seed: int,
 ) -> Policy:
@@ -51,9 +51,7 @@ def load_policy(
     tokenizer = load_tokenizer(path, chat_template=chat_template, notes=notes, **hub)
     model = _load_model(path, _DTYPES[dtype], quantization, attention, device, hub)
     _fit_embedding(model, tokenizer, notes)
-    _disable_dropout(model)
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    disable_dropout(model)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         roles = _make_roles(model, adapter, start)
@@ -67,14 +65,14 @@ def load_policy(
     return policy
 
 
-def resolve(name: str) -> str:
+def resolve(name: str, setting: str = "model.name") -> str:
     """``world/...`` is an embedded asset; everything else is a folder or a hub name and stays as it is."""
     if name.startswith("world/"):
         from align.world import asset
 
         return str(asset(name.removeprefix("world/")))
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise UserError(f"model.name={name}: there is no such folder.")
+        raise UserError(f"{setting}={name}: there is no such folder.")
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
@@ -116,10 +114,9 @@ def _load_model(
     device: str | torch.device | None,
     hub: dict[str, Any],
 ) -> PreTrainedModel:
-    from accelerate import PartialState
     from transformers import AutoModelForCausalLM
 
-    device = torch.device(device) if device is not None else PartialState().device
+    device = torch.device(device) if device is not None else process_state().device
     extra: dict[str, Any] = {}
     if attention is not None:
         extra["attn_implementation"] = attention
@@ -164,7 +161,7 @@ def _fit_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n
     notes.append(f"embedding: one row added for {tokenizer.pad_token}")
 
 
-def _disable_dropout(model: PreTrainedModel) -> None:
+def disable_dropout(model: PreTrainedModel) -> None:
     """The base is deterministic: dropout in a reference or a sampler makes ratios and KL wrong."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -180,7 +177,7 @@ def _make_roles(model: PreTrainedModel, adapter: Adapter | None, start: str | No
     from peft import PeftModel, get_peft_model
 
     if start is not None:
-        folder = resolve(start)
+        folder = resolve(start, "model.start")
         _check_start(folder, adapter)
         try:
             peft_model: Any = PeftModel.from_pretrained(model, folder, adapter_name="policy", is_trainable=True)

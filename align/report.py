@@ -48,16 +48,30 @@ def print_samples(before: Sequence[Sample], after: Sequence[Sample], console: Co
     for column in ("prompt", "before", "after"):
         table.add_column(column, overflow="fold", ratio=1)
     for old, new in list(zip(before, after, strict=True))[:limit]:
-        table.add_row(_plain(old.prompt), _plain(_with_scores(old)), _plain(_with_scores(new)))
+        table.add_row(_plain(_end(old.prompt)), _plain(_with_scores(old)), _plain(_with_scores(new)))
     console.print(table)
 
 
-def write_samples(path: Path, before: Measurement, after: Measurement) -> None:
-    """``samples.jsonl``: one line per prompt with both responses and what was measured of each."""
-    with path.open("w", encoding="utf-8") as file:
+def write_evaluation(folder: Path, before: Measurement, after: Measurement, evaluation: Mapping[str, Any]) -> None:
+    """``evaluation.json``, and ``samples.jsonl``: a line per prompt with both responses and their measures."""
+    runfolder.write_json(folder / "evaluation.json", evaluation)
+    with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
         for old, new in zip(before.samples, after.samples, strict=True):
             record = {"prompt": old.prompt, "source": old.source, "before": _record(old), "after": _record(new)}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def flat_evaluation(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """``evaluation.json`` as metrics for the log."""
+    flat = {
+        f"evaluation/{name}/{when}": value
+        for name, values in evaluation["metrics"].items()
+        for when, value in values.items()
+        if value is not None
+    }
+    if "win_rate" in evaluation:
+        flat["evaluation/win_rate"] = evaluation["win_rate"]["mean"]
+    return flat
 
 
 def write_measurement(path: Path, measurement: Measurement) -> None:
@@ -117,7 +131,16 @@ def _number(value: float | None) -> str:
 
 def _with_scores(sample: Sample) -> str:
     scores = "  ".join(f"{name} {value:.2f}" for name, value in sample.scores.items())
-    return f"{sample.response}\n({scores})" if scores else sample.response
+    return f"{_beginning(sample.response)}\n({scores})" if scores else _beginning(sample.response)
+
+
+def _end(text: str, length: int = 300) -> str:
+    """A long conversation is shown by its end: that is what was answered."""
+    return text if len(text) <= length else f"… {text[-length:]}"
+
+
+def _beginning(text: str, length: int = 600) -> str:
+    return text if len(text) <= length else f"{text[:length]} …"
 
 
 def _plain(text: str) -> str:

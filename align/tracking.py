@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from align.config import WandbConfig
+    from align.evaluation import Sample
 
 _log = logging.getLogger(__name__)
 
@@ -47,13 +48,15 @@ class Tracker:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._to_wandb(lambda run: run.log(dict(metrics), step=step))
 
-    def log_samples(self, step: int, columns: list[Any], rows: list[Any]) -> None:
+    def log_samples(self, step: int, before: Sequence[Sample], after: Sequence[Sample], *, limit: int) -> None:
         """Show a table of samples in W&B; the run folder has them in ``samples.jsonl``."""
 
         def send(run: Any) -> None:
             import wandb
 
-            run.log({"samples": wandb.Table(columns=columns, data=rows)}, step=step)
+            rows: Any = [[b.prompt, b.response, a.response] for b, a in zip(before, after, strict=True)]
+            columns: Any = ["prompt", "before", "after"]
+            run.log({"samples": wandb.Table(columns=columns, data=rows[:limit])}, step=step)
 
         self._to_wandb(send)
 

@@ -7,9 +7,8 @@ The trainer knows no method by name. It tokenises the data, makes the run folder
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import json
 import logging
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,13 +27,16 @@ from align.checkpoint import Checkpoint, CheckpointStore
 from align.config import TrainerConfig, WandbConfig
 from align.errors import UserError
 from align.evaluation import Evaluator, Measurement, compare
+from align.export import write_final
 from align.optimizer import load_optimizer, make_optimizer, make_schedule, save_optimizer
+from align.plan import Plan, identity, method_settings
+from align.processes import process_state
 from align.randomness import epoch_order, load_random_state, save_random_state, seed_everything
-from align.roles import FullCopies, Role
+from align.roles import Role
 from align.runfolder import IfExists
 from align.signals import Interrupted, StopRequest
 from align.step import Stepper, StepResult
-from align.tracking import Tracker
+from align.tracking import Tracker, read_metrics
 
 if TYPE_CHECKING:
     from align.data import Preferences, TokenizedPreferences
@@ -43,35 +45,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The optimisation settings of a run after the method's vetted defaults filled the gaps."""
-
-    learning_rate: float
-    schedule: str
-    warmup: float
-    batch_size: int
-    steps_per_epoch: int
-    steps: int
-
-    @classmethod
-    def of(cls, config: TrainerConfig, method: Method, *, examples: int, adapters: bool) -> Plan:
-        """Resolve ``config`` against the method's :class:`align.method.Optimization` for this much data."""
-        vetted = method.optimization
-        batch_size = vetted.batch_size if config.batch_size is None else config.batch_size
-        per_epoch = math.ceil(examples / batch_size)
-        epochs = vetted.epochs if config.epochs is None else config.epochs
-        rate = vetted.learning_rate if adapters else vetted.full_learning_rate
-        return cls(
-            learning_rate=rate if config.learning_rate is None else config.learning_rate,
-            schedule=config.schedule or vetted.schedule,
-            warmup=vetted.warmup if config.warmup is None else config.warmup,
-            batch_size=batch_size,
-            steps_per_epoch=per_epoch,
-            steps=config.steps if config.steps is not None else max(1, round(epochs * per_epoch)),
-        )
 
 
 @dataclass(frozen=True)
@@ -119,6 +92,7 @@ class Trainer:
         self.if_exists: IfExists = if_exists
         self.wandb = wandb
         self.run_config = run_config
+        process_state()
         self.accelerator = Accelerator()
         if self.accelerator.distributed_type not in _SUPPORTED:
             raise UserError(
@@ -175,6 +149,8 @@ class _Run:
         if not len(self.data):
             raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
         self.policy.require(method.roles)
+        if config.gradient_checkpointing:
+            self.policy.recompute_activations(method.trains)
         self.plan = Plan.of(config, method, examples=len(self.data), adapters=self.policy.uses_adapters)
         self.parameters = {
             f"{role}.{name}": parameter
@@ -200,16 +176,18 @@ class _Run:
     # The run from beginning to end
 
     def execute(self) -> TrainResult:
-        identity = self._identity()
+        same_run = identity(self.method, self.config, self.plan, self.data, self.policy, self.world)
         self.folder = self._make_folder()
         self.store = CheckpointStore(
             self.folder / "checkpoints",
-            identity,
+            same_run,
             keep=self.config.keep_checkpoints,
             rank=self.rank,
             barrier=self.accelerator.wait_for_everyone,
         )
         checkpoint = self._find_checkpoint()
+        if (finished := self._already_finished()) is not None:
+            return finished
         self.cached = self._precompute(self.data)
         self.cached_heldout = self._precompute(self.heldout) if self.heldout is not None else {}
         self.tracker = Tracker(
@@ -257,21 +235,34 @@ class _Run:
     def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
         self._evaluate_heldout(self.plan.steps)
         after = self._measure("after", resumed=False)
-        evaluation: dict[str, Any] | None = None
-        if before is not None and after is not None:
-            evaluation = compare(before, after, seed=self.config.seed)
+        evaluation = compare(before, after, seed=self.config.seed) if before is not None and after is not None else None
         if self.rank == 0:
-            self.policy.save(self.folder / "final")
-            report.plot_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
             if before is not None and after is not None and evaluation is not None:
-                runfolder.write_json(self.folder / "evaluation.json", evaluation)
-                report.write_samples(self.folder / "samples.jsonl", before, after)
+                report.write_evaluation(self.folder, before, after, evaluation)
                 report.print_samples(before.samples, after.samples, self.console, limit=self.config.samples)
                 report.print_evaluation(evaluation, self.console)
-                self._track_evaluation(before, after, evaluation)
+                self.tracker.log(self.plan.steps, report.flat_evaluation(evaluation))
+                self.tracker.log_samples(self.plan.steps, before.samples, after.samples, limit=self.config.samples)
+            report.plot_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
+            settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
+            write_final(self.policy, self.folder / "final", settings, evaluation)
         self.accelerator.wait_for_everyone()
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
         return TrainResult(self.folder, self.plan.steps, last, evaluation)
+
+    def _already_finished(self) -> TrainResult | None:
+        """The result of an earlier, complete run in this folder that is asked to resume."""
+        if self.trainer.if_exists != "resume" or not (self.folder / "final").exists():
+            return None
+        self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
+        evaluation = self.folder / "evaluation.json"
+        records = read_metrics(self.folder / "metrics.jsonl")
+        return TrainResult(
+            folder=self.folder,
+            steps=self.plan.steps,
+            metrics=next(record for record in reversed(records) if "learning_rate" in record),
+            evaluation=json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else None,
+        )
 
     # Data
 
@@ -372,22 +363,6 @@ class _Run:
         short = {"tokens_per_second": "tok/s"}
         return {short.get(name, name): f"{metrics[name]:.3g}" for name in names if name in metrics}
 
-    def _track_evaluation(self, before: Measurement, after: Measurement, evaluation: Mapping[str, Any]) -> None:
-        flat = {
-            f"evaluation/{name}/{when}": value
-            for name, values in evaluation["metrics"].items()
-            for when, value in values.items()
-            if value is not None
-        }
-        if "win_rate" in evaluation:
-            flat["evaluation/win_rate"] = evaluation["win_rate"]["mean"]
-        self.tracker.log(self.plan.steps, flat)
-        rows = [
-            [old.prompt, old.response, new.response]
-            for old, new in list(zip(before.samples, after.samples, strict=True))[: self.config.samples]
-        ]
-        self.tracker.log_samples(self.plan.steps, ["prompt", "before", "after"], rows)
-
     # Stopping, saving, resuming
 
     def _stop_if_asked(self, step: int) -> None:
@@ -468,33 +443,8 @@ class _Run:
         if self.trainer.run_config is not None:
             return {**self.trainer.run_config, "resolved": dataclasses.asdict(self.plan)}
         return {
-            "method": {"name": type(self.method).__name__, **dataclasses.asdict(self.method)},  # pyright: ignore[reportArgumentType]
+            "method": method_settings(self.method),
             "model": self.policy.model.config.name_or_path,
             "trainer": dataclasses.asdict(self.config),
             "resolved": dataclasses.asdict(self.plan),
         }
-
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same for a resumed run to be the same run."""
-        trainer = dataclasses.asdict(self.config)
-        for free in ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps"):
-            trainer.pop(free)
-        return {
-            "method": {"name": type(self.method).__name__, **dataclasses.asdict(self.method)},  # pyright: ignore[reportArgumentType]
-            "trainer": trainer,
-            "plan": dataclasses.asdict(self.plan),
-            "data": self.data.fingerprint,
-            "start": _weights_fingerprint(self.policy),
-            "world_size": self.world,
-        }
-
-
-@torch.no_grad()
-def _weights_fingerprint(policy: Policy) -> str:
-    """A cheap hash of the weights training begins from: names, shapes, sums and absolute sums."""
-    digest = hashlib.sha256()
-    module: Any = policy.roles.module if isinstance(policy.roles, FullCopies) else policy.roles.peft_model  # pyright: ignore[reportAttributeAccessIssue]
-    for name, parameter in module.named_parameters():
-        values = parameter.detach().double() if parameter.is_floating_point() else parameter.detach().to(torch.int64)
-        digest.update(f"{name}{tuple(parameter.shape)}{values.sum().item()!r}{values.abs().sum().item()!r}".encode())
-    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""What a run will do, settled before the first step, and what makes it the same run when it is resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from align.roles import FullCopies
+
+if TYPE_CHECKING:
+    from align.config import TrainerConfig
+    from align.data import TokenizedPreferences
+    from align.method import Method
+    from align.policy import Policy
+
+# Settings that may change when a run is resumed: they do not touch the result.
+_FREE = ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The optimisation settings of a run after the method's vetted defaults filled the gaps."""
+
+    learning_rate: float
+    schedule: str
+    warmup: float
+    batch_size: int
+    steps_per_epoch: int
+    steps: int
+
+    @classmethod
+    def of(cls, config: TrainerConfig, method: Method, *, examples: int, adapters: bool) -> Plan:
+        """Resolve ``config`` against the method's :class:`align.method.Optimization` for this much data."""
+        vetted = method.optimization
+        batch_size = vetted.batch_size if config.batch_size is None else config.batch_size
+        per_epoch = math.ceil(examples / batch_size)
+        epochs = vetted.epochs if config.epochs is None else config.epochs
+        rate = vetted.learning_rate if adapters else vetted.full_learning_rate
+        return cls(
+            learning_rate=rate if config.learning_rate is None else config.learning_rate,
+            schedule=config.schedule or vetted.schedule,
+            warmup=vetted.warmup if config.warmup is None else config.warmup,
+            batch_size=batch_size,
+            steps_per_epoch=per_epoch,
+            steps=config.steps if config.steps is not None else max(1, round(epochs * per_epoch)),
+        )
+
+
+def method_settings(method: Method) -> dict[str, Any]:
+    """Name and hyper-parameters of a method."""
+    return {"name": type(method).__name__, **dataclasses.asdict(method)}  # pyright: ignore[reportArgumentType]
+
+
+def identity(
+    method: Method, config: TrainerConfig, plan: Plan, data: TokenizedPreferences, policy: Policy, world: int
+) -> dict[str, Any]:
+    """What must be the same for a resumed run to be the same run; ``policy`` as it is before the first step."""
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
+    return {
+        "method": method_settings(method),
+        "trainer": settings,
+        "plan": dataclasses.asdict(plan),
+        "data": data.fingerprint,
+        "start": _weights_fingerprint(policy),
+        "world_size": world,
+    }
+
+
+@torch.no_grad()
+def _weights_fingerprint(policy: Policy) -> str:
+    """A cheap hash of the weights training begins from: names, shapes, sums and absolute sums."""
+    digest = hashlib.sha256()
+    module: Any = policy.roles.module if isinstance(policy.roles, FullCopies) else policy.roles.peft_model  # pyright: ignore[reportAttributeAccessIssue]
+    for name, parameter in module.named_parameters():
+        values = parameter.detach().double() if parameter.is_floating_point() else parameter.detach().to(torch.int64)
+        digest.update(f"{name}{tuple(parameter.shape)}{values.sum().item()!r}{values.abs().sum().item()!r}".encode())
+    return digest.hexdigest()
