@@ -91,12 +91,12 @@ class Encoder:
     dummy_blank: bool
     """Whether the tokenizer puts a blank in front of the text it is given."""
     control: Mapping[str, int]
-    """Text → id of the tokens that user data must never become."""
+    """Text → id of the tokens that user data must never become (of one character: ordinary text made pad or so)."""
     control_text: re.Pattern[str]
     to_mark: re.Pattern[str]
     """Control tokens and the marks themselves, so that nobody can forge a mark."""
-    natural: frozenset[int]
-    """Ids of control tokens that ordinary text may become: the unknown token."""
+    control_ids: frozenset[int]
+    """Their ids, save the unknown token's, which ordinary text may become."""
     strips: Mapping[str, tuple[bool, bool]]
     """Control token → whether it swallows white space on its left and on its right."""
 
@@ -108,8 +108,8 @@ class Encoder:
         special |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         turn = _Turn.of(tokenizer)
         written = {text: index for text, index in added.items() if text.strip() and text in turn.structure}
-        control = special | written
-        ending = _any_of(special).search(turn.tail) or _any_of(written).search(turn.tail)
+        control = {text: index for text, index in (special | written).items() if len(text) > 1}
+        ending = _any_of(special.keys() & control).search(turn.tail) or _any_of(written).search(turn.tail)
         end_of_turn = control[ending[0]] if ending else _optional_id(tokenizer.eos_token_id)
         if end_of_turn is None:
             raise UserError(
@@ -130,7 +130,7 @@ class Encoder:
             control=control,
             control_text=_any_of(control),
             to_mark=_any_of([*control, _MARK, _MARK_END]),
-            natural=frozenset() if unknown is None else frozenset({unknown}),
+            control_ids=frozenset(control.values()) - {unknown},
             strips={str(token): (token.lstrip, token.rstrip) for token in tokenizer.added_tokens_decoder.values()},
         )
 
@@ -191,8 +191,19 @@ class Encoder:
     def _encoded(
         self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[MarkedText], *, continuing: bool
     ) -> list[list[int]]:
+        """Encode each text whole, or piece by piece where it has marks or where text became a control token."""
         whole = iter(self._plain(tokenizer, [text.text for text in texts if not text.originals], continuing))
-        return [self._apart(tokenizer, text, continuing) if text.originals else next(whole) for text in texts]
+        encoded: list[list[int]] = []
+        for text in texts:
+            ids = None if text.originals else next(whole)
+            if ids is None or self._controls(ids) > len(self.control_text.findall(text.text)):
+                ids = self._apart(tokenizer, text, continuing)
+            encoded.append(ids)
+        return encoded
+
+    def _controls(self, ids: list[int]) -> int:
+        """Count the control tokens in `ids`."""
+        return 0 if self.control_ids.isdisjoint(ids) else sum(token in self.control_ids for token in ids)
 
     def _plain(
         self, tokenizer: PreTrainedTokenizerBase, texts: list[str], continuing: bool, *, split: bool = False
@@ -229,14 +240,15 @@ class Encoder:
 
         Splitting special tokens does it for most tokenizers. It does not for added tokens that are not special, nor
         for models with special tokens in their own vocabulary (Unigram): there each token's text is cut in two.
+        Where control tokens come of text that only normalisation turns into theirs, every character is on its own.
         """
-        ids = self._plain(tokenizer, [text], continuing, split=True)[0]
-        if not (set(self.control.values()) - self.natural).intersection(ids):
-            return ids
-        cuts = [found.start() + 1 for found in self.control_text.finditer(text)]
-        ids = []
-        for start, end in pairwise([0, *cuts, len(text)]):
-            ids += self._plain(tokenizer, [text[start:end]], continuing or start > 0, split=True)[0]
+        ids: list[int] = []
+        for cuts in ([], [found.start() + 1 for found in self.control_text.finditer(text)], range(1, len(text))):
+            ids = []
+            for start, end in pairwise([0, *cuts, len(text)]):
+                ids += self._plain(tokenizer, [text[start:end]], continuing or start > 0, split=True)[0]
+            if not self._controls(ids):
+                break
         return ids
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import datasets.config
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 SHARED = Path(__file__).parents[3].parent / "shared"
@@ -83,6 +83,7 @@ def unigram() -> PreTrainedTokenizerFast:
     pieces = [("<unk>", 0.0), ("</s>", 0.0), ("<|im_end|>", 0.0), ("▁", -1.0)]
     letters = sorted(set("".join(CORPUS) + "<|>/_") - {" "})
     tokenizer = Tokenizer(models.Unigram([*pieces, *((letter, -5.0) for letter in letters)], unk_id=0))
+    tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in ("<unk>", "</s>", "<|im_end|>")])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.data import Preferences
-from align.data.formats import BUILT_IN, Sample, find_format, known_formats
+from align.data.formats import BUILT_IN, Format, Sample, find_format, known_formats
 from align.data.formats.trl import shared_words
 from align.data.tokenization import chat_template
 from align.errors import UserError
@@ -135,6 +135,21 @@ def test_names_are_unique_and_described() -> None:
     assert len({format.name for format in BUILT_IN}) == len(BUILT_IN)
     assert set(known_formats()) >= {format.name for format in BUILT_IN}
     assert all(format.description and format.polarity for format in BUILT_IN)
+
+
+def test_formats_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They join through the entry point group `align.formats`; a column such as `question` is then theirs to read."""
+    theirs = Format(
+        name="theirs",
+        description="question with better and worse",
+        polarity="better is chosen",
+        requires=frozenset({"question", "better", "worse"}),
+        convert=lambda row: [{"prompt": row["question"], "chosen": row["better"], "rejected": row["worse"]}],
+    )
+    monkeypatch.setattr("align.registry.choices", lambda group: {"formats": ["theirs"]}[group])
+    monkeypatch.setattr("align.registry.load", lambda *asked: {("formats", "theirs"): theirs}[asked])
+    rule, row = only({"question": "a", "better": "b", "worse": "c"})
+    assert (rule, row["prompt"], row["chosen"]) == ("theirs", text("a"), text("b"))
 
 
 def test_the_format_is_that_of_most_rows() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
+from transformers import ByT5Tokenizer
 
 from align.data.tokenization import Encoder, chat_template, encode_prompt, encode_response, end_of_turn_id
 from align.errors import UserError
@@ -151,6 +152,29 @@ def test_special_tokens_in_the_models_own_vocabulary(unigram: Any) -> None:
     assert response[-1] == unigram.eos_token_id
     assert unigram.convert_tokens_to_ids("<|im_end|>") not in response
     assert unigram.decode(response[:-1]).strip() == text
+
+
+def test_text_that_normalisation_turns_into_a_control_token(unigram: Any) -> None:
+    """Full-width characters, which NFKC makes into "</s>"."""
+    text = "the \uff1c/s\uff1e end"
+    assert unigram.eos_token_id in raw_text_ids(unigram, text), "the case this test is for"
+    for ids in (encode_prompt(unigram, text), encode_response(unigram, text)[:-1]):
+        assert unigram.eos_token_id not in ids
+        assert unigram.decode(ids).strip() == "the </s> end"
+
+
+def test_slow_tokenizer() -> None:
+    """One without a Rust backend: bytes + 3."""
+    tokenizer = ByT5Tokenizer()
+    assert encode_prompt(tokenizer, "a</s>b") == [byte + 3 for byte in b"a</s>b"]
+    assert encode_response(tokenizer, "<pad>") == [*(byte + 3 for byte in b"<pad>"), tokenizer.eos_token_id]
+
+
+def test_ordinary_character_as_pad_token(with_template: Callable[[str], Any]) -> None:
+    """Some people pad with "!"; that makes no control token of it."""
+    tokenizer = with_template(chat_template("chatml"))
+    tokenizer.pad_token = "!"
+    assert encode_response(tokenizer, "No!")[:-1] == tokenizer("No!", add_special_tokens=False)["input_ids"]
 
 
 def test_markers_that_swallow_white_space(with_template: Callable[[str], Any]) -> None:
