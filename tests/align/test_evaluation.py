@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from align import Policy, Preferences
+from align.batch import Batch
+from align.evaluation import Evaluator, Measurement, Sample, compare, distinct_n, win_rate
+from align.sampling import Sampler, SamplingParams
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+
+
+class Length:
+    name = "length"
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        assert len(prompts) == len(responses) == len(columns["answer"])
+        return [[float(len(text)) for text in row] for row in responses]
+
+
+def samples(*scores: float) -> Measurement:
+    return Measurement([Sample("p", "a b", 3, 0.5, {"length": score}) for score in scores], 0.5)
+
+
+class TestSampler:
+    prompts = ([7, 8, 9], [10], [11, 12, 13, 14, 15])
+
+    def test_greedy_is_what_a_plain_loop_finds(self, tiny_policy: Policy) -> None:
+        sampler = Sampler(tiny_policy, SamplingParams(temperature=0, max_new_tokens=6))
+        found = sampler.generate(self.prompts)
+        for prompt, (response,) in zip(self.prompts, found, strict=True):
+            ids = list(prompt)
+            with torch.no_grad():
+                for token in response:
+                    assert int(tiny_policy.model(torch.tensor([ids])).logits[0, -1].argmax()) == token
+                    ids.append(token)
+
+    def test_the_same_seed_draws_the_same_and_leaves_the_random_state_alone(self, tiny_policy: Policy) -> None:
+        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=8))
+        torch.manual_seed(0)
+        state = torch.get_rng_state()
+        first = sampler.generate(self.prompts, n=2, seed=1)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert first == sampler.generate(self.prompts, n=2, seed=1)
+        assert first != sampler.generate(self.prompts, n=2, seed=2)
+        assert [len(drawn) for drawn in first] == [2, 2, 2]
+
+    def test_responses_end_with_the_first_end_of_turn(self, tiny_policy: Policy) -> None:
+        responses = Sampler(tiny_policy, SamplingParams(max_new_tokens=200)).generate(self.prompts, n=4)
+        for drawn in responses:
+            for ids in drawn:
+                assert 2 not in ids[:-1]
+                assert ids[-1] == 2 or len(ids) == 200
+
+    def test_sampled_frequencies_follow_the_log_probabilities(self, tiny_policy: Policy) -> None:
+        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=1, temperature=0.5), rows=4000)
+        (drawn,) = sampler.generate([[7, 8, 9]], n=4000)
+        tokens, counts = np.unique([ids[0] for ids in drawn], return_counts=True)
+        common = int(tokens[counts.argmax()])
+        batch = Batch(([7, 8, 9],), (([common],),), (0,))
+        with torch.no_grad():
+            probability = tiny_policy.logprobs(batch, temperature=0.5).logp_PKT.exp().item()
+        assert counts.max() / 4000 == pytest.approx(probability, abs=4 * (probability / 4000) ** 0.5)
+
+
+class TestMeasure:
+    def evaluator(self, policy: Policy, rows: list[dict[str, str]], **settings: Any) -> Evaluator:
+        pairs = Preferences.from_rows(rows)
+        return Evaluator.from_preferences(
+            policy, pairs, pairs, max_length=200, limit=10, sampling=SamplingParams(max_new_tokens=8), **settings
+        )
+
+    def test_a_policy_that_is_its_reference(self, tiny_model: Path, pair_rows: list[dict[str, str]]) -> None:
+        policy = Policy.load(str(tiny_model))
+        evaluator = self.evaluator(policy, pair_rows, scorers=[Length()])
+        measured = evaluator.measure(policy)
+        metrics = measured.metrics()
+        assert metrics["kl"] == pytest.approx(0, abs=1e-6)
+        assert metrics["preference_accuracy"] == 0.5
+        assert len(measured.samples) == 10
+        report = compare(measured, evaluator.measure(policy))
+        assert report["win_rate"] == {"by": "length", "mean": 0.5, "low": 0.5, "high": 0.5, "n": 10}
+        assert report["metrics"]["length"]["before"] == report["metrics"]["length"]["after"]
+
+    def test_kl_is_the_log_ratio_of_the_samples(self, tiny_policy: Policy, pair_rows: list[dict[str, str]]) -> None:
+        evaluator = self.evaluator(tiny_policy, pair_rows)
+        measured = evaluator.measure(tiny_policy)
+        assert evaluator.prompts is not None
+        responses = Sampler(tiny_policy, evaluator.sampling).generate([e.prompt_ids for e in evaluator.prompts])
+        for example, (ids,), sample in zip(evaluator.prompts, responses, measured.samples, strict=True):
+            sums: list[float] = []
+            for role in ("policy", "reference"):
+                with tiny_policy.use(role), torch.no_grad():
+                    logits = tiny_policy.model(torch.tensor([[*example.prompt_ids, *ids]])).logits[0].log_softmax(-1)
+                start = len(example.prompt_ids) - 1
+                sums.append(sum(logits[start + t, token].item() for t, token in enumerate(ids)))
+            assert sample.kl == pytest.approx(sums[0] - sums[1], abs=1e-4)
+
+
+def test_win_rate_counts_ties_half_and_gives_an_interval() -> None:
+    result = win_rate(np.array([1.0] * 30 + [0.0] * 20 + [-1.0] * 50))
+    assert result["mean"] == pytest.approx(0.4)
+    # Normal approximation: standard deviation of {1, ½, 0} with these shares, over √100.
+    deviation = (0.3 * 0.6**2 + 0.2 * 0.1**2 + 0.5 * 0.4**2) ** 0.5 / 10
+    assert result["low"] == pytest.approx(0.4 - 1.96 * deviation, abs=0.01)
+    assert result["high"] == pytest.approx(0.4 + 1.96 * deviation, abs=0.01)
+
+
+def test_compare_pairs_prompts() -> None:
+    report = compare(samples(1, 2, 3, 4), samples(2, 3, 4, 4))
+    assert report["win_rate"]["mean"] == pytest.approx(3.5 / 4)
+    assert report["metrics"]["length"] == {"before": 2.5, "after": 3.25}
+    assert report["metrics"]["kl"] == {"before": 0.5, "after": 0.5}
+
+
+def test_distinct_two() -> None:
+    assert distinct_n(["a b a b", "a b c"], 2) == pytest.approx(3 / 5)
+    assert distinct_n(["one"], 2) == 0
