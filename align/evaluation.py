@@ -6,7 +6,7 @@ Everything is computed twice in the same way: with the start model and with the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -99,16 +99,20 @@ class Evaluator:
         limit: int | None = None,
         **settings: Any,
     ) -> Evaluator:
-        """Tokenise prompts and pairs for this policy; at most ``limit`` of each, evenly spaced over the data."""
+        """Tokenise prompts and pairs for this policy; at most ``limit`` of each, evenly spaced over the data.
+
+        What is too long for the model is left out, however much it is: ``.report`` of each part has the counts.
+        """
         tokenized: TokenizedPreferences | None = None
         texts: list[str] = []
         if prompts is not None:
-            prompts = _spread(prompts, limit)
-            tokenized = prompts.tokenize(policy.tokenizer, max_length=max_length, unit="prompt")
+            tokenized = prompts.tokenize(policy.tokenizer, max_length=max_length, unit="prompt", max_rejected=1.0)
+            tokenized = _spread(tokenized, limit)
             texts = [prompt_text(prompts[example.index]["prompt"]) for example in tokenized]
         held: TokenizedPreferences | None = None
         if pairs is not None:
-            held = _spread(pairs, limit).tokenize(policy.tokenizer, max_length=max_length, unit="pair")
+            held = pairs.tokenize(policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
+            held = _spread(held, limit)
         return cls(prompts=tokenized, texts=texts, pairs=held, **settings)
 
     def measure(
@@ -237,10 +241,11 @@ def prompt_text(messages: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-def _spread(preferences: Preferences, limit: int | None) -> Preferences:
-    if limit is None or len(preferences) <= limit:
-        return preferences
-    return preferences.select(i * len(preferences) // limit for i in range(limit))
+def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferences:
+    if limit is None or len(data) <= limit:
+        return data
+    chosen = np.arange(limit) * len(data) // limit
+    return replace(data, rows=data.rows[chosen], lengths=data.lengths[chosen])
 
 
 def _log_ratios(policy: Policy, batch: Batch) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from align import runfolder
-from align.evaluation import Measurement, Sample
-from align.tracking import read_metrics
+from align.evaluation import Sample
+from align.tracking import read_records
 
 # What a newcomer needs to read the table.
 _MEANINGS = {
@@ -23,7 +20,17 @@ _MEANINGS = {
     "distinct_2": "share of word pairs that differ",
     "preference_accuracy": "held-out pairs ranked as labelled",
 }
-_CURVES = ("loss", "eval/loss", "rewards/accuracies", "rewards/margins", "nll_per_token", "grad_norm", "learning_rate")
+_CURVES = (
+    "loss",
+    "eval/loss",
+    "evaluation/true_reward",
+    "evaluation/kl",
+    "rewards/accuracies",
+    "rewards/margins",
+    "nll_per_token",
+    "grad_norm",
+    "learning_rate",
+)
 
 
 def print_evaluation(report: Mapping[str, Any], console: Console) -> None:
@@ -52,45 +59,12 @@ def print_samples(before: Sequence[Sample], after: Sequence[Sample], console: Co
     console.print(table)
 
 
-def write_evaluation(folder: Path, before: Measurement, after: Measurement, evaluation: Mapping[str, Any]) -> None:
-    """``evaluation.json``, and ``samples.jsonl``: a line per prompt with both responses and their measures."""
-    runfolder.write_json(folder / "evaluation.json", evaluation)
-    with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
-        for old, new in zip(before.samples, after.samples, strict=True):
-            record = {"prompt": old.prompt, "source": old.source, "before": _record(old), "after": _record(new)}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def flat_evaluation(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """``evaluation.json`` as metrics for the log."""
-    flat = {
-        f"evaluation/{name}/{when}": value
-        for name, values in evaluation["metrics"].items()
-        for when, value in values.items()
-        if value is not None
-    }
-    if "win_rate" in evaluation:
-        flat["evaluation/win_rate"] = evaluation["win_rate"]["mean"]
-    return flat
-
-
-def write_measurement(path: Path, measurement: Measurement) -> None:
-    """Keep a measurement, so that a resumed run has what the start model answered."""
-    runfolder.write_json(path, dataclasses.asdict(measurement))
-
-
-def read_measurement(path: Path) -> Measurement:
-    """Read back what :func:`write_measurement` wrote."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return Measurement([Sample(**sample) for sample in data["samples"]], data["preference_accuracy"])
-
-
 def plot_curves(metrics: Path, picture: Path) -> None:
     """``curves.png``: the training metrics over steps, one small panel each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    records = read_metrics(metrics)
+    records = read_records(metrics)
     present = [name for name in _CURVES if any(name in record for record in records)]
     if not present:
         return
@@ -149,7 +123,3 @@ def _plain(text: str) -> str:
 
     visible = "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
     return escape(visible)
-
-
-def _record(sample: Sample) -> dict[str, Any]:
-    return {"response": sample.response, "tokens": sample.tokens, "kl": sample.kl, "scores": dict(sample.scores)}

@@ -1,4 +1,4 @@
-"""Metrics of a run: ``metrics.jsonl`` always, Weights & Biases when asked for.
+"""Metrics and samples of a run: ``metrics.jsonl`` and ``samples.jsonl`` always, Weights & Biases when asked for.
 
 Whatever happens to W&B, training goes on and the local log is complete.
 """
@@ -8,23 +8,26 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from align.config import WandbConfig
-    from align.evaluation import Sample
+    from align.evaluation import Measurement
 
 _log = logging.getLogger(__name__)
+_EVALUATION = "evaluation/"
 
 
 class Tracker:
-    """Writes metrics on rank 0; on other ranks it does nothing."""
+    """Writes metrics and samples on rank 0; on other ranks it does nothing."""
 
     def __init__(
         self, folder: Path, *, enabled: bool, wandb: WandbConfig | None = None, config: Mapping[str, Any] | None = None
     ) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.metrics = folder / "metrics.jsonl"
+        self.samples = folder / "samples.jsonl"
         self.enabled = enabled
         self._wandb: Any = None
         if enabled and wandb is not None and wandb.mode != "disabled":
@@ -32,33 +35,50 @@ class Tracker:
 
     def truncate(self, step: int) -> None:
         """Forget what was logged after ``step``: the resumed run will log those steps again."""
-        if not self.enabled or not self.path.exists():
-            return
-        records = read_metrics(self.path)
-        kept = [record for record in records if record["step"] <= step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        if self.enabled:
+            for path in (self.metrics, self.samples):
+                _rewrite(path, [record for record in read_records(path) if record["step"] <= step])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one record."""
         if not self.enabled:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        _append(self.metrics, [{"step": step, **metrics}])
         self._to_wandb(lambda run: run.log(dict(metrics), step=step))
 
-    def log_samples(self, step: int, before: Sequence[Sample], after: Sequence[Sample], *, limit: int) -> None:
-        """Show a table of samples in W&B; the run folder has them in ``samples.jsonl``."""
+    def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
+        """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
+
+        W&B gets a table of the first ``shown`` samples.
+        """
+        if not self.enabled:
+            return
+        samples = [asdict(sample) for sample in measurement.samples]
+        _append(self.samples, [{"step": step, **sample} for sample in samples])
+        self.log(step, {f"{_EVALUATION}{name}": value for name, value in measurement.metrics().items()})
 
         def send(run: Any) -> None:
             import wandb
 
-            rows: Any = [[b.prompt, b.response, a.response] for b, a in zip(before, after, strict=True)]
-            columns: Any = ["prompt", "before", "after"]
-            run.log({"samples": wandb.Table(columns=columns, data=rows[:limit])}, step=step)
+            columns: Any = ["prompt", "response", *measurement.samples[0].scores]
+            rows: Any = [[s.prompt, s.response, *s.scores.values()] for s in measurement.samples[:shown]]
+            run.log({"samples": wandb.Table(columns=columns, data=rows)}, step=step)
 
-        self._to_wandb(send)
+        if samples:
+            self._to_wandb(send)
+
+    def read_evaluation(self, step: int) -> Measurement | None:
+        """What :meth:`log_evaluation` wrote for this step; None where it did not come to its end."""
+        from align.evaluation import Measurement, Sample
+
+        means = [
+            r for r in read_records(self.metrics) if r["step"] == step and any(k.startswith(_EVALUATION) for k in r)
+        ]
+        if not means:
+            _rewrite(self.samples, [record for record in read_records(self.samples) if record["step"] != step])
+            return None
+        samples = [record for record in read_records(self.samples) if record.pop("step") == step]
+        return Measurement([Sample(**sample) for sample in samples], means[-1].get(f"{_EVALUATION}preference_accuracy"))
 
     def close(self, exit_code: int = 0) -> None:
         """Finish the W&B run."""
@@ -75,8 +95,10 @@ class Tracker:
             self._wandb = None
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``metrics.jsonl``; a last line cut by a kill is left out."""
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file of the run, none where it does not exist; a last line cut by a kill is left out."""
+    if not path.exists():
+        return []
     records: list[dict[str, Any]] = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines):
@@ -86,6 +108,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if number != len(lines) - 1:
                 raise
     return records
+
+
+def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _rewrite(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    if path.exists():
+        temporary = path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        _append(temporary, records)
+        temporary.replace(path)
 
 
 def _start_wandb(folder: Path, settings: WandbConfig, config: Mapping[str, Any]) -> Any:

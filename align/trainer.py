@@ -36,7 +36,7 @@ from align.roles import Role
 from align.runfolder import IfExists
 from align.signals import Interrupted, StopRequest
 from align.step import Stepper, StepResult
-from align.tracking import Tracker, read_metrics
+from align.tracking import Tracker, read_records
 
 if TYPE_CHECKING:
     from align.data import Preferences, TokenizedPreferences
@@ -145,7 +145,8 @@ class _Run:
             )
         seed_everything(config.seed)
         self.data = self._tokenize(train, config.max_length)
-        self.heldout = self._tokenize(heldout, config.max_length) if heldout is not None else None
+        # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
+        self.heldout = self._tokenize(heldout, config.max_length, max_rejected=1.0) if heldout is not None else None
         if not len(self.data):
             raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
         self.policy.require(method.roles)
@@ -196,7 +197,7 @@ class _Run:
         exit_code = 1
         try:
             self._announce(checkpoint)
-            before = self._measure("before", resumed=checkpoint is not None)
+            before = self._measure_start()
             first = self._restore(checkpoint)
             last = self._train(first)
             result = self._finish(before, last)
@@ -226,23 +227,20 @@ class _Run:
                     self.tracker.log(step, metrics)
                 self._stop_if_asked(step)
                 if config.eval_steps and step % config.eval_steps == 0 and step < plan.steps:
-                    self._evaluate_heldout(step)
+                    self._evaluate(step)
                     self._stop_if_asked(step)
                 if (config.save_steps and step % config.save_steps == 0) or step == plan.steps:
                     self._save(step)
         return metrics
 
     def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
-        self._evaluate_heldout(self.plan.steps)
-        after = self._measure("after", resumed=False)
+        after = self._evaluate(self.plan.steps)
         evaluation = compare(before, after, seed=self.config.seed) if before is not None and after is not None else None
         if self.rank == 0:
             if before is not None and after is not None and evaluation is not None:
-                report.write_evaluation(self.folder, before, after, evaluation)
+                runfolder.write_json(self.folder / "evaluation.json", evaluation)
                 report.print_samples(before.samples, after.samples, self.console, limit=self.config.samples)
                 report.print_evaluation(evaluation, self.console)
-                self.tracker.log(self.plan.steps, report.flat_evaluation(evaluation))
-                self.tracker.log_samples(self.plan.steps, before.samples, after.samples, limit=self.config.samples)
             report.plot_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
             write_final(self.policy, self.folder / "final", settings, evaluation)
@@ -256,7 +254,7 @@ class _Run:
             return None
         self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
         evaluation = self.folder / "evaluation.json"
-        records = read_metrics(self.folder / "metrics.jsonl")
+        records = read_records(self.folder / "metrics.jsonl")
         return TrainResult(
             folder=self.folder,
             steps=self.plan.steps,
@@ -266,9 +264,13 @@ class _Run:
 
     # Data
 
-    def _tokenize(self, preferences: Preferences, max_length: int) -> TokenizedPreferences:
+    def _tokenize(
+        self, preferences: Preferences, max_length: int, max_rejected: float | None = None
+    ) -> TokenizedPreferences:
         with self.accelerator.main_process_first():  # the other ranks read its cache
-            return preferences.tokenize(self.policy.tokenizer, max_length=max_length, unit=self.method.unit)
+            return preferences.tokenize(
+                self.policy.tokenizer, max_length=max_length, unit=self.method.unit, max_rejected=max_rejected
+            )
 
     def _batch(self, step: int) -> Batch:
         """This rank's share of a step: the step's prompts, dealt by length so that ranks have equal work."""
@@ -308,38 +310,39 @@ class _Run:
 
     # Measuring
 
-    def _evaluate_heldout(self, step: int) -> None:
-        """The method's own metrics on the held-out data, logged as ``eval/…``."""
-        if self.heldout is None or not len(self.heldout):
-            return
-        collected: dict[str, tuple[float, float]] = {}
-        mine = list(range(self.rank, len(self.heldout), self.world))
-        for start in range(0, len(mine), 64):
-            self._leave_evaluation(step)
-            batch = self._load(self.heldout, mine[start : start + 64], self.cached_heldout)
-            for name, (value, weight) in self.stepper.measure(batch).items():
-                before = collected.get(name, (0.0, 0.0))
-                collected[name] = (before[0] + value, before[1] + weight)
-        metrics = self.stepper.reduce_metrics(collected)
-        self.tracker.log(step, {f"eval/{name}": value for name, value in metrics.items()})
+    def _evaluate(self, step: int) -> Measurement | None:
+        """The method's own metrics on the held-out data (``eval/…``) and the evaluator's (``evaluation/…``)."""
+        if self.heldout is not None and len(self.heldout):
+            collected: dict[str, tuple[float, float]] = {}
+            mine = list(range(self.rank, len(self.heldout), self.world))
+            for start in range(0, len(mine), 64):
+                self._leave_evaluation(step)
+                batch = self._load(self.heldout, mine[start : start + 64], self.cached_heldout)
+                for name, (value, weight) in self.stepper.measure(batch).items():
+                    before = collected.get(name, (0.0, 0.0))
+                    collected[name] = (before[0] + value, before[1] + weight)
+            metrics = self.stepper.reduce_metrics(collected)
+            self.tracker.log(step, {f"eval/{name}": value for name, value in metrics.items()})
+        return self._measure(step)
 
-    def _measure(self, when: str, *, resumed: bool) -> Measurement | None:
-        """Answers on held-out prompts; ``before`` is kept in the run folder: a resumed run need not ask again."""
+    def _measure_start(self) -> Measurement | None:
+        """The evaluator's measurement of the start model; a resumed run has it in its log."""
+        resumed: list[Any] = [None]
+        if self.rank == 0 and self.evaluator is not None and self.trainer.if_exists == "resume":
+            resumed[0] = self.tracker.read_evaluation(0)
+        if self.world > 1:
+            broadcast_object_list(resumed)
+        return resumed[0] or self._measure(0)
+
+    def _measure(self, step: int) -> Measurement | None:
         if self.evaluator is None:
             return None
-        kept = self.folder / f".{when}.json"
-        if resumed and kept.exists():
-            return report.read_measurement(kept)
-        if self.rank == 0:
-            self.console.print(
-                f"Answering held-out prompts with the {'start' if when == 'before' else 'trained'} model …"
-            )
-        step = 0 if when == "before" else self.plan.steps
+        model = "start model" if step == 0 else f"model after step {step}"
+        self.console.print(f"Answering held-out prompts with the {model} …")
         measurement = self.evaluator.measure(
             self.policy, rank=self.rank, world=self.world, between=lambda: self._leave_evaluation(step)
         )
-        if self.rank == 0:
-            report.write_measurement(kept, measurement)
+        self.tracker.log_evaluation(step, measurement, shown=self.config.samples)
         return measurement
 
     def _leave_evaluation(self, step: int) -> None:
@@ -432,6 +435,9 @@ class _Run:
         print_ = self.console.print
         for note in self.policy.notes:
             print_(note)
+        for data in (self.data, self.heldout):
+            if data is not None and (data.report.rejected or data.report.noted):
+                print_(data.report.summary(), soft_wrap=True, markup=False, highlight=False)
         print_(
             f"{type(self.method).__name__}: {len(self.data):,} examples, {plan.steps:,} steps of {plan.batch_size}, "
             f"learning rate {plan.learning_rate:g}; training {trainable:,} of {total:,} parameters"

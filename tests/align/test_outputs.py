@@ -13,7 +13,7 @@ from align import report, runfolder
 from align.config import WandbConfig
 from align.errors import UserError
 from align.evaluation import Measurement, Sample, compare
-from align.tracking import Tracker, read_metrics
+from align.tracking import Tracker, read_records
 
 
 class TestRunFolder:
@@ -47,11 +47,16 @@ class TestTracker:
         tracker = Tracker(tmp_path, enabled=True)
         for step in range(1, 6):
             tracker.log(step, {"loss": step / 10})
-        with tracker.path.open("a") as file:
+        with tracker.metrics.open("a") as file:
             file.write('{"step": 6, "lo')  # killed in the middle of a line
         tracker.truncate(3)
         tracker.log(4, {"loss": 9.0})
-        assert [(r["step"], r["loss"]) for r in read_metrics(tracker.path)] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 9.0)]
+        assert [(r["step"], r["loss"]) for r in read_records(tracker.metrics)] == [
+            (1, 0.1),
+            (2, 0.2),
+            (3, 0.3),
+            (4, 9.0),
+        ]
 
     def test_a_broken_tracking_service_stops_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         class Broken:
@@ -62,7 +67,7 @@ class TestTracker:
         tracker._wandb = Broken()  # pyright: ignore[reportPrivateUsage]
         tracker.log(1, {"loss": 1.0})
         tracker.log(2, {"loss": 2.0})
-        assert len(read_metrics(tracker.path)) == 2
+        assert len(read_records(tracker.metrics)) == 2
         assert caplog.text.count("no route") == 1
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -104,13 +109,20 @@ def test_curves_are_drawn_from_the_metrics(tmp_path: Path) -> None:
     for step in range(1, 40):
         tracker.log(step, {"loss": 1 / step, "grad_norm": 1.0})
     tracker.log(39, {"eval/loss": 0.1})
-    report.plot_curves(tracker.path, tmp_path / "curves.png")
+    report.plot_curves(tracker.metrics, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_measurements_read_back(tmp_path: Path) -> None:
-    report.write_measurement(tmp_path / "m.json", measured(0.5))
-    assert report.read_measurement(tmp_path / "m.json") == measured(0.5)
-    report.write_evaluation(tmp_path, measured(0.5), measured(0.6), compare(measured(0.5), measured(0.6)))
-    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
-    assert json.loads(lines[0])["after"]["scores"] == {"true_reward": 0.6}
+def test_an_evaluation_reads_back_only_when_it_was_written_to_its_end(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    tracker.log_evaluation(0, measured(0.5), shown=2)
+    tracker.log_evaluation(4, measured(0.7), shown=2)
+    assert tracker.read_evaluation(0) == measured(0.5)
+    assert tracker.read_evaluation(4) == measured(0.7)
+    lines = tracker.samples.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 0, 0, 4, 4, 4]
+    tracker.truncate(0)
+    assert tracker.read_evaluation(4) is None
+    tracker.metrics.unlink()  # killed between samples and means
+    assert tracker.read_evaluation(0) is None
+    assert tracker.samples.read_text() == ""
