@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def _parse(word: str, configs: Path) -> Override:
     if override.package is not None:
         raise UserError(f"{word!a}: write group=choice without a package.")
     key = override.key_or_group
-    if key.startswith("hydra") and not key.startswith(_HYDRA_KEYS):
+    if re.match(r"hydra\b", key) and not key.startswith(_HYDRA_KEYS):
         raise UserError(f"{key} is fixed; of Hydra's own settings hydra/launcher and hydra.launcher.KEY can be set.")
     return override
 

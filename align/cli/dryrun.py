@@ -21,8 +21,8 @@ __all__ = ["dry_run"]
 
 def dry_run(config: RunConfig, method: Method, architecture: PretrainedConfig) -> None:
     """Print the resolved configuration, data counts, steps, parameters and a memory estimate."""
+    from align.plan import Plan
     from align.runfolder import redact
-    from align.trainer import Plan
 
     if not is_first_process():
         return
@@ -41,7 +41,7 @@ def dry_run(config: RunConfig, method: Method, architecture: PretrainedConfig) -
     print(f"Memory of each process, about {_bytes(sum(parts.values()))}:")
     for name, amount in parts.items():
         print(f"  {_bytes(amount):>8}  {name}")
-    print("Dry run: nothing was trained and no run folder was made.")
+    print(f"Dry run: nothing was trained; the run folder would be {config.output_root}/{config.run_name}.")
 
 
 def _bytes(amount: float) -> str:

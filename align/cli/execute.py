@@ -83,13 +83,12 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
         say(heldout.report.summary())
         leaked = leaked_prompts(train, heldout)
         if leaked:
-            report(f"Warning: {len(leaked)} prompts of data.heldout are also in data.train.")
+            report(f"Warning: {len(leaked):,} rows of data.heldout ask what data.train asks (first: {leaked[0]}).")
         return train, heldout
-    if data.heldout_size == 0 or len(train) < 2:
+    if data.heldout_size == 0:
         return train, None
-    share = data.heldout_size
-    rows = int(share) if share >= 1 else max(1, round(share * len(train)))
-    train, heldout = train.train_test_split(rows, config.seed)
+    size = data.heldout_size
+    train, heldout = train.train_test_split(int(size) if size >= 1 else size, config.seed)
     say(f"{len(heldout):,} of these rows are held out, no prompt of theirs is trained on")
     return train, heldout
 
@@ -102,11 +101,9 @@ def _hide_noise() -> None:
 def _join_processes() -> None:
     """Join the processes that torchrun or accelerate started, on the CPU too."""
     if process_count() > 1:
-        import torch
-        from accelerate import PartialState
+        from align.processes import process_state
 
-        # Without the argument accelerate leaves CPU processes alone: each would train by itself.
-        PartialState(cpu=not torch.accelerator.is_available())
+        process_state()
 
 
 def _read_architecture(config: RunConfig) -> PretrainedConfig:
@@ -162,7 +159,6 @@ def _load_policy(config: RunConfig) -> Policy:
         chat_template=model.chat_template,
         attention=model.attention,
         layout=model.layout,
-        gradient_checkpointing=config.trainer.gradient_checkpointing,
         seed=config.seed,
     )
 

@@ -113,7 +113,7 @@ def test_held_out_pairs_can_be_given(
     words: list[str], pairs: Path, configs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["method=dpo", *words, f"data.heldout={pairs}"], configs) == 0
-    assert "prompts of data.heldout are also in data.train" in capsys.readouterr().err
+    assert "15 rows of data.heldout ask what data.train asks (first: pairs.jsonl:1)" in capsys.readouterr().err
 
 
 def test_nothing_held_out_means_no_evaluation(words: list[str], configs: Path) -> None:
