@@ -99,7 +99,7 @@ class ModelConfig(_Settings):
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None  # None: by model
     chat_template: str | None = None  # bundled name (hh, chatml) or a Jinja file; null: the tokenizer's own
     layout: Literal["auto", "tree", "flat"] = "auto"  # tree computes a prompt once for all its responses
-    quantization: Literal["4bit"] | None = None  # 4bit is QLoRA and needs bitsandbytes and a GPU
+    quantization: Literal["4bit"] | None = None  # 4bit is QLoRA and needs bitsandbytes
 
     def check(self) -> None:
         """A model that brings code must be pinned to a commit."""

@@ -61,14 +61,13 @@ def make_schedule(
 def save_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path) -> None:
     """Write ``optimizer.safetensors`` (every tensor of the state) and ``optimizer.json`` (all that is not a tensor)."""
     state: dict[str, Any] = optimizer.state_dict()
-    tensors: dict[str, torch.Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for index, entries in state["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
-            else:
-                numbers[f"{index}.{name}"] = value
+    leaves = _leaves(state["state"])
+    tensors = {
+        key: value.detach().cpu().contiguous().clone()
+        for key, value in leaves.items()
+        if isinstance(value, torch.Tensor)
+    }
+    numbers = {key: value for key, value in leaves.items() if key not in tensors}
     save_file(tensors, folder / "optimizer.safetensors")
     rest = {"numbers": numbers, "param_groups": state["param_groups"], "schedule": schedule.state_dict()}
     (folder / "optimizer.json").write_text(json.dumps(rest), encoding="utf-8")
@@ -77,10 +76,21 @@ def save_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path
 def load_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path) -> None:
     """Read back what :func:`save_optimizer` wrote."""
     rest = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
-    state: dict[int, dict[str, Any]] = {}
-    entries = {**load_file(folder / "optimizer.safetensors"), **rest["numbers"]}
-    for key, value in entries.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
+    state: dict[int, Any] = {}
+    for key, value in {**load_file(folder / "optimizer.safetensors"), **rest["numbers"]}.items():
+        index, *path, name = key.split("/")
+        place = state.setdefault(int(index), {})
+        for part in path:
+            place = place.setdefault(part, {})
+        place[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
     schedule.load_state_dict(rest["schedule"])
+
+
+def _leaves(state: Mapping[Any, Any], place: str = "") -> dict[str, Any]:
+    """``{0: {"a": {"b": x}}}`` → ``{"0/a/b": x}``: 8-bit optimisers nest their state."""
+    flat: dict[str, Any] = {}
+    for key, value in state.items():
+        path = f"{place}{key}"
+        flat |= _leaves(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
+    return flat
