@@ -16,9 +16,11 @@ SFT is K=1; reward modelling, DPO and SLiC-HF are K=2; RRHF, RFT and PPO take an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -155,27 +157,44 @@ class Batch:
             for prompt, responses in zip(self.prompt_ids, self.response_ids, strict=True)
         ]
 
-    def micro_batches(self, tokens: int, layout: Layout) -> Iterator[Batch]:
+    def micro_batches(self, tokens: int, layout: Layout, *, overhead: int = 256) -> Iterator[Batch]:
         """Cut into batches whose padded rows hold at most ``tokens`` tokens, rows of similar length together.
 
-        A prompt and its responses are never separated (a pairwise loss needs them in one graph), so a single
-        prompt longer than the budget is a batch of its own.
+        Of all such cuts of the prompts sorted by length the cheapest is taken, where a batch costs its padded tokens
+        plus ``overhead``: what a call of the model costs beside its tokens. A prompt and its responses are never
+        separated (a pairwise loss needs them in one graph), so a single prompt longer than the budget is a batch of
+        its own.
         """
         lengths = self.row_lengths(layout)
         longest = [max(rows, default=0) for rows in lengths]
         # Longest first: the peak of memory is met in the first micro-batch, not in the last.
         order = sorted(range(self.P), key=lambda p: (-longest[p], p))
-        part: list[int] = []
-        rows = width = 0
-        for p in order:
-            width_with_p = max(width, longest[p])
-            if part and (rows + len(lengths[p])) * width_with_p > tokens:
-                yield self.select(part)
-                part, rows, width_with_p = [], 0, longest[p]
-            part.append(p)
-            rows, width = rows + len(lengths[p]), width_with_p
-        if part:
-            yield self.select(part)
+        cuts = _cheapest_cuts([longest[p] for p in order], [len(lengths[p]) for p in order], tokens, overhead)
+        for start, end in pairwise(cuts):
+            yield self.select(order[start:end])
+
+
+def _cheapest_cuts(widths: Sequence[int], rows: Sequence[int], tokens: int, overhead: int) -> list[int]:
+    """Where to cut ``widths`` (falling), item i having ``rows[i]`` rows: [0, …, len(widths)], by dynamic programming.
+
+    A part costs ``overhead`` plus its number of rows times its first width; the latter is at most ``tokens`` in parts
+    of more than one item.
+    """
+    cost, begin = [0.0], [0]  # of the cheapest cuts of the first n items: their cost, and where their last part begins
+    for end in range(1, len(widths) + 1):
+        height, best = 0, (math.inf, end - 1)
+        for start in range(end - 1, -1, -1):
+            height += rows[start]
+            padded = height * widths[start]
+            if padded > tokens and start < end - 1:
+                break
+            best = min(best, (cost[start] + padded + overhead, start))
+        cost.append(best[0])
+        begin.append(best[1])
+    cuts = [len(widths)]
+    while cuts[-1]:
+        cuts.append(begin[cuts[-1]])
+    return cuts[::-1]
 
 
 def _suffix(name: str) -> str:
