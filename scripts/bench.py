@@ -85,15 +85,30 @@ def _parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Measurement:
-    """Seconds and padded tokens of each step, warm-up included."""
+    """Time and padded tokens of each step, warm-up included."""
 
     seconds: list[float] = field(default_factory=list[float])
+    cpu_seconds: list[float] = field(default_factory=list[float])
+    """Of all threads of the process: what a busy machine distorts least, with one thread."""
     tokens: list[int] = field(default_factory=list[int])
     """Tokens of one forward pass over the step's pairs, padding included; the reference computes them once more."""
 
-    def summary(self, warmup: int) -> dict[str, Any]:
-        """Quartiles of the seconds and the median of the tokens, after the warm-up."""
-        return {"seconds": spread(self.seconds[warmup:]), "padded_tokens": median(self.tokens[warmup:])}
+    def start(self) -> None:
+        """Begin to measure a step."""
+        self._started = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        """End the step that was begun."""
+        self.seconds.append(time.perf_counter() - self._started[0])
+        self.cpu_seconds.append(time.process_time() - self._started[1])
+
+    def summary(self, measured: slice) -> dict[str, Any]:
+        """Quartiles of the times and the median of the tokens of the measured steps."""
+        return {
+            "seconds": spread(self.seconds[measured]),
+            "cpu_seconds": spread(self.cpu_seconds[measured]),
+            "padded_tokens": median(self.tokens[measured]),
+        }
 
 
 def bench_dpo(options: argparse.Namespace) -> None:
@@ -113,13 +128,15 @@ def bench_dpo(options: argparse.Namespace) -> None:
         stepper = _stepper(policy, options.tokens_per_microbatch)
         losses = _same_loss(stepper, trainer, examples[: options.pairs])
         ours, theirs = _take_turns(stepper, trainer, examples, options)
+    measured = slice(options.warmup, None)
     result = {
         "benchmark": "dpo",
         "settings": _settings(options, policy),
-        "ours": ours.summary(options.warmup),
-        "trl": theirs.summary(options.warmup),
-        "ratio_of_medians": median(ours.seconds[options.warmup :]) / median(theirs.seconds[options.warmup :]),
-        "ratio_by_step": spread([a / b for a, b in zip(ours.seconds, theirs.seconds, strict=True)][options.warmup :]),
+        "ours": ours.summary(measured),
+        "trl": theirs.summary(measured),
+        "ratio_of_medians": median(ours.seconds[measured]) / median(theirs.seconds[measured]),
+        "ratio_by_step": _ratios(ours.seconds[measured], theirs.seconds[measured]),
+        "cpu_ratio_by_step": _ratios(ours.cpu_seconds[measured], theirs.cpu_seconds[measured]),
         "loss_of_first_batch": losses,
         "load_average_before": load_before,
     }
@@ -274,17 +291,17 @@ def _take_turns(
 
     class Turns(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.start = time.perf_counter()
+            theirs.start()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            theirs.seconds.append(time.perf_counter() - self.start)
+            theirs.stop()
             first = len(ours.seconds) * options.pairs
             batch = Batch.from_examples(examples[first : first + options.pairs])
             theirs.tokens.append(_padded_rows(batch))
             ours.tokens.append(_padded_tokens(stepper, batch))
-            start = time.perf_counter()
+            ours.start()
             stepper.step(batch)
-            ours.seconds.append(time.perf_counter() - start)
+            ours.stop()
 
     trainer.add_callback(Turns())
     trainer.train()
@@ -363,6 +380,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": median(values), "q1": q1, "q3": q3, "min": min(values), "max": max(values)}
 
 
+def _ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    return spread([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
 def _print_table(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -375,16 +396,25 @@ def _print_table(result: dict[str, Any]) -> None:
         f"Ours: layout {settings['layout']}, {settings['tokens_per_microbatch']} tokens per micro-batch. "
         f"TRL {settings['versions']['trl']}: {settings['trl_batch']}."
     )
-    table = Table("", "median", "quartiles", "tokens per forward", title=f"Seconds per step, {settings['steps']} steps")
+    table = Table(
+        "",
+        "median",
+        "quartiles",
+        "CPU time",
+        "tokens per forward",
+        title=f"Seconds per step, {settings['steps']} steps",
+    )
     for name, label in (("ours", "align"), ("trl", "TRL DPOTrainer")):
         seconds = result[name]["seconds"]
         quartiles = f"{seconds['q1']:.2f} – {seconds['q3']:.2f}"
-        table.add_row(label, f"{seconds['median']:.2f}", quartiles, f"{result[name]['padded_tokens']:,.0f}")
+        cpu, tokens = f"{result[name]['cpu_seconds']['median']:.2f}", f"{result[name]['padded_tokens']:,.0f}"
+        table.add_row(label, f"{seconds['median']:.2f}", quartiles, cpu, tokens)
     console.print(table)
     steps = result["ratio_by_step"]
     console.print(
         f"Ratio of the medians {result['ratio_of_medians']:.3f}; step by step {steps['median']:.3f}, quartiles "
-        f"{steps['q1']:.3f} – {steps['q3']:.3f}, extremes {steps['min']:.3f} – {steps['max']:.3f}."
+        f"{steps['q1']:.3f} – {steps['q3']:.3f}, extremes {steps['min']:.3f} – {steps['max']:.3f}; "
+        f"of CPU time {result['cpu_ratio_by_step']['median']:.3f}."
     )
     losses = result["loss_of_first_batch"]
     console.print(
