@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from align.cli.execute import load_data
+from align.cli.execute import load_data, tokenize
 from align.cli.memory import Size, estimate
-from align.cli.report import is_first_process
+from align.cli.report import say
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -24,45 +24,37 @@ def dry_run(config: RunConfig, method: Method, architecture: PretrainedConfig) -
     from align.plan import Plan
     from align.runfolder import redact
 
-    if not is_first_process():
-        return
-    print(OmegaConf.to_yaml(OmegaConf.create(redact(config.plain()))))
+    say(OmegaConf.to_yaml(OmegaConf.create(redact(config.plain()))))
     train, _ = load_data(config)
-    size, tokenizer = _describe_model(config, architecture)
-    tokens = train.tokenize(tokenizer, max_length=config.trainer.max_length, unit=method.unit)
-    print(tokens.report.summary())
+    tokens = tokenize(config, method, train)
+    say(tokens.report.summary())
     plan = Plan.of(config.trainer, method, examples=len(tokens), adapters=config.adapter is not None)
-    print(
+    say(
         f"{plan.steps:,} steps of {plan.batch_size} prompts, {plan.steps_per_epoch:,} steps per epoch; "
         f"learning rate {plan.learning_rate:g}, {plan.schedule}, warm-up {plan.warmup:g}"
     )
-    print(f"Parameters: {size.trainable:,} trained of {size.total:,} ({size.trainable / size.total:.2%})")
+    size = _size(config, architecture)
+    say(f"Parameters: {size.trainable:,} trained of {size.total:,} ({size.trainable / size.total:.2%})")
     parts = estimate(config, size, copies=len(method.roles))
-    print(f"Memory of each process, about {_bytes(sum(parts.values()))}:")
+    say(f"Memory of each process, about {_bytes(sum(parts.values()))}:")
     for name, amount in parts.items():
-        print(f"  {_bytes(amount):>8}  {name}")
-    print(f"Dry run: nothing was trained; the run folder would be {config.output_root}/{config.run_name}.")
+        say(f"  {_bytes(amount):>8}  {name}")
+    say(f"Dry run: nothing was trained; the run folder would be {config.output_root}/{config.run_name}.")
 
 
 def _bytes(amount: float) -> str:
     return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"
 
 
-def _describe_model(config: RunConfig, architecture: PretrainedConfig) -> tuple[Size, Any]:
-    """Sizes of the model without its weights, and its tokenizer."""
+def _size(config: RunConfig, architecture: PretrainedConfig) -> Size:
+    """Count parameters on a skeleton that has no weights."""
     import torch
     from peft import LoraConfig, PeftConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from align.loading import load_tokenizer, resolve
+    from align.loading import resolve
 
     model = config.model
-    tokenizer = load_tokenizer(
-        resolve(model.name),
-        chat_template=model.chat_template,
-        revision=model.revision,
-        trust_remote_code=model.trust_remote_code,
-    )
     with torch.device("meta"):
         skeleton: Any = AutoModelForCausalLM.from_config(architecture, trust_remote_code=model.trust_remote_code)
     total = trainable = sum(p.numel() for p in skeleton.parameters())
@@ -79,5 +71,4 @@ def _describe_model(config: RunConfig, architecture: PretrainedConfig) -> tuple[
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-        vocabulary=text.vocab_size,
-    ), tokenizer
+    )

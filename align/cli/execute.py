@@ -15,12 +15,12 @@ from align.errors import UserError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from align.data import Preferences
+    from align.data import Preferences, TokenizedPreferences
     from align.evaluation import Evaluator, Scorer
     from align.method import Method
     from align.policy import Policy
 
-__all__ = ["execute", "load_data", "make_method"]
+__all__ = ["execute", "load_data", "make_method", "tokenize"]
 
 
 def execute(config: RunConfig) -> int:
@@ -93,6 +93,22 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     return train, heldout
 
 
+def tokenize(config: RunConfig, method: Method, train: Preferences) -> TokenizedPreferences:
+    """Return `train` as the method will see it, without loading the model."""
+    from align.loading import load_tokenizer, resolve
+    from align.processes import process_state
+
+    model = config.model
+    tokenizer = load_tokenizer(
+        resolve(model.name),
+        chat_template=model.chat_template,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+    )
+    with process_state().main_process_first():
+        return train.tokenize(tokenizer, max_length=config.trainer.max_length, unit=method.unit)
+
+
 def _hide_noise() -> None:
     # PEFT 0.21 asks transformers 5 for a name that it deprecates.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -130,6 +146,7 @@ def _read_architecture(config: RunConfig) -> PretrainedConfig:
 
 def _train(config: RunConfig, method: Method) -> None:
     train, heldout = load_data(config)
+    tokenize(config, method, train)  # raises before weights load what it would raise after; cached for the trainer
     policy = _load_policy(config)
     from align.trainer import Trainer
 

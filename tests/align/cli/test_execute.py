@@ -83,6 +83,14 @@ def test_positions_beyond_the_model_are_refused_before_weights_load(
     assert "trainer.max_length=1024 is beyond the 128 positions" in capsys.readouterr().err
 
 
+def test_data_that_does_not_fit_is_refused_before_weights_load(
+    words: list[str], configs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    assert main(["method=dpo", *words, "trainer.max_length=4"], configs) == 2
+    assert "prompt longer than max_length" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
