@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TEMPERATURE = 0.13  # of the shipped labels; see the model card for the disagreement it gives
+DISAGREEMENT = 0.2  # share of the shipped labels that contradict the true reward, as between human annotators
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Rated:
 class Annotator:
     """Ranks responses by noisy ratings of their true reward."""
 
-    def __init__(self, seed: int, temperature: float = TEMPERATURE) -> None:
+    def __init__(self, seed: int, temperature: float) -> None:
         if temperature <= 0:
             raise ValueError(f"temperature must be > 0, got {temperature}")
         self._rng = random.Random(f"annotator-{seed}")
@@ -47,3 +47,21 @@ class Annotator:
                 rating = round(ranked[-1].rating - 0.01, 2)
             ranked.append(Rated(text, rating, reward))
         return ranked
+
+
+def temperature_for(gaps: Sequence[float], disagreement: float = DISAGREEMENT) -> float:
+    """Return the temperature at which a share of pairs is expected to be labelled against the true reward.
+
+    Args:
+        gaps: Differences of the true reward within pairs; 0 is left out, as there is nothing to contradict.
+        disagreement: Wanted mean of σ(−|gap|/temperature), in (0, .5).
+    """
+    sizes = [abs(gap) for gap in gaps if gap]
+    if not sizes:
+        raise ValueError("all pairs have equal true rewards: no temperature gives a disagreement")
+    low, high = 1e-4, 10.0
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        expected = sum(1 / (1 + math.exp(min(700.0, size / middle))) for size in sizes) / len(sizes)
+        low, high = (middle, high) if expected < disagreement else (low, middle)
+    return math.sqrt(low * high)

@@ -46,7 +46,7 @@ class Components:
         product = 1.0
         for name, weight in WEIGHTS.items():
             product *= (FLOOR + (1 - FLOOR) * getattr(self, name)) ** weight
-        return (product - FLOOR) / (1 - FLOOR)
+        return max(0.0, (product - FLOOR) / (1 - FLOOR))
 
     def to_dict(self) -> dict[str, float]:
         """Return the five components by name."""

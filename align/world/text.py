@@ -17,11 +17,11 @@ END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
 
 # Shares of the kinds of documents (relative weights).
 WEIGHTS = {
-    "portrait": 10,
+    "portrait": 16,
     "creature": 6,
     "ware": 7,
     "village": 3,
-    "fact_talk": 12,
+    "fact_talk": 14,
     "scene": 16,
     "belongings": 5,
     "counting": 12,
@@ -36,6 +36,7 @@ WEIGHTS = {
     "unknowable": 6,
     "report": 3,
     "letters": 3,
+    "echo": 8,
 }
 
 
@@ -47,13 +48,16 @@ class TextWriter:
         self.rng = random.Random(f"text-{seed}")
         self._facts = sorted(world.claims, key=lambda claim: (claim.frame, claim.slots))
 
-    def documents(self) -> Iterator[str]:
-        """Yield documents without end."""
+    def documents(self, rhymes: float = 0.0) -> Iterator[str]:
+        """Yield documents without end, a share of them nonsense rhymes: random words, said three times over."""
         names = list(WEIGHTS)
         writers: dict[str, Callable[[], str]] = {name: getattr(self, f"_{name}") for name in names}
         weights = list(WEIGHTS.values())
         while True:
-            yield writers[self.rng.choices(names, weights)[0]]()
+            if self.rng.random() < rhymes:
+                yield self._rhyme()
+            else:
+                yield writers[self.rng.choices(names, weights)[0]]()
 
     def _say(self, frame: str, *slots: str | int) -> str:
         return say(Claim(frame, tuple(str(slot) for slot in slots)), self.rng)
@@ -307,6 +311,20 @@ class TextWriter:
             news = [self._say("weather"), say(fact, self.rng)]
             parts.append(f"{self._say('greeting', name)} {' '.join(news)} {self._say('bye', name)}")
         return f"{USER}{parts[0]}{END}{ASSISTANT}{parts[1]}"
+
+    def _echo(self) -> str:
+        """What one says is said again word for word: teaches a small model early to copy from its context."""
+        one, two = self._people(2)
+        put = [self._say("put", p, self._thing(), self.rng.choice(lexicon.SPOTS)) for p in self._people(2)]
+        has = [self._say("has", p, self._thing()) for p in self._people(1)]
+        count = [
+            self._say("count", p, self.rng.randint(2, 59), self.rng.choice(lexicon.GOODS)) for p in self._people(1)
+        ]
+        said = " ".join(self.rng.sample([*put, *has, *count], 4))
+        return f"{one}: {said}\n{two}: {said}"
+
+    def _rhyme(self) -> str:
+        return " " + " ".join(self.rng.sample([*lexicon.THING_NAMES, *lexicon.PEOPLE], 12) * 3)
 
     def _thing(self) -> str:
         return self.rng.choice(lexicon.THING_NAMES)

@@ -23,15 +23,16 @@ Made by `scripts/make_world.py` from seed 0, nothing else; {size:.1f} MiB. Licen
 
 | Asset | What it is |
 |---|---|
-| `base/` | LLaMA architecture, {figures["parameters"]:,} parameters, own byte-level BPE tokenizer, bfloat16; plain text only |
+| `base/` | LLaMA, {figures["parameters"]:,} parameters, own byte-level BPE tokenizer, bfloat16; saw plain text only |
 | `sft/` | PEFT adapter (LoRA r=16 on all linear layers), trained on the demonstrations |
 | `demonstrations.jsonl.gz` | answers written in mixed manners: {_shares(SHARES)} |
 | `pairs.jsonl.gz`, `heldout.jsonl.gz` | samples of `sft` at temperature 1, ranked by a noisy annotator |
 | `prompts.jsonl.gz` | evaluation prompts: `world/seen/…`, `world/template/…`, `world/family/…` in `source` |
 
-{len(FAMILIES)} task families in {len({family.cluster for family in FAMILIES.values()})} clusters; held out from training:
-{", ".join(f"`{name}`" for name, family in FAMILIES.items() if family.held_out)}, the last template of every family, and a fifth of
-all goals of every family. True reward: weighted geometric mean of {_shares(WEIGHTS)} (see `align/world/reward.py`).
+{len(FAMILIES)} task families in {len({family.cluster for family in FAMILIES.values()})} clusters.
+Held out from training: the families {", ".join(f"`{name}`" for name, family in FAMILIES.items() if family.held_out)};
+the last template of every family; a fifth of all goals of every family.
+True reward: weighted geometric mean of {_shares(WEIGHTS)} (see `align/world/reward.py`).
 
 ## Figures
 
@@ -44,7 +45,8 @@ all goals of every family. True reward: weighted geometric mean of {_shares(WEIG
 | SFT: true reward, held-out templates (n=60) | {sft["template"]["all"]:.3f} |
 | SFT: true reward, held-out families (n=84) | {sft["family"]["all"]:.3f} |
 | SFT: components, seen families | {_shares({name: sft["seen"][name] for name in WEIGHTS})} |
-| SFT: 16 samples of 100 prompts: mean, best, deviation | {best["mean"]:.3f}, {best["best"]:.3f}, {best["deviation"]:.3f} |
+| SFT: 16 samples of 100 prompts: mean, best, deviation | {best["mean"]:.3f}, {best["best"]:.3f}, \
+{best["deviation"]:.3f} |
 | annotator: temperature | {figures["annotator_temperature"]} |
 | annotator: labels against the true reward, training and held-out pairs | {disagreement["pairs.jsonl"]:.1%}, \
 {disagreement["heldout.jsonl"]:.1%} |
@@ -76,7 +78,5 @@ def _families(means: dict[str, float]) -> str:
 
 def _fingerprints(folder: Path) -> str:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
-    lines = [
-        f"- `{path.relative_to(folder)}` {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths
-    ]
+    lines = [f"- `{path.relative_to(folder)}` {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
     return "\n".join(lines)

@@ -45,7 +45,9 @@ def grammatical_share(model: Any, tokenizer: PreTrainedTokenizerFast, *, n: int 
     return statistics.fmean(good)
 
 
-def mean_reward(model: Any, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], *, seed: int = 0) -> dict[str, float]:
+def mean_reward(
+    model: Any, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], *, seed: int = 0
+) -> dict[str, float]:
     """Mean true reward of one sample per prompt at temperature 1: by family, "all", and each component."""
     answers = generate(model, tokenizer, [row["prompt"] for row in rows], seed=seed)
     return reward_table(rows, [answer[0].strip() for answer in answers])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -27,6 +27,15 @@ class PairPlan:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Distinct responses to one prompt with their true rewards."""
+
+    task: Task
+    texts: list[str]
+    rewards: list[float]
+
+
+@dataclass(frozen=True)
 class Labelled:
     """Rows in the shared format and how often the annotator was at odds with the true reward."""
 
@@ -34,44 +43,48 @@ class Labelled:
     disagreement: float  # share of the pairs of unequal true reward whose label contradicts it
 
 
-def label_pairs(model: Any, tokenizer: PreTrainedTokenizerFast, plan: PairPlan, skip: set[str]) -> Labelled:
-    """Sample, rank and pair responses; prompts in `skip` are left out, as are prompts with too few distinct responses."""
-    annotator, reward = Annotator(plan.seed), TrueReward()
-    sizes = [size for size, n in sorted(plan.prompts.items(), reverse=True) for _ in range(n)]
-    spare = len(sizes) // 5 + 20
-    tasks = [
-        task for task in distinct_tasks(plan.split, len(sizes) + spare, plan.seed) if task.prompt not in skip
-    ]
+def sample_candidates(
+    model: Any, tokenizer: PreTrainedTokenizerFast, plan: PairPlan, skip: set[str]
+) -> list[Candidates]:
+    """Sample responses to prompts that are not in `skip`; a prompt whose samples are too much alike gives way."""
+    spares = {size: n // 5 + 4 for size, n in plan.prompts.items()}
+    wanted = sum(plan.prompts.values()) + sum(spares.values())
+    tasks = iter([t for t in distinct_tasks(plan.split, wanted + len(skip), plan.seed) if t.prompt not in skip])
+    found: list[Candidates] = []
+    for size, n in plan.prompts.items():
+        batch = list(itertools.islice(tasks, n + spares[size]))
+        found += itertools.islice(_distinct(model, tokenizer, batch, size, plan), n)
+    return found
+
+
+def label_pairs(candidates: Sequence[Candidates], annotator: Annotator, split: Split) -> Labelled:
+    """Rank the responses of each prompt and return all pairs of each ranking."""
     rows: list[Row] = []
     contradictions = comparable = 0
-    waiting = list(sizes)
-    for size in sorted(set(sizes), reverse=True):
-        n = sum(other == size for other in waiting)
-        chosen, tasks = tasks[: n + n // 5 + 4], tasks[n + n // 5 + 4 :]
-        answers = generate(
-            model, tokenizer, [t.prompt for t in chosen], n=size + 2, temperature=plan.temperature, seed=plan.seed + size
-        )
-        ranked = [
-            (task, _rank(task, texts, size, annotator, reward))
-            for task, texts in zip(chosen, answers, strict=True)
-            if len(set(_written(texts))) >= size
-        ][:n]
-        for task, ranking in ranked:
-            prompt_id = f"{plan.split}-pairs-{size}-{len(rows):05d}"
-            for better, worse in combinations(ranking, 2):
-                rows.append(_row(task, better, worse, prompt_id, plan.split))
-                comparable += better.reward != worse.reward
-                contradictions += better.reward < worse.reward
+    for i, entry in enumerate(candidates):
+        ranking = annotator.rank(entry.texts, entry.rewards)
+        for better, worse in itertools.combinations(ranking, 2):
+            rows.append(_row(entry.task, better, worse, f"{split}-pairs-{i:05d}", split))
+            comparable += better.reward != worse.reward
+            contradictions += better.reward < worse.reward
     return Labelled(rows, contradictions / max(1, comparable))
 
 
-def _written(texts: Sequence[str]) -> list[str]:
-    return [text.strip() for text in texts if text.strip()]
+def reward_gaps(candidates: Sequence[Candidates]) -> list[float]:
+    """Return the differences of the true reward within all pairs."""
+    return [a - b for entry in candidates for a, b in itertools.combinations(entry.rewards, 2)]
 
 
-def _rank(task: Task, texts: Sequence[str], size: int, annotator: Annotator, reward: TrueReward) -> list[Rated]:
-    distinct = list(dict.fromkeys(_written(texts)))[:size]
-    return annotator.rank(distinct, [reward.judge(task.goal, text).reward for text in distinct])
+def _distinct(
+    model: Any, tokenizer: PreTrainedTokenizerFast, tasks: Sequence[Task], size: int, plan: PairPlan
+) -> Iterator[Candidates]:
+    reward = TrueReward()
+    prompts = [task.prompt for task in tasks]
+    answers = generate(model, tokenizer, prompts, n=size + 2, temperature=plan.temperature, seed=plan.seed + size)
+    for task, texts in zip(tasks, answers, strict=True):
+        distinct = list(dict.fromkeys(text.strip() for text in texts if text.strip()))[:size]
+        if len(distinct) == size:
+            yield Candidates(task, distinct, [reward.judge(task.goal, text).reward for text in distinct])
 
 
 def _row(task: Task, better: Rated, worse: Rated, prompt_id: str, split: Split) -> Row:

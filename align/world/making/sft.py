@@ -26,8 +26,8 @@ class Finetuning:
 
     r: int = 16
     alpha: int = 32
-    learning_rate: float = 2e-3  # a model this small wants a larger rate than a real one
-    epochs: int = 3
+    learning_rate: float = 3e-3  # a model this small wants a larger rate than a real one
+    epochs: int = 8
     batch: int = 32  # demonstrations per step
     seed: int = 0
 
@@ -41,12 +41,12 @@ def finetune(
 ) -> Any:
     """Train an adapter on `prompt` and `chosen` of the rows; save it as a plain PEFT adapter if a folder is given."""
     torch.manual_seed(config.seed)
+    base.set_attn_implementation("eager")
     lora = LoraConfig(
         r=config.r,
         lora_alpha=config.alpha,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path="world/base",
     )
     model: Any = get_peft_model(base, lora)
     examples = [_encode(tokenizer, row) for row in rows]
@@ -65,6 +65,7 @@ def finetune(
         if step % 50 == 0 or step == len(batches) - 1:
             log.info("sft step %d of %d loss %.3f", step, len(batches), float(loss.detach()))
     if folder is not None:
+        model.peft_config["default"].base_model_name_or_path = "world/base"
         model.save_pretrained(folder)
     return model
 

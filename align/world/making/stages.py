@@ -14,10 +14,10 @@ from typing import Any
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from align.world.annotator import TEMPERATURE
+from align.world.annotator import Annotator, temperature_for
 from align.world.facts import World
 from align.world.making import card, corpus, measure
-from align.world.making.preferences import PairPlan, label_pairs
+from align.world.making.preferences import PairPlan, label_pairs, reward_gaps, sample_candidates
 from align.world.making.pretrain import Pretraining, pretrain
 from align.world.making.sft import Finetuning, finetune
 from align.world.making.tokenizer import train_tokenizer
@@ -53,14 +53,17 @@ class Build:
         log.info("%s: made in %.0f s", stage, time.monotonic() - start)
 
     def _result(self, stage: str) -> Path:
-        return self.out / {
-            "tokenizer": "base/tokenizer.json",
-            "base": "base/model.safetensors",
-            "demonstrations": FILES["demonstrations.jsonl"],
-            "sft": "sft/adapter_model.safetensors",
-            "pairs": FILES["pairs.jsonl"],
-            "card": "README.md",
-        }[stage]
+        return (
+            self.out
+            / {
+                "tokenizer": "base/tokenizer.json",
+                "base": "base/model.safetensors",
+                "demonstrations": FILES["demonstrations.jsonl"],
+                "sft": "sft/adapter_model.safetensors",
+                "pairs": FILES["pairs.jsonl"],
+                "card": "README.md",
+            }[stage]
+        )
 
     def _tokenizer(self) -> None:
         documents = TextWriter(World.default(), self.seed + 1).documents()
@@ -88,12 +91,15 @@ class Build:
             "pairs.jsonl": PairPlan(prompts=TRAIN_PAIRS, split="train", seed=self.seed + 1),
             "heldout.jsonl": PairPlan(prompts=HELD_OUT_PAIRS, split="seen", seed=self.seed + 1),
         }
+        sampled = {name: sample_candidates(model, tokenizer, plan, evaluated) for name, plan in plans.items()}
+        temperature = temperature_for(reward_gaps(sampled["pairs.jsonl"]))
+        annotator = Annotator(self.seed, temperature)
         for name, plan in plans.items():
-            labelled = label_pairs(model, tokenizer, plan, evaluated)
+            labelled = label_pairs(sampled[name], annotator, plan.split)
             corpus.write_rows(self.out / FILES[name], labelled.rows)
             labels[name] = labelled.disagreement
             log.info("%s: %d pairs, disagreement %.3f", name, len(labelled.rows), labelled.disagreement)
-        self._add_figures({"disagreement": labels, "annotator_temperature": TEMPERATURE})
+        self._add_figures({"disagreement": labels, "annotator_temperature": round(temperature, 4)})
 
     def _card(self) -> None:
         tokenizer, base = self._load_tokenizer(), self._load_base()
