@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 RUN = str(ROOT / "scripts" / "run.py")
 BIN = Path(sys.executable).parent
-TORCHRUN = [str(BIN / "torchrun"), "--nproc-per-node", "2", "--master-port", "0", RUN]
+TORCHRUN = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", RUN]
 ACCELERATE = [str(BIN / "accelerate"), "launch", RUN]
 
 
