@@ -13,8 +13,6 @@ from align.batch import Batch
 from align.evaluation import Evaluator, Measurement, Sample, compare, distinct_n, win_rate
 from align.sampling import Sampler, SamplingParams
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
-
 
 class Length:
     name = "length"

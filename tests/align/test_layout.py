@@ -16,8 +16,6 @@ from align.policy import Policy
 from align.probe import choose_layout, probe_tree
 from align.roles import FullCopies
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:transformers")
-
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
     "hidden_size": 32,

@@ -16,8 +16,6 @@ from align.errors import UserError
 from align.policy import Policy
 from align.roles import SharedBase
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
-
 BATCH = Batch(([7, 8, 9], [10, 11]), (([12, 13, 2], [14, 2]), ([15, 16], [17, 18, 19, 2])), (0, 1))
 IDS = torch.tensor([[7, 8, 9, 12, 13, 2]])
 

@@ -24,7 +24,6 @@ from align.signals import Interrupted
 from align.step import TrainingError
 from methods import DPO, SFT
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 Rows = list[dict[str, str]]
 ROOT = Path(__file__).resolve().parents[2]
 
