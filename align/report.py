@@ -65,7 +65,7 @@ def plot_curves(metrics: Path, picture: Path) -> None:
     from matplotlib.figure import Figure
 
     records = read_records(metrics)
-    present = [name for name in _CURVES if any(name in record for record in records)]
+    present = [name for name in _CURVES if sum(name in record for record in records) > 1]
     if not present:
         return
     columns = min(3, len(present))
@@ -76,10 +76,9 @@ def plot_curves(metrics: Path, picture: Path) -> None:
     for axis, name in zip(axes.flat, present, strict=False):
         points = [(record["step"], record[name]) for record in records if name in record]
         steps, values = zip(*points, strict=True)
-        axis.plot(
-            steps, values, linewidth=0.8, alpha=0.35 if len(points) > 20 else 1, marker="o" if len(points) < 20 else ""
-        )
-        if len(points) > 20:
+        noisy = len(points) > 20 and name != "learning_rate"
+        axis.plot(steps, values, linewidth=0.8, alpha=0.35 if noisy else 1, marker="o" if len(points) < 20 else "")
+        if noisy:
             axis.plot(steps, _smooth(values), linewidth=1.8)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("step", fontsize=8)

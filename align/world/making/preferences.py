@@ -64,6 +64,8 @@ def label_pairs(candidates: Sequence[Candidates], annotator: Annotator, split: S
     for i, entry in enumerate(candidates):
         ranking = annotator.rank(entry.texts, entry.rewards)
         for better, worse in itertools.combinations(ranking, 2):
+            if "\0" in better.text + worse.text:  # a byte-level model may say it, the shared format refuses it
+                continue
             rows.append(_row(entry.task, better, worse, f"{split}-pairs-{i:05d}", split))
             comparable += better.reward != worse.reward
             contradictions += better.reward < worse.reward

@@ -30,7 +30,7 @@ STAGES = ("tokenizer", "base", "demonstrations", "sft", "pairs", "card")
 
 DEMONSTRATIONS = 4000
 PROMPTS: dict[Split, int] = {"seen": 300, "template": 60, "family": 84}
-TRAIN_PAIRS = {2: 3000, 4: 60, 6: 30, 8: 15}  # K: prompts, 4,230 pairs
+TRAIN_PAIRS = {2: 3000, 4: 60, 6: 30, 8: 15}  # K: prompts; about 4,230 pairs
 HELD_OUT_PAIRS = {2: 400, 4: 20, 6: 4}  # 580 pairs
 
 
