@@ -26,7 +26,7 @@ Made by `scripts/make_world.py` from seed 0, nothing else; {size:.1f} MiB. Licen
 | `base/` | LLaMA, {figures["parameters"]:,} parameters, own byte-level BPE tokenizer, bfloat16; saw plain text only |
 | `sft/` | PEFT adapter (LoRA r=16 on all linear layers), trained on the demonstrations |
 | `demonstrations.jsonl.gz` | answers written in mixed manners: {_shares(SHARES)} |
-| `pairs.jsonl.gz`, `heldout.jsonl.gz` | samples of `sft` at temperature 1, ranked by a noisy annotator (about 4,230 and 580 pairs) |
+| `pairs.jsonl.gz`, `heldout.jsonl.gz` | samples of `sft` at temperature 1, ranked by a noisy annotator |
 | `prompts.jsonl.gz` | evaluation prompts: `world/seen/…`, `world/template/…`, `world/family/…` in `source` |
 
 {len(FAMILIES)} task families in {len({family.cluster for family in FAMILIES.values()})} clusters.
