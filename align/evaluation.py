@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 
 from align.batch import Batch
 from align.data import Example, Preferences, TokenizedPreferences
+from align.errors import UserError
 from align.policy import Policy
 from align.sampling import Sampler, SamplingParams
 
@@ -85,6 +86,8 @@ class Evaluator:
     scorers: Sequence[Scorer] = ()
     """The first one decides the win rate."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    notes: Sequence[str] = ()
+    """What was left out, for the user."""
     seed: int = 0
     tokens_per_batch: int = 16384
 
@@ -97,23 +100,38 @@ class Evaluator:
         *,
         max_length: int,
         limit: int | None = None,
+        sampling: SamplingParams = SamplingParams(),
         **settings: Any,
     ) -> Evaluator:
         """Tokenise prompts and pairs for this policy; at most ``limit`` of each, evenly spaced over the data.
 
-        What is too long for the model is left out, however much it is: ``.report`` of each part has the counts.
+        What is too long for the model, prompts with the longest answer, is left out and said in ``notes``.
         """
         tokenized: TokenizedPreferences | None = None
         texts: list[str] = []
+        notes: list[str] = []
         if prompts is not None:
-            tokenized = prompts.tokenize(policy.tokenizer, max_length=max_length, unit="prompt", max_rejected=1.0)
+            longest = max_length
+            if policy.max_positions is not None:
+                longest = min(longest, policy.max_positions - sampling.max_new_tokens)
+            if longest < 3:
+                raise UserError(
+                    f"evaluation.max_new_tokens={sampling.max_new_tokens} leaves no room for a prompt in the "
+                    f"{policy.max_positions} positions of the model; lower it."
+                )
+            tokenized = prompts.tokenize(policy.tokenizer, max_length=longest, unit="prompt", max_rejected=1.0)
+            if left_out := sum(tokenized.report.rejected.values()):
+                notes.append(
+                    f"{left_out} of {tokenized.report.read} held-out prompts are not evaluated: with an answer of "
+                    f"{sampling.max_new_tokens} tokens they are too long"
+                )
             tokenized = _spread(tokenized, limit)
             texts = [prompt_text(prompts[example.index]["prompt"]) for example in tokenized]
         held: TokenizedPreferences | None = None
         if pairs is not None:
             held = pairs.tokenize(policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
             held = _spread(held, limit)
-        return cls(prompts=tokenized, texts=texts, pairs=held, **settings)
+        return cls(prompts=tokenized, texts=texts, pairs=held, sampling=sampling, notes=notes, **settings)
 
     def measure(
         self, policy: Policy, *, rank: int = 0, world: int = 1, between: Callable[[], None] = lambda: None

@@ -433,7 +433,7 @@ class _Run:
     def _announce(self, checkpoint: Checkpoint | None) -> None:
         plan, (trainable, total) = self.plan, self.policy.parameter_count()
         print_ = self.console.print
-        for note in self.policy.notes:
+        for note in (*self.policy.notes, *(self.evaluator.notes if self.evaluator is not None else ())):
             print_(note)
         for data in (self.data, self.heldout):
             if data is not None and (data.report.rejected or data.report.noted):

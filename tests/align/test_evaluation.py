@@ -10,6 +10,7 @@ import torch
 
 from align import Policy, Preferences
 from align.batch import Batch
+from align.errors import UserError
 from align.evaluation import Evaluator, Measurement, Sample, compare, distinct_n, win_rate
 from align.sampling import Sampler, SamplingParams
 
@@ -87,6 +88,21 @@ class TestMeasure:
         report = compare(measured, evaluator.measure(policy))
         assert report["win_rate"] == {"by": "length", "mean": 0.5, "low": 0.5, "high": 0.5, "n": 10}
         assert report["metrics"]["length"]["before"] == report["metrics"]["length"]["after"]
+
+    def test_prompts_that_leave_no_room_for_an_answer_are_counted(
+        self, tiny_policy: Policy, pair_rows: list[dict[str, str]]
+    ) -> None:
+        pairs = Preferences.from_rows(pair_rows)
+        lengths = [len(e.prompt_ids) for e in pairs.tokenize(tiny_policy.tokenizer, max_length=200, unit="prompt")]
+        room = sorted(lengths)[len(lengths) // 2]  # about half of the prompts fit beside the answer
+        sampling = SamplingParams(max_new_tokens=256 - room)
+        evaluator = Evaluator.from_preferences(tiny_policy, pairs, None, max_length=256, sampling=sampling)
+        assert evaluator.prompts is not None
+        assert 0 < len(evaluator.prompts) < len(pairs)
+        assert evaluator.notes[0].startswith(f"{len(pairs) - len(evaluator.prompts)} of {len(pairs)} held-out prompts")
+        too_long = SamplingParams(max_new_tokens=254)
+        with pytest.raises(UserError, match=r"evaluation\.max_new_tokens=254 leaves no room"):
+            Evaluator.from_preferences(tiny_policy, pairs, None, max_length=256, sampling=too_long)
 
     def test_kl_is_the_log_ratio_of_the_samples(self, tiny_policy: Policy, pair_rows: list[dict[str, str]]) -> None:
         evaluator = self.evaluator(tiny_policy, pair_rows)
