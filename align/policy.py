@@ -173,6 +173,12 @@ class Policy:
         config: Any = self.model.config.get_text_config()
         return getattr(config, "max_position_embeddings", None)
 
+    def parameters(self, roles: Sequence[Role]) -> dict[str, torch.nn.Parameter]:
+        """What training these roles changes, named ``<role>.<parameter>``."""
+        return {
+            f"{role}.{name}": parameter for role in roles for name, parameter in self.roles.parameters(role).items()
+        }
+
     def parameter_count(self) -> tuple[int, int]:
         """Parameters that training the policy changes, and those of the model without adapters."""
         trainable = sum(p.numel() for p in self.roles.parameters("policy").values())

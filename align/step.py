@@ -60,11 +60,7 @@ class Stepper:
         self.tokens_per_microbatch = tokens_per_microbatch
         self.max_grad_norm = max_grad_norm
         self._bfloat16 = precision == "bfloat16"
-        self._parameters = {
-            f"{role}.{name}": parameter
-            for role in method.trains
-            for name, parameter in policy.roles.parameters(role).items()
-        }
+        self._parameters = policy.parameters(method.trains)
 
     def step(self, batch: Batch) -> StepResult:
         """Accumulate the gradient of the step's loss over micro-batches and ranks, clip it, and update.
@@ -91,7 +87,7 @@ class Stepper:
                         if not bool(torch.isfinite(loss.sums[role])):
                             bad.extend(part.rows)
                         (loss.sums[role] / weight).backward()
-                        _collect(collected, loss.metrics)
+                        collect(collected, loss.metrics)
         grad_norm = self._reduce_gradients()
         self._stop_unless_finite(grad_norm, bad, batch)
         self.optimizer.step()
@@ -107,16 +103,14 @@ class Stepper:
             for part in self._prepare(batch):
                 for role in self.method.trains:
                     with self.policy.use(role):
-                        _collect(collected, self.method.loss(self.policy, part).metrics)
+                        collect(collected, self.method.loss(self.policy, part).metrics)
         return collected
 
     def reduce_metrics(self, collected: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         """Σsum / Σweight of every metric over all ranks."""
         totals: dict[str, tuple[float, float]] = {}
         for part in self._gather(dict(collected)):
-            for name, (value, weight) in part.items():
-                before = totals.get(name, (0.0, 0.0))
-                totals[name] = (before[0] + value, before[1] + weight)
+            collect(totals, part)
         return {name: value / weight if weight else math.nan for name, (value, weight) in totals.items()}
 
     def autocast(self) -> Any:
@@ -177,7 +171,8 @@ class Stepper:
             ) from error
 
 
-def _collect(into: dict[str, tuple[float, float]], metrics: Mapping[str, tuple[Any, Any]]) -> None:
+def collect(into: dict[str, tuple[float, float]], metrics: Mapping[str, tuple[Any, Any]]) -> None:
+    """Add sums and weights of metrics, name by name."""
     for name, (value, weight) in metrics.items():
         before = into.get(name, (0.0, 0.0))
         into[name] = (before[0] + float(value), before[1] + float(weight))

@@ -35,7 +35,7 @@ from align.randomness import epoch_order, load_random_state, save_random_state, 
 from align.roles import Role
 from align.runfolder import IfExists
 from align.signals import Interrupted, StopRequest
-from align.step import Stepper, StepResult
+from align.step import Stepper, StepResult, collect
 from align.tracking import Tracker, read_records
 
 if TYPE_CHECKING:
@@ -153,12 +153,8 @@ class _Run:
         if config.gradient_checkpointing:
             self.policy.recompute_activations(method.trains)
         self.plan = Plan.of(config, method, examples=len(self.data), adapters=self.policy.uses_adapters)
-        self.parameters = {
-            f"{role}.{name}": parameter
-            for role in method.trains
-            for name, parameter in self.policy.roles.parameters(role).items()
-        }
-        self.optimizer = make_optimizer(self.parameters, config, self.plan.learning_rate)
+        trained = self.policy.parameters(method.trains)
+        self.optimizer = make_optimizer(trained, config, self.plan.learning_rate)
         self.schedule = make_schedule(
             self.optimizer, self.plan.schedule, warmup=self.plan.warmup, steps=self.plan.steps
         )
@@ -318,9 +314,7 @@ class _Run:
             for start in range(0, len(mine), 64):
                 self._leave_evaluation(step)
                 batch = self._load(self.heldout, mine[start : start + 64], self.cached_heldout)
-                for name, (value, weight) in self.stepper.measure(batch).items():
-                    before = collected.get(name, (0.0, 0.0))
-                    collected[name] = (before[0] + value, before[1] + weight)
+                collect(collected, self.stepper.measure(batch))
             metrics = self.stepper.reduce_metrics(collected)
             self.tracker.log(step, {f"eval/{name}": value for name, value in metrics.items()})
         return self._measure(step)
