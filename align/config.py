@@ -71,13 +71,13 @@ class TrainerConfig(_Settings):
 
     def check(self) -> None:
         """Ranges, and that the length of training is given once."""
-        for name in ("learning_rate", "epochs", "eps", "max_grad_norm"):
+        for name in ("epochs", "eps", "max_grad_norm"):
             _positive(self, name)
         for name in ("steps", "batch_size", "tokens_per_microbatch", "keep_checkpoints", "log_steps"):
             _at_least(self, name, 1)
         for name in ("eval_steps", "save_steps"):
             _at_least(self, name, 1)
-        for name in ("weight_decay", "warmup", "seed", "samples"):
+        for name in ("learning_rate", "weight_decay", "warmup", "seed", "samples"):
             _at_least(self, name, 0)
         _at_least(self, "max_length", 2)
         for beta in self.betas:

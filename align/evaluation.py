@@ -12,12 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from numpy.typing import ArrayLike
 
 from align.batch import Batch
 from align.data import Example, Preferences, TokenizedPreferences
 from align.errors import UserError
 from align.policy import Policy
 from align.sampling import Sampler, SamplingParams
+
+_RESAMPLES = 10_000
 
 
 class Scorer(Protocol):
@@ -53,6 +56,8 @@ class Measurement:
     samples: Sequence[Sample]
     preference_accuracy: float | None
     """Share of held-out pairs whose chosen response has the larger ``log π − log π_ref``; ties count half."""
+    preferred: Sequence[float] = ()
+    """The same for each held-out pair: 1, 0, or ½ for a tie; empty when read back from a log."""
 
     def metrics(self) -> dict[str, float]:
         """Means over samples, under the names of ``evaluation.json``."""
@@ -138,8 +143,9 @@ class Evaluator:
     ) -> Measurement:
         """Measure the policy role against the reference role; ranks share the work and all get the result."""
         samples = self._measure_samples(policy, rank, world, between) if self.prompts is not None else []
-        accuracy = self._measure_pairs(policy, rank, world, between) if self.pairs is not None else None
-        return Measurement(samples=samples, preference_accuracy=accuracy)
+        preferred = self._measure_pairs(policy, rank, world, between) if self.pairs is not None else []
+        accuracy = float(np.mean(preferred)) if preferred else None
+        return Measurement(samples=samples, preference_accuracy=accuracy, preferred=preferred)
 
     def _measure_samples(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> list[Sample]:
         assert self.prompts is not None
@@ -198,10 +204,10 @@ class Evaluator:
         return out
 
     @torch.no_grad()
-    def _measure_pairs(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> float | None:
+    def _measure_pairs(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> list[float]:
         assert self.pairs is not None
         if "reference" not in policy.roles.names:
-            return None
+            return []
         wins: list[float] = []
         mine = [self.pairs[p] for p in range(rank, len(self.pairs), world)]
         if mine:
@@ -210,15 +216,15 @@ class Evaluator:
                 ratio_PK = _log_ratios(policy, part)
                 difference = ratio_PK[:, 0] - ratio_PK[:, 1]
                 wins.extend((0.5 * (1 + difference.sign())).tolist())
-        everyone: list[float] = wins if world == 1 else gather_object(wins)
-        return float(np.mean(everyone)) if everyone else None
+        return wins if world == 1 else list(gather_object(wins))
 
 
 def compare(before: Measurement, after: Measurement, *, seed: int = 0) -> dict[str, Any]:
     """``evaluation.json``: every metric before and after, and the win rate of after over before.
 
-    A win is a higher score of the first scorer on the same prompt, a tie counts half; the interval is a 95 % bootstrap
-    over prompts (10,000 resamples, seeded).
+    A win is a higher score of the first scorer on the same prompt, a tie counts half. Without a scorer the win rate is
+    by likelihood: the share of held-out pairs whose chosen response gained more log-probability since the reference
+    than the rejected one.
     """
     old, new = before.metrics(), after.metrics()
     report: dict[str, Any] = {
@@ -227,23 +233,32 @@ def compare(before: Measurement, after: Measurement, *, seed: int = 0) -> dict[s
     if before.samples and before.samples[0].scores:
         decisive = next(iter(before.samples[0].scores))
         pairs = zip(before.samples, after.samples, strict=True)
-        difference = np.array([b.scores[decisive] - a.scores[decisive] for a, b in pairs])
+        difference = [b.scores[decisive] - a.scores[decisive] for a, b in pairs]
         report["win_rate"] = {"by": decisive, **win_rate(difference, seed=seed)}
+    elif after.preferred:
+        report["win_rate"] = {"by": "likelihood", **win_rate(np.array(after.preferred) - 0.5, seed=seed)}
     return report
 
 
-def win_rate(difference: np.ndarray[Any, np.dtype[np.float64]], *, seed: int = 0) -> dict[str, float]:
-    """Mean and 95 % bootstrap interval of wins, from score differences (N,); ties count half."""
-    from scipy.stats import bootstrap
+def win_rate(differences: ArrayLike, *, seed: int = 0) -> dict[str, float]:
+    """Share of wins with a 95 % bootstrap interval, from score differences (N,) or (S, N); ties count half.
 
-    wins = 0.5 * (1 + np.sign(np.round(difference, 9)))
-    mean, n = float(wins.mean()), len(wins)
-    if n < 2 or np.ptp(wins) == 0:  # no spread: the bootstrap has nothing to resample
-        return {"mean": mean, "low": mean, "high": mean, "n": n}
-    interval = bootstrap(
-        (wins,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return {"mean": mean, "low": float(interval.low), "high": float(interval.high), "n": n}
+    Of S runs on the same N prompts both runs and prompts are drawn anew in each of 10,000 resamples: the crossed, or
+    pigeonhole, bootstrap of Owen (2007), which scipy does not have. ``n`` is the number of prompts.
+    """
+    wins_SN = 0.5 * (1 + np.sign(np.round(np.atleast_2d(np.asarray(differences, dtype=np.float64)), 9)))
+    runs, n = wins_SN.shape
+    rng = np.random.default_rng(seed)
+    means = [wins_SN[rng.integers(runs, size=runs)][:, rng.integers(n, size=n)].mean() for _ in range(_RESAMPLES)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return {"mean": float(wins_SN.mean()), "low": float(low), "high": float(high), "n": n}
+
+
+def showcase(samples: Sequence[Sample], limit: int) -> list[int]:
+    """Indices of at most ``limit`` samples to show a person: one of each source first, then the others in order."""
+    firsts = list({sample.source: i for i, sample in reversed(list(enumerate(samples)))}.values())
+    others = [i for i in range(len(samples)) if i not in firsts]
+    return sorted([*sorted(firsts), *others][:limit])
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from align.evaluation import Sample
+from align.evaluation import Sample, showcase
 from align.tracking import read_records
 
 # What a newcomer needs to read the table.
@@ -43,9 +43,10 @@ def print_evaluation(report: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     if "win_rate" in report:
         win = report["win_rate"]
+        counted = "pairs" if win["by"] == "likelihood" else "prompts"
         console.print(
             f"Win rate of the trained model over the start model, by {win['by']}: {win['mean']:.1%} "
-            f"(95 % interval {win['low']:.1%} to {win['high']:.1%}, {win['n']} prompts; 50 % is no difference)."
+            f"(95 % interval {win['low']:.1%} to {win['high']:.1%}, {win['n']} {counted}; 50 % is no difference)."
         )
 
 
@@ -54,7 +55,8 @@ def print_samples(before: Sequence[Sample], after: Sequence[Sample], console: Co
     table = Table(title="Answers to the same prompts", title_justify="left", show_lines=True)
     for column in ("prompt", "before", "after"):
         table.add_column(column, overflow="fold", ratio=1)
-    for old, new in list(zip(before, after, strict=True))[:limit]:
+    for i in showcase(before, limit):
+        old, new = before[i], after[i]
         table.add_row(_plain(_end(old.prompt)), _plain(_with_scores(old)), _plain(_with_scores(new)))
     console.print(table)
 

@@ -49,7 +49,7 @@ class Tracker:
     def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
         """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
 
-        W&B gets a table of the first ``shown`` samples.
+        W&B gets a table of ``shown`` samples.
         """
         if not self.enabled:
             return
@@ -60,8 +60,11 @@ class Tracker:
         def send(run: Any) -> None:
             import wandb
 
+            from align.evaluation import showcase
+
             columns: Any = ["prompt", "response", *measurement.samples[0].scores]
-            rows: Any = [[s.prompt, s.response, *s.scores.values()] for s in measurement.samples[:shown]]
+            chosen = [measurement.samples[i] for i in showcase(measurement.samples, shown)]
+            rows: Any = [[s.prompt, s.response, *s.scores.values()] for s in chosen]
             run.log({"samples": wandb.Table(columns=columns, data=rows)}, step=step)
 
         if samples:

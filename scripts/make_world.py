@@ -16,6 +16,7 @@ import torch
 
 from align.world.making.stages import STAGES, Build
 from align.world.shipped import FOLDER
+from methods import SFT
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("align.world").setLevel(logging.INFO)
     torch.set_num_threads(args.threads)
-    build = Build(args.out, args.seed)
+    build = Build(args.out, SFT(), args.seed)
     for stage in STAGES:
         if stage in (args.stages or STAGES):
             build.run(stage, force=args.force)

@@ -16,7 +16,7 @@ from align.world.facts import World
 from align.world.families import FAMILIES
 from align.world.grammar import Claim, parse
 from align.world.reward import Components, TrueReward
-from align.world.shipped import asset, heldout_prompts, read_rows, sample_prompts
+from align.world.shipped import asset, heldout_prompts, read_rows
 from align.world.task import Family, Goal, Split, Task, TaskSampler
 
 __all__ = [
@@ -34,5 +34,4 @@ __all__ = [
     "heldout_prompts",
     "parse",
     "read_rows",
-    "sample_prompts",
 ]

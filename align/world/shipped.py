@@ -18,7 +18,6 @@ FILES = {
     "demonstrations.jsonl": "demonstrations.jsonl.gz",
     "prompts.jsonl": "prompts.jsonl.gz",
 }
-SAMPLES = 12
 
 
 def asset(name: str) -> Path:
@@ -55,16 +54,3 @@ def heldout_prompts(split: str = "seen") -> list[dict[str, Any]]:
     if not found:
         raise UserError(f"split={split}: choose seen, template, family or all.")
     return found
-
-
-def sample_prompts() -> list[dict[str, Any]]:
-    """Return twelve fixed prompts, each of another family and no cluster more than twice, for before and after."""
-    chosen: dict[str, dict[str, Any]] = {}
-    clusters: dict[str, int] = {}
-    for limit in (1, 2):
-        for row in heldout_prompts("seen"):
-            cluster, family = row["source"].split("/")[2:]
-            if len(chosen) < SAMPLES and family not in chosen and clusters.get(cluster, 0) < limit:
-                chosen[family] = row
-                clusters[cluster] = clusters.get(cluster, 0) + 1
-    return list(chosen.values())

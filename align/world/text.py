@@ -17,26 +17,26 @@ END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
 
 # Shares of the kinds of documents (relative weights).
 WEIGHTS = {
-    "portrait": 16,
+    "portrait": 13,
     "creature": 6,
     "ware": 7,
-    "village": 3,
-    "fact_talk": 14,
-    "scene": 16,
-    "belongings": 5,
-    "counting": 12,
-    "comparison": 8,
-    "ordering": 9,
-    "sheet": 7,
+    "village": 4,
+    "fact_talk": 12,
+    "scene": 17,
+    "belongings": 8,
+    "counting": 14,
+    "comparison": 11,
+    "ordering": 12,
+    "sheet": 12,
     "tenses": 6,
-    "chores": 5,
+    "chores": 7,
     "requests": 3,
     "story": 8,
-    "note": 4,
+    "note": 5,
     "unknowable": 6,
     "report": 3,
     "letters": 3,
-    "echo": 8,
+    "echo": 6,
 }
 
 
@@ -48,16 +48,13 @@ class TextWriter:
         self.rng = random.Random(f"text-{seed}")
         self._facts = sorted(world.claims, key=lambda claim: (claim.frame, claim.slots))
 
-    def documents(self, rhymes: float = 0.0) -> Iterator[str]:
-        """Yield documents without end, a share of them nonsense rhymes: random words, said three times over."""
+    def documents(self) -> Iterator[str]:
+        """Yield documents without end, their kinds drawn by `WEIGHTS`."""
         names = list(WEIGHTS)
         writers: dict[str, Callable[[], str]] = {name: getattr(self, f"_{name}") for name in names}
         weights = list(WEIGHTS.values())
         while True:
-            if self.rng.random() < rhymes:
-                yield self._rhyme()
-            else:
-                yield writers[self.rng.choices(names, weights)[0]]()
+            yield writers[self.rng.choices(names, weights)[0]]()
 
     def _say(self, frame: str, *slots: str | int) -> str:
         return say(Claim(frame, tuple(str(slot) for slot in slots)), self.rng)
@@ -322,9 +319,6 @@ class TextWriter:
         ]
         said = " ".join(self.rng.sample([*put, *has, *count], 4))
         return f"{one}: {said}\n{two}: {said}"
-
-    def _rhyme(self) -> str:
-        return " " + " ".join(self.rng.sample([*lexicon.THING_NAMES, *lexicon.PEOPLE], 12) * 3)
 
     def _thing(self) -> str:
         return self.rng.choice(lexicon.THING_NAMES)

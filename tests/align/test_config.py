@@ -24,10 +24,9 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("learning_rate", NAN, "learning_rate must be above 0, not nan."),
-        ("learning_rate", -1e-4, "learning_rate must be above 0, not -0.0001."),
-        ("learning_rate", 0, "learning_rate must be above 0, not 0."),
-        ("learning_rate", INFINITY, "learning_rate must be above 0, not inf."),
+        ("learning_rate", NAN, "learning_rate must be at least 0, not nan."),
+        ("learning_rate", -1e-4, "learning_rate must be at least 0, not -0.0001."),
+        ("learning_rate", INFINITY, "learning_rate must be at least 0, not inf."),
         ("learning_rate", "1e-4", "learning_rate must be a number or null, not '1e-4'."),
         ("batch_size", 0, "batch_size must be at least 1, not 0."),
         ("batch_size", True, "batch_size must be a whole number or null, not true."),

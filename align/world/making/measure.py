@@ -6,10 +6,8 @@ import random
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
-from transformers import PreTrainedTokenizerFast
-
+from align.policy import Policy
 from align.world.facts import World
 from align.world.forms import FACTS
 from align.world.grammar import Claim, parse, phrasings, sentences
@@ -20,12 +18,12 @@ from align.world.reward import TrueReward
 _CLOZE_FRAMES = ("home", "job", "pet", "likes", "eats", "dwells", "made", "price", "market")
 
 
-def cloze_accuracy(model: Any, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
+def cloze_accuracy(policy: Policy) -> dict[str, float]:
     """Share of facts of each frame that the base completes greedily from the first form without its value."""
     facts = sorted(World.default().claims, key=lambda claim: (claim.frame, claim.slots))
     facts = [fact for fact in facts if fact.frame in _CLOZE_FRAMES]
     starts = [_before_value(fact) for fact in facts]
-    texts = generate(model, tokenizer, starts, temperature=0, max_new_tokens=4, chat=False)
+    texts = generate(policy, starts, temperature=0, max_new_tokens=4, chat=False)
     hits: dict[str, list[float]] = defaultdict(list)
     for fact, (text,) in zip(facts, texts, strict=True):
         said = text.strip().split(" ")[0].rstrip(".,")
@@ -34,9 +32,9 @@ def cloze_accuracy(model: Any, tokenizer: PreTrainedTokenizerFast) -> dict[str, 
     return {frame: statistics.fmean(values) for frame, values in hits.items()}
 
 
-def grammatical_share(model: Any, tokenizer: PreTrainedTokenizerFast, *, n: int = 400, seed: int = 0) -> float:
+def grammatical_share(policy: Policy, *, n: int = 400, seed: int = 0) -> float:
     """Share of sentences that parse, in `n` documents sampled from the base at temperature 1."""
-    texts = generate(model, tokenizer, [""] * n, max_new_tokens=120, seed=seed, chat=False)
+    texts = generate(policy, [""] * n, max_new_tokens=120, seed=seed, chat=False)
     good: list[bool] = []
     for (text,) in texts:
         found = sentences(text)
@@ -45,11 +43,9 @@ def grammatical_share(model: Any, tokenizer: PreTrainedTokenizerFast, *, n: int 
     return statistics.fmean(good)
 
 
-def mean_reward(
-    model: Any, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], *, seed: int = 0
-) -> dict[str, float]:
+def mean_reward(policy: Policy, rows: Sequence[Row], *, seed: int = 0) -> dict[str, float]:
     """Mean true reward of one sample per prompt at temperature 1: by family, "all", and each component."""
-    answers = generate(model, tokenizer, [row["prompt"] for row in rows], seed=seed)
+    answers = generate(policy, [row["prompt"] for row in rows], seed=seed)
     return reward_table(rows, [answer[0].strip() for answer in answers])
 
 
@@ -67,12 +63,10 @@ def reward_table(rows: Sequence[Row], answers: Sequence[str]) -> dict[str, float
     return {name: statistics.fmean(values) for name, values in table.items()}
 
 
-def best_of(
-    model: Any, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], *, n: int = 16, seed: int = 0
-) -> dict[str, float]:
+def best_of(policy: Policy, rows: Sequence[Row], *, n: int = 16, seed: int = 0) -> dict[str, float]:
     """Mean and mean maximum of the true reward of `n` samples per prompt at temperature 1, and their spread."""
     prompts = [row["prompt"] for row in rows]
-    answers = [[text.strip() for text in texts] for texts in generate(model, tokenizer, prompts, n=n, seed=seed)]
+    answers = [[text.strip() for text in texts] for texts in generate(policy, prompts, n=n, seed=seed)]
     scores = TrueReward().score(prompts, answers, answer=[row["answer"] for row in rows])
     return {
         "mean": statistics.fmean(score for row in scores for score in row),
@@ -82,8 +76,7 @@ def best_of(
 
 
 def few_shot_reward(
-    model: Any,
-    tokenizer: PreTrainedTokenizerFast,
+    policy: Policy,
     rows: Sequence[Row],
     examples: Sequence[Row],
     *,
@@ -97,7 +90,7 @@ def few_shot_reward(
         shown = rng.sample(list(examples), shots)
         lines = [f"Question: {shot['prompt']}\nAnswer: {shot['chosen']}" for shot in shown]
         prompts.append("\n".join([*lines, f"Question: {row['prompt']}\nAnswer:"]))
-    texts = generate(model, tokenizer, prompts, seed=seed, chat=False, batch=32)
+    texts = generate(policy, prompts, seed=seed, chat=False)
     return reward_table(rows, [text.split("\nQuestion:")[0].strip() for (text,) in texts])["all"]
 
 

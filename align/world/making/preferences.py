@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from transformers import PreTrainedTokenizerFast
-
+from align.policy import Policy
 from align.world.annotator import Annotator, Rated
 from align.world.making.corpus import Row, distinct_tasks, task_source
 from align.world.making.generation import generate
@@ -43,9 +41,7 @@ class Labelled:
     disagreement: float  # share of the pairs of unequal true reward whose label contradicts it
 
 
-def sample_candidates(
-    model: Any, tokenizer: PreTrainedTokenizerFast, plan: PairPlan, skip: set[str]
-) -> list[Candidates]:
+def sample_candidates(policy: Policy, plan: PairPlan, skip: set[str]) -> list[Candidates]:
     """Sample responses to prompts that are not in `skip`; a prompt whose samples are too much alike gives way."""
     spares = {size: n // 5 + 4 for size, n in plan.prompts.items()}
     wanted = sum(plan.prompts.values()) + sum(spares.values())
@@ -53,7 +49,7 @@ def sample_candidates(
     found: list[Candidates] = []
     for size, n in plan.prompts.items():
         batch = list(itertools.islice(tasks, n + spares[size]))
-        found += itertools.islice(_distinct(model, tokenizer, batch, size, plan), n)
+        found += itertools.islice(_distinct(policy, batch, size, plan), n)
     return found
 
 
@@ -77,12 +73,10 @@ def reward_gaps(candidates: Sequence[Candidates]) -> list[float]:
     return [a - b for entry in candidates for a, b in itertools.combinations(entry.rewards, 2)]
 
 
-def _distinct(
-    model: Any, tokenizer: PreTrainedTokenizerFast, tasks: Sequence[Task], size: int, plan: PairPlan
-) -> Iterator[Candidates]:
+def _distinct(policy: Policy, tasks: Sequence[Task], size: int, plan: PairPlan) -> Iterator[Candidates]:
     reward = TrueReward()
     prompts = [task.prompt for task in tasks]
-    answers = generate(model, tokenizer, prompts, n=size + 2, temperature=plan.temperature, seed=plan.seed + size)
+    answers = generate(policy, prompts, n=size + 2, temperature=plan.temperature, seed=plan.seed + size)
     for task, texts in zip(tasks, answers, strict=True):
         distinct = list(dict.fromkeys(text.strip() for text in texts if text.strip()))[:size]
         if len(distinct) == size:

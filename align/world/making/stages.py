@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
+from align.adapter import Adapter
+from align.config import TrainerConfig
+from align.data import Preferences
+from align.method import Method
+from align.policy import Policy
+from align.roles import SharedBase
+from align.trainer import Trainer
 from align.world.annotator import Annotator, temperature_for
 from align.world.facts import World
 from align.world.making import card, corpus, measure
 from align.world.making.preferences import PairPlan, label_pairs, reward_gaps, sample_candidates
 from align.world.making.pretrain import Pretraining, pretrain
-from align.world.making.sft import Finetuning, finetune
 from align.world.making.tokenizer import train_tokenizer
 from align.world.shipped import FILES, read_rows
 from align.world.task import Split
@@ -28,6 +34,11 @@ from align.world.text import TextWriter
 log = logging.getLogger(__name__)
 STAGES = ("tokenizer", "base", "demonstrations", "sft", "pairs", "card")
 
+# A model this small wants a larger learning rate and more passes than a real one.
+FINETUNING = TrainerConfig(
+    learning_rate=3e-3, epochs=8, batch_size=32, max_length=512, precision="bfloat16", save_steps=None
+)
+ADAPTER = Adapter(r=16)
 DEMONSTRATIONS = 4000
 PROMPTS: dict[Split, int] = {"seen": 300, "template": 60, "family": 84}
 TRAIN_PAIRS = {2: 3000, 4: 60, 6: 30, 8: 15}  # K: prompts; about 4,230 pairs
@@ -39,6 +50,7 @@ class Build:
     """One making of the assets in the folder `out`."""
 
     out: Path
+    sft: Method  # how the adapter is trained: supervised fine-tuning, which this package does not know
     seed: int = 0
 
     def run(self, stage: str, *, force: bool = False) -> None:
@@ -67,7 +79,9 @@ class Build:
 
     def _tokenizer(self) -> None:
         documents = TextWriter(World.default(), self.seed + 1).documents()
-        train_tokenizer(itertools.islice(documents, 20_000), self.out / "base")
+        tasks = corpus.distinct_tasks("train", 6000, self.seed + 1)
+        texts = (text for task in tasks for text in (task.prompt, task.references[0]))
+        train_tokenizer([*itertools.islice(documents, 20_000), *texts], self.out / "base")
 
     def _base(self) -> None:
         pretrain(Pretraining(seed=self.seed), self._load_tokenizer(), self.out / "base")
@@ -78,20 +92,26 @@ class Build:
         corpus.write_rows(self.out / FILES["prompts.jsonl"], corpus.evaluation_prompts(PROMPTS, self.seed))
 
     def _sft(self) -> None:
-        shutil.rmtree(self.out / "sft", ignore_errors=True)
-        rows = read_rows(self.out / FILES["demonstrations.jsonl"])
-        finetune(self._load_base(), self._load_tokenizer(), rows, Finetuning(seed=self.seed), self.out / "sft")
+        policy = Policy.load(str(self.out / "base"), adapter=ADAPTER, seed=self.seed)
+        rows = Preferences.load(str(self.out / FILES["demonstrations.jsonl"]))
+        with TemporaryDirectory() as folder:
+            Trainer(policy, folder, dataclasses.replace(FINETUNING, seed=self.seed), if_exists="overwrite").fit(
+                self.sft, rows
+            )
+        assert isinstance(policy.roles, SharedBase)
+        policy.roles.peft_model.peft_config["policy"].base_model_name_or_path = "world/base"
+        policy.roles.save("policy", self.out / "sft")
         (self.out / "sft" / "README.md").unlink(missing_ok=True)  # an empty form
 
     def _pairs(self) -> None:
-        model, tokenizer = self._load_sft(), self._load_tokenizer()
+        policy = self._load_sft()
         evaluated = {row["prompt"] for row in read_rows(self.out / FILES["prompts.jsonl"])}
         labels: dict[str, float] = {}
         plans = {
             "pairs.jsonl": PairPlan(prompts=TRAIN_PAIRS, split="train", seed=self.seed + 1),
             "heldout.jsonl": PairPlan(prompts=HELD_OUT_PAIRS, split="seen", seed=self.seed + 1),
         }
-        sampled = {name: sample_candidates(model, tokenizer, plan, evaluated) for name, plan in plans.items()}
+        sampled = {name: sample_candidates(policy, plan, evaluated) for name, plan in plans.items()}
         temperature = temperature_for(reward_gaps(sampled["pairs.jsonl"]))
         annotator = Annotator(self.seed, temperature)
         for name, plan in plans.items():
@@ -102,20 +122,19 @@ class Build:
         self._add_figures({"disagreement": labels, "annotator_temperature": round(temperature, 4)})
 
     def _card(self) -> None:
-        tokenizer, base = self._load_tokenizer(), self._load_base()
+        base, policy = Policy.load(str(self.out / "base")), self._load_sft()
         rows = read_rows(self.out / FILES["prompts.jsonl"])
         by_split = {split: [row for row in rows if row["source"].split("/")[1] == split] for split in PROMPTS}
         figures: dict[str, Any] = {
-            "parameters": base.num_parameters(),
-            "cloze": measure.cloze_accuracy(base, tokenizer),
-            "grammatical": measure.grammatical_share(base, tokenizer),
+            "parameters": base.parameter_count()[1],
+            "cloze": measure.cloze_accuracy(base),
+            "grammatical": measure.grammatical_share(base),
             "few_shot": measure.few_shot_reward(
-                base, tokenizer, by_split["seen"], read_rows(self.out / FILES["demonstrations.jsonl"])
+                base, by_split["seen"], read_rows(self.out / FILES["demonstrations.jsonl"])
             ),
         }
-        model = self._load_sft()
-        figures["sft"] = {split: measure.mean_reward(model, tokenizer, part) for split, part in by_split.items()}
-        figures["best_of_16"] = measure.best_of(model, tokenizer, by_split["seen"][:100])
+        figures["sft"] = {split: measure.mean_reward(policy, part) for split, part in by_split.items()}
+        figures["best_of_16"] = measure.best_of(policy, by_split["seen"][:100])
         self._add_figures(figures)
         figures = json.loads((self.out / "figures.json").read_text())
         (self.out / "README.md").write_text(card.write(self.out, figures), encoding="utf-8")
@@ -128,8 +147,5 @@ class Build:
     def _load_tokenizer(self) -> PreTrainedTokenizerFast:
         return PreTrainedTokenizerFast.from_pretrained(self.out / "base")
 
-    def _load_base(self) -> Any:
-        return AutoModelForCausalLM.from_pretrained(self.out / "base", dtype="float32")
-
-    def _load_sft(self) -> Any:
-        return PeftModel.from_pretrained(self._load_base(), self.out / "sft").merge_and_unload()
+    def _load_sft(self) -> Policy:
+        return Policy.load(str(self.out / "base"), start=str(self.out / "sft"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from align.world.grammar import sentences
 from align.world.text import ASSISTANT, END, USER
 
 PAD, BOS = "<|pad|>", "<|bos|>"
@@ -27,12 +29,25 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     return found
 
 
-def train_tokenizer(texts: Iterable[str], folder: Path, *, vocab_size: int = 1536) -> PreTrainedTokenizerFast:
-    """Train on plain text and save to `folder`; digits are always tokens of their own."""
+def _with_starts(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts, each sentence of them alone, and the numbers often enough to become tokens."""
+    for text in texts:
+        yield text
+        yield from sentences(text)
+    for number in range(100):
+        yield from itertools.repeat(str(number), 1000)
+
+
+def train_tokenizer(texts: Iterable[str], folder: Path, *, vocab_size: int = 1792) -> PreTrainedTokenizerFast:
+    """Train on plain text and save to `folder`.
+
+    Every word of the texts gets a token for the beginning of a text and one after a blank, and every number to 99 is
+    one token wherever it stands, so that a small model need not learn to spell before it can copy and count.
+    """
     tokenizer = Tokenizer(models.BPE())
-    digits = pre_tokenizers.Digits(individual_digits=True)
+    numbers = pre_tokenizers.Digits(individual_digits=False)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([numbers, byte_level])  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -40,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, *, vocab_size: int = 153
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(_with_starts(texts), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

@@ -99,7 +99,7 @@ def test_every_registered_method_has_a_description() -> None:
         (["method.ipo_sums=1"], "method.ipo_sums must be true or false, not 1."),
         (["method.loss_type=[a]"], "method.loss_type must be text, not ['a']."),
         (["method.name=sft"], "method.name belongs to method=dpo: write method=sft to choose."),
-        (["trainer.learning_rate=nan"], "trainer.learning_rate must be above 0, not nan."),
+        (["trainer.learning_rate=nan"], "trainer.learning_rate must be at least 0, not nan."),
         (["trainer.steps=3", "trainer.epochs=1"], "trainer.steps and epochs both say how long to train"),
         (["wandb.mode=onlin"], "wandb.mode must be disabled, offline or online, not 'onlin'."),
         (["seed=1.5"], "seed must be a whole number, not 1.5."),
