@@ -60,7 +60,11 @@ class Batch:
 
     @classmethod
     def from_examples(cls, examples: Iterable[Example]) -> Batch:
-        """A batch of tokenised examples; ``weight_P`` always, ``margin_P`` and ``score_PK`` where given (else NaN)."""
+        """A batch of tokenised examples; the columns are what the data says of them.
+
+        ``weight_P``; ``better_PKK``, True at (p, i, j) where response i was preferred to response j; ``margin_P`` and
+        ``score_PK``, NaN where the data gives none.
+        """
         examples = list(examples)
         width = max((len(example.responses) for example in examples), default=0)
         scores = [
@@ -68,6 +72,10 @@ class Batch:
             + [float("nan")] * (width - len(example.scores))
             for example in examples
         ]
+        better = torch.zeros(len(examples), width, width, dtype=torch.bool)
+        for p, example in enumerate(examples):
+            for i, j in example.comparisons:
+                better[p, i, j] = True
         margins = [float("nan") if example.margin is None else example.margin for example in examples]
         return cls(
             prompt_ids=tuple(example.prompt_ids for example in examples),
@@ -75,6 +83,7 @@ class Batch:
             rows=tuple(example.index for example in examples),
             columns={
                 "weight_P": torch.tensor([example.weight for example in examples], dtype=torch.float32),
+                "better_PKK": better,
                 "margin_P": torch.tensor(margins, dtype=torch.float32),
                 "score_PK": torch.tensor(scores, dtype=torch.float32).reshape(len(examples), width),
             },
@@ -200,6 +209,6 @@ def _cheapest_cuts(widths: Sequence[int], rows: Sequence[int], tokens: int, over
 def _suffix(name: str) -> str:
     """The shape suffix of a column's name: ``reference_logp_PKT`` → ``PKT``."""
     suffix = name.rpartition("_")[2]
-    if suffix not in ("P", "PK", "PKT"):
-        raise ValueError(f"column {name!r} must end in its shape: _P, _PK or _PKT")
+    if suffix not in ("P", "PK", "PKK", "PKT"):
+        raise ValueError(f"column {name!r} must end in its shape: _P, _PK, _PKK or _PKT")
     return suffix

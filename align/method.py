@@ -18,7 +18,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from align.errors import UserError
 
 if TYPE_CHECKING:
     from align.batch import Batch
-    from align.data import Unit
+    from align.data import TokenizedPreferences, Unit
     from align.policy import Policy
     from align.roles import Role
 
@@ -97,6 +98,16 @@ class Method(ABC):
         """Add what the loss needs and gradients do not flow through (reference log-probabilities, advantages)."""
         del policy
         return batch
+
+    def conclude(
+        self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
+    ) -> Mapping[str, Any]:
+        """After the last step: set in the roles what training does not, and report for ``evaluation.json``.
+
+        Every rank calls it and must come to the same; ``folder`` is the run's for pictures, on rank 0 only.
+        """
+        del policy, train, heldout, folder
+        return {}
 
     @abstractmethod
     def weight(self, batch: Batch) -> float:

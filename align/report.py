@@ -19,6 +19,9 @@ _MEANINGS = {
     "response_length": "tokens",
     "distinct_2": "share of word pairs that differ",
     "preference_accuracy": "held-out pairs ranked as labelled",
+    "accuracy": "held-out comparisons the reward orders as labelled",
+    "expected_calibration_error": "how far its confidence is from its accuracy",
+    "temperature": "that would mend its confidence; above 1 it is too sure",
 }
 _CURVES = (
     "loss",
@@ -35,12 +38,13 @@ _CURVES = (
 
 def print_evaluation(report: Mapping[str, Any], console: Console) -> None:
     """The metrics before and after as a table, and the win rate in a sentence."""
-    table = Table(title="Before and after training, held-out prompts", title_justify="left")
+    table = Table(title="Before and after training, held-out data", title_justify="left")
     for column, justify in (("metric", "left"), ("before", "right"), ("after", "right"), ("meaning", "left")):
         table.add_column(column, justify=justify)  # pyright: ignore[reportArgumentType]
-    for name, values in report["metrics"].items():
+    for name, values in report.get("metrics", {}).items():
         table.add_row(name, _number(values["before"]), _number(values["after"]), _MEANINGS.get(name, ""))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     if "win_rate" in report:
         win = report["win_rate"]
         counted = "pairs" if win["by"] == "likelihood" else "prompts"

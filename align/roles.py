@@ -10,6 +10,7 @@ Two ways to hold them, one interface (:class:`Roles`):
 from __future__ import annotations
 
 import copy
+import json
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -29,14 +30,41 @@ if TYPE_CHECKING:
 Role = Literal["policy", "reference", "reward", "value"]
 ROLES: tuple[Role, ...] = get_args(Role)
 SCALAR_ROLES: tuple[Role, ...] = ("reward", "value")
+_SCALE = "scale.json"
 _SCORE = "base_model.model.score.weight"  # where PEFT keeps the head of a sequence-classification model
+
+
+class ScalarHead(nn.Linear):
+    """A scalar of a hidden state, ``(w·h − mean) / std``: (…, D) → (…, 1), no bias.
+
+    ``mean`` and ``std`` are not trained: normalisation sets them (:mod:`reward.normalization`). They are kept beside
+    the weights, in ``scale.json``, because the head of a sequence-classification model has no place for them.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    @override
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return (super().forward(input) - self.mean) / self.std
+
+    def save_scale(self, folder: Path) -> None:
+        """Write mean and standard deviation."""
+        (folder / _SCALE).write_text(json.dumps({"mean": self.mean, "std": self.std}) + "\n", encoding="utf-8")
+
+    def load_scale(self, folder: Path) -> None:
+        """Read what :meth:`save_scale` wrote; a model from elsewhere has none and is left as it is."""
+        file = folder / _SCALE
+        if file.exists():
+            scale = json.loads(file.read_text(encoding="utf-8"))
+            self.mean, self.std = float(scale["mean"]), float(scale["std"])
 
 
 class Roles(ABC):
     """The weights of every role, one of them active."""
 
-    heads: dict[Role, nn.Linear]
-    """The scalar heads (D → 1, no bias) of the reward and value roles."""
+    heads: dict[Role, ScalarHead]
+    """The scalar heads of the reward and value roles."""
     active: Role
 
     @property
@@ -86,7 +114,7 @@ class Roles(ABC):
         """A scalar head: N(0, 1/√(d+1)) for the reward (Stiennon et al. 2020), 0 for the value (PPO detail 7)."""
         embedding: Any = module.get_input_embeddings()
         width = int(module.config.get_text_config().hidden_size)
-        head = nn.Linear(width, 1, bias=False, device=embedding.weight.device, dtype=torch.float32)
+        head = ScalarHead(width, 1, bias=False, device=embedding.weight.device, dtype=torch.float32)
         if role == "reward":
             nn.init.normal_(head.weight, std=1 / math.sqrt(width + 1))
         else:
@@ -176,6 +204,7 @@ class SharedBase(Roles):
         if role in self.heads:
             state[_SCORE] = self.heads[role].weight
             config.task_type, config.modules_to_save = TaskType.SEQ_CLS, ["score"]
+            self.heads[role].save_scale(folder)
         config.save_pretrained(str(folder))
         save_file(_clone(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
@@ -187,6 +216,7 @@ class SharedBase(Roles):
         state = load_file(folder / "adapter_model.safetensors")
         if role in self.heads:
             _copy_into({"": _head_weight(self.heads[role])}, {"": state.pop(_SCORE)})
+            self.heads[role].load_scale(folder)
         result = set_peft_model_state_dict(self.peft_model, state, adapter_name=role)
         if result.unexpected_keys:
             raise UserError(
@@ -237,6 +267,7 @@ class FullCopies(Roles):
         self._modules[role].save_pretrained(folder)
         if role in self.heads:
             save_file({"score.weight": self.heads[role].weight.detach().clone()}, folder / "head.safetensors")
+            self.heads[role].save_scale(folder)
 
     @override
     def load(self, role: Role, folder: Path) -> None:
@@ -252,6 +283,7 @@ class FullCopies(Roles):
         if role in self.heads:
             saved = load_file(folder / "head.safetensors")
             _copy_into({"score.weight": _head_weight(self.heads[role])}, saved)
+            self.heads[role].load_scale(folder)
 
 
 def _head_weight(head: nn.Linear) -> nn.Parameter:

@@ -135,7 +135,8 @@ class _Run:
         self.policy, self.method, self.config = trainer.policy, method, trainer.config
         self.accelerator, self.console = trainer.accelerator, trainer.console
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        self.stop, self.evaluator, self.trainer = stop, evaluator, trainer
+        self.stop, self.trainer = stop, trainer
+        self.evaluator = evaluator if "policy" in method.trains else None  # its answers are the policy's
         config = self.config
         limit = self.policy.max_positions
         if limit is not None and config.max_length > limit:
@@ -231,11 +232,18 @@ class _Run:
 
     def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
         after = self._evaluate(self.plan.steps)
-        evaluation = compare(before, after, seed=self.config.seed) if before is not None and after is not None else None
+        evaluation: dict[str, Any] = {}
+        with self.stepper.autocast():
+            evaluation.update(
+                self.method.conclude(self.policy, self.data, self.heldout, self.folder if self.rank == 0 else None)
+            )
+        if before is not None and after is not None:
+            compared = compare(before, after, seed=self.config.seed)
+            evaluation |= compared | {"metrics": compared["metrics"] | evaluation.get("metrics", {})}
+            report.print_samples(before.samples, after.samples, self.console, limit=self.config.samples)
         if self.rank == 0:
-            if before is not None and after is not None and evaluation is not None:
+            if evaluation:
                 runfolder.write_json(self.folder / "evaluation.json", evaluation)
-                report.print_samples(before.samples, after.samples, self.console, limit=self.config.samples)
                 report.print_evaluation(evaluation, self.console)
             report.plot_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}

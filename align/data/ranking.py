@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ class Draft:
     prompt: Sequence[Message]
     responses: list[str] = field(default_factory=list[str])
     scores: list[float | None] = field(default_factory=list[float | None])
+    comparisons: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    """Indices (better, worse) of responses; what the data leaves open is not among them."""
     margin: float | None = None
     weight: float = 1.0
 
@@ -49,6 +52,7 @@ def draft(rows: Sequence[Mapping[str, Any]], unit: Unit) -> Draft:
         prompt=row["prompt"],
         responses=[row[side][0]["content"] for side in sides],
         scores=[row[f"{side}_score"] for side in sides],
+        comparisons=[(0, 1)] if unit == "pair" else [],
         margin=row["margin"] if unit == "pair" else None,
         weight=_weight(row),
     )
@@ -72,8 +76,23 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> Draft:
         prompt=rows[0]["prompt"],
         responses=responses,
         scores=[scores[text] for text in responses],
+        comparisons=_comparisons(responses, scores, pairs),
+        margin=rows[0]["margin"] if len(rows) == 1 else None,
         weight=sum(_weight(row) for row in rows) / len(rows),
     )
+
+
+def _comparisons(
+    responses: Sequence[str], scores: Mapping[str, float | None], pairs: Iterable[tuple[str, str]]
+) -> list[tuple[int, int]]:
+    """Return the pairs that were given, and those that two different scores decide, as indices (better, worse)."""
+    place = {text: i for i, text in enumerate(responses)}
+    found = {(place[better], place[worse]) for better, worse in pairs}
+    for i, j in itertools.combinations(range(len(responses)), 2):  # best first: a lower score never precedes
+        first, second = scores[responses[i]], scores[responses[j]]
+        if first is not None and second is not None and first > second:
+            found.add((i, j))
+    return sorted(found)
 
 
 def ranked(scores: Mapping[str, float | None], pairs: Iterable[tuple[str, str]]) -> list[str]:

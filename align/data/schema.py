@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 __all__ = [
@@ -66,6 +66,8 @@ class Example:
     """Token ids per response; the last is the end-of-turn token unless the response was truncated."""
     scores: list[float | None]
     """One per response, null where the data gives none."""
+    comparisons: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    """Indices (better, worse) of responses that were compared; of a pair (0, 1)."""
     margin: float | None = None
     weight: float = 1.0
     prompt_id: str = ""

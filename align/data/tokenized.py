@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
-_VERSION = 1
+_VERSION = 2
 """Part of the fingerprint: raise it whenever the same input gives other ids."""
 
 _TRUNCATED = "response truncated to max_length"
@@ -161,6 +161,7 @@ def _features() -> datasets.Features:
         prompt_ids=ids,
         responses=List(ids),
         scores=List(number),
+        comparisons=List(List(Value("int32"))),
         margin=number,
         weight=number,
         prompt_id=text,
@@ -264,6 +265,7 @@ def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
         "prompt_ids": [],
         "responses": [],
         "scores": [],
+        "comparisons": [],
         "margin": None,
         "weight": 1.0,
         "prompt_id": row["prompt_id"],
@@ -290,14 +292,17 @@ def _fitted(example: Draft, prompt: list[int], responses: list[list[int]], max_l
     if any(len(response) < 2 for response in responses):
         raise RowError("response has no tokens")
     kept: dict[tuple[int, ...], float | None] = {}
+    place: list[int] = []  # of each response among those kept
     for response, score in zip(responses, example.scores, strict=True):
         kept.setdefault(tuple(response[:room]), score)
+        place.append(list(kept).index(tuple(response[:room])))
     if len(kept) < min(2, len(responses)):
         raise RowError("identical after tokenisation", f"within {room} tokens")
     return {
         "prompt_ids": prompt,
         "responses": [list(response) for response in kept],
         "scores": list(kept.values()),
+        "comparisons": sorted({(place[i], place[j]) for i, j in example.comparisons if place[i] != place[j]}),
         "margin": example.margin,
         "weight": example.weight,
         "length": len(prompt) + sum(map(len, kept)),

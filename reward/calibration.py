@@ -1,0 +1,145 @@
+"""How far a reward model can be trusted: accuracy, and whether its probabilities mean what they say.
+
+A reward model gives the preferred response of a pair the probability ``σ(Δ)``, Δ = r_chosen − r_rejected. Its confidence
+is that of the response it prefers, ``σ(|Δ|)`` from ½ to 1; it is calibrated if of the pairs it is 80 % sure of 80 %
+are ordered as labelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+
+Array = NDArray[np.float64]
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One labelled comparison with its reward difference and what it can be grouped by."""
+
+    delta: float
+    """Reward of the preferred response minus that of the other."""
+    longer: int
+    """Tokens by which the preferred response is longer."""
+    gap: float | None = None
+    """Difference of the annotator's scores, where the data has them."""
+    source: str | None = None
+
+
+def assess(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The report for ``evaluation.json``: accuracy with its groups, calibration, and the temperature that mends it."""
+    delta = np.array([comparison.delta for comparison in comparisons])
+    temperature = fit_temperature(delta)
+    return {
+        "accuracy": accuracy(delta),
+        "comparisons": len(delta),
+        "expected_calibration_error": expected_calibration_error(delta),
+        "temperature": temperature,
+        "expected_calibration_error_with_temperature": expected_calibration_error(delta / temperature),
+        "reliability": reliability(delta),
+        "accuracy_by": {
+            "reward_difference": _by_quartile(delta, np.abs(delta)),
+            "score_difference": _by_quartile(delta, _gaps(comparisons)),
+            "length_difference": _by_length(comparisons, delta),
+            "source": _by_source(comparisons, delta),
+        },
+    }
+
+
+def accuracy(delta: Array) -> float:
+    """Share of comparisons ordered as labelled; a tie is half right."""
+    return float(np.mean(0.5 * (1 + np.sign(delta))))
+
+
+def reliability(delta: Array, bins: int = BINS) -> list[dict[str, float]]:
+    """For each bin of confidence that is not empty: its mean confidence, its accuracy and its size."""
+    confidence, right = expit(np.abs(delta)), 0.5 * (1 + np.sign(delta))
+    place = np.minimum((2 * (confidence - 0.5) * bins).astype(int), bins - 1)
+    return [
+        {
+            "confidence": float(confidence[place == b].mean()),
+            "accuracy": float(right[place == b].mean()),
+            "n": int((place == b).sum()),
+        }
+        for b in range(bins)
+        if (place == b).any()
+    ]
+
+
+def expected_calibration_error(delta: Array, bins: int = BINS) -> float:
+    """``Σ_b n_b/n · |accuracy_b − confidence_b|`` (Guo et al. 2017, eq. 3)."""
+    table = reliability(delta, bins)
+    return sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in table) / len(delta)
+
+
+def fit_temperature(delta: Array) -> float:
+    """The T > 0 with the least mean ``−log σ(Δ/T)`` (Guo et al. 2017), between 1/100 and 100."""
+
+    def loss(log_temperature: float) -> float:
+        return float(np.mean(np.logaddexp(0, -delta / np.exp(log_temperature))))
+
+    bound = float(np.log(100))
+    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
+
+
+def plot_reliability(report: dict[str, Any], picture: Path) -> None:
+    """Accuracy against confidence, with the number of pairs behind each point."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    table = report["reliability"]
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis: Any = figure.subplots()
+    axis.plot([0.5, 1], [0.5, 1], linestyle="--", color="grey", linewidth=1, label="calibrated")
+    axis.plot([row["confidence"] for row in table], [row["accuracy"] for row in table], marker="o", label="held-out pairs")
+    for row in table:
+        axis.annotate(row["n"], (row["confidence"], row["accuracy"]), (4, -12), textcoords="offset points", fontsize=8)
+    axis.set(xlabel="confidence σ(|Δ|)", ylabel="ordered as labelled", xlim=(0.48, 1.02), ylim=(0, 1.03))
+    axis.set_title(
+        f"accuracy {report['accuracy']:.1%}, calibration error {report['expected_calibration_error']:.3f}", fontsize=10
+    )
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8)
+    figure.savefig(picture, dpi=120)
+
+
+def _gaps(comparisons: Sequence[Comparison]) -> Array:
+    return np.array([np.nan if comparison.gap is None else comparison.gap for comparison in comparisons])
+
+
+def _group(delta: Array, chosen: NDArray[np.bool_]) -> dict[str, float]:
+    return {"accuracy": accuracy(delta[chosen]), "n": int(chosen.sum())}
+
+
+def _by_quartile(delta: Array, values: Array) -> dict[str, dict[str, float]]:
+    """Groups of about equal size by the size of a value; none where it is unknown."""
+    known = np.isfinite(values)
+    if known.sum() < 8:
+        return {}
+    edges = np.quantile(values[known], (0, 0.25, 0.5, 0.75, 1))
+    groups: dict[str, dict[str, float]] = {}
+    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        chosen = known & (values >= low) & ((values < high) | (i == 3))
+        if chosen.any():
+            groups[f"{low:.3g} to {high:.3g}"] = _group(delta, chosen)
+    return groups
+
+
+def _by_length(comparisons: Sequence[Comparison], delta: Array) -> dict[str, dict[str, float]]:
+    longer = np.array([comparison.longer for comparison in comparisons])
+    groups = {"chosen is longer": longer > 0, "equally long": longer == 0, "chosen is shorter": longer < 0}
+    return {name: _group(delta, chosen) for name, chosen in groups.items() if chosen.any()}
+
+
+def _by_source(comparisons: Sequence[Comparison], delta: Array) -> dict[str, dict[str, float]]:
+    names = np.array([comparison.source or "" for comparison in comparisons])
+    return {name: _group(delta, names == name) for name in sorted(set(names.tolist())) if name}

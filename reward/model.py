@@ -1,0 +1,160 @@
+"""Reward models as scorers: one trained here, or any sequence-classification model with one label from elsewhere.
+
+Text is encoded with the reward model's own tokenizer and chat template, so it may differ from the policy's. The
+scalar of a decoder is read at the last token of the conversation, found by the attention mask and never by the id of
+the pad token; an encoder (DeBERTa and the like) reads its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from align.data.tokenization import encode_prompt, encode_response
+from align.errors import UserError
+from align.loading import load_tokenizer, resolve
+from align.processes import process_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelScorer:
+    """The scalar of a reward model, normalised where it was trained here."""
+
+    model: str
+    """A folder (``runs/…/final/reward``) or hub name: a PEFT adapter or a whole model."""
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    chat_template: str | None = None
+    """A bundled name or a Jinja file, for tokenizers that have none."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights."""
+    max_length: int = 2048
+    """Longest conversation in tokens; a longer one is an error, never cut."""
+    tokens_per_batch: int = 16384
+    """Padded tokens of one forward pass."""
+    name: str = "reward_model"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise UserError(f"dtype={self.dtype}: choose float32 or bfloat16.")
+        if self.max_length < 2 or self.tokens_per_batch < 1:
+            raise UserError("max_length must be at least 2 and tokens_per_batch at least 1.")
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """Rewards (P, K); a conversation is the column ``messages`` where there is one, else the prompt as user turn."""
+        conversations = columns.get("messages", prompts)
+        rows = [
+            self._encode(prompt, response)
+            for prompt, answers in zip(conversations, responses, strict=True)
+            for response in answers
+        ]
+        values = iter(self._score_rows(rows))
+        return [[next(values) for _ in answers] for answers in responses]
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(resolve(self.model, "model"), chat_template=self.chat_template, revision=self.revision)
+
+    @cached_property
+    def _classifier(self) -> PreTrainedModel:
+        return load_classifier(resolve(self.model, "model"), _DTYPES[self.dtype], revision=self.revision)
+
+    @cached_property
+    def _scale(self) -> tuple[float, float]:
+        """Mean and standard deviation, where the model was trained here."""
+        file = Path(resolve(self.model, "model")) / "scale.json"
+        if not file.exists():
+            return 0.0, 1.0
+        scale = json.loads(file.read_text(encoding="utf-8"))
+        return float(scale["mean"]), float(scale["std"])
+
+    def _encode(self, prompt: str | Sequence[Mapping[str, Any]], response: str) -> list[int]:
+        ids = [*encode_prompt(self._tokenizer, prompt), *encode_response(self._tokenizer, response)]
+        if len(ids) > self.max_length:
+            raise UserError(
+                f"a conversation of {len(ids)} tokens is longer than max_length={self.max_length} of the reward model "
+                f"{self.model}; raise max_length or shorten the responses."
+            )
+        return ids
+
+    @torch.no_grad()
+    def _score_rows(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        mean, std = self._scale
+        scores = [0.0] * len(rows)
+        for part in _batches([len(row) for row in rows], self.tokens_per_batch):
+            values = classify(self._classifier, [rows[i] for i in part], int(self._tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
+            for i, value in zip(part, values.tolist(), strict=True):
+                scores[i] = (value - mean) / std
+        return scores
+
+
+def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) -> PreTrainedModel:
+    """A sequence-classification model with one label in evaluation mode: whole, or a PEFT adapter on its base.
+
+    Raises:
+        UserError: It cannot be loaded, or has more labels than one.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    adapter = Path(path) / "adapter_config.json"
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.exists() else path
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # a base without a head is told to be "newly initialized"; the adapter brings it
+    try:
+        config = AutoConfig.from_pretrained(resolve(base, "base model"), revision=revision)
+        if not adapter.exists() and config.num_labels != 1:
+            raise UserError(f"{path} has {config.num_labels} labels; a reward model has one.")
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
+            resolve(base, "base model"), num_labels=1, dtype=dtype, revision=revision
+        )
+        if adapter.exists():
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"the reward model {path} could not be loaded ({str(error).splitlines()[0]}).") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    return model.to(process_state().device).eval()
+
+
+def classify(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
+    """The scalar of each row of token ids; float32 (R,). Rows are padded on the right."""
+    width = max(map(len, rows))
+    device = model.device
+    ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+    classifier: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
+    if not hasattr(classifier, "score"):  # an encoder pools by itself
+        return classifier(input_ids=ids, attention_mask=mask).logits[:, 0].float()
+    # transformers finds the last token by the id of the pad token, which may be that of the end of a turn.
+    hidden = classifier.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    last = hidden[torch.arange(len(rows)), mask.sum(1) - 1]
+    return classifier.score(last)[:, 0].float()
+
+
+def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices of rows of similar length, at most ``tokens`` padded tokens together (one row at least)."""
+    part: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if part and (len(part) + 1) * lengths[i] > tokens:
+            yield part
+            part = []
+        part.append(i)
+    if part:
+        yield part
