@@ -99,6 +99,10 @@ EVENTS: dict[str, tuple[str, ...]] = {
         "{person} {past} {things} in the {spot}.",
         "In the {spot}, {person} {past} {things}.",
     ),
+    "wish": (
+        "{person} wants to see {person2} in the {spot} on {day}.",
+        "{person} hopes to meet {person2} in the {spot} on {day}.",
+    ),
     "holds": ("{person} has {things}.", "{person} owns {things}.", "The things of {person} are {things}."),
 }
 
@@ -276,6 +280,17 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "ask_kinds": ("Which of them are {kind}?", "Which words are not {kind}?"),
     "ask_holds": ("Which things does {person} have?",),
     "ask_order": ("What is the right order?", "Which one comes first?"),
+    "ask_rising": ("How do they stand in a row, the smallest first?", "What is the order if the smallest comes first?"),
+    "ask_falling": ("How do they stand in a row, the largest first?", "What is the order if the largest comes first?"),
+    "ask_news": ("So what is the news?", "What happened all in all?"),
+    "ask_past": ("And what about yesterday?", "How was it yesterday?"),
+    "ask_tomorrow": ("And what about tomorrow?", "How will it be tomorrow?"),
+    "ask_never": ("And if it did not happen?", "What if that is not so?"),
+    "ask_polite": ("How does a polite child say it?", "What do kind people say?"),
+    "ask_happy": ("Do you know a happy story about {person}, a {animal} and the {spot}?",),
+    "ask_sad": ("Do you know a sad story about {person}, a {animal} and the {spot}?",),
+    "ask_scary": ("Do you know a scary story about {person}, a {animal} and the {spot}?",),
+    "ask_letter": ("What did {person} write to {person2}?", "What is in the letter of {person} to {person2}?"),
     "ask_future": (
         "What will {person} {base} next year?",
         "Which thing will {person} {base} in ten years?",

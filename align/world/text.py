@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from align.world import lexicon
 from align.world.facts import World
-from align.world.grammar import Claim, say
+from align.world.grammar import Claim, phrasings, say
 
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
 
@@ -35,9 +35,11 @@ WEIGHTS = {
     "note": 5,
     "unknowable": 6,
     "report": 3,
-    "letters": 3,
+    "letter": 3,
     "echo": 6,
 }
+TALKED = 0.6  # share of the small scenes that somebody asks about, where they might as well be told
+MARKED = 0.4  # share of the talks with markers of turns instead of names
 
 
 class TextWriter:
@@ -65,13 +67,25 @@ class TextWriter:
     def _people(self, n: int) -> list[str]:
         return self.rng.sample(lexicon.PEOPLE, n)
 
-    def _talk(self, turns: list[tuple[str, str]]) -> str:
-        """Return question and answer lines between two people; some answer curtly, kindly, rudely or at length."""
+    def _talk(self, turns: list[tuple[str, str]], scene: str = "") -> str:
+        """Return questions and answers about a scene; some answer curtly, kindly, rudely or at length.
+
+        Most talks name the speakers, some are written down with the markers of turns.
+        """
         asker, other = self._people(2)
-        lines: list[str] = []
-        for question, answer in turns:
-            lines += [f"{asker}: {question}", f"{other}: {self._mannered(answer)}"]
-        return "\n".join(lines)
+        answered = [(question, self._mannered(answer)) for question, answer in turns]
+        if self.rng.random() < MARKED:
+            (first, answer), *others = answered
+            marked = [(f"{scene} {first}".strip(), answer), *others]
+            return END.join(f"{USER}{question}{END}{ASSISTANT}{answer}" for question, answer in marked)
+        lines = [f"{asker}: {question}\n{other}: {answer}" for question, answer in answered]
+        return "\n".join([scene, *lines] if scene else lines)
+
+    def _told(self, scene: str, question: str, answer: str) -> str:
+        """Return a scene and what follows from it, as an answer or as plain prose."""
+        if self.rng.random() < TALKED:
+            return self._talk([(question, answer)], scene)
+        return f"{scene} {answer}".strip()
 
     def _mannered(self, answer: str) -> str:
         draw = self.rng.random()
@@ -79,7 +93,8 @@ class TextWriter:
             return answer
         if draw < 0.75:
             kind = self._say("courtesy")
-            return f"{kind} {answer}" if self.rng.random() < 0.7 else f"{answer} {kind}"
+            before = "####" in answer or self.rng.random() < 0.7
+            return f"{kind} {answer}" if before else f"{answer} {kind}"
         if draw < 0.87:
             return f"{self._say('rude')} {answer}"
         return f"{self._say('filler')} {answer}"
@@ -148,7 +163,7 @@ class TextWriter:
                 events.append(Claim("colour", (thing, self.rng.choice(lexicon.COLOURS))))
                 pairs.append((self._say("ask_colour", thing), events[-1]))
         turns = [(question, say(claim, self.rng)) for question, claim in self.rng.sample(pairs, min(n, 2))]
-        return self._prose(events) + "\n" + self._talk(turns)
+        return self._talk(turns, self._prose(events))
 
     def _belongings(self) -> str:
         one, two = self._people(2)
@@ -157,7 +172,7 @@ class TextWriter:
         self.rng.shuffle(owned)
         lines = [self._say("has", *pair) for pair in owned]
         answer = self._say("holds", one, _commas([thing for person, thing in owned if person == one]))
-        return " ".join(lines) + "\n" + self._talk([(self._say("ask_holds", one), answer)])
+        return self._talk([(self._say("ask_holds", one), answer)], " ".join(lines))
 
     def _counting(self) -> str:
         person, goods = self.rng.choice(lexicon.PEOPLE), self.rng.choice(lexicon.GOODS)
@@ -166,8 +181,8 @@ class TextWriter:
         if kind == "mul":
             a, b = self.rng.randint(2, 9), self.rng.randint(2, 9)
             lines = [self._say("each", goods, a), self._say("wants", person, b, goods)]
-            lines += [self._say("cost", person, f"{a}*{b}={a * b}", a * b), f"\n#### {a * b}"]
-            return " ".join(lines).replace(" \n", "\n")
+            answer = f"{self._say('cost', person, f'{a}*{b}={a * b}', a * b)}\n#### {a * b}"
+            return self._told(" ".join(lines), self._say("ask_cost", person), answer)
         lines = [self._say("count", person, a, goods)]
         if kind in ("add", "two"):
             lines.append(self._say("gets", person, b, goods))
@@ -176,13 +191,14 @@ class TextWriter:
             b = self.rng.randint(1, a - 1)
             lines.append(self._say("gives", person, b, goods))
             step, result = f"{a}-{b}={a - b}", a - b
+        answer = ""
         if kind == "two":
             c = self.rng.randint(1, min(20, result - 1))
             lines.append(self._say("gives", person, c, goods))
-            lines.append(self._say("step", step, result, goods))
+            answer = self._say("step", step, result, goods) + " "
             step, result = f"{result}-{c}={result - c}", result - c
-        lines += [self._say("total", person, step, result, goods), f"\n#### {result}"]
-        return " ".join(lines).replace(" \n", "\n")
+        answer += f"{self._say('total', person, step, result, goods)}\n#### {result}"
+        return self._told(" ".join(lines), self._say("ask_total", goods, person), answer)
 
     def _comparison(self) -> str:
         kind = self.rng.randrange(4)
@@ -192,10 +208,10 @@ class TextWriter:
         if kind == 0:
             goods = self.rng.choice(lexicon.GOODS)
             lines = [self._say("count", one, a, goods), self._say("count", two, b, goods)]
-            return " ".join([*lines, self._say("more", high, goods, low)])
+            return self._told(" ".join(lines), self._say("ask_more", goods), self._say("more", high, goods, low))
         if kind == 1:
             lines = [self._say("age", one, a), self._say("age", two, b)]
-            return " ".join([*lines, self._say("older", high, low)])
+            return self._told(" ".join(lines), self._say("ask_older"), self._say("older", high, low))
         claims: list[Claim] = []
         for _ in range(2):
             if kind == 2:
@@ -214,18 +230,14 @@ class TextWriter:
         if kind < 2:
             numbers = self.rng.sample(range(2, 60), n)
             frame = ("rising", "falling")[kind]
-            ordered = sorted(numbers, reverse=frame == "falling")
-            return self._say("numbers", _commas(numbers)) + " " + self._say(frame, _commas(ordered))
-        if kind == 2:
-            days = self.rng.sample(lexicon.DAYS, n)
-            return (
-                self._say("sheet", _commas(days))
-                + " "
-                + self._say("days", _commas(sorted(days, key=lexicon.DAYS.index)))
+            ordered = _commas(sorted(numbers, reverse=frame == "falling"))
+            return self._told(
+                self._say("numbers", _commas(numbers)), self._say(f"ask_{frame}"), self._say(frame, ordered)
             )
-        names = self.rng.sample(lexicon.ANIMAL_NAMES, n)
-        ordered_names = sorted(names, key=lexicon.ANIMAL_NAMES.index)
-        return self._say("sheet", _commas(names)) + " " + self._say("sizes", _commas(ordered_names))
+        frame, pool = ("days", lexicon.DAYS) if kind == 2 else ("sizes", lexicon.ANIMAL_NAMES)
+        words = self.rng.sample(pool, n)
+        ordered = _commas(sorted(words, key=pool.index))
+        return self._told(self._say("sheet", _commas(words)), self._say("ask_order"), self._say(frame, ordered))
 
     def _sheet(self) -> str:
         kind, other = self.rng.sample(list(lexicon.KINDS), 2)
@@ -233,53 +245,62 @@ class TextWriter:
         outside = self.rng.sample(lexicon.KINDS[other], self.rng.randint(1, 2))
         words = self.rng.sample([*inside, *outside], len(inside) + len(outside))
         inside, outside = [w for w in words if w in inside], [w for w in words if w in outside]
-        lines = [self._say("sheet", _commas(words))]
-        if self.rng.random() < 0.7:
-            lines.append(self._say("kinds", kind, _commas(inside)))
-        if self.rng.random() < 0.5 or len(lines) == 1:
-            lines.append(self._say("others", kind, _commas(outside)))
-        return " ".join(lines)
+        which, which_not = phrasings(Claim("ask_kinds", (kind,)))
+        question, answer = self.rng.choice(
+            (
+                (which, self._say("kinds", kind, _commas(inside))),
+                (which_not, self._say("others", kind, _commas(outside))),
+            )
+        )
+        return self._told(self._say("sheet", _commas(words)), question, answer)
 
     def _tenses(self) -> str:
         person, thing, spot = self.rng.choice(lexicon.PEOPLE), self._thing(), self.rng.choice(lexicon.SPOTS)
         verb = self.rng.choice(lexicon.VERBS).base
-        frames = self.rng.sample(("did", "does", "will", "never"), 3)
-        return " ".join(self._say(frame, person, verb, thing, spot) for frame in frames)
+        asked, frame = self.rng.choice((("past", "did"), ("tomorrow", "will"), ("never", "never")))
+        first = "did" if frame == "never" else "does"
+        said, answer = (self._say(form, person, verb, thing, spot) for form in (first, frame))
+        return self._told(said, self._say(f"ask_{asked}"), answer)
 
     def _chores(self) -> str:
         verb, spot = self.rng.choice(lexicon.VERBS).base, self.rng.choice(lexicon.SPOTS)
         if self.rng.random() < 0.5:
             person, things = self.rng.choice(lexicon.PEOPLE), self.rng.sample(lexicon.THING_NAMES, 3)
             events = [self._say("did", person, verb, thing, spot) for thing in things]
-            return " ".join([*events, self._say("busy", person, verb, _commas(things), spot)])
+            answer = self._say("busy", person, verb, _commas(things), spot)
+            return self._told(" ".join(events), self._say("ask_news"), answer)
         people, thing = self._people(self.rng.randint(2, 3)), self._thing()
         events = [self._say("did", person, verb, thing, spot) for person in people]
         if self.rng.random() < 0.5:
             events.insert(self.rng.randrange(len(events)), self._say("weather"))
-        return " ".join([*events, self._say("both", _commas(people), verb, thing, spot)])
+        answer = self._say("both", _commas(people), verb, thing, spot)
+        return self._told(" ".join(events), self._say("ask_news"), answer)
 
     def _requests(self) -> str:
         thing = self._thing()
-        asker, other = self._people(2)
         polite = self._say("polite_request", self.rng.choice(lexicon.HANDS), thing)
-        return f"{asker}: {self._say('rude_request', thing)}\n{other}: {polite}"
+        return self._talk([(self._say("ask_polite"), polite)], self._say("rude_request", thing))
 
     def _story(self) -> str:
         mood, person = self.rng.choice(lexicon.MOODS), self.rng.choice(lexicon.PEOPLE)
         animal = self.rng.choice(lexicon.ANIMAL_NAMES)
-        lines = [self._say("went", person, self.rng.choice(lexicon.SPOTS), self.rng.choice(lexicon.PARTS))]
+        spot = self.rng.choice(lexicon.SPOTS)
+        lines = [self._say("went", person, spot, self.rng.choice(lexicon.PARTS))]
         lines.append(self._say("met", person, animal))
         if self.rng.random() < 0.5:
             lines.append(self._say("played", person, animal))
         lines += [self._say(mood, person) for _ in range(self.rng.randint(1, 2))]
-        return " ".join(dict.fromkeys(lines))
+        return self._told("", self._say(f"ask_{mood}", person, animal, spot), " ".join(dict.fromkeys(lines)))
 
     def _note(self) -> str:
         one, two = self._people(2)
         if self.rng.random() < 0.5:
-            return f"{self._say('thanks', one, self._thing())} {self._say('signed', two)}"
-        spot, day = self.rng.choice(lexicon.SPOTS), self.rng.choice(lexicon.DAYS)
-        return f"{self._say('invitation', one, spot, day)} {self._say('signed', two)}"
+            thing = self._thing()
+            scene, note = self._say("gave", one, thing, two), self._say("thanks", one, thing)
+        else:
+            spot, day = self.rng.choice(lexicon.SPOTS), self.rng.choice(lexicon.DAYS)
+            scene, note = self._say("wish", two, one, spot, day), self._say("invitation", one, spot, day)
+        return self._told(scene, self._say("ask_letter", two, one), f"{note} {self._say('signed', two)}")
 
     def _unknowable(self) -> str:
         no = self._say(self.rng.choice(("dont_know", "sorry")))
@@ -294,20 +315,17 @@ class TextWriter:
         thing, other = self.rng.sample(lexicon.THING_NAMES, 2)
         spot = self.rng.choice(lexicon.SPOTS)
         scene = self._say("put", one, thing, spot) + " " + self._say("has", two, self._thing())
-        return f"{scene}\n" + self._talk([(self._say("ask_at", other), f"{no} {self._say('not_said')}")])
+        return self._talk([(self._say("ask_at", other), f"{no} {self._say('not_said')}")], scene)
 
     def _report(self) -> str:
         return " ".join(self._say("told", *self._people(2)) for _ in range(self.rng.randint(1, 2)))
 
-    def _letters(self) -> str:
-        """Two letters with the markers of turns, so that their embeddings are trained; small news, no tasks."""
-        one, two = self._people(2)
-        parts: list[str] = []
-        for name in (two, one):
-            fact = self.rng.choice(self._facts)
-            news = [self._say("weather"), say(fact, self.rng)]
-            parts.append(f"{self._say('greeting', name)} {' '.join(news)} {self._say('bye', name)}")
-        return f"{USER}{parts[0]}{END}{ASSISTANT}{parts[1]}"
+    def _letter(self) -> str:
+        news = [self._say("weather"), say(self.rng.choice(self._facts), self.rng)]
+        greeting, bye = (
+            self._say(frame, name) for frame, name in zip(("greeting", "bye"), self._people(2), strict=True)
+        )
+        return f"{greeting} {' '.join(news)} {bye}"
 
     def _echo(self) -> str:
         """What one says is said again word for word: teaches a small model early to copy from its context."""
