@@ -2,7 +2,7 @@ r"""Right or wrong for mathematics: numbers, fractions, percentages, and symboli
 
 The final answer is, in this order, the content of the last ``\boxed{}``, what follows the last ``####``, what follows
 the last "answer is", "Answer:" or "A:" in its line. In the ``answer`` column, where whole solutions may stand as in
-GSM8K, it is else the whole text; in a response else the whole text if it is one line without words, else its last number.
+GSM8K, it is else the whole text; in a response the whole text if that is one line without words, else its last number.
 
 Plain numbers are read here, exactly, and decide at once; equal texts are equal. Only what is left goes to math-verify,
 in the killable process of ``bounded.py``, and only after it passed the limits below. Nothing is ever evaluated as code

@@ -40,9 +40,9 @@ def _write(message: object) -> None:
 
 
 def _equal() -> Callable[..., Answer]:
+    import importlib
     import logging
 
-    import sympy.physics.units  # simplification imports it later, and it reads names of its own  # noqa: F401
     from math_verify import LatexExtractionConfig, parse, verify
     from sympy import Float, Integer
     from sympy.parsing import sympy_parser
@@ -53,6 +53,7 @@ def _equal() -> Callable[..., Answer]:
             return _refuse()
         return Float(text) if "." in text else Integer(int(text))
 
+    importlib.import_module("sympy.physics.units")  # simplification does so later, and it reads names of its own
     logging.disable(logging.CRITICAL)
     sympy_parser.__dict__.update(parse_expr=digits, eval_expr=_refuse)
     latex = [LatexExtractionConfig(boxed_match_priority=0)]
