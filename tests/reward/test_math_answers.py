@@ -123,7 +123,7 @@ def test_an_answer_that_is_missing_is_an_error_not_a_zero() -> None:
 HOSTILE = [
     '__import__("os").system("touch PLACE")',
     r'\text{__import__("os").system("touch PLACE")}',
-    'x.__class__.__mro__[1].__subclasses__()',
+    "x.__class__.__mro__[1].__subclasses__()",
     'open("PLACE","w")',
     "9**9**9**9",
     "9^{9^{9^{9}}}",
@@ -194,7 +194,9 @@ def test_the_reader_of_sympy_knows_nothing_but_digits() -> None:
         "try: print(sympy.sympify('7*6'))\n"
         "except Exception: print('refused')\n"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
     assert done.stdout.split() == ["42", "4.50000000000000", "refused"]
 
 
