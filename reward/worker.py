@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -62,11 +63,15 @@ def _equal() -> Callable[..., Answer]:
         return parse(f"\\boxed{{{text}}}", latex, fallback_mode="no_fallback", parsing_timeout=_SOFT_SECONDS)
 
     def equal(gold: str, predicted: str) -> Answer:
+        begin = time.monotonic()
         right, given = read(gold), read(predicted)
+        if right and given and verify(right, given, timeout_seconds=_SOFT_SECONDS):
+            return 1.0, "symbolically equal"
+        if time.monotonic() - begin > _SOFT_SECONDS:  # math-verify answers a timeout like a failure
+            return 0.0, f"not decided within {_SOFT_SECONDS} seconds"
         if not right or not given:
             return 0.0, f"{'the right answer' if not right else 'the answer'} cannot be read as mathematics"
-        same = verify(right, given, timeout_seconds=_SOFT_SECONDS)
-        return float(same), "symbolically equal" if same else "not symbolically equal"
+        return 0.0, "not symbolically equal"
 
     return equal
 

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ def test_a_forked_process_starts_a_child_of_its_own() -> None:
     assert judge("regex", "a", "a", "part").score == 1
 
 
-def test_the_fault_of_a_pattern_is_the_users_error() -> None:
-    with pytest.raises(UserError, match="schema"):
-        judge("schema", '{"$ref": "http://127.0.0.1:9/none"}', "{}")
+def test_a_reference_of_a_schema_is_not_fetched_and_is_the_users_error() -> None:
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        reference = f'{{"$ref": "http://127.0.0.1:{server.server_port}/schema.json"}}'
+        with pytest.raises(UserError, match="schema"):
+            judge("schema", reference, "{}")
+        server.shutdown()
+    assert asked == []

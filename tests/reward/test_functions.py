@@ -10,7 +10,7 @@ from trl.rewards import accuracy_reward, get_soft_overlong_punishment, reasoning
 from align.errors import UserError
 from reward.functions import FunctionScorer
 
-RESPONSES = [[r"\boxed{\frac{1}{2}}", r"\boxed{3}"], ["<think>a</think>b", r"\boxed{4}"]]
+RESPONSES = [[r"\boxed{\frac{1}{2}}", r"\boxed{3}"], [r"\boxed{4}", "<think>a</think>b"]]
 PROMPTS = ["half?", "four?"]
 ANSWERS = [r"\frac{1}{2}", "4"]
 
@@ -35,11 +35,11 @@ def test_accuracy_reward_of_trl() -> None:
     expected = accuracy_reward(messages(flat), [answer for answer in ANSWERS for _ in range(2)])
     scorer = FunctionScorer(function=accuracy_reward, columns={"solution": "answer"})
     table = scorer.score(PROMPTS, RESPONSES, answer=ANSWERS, source=["a", "b"])
-    assert [score for row in table for score in row] == expected == [1, 0, 0, 1]
+    assert [score for row in table for score in row] == expected == [1, 0, 1, 0]
 
 
 def test_think_format_reward_of_trl() -> None:
-    assert FunctionScorer(function=think_format_reward).score(PROMPTS, RESPONSES) == [[0, 0], [1, 0]]
+    assert FunctionScorer(function=think_format_reward).score(PROMPTS, RESPONSES) == [[0, 0], [0, 1]]
 
 
 def test_soft_overlong_punishment_of_trl() -> None:

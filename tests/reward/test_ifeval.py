@@ -141,6 +141,12 @@ def test_loose_forgives_a_first_line_that_strict_does_not() -> None:
     assert follow_list('Sure, here it is:\n"text"', instructions, loose=True) == [True, True]
 
 
+def test_scores_are_strict_unless_loose_is_asked_for() -> None:
+    columns = {"instruction_id_list": [["startend:quotation"]], "kwargs": [[{}]]}
+    assert IFEval().score(["p"], [['Sure:\n"text"']], **columns) == [[0]]
+    assert IFEval(loose=True).score(["p"], [['Sure:\n"text"']], **columns) == [[1]]
+
+
 IDS = [["punctuation:no_comma", "startend:quotation"], ["keywords:existence"]]
 KWARGS: list[list[dict[str, Any]]] = [[{}, {"keywords": None}], [{"keywords": ["rain"], "num_words": None}]]
 RESPONSES = [["a b", '"a"', ""], ["It rains"]]

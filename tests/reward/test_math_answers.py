@@ -172,6 +172,14 @@ def test_megabytes_of_text_end_in_time_with_zero(text: str) -> None:
     assert verdict.reason
 
 
+def test_what_takes_too_long_says_so() -> None:
+    assert "seconds" in math.judge(r"\boxed{99^{99^{99}}}", "-17.25").reason
+
+
+def test_ten_megabytes_are_not_read_at_all() -> None:
+    assert "longer" in math.judge("1," * 5_000_000, "1").reason
+
+
 @pytest.mark.parametrize("code", ['__import__("os").getpid()', "(lambda: 1)()", "print(1)", "exit()"])
 def test_the_process_evaluates_nothing_even_past_the_limits(code: str, tmp_path: Path) -> None:
     """Straight to the worker, around the checks before it."""

@@ -108,9 +108,10 @@ def test_an_unknown_language_is_refused() -> None:
 
 
 def test_ten_megabytes_take_bounded_time() -> None:
+    Language(language="en").judge("the profiles are read")
     begin = time.monotonic()
-    assert 0 <= Language(language="en").judge("word " * 2_000_000).score <= 1
-    assert time.monotonic() - begin < 5
+    assert 0 <= Language(language="en").judge("a" * 10_000_000).score <= 1
+    assert time.monotonic() - begin < 1
 
 
 @given(text=st.text(max_size=200))

@@ -72,6 +72,10 @@ def test_json_schema(response: str, score: float) -> None:
     assert JsonSchema().score(["p"], [[response]], answer=[json.dumps(PERSON)]) == [[score]]
 
 
+def test_nan_is_no_json() -> None:
+    assert JsonSchema(schema={}).score(["p"], [["[1]", "[NaN]", "[-Infinity]"]]) == [[1, 0, 0]]
+
+
 @pytest.mark.parametrize("schema", ["{", "[1]", '{"type": "thing"}', "7"])
 def test_a_wrong_schema_is_refused(schema: str) -> None:
     with pytest.raises(UserError, match="schema"):
