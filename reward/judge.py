@@ -227,8 +227,9 @@ class Judge(Remote):
             raise ProtocolError("it has no choices[0].message.content")
         self.usage.answers += 1
         self.usage.unreadable += _winner(answer) is None
+        counts = body.get("usage")
         for name in ("prompt_tokens", "completion_tokens"):
-            count = (body.get("usage") or {}).get(name)
+            count = counts.get(name) if isinstance(counts, dict) else None
             if isinstance(count, int):
                 setattr(self.usage, name, getattr(self.usage, name) + count)
         return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -88,7 +88,7 @@ def misbehaving() -> Iterator[Callable[[Behaviour], Misbehaving]]:
 
 
 @contextmanager
-def running(server: RewardServer) -> Iterator[str]:
+def running(server: RewardServer) -> Generator[str, None, None]:
     uvicorn_server = uvicorn.Server(server.uvicorn_config())
     thread = threading.Thread(target=uvicorn_server.run)
     thread.start()

@@ -131,8 +131,11 @@ def test_cache_hit_makes_no_request(endpoint: Any, judge: Any, tmp_path: Path) -
     template = tmp_path / "t.txt"
     template.write_text("<request>\n{prompt}\n</request> _A>\n{a}\n</ _B>\n{b}\n</")
     judge(server.url, template=str(template)).compare(*asked)
-    judge(endpoint(longer).url).compare(*asked)
-    assert len(server.requests) == 8, "another model, length, template or endpoint is another question"
+    other = endpoint(longer)
+    judge(other.url).compare(*asked)
+    assert (len(server.requests), len(other.requests)) == (8, 2), (
+        "another model, length, template or endpoint is another question"
+    )
 
 
 def test_what_was_answered_before_a_failure_is_kept(misbehaving: Any, judge: Any) -> None:
@@ -170,6 +173,14 @@ def test_cost(endpoint: Any, judge: Any) -> None:
     assert (one.usage.answers, one.usage.prompt_tokens, one.usage.completion_tokens) == (4, 400, 40)
     assert one.cost == pytest.approx(1120e-6)
     assert judge(server.url).cost is None
+
+
+@pytest.mark.parametrize("usage", [None, [1], {}, {"prompt_tokens": "many"}])
+def test_a_server_that_does_not_count_tokens(usage: Any, misbehaving: Any, judge: Any) -> None:
+    server = misbehaving(lambda exchange: exchange.answer({**completion("[[C]]"), "usage": usage}))
+    one = judge(server.url)
+    assert one.compare(["p"], ["a"], ["b"])[0].score == 0.5
+    assert (one.usage.answers, one.usage.prompt_tokens) == (2, 0)
 
 
 def test_concurrency_is_bounded(misbehaving: Any, judge: Any) -> None:

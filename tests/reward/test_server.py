@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -232,7 +232,7 @@ def test_wrong_settings(settings: dict[str, Any], reason: str, lengths: Any, mon
 
 
 @contextmanager
-def process(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(*command: str) -> Generator[tuple[subprocess.Popen[str], str], None, None]:
     """A server in a process of its own, and the address that it says it has."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
