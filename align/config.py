@@ -148,7 +148,7 @@ class DataConfig(_Settings):
 class EvaluationConfig(_Settings):
     """Generations on held-out prompts, scored before and after training."""
 
-    scorer: str = "auto"  # auto: true reward on the embedded world, else none; none; or a scorer's name
+    scorer: str = "auto"  # auto: true reward on the embedded world, and reward where given; none; or a scorer's name
     prompts: int = 64  # held-out prompts to generate on; 0: no generation
     max_new_tokens: int = 128  # longest response
     temperature: float = 0.7  # 0 is greedy
@@ -185,6 +185,7 @@ class RunConfig(_Settings):
     data: DataConfig
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    reward: Mapping[str, Any] | None = None  # a scorer by name with its settings: see align.scoring
     wandb: WandbConfig = field(default_factory=WandbConfig)
     run_name: str  # folder below output_root
     output_root: str = "runs"  # folder of all runs

@@ -89,6 +89,8 @@ class Evaluator:
     """Prompts to answer (unit ``prompt``)."""
     texts: Sequence[str] = ()
     """The prompts as text, for scorers and tables; as many as ``prompts``."""
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, "Sequence[Any]"])
+    """What scorers get beside the texts, one value per prompt: ``messages``, ``chosen``, ``answer``, ``source``."""
     pairs: TokenizedPreferences | None = None
     """Held-out pairs for the preference accuracy."""
     scorers: Sequence[Scorer] = ()
@@ -117,6 +119,7 @@ class Evaluator:
         """
         tokenized: TokenizedPreferences | None = None
         texts: list[str] = []
+        columns: dict[str, list[Any]] = {}
         notes: list[str] = []
         if prompts is not None:
             longest = max_length
@@ -134,12 +137,21 @@ class Evaluator:
                     f"{sampling.max_new_tokens} tokens they are too long"
                 )
             tokenized = _spread(tokenized, limit)
-            texts = [prompt_text(prompts[example.index]["prompt"]) for example in tokenized]
+            rows = [prompts[example.index] for example in tokenized]
+            texts = [prompt_text(row["prompt"]) for row in rows]
+            columns = {
+                "messages": [row["prompt"] for row in rows],
+                "chosen": [row["chosen"][0]["content"] if row["chosen"] else None for row in rows],
+                "answer": [row["answer"] for row in rows],
+                "source": [row["source"] for row in rows],
+            }
         held: TokenizedPreferences | None = None
         if pairs is not None:
             held = pairs.tokenize(policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
             held = _spread(held, limit)
-        return cls(prompts=tokenized, texts=texts, pairs=held, sampling=sampling, notes=notes, **settings)
+        return cls(
+            prompts=tokenized, texts=texts, columns=columns, pairs=held, sampling=sampling, notes=notes, **settings
+        )
 
     def measure(
         self, policy: Policy, *, rank: int = 0, world: int = 1, between: Callable[[], None] = lambda: None
@@ -167,8 +179,7 @@ class Evaluator:
             table = scorer.score(
                 texts,
                 [[text] for text in decoded],
-                answer=[example.answer for example in examples],
-                source=[example.source for example in examples],
+                **{name: [values[p] for p in mine] for name, values in self.columns.items()},
             )
             scores[scorer.name] = [float(row[0]) for row in table]
         samples = [

@@ -264,10 +264,11 @@ class FullCopies(Roles):
     @override
     def save(self, role: Role, folder: Path) -> None:
         self._require(role)
-        self._modules[role].save_pretrained(folder)
         if role in self.heads:
-            save_file({"score.weight": self.heads[role].weight.detach().clone()}, folder / "head.safetensors")
+            _classifier(self._modules[role], self.heads[role]).save_pretrained(folder)
             self.heads[role].save_scale(folder)
+        else:
+            self._modules[role].save_pretrained(folder)
 
     @override
     def load(self, role: Role, folder: Path) -> None:
@@ -276,14 +277,32 @@ class FullCopies(Roles):
         for file in sorted(folder.glob("model*.safetensors")):
             state.update(load_file(file))
         module = self._modules[role]
-        missing, unexpected = module.load_state_dict(state, strict=False)
-        tied = set(module.all_tied_weights_keys)  # saved once, under their other name
-        if unexpected or set(missing) - tied:
-            raise UserError(f"{folder}: its tensors are not those of this model; it was saved from another one.")
+        absent = set(module.all_tied_weights_keys)  # saved once, under their other name
         if role in self.heads:
-            saved = load_file(folder / "head.safetensors")
-            _copy_into({"score.weight": _head_weight(self.heads[role])}, saved)
+            _copy_into({"": _head_weight(self.heads[role])}, {"": state.pop("score.weight")})
             self.heads[role].load_scale(folder)
+            absent |= {name for name, _ in module.named_parameters() if not _in_body(module, name)}
+        missing, unexpected = module.load_state_dict(state, strict=False)
+        if unexpected or set(missing) - absent:
+            raise UserError(f"{folder}: its tensors are not those of this model; it was saved from another one.")
+
+
+def _in_body(module: PreTrainedModel, name: str) -> bool:
+    """Whether a parameter belongs to what a classifier shares with the language model: all but the output head."""
+    return name.startswith(f"{module.base_model_prefix}.")
+
+
+def _classifier(module: PreTrainedModel, head: ScalarHead) -> PreTrainedModel:
+    """The same body with the scalar head, as transformers' sequence-classification model; weights are shared."""
+    from transformers import AutoModelForSequenceClassification
+
+    config: Any = copy.deepcopy(module.config)
+    config.num_labels = 1
+    with torch.device("meta"):
+        model: Any = AutoModelForSequenceClassification.from_config(config)
+    body = {name: tensor for name, tensor in module.state_dict().items() if _in_body(module, name)}
+    model.load_state_dict({**body, "score.weight": head.weight.detach()}, assign=True)
+    return model
 
 
 def _head_weight(head: nn.Linear) -> nn.Parameter:

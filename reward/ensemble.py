@@ -13,7 +13,7 @@ out of its sum; where none applies there is no score, and that is an error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Ensemble:
     """One score from the scores of several scorers."""
 
-    scorers: Sequence[Scorer]
-    """What is combined; their scores should be on one scale."""
+    scorers: Mapping[str, Scorer]
+    """What is combined, by a name of your choice; their scores should be on one scale."""
     combine: Literal["mean", "min", "mean_minus_std"] = "mean"
     """How; see the module."""
     penalty: float = 0.5
@@ -53,7 +53,7 @@ class Ensemble:
         Raises:
             UserError: No scorer applies to a response.
         """
-        tables = [score_where_it_applies(scorer, prompts, responses, **columns) for scorer in self.scorers]
+        tables = [score_where_it_applies(scorer, prompts, responses, **columns) for scorer in self.scorers.values()]
         out: list[list[float]] = []
         for p, row in enumerate(responses):
             cells = [[table[p][k] for table in tables] for k in range(len(row))]

@@ -10,7 +10,7 @@ from align.errors import UserError, did_you_mean
 
 __all__ = ["SECTIONS", "check_additions", "check_complete", "check_keys", "check_method"]
 
-SECTIONS = ("method", "model", "adapter", "data", "trainer", "evaluation", "wandb")
+SECTIONS = ("method", "model", "adapter", "data", "trainer", "evaluation", "reward", "wandb")
 _ROOT = ("run_name", "output_root", "if_exists", "dry_run", "seed")
 
 

@@ -129,6 +129,7 @@ def _typed(plain: dict[str, Any]) -> RunConfig:
         "data": _section("data", DataConfig, plain),
         "trainer": _section("trainer", TrainerConfig, plain),
         "evaluation": _section("evaluation", EvaluationConfig, plain),
+        "reward": plain.get("reward"),
         "wandb": _section("wandb", WandbConfig, plain),
     }
     return build(RunConfig, {**plain, **sections, "method": method.pop("name"), "settings": method})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from align.method import Method
     from align.policy import Policy
 
-__all__ = ["execute", "load_data", "make_method", "tokenize"]
+__all__ = ["execute", "load_data", "make_method", "make_scorers", "tokenize"]
 
 
 def execute(config: RunConfig) -> int:
@@ -30,6 +31,7 @@ def execute(config: RunConfig) -> int:
         UserError: What was found wrong once data and model were looked at.
     """
     method = make_method(config)
+    scorers = make_scorers(config)
     _hide_noise()
     _join_processes()
     architecture = _read_architecture(config)
@@ -42,7 +44,7 @@ def execute(config: RunConfig) -> int:
     from align.step import TrainingError
 
     try:
-        _train(config, method)
+        _train(config, method, scorers)
     except Interrupted as interrupted:
         report(f"Run {config.run_name}: {interrupted}.")
         return interrupted.exit_code
@@ -61,6 +63,23 @@ def make_method(config: RunConfig) -> Method:
         message = str(error)
         field = message.partition(" ")[0].partition("=")[0]
         raise UserError(f"method.{message}" if field in config.settings else message) from error
+
+
+def make_scorers(config: RunConfig) -> tuple[Scorer, ...]:
+    """Make the scorers of the evaluation, the decisive one first; their settings are checked here."""
+    from align.scoring import make_scorer
+
+    name = config.evaluation.scorer
+    if name == "none":
+        return ()
+    if name != "auto":
+        return (make_scorer({"scorer": name}, "evaluation"),)
+    scorers: list[Scorer] = []
+    if config.data.train.partition("/")[0] == "world":
+        scorers.append(make_scorer({"scorer": "true_reward"}))
+    if config.reward is not None and config.reward.get("scorer") != "true_reward":
+        scorers.append(make_scorer(config.reward))
+    return tuple(scorers)
 
 
 def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
@@ -144,7 +163,7 @@ def _read_architecture(config: RunConfig) -> PretrainedConfig:
     return architecture
 
 
-def _train(config: RunConfig, method: Method) -> None:
+def _train(config: RunConfig, method: Method, scorers: Sequence[Scorer]) -> None:
     train, heldout = load_data(config)
     tokenize(config, method, train)  # raises before weights load what it would raise after; cached for the trainer
     policy = _load_policy(config)
@@ -158,7 +177,7 @@ def _train(config: RunConfig, method: Method) -> None:
         wandb=config.wandb,
         run_config=config.plain(),
     )
-    trainer.fit(method, train, heldout, _evaluator(config, policy, heldout))
+    trainer.fit(method, train, heldout, _evaluator(config, policy, heldout, scorers))
 
 
 def _load_policy(config: RunConfig) -> Policy:
@@ -180,7 +199,9 @@ def _load_policy(config: RunConfig) -> Policy:
     )
 
 
-def _evaluator(config: RunConfig, policy: Policy, heldout: Preferences | None) -> Evaluator | None:
+def _evaluator(
+    config: RunConfig, policy: Policy, heldout: Preferences | None, scorers: Sequence[Scorer]
+) -> Evaluator | None:
     from align.evaluation import Evaluator
     from align.sampling import SamplingParams
 
@@ -193,20 +214,9 @@ def _evaluator(config: RunConfig, policy: Policy, heldout: Preferences | None) -
         pairs=heldout if any(heldout.dataset["rejected"]) else None,
         max_length=config.trainer.max_length,
         limit=settings.prompts,
-        scorers=_scorers(config),
+        scorers=scorers,
         sampling=SamplingParams(
             temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
         ),
         seed=config.seed,
     )
-
-
-def _scorers(config: RunConfig) -> tuple[Scorer, ...]:
-    name = config.evaluation.scorer
-    if name == "none" or (name == "auto" and config.data.train.partition("/")[0] != "world"):
-        return ()
-    if name == "auto":
-        from align.world import TrueReward
-
-        return (TrueReward(),)
-    return (registry.load("scorers", name)(),)

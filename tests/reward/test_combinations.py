@@ -33,7 +33,7 @@ def only_long(completions: list[str]) -> list[float | None]:
 
 
 LONG_ONLY = FunctionScorer(function=only_long, conversational=False)
-FOUR = (Constant(1), Constant(2), Constant(3), Constant(6))
+FOUR = {"a": Constant(1), "b": Constant(2), "c": Constant(3), "d": Constant(6)}
 
 
 @pytest.mark.parametrize(
@@ -48,21 +48,21 @@ def test_ensembles_by_hand(combine: Literal["mean", "min", "mean_minus_std"], ex
 
 
 def test_what_does_not_apply_is_left_out() -> None:
-    ensemble = Ensemble(scorers=(Constant(0), LONG_ONLY))
+    ensemble = Ensemble(scorers={"a": Constant(0), "b": LONG_ONLY})
     assert ensemble.score(["p"], [["long", "no"]]) == [[0.5, 0.0]]
 
 
 def test_no_scorer_that_applies_is_an_error() -> None:
     with pytest.raises(UserError, match="no scorer applies"):
-        Ensemble(scorers=(LONG_ONLY,)).score(["p"], [["no"]])
+        Ensemble(scorers={"b": LONG_ONLY}).score(["p"], [["no"]])
 
 
 def test_nan_from_a_scorer_is_an_error() -> None:
     with pytest.raises(UserError, match="finite"):
-        Ensemble(scorers=(Constant(1), Constant(math.nan))).score(["p"], [["a"]])
+        Ensemble(scorers={"a": Constant(1), "b": Constant(math.nan)}).score(["p"], [["a"]])
 
 
-@pytest.mark.parametrize("settings", [{"scorers": ()}, {"combine": "max"}, {"penalty": -1.0}, {"penalty": math.nan}])
+@pytest.mark.parametrize("settings", [{"scorers": {}}, {"combine": "max"}, {"penalty": -1.0}, {"penalty": math.nan}])
 def test_ensemble_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         Ensemble(**{"scorers": FOUR, **settings})

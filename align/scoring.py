@@ -1,0 +1,47 @@
+"""Scorers as a configuration names them: ``scorer: NAME`` and the settings of that scorer.
+
+A setting that itself has ``scorer:`` is a scorer too, so that they nest::
+
+    scorer: weighted_sum
+    scorers:
+      quality: {scorer: reward_model, model: runs/reward/final/reward}
+      brevity: {scorer: length, most: 60}
+    weights: {quality: 1.0, brevity: 0.2}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from align import registry
+from align.config import build
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.evaluation import Scorer
+
+
+def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
+    """Make the scorer that ``settings`` describe; ``place`` is the key they stand under.
+
+    Raises:
+        UserError: There is no such scorer, or one of its settings is wrong.
+    """
+    name = settings.get("scorer")
+    if not isinstance(name, str):
+        raise UserError(f"{place}.scorer is missing: name one of {', '.join(registry.choices('scorers'))}.")
+    cls = registry.load("scorers", name)
+    values = {key: _made(value, f"{place}.{key}") for key, value in settings.items() if key != "scorer"}
+    try:
+        return build(cls, values)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{place} ({name}): {error}") from error
+
+
+def _made(value: Any, place: str) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if "scorer" in value:
+        return make_scorer(value, place)
+    return {key: _made(inner, f"{place}.{key}") for key, inner in value.items()}

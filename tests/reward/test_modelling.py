@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from align import Policy, Preferences, Trainer, TrainerConfig
+from align.batch import Batch
+from align.errors import UserError
+from reward.model import RewardModelScorer
+from reward.modelling import RewardModel, bradley_terry_loss, centring_penalty, normalize, score_examples
+
+
+def all_pairs(*counts: int) -> Tensor:
+    """better_PKK of complete rankings of these sizes, best first."""
+    width = max(counts)
+    better = torch.zeros(len(counts), width, width, dtype=torch.bool)
+    for p, k in enumerate(counts):
+        better[p, :k, :k] = torch.ones(k, k, dtype=torch.bool).triu(1)
+    return better
+
+
+class TestLoss:
+    def test_vector(self) -> None:
+        reward = torch.tensor([[2, 1, 0.5, -1], [0.3, 0.8, 0, 0]])
+        loss = bradley_terry_loss(reward, all_pairs(4, 2))
+        assert loss.tolist() == pytest.approx([0.227613, 0.974077], abs=1e-6)
+        assert loss.mean().item() == pytest.approx(0.600845, abs=1e-6)  # not .334251, the mean over all pairs
+
+    def test_single_pairs_of_the_vector(self) -> None:
+        ranked = [2, 1, 0.5, -1]
+        expected = [0.313262, 0.201413, 0.048587, 0.474077, 0.126928, 0.201413]
+        pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
+        found = [bradley_terry_loss(torch.tensor([[ranked[i], ranked[j]]]), all_pairs(2)).item() for i, j in pairs]
+        assert found == pytest.approx(expected, abs=1e-6)
+
+    def test_margin_and_label_smoothing(self) -> None:
+        reward = torch.tensor([[1.5, 0.5]])
+        margin = bradley_terry_loss(reward, all_pairs(2), margin_P=torch.tensor([0.4]))
+        assert margin.item() == pytest.approx(math.log1p(math.exp(-0.6)))
+        smoothed = bradley_terry_loss(reward, all_pairs(2), label_smoothing=0.1)
+        assert smoothed.item() == pytest.approx(0.9 * math.log1p(math.exp(-1)) + 0.1 * math.log1p(math.exp(1)))
+
+    def test_a_prompt_without_a_comparison_has_no_loss(self) -> None:
+        reward = torch.tensor([[1.0, 2.0]], requires_grad=True)
+        loss = bradley_terry_loss(reward, torch.zeros(1, 2, 2, dtype=torch.bool)).sum()
+        loss.backward()
+        assert loss.item() == 0
+        assert reward.grad is not None
+        assert reward.grad.tolist() == [[0, 0]]
+
+    def test_centring(self) -> None:
+        assert centring_penalty(torch.tensor([[2.0, 1.0]]), all_pairs(2)).item() == 9
+        three = centring_penalty(torch.tensor([[2.0, 1.0, -1.0]]), all_pairs(3))
+        assert three.item() == pytest.approx((9 + 1 + 0) / 3)
+
+    def test_the_loss_of_trl(self) -> None:
+        """TRL 1.16's RewardTrainer: mean −logσ(chosen − rejected − margin), plus c·mean((chosen + rejected)²)."""
+        generator = torch.Generator().manual_seed(0)
+        reward = torch.randn(6, 2, generator=generator)
+        margin = torch.rand(6, generator=generator)
+        chosen, rejected = reward[:, 0], reward[:, 1]
+        theirs = -torch.nn.functional.logsigmoid(chosen - rejected - margin).mean()
+        theirs += 0.01 * torch.mean((chosen + rejected) ** 2)
+        ours = bradley_terry_loss(reward, all_pairs(*[2] * 6), margin_P=margin)
+        ours = ours + 0.01 * centring_penalty(reward, all_pairs(*[2] * 6))
+        assert ours.mean().item() == pytest.approx(theirs.item(), abs=1e-6)
+
+
+@pytest.fixture
+def pairs(pair_rows: list[dict[str, Any]]) -> Preferences:
+    return Preferences.from_rows(pair_rows)
+
+
+class TestTraining:
+    def test_a_ranking_is_one_element(self, tiny_policy: Policy) -> None:
+        rows = [
+            {"prompt": "p", "chosen": a, "rejected": b, "prompt_id": "one"}
+            for a, b in [("aa", "b"), ("aa", "cccc"), ("b", "cccc")]
+        ]
+        rows.append({"prompt": "q", "chosen": "d", "rejected": "eeee", "prompt_id": "two"})
+        data = Preferences.from_rows(rows).tokenize(tiny_policy.tokenizer, max_length=64, unit="ranking")
+        batch = Batch.from_examples(data[i] for i in range(len(data)))
+        method = RewardModel()
+        tiny_policy.require(("reward",))
+        with tiny_policy.use("reward"):
+            loss = method.loss(tiny_policy, batch)
+            reward = tiny_policy.scalars(batch)
+        assert method.weight(batch) == 2
+        expected = bradley_terry_loss(reward, all_pairs(3, 2)).sum()
+        assert loss.sums["reward"].item() == pytest.approx(expected.item())
+        assert loss.metrics["accuracy"][1] == 4
+
+    def test_it_learns_normalises_and_reports(self, tiny_model: Path, tmp_path: Path, pairs: Preferences) -> None:
+        policy = Policy.load(str(tiny_model))
+        before = {name: value.clone() for name, value in policy.roles.parameters("policy").items()}
+        config = TrainerConfig(epochs=6, batch_size=8, max_length=200, learning_rate=3e-3, save_steps=None)
+        result = Trainer(policy, tmp_path / "run", config).fit(RewardModel(), pairs, pairs)
+        assert result.evaluation is not None
+        report = result.evaluation["reward_model"]
+        assert report["accuracy"] > 0.9
+        assert (result.folder / "reliability.png").stat().st_size > 5000
+        for name, value in policy.roles.parameters("policy").items():
+            assert torch.equal(value, before[name])
+        data = pairs.tokenize(policy.tokenizer, max_length=200, unit="ranking")
+        chosen = [row[0] for row in score_examples(policy, [data[i] for i in range(len(data))])]
+        assert sum(chosen) / len(chosen) == pytest.approx(0, abs=1e-4)
+
+    def test_unit_variance(self, tiny_policy: Policy, pairs: Preferences) -> None:
+        tiny_policy.require(("reward",))
+        data = pairs.tokenize(tiny_policy.tokenizer, max_length=200, unit="ranking")
+        normalize(tiny_policy, data, unit_variance=True)
+        chosen = torch.tensor([row[0] for row in score_examples(tiny_policy, [data[i] for i in range(len(data))])])
+        assert chosen.mean().item() == pytest.approx(0, abs=1e-4)
+        assert chosen.std().item() == pytest.approx(1, abs=1e-3)
+
+    @pytest.mark.parametrize("adapter", ["lora", "none"])
+    def test_the_scorer_reads_what_was_trained(
+        self, adapter: str, tiny_model: Path, tmp_path: Path, pairs: Preferences
+    ) -> None:
+        from align import Adapter
+
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4) if adapter == "lora" else None)
+        config = TrainerConfig(steps=3, batch_size=8, max_length=200, learning_rate=3e-3, save_steps=None)
+        folder = Trainer(policy, tmp_path / "run", config).fit(RewardModel(), pairs).folder / "final" / "reward"
+        assert json.loads((folder / "scale.json").read_text())["mean"] != 0
+        data = pairs.tokenize(policy.tokenizer, max_length=200, unit="pair")
+        examples = [data[i] for i in range(5)]
+        ours = score_examples(policy, examples)
+        scorer = RewardModelScorer(model=str(folder))
+        rows = [pairs[example.index] for example in examples]
+        theirs = scorer.score(
+            [row["prompt"][0]["content"] for row in rows],
+            [[row["chosen"][0]["content"], row["rejected"][0]["content"]] for row in rows],
+        )
+        assert torch.allclose(torch.tensor(ours), torch.tensor(theirs), atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"label_smoothing": 0.5}, {"label_smoothing": -0.1}, {"centring": -1.0}])
+def test_wrong_settings(settings: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=next(iter(settings))):
+        RewardModel(**settings)
