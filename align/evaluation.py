@@ -162,11 +162,26 @@ class Evaluator:
         accuracy = float(np.mean(preferred)) if preferred else None
         return Measurement(samples=samples, preference_accuracy=accuracy, preferred=preferred)
 
+    def score_samples(self, policy: Policy, n: int) -> dict[str, list[list[float]]]:
+        """Draw ``n`` responses to each prompt and return the scores (P, n) of every scorer, by its name."""
+        assert self.prompts is not None
+        with policy.use("policy"):
+            drawn = Sampler(policy, self.sampling).generate([e.prompt_ids for e in self.prompts], n=n, seed=self.seed)
+        return self._score(range(len(self.prompts)), [[_decode(policy, ids) for ids in row] for row in drawn])
+
+    def _score(self, prompts: Sequence[int], responses: Sequence[Sequence[str]]) -> dict[str, list[list[float]]]:
+        """Scores (P, K) by scorer of responses to the prompts with these indices."""
+        columns = {name: [values[p] for p in prompts] for name, values in self.columns.items()}
+        texts = [self.texts[p] for p in prompts]
+        return {
+            scorer.name: [list(map(float, row)) for row in scorer.score(texts, responses, **columns)]
+            for scorer in self.scorers
+        }
+
     def _measure_samples(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> list[Sample]:
         assert self.prompts is not None
         mine = list(range(rank, len(self.prompts), world))
         examples = [self.prompts[p] for p in mine]
-        texts = [self.texts[p] for p in mine]
         with policy.use("policy"):
             drawn = Sampler(policy, self.sampling).generate(
                 [example.prompt_ids for example in examples], seed=self.seed, between=between
@@ -174,17 +189,10 @@ class Evaluator:
         responses = [ids for (ids,) in drawn]
         divergences = self._divergences(policy, examples, responses, between)
         decoded = [_decode(policy, ids) for ids in responses]
-        scores: dict[str, list[float]] = {}
-        for scorer in self.scorers:
-            table = scorer.score(
-                texts,
-                [[text] for text in decoded],
-                **{name: [values[p] for p in mine] for name, values in self.columns.items()},
-            )
-            scores[scorer.name] = [float(row[0]) for row in table]
+        scores = {name: [row[0] for row in table] for name, table in self._score(mine, [[t] for t in decoded]).items()}
         samples = [
             Sample(
-                prompt=texts[i],
+                prompt=self.texts[mine[i]],
                 response=decoded[i],
                 tokens=len(responses[i]),
                 kl=divergences[i],

@@ -45,3 +45,24 @@ def _made(value: Any, place: str) -> Any:
     if "scorer" in value:
         return make_scorer(value, place)
     return {key: _made(inner, f"{place}.{key}") for key, inner in value.items()}
+
+
+def read_scorer(word: str) -> Scorer:
+    """Make the scorer of a command-line word: a registered name, or a YAML file with ``scorer:`` and its settings.
+
+    Raises:
+        UserError: Neither, or the file is not readable, or the scorer cannot be made.
+    """
+    if not word.endswith((".yaml", ".yml")):
+        return make_scorer({"scorer": word}, word)
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(word), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{word} cannot be read: {str(error).splitlines()[0]}.") from error
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{word} holds no settings; write `scorer: NAME` in it.")
+    return make_scorer({str(key): value for key, value in settings.items()}, word)

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 from align import registry
 from align.errors import UserError
+from align.scoring import read_scorer
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(description="Serve a scorer over HTTP, for align and for OpenRLHF.")
-    parser.add_argument("scorer", help=f"one of {', '.join(registry.choices('scorers'))}")
+    names = ", ".join(registry.choices("scorers"))
+    parser.add_argument("scorer", help=f"a YAML file with a scorer and its settings, or one of {names}")
     parser.add_argument("--host", default="127.0.0.1", help="beyond this machine only with token and certificate")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument("--token-env", help="environment variable with the token that requests must bring")
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=64, help="most responses scored at once")
     settings = vars(parser.parse_args(arguments))
     try:
-        scorer = registry.load("scorers", settings.pop("scorer"))()
+        scorer = read_scorer(settings.pop("scorer"))
         from reward.server import RewardServer
 
         server = RewardServer(scorer=scorer, **settings)

@@ -1,0 +1,107 @@
+"""Best-of-n sampling: of n responses the one with the highest score.
+
+Its divergence from the policy is known exactly, ``KL = log n − (n − 1)/n`` nats (Stiennon et al. 2020, appendix G.3),
+so a curve over n shows how a score, and a second one that was not maximised, change with the distance from the policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from align.errors import UserError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """The mean scores of the best of n responses."""
+
+    n: int
+    kl: float
+    """``log n − (n − 1)/n`` in nats."""
+    score: float
+    """Of the scorer that chooses."""
+    others: dict[str, float]
+    """Of the scorers that look on, by name."""
+
+
+def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list[BestOfN]:
+    """The curve for n = 1, 2, 4 … up to K, without bias from all subsets of the K responses of each prompt.
+
+    The response of rank i from below (1 … K) is the best of n random ones with probability C(i−1, n−1)/C(K, n)
+    (Nakano et al. 2021, appendix I). Equal scores share their ranks' probability.
+
+    Args:
+        score_PK: The score that chooses; every prompt has K responses.
+        others: Further scores (P, K) by name, looked at but not maximised.
+
+    Raises:
+        UserError: The prompts have different numbers of responses, or none.
+    """
+    scores = _table(score_PK)
+    tables = {name: _table(table) for name, table in (others or {}).items()}
+    K = scores.shape[1]
+    sizes = [2**i for i in range(int(math.log2(K)) + 1)]
+    sizes += [K] if K not in sizes else []
+    curve: list[BestOfN] = []
+    for n in sizes:
+        weights = np.stack([_weights(row, n) for row in scores])
+        curve.append(
+            BestOfN(
+                n=n,
+                kl=math.log(n) - (n - 1) / n,
+                score=float((weights * scores).sum(1).mean()),
+                others={name: float((weights * table).sum(1).mean()) for name, table in tables.items()},
+            )
+        )
+    return curve
+
+
+def plot_best_of_n(curve: Sequence[BestOfN], name: str, picture: Path) -> None:
+    """The scores over the divergence; where the others bend away from the one that chooses, it is over-optimised."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis: Any = figure.subplots()
+    kl = [point.kl for point in curve]
+    axis.plot(kl, [point.score for point in curve], marker="o", label=f"{name} (chooses)")
+    for other in curve[0].others:
+        axis.plot(kl, [point.others[other] for point in curve], marker="s", linestyle="--", label=other)
+    for point in curve:
+        axis.annotate(f"n={point.n}", (point.kl, point.score), (0, 6), textcoords="offset points", fontsize=7)
+    axis.set(xlabel="KL from the policy, log n − (n − 1)/n nats", ylabel="mean score of the best of n")
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8)
+    figure.savefig(picture, dpi=120)
+
+
+def _table(values: ArrayLike) -> Array:
+    try:
+        table = np.asarray(values, dtype=np.float64)
+    except ValueError:
+        table = np.empty(0)
+    if table.ndim != 2 or not table.size:
+        raise UserError("best-of-n needs the same number of responses, at least one, for every prompt.")
+    return table
+
+
+def _weights(row: Array, n: int) -> Array:
+    """The probability of each response to be the best of n random ones."""
+    K = len(row)
+    by_rank = np.array([math.comb(i, n - 1) / math.comb(K, n) for i in range(K)])
+    weights = np.empty(K)
+    weights[np.argsort(row, kind="stable")] = by_rank
+    for value in np.unique(row):
+        equal = row == value
+        weights[equal] = weights[equal].mean()
+    return weights
