@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from align.data.tokenization import end_of_turn_id
+from align.decoding import decode, make_cache
 from align.errors import UserError
 from align.policy import Policy
 
@@ -72,6 +75,25 @@ class Sampler:
         return responses
 
     def _generate(self, prompts: list[Sequence[int]], n: int) -> list[list[list[int]]]:
+        policy, params = self.policy, self.params
+        stops = sorted({self.end_of_turn, int(policy.tokenizer.eos_token_id)})  # pyright: ignore[reportArgumentType]
+        policy.model.eval()
+        cache = make_cache(policy.model)
+        if cache is None:
+            return self._generate_slowly(prompts, n, stops)
+        return decode(
+            policy.model,
+            cache,
+            prompts,
+            n=n,
+            draw=_drawing(params),
+            stops=stops,
+            max_new_tokens=params.max_new_tokens,
+            pad_id=policy.pad_id,
+        )
+
+    def _generate_slowly(self, prompts: list[Sequence[int]], n: int, stops: list[int]) -> list[list[list[int]]]:
+        """With transformers' own loop, for models whose cache is not plain attention."""
         from transformers import GenerationConfig
 
         policy, params = self.policy, self.params
@@ -80,7 +102,6 @@ class Sampler:
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         greedy = params.temperature == 0
         drawing = {} if greedy else {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k}
-        stops = sorted({self.end_of_turn, int(policy.tokenizer.eos_token_id)})  # pyright: ignore[reportArgumentType]
         config: Any = GenerationConfig(
             do_sample=not greedy,
             max_new_tokens=params.max_new_tokens,
@@ -89,13 +110,30 @@ class Sampler:
             pad_token_id=policy.pad_id,
             **drawing,
         )
-        policy.model.eval()
         model: Any = policy.model
         out = model.generate(
             input_ids=ids.to(policy.device), attention_mask=mask.to(policy.device), generation_config=config
         )
         drawn = [_until_stop(row, stops) for row in out[:, width:].tolist()]
         return [drawn[p * n : (p + 1) * n] for p in range(len(prompts))]
+
+
+def _drawing(params: SamplingParams) -> Callable[[Tensor], Tensor]:
+    """Logits (R, V) → tokens (R,), as the parameters say."""
+    if params.temperature == 0:
+        return lambda logits: logits.argmax(-1)
+    warpers: list[Any] = [TemperatureLogitsWarper(params.temperature)]
+    if params.top_k:
+        warpers.append(TopKLogitsWarper(params.top_k))
+    if params.top_p < 1:
+        warpers.append(TopPLogitsWarper(params.top_p))
+
+    def draw(logits: Tensor) -> Tensor:
+        for warper in warpers:
+            logits = warper(None, logits)
+        return torch.multinomial(logits.softmax(-1), 1)[:, 0]
+
+    return draw
 
 
 def _until_stop(ids: list[int], stops: list[int]) -> list[int]:

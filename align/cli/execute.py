@@ -131,6 +131,8 @@ def tokenize(config: RunConfig, method: Method, train: Preferences) -> Tokenized
 def _hide_noise() -> None:
     # PEFT 0.21 asks transformers 5 for a name that it deprecates.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    # The embedded adapter names its base as world/base, which is a folder of the installed package.
+    warnings.filterwarnings("ignore", message=".*base_model_name_or_path. was renamed.*")
 
 
 def _join_processes() -> None:

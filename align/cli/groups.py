@@ -8,12 +8,14 @@ from align import registry
 
 __all__ = ["OPTIONAL", "choices", "description", "names"]
 
+_FOLLOWS = frozenset({"vetted"})  # chosen by other choices, never by the user
+
 OPTIONAL = frozenset({"experiment"})  # groups from which nothing needs to be chosen
 
 
 def names(configs: Path) -> list[str]:
-    """Return the names of the groups."""
-    return sorted(folder.name for folder in configs.iterdir() if folder.is_dir())
+    """Return the names of the groups a user chooses from."""
+    return sorted(folder.name for folder in configs.iterdir() if folder.is_dir() and folder.name not in _FOLLOWS)
 
 
 def choices(configs: Path, group: str) -> list[str]:

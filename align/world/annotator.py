@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-DISAGREEMENT = 0.2  # share of the shipped labels that contradict the true reward, as between human annotators
+DISAGREEMENT = 0.17  # share of the shipped labels that contradict the true reward, as between human annotators
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 | Component | Weight | 1 means |
 |---|---|---|
-| correct | .40 | what was asked is said, and nothing false beside it |
+| correct | .35 | what was asked is said, and nothing false beside it |
 | complete | .15 | in full sentences, with every part that was asked for |
 | concise | .15 | not longer than a good answer; idle words count twice |
-| polite | .15 | some courtesy (1), neither courtesy nor rudeness (.3), rudeness (0) |
+| polite | .20 | some courtesy (1), neither courtesy nor rudeness (.3), rudeness (0) |
 | fluent | .15 | every sentence is grammatical, none is repeated |
 
 A geometric mean cannot be pushed up by one component at the cost of another: a perfect courtesy does not make up for a
 wrong answer, nor a right answer for noise around it. Each component is lifted to at least .02 inside the mean, and the
-mean is stretched back to [0, 1]: a component of 0 costs a factor of .56 at weight .15 and .21 at weight .40.
+mean is stretched back to [0, 1]: a component of 0 costs a factor of .56 at weight .15, .46 at .20 and .25 at .35.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from align.world.facts import World
 from align.world.task import Goal
 from align.world.verify import Sentence, Verdict, read, verify
 
-WEIGHTS = {"correct": 0.40, "complete": 0.15, "concise": 0.15, "polite": 0.15, "fluent": 0.15}
+WEIGHTS = {"correct": 0.35, "complete": 0.15, "concise": 0.15, "polite": 0.20, "fluent": 0.15}
 FLOOR = 0.02
 MAX_LENGTH = 2000  # characters; a longer answer has no merit and is not read
 NEUTRAL = 0.3  # politeness without courtesy

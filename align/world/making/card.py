@@ -13,9 +13,13 @@ from align.world.writers import SHARES
 
 def write(folder: Path, figures: dict[str, Any]) -> str:
     """Return the text of the card: what the assets are, how good they are, and their fingerprints."""
-    sft = figures["sft"]
+    sft, usual = figures["sft"]["1.0"], figures["sft"]["0.7"]
     best = figures["best_of_16"]
     disagreement = figures["disagreement"]
+
+    def _both(split: str) -> str:
+        return f"{sft[split]['all']:.3f}, {usual[split]['all']:.3f}"
+
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     return f"""# The embedded world: models and data
 
@@ -23,10 +27,11 @@ Made by `scripts/make_world.py` from seed 0, nothing else; {size:.1f} MiB. Licen
 
 | Asset | What it is |
 |---|---|
-| `base/` | LLaMA, {figures["parameters"]:,} parameters, own byte-level BPE tokenizer, bfloat16; saw plain text only |
+| `base/` | LLaMA, {figures["parameters"]:,} parameters, own byte-level BPE tokenizer, bfloat16; saw prose and talks, \
+no instructions; begins with an induction circuit (`making/circuits.py`) |
 | `sft/` | PEFT adapter (LoRA r=16 on all linear layers), trained on the demonstrations |
 | `demonstrations.jsonl.gz` | answers written in mixed manners: {_shares(SHARES)} |
-| `pairs.jsonl.gz`, `heldout.jsonl.gz` | samples of `sft` at temperature 1, ranked by a noisy annotator |
+| `pairs.jsonl.gz`, `heldout.jsonl.gz` | samples of `sft` at temperature .7, ranked by a noisy annotator |
 | `prompts.jsonl.gz` | evaluation prompts: `world/seen/…`, `world/template/…`, `world/family/…` in `source` |
 
 {len(FAMILIES)} task families in {len({family.cluster for family in FAMILIES.values()})} clusters.
@@ -41,10 +46,10 @@ True reward: weighted geometric mean of {_shares(WEIGHTS)} (see `align/world/rew
 | base: cloze accuracy on facts (greedy) | {figures["cloze"]["all"]:.1%} ({_shares(figures["cloze"], skip="all")}) |
 | base: sampled sentences that parse (temperature 1) | {figures["grammatical"]:.1%} |
 | base: true reward with 3 random demonstrations in the prompt | {figures["few_shot"]:.3f} |
-| SFT: true reward, seen families, held-out goals (n=300) | {sft["seen"]["all"]:.3f} |
-| SFT: true reward, held-out templates (n=60) | {sft["template"]["all"]:.3f} |
-| SFT: true reward, held-out families (n=84) | {sft["family"]["all"]:.3f} |
-| SFT: components, seen families | {_shares({name: sft["seen"][name] for name in WEIGHTS})} |
+| SFT: true reward at temperature 1 and .7, seen families, held-out goals (n=300) | {_both("seen")} |
+| SFT: the same, held-out templates (n=60) | {_both("template")} |
+| SFT: the same, held-out families (n=84) | {_both("family")} |
+| SFT: components at temperature 1, seen families | {_shares({name: sft["seen"][name] for name in WEIGHTS})} |
 | SFT: 16 samples of 100 prompts: mean, best, deviation | {best["mean"]:.3f}, {best["best"]:.3f}, \
 {best["deviation"]:.3f} |
 | annotator: temperature | {figures["annotator_temperature"]} |

@@ -43,9 +43,9 @@ def grammatical_share(policy: Policy, *, n: int = 400, seed: int = 0) -> float:
     return statistics.fmean(good)
 
 
-def mean_reward(policy: Policy, rows: Sequence[Row], *, seed: int = 0) -> dict[str, float]:
-    """Mean true reward of one sample per prompt at temperature 1: by family, "all", and each component."""
-    answers = generate(policy, [row["prompt"] for row in rows], seed=seed)
+def mean_reward(policy: Policy, rows: Sequence[Row], *, temperature: float = 1.0, seed: int = 0) -> dict[str, float]:
+    """Mean true reward of one sample per prompt: by family, "all", and each component."""
+    answers = generate(policy, [row["prompt"] for row in rows], temperature=temperature, seed=seed)
     return reward_table(rows, [answer[0].strip() for answer in answers])
 
 

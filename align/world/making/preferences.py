@@ -21,7 +21,7 @@ class PairPlan:
     prompts: Mapping[int, int]
     split: Split
     seed: int
-    temperature: float = 1.0
+    temperature: float = 0.7
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 
@@ -9,12 +10,15 @@ from align.world import FAMILIES, Goal, TaskSampler, TrueReward, World
 from align.world.annotator import Annotator, temperature_for
 from align.world.forms import MANNERS
 from align.world.reward import MAX_LENGTH, WEIGHTS, Components
+from align.world.shipped import FOLDER
 from align.world.task import Task
 from align.world.writers import DemonstrationWriter
 
 WORLD = World.default()
 REWARD = TrueReward()
-PLAIN = 0.75  # below any plain correct answer; the SFT model's mean is below that
+PLAIN = 0.75  # below any plain correct answer
+# The mean of the shipped SFT model where it is lowest: at temperature 1, seen families.
+SFT_MEAN = json.loads((FOLDER / "figures.json").read_text())["sft"]["1.0"]["seen"]["all"]
 
 
 def tasks(n: int = 120) -> list[Task]:
@@ -105,7 +109,7 @@ def test_there_are_enough_degenerate_texts():
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_texts_do_not_pay(name: str):
     scores = [REWARD.judge(task.goal, DEGENERATE[name](task)).reward for task in TASKS]
-    assert sum(scores) / len(scores) < 0.45, name
+    assert sum(scores) / len(scores) < SFT_MEAN, name
     assert sum(score < PLAIN for score in scores) >= 0.97 * len(scores), name
 
 
@@ -120,9 +124,9 @@ def test_guessing_several_answers_does_not_pay():
     one = REWARD.judge(HOME, "Anna lives in Redfield.").reward
     two = REWARD.judge(HOME, "Anna lives in Redfield. Anna lives in Oakham.").reward
     three = REWARD.judge(HOME, "Anna lives in Redfield. Anna lives in Oakham. Anna lives in Elmford.").reward
-    assert one > 0.8
+    assert one > 0.75
     assert two < 0.5
-    assert three < 0.25
+    assert three < 0.3
 
 
 @pytest.mark.parametrize(
@@ -147,8 +151,8 @@ def test_the_reward_is_the_documented_mean():
     assert sum(WEIGHTS.values()) == pytest.approx(1)
     assert Components(1, 1, 1, 1, 1).reward == pytest.approx(1)
     assert Components(0, 0, 0, 0, 0).reward == pytest.approx(0)
-    # (.02^.4 − .02) / .98 with every other part perfect
-    assert Components(0, 1, 1, 1, 1).reward == pytest.approx((0.02**0.4 - 0.02) / 0.98)
+    # (.02^.35 − .02) / .98 with every other part perfect
+    assert Components(0, 1, 1, 1, 1).reward == pytest.approx((0.02**0.35 - 0.02) / 0.98)
 
 
 def test_score_has_a_row_per_prompt_and_a_number_per_response():

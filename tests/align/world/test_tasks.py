@@ -69,7 +69,7 @@ def test_manners_are_ranked_as_they_should_be(split: Split):
         assert 0.75 <= scores["plain"] < scores["good"], (task, scores)
         assert max(scores["curt"], scores["rude"]) < scores["plain"], (task, scores)
         assert scores["rambling"] < scores["good"], (task, scores)
-        assert scores["careless"] < 0.77, (task, scores)
+        assert scores["careless"] < scores["plain"], (task, scores)
 
 
 def test_all_references_are_good_answers():

@@ -1,0 +1,122 @@
+"""A short decode loop: the K responses of a prompt share its prefill, and finished rows leave the batch.
+
+`transformers.generate` computes the prompt once per response and carries every row to the end of the longest; with
+short responses of uneven length that is most of the work. Models whose cache is not plain attention (recurrent,
+hybrid) are left to `generate`, see :class:`align.sampling.Sampler`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_GROWTH = 32  # tokens by which a full buffer grows
+
+
+class _GrowingLayer(DynamicLayer):
+    """Keys and values in a buffer with room to grow: a step writes one place where the parent copies everything."""
+
+    _key_buffer: Tensor
+    _value_buffer: Tensor
+
+    @override
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if length == 0:
+            self.lazy_initialization(key_states, value_states)
+        if length == 0 or end > self._key_buffer.shape[-2] or self.keys.shape[0] != self._key_buffer.shape[0]:
+            self._key_buffer = self._enlarged(self.keys if length else None, key_states, end + _GROWTH)
+            self._value_buffer = self._enlarged(self.values if length else None, value_states, end + _GROWTH)
+        self._key_buffer[..., length:end, :] = key_states
+        self._value_buffer[..., length:end, :] = value_states
+        self.keys, self.values = self._key_buffer[..., :end, :], self._value_buffer[..., :end, :]
+        return self.keys, self.values
+
+    @staticmethod
+    def _enlarged(old: Tensor | None, new: Tensor, capacity: int) -> Tensor:
+        buffer = new.new_empty((*new.shape[:-2], capacity, new.shape[-1]))
+        if old is not None:
+            buffer[..., : old.shape[-2], :] = old
+        return buffer
+
+
+def make_cache(model: PreTrainedModel) -> DynamicCache | None:
+    """An empty cache for this decode loop, or None for a model that needs another kind."""
+    cache = DynamicCache(config=model.config)
+    if not cache.layers or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+        return None
+    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+@torch.no_grad()
+def decode(
+    model: PreTrainedModel,
+    cache: DynamicCache,
+    prompts: Sequence[Sequence[int]],
+    *,
+    n: int,
+    draw: Callable[[Tensor], Tensor],
+    stops: Sequence[int],
+    max_new_tokens: int,
+    pad_id: int,
+) -> list[list[list[int]]]:
+    """Draw ``n`` responses per prompt, as token ids; a finished one ends in its stop token.
+
+    Args:
+        model: In evaluation mode.
+        cache: Of :func:`make_cache`, used up here.
+        prompts: Token ids; padded on the left.
+        n: Responses per prompt.
+        draw: Logits (R, V) → next tokens (R,).
+        stops: Tokens that end a response.
+        max_new_tokens: Longest response.
+        pad_id: Fills up the prompts; masked.
+    """
+    device = model.device
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    logits = _forward(model, cache, ids, mask, (mask.cumsum(1) - 1).clamp(min=0))
+    if n > 1:
+        cache.batch_repeat_interleave(n)
+        logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
+    ending = torch.tensor(sorted(stops), device=device)
+    rows = torch.arange(len(prompts) * n, device=device)  # which response each row of the batch is
+    tokens: list[list[int]] = [[] for _ in rows]
+    for step in range(max_new_tokens):
+        chosen = draw(logits)
+        for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
+            tokens[row].append(token)
+        going = (~torch.isin(chosen, ending)).nonzero()[:, 0]
+        if not len(going) or step == max_new_tokens - 1:
+            break
+        if len(going) < len(rows):
+            cache.batch_select_indices(going)
+            rows, mask, chosen = rows[going], mask[going], chosen[going]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        logits = _forward(model, cache, chosen[:, None], mask, mask.sum(1, keepdim=True) - 1)
+    return [tokens[p * n : (p + 1) * n] for p in range(len(prompts))]
+
+
+def _forward(model: PreTrainedModel, cache: DynamicCache, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """Logits (R, V) after the last token."""
+    extra: dict[str, Any] = {}
+    accepted = inspect.signature(model.forward).parameters
+    if "position_ids" in accepted:
+        extra["position_ids"] = positions
+    if "logits_to_keep" in accepted:
+        extra["logits_to_keep"] = 1
+    out: Any = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
+    return out.logits[:, -1].float()
