@@ -35,9 +35,11 @@ class _GrowingLayer(DynamicLayer):
         end = length + key_states.shape[-2]
         if length == 0:
             self.lazy_initialization(key_states, value_states)
-        if length == 0 or end > self._key_buffer.shape[-2] or self.keys.shape[0] != self._key_buffer.shape[0]:
-            self._key_buffer = self._enlarged(self.keys if length else None, key_states, end + _GROWTH)
-            self._value_buffer = self._enlarged(self.values if length else None, value_states, end + _GROWTH)
+        keys, values = (self.keys, self.values) if length else (None, None)
+        outgrown = keys is None or end > self._key_buffer.shape[-2] or len(keys) != len(self._key_buffer)
+        if outgrown:
+            self._key_buffer = self._enlarged(keys, key_states, end + _GROWTH)
+            self._value_buffer = self._enlarged(values, value_states, end + _GROWTH)
         self._key_buffer[..., length:end, :] = key_states
         self._value_buffer[..., length:end, :] = value_states
         self.keys, self.values = self._key_buffer[..., :end, :], self._value_buffer[..., :end, :]

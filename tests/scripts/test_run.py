@@ -60,7 +60,7 @@ def test_help_is_quick_and_lists_the_choices(tmp_path: Path) -> None:
         (["method=dop"], 'Did you mean "dpo"?'),
         (["method.betta=0.1"], 'Did you mean "method.beta"?'),
         (["+method.betta=0.1"], 'Did you mean "method.beta"?'),
-        (["trainer.learning_rate=nan"], "must be above 0"),
+        (["trainer.learning_rate=nan"], "must be at least 0"),
         (["trainer.batch_size=0"], "must be at least 1"),
         (["run_name='a"], "cannot be read"),
         (["wandb.mode=online"], "wandb.mode=offline"),

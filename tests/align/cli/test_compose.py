@@ -25,7 +25,7 @@ from align.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SHIPPED = sorted(file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml"))
-CHOICES = [(file.parts[0], file.stem) for file in SHIPPED if len(file.parts) == 2]
+CHOICES = [(file.parts[0], file.stem) for file in SHIPPED if file.parts[0] in groups.names(CONFIGS)]
 OWN = {"model": ["model.name=owner/name"], "data": ["data.train=owner/name"]}
 
 
@@ -69,9 +69,17 @@ def test_defaults_of_the_yaml_are_those_of_the_classes() -> None:
 @pytest.mark.parametrize("name", groups.choices(CONFIGS, "method"))
 def test_defaults_of_a_method_are_those_of_its_class(name: str) -> None:
     cls = registry.load("methods", name)
-    settings = run(f"method={name}").settings
+    settings = run(f"method={name}", "model=world-base").settings
     assert set(settings) == {field.name for field in dataclasses.fields(cls)}
     assert build(cls, settings) == cls()
+
+
+def test_what_is_vetted_for_a_model_and_a_method_gives_way_to_what_is_asked_for() -> None:
+    chosen = run("method=dpo", "model=world")
+    assert (chosen.settings["beta"], chosen.trainer.batch_size) == (0.5, 64)
+    asked = run("method=dpo", "model=world", "method.beta=0.2", "experiment=smoke")
+    assert (asked.settings["beta"], asked.trainer.batch_size) == (0.2, 4)
+    assert run("method=sft", "model=world").trainer.batch_size is None
 
 
 def test_every_registered_method_has_a_description() -> None:
