@@ -26,7 +26,10 @@ _RESAMPLES = 10_000
 class Scorer(Protocol):
     """Anything that gives responses a number; higher is better."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name in metrics, tables and reports."""
+        ...
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]

@@ -1,0 +1,173 @@
+"""A Python function as a scorer: one of this project's form, or a reward function written for TRL.
+
+In a configuration the function is named by ``path/to/file.py:name`` or ``package.module:name``. That imports the user's
+own code, and only when the scorer is made for a run.
+
+TRL's functions may answer ``None``: "does not apply to this response". TRL leaves such rewards out of its sum over
+functions, and out of training where none applies. Here they are ``None`` in `FunctionScorer.score_where_it_applies`,
+which combinations of scorers ask (see ``ensemble.py``); `FunctionScorer.score`, asked alone, refuses: a reward that is
+missing is never 0.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+from reward.tables import ScoreTable, check_table, require_all
+
+_TRL_NAMES = frozenset({"completions", "completion_ids"})  # parameters by which TRL's form is told
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionScorer:
+    """Calls a function on a whole batch.
+
+    Two forms are told apart by the names of their parameters:
+
+    - ``f(prompts, responses, **columns)``: P prompts, P × K responses; returns P × K numbers.
+    - TRL's ``f(completions=…, prompts=…, completion_ids=…, **columns)``: flat lists of P·K; returns P·K numbers or
+      ``None``. Columns are repeated for the K responses. Only what the function has parameters for is passed.
+    """
+
+    function: str | Callable[..., Any]
+    """``path/to/file.py:name``, ``package.module:name``, or the function itself."""
+    name: str = ""
+    """Name in logs and tables; empty: the function's own."""
+    conversational: bool = True
+    """TRL's form: prompts and completions as lists of messages, which ``trl.rewards`` expect, or else as text."""
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Data columns under other names: ``{solution: answer}`` passes ``answer`` to the parameter ``solution``."""
+    tokenizer: str = ""
+    """Model whose tokenizer makes TRL's ``completion_ids``; empty: the caller gives the column, P × K lists of ids."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", _name(self.function))
+        parameters = self._parameters  # imports the function: what cannot be called is known before a run begins
+        if not self._is_trl and not {"prompts", "responses"} <= parameters.keys():
+            raise UserError(
+                f"function {self.name!r} has parameters ({', '.join(parameters)}); it needs prompts and responses, or "
+                "TRL's completions or completion_ids."
+            )
+        if inspect.iscoroutinefunction(self._callable):
+            raise UserError(f"function {self.name!r} is asynchronous; give one that returns its rewards.")
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """Return P × K scores.
+
+        Raises:
+            UserError: The function answered with another shape, NaN, something that is no number, or ``None``.
+        """
+        return require_all(self.score_where_it_applies(prompts, responses, **columns), self.name)
+
+    def score_where_it_applies(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> ScoreTable:
+        """Return P × K scores, ``None`` where the function does not apply; otherwise as `score`."""
+        columns = {**columns, **{new: columns[old] for new, old in self.columns.items() if old in columns}}
+        if not self._is_trl:
+            arguments = self._accepted({"prompts": prompts, "responses": responses, **columns})
+            return check_table(self._callable(**arguments), responses, self.name)
+        flat = self._callable(**self._accepted(self._flat(prompts, responses, columns)))
+        expected = sum(len(row) for row in responses)
+        if not isinstance(flat, Sequence) or len(flat) != expected:
+            raise UserError(f"function {self.name!r} must return a list of {expected} rewards, one per completion.")
+        rewards = iter(flat)
+        return check_table([[next(rewards) for _ in row] for row in responses], responses, self.name)
+
+    def _flat(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], columns: Mapping[str, Sequence[Any]]
+    ) -> dict[str, Any]:
+        """TRL's keyword arguments: everything once per completion."""
+        out: dict[str, Any] = {
+            key: [value for value, row in zip(values, responses, strict=True) for _ in row]
+            for key, values in columns.items()
+            if key != "completion_ids"
+        }
+        texts = [text for row in responses for text in row]
+        asked = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
+        out["prompts"] = [[_message("user", text)] for text in asked] if self.conversational else asked
+        out["completions"] = [[_message("assistant", text)] for text in texts] if self.conversational else texts
+        if "completion_ids" in columns:
+            out["completion_ids"] = [list(ids) for row in columns["completion_ids"] for ids in row]
+        elif self.tokenizer:
+            out["completion_ids"] = [self._encode(text) for text in texts]
+        return out
+
+    def _accepted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = self._parameters
+        missing = [
+            key
+            for key, parameter in parameters.items()
+            if key not in arguments
+            and parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        ]
+        if missing:
+            remedy = "set `tokenizer`" if missing == ["completion_ids"] else "rename one with `columns`"
+            raise UserError(
+                f"function {self.name!r} needs {', '.join(missing)}, which is not a column of the data "
+                f"({', '.join(arguments)}); add it or {remedy}."
+            )
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return dict(arguments)
+        return {key: value for key, value in arguments.items() if key in parameters}
+
+    @property
+    def _is_trl(self) -> bool:
+        return not _TRL_NAMES.isdisjoint(self._parameters)
+
+    @cached_property
+    def _callable(self) -> Callable[..., Any]:
+        return _imported(self.function) if isinstance(self.function, str) else self.function
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        if not callable(self._callable):
+            raise UserError(f"function: {self.function!r} is not a function.")
+        return inspect.signature(self._callable).parameters
+
+    @cached_property
+    def _encode(self) -> Callable[[str], list[int]]:
+        from transformers import AutoTokenizer
+
+        tokenizer: Any = AutoTokenizer.from_pretrained(self.tokenizer)
+        return lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _name(function: str | Callable[..., Any]) -> str:
+    if isinstance(function, str):
+        return function.rpartition(":")[2]
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    where, _, name = place.rpartition(":")
+    if not where or not name.isidentifier():
+        raise UserError(f"function: {place!r} must be path/to/file.py:name or package.module:name.")
+    try:
+        if where.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(f"scorer_{Path(where).stem}", where)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+        return getattr(module, name)
+    except (ImportError, OSError, SyntaxError, AttributeError) as error:
+        raise UserError(f"function: {place!r} cannot be imported: {error}.") from error

@@ -1,0 +1,90 @@
+"""Tables of scores, P prompts × K responses, with places where a scorer does not apply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.evaluation import Scorer
+
+ScoreTable = list[list[float | None]]
+"""One row per prompt; ``None`` where the scorer does not apply to the response."""
+
+
+@runtime_checkable
+class PartialScorer(Protocol):
+    """A scorer that may not apply to every response."""
+
+    def score_where_it_applies(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> ScoreTable:
+        """Return P × K scores, ``None`` where there is none."""
+        ...
+
+
+def score_where_it_applies(
+    scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+) -> ScoreTable:
+    """Return the checked scores of any scorer; ``None`` only from a `PartialScorer`."""
+    if isinstance(scorer, PartialScorer):
+        return scorer.score_where_it_applies(prompts, responses, **columns)
+    table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
+    require_all(table, scorer.name)
+    return table
+
+
+def check_table(table: Any, responses: Sequence[Sequence[str]], name: str) -> ScoreTable:
+    """Return the table as floats.
+
+    Raises:
+        UserError: Another shape than the responses, or an entry that is neither a finite number nor ``None``.
+    """
+    shape = [len(row) for row in responses]
+    try:
+        rows = [list(row) for row in table]
+    except TypeError:
+        rows = []
+    if [len(row) for row in rows] != shape:
+        raise UserError(f"scorer {name!r} must return one score per response, {len(shape)} rows of {_widths(shape)}.")
+    return [
+        [_number(value, f"scorer {name!r}, prompt {p}, response {k}") for k, value in enumerate(row)]
+        for p, row in enumerate(rows)
+    ]
+
+
+def require_all(table: ScoreTable, name: str) -> list[list[float]]:
+    """Return the table of a scorer that must apply everywhere.
+
+    Raises:
+        UserError: An entry is ``None``.
+    """
+    out: list[list[float]] = []
+    for p, row in enumerate(table):
+        present = [value for value in row if value is not None]
+        if len(present) < len(row):
+            raise UserError(
+                f"scorer {name!r} does not apply to response {row.index(None)} of prompt {p}; leave such prompts out, "
+                "or combine it in an ensemble with a scorer that always applies."
+            )
+        out.append(present)
+    return out
+
+
+def _widths(shape: list[int]) -> str:
+    return str(shape[0]) if len(set(shape)) == 1 else str(shape[:8])
+
+
+def _number(value: Any, place: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value) if not isinstance(value, str) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{place}: {str(value)[:60]!r} is not a finite number; correct the scorer.")
+    return number

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trl.rewards import accuracy_reward, get_soft_overlong_punishment, reasoning_accuracy_reward, think_format_reward
+
+from align.errors import UserError
+from reward.functions import FunctionScorer
+
+RESPONSES = [[r"\boxed{\frac{1}{2}}", r"\boxed{3}"], [r"\boxed{4}", "<think>a</think>b"]]
+PROMPTS = ["half?", "four?"]
+ANSWERS = [r"\frac{1}{2}", "4"]
+
+
+def messages(texts: Sequence[str]) -> list[list[dict[str, str]]]:
+    return [[{"role": "assistant", "content": text}] for text in texts]
+
+
+def lengths(prompts: Sequence[str], responses: Sequence[Sequence[str]], weight: Sequence[int]) -> list[list[int]]:
+    """A function of this project's form; ``weight`` is a column."""
+    return [[w * len(text) for text in row] for _, row, w in zip(prompts, responses, weight, strict=True)]
+
+
+def test_a_function_of_our_form_gets_the_columns_it_has_parameters_for() -> None:
+    scorer = FunctionScorer(function=lengths)
+    assert scorer.name == "lengths"
+    assert scorer.score(["p", "q"], [["a", "bb"], ["ccc", ""]], weight=[1, 10], unused=[0, 0]) == [[1, 2], [30, 0]]
+
+
+def test_accuracy_reward_of_trl() -> None:
+    flat = [text for row in RESPONSES for text in row]
+    expected = accuracy_reward(messages(flat), [answer for answer in ANSWERS for _ in range(2)])
+    scorer = FunctionScorer(function=accuracy_reward, columns={"solution": "answer"})
+    table = scorer.score(PROMPTS, RESPONSES, answer=ANSWERS, source=["a", "b"])
+    assert [score for row in table for score in row] == expected == [1, 0, 1, 0]
+
+
+def test_think_format_reward_of_trl() -> None:
+    assert FunctionScorer(function=think_format_reward).score(PROMPTS, RESPONSES) == [[0, 0], [0, 1]]
+
+
+def test_soft_overlong_punishment_of_trl() -> None:
+    """90 of 100 tokens with a cache of 20: −.5."""
+    scorer = FunctionScorer(function=get_soft_overlong_punishment(max_completion_len=100, soft_punish_cache=20))
+    assert scorer.name == "soft_overlong_punishment_reward"
+    ids = [[[1] * 90, [1] * 101], [[1] * 80]]
+    assert scorer.score(PROMPTS, [["a", "b"], ["c"]], completion_ids=ids) == [[-0.5, -1], [0]]
+    with pytest.raises(UserError, match="tokenizer"):
+        scorer.score(PROMPTS, RESPONSES)
+
+
+def test_completion_ids_by_a_tokenizer(tiny_model: Path) -> None:
+    """The tiny tokenizer has one token per byte."""
+    punish = get_soft_overlong_punishment(max_completion_len=10, soft_punish_cache=4)
+    scorer = FunctionScorer(function=punish, tokenizer=str(tiny_model))
+    assert scorer.score(["p"], [["a" * 6, "a" * 8, "a" * 11]]) == [[0, -0.5, -1]]
+
+
+def test_none_of_trl_does_not_apply() -> None:
+    """An empty gold answer cannot be parsed: TRL skips it."""
+    scorer = FunctionScorer(function=reasoning_accuracy_reward)
+    response = r"<think>a</think>\boxed{4}"
+    table = scorer.score_where_it_applies(["p", "q"], [[response], [response]], solution=["", "$4$"])
+    assert table == [[None], [1]]
+    with pytest.raises(UserError, match="does not apply"):
+        scorer.score(["p", "q"], [[response], [response]], solution=["", "$4$"])
+
+
+def test_plain_text_completions() -> None:
+    def shout(completions: list[str], prompts: list[str], **_: Any) -> list[float]:
+        return [float(text.isupper() and prompt == "p") for text, prompt in zip(completions, prompts, strict=True)]
+
+    assert FunctionScorer(function=shout, conversational=False).score(["p", "q"], [["A", "b"], ["C"]]) == [[1, 0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ([[1.0]], "one score per response"),
+        (None, "one score per response"),
+        ([[1.0, 2.0], [float("nan"), 1.0]], "prompt 1, response 0"),
+        ([[1.0, 2.0], ["7", 1.0]], "finite"),
+        ([[1.0, 2.0], [float("inf"), 1.0]], "finite"),
+        ([[1.0, 2.0], [None, 1.0]], "does not apply"),
+    ],
+)
+def test_a_wrong_answer_is_an_error_and_never_zero(answer: object, message: str) -> None:
+    def wrong(prompts: object, responses: object) -> object:
+        del prompts, responses
+        return answer
+
+    with pytest.raises(UserError, match=message):
+        FunctionScorer(function=wrong).score(PROMPTS, RESPONSES)
+
+
+def test_a_short_list_of_a_trl_function_is_an_error() -> None:
+    with pytest.raises(UserError, match="4 rewards"):
+        FunctionScorer(function=lambda completions: [1.0] * (len(completions) - 1)).score(PROMPTS, RESPONSES)
+
+
+def test_functions_by_file_and_by_module(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def f(completions, **_):\n    return [len(c[0]['content']) for c in completions]\n")
+    scorer = FunctionScorer(function=f"{file}:f")
+    assert scorer.name == "f"
+    assert scorer.score(["p"], [["ab", "abc"]]) == [[2, 3]]
+    assert FunctionScorer(function="trl.rewards:think_format_reward").score(["p"], [["<think>a</think>"]]) == [[1]]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["f", "nowhere.py:f", "no_such_module:f", "trl.rewards:none", "trl.rewards:", "os:sep", "os:getcwd", ":f"],
+)
+def test_a_place_that_is_no_reward_function_is_refused(place: str) -> None:
+    with pytest.raises(UserError, match="function"):
+        FunctionScorer(function=place)
+
+
+def test_an_asynchronous_function_is_refused() -> None:
+    async def later(completions: list[str]) -> list[float]:
+        return [0.0 for _ in completions]
+
+    with pytest.raises(UserError, match="asynchronous"):
+        FunctionScorer(function=later)
