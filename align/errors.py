@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "did_you_mean"]
+__all__ = ["ScorerError", "UserError", "did_you_mean"]
 
 
 class UserError(ValueError):
@@ -14,6 +14,14 @@ class UserError(ValueError):
     The message is one sentence that names the place (key, file and line, row) and the remedy, so that the
     command line can print it alone, without a traceback. Broken invariants of this code are `assert`, never
     a `UserError`.
+    """
+
+
+class ScorerError(RuntimeError):
+    """Scores could not be had; no score is ever made up in their place.
+
+    Whoever trains saves a checkpoint and exits, so that the run can be resumed. The message is one sentence that names
+    the address, the reason and the remedy.
     """
 
 
