@@ -35,7 +35,7 @@ def model_card(
         lines += ["## Held-out prompts", "", "| metric | before | after |", "|---|---|---|"]
         lines += [
             f"| {name} | {_number(values['before'])} | {_number(values['after'])} |"
-            for name, values in evaluation["metrics"].items()
+            for name, values in evaluation.get("metrics", {}).items()
         ]
         if "win_rate" in evaluation:
             win = evaluation["win_rate"]

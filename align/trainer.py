@@ -247,7 +247,7 @@ class _Run:
                 report.print_evaluation(evaluation, self.console)
             report.plot_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
-            write_final(self.policy, self.folder / "final", settings, evaluation)
+            write_final(self.policy, self.folder / "final", settings, evaluation or None)
         self.accelerator.wait_for_everyone()
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
         return TrainResult(self.folder, self.plan.steps, last, evaluation)

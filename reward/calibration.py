@@ -1,14 +1,15 @@
 """How far a reward model can be trusted: accuracy, and whether its probabilities mean what they say.
 
-A reward model gives the preferred response of a pair the probability ``σ(Δ)``, Δ = r_chosen − r_rejected. Its confidence
-is that of the response it prefers, ``σ(|Δ|)`` from ½ to 1; it is calibrated if of the pairs it is 80 % sure of 80 %
-are ordered as labelled.
+A reward model gives the preferred response of a pair the probability ``σ(Δ)``, Δ = r_chosen − r_rejected. Its
+confidence is that of the response it prefers, ``σ(|Δ|)`` from ½ to 1; it is calibrated if of the pairs it is 80 % sure
+of 80 % are ordered as labelled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def plot_reliability(report: dict[str, Any], picture: Path) -> None:
     FigureCanvasAgg(figure)
     axis: Any = figure.subplots()
     axis.plot([0.5, 1], [0.5, 1], linestyle="--", color="grey", linewidth=1, label="calibrated")
-    axis.plot([row["confidence"] for row in table], [row["accuracy"] for row in table], marker="o", label="held-out pairs")
+    confidence, right = ([row[name] for row in table] for name in ("confidence", "accuracy"))
+    axis.plot(confidence, right, marker="o", label="held-out pairs")
     for row in table:
         axis.annotate(row["n"], (row["confidence"], row["accuracy"]), (4, -12), textcoords="offset points", fontsize=8)
     axis.set(xlabel="confidence σ(|Δ|)", ylabel="ordered as labelled", xlim=(0.48, 1.02), ylim=(0, 1.03))
@@ -127,7 +129,7 @@ def _by_quartile(delta: Array, values: Array) -> dict[str, dict[str, float]]:
         return {}
     edges = np.quantile(values[known], (0, 0.25, 0.5, 0.75, 1))
     groups: dict[str, dict[str, float]] = {}
-    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for i, (low, high) in enumerate(pairwise(edges)):
         chosen = known & (values >= low) & ((values < high) | (i == 3))
         if chosen.any():
             groups[f"{low:.3g} to {high:.3g}"] = _group(delta, chosen)

@@ -55,7 +55,7 @@ class RewardModelScorer:
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
-        """Rewards (P, K); a conversation is the column ``messages`` where there is one, else the prompt as user turn."""
+        """Rewards (P, K); a prompt is its column ``messages`` where there is one, else one user turn."""
         conversations = columns.get("messages", prompts)
         rows = [
             self._encode(prompt, response)

@@ -1,7 +1,7 @@
 """Reward modelling: a scalar for every response, trained so that preferred responses get the larger one.
 
-The model is Bradley–Terry: ``P(w ≻ l) = σ(r_w − r_l)`` (Bradley & Terry 1952; Ouyang et al. 2022, eq. 1). The scalar is read
-at the last response token by a head without bias. All comparisons of one prompt are one element of the batch.
+The model is Bradley–Terry: ``P(w ≻ l) = σ(r_w − r_l)`` (Bradley & Terry 1952; Ouyang et al. 2022, eq. 1). The scalar
+is read at the last response token by a head without bias. All comparisons of one prompt are one element of the batch.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ class WeightedSum:
             for name in setting:
                 if name not in self.scorers:
                     raise UserError(
-                        f"{name!r} is not one of the scorers {', '.join(self.scorers)}.{did_you_mean(name, self.scorers)}"
+                        f"{name!r} is not one of the scorers {', '.join(self.scorers)}."
+                        + did_you_mean(name, self.scorers)
                     )
         for name, weight in self.weights.items():
             if not math.isfinite(weight):

@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="evaluate.py", description="Answer prompts with a model, score the answers, and compare with another model."
+        prog="evaluate.py", description="Answer prompts with a model, score the answers, compare with another model."
     )
     parser.add_argument("model", help="folder of a run, or model as in model.name (world/base)")
     parser.add_argument("--start", help="PEFT adapter on the model, as in model.start (world/sft)")
@@ -42,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scorer", action="append", default=[], help="a scorer's name or YAML file; the first decides; repeatable"
     )
-    parser.add_argument("--pairs", action="store_true", help="the data are labelled pairs: accuracy of the scorers on them")
-    parser.add_argument("--best-of", type=int, default=1, metavar="N", help="responses per prompt for a best-of-n curve")
+    parser.add_argument("--pairs", action="store_true", help="the data are labelled pairs: how many the scorers order so")
+    parser.add_argument("--best-of", type=int, default=1, metavar="N", help="responses per prompt of a best-of-n curve")
     parser.add_argument("--prompts", type=int, default=300, help="at most so many prompts (default 300)")
     parser.add_argument("--max-new-tokens", type=int, default=128, help="longest response (default 128)")
     parser.add_argument("--max-length", type=int, default=1024, help="longest prompt with response (default 1024)")
