@@ -87,10 +87,17 @@ def decode(
         pad_id: Fills up the prompts; masked.
     """
     device = model.device
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    logits = _forward(model, cache, ids, mask, (mask.cumsum(1) - 1).clamp(min=0))
+    ids, mask = pad_left(prompts, pad_id, device)
+    accepted = inspect.signature(model.forward).parameters
+
+    def forward(ids: Tensor, positions: Tensor) -> Tensor:
+        """Logits (R, V) after the last token."""
+        extra: dict[str, Any] = {"position_ids": positions, "logits_to_keep": 1}
+        known = {name: value for name, value in extra.items() if name in accepted}
+        out: Any = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **known)
+        return out.logits[:, -1].float()
+
+    logits = forward(ids, (mask.cumsum(1) - 1).clamp(min=0))
     if n > 1:
         cache.batch_repeat_interleave(n)
         logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
@@ -108,17 +115,13 @@ def decode(
             cache.batch_select_indices(going)
             rows, mask, chosen = rows[going], mask[going], chosen[going]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = _forward(model, cache, chosen[:, None], mask, mask.sum(1, keepdim=True) - 1)
+        logits = forward(chosen[:, None], mask.sum(1, keepdim=True) - 1)
     return [tokens[p * n : (p + 1) * n] for p in range(len(prompts))]
 
 
-def _forward(model: PreTrainedModel, cache: DynamicCache, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-    """Logits (R, V) after the last token."""
-    extra: dict[str, Any] = {}
-    accepted = inspect.signature(model.forward).parameters
-    if "position_ids" in accepted:
-        extra["position_ids"] = positions
-    if "logits_to_keep" in accepted:
-        extra["logits_to_keep"] = 1
-    out: Any = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
-    return out.logits[:, -1].float()
+def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and mask (R, L) of prompts that end together, as generation needs them."""
+    width = max(map(len, prompts))
+    ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from align.data.tokenization import end_of_turn_id
-from align.decoding import decode, make_cache
+from align.decoding import decode, make_cache, pad_left
 from align.errors import UserError
 from align.policy import Policy
 
@@ -97,9 +97,7 @@ class Sampler:
         from transformers import GenerationConfig
 
         policy, params = self.policy, self.params
-        width = max(map(len, prompts))
-        ids = torch.tensor([[policy.pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        ids, mask = pad_left(prompts, policy.pad_id, policy.device)
         greedy = params.temperature == 0
         drawing = {} if greedy else {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k}
         config: Any = GenerationConfig(
@@ -111,10 +109,8 @@ class Sampler:
             **drawing,
         )
         model: Any = policy.model
-        out = model.generate(
-            input_ids=ids.to(policy.device), attention_mask=mask.to(policy.device), generation_config=config
-        )
-        drawn = [_until_stop(row, stops) for row in out[:, width:].tolist()]
+        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        drawn = [_until_stop(row, stops) for row in out[:, ids.shape[1] :].tolist()]
         return [drawn[p * n : (p + 1) * n] for p in range(len(prompts))]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from align.data.tokenization import encode_prompt
 from align.policy import Policy
 from align.sampling import Sampler, SamplingParams
 
@@ -25,12 +26,9 @@ def generate(
     """
     sampler = Sampler(policy, SamplingParams(temperature=temperature, max_new_tokens=max_new_tokens), rows=128)
     tokenizer: Any = policy.tokenizer
-    texts = [chat_prompt(tokenizer, prompt) if chat else f"{tokenizer.bos_token}{prompt}" for prompt in prompts]
-    drawn = sampler.generate(tokenizer(texts)["input_ids"], n=n, seed=seed)
+    ids = [
+        encode_prompt(tokenizer, prompt) if chat else [tokenizer.bos_token_id, *tokenizer(prompt)["input_ids"]]
+        for prompt in prompts
+    ]
+    drawn = sampler.generate(ids, n=n, seed=seed)
     return [tokenizer.batch_decode(responses, skip_special_tokens=True) for responses in drawn]
-
-
-def chat_prompt(tokenizer: Any, prompt: str) -> str:
-    """Return a prompt as a user turn, up to where the assistant begins."""
-    messages = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
