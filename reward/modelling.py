@@ -87,9 +87,7 @@ class RewardModel(Method):
         device = reward_PK.device
         better_PKK, weight_P = batch["better_PKK"].to(device), batch["weight_P"].to(device)
         margin_P = batch["margin_P"].to(device).nan_to_num(0.0)
-        loss_P = bradley_terry_loss(
-            reward_PK, better_PKK, margin_P=margin_P, label_smoothing=self.label_smoothing
-        )
+        loss_P = bradley_terry_loss(reward_PK, better_PKK, margin_P=margin_P, label_smoothing=self.label_smoothing)
         if self.centring:
             loss_P = loss_P + self.centring * centring_penalty(reward_PK, better_PKK)
         loss = (loss_P * weight_P).sum()

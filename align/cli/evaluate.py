@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scorer", action="append", default=[], help="a scorer's name or YAML file; the first decides; repeatable"
     )
-    parser.add_argument("--pairs", action="store_true", help="the data are labelled pairs: how many the scorers order so")
+    parser.add_argument(
+        "--pairs", action="store_true", help="the data are labelled pairs: how many the scorers order so"
+    )
     parser.add_argument("--best-of", type=int, default=1, metavar="N", help="responses per prompt of a best-of-n curve")
     parser.add_argument("--prompts", type=int, default=300, help="at most so many prompts (default 300)")
     parser.add_argument("--max-new-tokens", type=int, default=128, help="longest response (default 128)")
