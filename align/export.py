@@ -32,6 +32,7 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
     for role in policy.roles.names:
         if role != "policy" and policy.roles.weights(role):
             policy.roles.save(role, folder / role)
+            policy.tokenizer.save_pretrained(folder / role)
     policy.tokenizer.save_pretrained(folder)
 
 

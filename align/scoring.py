@@ -12,6 +12,7 @@ A setting that itself has ``scorer:`` is a scorer too, so that they nest::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from align import registry
@@ -34,7 +35,7 @@ def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
     cls = registry.load("scorers", name)
     values = {key: _made(value, f"{place}.{key}") for key, value in settings.items() if key != "scorer"}
     try:
-        return build(cls, values)
+        return build(cls, values) if is_dataclass(cls) else cls(**values)
     except (UserError, TypeError) as error:
         raise UserError(f"{place} ({name}): {error}") from error
 

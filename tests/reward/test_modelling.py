@@ -36,7 +36,8 @@ class TestLoss:
         ranked = [2, 1, 0.5, -1]
         expected = [0.313262, 0.201413, 0.048587, 0.474077, 0.126928, 0.201413]
         pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
-        found = [bradley_terry_loss(torch.tensor([[ranked[i], ranked[j]]]), all_pairs(2)).item() for i, j in pairs]
+        rewards = [torch.tensor([[ranked[i], ranked[j]]]).float() for i, j in pairs]
+        found = [bradley_terry_loss(reward, all_pairs(2)).item() for reward in rewards]
         assert sorted(found) == pytest.approx(sorted(expected), abs=1e-6)
 
     def test_margin_and_label_smoothing(self) -> None:

@@ -26,7 +26,13 @@ from align.errors import UserError
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SHIPPED = sorted(file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml"))
 CHOICES = [(file.parts[0], file.stem) for file in SHIPPED if file.parts[0] in groups.names(CONFIGS)]
-OWN = {"model": ["model.name=owner/name"], "data": ["data.train=owner/name"]}
+OWN = {
+    ("model", "custom"): ["model.name=owner/name"],
+    ("data", "custom"): ["data.train=owner/name"],
+    ("reward", "function"): ["reward.function=rewards.py:short"],
+    ("reward", "http"): ["reward.url=http://127.0.0.1:8000"],
+    ("reward", "model"): ["reward.model=owner/name"],
+}
 
 
 def run(*words: str) -> RunConfig:
@@ -35,8 +41,7 @@ def run(*words: str) -> RunConfig:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_shipped_choice_loads(group: str, choice: str) -> None:
-    needed = OWN.get(group, []) if choice == "custom" else []
-    assert run(f"{group}={choice}", *needed)
+    assert run(f"{group}={choice}", *OWN.get((group, choice), []))
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=str)
@@ -48,7 +53,7 @@ def test_every_shipped_file_is_commented_and_names_no_class(file: Path) -> None:
     header = re.sub(r"^defaults:\n(  - .*\n)+", "", text, flags=re.MULTILINE)
     for line in header.splitlines():
         is_value = re.match(r" *\w+: \S", line)
-        machinery = re.match(r"  (output_subdir|run|sweep|job):|    (dir|subdir|chdir):|name: (dpo|sft)$", line)
+        machinery = re.match(r"  (output_subdir|run|sweep|job):|    (dir|subdir|chdir):|name: \w+$|scorer: \w+$", line)
         if is_value and not derived and not machinery and file.parts[0] != "experiment":
             assert "  # " in line, line
 

@@ -44,6 +44,7 @@ def test_pair(chatml: Any, pair: Pair) -> None:
         index=1,
         answer="1",
         source="s",
+        comparisons=[[0, 1]],
     )
     assert tokenized[0].weight == 1.0
     assert tokenized[0].margin is None
