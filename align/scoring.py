@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from align import registry
 from align.config import build
@@ -32,10 +32,10 @@ def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
     name = settings.get("scorer")
     if not isinstance(name, str):
         raise UserError(f"{place}.scorer is missing: name one of {', '.join(registry.choices('scorers'))}.")
-    cls = registry.load("scorers", name)
+    cls: Any = registry.load("scorers", name)
     values = {key: _made(value, f"{place}.{key}") for key, value in settings.items() if key != "scorer"}
     try:
-        return build(cls, values) if is_dataclass(cls) else cls(**values)
+        return build(cast("type[Any]", cls), values) if is_dataclass(cls) else cls(**values)
     except (UserError, TypeError) as error:
         raise UserError(f"{place} ({name}): {error}") from error
 

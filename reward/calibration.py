@@ -88,7 +88,8 @@ def fit_temperature(delta: Array) -> float:
         return float(np.mean(np.logaddexp(0, -delta / np.exp(log_temperature))))
 
     bound = float(np.log(100))
-    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
+    found: Any = minimize_scalar(loss, bounds=(-bound, bound), method="bounded")
+    return float(np.exp(found.x))
 
 
 def plot_reliability(report: dict[str, Any], picture: Path) -> None:

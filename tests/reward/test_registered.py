@@ -26,6 +26,6 @@ def test_scorers_by_rule_are_made_before_torch_is_imported() -> None:
     modules = sorted(
         {target.partition(":")[0] for target in SCORERS.values() if target.startswith("reward.")} - {"reward.model"}
     )
-    program = f"import sys, {', '.join(modules)}; print('torch' in sys.modules)"
+    program = f"import sys, {', '.join(sorted(modules))}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
