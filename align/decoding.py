@@ -8,8 +8,8 @@ hybrid) are left to `generate`, see :class:`align.sampling.Sampler`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -53,6 +53,14 @@ class _GrowingLayer(DynamicLayer):
         return buffer
 
 
+class Draw(Protocol):
+    """Chooses the next tokens."""
+
+    def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Logits (R, V) of these responses → the tokens chosen (R,), and which responses end with them (R,)."""
+        ...
+
+
 def make_cache(model: PreTrainedModel) -> DynamicCache | None:
     """An empty cache for this decode loop, or None for a model that needs another kind."""
     cache = DynamicCache(config=model.config)
@@ -69,20 +77,18 @@ def decode(
     prompts: Sequence[Sequence[int]],
     *,
     n: int,
-    draw: Callable[[Tensor], Tensor],
-    stops: Sequence[int],
+    draw: Draw,
     max_new_tokens: int,
     pad_id: int,
-) -> list[list[list[int]]]:
-    """Draw ``n`` responses per prompt, as token ids; a finished one ends in its stop token.
+) -> None:
+    """Let ``draw`` choose the tokens of ``n`` responses per prompt, until it ends them or they are too long.
 
     Args:
         model: In evaluation mode.
         cache: Of :func:`make_cache`, used up here.
         prompts: Token ids; padded on the left.
         n: Responses per prompt.
-        draw: Logits (R, V) → next tokens (R,).
-        stops: Tokens that end a response.
+        draw: Chooses, keeps and ends; response k of prompt p is row ``p * n + k``.
         max_new_tokens: Longest response.
         pad_id: Fills up the prompts; masked.
     """
@@ -90,33 +96,28 @@ def decode(
     ids, mask = pad_left(prompts, pad_id, device)
     accepted = inspect.signature(model.forward).parameters
 
-    def forward(ids: Tensor, positions: Tensor) -> Tensor:
+    def forward(ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Logits (R, V) after the last token."""
         extra: dict[str, Any] = {"position_ids": positions, "logits_to_keep": 1}
         known = {name: value for name, value in extra.items() if name in accepted}
         out: Any = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **known)
         return out.logits[:, -1].float()
 
-    logits = forward(ids, (mask.cumsum(1) - 1).clamp(min=0))
+    logits = forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0))
     if n > 1:
         cache.batch_repeat_interleave(n)
         logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-    ending = torch.tensor(sorted(stops), device=device)
     rows = torch.arange(len(prompts) * n, device=device)  # which response each row of the batch is
-    tokens: list[list[int]] = [[] for _ in rows]
     for step in range(max_new_tokens):
-        chosen = draw(logits)
-        for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
-            tokens[row].append(token)
-        going = (~torch.isin(chosen, ending)).nonzero()[:, 0]
+        chosen, ended = draw(logits, rows.tolist())
+        going = (~ended).nonzero()[:, 0]
         if not len(going) or step == max_new_tokens - 1:
             break
         if len(going) < len(rows):
             cache.batch_select_indices(going)
             rows, mask, chosen = rows[going], mask[going], chosen[going]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = forward(chosen[:, None], mask.sum(1, keepdim=True) - 1)
-    return [tokens[p * n : (p + 1) * n] for p in range(len(prompts))]
+        logits = forward(chosen[:, None], mask, mask.sum(1, keepdim=True) - 1)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

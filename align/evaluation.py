@@ -167,7 +167,7 @@ class Evaluator:
         assert self.prompts is not None
         with policy.use("policy"):
             drawn = Sampler(policy, self.sampling).generate([e.prompt_ids for e in self.prompts], n=n, seed=self.seed)
-        return self._score(range(len(self.prompts)), [[_decode(policy, ids) for ids in row] for row in drawn])
+        return self._score(range(len(self.prompts)), [[_decode(policy, r.ids) for r in row] for row in drawn])
 
     def _score(self, prompts: Sequence[int], responses: Sequence[Sequence[str]]) -> dict[str, list[list[float]]]:
         """Scores (P, K) by scorer of responses to the prompts with these indices."""
@@ -184,9 +184,9 @@ class Evaluator:
         examples = [self.prompts[p] for p in mine]
         with policy.use("policy"):
             drawn = Sampler(policy, self.sampling).generate(
-                [example.prompt_ids for example in examples], seed=self.seed, between=between
+                [example.prompt_ids for example in examples], seed=self.seed, keys=mine, between=between
             )
-        responses = [ids for (ids,) in drawn]
+        responses = [response.ids for (response,) in drawn]
         divergences = self._divergences(policy, examples, responses, between)
         decoded = [_decode(policy, ids) for ids in responses]
         scores = {name: [row[0] for row in table] for name, table in self._score(mine, [[t] for t in decoded]).items()}

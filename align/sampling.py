@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -28,6 +29,10 @@ class SamplingParams:
     """Only the k most probable tokens; 0 means all."""
     max_new_tokens: int = 128
     """Longest response, end-of-turn token included."""
+    min_new_tokens: int = 0
+    """A response cannot end before it has so many tokens."""
+    stop_strings: tuple[str, ...] = ()
+    """Texts that end a response, beside the end-of-turn token; they stay in it."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
@@ -35,6 +40,23 @@ class SamplingParams:
                 f"sampling with {self}: temperature and top_k must be at least 0, top_p in (0, 1], "
                 "max_new_tokens at least 1."
             )
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise UserError(f"min_new_tokens={self.min_new_tokens} must be from 0 to {self.max_new_tokens}.")
+        if not all(self.stop_strings):
+            raise UserError("stop_strings: an empty text would end every response at once.")
+
+
+@dataclass
+class Response:
+    """One response as it was drawn."""
+
+    ids: list[int] = field(default_factory=list[int])
+    """Its tokens, the one that ended it included."""
+    logps: list[float] = field(default_factory=list[float])
+    """Log-probability of each token, ``log softmax(logits / temperature)`` before top-k and top-p, in nats; greedy:
+    at temperature 1."""
+    finished: bool = False
+    """It was ended, by a token or a stop string, not cut off at the longest length."""
 
 
 class Sampler:
@@ -45,7 +67,8 @@ class Sampler:
         self.policy = policy
         self.params = params
         self.rows = rows
-        self.end_of_turn = end_of_turn_id(policy.tokenizer)
+        eos: Any = policy.tokenizer.eos_token_id
+        self.stops = sorted({end_of_turn_id(policy.tokenizer), int(eos)})
 
     @torch.no_grad()
     def generate(
@@ -54,86 +77,109 @@ class Sampler:
         *,
         n: int = 1,
         seed: int = 0,
+        keys: Sequence[int] | None = None,
         between: Callable[[], None] = lambda: None,
-    ) -> list[list[list[int]]]:
-        """``n`` responses per prompt, as token ids; a finished one ends in the end-of-turn token.
+    ) -> list[list[Response]]:
+        """``n`` responses per prompt.
 
-        The same prompts, parameters and seed give the same responses; the caller's random state is untouched.
-        ``between`` is called between batches and may raise to stop.
+        What is drawn for a prompt depends on ``seed``, its key (default: its index) and the number of the response
+        alone, not on what shares its batch, so that several processes draw what one would. The random state of the
+        caller is untouched. ``between`` is called between batches and may raise to stop.
         """
+        keys = range(len(prompts)) if keys is None else keys
         order = sorted(range(len(prompts)), key=lambda p: len(prompts[p]))
-        responses: list[list[list[int]]] = [[] for _ in prompts]
+        drawn: list[list[Response]] = [[] for _ in prompts]
         per_batch = max(1, self.rows // n)
-        devices = [self.policy.device] if self.policy.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            for first in range(0, len(order), per_batch):
-                between()
-                part = order[first : first + per_batch]
-                for p, drawn in zip(part, self._generate([prompts[p] for p in part], n), strict=True):
-                    responses[p] = drawn
-        return responses
+        for first in range(0, len(order), per_batch):
+            between()
+            part = order[first : first + per_batch]
+            draw = _Draw(self, [(seed, keys[p], k) for p in part for k in range(n)])
+            self._generate([prompts[p] for p in part], n, draw)
+            for i, p in enumerate(part):
+                drawn[p] = draw.responses[i * n : (i + 1) * n]
+        return drawn
 
-    def _generate(self, prompts: list[Sequence[int]], n: int) -> list[list[list[int]]]:
-        policy, params = self.policy, self.params
-        stops = sorted({self.end_of_turn, int(policy.tokenizer.eos_token_id)})  # pyright: ignore[reportArgumentType]
-        policy.model.eval()
-        cache = make_cache(policy.model)
-        if cache is None:
-            return self._generate_slowly(prompts, n, stops)
-        return decode(
-            policy.model,
-            cache,
-            prompts,
-            n=n,
-            draw=_drawing(params),
-            stops=stops,
-            max_new_tokens=params.max_new_tokens,
-            pad_id=policy.pad_id,
+    def _generate(self, prompts: list[Sequence[int]], n: int, draw: _Draw) -> None:
+        model, longest, pad_id = self.policy.model.eval(), self.params.max_new_tokens, self.policy.pad_id
+        cache = make_cache(model)
+        if cache is not None:
+            decode(model, cache, prompts, n=n, draw=draw, max_new_tokens=longest, pad_id=pad_id)
+            return
+        # A cache that is not plain attention (recurrent, hybrid): transformers' own loop.
+        ids, mask = pad_left(prompts, pad_id, self.policy.device)
+        generator: Any = model
+        generator.generate(
+            input_ids=ids.repeat_interleave(n, 0),
+            attention_mask=mask.repeat_interleave(n, 0),
+            do_sample=False,
+            max_new_tokens=longest,
+            eos_token_id=None,
+            pad_token_id=pad_id,
+            logits_processor=[draw.process],
+            stopping_criteria=[draw.all_ended],
         )
 
-    def _generate_slowly(self, prompts: list[Sequence[int]], n: int, stops: list[int]) -> list[list[list[int]]]:
-        """With transformers' own loop, for models whose cache is not plain attention."""
-        from transformers import GenerationConfig
 
-        policy, params = self.policy, self.params
-        ids, mask = pad_left(prompts, policy.pad_id, policy.device)
-        greedy = params.temperature == 0
-        drawing = {} if greedy else {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k}
-        config: Any = GenerationConfig(
-            do_sample=not greedy,
-            max_new_tokens=params.max_new_tokens,
-            num_return_sequences=n,
-            eos_token_id=stops,
-            pad_token_id=policy.pad_id,
-            **drawing,
-        )
-        model: Any = policy.model
-        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        drawn = [_until_stop(row, stops) for row in out[:, ids.shape[1] :].tolist()]
-        return [drawn[p * n : (p + 1) * n] for p in range(len(prompts))]
+class _Draw:
+    """Chooses tokens by inverting the distribution function, with uniform numbers that each response has of its own."""
 
+    def __init__(self, sampler: Sampler, keys: Sequence[tuple[int, int, int]]) -> None:
+        self.params, self.stops = sampler.params, sampler.stops
+        self.tokenizer: Any = sampler.policy.tokenizer
+        self.responses = [Response() for _ in keys]
+        params = self.params
+        self.warpers: list[Any] = []
+        if params.temperature > 0:
+            self.uniform = np.stack([np.random.default_rng(key).random(params.max_new_tokens) for key in keys])
+            self.warpers.append(TemperatureLogitsWarper(params.temperature))
+            if params.top_k:
+                self.warpers.append(TopKLogitsWarper(params.top_k))
+            if params.top_p < 1:
+                self.warpers.append(TopPLogitsWarper(params.top_p))
 
-def _drawing(params: SamplingParams) -> Callable[[Tensor], Tensor]:
-    """Logits (R, V) → tokens (R,), as the parameters say."""
-    if params.temperature == 0:
-        return lambda logits: logits.argmax(-1)
-    warpers: list[Any] = [TemperatureLogitsWarper(params.temperature)]
-    if params.top_k:
-        warpers.append(TopKLogitsWarper(params.top_k))
-    if params.top_p < 1:
-        warpers.append(TopPLogitsWarper(params.top_p))
-
-    def draw(logits: Tensor) -> Tensor:
-        for warper in warpers:
+    def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        step = len(self.responses[rows[0]].ids)
+        logp = (logits / (self.params.temperature or 1.0)).log_softmax(-1)
+        if step < self.params.min_new_tokens - 1:
+            logits = logits.index_fill(-1, torch.tensor(self.stops, device=logits.device), -torch.inf)
+        for warper in self.warpers:
             logits = warper(None, logits)
-        return torch.multinomial(logits.softmax(-1), 1)[:, 0]
+        if self.warpers:
+            cumulative = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
+            uniform = torch.from_numpy(self.uniform[list(rows), step]).to(logits.device)[:, None]
+            chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+            chosen = chosen.clamp(max=logits.shape[-1] - 1)
+        else:
+            chosen = logits.argmax(-1, keepdim=True)
+        logps = logp.gather(-1, chosen)[:, 0].tolist()
+        ended = [self._keep(*kept) for kept in zip(rows, chosen[:, 0].tolist(), logps, strict=True)]
+        return chosen[:, 0], torch.tensor(ended, device=logits.device)
 
-    return draw
+    def _keep(self, row: int, token: int, logp: float) -> bool:
+        response = self.responses[row]
+        response.ids.append(token)
+        response.logps.append(logp)
+        response.finished = token in self.stops or self._says_stop(response.ids)
+        return response.finished
 
+    def _says_stop(self, ids: list[int]) -> bool:
+        if not self.params.stop_strings or len(ids) < self.params.min_new_tokens:
+            return False
+        # A token adds at least a byte nearly always; the end of the text is long enough to hold every stop string.
+        text = self.tokenizer.decode(ids[-(4 * max(map(len, self.params.stop_strings)) + 4) :])
+        return any(stop in text for stop in self.params.stop_strings)
 
-def _until_stop(ids: list[int], stops: list[int]) -> list[int]:
-    for t, token in enumerate(ids):
-        if token in stops:
-            return ids[: t + 1]
-    return ids
+    # For transformers' own loop, which keeps finished rows to the end
+
+    def process(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Leave only the token that is drawn."""
+        del ids
+        going = [row for row, response in enumerate(self.responses) if not response.finished]
+        chosen = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+        chosen[going], _ = self(scores[going].float(), going)
+        return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0.0)
+
+    def all_ended(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Per row, whether all responses have ended."""
+        del scores
+        return torch.full((len(ids),), all(response.finished for response in self.responses), device=ids.device)

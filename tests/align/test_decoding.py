@@ -29,22 +29,31 @@ def plain(model: Any, prompt: list[int], pick: Any) -> list[int]:
     return ids
 
 
+class Recorder:
+    """Takes the likeliest token, or with ``ranks`` another one for each row; keeps what it saw."""
+
+    def __init__(self, rows: int, ranks: int = 1) -> None:
+        self.tokens: list[list[int]] = [[] for _ in range(rows)]
+        self.ranks = ranks
+        self.seen: list[torch.Tensor] = []
+
+    def __call__(self, logits: torch.Tensor, rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        rank = torch.arange(len(logits)) % self.ranks
+        chosen = logits.topk(self.ranks).indices.gather(1, rank[:, None])[:, 0]
+        self.seen.append(logits.log_softmax(-1))
+        for row, token in zip(rows, chosen.tolist(), strict=True):
+            self.tokens[row].append(token)
+        return chosen, torch.isin(chosen, torch.tensor(STOPS))
+
+
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_greedy_is_what_a_plain_forward_gives(name: str) -> None:
     model = policy_of(CONFIGS[name], "eager" if name in EAGER_ONLY else "sdpa").model.eval()
     cache = make_cache(model)
     assert cache is not None
-    drawn = decode(
-        model,
-        cache,
-        PROMPTS,
-        n=1,
-        draw=lambda logits: logits.argmax(-1),
-        stops=STOPS,
-        max_new_tokens=LONGEST,
-        pad_id=0,
-    )
-    assert [row[0] for row in drawn] == [plain(model, prompt, torch.argmax) for prompt in PROMPTS]
+    draw = Recorder(len(PROMPTS))
+    decode(model, cache, PROMPTS, n=1, draw=draw, max_new_tokens=LONGEST, pad_id=0)
+    assert draw.tokens == [plain(model, prompt, torch.argmax) for prompt in PROMPTS]
 
 
 def test_each_response_follows_its_own_history() -> None:
@@ -52,19 +61,12 @@ def test_each_response_follows_its_own_history() -> None:
     model = policy_of(CONFIGS["llama"], "sdpa").model.eval()
     cache = make_cache(model)
     assert cache is not None
-    taken: list[torch.Tensor] = []
-
-    def draw(logits: torch.Tensor) -> torch.Tensor:
-        ranks = torch.arange(len(logits)) % 3
-        chosen = logits.topk(3).indices.gather(1, ranks[:, None])[:, 0]
-        taken.append(logits.log_softmax(-1))
-        return chosen
-
-    drawn = decode(model, cache, PROMPTS, n=3, draw=draw, stops=STOPS, max_new_tokens=LONGEST, pad_id=0)
-    rows = [(prompt, ids) for prompt, responses in zip(PROMPTS, drawn, strict=True) for ids in responses]
+    draw = Recorder(3 * len(PROMPTS), ranks=3)
+    decode(model, cache, PROMPTS, n=3, draw=draw, max_new_tokens=LONGEST, pad_id=0)
+    rows = [(PROMPTS[row // 3], ids) for row, ids in enumerate(draw.tokens)]
     assert len({len(ids) for _, ids in rows}) > 1  # rows did leave the batch
     alive = list(range(len(rows)))
-    for step, logps in enumerate(taken):
+    for step, logps in enumerate(draw.seen):
         for place, row in enumerate(alive):
             prompt, ids = rows[row]
             with torch.no_grad():

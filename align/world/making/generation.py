@@ -31,4 +31,4 @@ def generate(
         for prompt in prompts
     ]
     drawn = sampler.generate(ids, n=n, seed=seed)
-    return [tokenizer.batch_decode(responses, skip_special_tokens=True) for responses in drawn]
+    return [tokenizer.batch_decode([response.ids for response in row], skip_special_tokens=True) for row in drawn]
