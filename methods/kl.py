@@ -1,18 +1,19 @@
 """The distance of the policy from its reference: estimators per token, and controllers of their weight β.
 
 With ``x_t = log π(y_t) − log π_ref(y_t)`` on tokens that the policy π itself has sampled, each estimator is one number
-per token whose expectation is (near) KL(π‖π_ref) (Schulman, "Approximating KL divergence", 2020):
+per token whose expectation is (near) KL(π‖π_ref) (Schulman, "Approximating KL divergence", 2020). In the *reward* no
+gradient flows through it, and ``k1`` is the exact choice. As a term of the *loss* what counts is its gradient, plain
+(:func:`per_token_kl`) or times the ratio ρ = π/π_old (:func:`methods.ppo_loss.kl_loss`, as in DeepSeek-V3.2 and TRL):
 
-========= =============== ======== ===================================================================================
-estimator value           biased   its gradient, where it is a term of the *loss*
-========= =============== ======== ===================================================================================
-``k1``    ``x``           no       expectation 0: ``E[∇log π] = 0``, so it only adds noise and holds nothing back
-``k2``    ``½x²``         a little ``E[x·∇log π] = ∇KL(π‖π_ref)``: exact
-``k3``    ``e⁻ˣ − 1 + x`` no       ``E[(1 − e⁻ˣ)·∇log π] = ∇KL(π_ref‖π)``: that of the other direction
-========= =============== ======== ===================================================================================
+========= =============== ============= ================================== =========================
+estimator value           its mean      gradient in the loss, on policy    gradient of ρ·k, any policy
+========= =============== ============= ================================== =========================
+``k1``    ``x``           exact         0, ``E[∇log π]``: only noise       exact
+``k2``    ``½x²``         nearly        exact, ``E[x·∇log π]``             biased
+``k3``    ``e⁻ˣ − 1 + x`` exact         that of KL(π_ref‖π) (GRPO)         exact
+========= =============== ============= ================================== =========================
 
-In the *reward* no gradient flows through the estimator, and ``k1`` is the exact choice. In the loss take ``k2`` or
-``k3`` (the latter is GRPO's). The exactness of both columns holds on policy: at the first inner epoch.
+*Exact* is ∇KL(π‖π_ref) per token, given the tokens before it. The plain ``k1`` holds nothing back in the loss.
 """
 
 from __future__ import annotations

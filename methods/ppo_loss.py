@@ -22,6 +22,7 @@ from torch import Tensor
 
 from align.method import Metrics
 from methods.checks import require_like
+from methods.kl import KLEstimator, per_token_kl
 
 _LOG_RATIO_BOUND = 20.0
 
@@ -65,6 +66,26 @@ def policy_loss(
         require_like(mask_PKT, importance_PKT=importance_PKT)
         loss_PKT = loss_PKT * importance_PKT
     return torch.where(mask_PKT, loss_PKT, 0)
+
+
+def kl_loss(
+    logp_PKT: Tensor, old_logp_PKT: Tensor, reference_PKT: Tensor, mask_PKT: Tensor, estimator: KLEstimator = "k3"
+) -> Tensor:
+    """``ρ·k(logp − logp_ref)``, a KL penalty for the loss, to be multiplied by β (DeepSeek-V3.2, 2025); (P, K, T).
+
+    The gradient flows through ρ too: with ``k1`` or ``k3`` its expectation is ∇KL(π‖π_ref), in later inner epochs as in
+    the first (see the table of :mod:`methods.kl`). Without ρ it is :func:`methods.kl.per_token_kl`.
+
+    Args:
+        logp_PKT: Log-probabilities that are trained.
+        old_logp_PKT: Those of the policy that sampled.
+        reference_PKT: Those of the reference.
+        mask_PKT: Where a response token exists.
+        estimator: ``k1`` or ``k3``; ``k2`` is biased here.
+    """
+    kl_PKT = per_token_kl(logp_PKT, reference_PKT, mask_PKT, estimator)
+    require_like(mask_PKT, old_logp_PKT=old_logp_PKT)
+    return kl_PKT * _ratio(logp_PKT, old_logp_PKT, mask_PKT)
 
 
 def value_loss(

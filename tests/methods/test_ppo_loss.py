@@ -14,6 +14,7 @@ from methods.advantages import moments
 from methods.ppo_loss import (
     explained_variance,
     importance_weights,
+    kl_loss,
     policy_loss,
     policy_metrics,
     value_loss,
@@ -113,6 +114,40 @@ def test_extreme_ratios_stay_finite(advantage: float, shift: float) -> None:
     assert logp.grad is not None
     assert bool(torch.isfinite(loss).all())
     assert bool(torch.isfinite(logp.grad).all())
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+@pytest.mark.parametrize("moved", [0.0, 1.0])
+def test_kl_in_the_loss_has_the_gradient_of_kl(estimator: Any, moved: float) -> None:
+    """In expectation over tokens of the old policy, without noise: of all policies at k1 and k3, not at k2."""
+    generator = torch.Generator().manual_seed(0)
+    logits, reference, step = torch.randn(3, 1, 1, 7, generator=generator, dtype=torch.float64)
+    reference, old = reference.log_softmax(-1), (logits + moved * step).log_softmax(-1)
+    leaf = logits.clone().requires_grad_()
+
+    def gradient(value: Tensor) -> Tensor:
+        return torch.autograd.grad(value.sum(), leaf)[0]
+
+    def expected(estimator: Any) -> Tensor:
+        logp = leaf.log_softmax(-1)
+        return gradient(old.exp() * kl_loss(logp, old, reference, everywhere(old), estimator))
+
+    exact = gradient(leaf.log_softmax(-1).exp() * (leaf.log_softmax(-1) - reference))
+    torch.testing.assert_close(expected(estimator), exact)
+    assert not torch.allclose(expected("k2"), exact, atol=0.01)
+
+
+def test_kl_in_the_loss_beyond_the_mask() -> None:
+    logp = padded(LOGP).requires_grad_()
+    mask = ~padded(LOGP).isnan()
+    loss = kl_loss(logp, padded(OLD_LOGP), padded([-1.2, -0.4, -1.5]), mask, "k1")
+    loss.sum().backward()
+    ratio, x = torch.tensor([0.3, -0.1, 0.1]).exp(), torch.tensor([0.5, -0.2, -0.4])
+    assert logp.grad is not None
+    torch.testing.assert_close(loss[mask], ratio * x)
+    torch.testing.assert_close(logp.grad[mask], ratio * (x + 1))
+    assert torch.equal(logp.grad[~mask], torch.zeros(7))
+    assert torch.equal(loss[~mask], torch.zeros(7))
 
 
 @pytest.mark.parametrize(
