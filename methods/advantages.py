@@ -1,0 +1,178 @@
+"""From the scores of a roll-out to the advantages of its tokens.
+
+Scores are shaped (:func:`missing_eos`, :func:`overlong_penalty`), put at the last token (:func:`place_score`) beside a
+KL penalty per token, and become advantages with a value model (:func:`gae`) or without one, by comparing the K
+responses to a prompt (:func:`rloo`, :func:`group`). :func:`whiten` normalises over a whole roll-out.
+
+Whatever stands behind a mask (NaN too) is never looked at, and results are 0 there, so the amount of padding and
+missing responses change nothing. No gradient is meant to flow through any of this.
+
+Departures: TRL raises for K = 1 in training; here, as in its evaluation, a response without siblings has advantage 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from methods.checks import require_like, require_right_padded
+
+MissingEOS = Literal["replace", "subtract", "none"]
+GroupScale = Literal["group", "batch", "none"]
+
+GROUP_EPSILON = 1e-4
+"""Added to the standard deviation by :func:`group`, as in TRL."""
+WHITEN_EPSILON = 1e-8
+"""Added to the variance by :func:`whiten`, as in lm-human-preferences and the N+ implementation details."""
+
+
+def missing_eos(score_PK: Tensor, ended_PK: Tensor, *, how: MissingEOS, value: float) -> Tensor:
+    """Scores of responses that were cut off before an end-of-turn token; (P, K).
+
+    ``replace``: the score *is* ``value`` (usually −1; Huang et al. 2024); ``subtract``: ``score − value``
+    (``value ≥ 0``); ``none``: as it was.
+
+    Args:
+        score_PK: Scores in the scorer's units.
+        ended_PK: Where the response has its end-of-turn token; bool.
+        how: See above.
+        value: See above.
+    """
+    require_like(ended_PK, score_PK=score_PK)
+    if how == "none":
+        return score_PK
+    if how == "replace":
+        return torch.where(ended_PK, score_PK, value)
+    assert value >= 0, f"subtracting {value} would reward a missing end"
+    return torch.where(ended_PK, score_PK, score_PK - value)
+
+
+def overlong_penalty(length_PK: Tensor, *, max_tokens: int, buffer: int, penalty: float = 1.0) -> Tensor:
+    """Soft overlong punishment (DAPO, Yu et al. 2025, eq. 13), to be *added* to the score; float32 (P, K).
+
+    ``−penalty · clip((length − (max_tokens − buffer)) / buffer, 0, 1)``: 0 up to ``max_tokens − buffer`` tokens, then
+    linear down to ``−penalty`` at ``max_tokens``.
+
+    Args:
+        length_PK: Tokens of each response, end-of-turn included; 0 where there is none.
+        max_tokens: The longest response that is sampled.
+        buffer: Width of the linear part in tokens, 1 … ``max_tokens``.
+        penalty: Penalty of the longest response, in the scorer's units.
+    """
+    assert 0 < buffer <= max_tokens, (buffer, max_tokens)
+    return -penalty * ((length_PK - (max_tokens - buffer)).float() / buffer).clamp(0, 1)
+
+
+def place_score(score_PK: Tensor, mask_PKT: Tensor) -> Tensor:
+    """The score at the last token of its response, 0 elsewhere; (P, K, T)."""
+    require_right_padded(mask_PKT)
+    length_PK = mask_PKT.sum(-1)
+    require_like(length_PK > 0, score_PK=score_PK)
+    last_PKT = torch.arange(mask_PKT.shape[-1], device=mask_PKT.device) == length_PK[..., None] - 1
+    return torch.where(last_PKT, score_PK[..., None], 0)
+
+
+@torch.no_grad()
+def gae(reward_PKT: Tensor, value_PKT: Tensor, mask_PKT: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16): advantages and returns, each (P, K, T).
+
+    ``δ_t = r_t + γ·V_{t+1} − V_t;  A_t = Σ_{l≥0} (γλ)^l·δ_{t+l};  return_t = A_t + V_t``. The value after the last
+    token is 0, whether or not the response has ended.
+
+    Args:
+        reward_PKT: Reward of each token (KL penalty, and the score at the last one).
+        value_PKT: Value of the state *before* each token.
+        mask_PKT: Where a response token exists, padded on the right.
+        gamma: Discount γ.
+        lam: λ: 1 is the Monte-Carlo return, 0 the one-step error.
+    """
+    require_right_padded(mask_PKT)
+    require_like(mask_PKT, reward_PKT=reward_PKT, value_PKT=value_PKT)
+    value_PKT = torch.where(mask_PKT, value_PKT, 0)
+    advantage_PKT = torch.zeros_like(value_PKT)
+    advantage_PK = next_value_PK = torch.zeros_like(value_PKT[..., 0])
+    for t in reversed(range(mask_PKT.shape[-1])):
+        delta_PK = reward_PKT[..., t] + gamma * next_value_PK - value_PKT[..., t]
+        advantage_PK = torch.where(mask_PKT[..., t], delta_PK + gamma * lam * advantage_PK, 0)
+        advantage_PKT[..., t] = advantage_PK
+        next_value_PK = value_PKT[..., t]
+    return advantage_PKT, advantage_PKT + value_PKT
+
+
+def moments(x: Tensor, mask: Tensor) -> Tensor:
+    """``[count, Σx, Σx²]`` over the mask, float64 (3,): those of several micro-batches or ranks are added."""
+    require_like(mask, x=x)
+    x = x.detach()[mask].double()
+    return torch.stack([x.new_tensor(x.numel()), x.sum(), x.square().sum()])
+
+
+def whiten(x: Tensor, mask: Tensor, statistics: Tensor | None = None, *, shift_mean: bool = True) -> Tensor:
+    """``(x − mean) / √(var + 1e-8)`` over the mask with the population variance, 0 beyond it; the shape of x.
+
+    Args:
+        x: Advantages, or rewards.
+        mask: Where x counts.
+        statistics: :func:`moments` of the whole roll-out over all ranks; those of ``x`` where not given.
+        shift_mean: Whether the mean becomes 0 (advantages); rewards keep theirs.
+    """
+    require_like(mask, x=x)
+    count, total, squares = (moments(x, mask) if statistics is None else statistics.to(x.device)).unbind()
+    mean = total / count.clamp(min=1)
+    variance = (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
+    whitened = (x.double() - mean) * torch.rsqrt(variance + WHITEN_EPSILON)
+    if not shift_mean:
+        whitened = whitened + mean
+    return torch.where(mask, whitened, 0).to(x.dtype)
+
+
+def rloo(score_PK: Tensor, valid_PK: Tensor) -> Tensor:
+    """REINFORCE leave-one-out (Ahmadian et al. 2024): the score less the mean of its siblings'; (P, K).
+
+    ``A_i = r_i − 1/(n−1)·Σ_{j≠i} r_j`` over the n responses to the prompt; 0 where n = 1.
+
+    Args:
+        score_PK: Scores, a KL penalty of the whole response included where it is wanted.
+        valid_PK: Where a response (with a score) exists.
+    """
+    centred_PK, count_P1 = _centred(score_PK, valid_PK)
+    return centred_PK * count_P1 / (count_P1 - 1).clamp(min=1)  # r_i − mean without i = n/(n−1)·(r_i − mean)
+
+
+def group(
+    score_PK: Tensor, valid_PK: Tensor, *, scale: GroupScale = "group", statistics: Tensor | None = None
+) -> Tensor:
+    """Group-relative advantages (GRPO, Shao et al. 2024, section 4.1.2); (P, K).
+
+    ``A_i = (r_i − mean) / (std + 1e-4)`` with the mean over the responses to the prompt, and the standard deviation
+    (that of a sample, divisor n − 1, as TRL has it) over the same for ``group``, over all responses for ``batch``;
+    ``none`` does not divide (Dr. GRPO). 0 for a response without siblings, and where all of them score alike.
+
+    Args:
+        score_PK: Scores.
+        valid_PK: Where a response (with a score) exists.
+        scale: See above.
+        statistics: For ``batch``: :func:`moments` of the scores of all ranks; those of ``score_PK`` where not given.
+    """
+    centred_PK, count_P1 = _centred(score_PK, valid_PK)
+    if scale == "none":
+        return centred_PK
+    if scale == "group":
+        std = (centred_PK.square().sum(-1, keepdim=True) / (count_P1 - 1).clamp(min=1)).sqrt()
+    else:
+        count, total, squares = (
+            moments(score_PK, valid_PK) if statistics is None else statistics.to(score_PK.device)
+        ).unbind()
+        variance = (squares - total.square() / count.clamp(min=1)) / (count - 1).clamp(min=1)
+        std = variance.clamp(min=0).sqrt().to(centred_PK)
+    return centred_PK / (std + GROUP_EPSILON)
+
+
+def _centred(score_PK: Tensor, valid_PK: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores less the mean of their prompt, and the number of responses to it."""
+    require_like(valid_PK, score_PK=score_PK)
+    count_P1 = valid_PK.sum(-1, keepdim=True)
+    score_PK = torch.where(valid_PK, score_PK, 0)
+    mean_P1 = score_PK.sum(-1, keepdim=True) / count_P1.clamp(min=1)
+    return torch.where(valid_PK, score_PK - mean_P1, 0), count_P1
