@@ -154,6 +154,26 @@ class Batch:
             columns[name] = column
         return chosen.with_columns(**columns)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Batch]) -> Batch:
+        """One batch of all prompts of ``parts``, which have the same columns; these are filled up with 0."""
+        joined = cls(
+            prompt_ids=tuple(ids for part in parts for ids in part.prompt_ids),
+            response_ids=tuple(responses for part in parts for responses in part.response_ids),
+            rows=tuple(row for part in parts for row in part.rows),
+        )
+        columns: dict[str, Tensor] = {}
+        for name in parts[0].columns if parts else ():
+            shape = [{"P": joined.P, "K": joined.K, "T": joined.T}[axis] for axis in _suffix(name)]
+            column = parts[0][name].new_zeros(shape)
+            start = 0
+            for part in parts:
+                place = (slice(start, start + part.P), *(slice(size) for size in part[name].shape[1:]))
+                column[place] = part[name]
+                start += part.P
+            columns[name] = column
+        return joined.with_columns(**columns)
+
     def row_lengths(self, layout: Layout) -> list[list[int]]:
         """For each prompt the lengths of the model rows it needs in this layout (see :mod:`align.layout`)."""
         if layout == "flat":

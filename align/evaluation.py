@@ -19,6 +19,7 @@ from align.data import Example, Preferences, TokenizedPreferences
 from align.errors import UserError
 from align.policy import Policy
 from align.sampling import Sampler, SamplingParams
+from align.scoring import prompt_text, scorer_columns
 
 _RESAMPLES = 10_000
 
@@ -139,12 +140,7 @@ class Evaluator:
             tokenized = _spread(tokenized, limit)
             rows = [prompts[example.index] for example in tokenized]
             texts = [prompt_text(row["prompt"]) for row in rows]
-            columns = {
-                "messages": [row["prompt"] for row in rows],
-                "chosen": [row["chosen"][0]["content"] if row["chosen"] else None for row in rows],
-                "answer": [row["answer"] for row in rows],
-                "source": [row["source"] for row in rows],
-            }
+            columns = scorer_columns(rows)
         held: TokenizedPreferences | None = None
         if pairs is not None:
             held = pairs.tokenize(policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
@@ -287,13 +283,6 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     """Distinct n-grams of words divided by all n-grams (Li et al. 2016); 0 where there is none."""
     grams = [tuple(words[i : i + n]) for text in texts for words in [text.split()] for i in range(len(words) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def prompt_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A prompt of the shared schema as readable text: its only message, or the whole conversation."""
-    if len(messages) == 1:
-        return str(messages[0]["content"])
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferences:

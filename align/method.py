@@ -69,10 +69,14 @@ class Method(ABC):
 
     unit: ClassVar[Unit]
     """What one example is: a demonstration (K=1), a pair (K=2), a ranking (any K) or a bare prompt (K=0)."""
-    trains: ClassVar[tuple[Role, ...]] = ("policy",)
     optimization: ClassVar[Optimization]
     headline: ClassVar[str] = "loss"
     """The metric shown in the progress bar beside the loss."""
+
+    @property
+    def trains(self) -> tuple[Role, ...]:
+        """The roles whose weights the loss changes."""
+        return ("policy",)
 
     @property
     def frozen(self) -> tuple[Role, ...]:
@@ -88,6 +92,10 @@ class Method(ABC):
     def cached_columns(self) -> tuple[str, ...]:
         """Columns :meth:`precompute` makes once for the whole dataset, before the first step; usually none."""
         return ()
+
+    def begin(self, policy: Policy) -> None:
+        """Before a new run: change roles from what they begin with. Not called when a run is resumed."""
+        del policy
 
     def precompute(self, policy: Policy, batch: Batch) -> Batch:
         """Add the ``cached_columns``, computed by the policy as it was at the start. Runs without gradients."""

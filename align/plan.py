@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from align.errors import UserError
 from align.roles import FullCopies
+from align.rollout import OnlineMethod
 
 if TYPE_CHECKING:
     from align.config import TrainerConfig
@@ -30,15 +32,32 @@ class Plan:
     schedule: str
     warmup: float
     batch_size: int
+    """Prompts of a step, or of a roll-out of an on-line method."""
+    turns_per_epoch: int
+    """Batches in the data."""
     steps_per_epoch: int
+    """Optimiser steps of a pass; each roll-out is good for several."""
     steps: int
+    minibatches: int = 1
+    """Parts a roll-out is cut into."""
 
     @classmethod
     def of(cls, config: TrainerConfig, method: Method, *, examples: int, adapters: bool) -> Plan:
         """Resolve ``config`` against the method's :class:`align.method.Optimization` for this much data."""
         vetted = method.optimization
         batch_size = vetted.batch_size if config.batch_size is None else config.batch_size
-        per_epoch = math.ceil(examples / batch_size)
+        rollout = method.rollout if isinstance(method, OnlineMethod) else None
+        if rollout is None:
+            turns = math.ceil(examples / batch_size)
+        else:  # whole batches only: what is left over meets another epoch's order
+            batch_size = min(batch_size, examples)
+            turns = examples // batch_size
+            if batch_size < rollout.minibatches:
+                raise UserError(
+                    f"trainer.batch_size={batch_size} prompts cannot be cut into {rollout.minibatches} minibatches; "
+                    "raise it or lower method.minibatches."
+                )
+        per_epoch = turns * (rollout.updates if rollout else 1)
         epochs = vetted.epochs if config.epochs is None else config.epochs
         rate = vetted.learning_rate if adapters else vetted.full_learning_rate
         return cls(
@@ -46,7 +65,9 @@ class Plan:
             schedule=config.schedule or vetted.schedule,
             warmup=vetted.warmup if config.warmup is None else config.warmup,
             batch_size=batch_size,
+            turns_per_epoch=turns,
             steps_per_epoch=per_epoch,
+            minibatches=rollout.minibatches if rollout else 1,
             steps=config.steps if config.steps is not None else max(1, round(epochs * per_epoch)),
         )
 

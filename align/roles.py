@@ -104,6 +104,13 @@ class Roles(ABC):
             own["score.weight"] = _head_weight(self.heads[role])
         return own
 
+    @torch.no_grad()
+    def copy(self, source: Role, target: Role) -> None:
+        """Give ``target`` the weights of ``source``; both exist and have or have not a head."""
+        _copy_into(self.parameters(target), {name: tensor.detach() for name, tensor in self.parameters(source).items()})
+        if source in self.heads:
+            self.heads[target].mean, self.heads[target].std = self.heads[source].mean, self.heads[source].std
+
     def _require(self, role: Role) -> None:
         if role not in self.names:
             raise UserError(

@@ -11,13 +11,14 @@ A setting that itself has ``scorer:`` is a scorer too, so that they nest::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from align import registry
 from align.config import build
-from align.errors import UserError
+from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -67,3 +68,41 @@ def read_scorer(word: str) -> Scorer:
     if not isinstance(settings, Mapping):
         raise UserError(f"{word} holds no settings; write `scorer: NAME` in it.")
     return make_scorer({str(key): value for key, value in settings.items()}, word)
+
+
+def score_texts(
+    scorer: Scorer, rows: Sequence[Mapping[str, Any]], responses: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    """Scores (P, K) of K responses to the prompts of these rows of a data set; every one a finite number.
+
+    Raises:
+        ScorerError: The scorer gave another number of scores, or one that is not a finite number.
+    """
+    table = scorer.score([prompt_text(row["prompt"]) for row in rows], responses, **scorer_columns(rows))
+    if [len(row) for row in table] != [len(row) for row in responses]:
+        raise ScorerError(f"scorer {scorer.name!r} did not give one score per response; correct the scorer.")
+    for row, scores in zip(rows, table, strict=True):
+        for score in scores:
+            if isinstance(score, str) or not math.isfinite(score):
+                raise ScorerError(
+                    f"scorer {scorer.name!r} gave {score!r} for a response to prompt {row['prompt_id']!r}, which is "
+                    "no finite number; correct the scorer."
+                )
+    return [[float(score) for score in scores] for scores in table]
+
+
+def scorer_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """What a scorer gets beside prompts and responses, one value per prompt."""
+    return {
+        "messages": [row["prompt"] for row in rows],
+        "chosen": [row["chosen"][0]["content"] if row["chosen"] else None for row in rows],
+        "answer": [row["answer"] for row in rows],
+        "source": [row["source"] for row in rows],
+    }
+
+
+def prompt_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A prompt of the shared schema as readable text: its only message, or the whole conversation."""
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

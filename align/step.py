@@ -14,6 +14,8 @@ import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch import nn
 
+from align.rollout import OnlineMethod
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -62,10 +64,11 @@ class Stepper:
         self._bfloat16 = precision == "bfloat16"
         self._parameters = policy.parameters(method.trains)
 
-    def step(self, batch: Batch) -> StepResult:
+    def step(self, batch: Batch, mixed: Batch | None = None) -> StepResult:
         """Accumulate the gradient of the step's loss over micro-batches and ranks, clip it, and update.
 
-        ``batch`` is this rank's share of the step (it may be empty). All ranks call this together.
+        ``batch`` is this rank's share of the step (it may be empty). All ranks call this together. ``mixed`` are
+        demonstrations; γ times the mean negative log-probability of their tokens is added (``method.mixing``).
 
         Raises:
             TrainingError: Loss or gradient is not finite, or memory ran out; no parameter has changed.
@@ -88,12 +91,24 @@ class Stepper:
                             bad.extend(part.rows)
                         (loss.sums[role] / weight).backward()
                         collect(collected, loss.metrics)
+            if mixed is not None:
+                self._mix_in(mixed, collected)
         grad_norm = self._reduce_gradients()
         self._stop_unless_finite(grad_norm, bad, batch)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(map(len, batch.prompt_ids)) + batch.tokens
         return StepResult(self.reduce_metrics(collected), grad_norm, int(self._sum(tokens)))
+
+    def _mix_in(self, mixed: Batch, collected: dict[str, tuple[float, float]]) -> None:
+        assert isinstance(self.method, OnlineMethod)
+        tokens = self._sum(mixed.tokens)
+        with self.policy.use("policy"):
+            for part in mixed.micro_batches(self.tokens_per_microbatch, self.policy.layout) if mixed.P else ():
+                with self.autocast():
+                    loss = -self.policy.logprobs(part).logp_PKT.sum()
+                (self.method.mixing * loss / tokens).backward()
+                collect(collected, {"loss/mixed": (loss.detach(), part.tokens)})
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, tuple[float, float]]:

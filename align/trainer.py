@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import broadcast_object_list, gather_object
 from rich.console import Console
@@ -23,23 +22,26 @@ from tqdm import tqdm
 
 from align import report, runfolder
 from align.batch import Batch
+from align.batches import Batches
 from align.checkpoint import Checkpoint, CheckpointStore
 from align.config import TrainerConfig, WandbConfig
-from align.errors import UserError
-from align.evaluation import Evaluator, Measurement, compare
+from align.errors import ScorerError, UserError
+from align.evaluation import Evaluator, Measurement, Scorer, compare
 from align.export import write_final
+from align.measuring import Measuring
 from align.optimizer import load_optimizer, make_optimizer, make_schedule, save_optimizer
 from align.plan import Plan, identity, method_settings
 from align.processes import process_state
-from align.randomness import epoch_order, load_random_state, save_random_state, seed_everything
+from align.randomness import load_random_state, save_random_state, seed_everything
 from align.roles import Role
+from align.rollout import OnlineMethod, Rollouts
 from align.runfolder import IfExists
 from align.signals import Interrupted, StopRequest
-from align.step import Stepper, StepResult, collect
+from align.step import Stepper, StepResult, TrainingError
 from align.tracking import Tracker, read_records
 
 if TYPE_CHECKING:
-    from align.data import Preferences, TokenizedPreferences
+    from align.data import Preferences, TokenizedPreferences, Unit
     from align.method import Method
     from align.policy import Policy
 
@@ -107,17 +109,28 @@ class Trainer:
         train: Preferences,
         heldout: Preferences | None = None,
         evaluator: Evaluator | None = None,
+        *,
+        scorer: Scorer | None = None,
+        mix: Preferences | None = None,
     ) -> TrainResult:
         """Train, evaluate before and after, and write the run folder.
 
+        Args:
+            method: What to do.
+            train: What to learn from; for an on-line method its prompts.
+            heldout: For the method's own metrics.
+            evaluator: Measures the policy before and after, and every ``eval_steps``.
+            scorer: Rewards what an on-line method draws; None: the policy's reward role.
+            mix: Demonstrations an on-line method mixes in (PPO-ptx); None: the preferred responses of ``train``.
+
         Raises:
             UserError: Settings, data or an earlier run in the folder do not allow it.
-            TrainingError: Loss or gradient became infinite, or memory ran out.
+            TrainingError: Loss or gradient became infinite, memory ran out, or the scorer failed.
             Interrupted: SIGINT or SIGTERM; a checkpoint was written.
         """
         stop = StopRequest()
         with stop.listening():
-            return _Run(self, method, train, heldout, evaluator, stop).execute()
+            return _Run(self, method, train, heldout, evaluator, scorer, mix, stop).execute()
 
 
 class _Run:
@@ -130,12 +143,16 @@ class _Run:
         train: Preferences,
         heldout: Preferences | None,
         evaluator: Evaluator | None,
+        scorer: Scorer | None,
+        mix: Preferences | None,
         stop: StopRequest,
     ) -> None:
         self.policy, self.method, self.config = trainer.policy, method, trainer.config
         self.accelerator, self.console = trainer.accelerator, trainer.console
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.stop, self.trainer = stop, trainer
+        self.history: list[Mapping[str, float]] = []  # metrics of roll-outs
+        self.warned: set[str] = set()
         self.evaluator = evaluator if "policy" in method.trains else None  # its answers are the policy's
         config = self.config
         limit = self.policy.max_positions
@@ -145,8 +162,12 @@ class _Run:
                 f"trainer.max_length={limit} or less."
             )
         seed_everything(config.seed)
-        self.data = self._tokenize(train, config.max_length)
+        online = isinstance(method, OnlineMethod)
+        longest = self._longest_prompt(method) if online else config.max_length
+        self.data = self._tokenize(train, longest)
         # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
+        if online:  # it has metrics of its own samples only
+            heldout = None
         self.heldout = self._tokenize(heldout, config.max_length, max_rejected=1.0) if heldout is not None else None
         if not len(self.data):
             raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
@@ -168,8 +189,17 @@ class _Run:
             max_grad_norm=config.max_grad_norm,
             precision=config.precision,
         )
-        self.cached: dict[str, torch.Tensor] = {}
-        self.cached_heldout: dict[str, torch.Tensor] = {}
+        self.batches = Batches(self.data, rank=self.rank, world=self.world)
+        self.heldout_batches = Batches(self.heldout, rank=self.rank, world=self.world) if self.heldout else None
+        self.rollouts: Rollouts | None = None
+        self.mix: Batches | None = None
+        if isinstance(method, OnlineMethod):
+            self.rollouts = Rollouts(
+                self.policy, method, train, scorer, self.stepper, self.accelerator, seed=config.seed
+            )
+            if method.mixing:
+                demonstrations = self._tokenize(mix or train, config.max_length, unit="demonstration")
+                self.mix = Batches(demonstrations, rank=self.rank, world=self.world)
 
     # The run from beginning to end
 
@@ -186,15 +216,28 @@ class _Run:
         checkpoint = self._find_checkpoint()
         if (finished := self._already_finished()) is not None:
             return finished
-        self.cached = self._precompute(self.data)
-        self.cached_heldout = self._precompute(self.heldout) if self.heldout is not None else {}
+        for batches in (self.batches, self.heldout_batches):
+            if batches is not None:
+                batches.cache_columns(self.method, self.stepper, self._leave_precomputing)
         self.tracker = Tracker(
             self.folder, enabled=self.rank == 0, wandb=self.trainer.wandb, config=self._description()
+        )
+        self.measuring = Measuring(
+            self.policy,
+            self.stepper,
+            self.tracker,
+            self.console,
+            evaluator=self.evaluator,
+            heldout=self.heldout_batches,
+            rank=self.rank,
+            world=self.world,
+            leave=self._leave_evaluation,
+            shown=self.config.samples,
         )
         exit_code = 1
         try:
             self._announce(checkpoint)
-            before = self._measure_start()
+            before = self.measuring.start(resumed=self.trainer.if_exists == "resume")
             first = self._restore(checkpoint)
             last = self._train(first)
             result = self._finish(before, last)
@@ -213,25 +256,41 @@ class _Run:
         bar = tqdm(total=plan.steps, initial=first, disable=self.rank != 0, desc="training", unit="step")
         with bar:
             for step in range(first + 1, plan.steps + 1):
-                began = time.perf_counter()
-                rate = float(self.schedule.get_last_lr()[0])
-                result = self.stepper.step(self._batch(step))
-                self.schedule.step()
-                metrics = self._step_metrics(step, rate, result, time.perf_counter() - began)
+                metrics = self._step(step) or metrics
                 bar.update()
                 bar.set_postfix(self._headline(metrics))
-                if step % config.log_steps == 0 or step == plan.steps:
-                    self.tracker.log(step, metrics)
                 self._stop_if_asked(step)
                 if config.eval_steps and step % config.eval_steps == 0 and step < plan.steps:
-                    self._evaluate(step)
+                    self.measuring.evaluate(step)
                     self._stop_if_asked(step)
                 if (config.save_steps and step % config.save_steps == 0) or step == plan.steps:
                     self._save(step)
         return metrics
 
+    def _step(self, step: int) -> dict[str, float]:
+        """One optimiser step; returns its metrics, none where a roll-out was left early."""
+        began = time.perf_counter()
+        rate = float(self.schedule.get_last_lr()[0])
+        try:
+            batch = self._batch(step)
+        except ScorerError as error:
+            kept = f" Step {self._save(step - 1).name[5:].lstrip('0')} is saved." if step > 1 else ""
+            raise TrainingError(f"{error}{kept} Continue with if_exists=resume.") from error
+        metrics: dict[str, float] = {}
+        if batch is not None:
+            result = self.stepper.step(batch, self._mixed(step))
+            metrics = self._step_metrics(step, rate, result, time.perf_counter() - began)
+            self._leave_rollout_early(metrics)
+            if self.rollouts is not None and self.rollouts.new(step):
+                metrics |= self.rollouts.metrics
+                self._warn(metrics)
+            if step % self.config.log_steps == 0 or step == self.plan.steps:
+                self.tracker.log(step, metrics)
+        self.schedule.step()
+        return metrics
+
     def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
-        after = self._evaluate(self.plan.steps)
+        after = self.measuring.evaluate(self.plan.steps)
         evaluation: dict[str, Any] = {}
         with self.stepper.autocast():
             evaluation.update(
@@ -269,83 +328,61 @@ class _Run:
     # Data
 
     def _tokenize(
-        self, preferences: Preferences, max_length: int, max_rejected: float | None = None
+        self, preferences: Preferences, max_length: int, max_rejected: float | None = None, unit: Unit | None = None
     ) -> TokenizedPreferences:
         with self.accelerator.main_process_first():  # the other ranks read its cache
             return preferences.tokenize(
-                self.policy.tokenizer, max_length=max_length, unit=self.method.unit, max_rejected=max_rejected
+                self.policy.tokenizer, max_length=max_length, unit=unit or self.method.unit, max_rejected=max_rejected
             )
 
-    def _batch(self, step: int) -> Batch:
-        """This rank's share of a step: the step's prompts, dealt by length so that ranks have equal work."""
-        plan = self.plan
-        epoch, position = divmod(step - 1, plan.steps_per_epoch)
-        order = epoch_order(len(self.data), seed=self.config.seed, epoch=epoch)
-        chosen = order[position * plan.batch_size : (position + 1) * plan.batch_size]
-        by_length = sorted(chosen, key=lambda i: (-int(self.data.lengths[i]), i))
-        return self._load(self.data, by_length[self.rank :: self.world], self.cached)
+    def _longest_prompt(self, method: OnlineMethod) -> int:
+        """Tokens of the longest prompt that leaves room for an answer."""
+        longest = self.config.max_length - method.rollout.sampling.max_new_tokens
+        if longest < 2:
+            raise UserError(
+                f"trainer.max_length={self.config.max_length} leaves no room for a prompt beside an answer of "
+                f"{method.rollout.sampling.max_new_tokens} tokens; raise it or lower method.max_new_tokens."
+            )
+        return longest
 
-    def _load(self, data: TokenizedPreferences, indices: list[int], cached: Mapping[str, torch.Tensor]) -> Batch:
-        batch = Batch.from_examples(data[i] for i in indices)
-        return batch.with_columns(**{name: table[indices] for name, table in cached.items()})
+    def _batch(self, step: int) -> Batch | None:
+        """This rank's share of a step; None where a roll-out was left early."""
+        if self.rollouts is None:
+            return self.batches.share(self._turn(step - 1))
+        return self.rollouts.update(step, self._prompts)
 
-    @torch.no_grad()
-    def _precompute(self, data: TokenizedPreferences) -> dict[str, torch.Tensor]:
-        """The method's cached columns for all of the data, by the policy as it is before the first step."""
-        names = self.method.cached_columns
-        if not names:
-            return {}
-        rows: list[tuple[int, dict[str, torch.Tensor]]] = []
-        mine = list(range(self.rank, len(data), self.world))
-        chunk = 256
-        for start in tqdm(range(0, len(mine), chunk), disable=self.rank != 0, desc="reference"):
-            if self.stop.signum:
-                raise Interrupted(self.stop.signum, None)
-            part = self._load(data, mine[start : start + chunk], {})
-            # `rows` names rows of the dataset; here the place among the tokenised examples is needed.
-            part = dataclasses.replace(part, rows=tuple(mine[start : start + chunk]))
-            for micro in part.micro_batches(self.config.tokens_per_microbatch, self.policy.layout):
-                with self.stepper.autocast():
-                    done = self.method.precompute(self.policy, micro)
-                rows.extend((row, {name: done[name][i].cpu() for name in names}) for i, row in enumerate(micro.rows))
-        everyone = rows if self.world == 1 else gather_object(rows)
-        everyone.sort(key=lambda item: item[0])
-        return {name: torch.stack([columns[name] for _, columns in everyone]) for name in names}
+    def _prompts(self, number: int) -> tuple[Batch, list[int]]:
+        chosen = self._turn(number)
+        return self.batches.share(chosen), [self.data[i].index for i in chosen]
+
+    def _turn(self, number: int) -> list[int]:
+        return self.batches.turn(number, self.plan.batch_size, self.plan.turns_per_epoch, self.config.seed)
+
+    def _mixed(self, step: int) -> Batch | None:
+        """Demonstrations for this step, as many as it has prompts."""
+        if self.mix is None:
+            return None
+        size = min(max(1, self.plan.batch_size // self.plan.minibatches), len(self.mix))
+        return self.mix.share(self.mix.turn(step - 1, size, len(self.mix) // size, self.config.seed + 2))
+
+    def _leave_rollout_early(self, metrics: Mapping[str, float]) -> None:
+        if self.rollouts is not None and self.rollouts.method.stops_early(metrics):
+            self.rollouts.abandoned = True
+
+    def _warn(self, metrics: Mapping[str, float]) -> None:
+        """Say what the method finds unhealthy in the course of the run, each thing once."""
+        assert self.rollouts is not None
+        self.history.append(metrics)
+        for name, sentence in self.rollouts.method.warnings(self.history, self.measuring.done).items():
+            if name not in self.warned:
+                self.warned.add(name)
+                self.console.print(f"Warning: {sentence}", soft_wrap=True, markup=False, highlight=False)
 
     # Measuring
 
-    def _evaluate(self, step: int) -> Measurement | None:
-        """The method's own metrics on the held-out data (``eval/…``) and the evaluator's (``evaluation/…``)."""
-        if self.heldout is not None and len(self.heldout):
-            collected: dict[str, tuple[float, float]] = {}
-            mine = list(range(self.rank, len(self.heldout), self.world))
-            for start in range(0, len(mine), 64):
-                self._leave_evaluation(step)
-                batch = self._load(self.heldout, mine[start : start + 64], self.cached_heldout)
-                collect(collected, self.stepper.measure(batch))
-            metrics = self.stepper.reduce_metrics(collected)
-            self.tracker.log(step, {f"eval/{name}": value for name, value in metrics.items()})
-        return self._measure(step)
-
-    def _measure_start(self) -> Measurement | None:
-        """The evaluator's measurement of the start model; a resumed run has it in its log."""
-        resumed: list[Any] = [None]
-        if self.rank == 0 and self.evaluator is not None and self.trainer.if_exists == "resume":
-            resumed[0] = self.tracker.read_evaluation(0)
-        if self.world > 1:
-            broadcast_object_list(resumed)
-        return resumed[0] or self._measure(0)
-
-    def _measure(self, step: int) -> Measurement | None:
-        if self.evaluator is None:
-            return None
-        model = "start model" if step == 0 else f"model after step {step}"
-        self.console.print(f"Answering held-out prompts with the {model} …")
-        measurement = self.evaluator.measure(
-            self.policy, rank=self.rank, world=self.world, between=lambda: self._leave_evaluation(step)
-        )
-        self.tracker.log_evaluation(step, measurement, shown=self.config.samples)
-        return measurement
+    def _leave_precomputing(self) -> None:
+        if self.stop.signum:
+            raise Interrupted(self.stop.signum, None)
 
     def _leave_evaluation(self, step: int) -> None:
         """Between batches of an evaluation; with one rank a signal is answered here, with several at the next step."""
@@ -385,6 +422,8 @@ class _Run:
 
         def own(folder: Path) -> None:
             save_random_state(folder / f"random-{self.rank}.json")
+            if self.rollouts is not None:
+                self.rollouts.save(folder / f"rollout-{self.rank}")
 
         return self.store.save(step, {"steps": self.plan.steps}, shared=shared, own=own)
 
@@ -392,11 +431,14 @@ class _Run:
         """Put everything back as it was after the checkpoint's step; returns that step, 0 for a fresh start."""
         if checkpoint is None:
             self.tracker.truncate(0)
+            self.method.begin(self.policy)
             return 0
         for role in self._saved_roles():
             self.policy.roles.load(role, checkpoint.folder / role)
         load_optimizer(self.optimizer, self.schedule, checkpoint.folder)
         load_random_state(checkpoint.folder / f"random-{self.rank}.json")
+        if self.rollouts is not None:
+            self.rollouts.load(checkpoint.folder / f"rollout-{self.rank}")
         self.tracker.truncate(checkpoint.step)
         return checkpoint.step
 

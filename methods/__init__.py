@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from methods.dpo import DPO
+    from methods.ppo import PPO
     from methods.sft import SFT
 
-__all__ = ["DPO", "SFT"]
+__all__ = ["DPO", "PPO", "SFT"]
 
-_WHERE = {"DPO": "methods.dpo", "SFT": "methods.sft"}
+_WHERE = {"DPO": "methods.dpo", "PPO": "methods.ppo", "SFT": "methods.sft"}
 
 
 def __getattr__(name: str) -> Any:

@@ -64,7 +64,6 @@ class RewardModel(Method):
     """After training, also divide by the standard deviation of the rewards; their mean is subtracted always."""
 
     unit: ClassVar[Unit] = "ranking"
-    trains: ClassVar[tuple[Role, ...]] = ("reward",)
     optimization: ClassVar[Optimization] = Optimization(
         learning_rate=1e-4, full_learning_rate=9e-6, epochs=1, batch_size=16, warmup=0.05
     )
@@ -75,6 +74,11 @@ class RewardModel(Method):
             raise UserError(f"method.label_smoothing={self.label_smoothing}: must be in [0, 0.5).")
         if not 0 <= self.centring < float("inf"):
             raise UserError(f"method.centring={self.centring}: must be a finite number of at least 0.")
+
+    @property
+    def trains(self) -> tuple[Role, ...]:
+        """The reward role alone."""
+        return ("reward",)
 
     def weight(self, batch: Batch) -> float:
         """The summed weights of the prompts that have a comparison."""

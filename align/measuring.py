@@ -1,0 +1,83 @@
+"""Measuring while training: the method's own metrics on held-out data, and the evaluator's on held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import broadcast_object_list
+
+from align.step import collect
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from align.batches import Batches
+    from align.evaluation import Evaluator, Measurement
+    from align.policy import Policy
+    from align.step import Stepper
+    from align.tracking import Tracker
+
+
+class Measuring:
+    """Measures the policy of a run and writes what it finds into the run's log."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        stepper: Stepper,
+        tracker: Tracker,
+        console: Console,
+        *,
+        evaluator: Evaluator | None,
+        heldout: Batches | None,
+        rank: int,
+        world: int,
+        leave: Callable[[int], None],
+        shown: int,
+    ) -> None:
+        """
+        Args:
+            heldout: For the method's own metrics.
+            leave: Called between batches with the step; may raise to stop.
+            shown: Samples that are shown a person.
+        """
+        self.policy, self.stepper, self.tracker, self.console = policy, stepper, tracker, console
+        self.evaluator, self.heldout = evaluator, heldout
+        self.rank, self.world, self.leave, self.shown = rank, world, leave, shown
+        self.done: list[Measurement] = []
+
+    def evaluate(self, step: int) -> Measurement | None:
+        """The method's own metrics (``eval/…``) and the evaluator's (``evaluation/…``)."""
+        if self.heldout is not None:
+            collected: dict[str, tuple[float, float]] = {}
+            for batch in self.heldout.all(64):
+                self.leave(step)
+                collect(collected, self.stepper.measure(batch))
+            metrics = self.stepper.reduce_metrics(collected)
+            self.tracker.log(step, {f"eval/{name}": value for name, value in metrics.items()})
+        return self._measure(step)
+
+    def start(self, *, resumed: bool) -> Measurement | None:
+        """The evaluator's measurement of the start model; a resumed run has it in its log."""
+        logged: list[Any] = [None]
+        if resumed and self.rank == 0 and self.evaluator is not None:
+            logged[0] = self.tracker.read_evaluation(0)
+        if self.world > 1:
+            broadcast_object_list(logged)
+        if logged[0] is None:
+            return self._measure(0)
+        self.done.append(logged[0])
+        return logged[0]
+
+    def _measure(self, step: int) -> Measurement | None:
+        if self.evaluator is None:
+            return None
+        model = "start model" if step == 0 else f"model after step {step}"
+        self.console.print(f"Answering held-out prompts with the {model} …")
+        measurement = self.evaluator.measure(
+            self.policy, rank=self.rank, world=self.world, between=lambda: self.leave(step)
+        )
+        self.tracker.log_evaluation(step, measurement, shown=self.shown)
+        self.done.append(measurement)
+        return measurement
