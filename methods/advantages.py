@@ -119,8 +119,8 @@ def whiten(x: Tensor, mask: Tensor, statistics: Tensor | None = None, *, shift_m
     """
     require_like(mask, x=x)
     count, total, squares = (moments(x, mask) if statistics is None else statistics.to(x.device)).unbind()
-    mean = total / count.clamp(min=1)
-    variance = (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0)
     whitened = (x.double() - mean) * torch.rsqrt(variance + WHITEN_EPSILON)
     if not shift_mean:
         whitened = whitened + mean
