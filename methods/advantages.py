@@ -174,5 +174,5 @@ def _centred(score_PK: Tensor, valid_PK: Tensor) -> tuple[Tensor, Tensor]:
     require_like(valid_PK, score_PK=score_PK)
     count_P1 = valid_PK.sum(-1, keepdim=True)
     score_PK = torch.where(valid_PK, score_PK, 0)
-    mean_P1 = score_PK.sum(-1, keepdim=True) / count_P1.clamp(min=1)
+    mean_P1 = score_PK.sum(-1, keepdim=True) / count_P1
     return torch.where(valid_PK, score_PK - mean_P1, 0), count_P1

@@ -163,10 +163,9 @@ def test_whiten_without_spread(lengths: list[list[int]]) -> None:
 
 
 def test_whiten_of_large_equal_values() -> None:
-    """Rounding makes Σx²/n − mean² negative for some of these."""
-    for length in range(2, 40):
-        x = torch.full((1, 1, length), 123456.78)
-        torch.testing.assert_close(whiten(x, torch.ones_like(x, dtype=torch.bool)), torch.zeros_like(x))
+    """Rounding makes Σx²/n − mean² of these −2e-6 in float64."""
+    x = torch.full((1, 1, 57), 98765.43)
+    torch.testing.assert_close(whiten(x, torch.ones_like(x, dtype=torch.bool)), torch.zeros_like(x))
 
 
 def test_a_rank_without_tokens() -> None:
