@@ -119,8 +119,8 @@ def whiten(x: Tensor, mask: Tensor, statistics: Tensor | None = None, *, shift_m
     """
     require_like(mask, x=x)
     count, total, squares = (moments(x, mask) if statistics is None else statistics.to(x.device)).unbind()
-    mean = total / count.clamp(min=1)
-    variance = (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0)
     whitened = (x.double() - mean) * torch.rsqrt(variance + WHITEN_EPSILON)
     if not shift_mean:
         whitened = whitened + mean
@@ -174,5 +174,5 @@ def _centred(score_PK: Tensor, valid_PK: Tensor) -> tuple[Tensor, Tensor]:
     require_like(valid_PK, score_PK=score_PK)
     count_P1 = valid_PK.sum(-1, keepdim=True)
     score_PK = torch.where(valid_PK, score_PK, 0)
-    mean_P1 = score_PK.sum(-1, keepdim=True) / count_P1.clamp(min=1)
+    mean_P1 = score_PK.sum(-1, keepdim=True) / count_P1
     return torch.where(valid_PK, score_PK - mean_P1, 0), count_P1

@@ -188,7 +188,7 @@ def explained_variance(value_PKT: Tensor, return_PKT: Tensor, mask_PKT: Tensor, 
     require_like(mask_PKT, value_PKT=value_PKT, return_PKT=return_PKT)
     count, total, _ = statistics.to(return_PKT.device).unbind()
     returns, values = return_PKT[mask_PKT].double(), value_PKT[mask_PKT].double()
-    spread = (returns - total / count.clamp(min=1)).square().sum()
+    spread = (returns - total / count).square().sum()
     return {"val/explained_variance": (spread - (returns - values).square().sum(), spread)}
 
 

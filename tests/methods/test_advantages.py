@@ -162,6 +162,12 @@ def test_whiten_without_spread(lengths: list[list[int]]) -> None:
     assert torch.equal(whiten(x, mask, shift_mean=False)[mask], x[mask])
 
 
+def test_whiten_of_large_equal_values() -> None:
+    """Rounding makes Σx²/n − mean² of these −2e-6 in float64."""
+    x = torch.full((1, 1, 57), 98765.43)
+    torch.testing.assert_close(whiten(x, torch.ones_like(x, dtype=torch.bool)), torch.zeros_like(x))
+
+
 def test_a_rank_without_tokens() -> None:
     mask = torch.zeros(2, 2, 3, dtype=torch.bool)
     x = torch.full(mask.shape, NAN)
@@ -201,6 +207,8 @@ def test_one_response_each_teaches_nothing(scale: Any) -> None:
     assert torch.equal(group(score, valid, scale=scale), torch.zeros(2, 1))
     assert torch.equal(rloo(score, valid), torch.zeros(2, 1))
     assert torch.equal(group(score[:1], valid[:1], scale=scale), torch.zeros(1, 1))
+    assert torch.equal(group(score, ~valid, scale=scale), torch.zeros(2, 1))
+    assert torch.equal(rloo(score, ~valid), torch.zeros(2, 1))
 
 
 def test_place_score() -> None:

@@ -240,9 +240,10 @@ def test_clipfrac_counts_the_tokens_without_gradient(clip: tuple[float, float]) 
 
 
 def test_value_metrics() -> None:
-    """Old values .1, .3, .2 against .6, .25, .9: the first and the last are held back."""
-    value, old, returns = padded(VALUE), padded(OLD_VALUE), padded(RETURN)
-    assert mean(value_metrics(value, old, returns, ~value.isnan())) == pytest.approx({"val/clipfrac": 2 / 3})
+    """Old values .1, .3, .2 against .6, .25, .9: the first and the last are held back; the fourth is no token."""
+    value, old, returns = only([*VALUE, 9.0]), only([*OLD_VALUE, 0.0]), only([*RETURN, 9.0])
+    mask = only([1.0, 1.0, 1.0, 0.0]).bool()
+    assert mean(value_metrics(value, old, returns, mask)) == pytest.approx({"val/clipfrac": 2 / 3})
 
 
 def test_explained_variance() -> None:
