@@ -126,6 +126,7 @@ class DataConfig(_Settings):
     heldout_size: float = 0.05  # below 1: share of the prompts; from 1: number of prompts; 0: none
     max_rejected: float = 0.01  # share of bad rows at which the run stops instead of dropping them
     expected_rows: int | None = None  # stop unless train has exactly this many rows
+    mix: str | None = None  # demonstrations that on-line training mixes in (PPO-ptx); None: the preferred of train
 
     def check(self) -> None:
         """Ranges."""
@@ -133,6 +134,7 @@ class DataConfig(_Settings):
             raise UserError("train is empty: give a file, a datasets folder, a Hugging Face name, or world.")
         _check_exists(self, "train")
         _check_exists(self, "heldout")
+        _check_exists(self, "mix")
         _at_least(self, "heldout_size", 0)
         if self.heldout_size >= 1 and self.heldout_size != int(self.heldout_size):
             raise UserError(

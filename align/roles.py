@@ -93,6 +93,11 @@ class Roles(ABC):
     def save(self, role: Role, folder: Path) -> None:
         """Write a role so that PEFT or transformers alone can load it."""
 
+    def can_load(self, folder: Path) -> bool:
+        """Whether a role saved in ``folder`` by another run has this base and these adapter settings."""
+        del folder
+        return False
+
     @abstractmethod
     def load(self, role: Role, folder: Path) -> None:
         """Read back into an existing role what :meth:`save` wrote."""
@@ -214,6 +219,18 @@ class SharedBase(Roles):
             self.heads[role].save_scale(folder)
         config.save_pretrained(str(folder))
         save_file(_clone(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    @override
+    def can_load(self, folder: Path) -> bool:
+        file = folder / "adapter_config.json"
+        if not file.exists():
+            return False
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+        same_base = theirs["base_model_name_or_path"] == self.module.config.name_or_path
+        shape = ("r", "lora_alpha", "use_rslora", "use_dora")
+        same_shape = all(theirs.get(name) == getattr(self._config, name) for name in shape)
+        ours: Any = self._config.target_modules
+        return same_base and same_shape and set(theirs["target_modules"]) == set(ours)
 
     @override
     def load(self, role: Role, folder: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from align import registry
@@ -22,6 +22,7 @@ from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
+    from align.policy import Policy
 
 
 def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
@@ -68,6 +69,37 @@ def read_scorer(word: str) -> Scorer:
     if not isinstance(settings, Mapping):
         raise UserError(f"{word} holds no settings; write `scorer: NAME` in it.")
     return make_scorer({str(key): value for key, value in settings.items()}, word)
+
+
+@dataclass(frozen=True)
+class RoleScorer:
+    """The reward role of a policy as a scorer: no second model in memory."""
+
+    policy: Policy
+    name: str = "reward_model"
+    tokens_per_batch: int = 16384
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """Rewards (P, K); a prompt is its column ``messages`` where there is one, else one user turn."""
+        import torch
+
+        from align.batch import Batch
+        from align.data.tokenization import encode_prompt, encode_response
+
+        tokenizer = self.policy.tokenizer
+        batch = Batch(
+            prompt_ids=tuple(encode_prompt(tokenizer, prompt) for prompt in columns.get("messages", prompts)),
+            response_ids=tuple(tuple(encode_response(tokenizer, text) for text in row) for row in responses),
+            rows=tuple(range(len(prompts))),
+        )
+        scores: list[list[float]] = [[] for _ in prompts]
+        with torch.no_grad(), self.policy.use("reward"):
+            for part in batch.micro_batches(self.tokens_per_batch, self.policy.layout):
+                for p, row in zip(part.rows, self.policy.scalars(part).tolist(), strict=True):
+                    scores[p] = row[: len(responses[p])]
+        return scores
 
 
 def score_texts(

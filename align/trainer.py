@@ -165,6 +165,8 @@ class _Run:
         online = isinstance(method, OnlineMethod)
         longest = self._longest_prompt(method) if online else config.max_length
         self.data = self._tokenize(train, longest)
+        if online:
+            self.data = self.data.distinct_prompts()
         # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
         if online:  # it has metrics of its own samples only
             heldout = None
@@ -258,7 +260,9 @@ class _Run:
             for step in range(first + 1, plan.steps + 1):
                 metrics = self._step(step) or metrics
                 bar.update()
-                bar.set_postfix(self._headline(metrics))
+                bar.set_postfix(
+                    self._headline(metrics if self.rollouts is None else {**self.rollouts.metrics, **metrics})
+                )
                 self._stop_if_asked(step)
                 if config.eval_steps and step % config.eval_steps == 0 and step < plan.steps:
                     self.measuring.evaluate(step)

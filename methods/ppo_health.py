@@ -59,7 +59,7 @@ def _over_optimised(rollouts: Rollouts, evaluations: Sequence[Measurement]) -> s
         return None
     return (
         f"the training reward still rises but {name} on held-out prompts fell from {best:.3f} to {last:.3f}: the "
-        "reward is over-optimised. Use the policy of the peak (best/), raise method.beta, or train a better reward model."
+        "reward is over-optimised. Use the policy of the peak (best/), raise method.beta, or better the reward model."
     )
 
 

@@ -91,6 +91,7 @@ def _compose(configs: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], d
         choices = OmegaConf.to_container(config.hydra.runtime.choices)
         with open_dict(config):
             del config["hydra"]
+            config.pop("recipe", None)  # what it says is read before: it makes several runs
         plain = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]

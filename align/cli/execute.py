@@ -169,6 +169,8 @@ def _train(config: RunConfig, method: Method, scorers: Sequence[Scorer]) -> None
     train, heldout = load_data(config)
     tokenize(config, method, train)  # raises before weights load what it would raise after; cached for the trainer
     policy = _load_policy(config)
+    from align.data import Preferences
+    from align.scoring import RoleScorer, make_scorer
     from align.trainer import Trainer
 
     trainer = Trainer(
@@ -179,7 +181,28 @@ def _train(config: RunConfig, method: Method, scorers: Sequence[Scorer]) -> None
         wandb=config.wandb,
         run_config=config.plain(),
     )
-    trainer.fit(method, train, heldout, _evaluator(config, policy, heldout, scorers))
+    rewards = _rewards(config, method, policy)
+    if config.reward is not None and "reward" in policy.roles.names:  # the role scores; no second model is loaded
+        name = make_scorer(config.reward).name
+        scorers = [RoleScorer(policy) if scorer.name == name else scorer for scorer in scorers]
+    evaluator = _evaluator(config, policy, heldout, scorers)
+    mix = Preferences.load(config.data.mix, format=config.data.format) if config.data.mix else None
+    trainer.fit(method, train, heldout, evaluator, scorer=rewards, mix=mix)
+
+
+def _rewards(config: RunConfig, method: Method, policy: Policy) -> Scorer | None:
+    """What rewards an on-line method's responses; None: the reward role, which a reward model on this base becomes."""
+    from align.rollout import OnlineMethod
+    from align.scoring import make_scorer
+
+    if config.reward is None or not isinstance(method, OnlineMethod):
+        return None
+    folder = Path(str(config.reward.get("model")))
+    if config.reward.get("scorer") == "reward_model" and policy.roles.can_load(folder):
+        policy.require(("reward",))
+        policy.roles.load("reward", folder)
+        return None
+    return make_scorer(config.reward)
 
 
 def _load_policy(config: RunConfig) -> Policy:

@@ -10,7 +10,7 @@ __all__ = ["OPTIONAL", "choices", "description", "names"]
 
 _FOLLOWS = frozenset({"vetted"})  # chosen by other choices, never by the user
 
-OPTIONAL = frozenset({"experiment"})  # groups from which nothing needs to be chosen
+OPTIONAL = frozenset({"experiment", "recipe", "reward"})  # groups from which nothing needs to be chosen
 
 
 def names(configs: Path) -> list[str]:

@@ -22,6 +22,7 @@ def main(words: Sequence[str], configs: Path) -> int:
     try:
         from align.cli.command import read_command
         from align.cli.compose import compose_run, register_methods
+        from align.cli.recipe import read_recipe
         from align.cli.sweep import sweep
         from align.cli.wandb_key import require_wandb_key
 
@@ -29,11 +30,12 @@ def main(words: Sequence[str], configs: Path) -> int:
         register_methods(configs, command.overrides)
         if command.multirun:
             return sweep(command, configs)
-        config = compose_run(configs, command.overrides)
+        recipe = read_recipe(command.overrides, configs)
+        config = compose_run(configs, command.overrides) if recipe is None else recipe.check()
         require_wandb_key(config.wandb)
         from align.cli.execute import execute
 
-        return execute(config)
+        return execute(config) if recipe is None else recipe.run(execute)
     except UserError as error:
         report(f"Error: {error}")
         wait_for_first_process()

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from align.cli.command import Command
 from align.cli.compose import compose_run
+from align.cli.recipe import read_recipe
 from align.cli.report import process_count, report
 from align.cli.wandb_key import require_wandb_key
 from align.errors import UserError
@@ -33,7 +34,9 @@ def sweep(command: Command, configs: Path) -> int:
     """Check every run, then run them; 0 if all ended well, otherwise the first other exit code."""
     jobs = _expand(command.overrides)
     for overrides in jobs:
-        require_wandb_key(compose_run(configs, overrides, swept=command.swept).wandb)
+        recipe = read_recipe(overrides, configs)
+        config = compose_run(configs, overrides, swept=command.swept) if recipe is None else recipe.check()
+        require_wandb_key(config.wandb)
     with (
         # Hydra keeps a multirun.yaml in its sweep folder; each run's own folder already says how it was made.
         tempfile.TemporaryDirectory() as folder,
@@ -71,9 +74,11 @@ def _run_one(configs: Path, swept: Sequence[str], count: int, _: DictConfig) -> 
     job = HydraConfig.get()
     place = f"Run {job.job.num + 1} of {count}"
     try:
-        config = compose_run(configs, list(job.overrides.task), swept=swept)
+        overrides = list(job.overrides.task)
+        recipe = read_recipe(overrides, configs)
+        config = compose_run(configs, overrides, swept=swept) if recipe is None else recipe.check()
         report(f"{place}: {config.run_name}")
-        code = execute(config)
+        code = execute(config) if recipe is None else recipe.run(execute)
     except UserError as error:
         report(f"{place} failed: {error}")
         return 2

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
@@ -67,6 +67,14 @@ class TokenizedPreferences(Sequence[Example]):
             return [self[i] for i in range(*index.indices(len(self)))]
         row = cast(dict[str, Any], self.table[int(self.rows[index])])
         return Example(**{name: row[name] for name in _EXAMPLE_FIELDS})
+
+    def distinct_prompts(self) -> TokenizedPreferences:
+        """The first example of every prompt: what is drawn in answer to a prompt shall not count several times."""
+        seen: dict[tuple[int, ...], int] = {}
+        for i, ids in enumerate(self.table.select(self.rows)["prompt_ids"]):
+            seen.setdefault(tuple(ids), i)
+        places = list(seen.values())
+        return replace(self, rows=self.rows[places], lengths=self.lengths[places])
 
 
 def tokenize(
