@@ -406,6 +406,8 @@ class _Run:
 
     def _headline(self, metrics: Mapping[str, float]) -> dict[str, str]:
         names = dict.fromkeys(("loss", self.method.headline, "tokens_per_second"))
+        if self.rollouts is not None:
+            metrics = {**self.rollouts.metrics, **metrics}
         short = {"tokens_per_second": "tok/s"}
         return {short.get(name, name): f"{metrics[name]:.3g}" for name in names if name in metrics}
 
