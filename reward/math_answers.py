@@ -97,6 +97,12 @@ def compare(predicted: str, gold: str) -> Verdict:
     return _symbolic(predicted, gold)
 
 
+def answer_key(answer: str) -> str | tuple[Fraction, ...]:
+    """Return what votes for one answer have in common: its number, however it is written, else its plain text."""
+    plain = _undress(answer)
+    return numbers(plain) or plain
+
+
 def numbers(text: str) -> tuple[Fraction, ...]:
     """Return what a plain number may mean: nothing if it is none, number and hundredth if it is a percentage."""
     match = _PLAIN.fullmatch(text) or _FRACTION.fullmatch(text)
