@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from align import Policy, Preferences, Trainer, TrainerConfig
 from align.adapter import Adapter
 from align.batch import Batch
 from align.errors import UserError
-from align.evaluation import Measurement, Sample
+from align.evaluation import Evaluator, Measurement, Sample
+from align.sampling import SamplingParams
 from align.tracking import read_records
 from methods import PPO
 from methods.ppo_health import warnings
@@ -172,6 +174,28 @@ class TestRuns:
             _, records = run(tiny_model, pair_rows, tmp_path / str(coefficient), **settings)
             losses[coefficient] = [record["loss/mixed"] for record in records]
         assert sum(losses[1.0][-4:]) < sum(losses[1e-9][-4:]) - 1
+
+    def test_the_best_policy_is_kept(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        policy = Policy.load(str(tiny_model), adapter=None)
+        data, heldout = Preferences.from_rows(pair_rows).train_test_split(8, seed=0)
+        evaluator = Evaluator.from_preferences(
+            policy, heldout, None, max_length=200, sampling=SamplingParams(max_new_tokens=8), scorers=(Plain(),)
+        )
+        config = TrainerConfig(steps=12, batch_size=8, max_length=200, eval_steps=4, learning_rate=3e-3, samples=0)
+        method = PPO(max_new_tokens=8, advantage="rloo", responses=4, missing_eos="none", beta=0.1)
+        result = Trainer(policy, tmp_path / "run", config).fit(method, data, heldout, evaluator, scorer=Plain())
+        records = read_records(result.folder / "metrics.jsonl")
+        merits = {
+            int(r["step"]): r["evaluation/plain"] - 0.1 * r["evaluation/kl"]
+            for r in records
+            if "evaluation/plain" in r and r["step"] > 0
+        }
+        assert len(merits) == 3
+        kept = json.loads((result.folder / "best" / "merit.json").read_text())
+        best = max(merits, key=lambda step: merits[step])
+        assert kept["step"] == best
+        assert kept["merit"] == pytest.approx(merits[best])
+        assert Policy.load(str(result.folder / "best"), adapter=None).parameter_count() == policy.parameter_count()
 
     def test_samplers_probabilities_are_the_trainers(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
         _, records = run(tiny_model, pair_rows, tmp_path / "run", method_temperature=0.7, method_top_p=0.9)
