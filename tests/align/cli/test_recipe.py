@@ -71,7 +71,8 @@ def test_all_stages_run_and_finished_ones_are_not_run_again(
         "run_name=all",
         "recipe=rlhf",
         "adapter.r=4",
-        "trainer.max_length=200",
+        "trainer.max_length=128",
+        "data.max_rejected=0.9",
         "evaluation.prompts=0",
         *(
             f"{stage}.trainer.{setting}"
