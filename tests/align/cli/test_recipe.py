@@ -52,10 +52,17 @@ def test_what_is_not_clear_is_asked(words: list[str], message: str) -> None:
         read_recipe(words, CONFIGS)
 
 
-def test_a_wrong_setting_of_a_later_stage_is_answered_before_the_first_runs() -> None:
-    recipe = read_recipe(["recipe=rlhf", "ppo.method.bta=1"], CONFIGS)
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("ppo.method.bta=1", r'method\.bta is not a setting of method=ppo\. Did you mean "method\.beta"'),
+        ("ppo.method.advantage=rlo", r"method\.advantage=rlo: choose one of gae, rloo, group"),
+    ],
+)
+def test_a_wrong_setting_of_a_later_stage_is_answered_before_the_first_runs(word: str, message: str) -> None:
+    recipe = read_recipe(["recipe=rlhf", word], CONFIGS)
     assert recipe is not None
-    with pytest.raises(UserError, match=r'method\.bta is not a setting of method=ppo\. Did you mean "method\.beta"'):
+    with pytest.raises(UserError, match=message):
         recipe.check()
 
 
