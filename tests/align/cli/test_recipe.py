@@ -56,7 +56,7 @@ def test_what_is_not_clear_is_asked(words: list[str], message: str) -> None:
     ("word", "message"),
     [
         ("ppo.method.bta=1", r'method\.bta is not a setting of method=ppo\. Did you mean "method\.beta"'),
-        ("ppo.method.advantage=rlo", r"method\.advantage=rlo: choose one of gae, rloo, group"),
+        ("ppo.method.advantage=rlo", r"method\.advantage must be gae, rloo or group, not .rlo."),
     ],
 )
 def test_a_wrong_setting_of_a_later_stage_is_answered_before_the_first_runs(word: str, message: str) -> None:
