@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
 
-from align.errors import UserError
-from reward.tables import score_where_it_applies
+from align.errors import ScorerError, UserError
+from align.scores import score_where_it_applies
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -51,7 +51,7 @@ class Ensemble:
         """Return P × K combined scores.
 
         Raises:
-            UserError: No scorer applies to a response.
+            ScorerError: No scorer applies to a response.
         """
         tables = [score_where_it_applies(scorer, prompts, responses, **columns) for scorer in self.scorers.values()]
         out: list[list[float]] = []
@@ -62,7 +62,7 @@ class Ensemble:
 
     def _combined(self, values: list[float], p: int) -> float:
         if not values:
-            raise UserError(f"{self.name}: no scorer applies to a response to prompt {p}; add one that always does.")
+            raise ScorerError(f"{self.name}: no scorer applies to a response to prompt {p}; add one that always does.")
         if self.combine == "min":
             return min(values)
         return fmean(values) - (self.penalty * pstdev(values) if self.combine == "mean_minus_std" else 0.0)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import UserError
+from align.scores import ScoreTable, require_all, score_where_it_applies
 from reward.rules import length
-from reward.tables import ScoreTable, require_all, score_where_it_applies
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -51,7 +51,7 @@ class LengthCorrected:
         """Return P × K corrected scores.
 
         Raises:
-            UserError: The scorer does not apply to a response.
+            ScorerError: The scorer does not apply to a response.
         """
         return require_all(self.score_where_it_applies(prompts, responses, **columns), self.name)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from align.errors import UserError
+from align.errors import ScorerError, UserError
 from reward.ensemble import Ensemble
 from reward.functions import FunctionScorer
 from reward.length_correction import LengthCorrected
@@ -53,12 +53,12 @@ def test_what_does_not_apply_is_left_out() -> None:
 
 
 def test_no_scorer_that_applies_is_an_error() -> None:
-    with pytest.raises(UserError, match="no scorer applies"):
+    with pytest.raises(ScorerError, match="no scorer applies"):
         Ensemble(scorers={"b": LONG_ONLY}).score(["p"], [["no"]])
 
 
 def test_nan_from_a_scorer_is_an_error() -> None:
-    with pytest.raises(UserError, match="finite"):
+    with pytest.raises(ScorerError, match="finite"):
         Ensemble(scorers={"a": Constant(1), "b": Constant(math.nan)}).score(["p"], [["a"]])
 
 
@@ -84,7 +84,7 @@ def test_length_correction_is_linear() -> None:
 def test_length_correction_keeps_what_does_not_apply() -> None:
     scorer = LengthCorrected(scorer=LONG_ONLY, weight=1, per=1)
     assert scorer.score_where_it_applies(["p"], [["no", "a b c"]]) == [[None, -2]]
-    with pytest.raises(UserError, match="does not apply"):
+    with pytest.raises(ScorerError, match="does not apply"):
         scorer.score(["p"], [["no"]])
 
 
