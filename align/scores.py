@@ -10,13 +10,24 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from align.errors import ScorerError
+from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
 
 ScoreTable = list[list[float | None]]
 """One row per prompt; ``None`` where the scorer does not apply to the response."""
+
+
+def check_scorers(**scorers: Any) -> None:
+    """Check what a combination of scorers is given, by name.
+
+    Raises:
+        UserError: It is no scorer; in a configuration a bare name is not made into one.
+    """
+    for name, scorer in scorers.items():
+        if not callable(getattr(scorer, "score", None)):
+            raise UserError(f"{name}={scorer!a} is not a scorer; write {name}: {{scorer: NAME}} with its settings.")
 
 
 @runtime_checkable

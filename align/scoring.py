@@ -32,7 +32,10 @@ def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
     name = settings.get("scorer")
     if not isinstance(name, str):
         raise UserError(f"{place}.scorer is missing: name one of {', '.join(registry.choices('scorers'))}.")
-    cls: Any = registry.load("scorers", name)
+    try:
+        cls: Any = registry.load("scorers", name)
+    except UserError as error:
+        raise UserError(f"{place}.scorer: {error}") from error
     values = {key: _made(value, f"{place}.{key}") for key, value in settings.items() if key != "scorer"}
     try:
         return build(cast("type[Any]", cls), values) if is_dataclass(cls) else cls(**values)

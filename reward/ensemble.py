@@ -19,7 +19,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import ScorerError, UserError
-from align.scores import score_where_it_applies
+from align.scores import check_scorers, score_where_it_applies
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -40,6 +40,7 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not self.scorers:
             raise UserError("ensemble: there are no scorers to combine; name at least one.")
+        check_scorers(**self.scorers)
         if self.combine not in ("mean", "min", "mean_minus_std"):
             raise UserError(f"ensemble: combine={self.combine!r} is none of mean, min, mean_minus_std.")
         if not 0 <= self.penalty < float("inf"):

@@ -49,6 +49,7 @@ class RewardModelScorer:
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise UserError(f"dtype={self.dtype}: choose float32 or bfloat16.")
+        resolve(self.model, "model")  # a folder that is not there is said before a run begins
         if self.max_length < 2 or self.tokens_per_batch < 1:
             raise UserError("max_length must be at least 2 and tokens_per_batch at least 1.")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.errors import ScorerError, UserError, did_you_mean
-from align.scores import ScoreTable, score_where_it_applies
+from align.scores import ScoreTable, check_scorers, score_where_it_applies
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -54,6 +54,7 @@ class WeightedSum:
     def __post_init__(self) -> None:
         if not self.scorers:
             raise UserError("scorers is empty; name at least one.")
+        check_scorers(**self.scorers)
         for setting in (self.weights, self.clip):
             for name in setting:
                 if name not in self.scorers:
