@@ -106,7 +106,7 @@ class RewardModelScorer:
         scores = [0.0] * len(rows)
         tokens = self.tokens_per_batch or (2048 if self._classifier.device.type == "cpu" else 16384)
         for part in _batches([len(row) for row in rows], tokens):
-            values = classify(self._classifier, [rows[i] for i in part], int(self._tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
+            values = classify(self._classifier, [rows[i] for i in part])
             for i, value in zip(part, values.tolist(), strict=True):
                 scores[i] = (value - mean) / std
         return scores
@@ -143,10 +143,10 @@ def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) 
     return model.to(process_state().device).eval()
 
 
-def classify(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
+def classify(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
     """The scalar of each row of token ids; float32 (R,). Rows are padded on the right."""
     width = max(map(len, rows))
-    device = model.device
+    device, pad_id = model.device, model.config.pad_token_id or 0  # masked, but the model must have the token
     ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
     classifier: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
