@@ -211,13 +211,18 @@ class RunConfig(_Settings):
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build the dataclass `cls` from plain values, as YAML gives them.
 
-    Lists become tuples where the field is a tuple. Raises `UserError` for a field that does not exist.
+    Lists become tuples where the field is a tuple. Raises `UserError` for a field that does not exist, is missing or
+    has a value of another type.
     """
     hints = _hints(cls)
-    names = [f.name for f in dataclasses.fields(cls) if f.init]  # pyright: ignore[reportArgumentType]
+    fields = [f for f in dataclasses.fields(cls) if f.init]  # pyright: ignore[reportArgumentType]
+    names = [f.name for f in fields]
     for name in values:
         if name not in names:
             raise UserError(f"{name} is not a setting of {cls.__name__}.{did_you_mean(name, names)}")
+    for f in fields:
+        if f.name not in values and f.default is f.default_factory is dataclasses.MISSING:
+            raise UserError(f"{f.name} is missing; it must be given.")
     plain = {name: _as_tuple(value, hints[name]) for name, value in values.items()}
     for name, value in plain.items():
         _check_type(name, value, hints[name])
@@ -291,6 +296,7 @@ def _expected(hint: Any) -> str:
             count = "" if origin is not tuple or Ellipsis in arguments else f"{len(arguments)} "
             words.append(f"a list of {count}{_PLURALS.get(arguments[0], 'values')}")
         else:
+            h = origin or h
             words.append(_TYPE_NAMES.get(h, getattr(h, "__name__", str(h))))
     return " or ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} or {words[-1]}"
 
@@ -301,6 +307,7 @@ _TYPE_NAMES: dict[Any, str] = {
     float: "a number",
     str: "text",
     type(None): "null",
+    Mapping: "names with values (name: value)",
 }
 _PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
 

@@ -19,6 +19,7 @@ from align.data import Example, Preferences, TokenizedPreferences
 from align.errors import UserError
 from align.policy import Policy
 from align.sampling import Sampler, SamplingParams
+from align.scores import score
 from align.scoring import prompt_text, scorer_columns
 
 _RESAMPLES = 10_000
@@ -169,10 +170,7 @@ class Evaluator:
         """Scores (P, K) by scorer of responses to the prompts with these indices."""
         columns = {name: [values[p] for p in prompts] for name, values in self.columns.items()}
         texts = [self.texts[p] for p in prompts]
-        return {
-            scorer.name: [list(map(float, row)) for row in scorer.score(texts, responses, **columns)]
-            for scorer in self.scorers
-        }
+        return {scorer.name: score(scorer, texts, responses, **columns) for scorer in self.scorers}
 
     def _measure_samples(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> list[Sample]:
         assert self.prompts is not None

@@ -36,20 +36,32 @@ _CURVES = (
 )
 
 
-def print_evaluation(report: Mapping[str, Any], console: Console) -> None:
-    """The metrics before and after as a table, and the win rate in a sentence."""
-    table = Table(title="Before and after training, held-out data", title_justify="left")
-    for column, justify in (("metric", "left"), ("before", "right"), ("after", "right"), ("meaning", "left")):
-        table.add_column(column, justify=justify)  # pyright: ignore[reportArgumentType]
-    for name, values in report.get("metrics", {}).items():
-        table.add_row(name, _number(values["before"]), _number(values["after"]), _MEANINGS.get(name, ""))
+def print_evaluation(
+    report: Mapping[str, Any],
+    console: Console,
+    *,
+    title: str = "Before and after training, held-out data",
+    models: tuple[str, str] = ("the start model", "the trained model"),
+) -> None:
+    """The metrics as a table, one column for each time or model they are of, and the win rate in a sentence."""
+    metrics: Mapping[str, Mapping[str, float | None]] = report.get("metrics", {})
+    kinds = [
+        kind for kind in next(iter(metrics.values()), {}) if any(row[kind] is not None for row in metrics.values())
+    ]
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    table.add_column("meaning")
+    for name, row in metrics.items():
+        table.add_row(name, *(_number(row[kind]) for kind in kinds), _MEANINGS.get(name, ""))
     if table.row_count:
         console.print(table)
     if "win_rate" in report:
         win = report["win_rate"]
         counted = "pairs" if win["by"] == "likelihood" else "prompts"
         console.print(
-            f"Win rate of the trained model over the start model, by {win['by']}: {win['mean']:.1%} "
+            f"Win rate of {models[1]} over {models[0]}, by {win['by']}: {win['mean']:.1%} "
             f"(95 % interval {win['low']:.1%} to {win['high']:.1%}, {win['n']} {counted}; 50 % is no difference)."
         )
 

@@ -11,14 +11,14 @@ A setting that itself has ``scorer:`` is a scorer too, so that they nest::
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from align import registry
 from align.config import build
-from align.errors import ScorerError, UserError
+from align.errors import UserError
+from align.scores import score
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -34,7 +34,10 @@ def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
     name = settings.get("scorer")
     if not isinstance(name, str):
         raise UserError(f"{place}.scorer is missing: name one of {', '.join(registry.choices('scorers'))}.")
-    cls: Any = registry.load("scorers", name)
+    try:
+        cls: Any = registry.load("scorers", name)
+    except UserError as error:
+        raise UserError(f"{place}.scorer: {error}") from error
     values = {key: _made(value, f"{place}.{key}") for key, value in settings.items() if key != "scorer"}
     try:
         return build(cast("type[Any]", cls), values) if is_dataclass(cls) else cls(**values)
@@ -108,19 +111,9 @@ def score_texts(
     """Scores (P, K) of K responses to the prompts of these rows of a data set; every one a finite number.
 
     Raises:
-        ScorerError: The scorer gave another number of scores, or one that is not a finite number.
+        ScorerError: Scores are missing, or are no finite numbers.
     """
-    table = scorer.score([prompt_text(row["prompt"]) for row in rows], responses, **scorer_columns(rows))
-    if [len(row) for row in table] != [len(row) for row in responses]:
-        raise ScorerError(f"scorer {scorer.name!r} did not give one score per response; correct the scorer.")
-    for row, scores in zip(rows, table, strict=True):
-        for score in scores:
-            if isinstance(score, str) or not math.isfinite(score):
-                raise ScorerError(
-                    f"scorer {scorer.name!r} gave {score!r} for a response to prompt {row['prompt_id']!r}, which is "
-                    "no finite number; correct the scorer."
-                )
-    return [[float(score) for score in scores] for scores in table]
+    return score(scorer, [prompt_text(row["prompt"]) for row in rows], responses, **scorer_columns(rows))
 
 
 def scorer_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
 
-from align.errors import UserError
-from reward.tables import score_where_it_applies
+from align.errors import ScorerError, UserError
+from align.scores import check_scorers, score_where_it_applies
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -40,6 +40,7 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not self.scorers:
             raise UserError("ensemble: there are no scorers to combine; name at least one.")
+        check_scorers(**self.scorers)
         if self.combine not in ("mean", "min", "mean_minus_std"):
             raise UserError(f"ensemble: combine={self.combine!r} is none of mean, min, mean_minus_std.")
         if not 0 <= self.penalty < float("inf"):
@@ -51,7 +52,7 @@ class Ensemble:
         """Return P × K combined scores.
 
         Raises:
-            UserError: No scorer applies to a response.
+            ScorerError: No scorer applies to a response.
         """
         tables = [score_where_it_applies(scorer, prompts, responses, **columns) for scorer in self.scorers.values()]
         out: list[list[float]] = []
@@ -62,7 +63,7 @@ class Ensemble:
 
     def _combined(self, values: list[float], p: int) -> float:
         if not values:
-            raise UserError(f"{self.name}: no scorer applies to a response to prompt {p}; add one that always does.")
+            raise ScorerError(f"{self.name}: no scorer applies to a response to prompt {p}; add one that always does.")
         if self.combine == "min":
             return min(values)
         return fmean(values) - (self.penalty * pstdev(values) if self.combine == "mean_minus_std" else 0.0)

@@ -20,8 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from align.errors import UserError
-from reward.tables import ScoreTable, check_table, require_all
+from align.errors import ScorerError, UserError
+from align.scores import ScoreTable, check_table, require_all
 
 _TRL_NAMES = frozenset({"completions", "completion_ids"})  # parameters by which TRL's form is told
 
@@ -66,7 +66,7 @@ class FunctionScorer:
         """Return P × K scores.
 
         Raises:
-            UserError: The function answered with another shape, NaN, something that is no number, or ``None``.
+            ScorerError: The function answered with another shape, NaN, something that is no number, or ``None``.
         """
         return require_all(self.score_where_it_applies(prompts, responses, **columns), self.name)
 
@@ -81,7 +81,7 @@ class FunctionScorer:
         flat = self._callable(**self._accepted(self._flat(prompts, responses, columns)))
         expected = sum(len(row) for row in responses)
         if not isinstance(flat, Sequence) or len(flat) != expected:
-            raise UserError(f"function {self.name!r} must return a list of {expected} rewards, one per completion.")
+            raise ScorerError(f"function {self.name!r} must return a list of {expected} rewards, one per completion.")
         rewards = iter(flat)
         return check_table([[next(rewards) for _ in row] for row in responses], responses, self.name)
 

@@ -19,7 +19,7 @@ from reward.cache import AnswerCache
 from reward.protocol import ProtocolError
 from reward.remote import Remote, check_address
 
-__all__ = ["Judge", "Usage", "Verdict"]
+__all__ = ["Judge", "PairVerdict", "Usage"]
 
 Winner = Literal["a", "b", "tie"]
 
@@ -50,7 +50,7 @@ _FEW, _SHARE = 2, 0.1  # answers without a verdict that are borne: two, and a te
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PairVerdict:
     """What the judge said of answers a and b; None where it gave no verdict."""
 
     forward: Winner | None
@@ -164,7 +164,7 @@ class Judge(Remote):
             won[p][j] += 1 - verdict.score
         return [[points / (len(rivals[p]) - 1) for points in won[p][: len(row)]] for p, row in enumerate(responses)]
 
-    def compare(self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]) -> list[Verdict]:
+    def compare(self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]) -> list[PairVerdict]:
         """Return for each prompt how its answers a and b compare; the win rate of a is the mean of the scores.
 
         Equal texts are a tie without a question.
@@ -181,7 +181,7 @@ class Judge(Remote):
         asked = [question for pair, different in zip(orders, differ, strict=True) if different for question in pair]
         winners = self._judge(list(dict.fromkeys(asked)))
         return [
-            Verdict(winners[forward], _SWAPPED[winners[backward]]) if different else Verdict("tie", "tie")
+            PairVerdict(winners[forward], _SWAPPED[winners[backward]]) if different else PairVerdict("tie", "tie")
             for (forward, backward), different in zip(orders, differ, strict=True)
         ]
 

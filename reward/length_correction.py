@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import UserError
+from align.scores import ScoreTable, check_scorers, require_all, score_where_it_applies
 from reward.rules import length
-from reward.tables import ScoreTable, require_all, score_where_it_applies
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class LengthCorrected:
     """A scorer less a linear length penalty; where that scorer does not apply, neither does this one."""
 
-    scorer: Scorer
+    base: Scorer
     """What is corrected."""
     weight: float
     """Cost of ``per`` units, in the unit of the score."""
@@ -36,6 +36,7 @@ class LengthCorrected:
     """Name in logs and tables; empty: that of the scorer with ``_length_corrected``."""
 
     def __post_init__(self) -> None:
+        check_scorers(base=self.base)
         if not 0 <= self.weight < float("inf"):
             raise UserError(f"length correction: weight={self.weight} must be a finite number of at least 0.")
         if self.per < 1 or self.free < 0:
@@ -43,7 +44,7 @@ class LengthCorrected:
         if self.unit not in ("words", "characters"):
             raise UserError(f"length correction: unit={self.unit!r} is neither 'words' nor 'characters'.")
         if not self.name:
-            object.__setattr__(self, "name", f"{self.scorer.name}_length_corrected")
+            object.__setattr__(self, "name", f"{self.base.name}_length_corrected")
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
@@ -51,7 +52,7 @@ class LengthCorrected:
         """Return P × K corrected scores.
 
         Raises:
-            UserError: The scorer does not apply to a response.
+            ScorerError: The scorer does not apply to a response.
         """
         return require_all(self.score_where_it_applies(prompts, responses, **columns), self.name)
 
@@ -59,7 +60,7 @@ class LengthCorrected:
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> ScoreTable:
         """Return P × K corrected scores, ``None`` where the scorer does not apply."""
-        table = score_where_it_applies(self.scorer, prompts, responses, **columns)
+        table = score_where_it_applies(self.base, prompts, responses, **columns)
         return [
             [None if value is None else value - self.penalty(text) for value, text in zip(values, texts, strict=True)]
             for values, texts in zip(table, responses, strict=True)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from align.data.tokenization import encode_prompt, encode_response
+from align.data.report import RowError
+from align.data.tokenization import Encoder
 from align.errors import UserError
 from align.loading import load_tokenizer, resolve
 from align.processes import process_state
@@ -42,27 +43,22 @@ class RewardModelScorer:
     """Of the weights."""
     max_length: int = 2048
     """Longest conversation in tokens; a longer one is an error, never cut."""
-    tokens_per_batch: int = 16384
-    """Padded tokens of one forward pass."""
+    tokens_per_batch: int | None = None
+    """Padded tokens of one forward pass; none: 16,384 on an accelerator, 2,048 on a CPU, whose caches hold no more."""
     name: str = "reward_model"
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise UserError(f"dtype={self.dtype}: choose float32 or bfloat16.")
-        if self.max_length < 2 or self.tokens_per_batch < 1:
+        resolve(self.model, "model")  # a folder that is not there is said before a run begins
+        if self.max_length < 2 or (self.tokens_per_batch is not None and self.tokens_per_batch < 1):
             raise UserError("max_length must be at least 2 and tokens_per_batch at least 1.")
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
         """Rewards (P, K); a prompt is its column ``messages`` where there is one, else one user turn."""
-        conversations = columns.get("messages", prompts)
-        rows = [
-            self._encode(prompt, response)
-            for prompt, answers in zip(conversations, responses, strict=True)
-            for response in answers
-        ]
-        values = iter(self._score_rows(rows))
+        values = iter(self._score_rows(self._encode(columns.get("messages", prompts), responses)))
         return [[next(values) for _ in answers] for answers in responses]
 
     @cached_property
@@ -82,21 +78,35 @@ class RewardModelScorer:
         scale = json.loads(file.read_text(encoding="utf-8"))
         return float(scale["mean"]), float(scale["std"])
 
-    def _encode(self, prompt: str | Sequence[Mapping[str, Any]], response: str) -> list[int]:
-        ids = [*encode_prompt(self._tokenizer, prompt), *encode_response(self._tokenizer, response)]
-        if len(ids) > self.max_length:
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder.of(self._tokenizer)
+
+    def _encode(
+        self, conversations: Sequence[str | Sequence[Mapping[str, Any]]], responses: Sequence[Sequence[str]]
+    ) -> list[list[int]]:
+        """The ids of every conversation with each of its responses."""
+        try:
+            prompts = self._encoder.prompts(self._tokenizer, conversations)
+        except RowError as rejection:
+            raise UserError(f"a prompt cannot be encoded for {self.model}: {rejection}.") from rejection
+        endings = iter(self._encoder.responses(self._tokenizer, [text for row in responses for text in row]))
+        rows = [[*prompt, *next(endings)] for prompt, row in zip(prompts, responses, strict=True) for _ in row]
+        longest = max(map(len, rows), default=0)
+        if longest > self.max_length:
             raise UserError(
-                f"a conversation of {len(ids)} tokens is longer than max_length={self.max_length} of the reward model "
+                f"a conversation of {longest} tokens is longer than max_length={self.max_length} of the reward model "
                 f"{self.model}; raise max_length or shorten the responses."
             )
-        return ids
+        return rows
 
     @torch.no_grad()
     def _score_rows(self, rows: Sequence[Sequence[int]]) -> list[float]:
         mean, std = self._scale
         scores = [0.0] * len(rows)
-        for part in _batches([len(row) for row in rows], self.tokens_per_batch):
-            values = classify(self._classifier, [rows[i] for i in part], int(self._tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
+        tokens = self.tokens_per_batch or (2048 if self._classifier.device.type == "cpu" else 16384)
+        for part in _batches([len(row) for row in rows], tokens):
+            values = classify(self._classifier, [rows[i] for i in part])
             for i, value in zip(part, values.tolist(), strict=True):
                 scores[i] = (value - mean) / std
         return scores
@@ -133,10 +143,10 @@ def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) 
     return model.to(process_state().device).eval()
 
 
-def classify(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
+def classify(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
     """The scalar of each row of token ids; float32 (R,). Rows are padded on the right."""
     width = max(map(len, rows))
-    device = model.device
+    device, pad_id = model.device, model.config.pad_token_id or 0  # masked, but the model must have the token
     ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
     classifier: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]

@@ -25,7 +25,7 @@ from itertools import islice
 from typing import Any, Protocol, cast
 from uuid import uuid4
 
-__all__ = ["DIALECTS", "Dialect", "ProtocolError", "Question", "check_scores"]
+__all__ = ["DIALECTS", "Dialect", "ProtocolError", "Question"]
 
 
 class ProtocolError(ValueError):
@@ -94,7 +94,9 @@ class _Align:
         fields = _object(body)
         if fields.get("id") != question.id:
             raise ProtocolError(f"id is {_shown(fields.get('id'))}, not that of the request")
-        return check_scores(fields.get("scores"), [len(row) for row in question.responses])
+        rows = _list("scores", fields.get("scores"), len(question.responses), "prompts")
+        asked = zip(rows, question.responses, strict=True)
+        return [_numbers(f"scores[{p}]", row, len(texts)) for p, (row, texts) in enumerate(asked)]
 
 
 class _OpenRLHF:
@@ -137,13 +139,8 @@ class _OpenRLHF:
 DIALECTS: Mapping[str, Dialect] = {"align": _Align(), "openrlhf": _OpenRLHF()}
 
 
-def check_scores(table: Any, counts: Sequence[int]) -> list[list[float]]:
-    """Return `table` as finite numbers, ``counts[p]`` of them in row p; text, null and true are no numbers."""
-    rows = _list("scores", table, len(counts), "prompts")
-    return [_numbers(f"scores[{p}]", row, count) for p, (row, count) in enumerate(zip(rows, counts, strict=True))]
-
-
 def _numbers(name: str, value: Any, length: int) -> list[float]:
+    """The finite numbers of a row; text, null and true are none."""
     values = _list(name, value, length, "responses")
     for i, number in enumerate(values):
         # false of NaN, infinity and of whole numbers beyond every float

@@ -25,8 +25,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from align.errors import UserError
-from reward.protocol import DIALECTS, Dialect, ProtocolError, Question, check_scores
+from align.errors import ScorerError, UserError
+from align.scores import score
+from reward.protocol import DIALECTS, Dialect, ProtocolError, Question
 from reward.remote import is_loopback, read_token
 
 if TYPE_CHECKING:
@@ -214,14 +215,14 @@ class _Batcher:
 
     def _call(self, rows: list[_Row]) -> list[list[float]]:
         columns = {name: [row.columns[name] for row in rows] for name in rows[0].columns}
-        table = self._scorer.score([row.prompt for row in rows], [row.responses for row in rows], **columns)
-        numbers = [[float(score) for score in row] for row in table]
-        return check_scores(numbers, [len(row.responses) for row in rows])
+        return score(self._scorer, [row.prompt for row in rows], [row.responses for row in rows], **columns)
 
 
 def _refusal(name: str, error: Exception) -> HTTPException:
     if isinstance(error, UserError):
         return HTTPException(400, str(error))
+    if isinstance(error, ScorerError):
+        return HTTPException(500, str(error))
     _log.error("the scorer %s failed", name, exc_info=error)
     return HTTPException(500, f"the scorer {name} failed, {type(error).__name__}: {error}.")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align.errors import UserError, did_you_mean
-from reward.tables import ScoreTable, score_where_it_applies
+from align.errors import ScorerError, UserError, did_you_mean
+from align.scores import ScoreTable, check_scorers, score_where_it_applies
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -54,6 +54,7 @@ class WeightedSum:
     def __post_init__(self) -> None:
         if not self.scorers:
             raise UserError("scorers is empty; name at least one.")
+        check_scorers(**self.scorers)
         for setting in (self.weights, self.clip):
             for name in setting:
                 if name not in self.scorers:
@@ -80,7 +81,7 @@ class WeightedSum:
         """The sums, and the scores they are made of.
 
         Raises:
-            UserError: A scorer gave something that is no table of scores, or none applies to a response.
+            ScorerError: A scorer gave something that is no table of scores, or none applies to a response.
         """
         parts: dict[str, ScoreTable] = {}
         seconds: dict[str, float] = {}
@@ -97,7 +98,7 @@ class WeightedSum:
     def _sum(self, scores: Mapping[str, float | None], p: int) -> float:
         known = {name: score for name, score in scores.items() if score is not None}
         if not known:
-            raise UserError(f"no scorer applies to a response to prompt {p}; add one that always does.")
+            raise ScorerError(f"no scorer applies to a response to prompt {p}; add one that always does.")
         return sum(self.weights.get(name, 1.0) * self._clipped(name, score) for name, score in known.items())
 
     def _clipped(self, name: str, score: float) -> float:

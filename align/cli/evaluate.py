@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.report import report
-from align.errors import UserError
+from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
     from align.data import Preferences
@@ -27,6 +28,9 @@ def main(words: Sequence[str]) -> int:
     except UserError as error:
         report(f"Error: {error}")
         return 2
+    except ScorerError as error:
+        report(f"Error: {error}")
+        return 1
     return 0
 
 
@@ -34,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate.py", description="Answer prompts with a model, score the answers, compare with another model."
     )
-    parser.add_argument("model", help="folder of a run, or model as in model.name (world/base)")
+    parser.add_argument(
+        "model", nargs="?", help="folder of a run, or model as in model.name (world/base); not needed with --pairs"
+    )
     parser.add_argument("--start", help="PEFT adapter on the model, as in model.start (world/sft)")
     parser.add_argument("--against", metavar="RUN", help="run or model to compare with, for a win rate")
     parser.add_argument("--against-start", metavar="ADAPTER", help="PEFT adapter on that model")
@@ -43,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scorer", action="append", default=[], help="a scorer's name or YAML file; the first decides; repeatable"
     )
     parser.add_argument(
-        "--pairs", action="store_true", help="the data are labelled pairs: how many the scorers order so"
+        "--pairs", action="store_true", help="the data are labelled pairs: which share of them each scorer orders so"
     )
     parser.add_argument("--best-of", type=int, default=1, metavar="N", help="responses per prompt of a best-of-n curve")
     parser.add_argument("--prompts", type=int, default=300, help="at most so many prompts (default 300)")
@@ -60,44 +66,82 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from align import report as pictures
     from align.data import Preferences
-    from align.evaluation import Evaluator, compare
     from align.runfolder import write_json
-    from align.sampling import SamplingParams
-    from align.scoring import read_scorer
 
-    scorers = [read_scorer(word) for word in arguments.scorer]
-    if arguments.best_of > 1 and not scorers:
-        raise UserError("--best-of needs a scorer that chooses; add --scorer NAME.")
+    # PEFT 0.21 asks transformers 5 for a name that it deprecates.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    scorers = _scorers(arguments)
     data = Preferences.load(arguments.data)
-    policy = _load(arguments.model, arguments.start)
-    evaluator = Evaluator.from_preferences(
-        policy,
-        data,
-        data if any(data.dataset["rejected"]) else None,
-        max_length=arguments.max_length,
-        limit=arguments.prompts,
-        scorers=scorers,
-        sampling=SamplingParams(temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens),
-        seed=arguments.seed,
-    )
     console = Console()
-    for note in (*policy.notes, *evaluator.notes):
-        console.print(note)
-    measured = evaluator.measure(policy)
-    result: dict[str, Any] = {"metrics": {k: {"before": None, "after": v} for k, v in measured.metrics().items()}}
-    if arguments.against is not None:
-        other = evaluator.measure(_load(arguments.against, arguments.against_start))
-        result = compare(other, measured, seed=arguments.seed)
+    result: dict[str, Any] = {}
+    if arguments.model is not None:
+        result = _measure(arguments, data, scorers, console)
     if arguments.pairs:
         result["scorer_accuracy"] = {scorer.name: _accuracy(scorer, data) for scorer in scorers}
-    if arguments.best_of > 1:
-        result["best_of_n"] = _best_of_n(arguments, policy, evaluator, scorers)
-    pictures.print_evaluation(result, console)
+    models = (str(arguments.against), str(arguments.model))
+    pictures.print_evaluation(result, console, title="Held-out prompts", models=models)
     _print_tables(result, console)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         write_json(arguments.out / "evaluation.json", result)
+
+
+def _scorers(arguments: argparse.Namespace) -> list[Scorer]:
+    """The scorers, once it is clear that what is asked for can be done with them."""
+    from align.scoring import read_scorer
+
+    if arguments.model is None and not arguments.pairs:
+        raise UserError("there is no model to evaluate; name one, or add --pairs to evaluate scorers alone.")
+    for option, asked in (("--best-of", arguments.best_of > 1), ("--pairs", arguments.pairs)):
+        if asked and not arguments.scorer:
+            raise UserError(f"{option} needs a scorer; add --scorer NAME.")
+    scorers = [read_scorer(word) for word in arguments.scorer]
+    names = [scorer.name for scorer in scorers]
+    for word, name in zip(arguments.scorer, names, strict=True):
+        if names.count(name) > 1:
+            raise UserError(f"two scorers have the name {name}; write `name: ANOTHER` into {word}.")
+    return scorers
+
+
+def _measure(
+    arguments: argparse.Namespace, data: Preferences, scorers: Sequence[Scorer], console: Any
+) -> dict[str, Any]:
+    """What the model answers, alone or against another one, and its best of n."""
+    from align.evaluation import Evaluator, compare
+    from align.sampling import SamplingParams
+
+    def prepare(model: str, start: str | None) -> tuple[Policy, Evaluator]:
+        policy = _load(model, start)
+        evaluator = Evaluator.from_preferences(
+            policy,
+            data,
+            data if any(data.dataset["rejected"]) else None,
+            max_length=arguments.max_length,
+            limit=arguments.prompts,
+            scorers=scorers,
+            sampling=SamplingParams(temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens),
+            seed=arguments.seed,
+        )
+        for note in (*policy.notes, *evaluator.notes):
+            console.print(note)
+        return policy, evaluator
+
+    policy, evaluator = prepare(arguments.model, arguments.start)
+    measured = evaluator.measure(policy)
+    result: dict[str, Any] = {"metrics": {name: {"model": value} for name, value in measured.metrics().items()}}
+    if arguments.against is not None:
+        rival, its_evaluator = prepare(arguments.against, arguments.against_start)
+        if its_evaluator.texts != evaluator.texts:
+            raise UserError("the models have not room for the same prompts; lower --max-new-tokens or leave some out.")
+        compared = compare(its_evaluator.measure(rival), measured, seed=arguments.seed)
+        rows = compared["metrics"].items()
+        result = compared | {"metrics": {name: {"against": r["before"], "model": r["after"]} for name, r in rows}}
+    if arguments.best_of > 1:
+        result["best_of_n"] = _best_of_n(arguments, policy, evaluator, scorers)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
         _write_samples(arguments.out / "samples.jsonl", measured)
+    return result
 
 
 def _load(model: str, start: str | None) -> Policy:
@@ -119,9 +163,11 @@ def _accuracy(scorer: Scorer, data: Preferences) -> dict[str, dict[str, float]]:
     import numpy as np
 
     from align.evaluation import prompt_text, win_rate
+    from align.scores import score
 
     rows = [row for row in data if row["chosen"] and row["rejected"]]
-    scores = scorer.score(
+    scores = score(
+        scorer,
         [prompt_text(row["prompt"]) for row in rows],
         [[str(row[side][0]["content"]) for side in ("chosen", "rejected")] for row in rows],  # pyright: ignore[reportOptionalSubscript]
         messages=[row["prompt"] for row in rows],

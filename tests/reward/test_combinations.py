@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from align.errors import UserError
+from align.errors import ScorerError, UserError
 from reward.ensemble import Ensemble
 from reward.functions import FunctionScorer
 from reward.length_correction import LengthCorrected
@@ -53,12 +53,12 @@ def test_what_does_not_apply_is_left_out() -> None:
 
 
 def test_no_scorer_that_applies_is_an_error() -> None:
-    with pytest.raises(UserError, match="no scorer applies"):
+    with pytest.raises(ScorerError, match="no scorer applies"):
         Ensemble(scorers={"b": LONG_ONLY}).score(["p"], [["no"]])
 
 
 def test_nan_from_a_scorer_is_an_error() -> None:
-    with pytest.raises(UserError, match="finite"):
+    with pytest.raises(ScorerError, match="finite"):
         Ensemble(scorers={"a": Constant(1), "b": Constant(math.nan)}).score(["p"], [["a"]])
 
 
@@ -70,25 +70,25 @@ def test_ensemble_settings_are_checked(settings: dict[str, Any]) -> None:
 
 def test_length_correction_by_hand() -> None:
     """5 words, 2 free, .3 per 10 words: 1 − .3·3/10 = .91."""
-    scorer = LengthCorrected(scorer=Constant(1), weight=0.3, per=10, free=2)
+    scorer = LengthCorrected(base=Constant(1), weight=0.3, per=10, free=2)
     assert scorer.name == "constant_length_corrected"
     assert scorer.score(["p"], [["a b c d e", "a b", ""]]) == [[pytest.approx(0.91), 1, 1]]
 
 
 def test_length_correction_is_linear() -> None:
-    scorer = LengthCorrected(scorer=Constant(0), weight=1, per=4, unit="characters")
+    scorer = LengthCorrected(base=Constant(0), weight=1, per=4, unit="characters")
     (scores,) = scorer.score(["p"], [["a" * n for n in range(0, 40, 10)]])
     assert scores == [0, -2.5, -5, -7.5]
 
 
 def test_length_correction_keeps_what_does_not_apply() -> None:
-    scorer = LengthCorrected(scorer=LONG_ONLY, weight=1, per=1)
+    scorer = LengthCorrected(base=LONG_ONLY, weight=1, per=1)
     assert scorer.score_where_it_applies(["p"], [["no", "a b c"]]) == [[None, -2]]
-    with pytest.raises(UserError, match="does not apply"):
+    with pytest.raises(ScorerError, match="does not apply"):
         scorer.score(["p"], [["no"]])
 
 
 @pytest.mark.parametrize("settings", [{"weight": -1}, {"weight": math.inf}, {"per": 0}, {"free": -1}, {"unit": "x"}])
 def test_length_correction_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        LengthCorrected(**{"scorer": Constant(1), "weight": 1.0, **settings})
+        LengthCorrected(**{"base": Constant(1), "weight": 1.0, **settings})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from trl.rewards import accuracy_reward, get_soft_overlong_punishment, reasoning_accuracy_reward, think_format_reward
 
-from align.errors import UserError
+from align.errors import ScorerError, UserError
 from reward.functions import FunctionScorer
 
 RESPONSES = [[r"\boxed{\frac{1}{2}}", r"\boxed{3}"], [r"\boxed{4}", "<think>a</think>b"]]
@@ -65,7 +65,7 @@ def test_none_of_trl_does_not_apply() -> None:
     response = r"<think>a</think>\boxed{4}"
     table = scorer.score_where_it_applies(["p", "q"], [[response], [response]], solution=["", "$4$"])
     assert table == [[None], [1]]
-    with pytest.raises(UserError, match="does not apply"):
+    with pytest.raises(ScorerError, match="does not apply"):
         scorer.score(["p", "q"], [[response], [response]], solution=["", "$4$"])
 
 
@@ -92,12 +92,12 @@ def test_a_wrong_answer_is_an_error_and_never_zero(answer: object, message: str)
         del prompts, responses
         return answer
 
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ScorerError, match=message):
         FunctionScorer(function=wrong).score(PROMPTS, RESPONSES)
 
 
 def test_a_short_list_of_a_trl_function_is_an_error() -> None:
-    with pytest.raises(UserError, match="4 rewards"):
+    with pytest.raises(ScorerError, match="4 rewards"):
         FunctionScorer(function=lambda completions: [1.0] * (len(completions) - 1)).score(PROMPTS, RESPONSES)
 
 

@@ -335,6 +335,7 @@ def test_works_inside_a_running_loop(misbehaving: Any) -> None:
     assert asyncio.run(cell()) == SCORES
 
 
+@pytest.mark.slow  # of a machine that does something else
 def test_overhead_is_below_5_percent(serve: Callable[..., str], lengths: Any) -> None:
     """Batch 64 of texts of 2,000 characters; the quickest of some rounds, since other work disturbs each of them."""
     model = lengths(seconds=0.3)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from align.errors import ScorerError, UserError
-from reward.judge import Judge, Verdict
+from reward.judge import Judge, PairVerdict
 
 SAID = {"a": "[[A]]", "b": "[[B]]", "tie": "[[C]]"}
 Decide = Callable[[str, str, str], str]
@@ -58,7 +58,7 @@ def test_both_orders_are_asked(endpoint: Any, judge: Any) -> None:
     asked: list[tuple[str, str, str]] = []
     server = endpoint(lambda *texts: asked.append(texts) or longer(*texts))
     verdicts = judge(server.url).compare(["p", "q"], ["long", "x"], ["s", "tall"])
-    assert verdicts == [Verdict("a", "a"), Verdict("b", "b")]
+    assert verdicts == [PairVerdict("a", "a"), PairVerdict("b", "b")]
     assert [verdict.score for verdict in verdicts] == [1, 0]
     assert sorted(asked) == [("p", "long", "s"), ("p", "s", "long"), ("q", "tall", "x"), ("q", "x", "tall")]
     request = server.requests[0]
@@ -67,7 +67,7 @@ def test_both_orders_are_asked(endpoint: Any, judge: Any) -> None:
 
 def test_a_judge_that_takes_the_first_gives_ties(endpoint: Any, judge: Any) -> None:
     (verdict,) = judge(endpoint(lambda *_: "[[A]]").url).compare(["p"], ["one"], ["two"])
-    assert verdict == Verdict("a", "b")
+    assert verdict == PairVerdict("a", "b")
     assert verdict.score == 0.5
 
 
@@ -210,7 +210,7 @@ def test_answers_that_are_no_completion(body: Any, misbehaving: Any, judge: Any)
 def test_a_judge_without_verdicts_stops_the_run(endpoint: Any, judge: Any) -> None:
     server = endpoint(lambda *_: "Both have their merits, but on reflec")
     one = judge(server.url)
-    assert one.compare(["p"], ["a"], ["b"]) == [Verdict(None, None)], "two are borne, as ties"
+    assert one.compare(["p"], ["a"], ["b"]) == [PairVerdict(None, None)], "two are borne, as ties"
     assert one.usage.unreadable == 2
     with pytest.raises(ScorerError, match="4 of 4 answers of m have no verdict"):
         one.compare(["p"], ["a"], ["b"])
@@ -218,7 +218,7 @@ def test_a_judge_without_verdicts_stops_the_run(endpoint: Any, judge: Any) -> No
 
 def test_a_refusal_without_text_is_no_verdict(misbehaving: Any, judge: Any) -> None:
     server = misbehaving(lambda exchange: exchange.answer(completion(None)))
-    assert judge(server.url).compare(["p"], ["a"], ["b"]) == [Verdict(None, None)]
+    assert judge(server.url).compare(["p"], ["a"], ["b"]) == [PairVerdict(None, None)]
 
 
 def test_texts_are_not_templates(endpoint: Any, judge: Any) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from align import Policy, Preferences, Trainer, TrainerConfig
+from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
 from align.batch import Batch
 from align.errors import UserError
 from reward.model import RewardModelScorer
 from reward.modelling import RewardModel, bradley_terry_loss, centring_penalty, normalize, score_examples
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def all_pairs(*counts: int) -> Tensor:
@@ -59,18 +63,6 @@ class TestLoss:
         assert centring_penalty(torch.tensor([[2.0, 1.0]]), all_pairs(2)).item() == 9
         three = centring_penalty(torch.tensor([[2.0, 1.0, -1.0]]), all_pairs(3))
         assert three.item() == pytest.approx((9 + 1 + 0) / 3)
-
-    def test_the_loss_of_trl(self) -> None:
-        """TRL 1.16's RewardTrainer: mean −logσ(chosen − rejected − margin), plus c·mean((chosen + rejected)²)."""
-        generator = torch.Generator().manual_seed(0)
-        reward = torch.randn(6, 2, generator=generator)
-        margin = torch.rand(6, generator=generator)
-        chosen, rejected = reward[:, 0], reward[:, 1]
-        theirs = -torch.nn.functional.logsigmoid(chosen - rejected - margin).mean()
-        theirs += 0.01 * torch.mean((chosen + rejected) ** 2)
-        ours = bradley_terry_loss(reward, all_pairs(*[2] * 6), margin_P=margin)
-        ours = ours + 0.01 * centring_penalty(reward, all_pairs(*[2] * 6))
-        assert ours.mean().item() == pytest.approx(theirs.item(), abs=1e-6)
 
 
 @pytest.fixture
@@ -124,8 +116,6 @@ class TestTraining:
     def test_the_scorer_reads_what_was_trained(
         self, adapter: str, tiny_model: Path, tmp_path: Path, pairs: Preferences
     ) -> None:
-        from align import Adapter
-
         policy = Policy.load(str(tiny_model), adapter=Adapter(r=4) if adapter == "lora" else None)
         config = TrainerConfig(steps=3, batch_size=8, max_length=200, learning_rate=3e-3, save_steps=None)
         folder = Trainer(policy, tmp_path / "run", config).fit(RewardModel(), pairs).folder / "final" / "reward"
@@ -140,6 +130,92 @@ class TestTraining:
             [[row["chosen"][0]["content"], row["rejected"][0]["content"]] for row in rows],
         )
         assert torch.allclose(torch.tensor(ours), torch.tensor(theirs), atol=1e-5)
+
+
+LOAD_ELSEWHERE = """
+import json, sys
+import torch
+from pathlib import Path
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+from reward.model import RewardModelScorer
+
+folder, asked = sys.argv[1], json.loads(sys.argv[2])
+scores = RewardModelScorer(model=folder).score(asked["prompts"], asked["responses"])
+adapter = Path(folder, "adapter_config.json")
+base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else folder
+model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+if adapter.exists():
+    model = PeftModel.from_pretrained(model, folder)
+ids, mask = torch.tensor(asked["ids"]), torch.tensor(asked["mask"])
+with torch.no_grad():
+    logits = model.eval()(input_ids=ids, attention_mask=mask).logits[:, 0]
+print(json.dumps([[score for row in scores for score in row], logits.tolist()]))
+"""
+
+
+@pytest.mark.parametrize("adapter", [Adapter(r=4), None], ids=["lora", "full"])
+def test_scores_after_a_reload_in_a_new_process_are_the_same_to_the_last_bit(
+    adapter: Adapter | None, tiny_model: Path, tmp_path: Path, pairs: Preferences
+) -> None:
+    policy = Policy.load(str(tiny_model), adapter=adapter)
+    config = TrainerConfig(steps=2, batch_size=8, max_length=200, learning_rate=3e-3, save_steps=None)
+    folder = Trainer(policy, tmp_path / "run", config).fit(RewardModel(), pairs).folder / "final" / "reward"
+    data = pairs.tokenize(policy.tokenizer, max_length=200, unit="pair")
+    rows = [[*example.prompt_ids, *ids] for example in (data[i] for i in range(8)) for ids in example.responses]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # as the scorer puts them into a batch
+    width = max(map(len, rows))
+    ids = torch.tensor([rows[i] + [policy.pad_id] * (width - len(rows[i])) for i in order])
+    mask = torch.tensor([[1] * len(rows[i]) + [0] * (width - len(rows[i])) for i in order])
+    head = policy.roles.heads["reward"]
+    with torch.no_grad(), policy.use("reward"):
+        hidden = policy.model.eval().base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        raw = torch.nn.functional.linear(hidden, head.weight)[torch.arange(len(rows)), mask.sum(1) - 1, 0].tolist()
+
+    texts = [pairs[data[i].index] for i in range(8)]
+    asked = {
+        "prompts": [text["prompt"][0]["content"] for text in texts],
+        "responses": [[text["chosen"][0]["content"], text["rejected"][0]["content"]] for text in texts],
+        "ids": ids.tolist(),
+        "mask": mask.tolist(),
+    }
+    program = [sys.executable, "-c", LOAD_ELSEWHERE, str(folder), json.dumps(asked)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT)
+    scores, logits = json.loads(done.stdout)
+    assert logits == raw
+    assert [scores[i] for i in order] == [(value - head.mean) / head.std for value in raw]
+    assert head.mean != 0
+
+
+@pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>", None])
+def test_a_reward_model_from_elsewhere(pad: str | None, tiny_model: Path, tmp_path: Path) -> None:
+    """Its own head, tokenizer and template; the scalar is that of the last token, also where pad is that token."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+    config = LlamaConfig.from_pretrained(tiny_model, num_labels=1)
+    words = AutoTokenizer.from_pretrained(tiny_model).backend_tokenizer.to_str()  # pyright: ignore[reportAttributeAccessIssue]
+    if pad is None:  # no token of the vocabulary may serve as one
+        words = words.replace("<|pad|>", "<|none|>")
+    tokenizer: Any = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(words), bos_token="<|bos|>", eos_token="<|end|>", pad_token=pad
+    )
+    tokenizer.chat_template = "{% for m in messages %}<|bos|>{{ m['content'] }}<|end|>{% endfor %}"
+    config.pad_token_id = tokenizer.pad_token_id
+    torch.manual_seed(1)
+    model: Any = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+
+    prompts, responses = ["Why?", "How much is it"], [["So.", "Because of the rain"], ["5", "No"]]
+    found = RewardModelScorer(model=str(tmp_path)).score(prompts, responses)
+    for prompt, row, scores in zip(prompts, responses, found, strict=True):
+        for response, value in zip(row, scores, strict=True):
+            text = f"<|bos|>{prompt}<|end|><|bos|>{response}<|end|>"
+            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+            with torch.no_grad():
+                logit = model.score(model.model(input_ids=ids).last_hidden_state[:, -1]).item()
+            assert value == pytest.approx(logit, abs=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"label_smoothing": 0.5}, {"label_smoothing": -0.1}, {"centring": -1.0}])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -7,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["align.scorers"]
@@ -29,3 +32,13 @@ def test_scorers_by_rule_are_made_before_torch_is_imported() -> None:
     program = f"import sys, {', '.join(sorted(modules))}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+def test_the_readme_lists_every_scorer_with_settings_that_it_has() -> None:
+    table = re.findall(r"^\| `(\w+)` \| .* \| `(\{scorer: .*\})` \|$", (ROOT / "reward/README.md").read_text(), re.M)
+    assert {name for name, _ in table} == SCORERS.keys()
+    for name, settings in table:
+        values = yaml.safe_load(settings.replace("{…}", "0"))
+        assert values.pop("scorer") == name
+        module, _, attribute = SCORERS[name].partition(":")
+        assert values.keys() <= inspect.signature(getattr(import_module(module), attribute)).parameters.keys(), name

@@ -86,12 +86,13 @@ def test_requests_of_another_shape_are_not_joined(serve: Callable[..., str], len
 class Picky:
     name = "picky"
 
-    def score(self, prompts: Any, _responses: Any, **_columns: Any) -> list[list[float]]:
+    def score(self, prompts: Any, _responses: Any, **_columns: Any) -> list[list[Any]]:
         if "user" in prompts:
             raise UserError("Column answer is missing: add it.")
         if "bug" in prompts:
             raise KeyError("answer")
-        return [[float("nan") if prompt == "nan" else 1.0] for prompt in prompts]
+        wrong = {"nan": [float("nan")], "text": ["0.5"], "short": []}
+        return [wrong.get(prompt, [1.0]) for prompt in prompts]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,9 @@ class Picky:
     [
         ("user", 400, "Column answer is missing: add it."),
         ("bug", 500, "the scorer picky failed, KeyError: 'answer'."),
-        ("nan", 500, "the scorer picky failed, ProtocolError: scores[0][0] is NaN, not a finite number."),
+        ("nan", 500, "scorer 'picky', prompt 0, response 0: 'nan' is not a finite number; correct the scorer."),
+        ("text", 500, "scorer 'picky', prompt 0, response 0: '0.5' is not a finite number; correct the scorer."),
+        ("short", 500, "scorer 'picky' must return one score per response, 1 rows of 1."),
     ],
 )
 def test_a_request_that_fails_spoils_no_other(prompt: str, status: int, error: str, serve: Callable[..., str]) -> None:

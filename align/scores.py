@@ -1,4 +1,8 @@
-"""Tables of scores, P prompts × K responses, with places where a scorer does not apply."""
+"""Tables of scores, P prompts × K responses: what a scorer gives is checked here, whoever asks it.
+
+A place where a scorer does not apply holds ``None``. Anything else that is no finite number ends in a `ScorerError`:
+no score is ever made up.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,24 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from align.errors import UserError
+from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
 
 ScoreTable = list[list[float | None]]
 """One row per prompt; ``None`` where the scorer does not apply to the response."""
+
+
+def check_scorers(**scorers: Any) -> None:
+    """Check what a combination of scorers is given, by name.
+
+    Raises:
+        UserError: It is no scorer; in a configuration a bare name is not made into one.
+    """
+    for name, scorer in scorers.items():
+        if not callable(getattr(scorer, "score", None)):
+            raise UserError(f"{name}={scorer!a} is not a scorer; write {name}: {{scorer: NAME}} with its settings.")
 
 
 @runtime_checkable
@@ -26,22 +41,31 @@ class PartialScorer(Protocol):
         ...
 
 
+def score(
+    scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+) -> list[list[float]]:
+    """Return the checked scores (P, K) of any scorer, which must apply everywhere.
+
+    Raises:
+        ScorerError: Scores are missing, or are no finite numbers.
+    """
+    return require_all(check_table(scorer.score(prompts, responses, **columns), responses, scorer.name), scorer.name)
+
+
 def score_where_it_applies(
     scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
 ) -> ScoreTable:
     """Return the checked scores of any scorer; ``None`` only from a `PartialScorer`."""
     if isinstance(scorer, PartialScorer):
         return scorer.score_where_it_applies(prompts, responses, **columns)
-    table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
-    require_all(table, scorer.name)
-    return table
+    return [[*row] for row in score(scorer, prompts, responses, **columns)]
 
 
 def check_table(table: Any, responses: Sequence[Sequence[str]], name: str) -> ScoreTable:
     """Return the table as floats.
 
     Raises:
-        UserError: Another shape than the responses, or an entry that is neither a finite number nor ``None``.
+        ScorerError: Another shape than the responses, or an entry that is neither a finite number nor ``None``.
     """
     shape = [len(row) for row in responses]
     try:
@@ -49,7 +73,7 @@ def check_table(table: Any, responses: Sequence[Sequence[str]], name: str) -> Sc
     except TypeError:
         rows = []
     if [len(row) for row in rows] != shape:
-        raise UserError(f"scorer {name!r} must return one score per response, {len(shape)} rows of {_widths(shape)}.")
+        raise ScorerError(f"scorer {name!r} must return one score per response, {len(shape)} rows of {_widths(shape)}.")
     return [
         [_number(value, f"scorer {name!r}, prompt {p}, response {k}") for k, value in enumerate(row)]
         for p, row in enumerate(rows)
@@ -60,13 +84,13 @@ def require_all(table: ScoreTable, name: str) -> list[list[float]]:
     """Return the table of a scorer that must apply everywhere.
 
     Raises:
-        UserError: An entry is ``None``.
+        ScorerError: An entry is ``None``.
     """
     out: list[list[float]] = []
     for p, row in enumerate(table):
         present = [value for value in row if value is not None]
         if len(present) < len(row):
-            raise UserError(
+            raise ScorerError(
                 f"scorer {name!r} does not apply to response {row.index(None)} of prompt {p}; leave such prompts out, "
                 "or combine it in an ensemble with a scorer that always applies."
             )
@@ -86,5 +110,5 @@ def _number(value: Any, place: str) -> float | None:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{place}: {str(value)[:60]!r} is not a finite number; correct the scorer.")
+        raise ScorerError(f"{place}: {str(value)[:60]!r} is not a finite number; correct the scorer.")
     return number
