@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from methods.dpo import DPO
+    from methods.rrhf import RRHF
     from methods.sft import SFT
+    from methods.slic import SLiC
 
-__all__ = ["DPO", "SFT"]
+__all__ = ["DPO", "RRHF", "SFT", "SLiC"]
 
-_WHERE = {"DPO": "methods.dpo", "SFT": "methods.sft"}
+_WHERE = {"DPO": "methods.dpo", "RRHF": "methods.rrhf", "SFT": "methods.sft", "SLiC": "methods.slic"}
 
 
 def __getattr__(name: str) -> Any:

@@ -48,7 +48,7 @@ def test_every_shipped_file_is_commented_and_names_no_class(file: Path) -> None:
     header = re.sub(r"^defaults:\n(  - .*\n)+", "", text, flags=re.MULTILINE)
     for line in header.splitlines():
         is_value = re.match(r" *\w+: \S", line)
-        machinery = re.match(r"  (output_subdir|run|sweep|job):|    (dir|subdir|chdir):|name: (dpo|sft)$", line)
+        machinery = re.match(r"  (output_subdir|run|sweep|job):|    (dir|subdir|chdir):|name: \w+$|scorer: \w+$", line)
         if is_value and not derived and not machinery and file.parts[0] != "experiment":
             assert "  # " in line, line
 
