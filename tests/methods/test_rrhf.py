@@ -118,6 +118,10 @@ class TestLoss:
         assert loss.sums["policy"].item() == pytest.approx(0.6 + 2 * 3.0)
         assert loss.metrics["rewards/accuracies"][1] == 2
 
+    def test_equally_likely_responses_are_not_in_the_right_order(self, stub: Any, like: Callable[..., Batch]) -> None:
+        metrics = RRHF().loss(stub(policy=[[Y2, Y2]]), like([[Y2, Y2]], rewards=[[1.0, 0.0]])).metrics
+        assert float(metrics["rewards/accuracies"][0]) == 0
+
     def test_what_lies_where_no_response_is_does_not_count(self) -> None:
         p = torch.tensor([[-1.0, -0.6, 99.0]])
         assert rank_loss(p, better((0, 1), K=3)).tolist() == pytest.approx([0.4])
@@ -144,6 +148,11 @@ class TestBest:
     def test_in_a_circle_the_wins_decide(self) -> None:
         circle = better((0, 1), (1, 2), (2, 0), (1, 3), K=4)
         assert best_response(circle, torch.ones(1, 4, dtype=torch.bool)).tolist() == [1]
+
+    def test_a_place_without_a_response_is_never_the_best(self) -> None:
+        """Nothing beats it, and in a circle everything else is beaten."""
+        circle = better((0, 1), (1, 2), (2, 0), K=4)
+        assert best_response(circle, torch.tensor([[True, True, True, False]])).tolist() == [0]
 
     def test_ragged(self) -> None:
         both = torch.cat([better((1, 0), K=3), better((2, 0), (2, 1), K=3)])
@@ -176,6 +185,14 @@ class TestReference:
         reference = torch.tensor([[[-1.2, -0.4, -1.5], [-1.0, 7.0, 7.0]]])
         mask = torch.tensor([[[True] * 3, [True, False, False]]])
         assert kl_penalty(logp, reference, mask).item() == pytest.approx(0.172623 / 2, abs=1e-6)
+
+    def test_penalty_is_a_mean_over_the_responses_that_exist(self) -> None:
+        logp = torch.tensor([[[-1.0], [-1.0], [99.0]], [[-1.0], [-1.0], [-1.0]]])
+        mask = torch.tensor([[[True], [True], [False]], [[True], [True], [True]]])
+        k3 = math.exp(0.5) - 1.5
+        assert kl_penalty(logp, logp + 0.5, mask).tolist() == pytest.approx([k3, k3])
+        first = logp + torch.tensor([[[0.5], [0.0], [0.0]]])
+        assert kl_penalty(logp, first, mask).tolist() == pytest.approx([k3 / 2, k3 / 3])
 
     def test_gradient_is_0_at_the_reference(self) -> None:
         logp = torch.tensor([[Y1, [-0.8, -0.4, 99.0]]], requires_grad=True)
