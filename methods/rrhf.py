@@ -13,7 +13,7 @@ scripts set to 1. The KL term is ours: online sampling without one was found to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,14 +21,17 @@ import torch
 from torch import Tensor
 
 from align.batch import Batch
+from align.candidates import read_summary
 from align.errors import UserError
-from align.method import Loss, Method, Optimization, sequence_sums
+from align.method import Loss, Optimization, sequence_sums
 from methods.ranking import best_response, comparison_metrics
+from methods.sampled import SampledMethod
 
 if TYPE_CHECKING:
     from align.data import TokenizedPreferences, Unit
     from align.policy import Policy
     from align.roles import Role
+    from align.selection import CandidatePlan
 
 Form = Literal["paper", "code"]
 
@@ -63,7 +66,7 @@ def kl_penalty(logp_PKT: Tensor, reference_logp_PKT: Tensor, mask_PKT: Tensor) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class RRHF(Method):
+class RRHF(SampledMethod):
     """Rank responses to align with human feedback: ``rank_weight·L_rank + L_ft + kl_coef·KL``, the mean over prompts.
 
     ``L_ft = −S(best)``, S the summed log-probability; ``form="code"`` divides it by the prompt's tokens
@@ -76,6 +79,10 @@ class RRHF(Method):
     """``paper`` sums the log-probabilities of the best response, ``code`` averages them over the padded row."""
     kl_coef: float = 0.0
     """Weight of a penalty on leaving the reference, in nats per response; above 0 a reference is kept in memory."""
+    temperature: float = 0.8
+    """Of the drawing of candidates."""
+    rounds: int = 1
+    """Times that candidates are drawn and trained on, each time from what the training before left (iterated RRHF)."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(
@@ -89,6 +96,15 @@ class RRHF(Method):
                 raise UserError(f"method.{name}={value}: must be a finite number of at least 0.")
         if self.form not in ("paper", "code"):
             raise UserError(f"method.form={self.form}: choose paper or code.")
+        SampledMethod.__post_init__(self)
+        if self.rounds < 1 or (self.rounds > 1 and not self.samples):
+            raise UserError(f"method.rounds={self.rounds}: at least 1, and above 1 only with method.samples.")
+
+    @property
+    def candidates(self) -> CandidatePlan | None:
+        """Candidates of each round."""
+        plan = super().candidates
+        return None if plan is None else replace(plan, rounds=self.rounds)
 
     @property
     def frozen(self) -> tuple[Role, ...]:
@@ -137,15 +153,20 @@ class RRHF(Method):
     def conclude(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> dict[str, Any]:
-        """How well ``p_i`` orders the held-out comparisons, as a reward model; before only if a reference was kept."""
-        del train, folder
+        """How well ``p_i`` orders the held-out comparisons, as a reward model; before only if a reference was kept.
+
+        Of candidates also ``reward_best``, the mean of the best one's reward: what the policy's own should come to.
+        """
+        del folder
+        summary = read_summary(train.report.source)
+        report: dict[str, Any] = {} if summary is None else {"candidates": summary}
         if heldout is None or not len(heldout):
-            return {}
+            return report
         accuracy = {
             when: _likelihood_accuracy(policy, role, heldout) if role in policy.roles.names else None
             for when, role in (("before", "reference"), ("after", "policy"))
         }
-        return {"metrics": {"likelihood_accuracy": accuracy}}
+        return {**report, "metrics": {"likelihood_accuracy": accuracy}}
 
 
 def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences, *, tokens: int = 16384) -> float:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.method import Loss, Method, Optimization, require_positive, sequence_sums
+from align.method import Loss, Optimization, require_positive, sequence_sums
 from methods.ranking import best_response, comparison_metrics
+from methods.sampled import SampledMethod
 
 if TYPE_CHECKING:
     from align.batch import Batch
@@ -41,7 +42,7 @@ def calibration_loss(S_PK: Tensor, better_PKK: Tensor, delta: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SLiC(Method):
+class SLiC(SampledMethod):
     """SLiC-HF: ``max(0, δ − S⁺ + S⁻) − λ·S_target``, the mean over comparisons; S the summed log-probability."""
 
     delta: float = 1.0
@@ -53,6 +54,10 @@ class SLiC(Method):
     demonstration, a response that was compared with none (the best where a prompt has no such)."""
     normalize_length: bool = False
     """Averages per token instead of sums, in both terms; the margin is then in nats per token."""
+    top_k: int = 40
+    """Of the drawing of candidates: only the k most probable tokens; 0 means all."""
+    include_data: bool = False
+    """The responses of the data are candidates too."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(
@@ -66,6 +71,7 @@ class SLiC(Method):
             raise UserError(f"method.sft_weight={self.sft_weight}: must be a finite number of at least 0.")
         if self.target not in ("chosen", "best", "sft"):
             raise UserError(f"method.target={self.target}: choose chosen, best or sft.")
+        SampledMethod.__post_init__(self)
 
     def weight(self, batch: Batch) -> float:
         """The number of comparisons, each times the weight of its prompt."""
