@@ -13,6 +13,7 @@ import torch
 from align.card import model_card
 from align.errors import UserError
 from align.roles import SharedBase
+from align.runfolder import write_json
 
 if TYPE_CHECKING:
     from align.policy import Policy
@@ -34,6 +35,17 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
             policy.roles.save(role, folder / role)
             policy.tokenizer.save_pretrained(folder / role)
     policy.tokenizer.save_pretrained(folder)
+
+
+def replace_policy(policy: Policy, folder: Path, merit: Mapping[str, Any]) -> None:
+    """Write the policy over the one in ``folder``, with what it was chosen by in ``merit.json``; never half of it."""
+    partial = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    policy.roles.save("policy", partial)
+    policy.tokenizer.save_pretrained(partial)
+    write_json(partial / "merit.json", merit)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def write_final(

@@ -106,6 +106,11 @@ class OnlineMethod(Method):
         del rollouts, evaluations
         return {}
 
+    def merit(self, measurement: Measurement) -> float | None:
+        """How good an evaluated policy is; the best of a run is kept in ``best/``. None: none is."""
+        del measurement
+        return None
+
     @property
     def mixing(self) -> float:
         """Weight γ of the loss on demonstrations that is added to each update; 0: none."""

@@ -27,7 +27,7 @@ from align.checkpoint import Checkpoint, CheckpointStore
 from align.config import TrainerConfig, WandbConfig
 from align.errors import ScorerError, UserError
 from align.evaluation import Evaluator, Measurement, Scorer, compare
-from align.export import write_final
+from align.export import replace_policy, write_final
 from align.measuring import Measuring
 from align.optimizer import load_optimizer, make_optimizer, make_schedule, save_optimizer
 from align.plan import Plan, identity, method_settings
@@ -265,7 +265,7 @@ class _Run:
                 )
                 self._stop_if_asked(step)
                 if config.eval_steps and step % config.eval_steps == 0 and step < plan.steps:
-                    self.measuring.evaluate(step)
+                    self._keep_best(step, self.measuring.evaluate(step))
                     self._stop_if_asked(step)
                 if (config.save_steps and step % config.save_steps == 0) or step == plan.steps:
                     self._save(step)
@@ -295,6 +295,7 @@ class _Run:
 
     def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
         after = self.measuring.evaluate(self.plan.steps)
+        self._keep_best(self.plan.steps, after)
         evaluation: dict[str, Any] = {}
         with self.stepper.autocast():
             evaluation.update(
@@ -383,6 +384,16 @@ class _Run:
                 self.console.print(f"Warning: {sentence}", soft_wrap=True, markup=False, highlight=False)
 
     # Measuring
+
+    def _keep_best(self, step: int, measured: Measurement | None) -> None:
+        """Write the policy into ``best/`` if it is the best by the merit of its method so far."""
+        merit = self.rollouts.method.merit(measured) if self.rollouts and measured and self.config.eval_steps else None
+        if merit is None or self.rank != 0:
+            return
+        file = self.folder / "best" / "merit.json"
+        if file.exists() and json.loads(file.read_text(encoding="utf-8"))["merit"] >= merit:
+            return
+        replace_policy(self.policy, file.parent, {"step": step, "merit": merit})
 
     def _leave_precomputing(self) -> None:
         if self.stop.signum:

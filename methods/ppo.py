@@ -388,6 +388,13 @@ class PPO(OnlineMethod):
         """Whether the approximate KL per token to the policy that drew has passed its bound."""
         return self.target_kl is not None and metrics["policy/approxkl"] > self.target_kl
 
+    def merit(self, measurement: Measurement) -> float | None:
+        """The objective on held-out prompts: the mean of the first scorer less ``β·KL``."""
+        means = measurement.metrics()
+        if not measurement.samples or not measurement.samples[0].scores or "kl" not in means:
+            return None
+        return means[next(iter(measurement.samples[0].scores))] - self.beta * means["kl"]
+
     def warnings(self, rollouts: Sequence[Mapping[str, float]], evaluations: Sequence[Measurement]) -> dict[str, str]:
         """See :mod:`methods.ppo_health`."""
         return ppo_health.warnings(rollouts, evaluations, trains_value=self.advantage == "gae")
