@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from align.data.report import RowError
-from align.data.schema import prompt_key
+from align.data.schema import COLUMNS, prompt_key
 from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.growing import GrowingFile, state_file
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from align.evaluation import Scorer
     from align.policy import Policy
 
-__all__ = ["draw", "read_summary"]
+__all__ = ["draw", "read_summary", "save_rows"]
 
+_TEXTS = ("prompt", "chosen", "rejected")
 _CHUNK = 64  # prompts between two states on disk
 
 
@@ -117,6 +118,14 @@ def read_summary(file: str | Path) -> dict[str, float] | None:
     if scored:
         counts |= {"reward_mean": total / scored, "reward_best": best / prompts}
     return counts
+
+
+def save_rows(data: Preferences, file: Path) -> None:
+    """Write rows as JSONL in the pairwise format, for `Preferences.load`."""
+    with file.open("w", encoding="utf-8") as stream:
+        for row in data:
+            fields = {name: _plain(row[name]) if name in _TEXTS and row[name] else row[name] for name in COLUMNS}
+            stream.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
 class _Drawing:
@@ -333,11 +342,11 @@ def _usable(text: str) -> bool:
     return True
 
 
-def _plain(prompt: Sequence[Mapping[str, Any]]) -> Any:
-    """A prompt as a row in a file has it: plain text has no role."""
-    if prompt[0]["role"] is None:
-        return prompt[0]["content"]
-    return [{"role": message["role"], "content": message["content"]} for message in prompt]
+def _plain(messages: Sequence[Mapping[str, Any]]) -> Any:
+    """Messages as a file has them: text that has no role is plain."""
+    if messages[0]["role"] is None:
+        return messages[0]["content"]
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
 def _added(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
