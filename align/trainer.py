@@ -29,13 +29,13 @@ from align.errors import ScorerError, UserError
 from align.evaluation import Evaluator, Measurement, Scorer, compare
 from align.export import replace_policy, write_final
 from align.measuring import Measuring
-from align.optimizer import load_optimizer, make_optimizer, make_schedule, save_optimizer
+from align.optimizer import make_optimizer, make_schedule
 from align.plan import Plan, identity, method_settings
 from align.processes import process_state
-from align.randomness import load_random_state, save_random_state, seed_everything
-from align.roles import Role
+from align.randomness import seed_everything
 from align.rollout import OnlineMethod, Rollouts
 from align.runfolder import IfExists
+from align.saving import TrainingState
 from align.signals import Interrupted, StopRequest
 from align.step import Stepper, StepResult, TrainingError
 from align.tracking import Tracker, read_records
@@ -202,6 +202,7 @@ class _Run:
             if method.mixing:
                 demonstrations = self._tokenize(mix or train, config.max_length, unit="demonstration")
                 self.mix = Batches(demonstrations, rank=self.rank, world=self.world)
+        self.state = TrainingState(self.policy, method, self.optimizer, self.schedule, self.rollouts, self.rank)
 
     # The run from beginning to end
 
@@ -432,32 +433,17 @@ class _Run:
             raise Interrupted(caught, folder)
 
     def _save(self, step: int) -> Path:
-        def shared(folder: Path) -> None:
-            for role in self._saved_roles():
-                self.policy.roles.save(role, folder / role)
-            save_optimizer(self.optimizer, self.schedule, folder)
-
-        def own(folder: Path) -> None:
-            save_random_state(folder / f"random-{self.rank}.json")
-            if self.rollouts is not None:
-                self.rollouts.save(folder / f"rollout-{self.rank}")
-
-        return self.store.save(step, {"steps": self.plan.steps}, shared=shared, own=own)
+        return self.state.save(self.store, step, self.plan.steps)
 
     def _restore(self, checkpoint: Checkpoint | None) -> int:
-        """Put everything back as it was after the checkpoint's step; returns that step, 0 for a fresh start."""
+        """Go on from the checkpoint, or begin; returns the number of steps that are done."""
+        done = 0 if checkpoint is None else checkpoint.step
         if checkpoint is None:
-            self.tracker.truncate(0)
             self.method.begin(self.policy)
-            return 0
-        for role in self._saved_roles():
-            self.policy.roles.load(role, checkpoint.folder / role)
-        load_optimizer(self.optimizer, self.schedule, checkpoint.folder)
-        load_random_state(checkpoint.folder / f"random-{self.rank}.json")
-        if self.rollouts is not None:
-            self.rollouts.load(checkpoint.folder / f"rollout-{self.rank}")
-        self.tracker.truncate(checkpoint.step)
-        return checkpoint.step
+        else:
+            self.state.restore(checkpoint)
+        self.tracker.truncate(done)
+        return done
 
     def _find_checkpoint(self) -> Checkpoint | None:
         if self.trainer.if_exists != "resume":
@@ -466,13 +452,6 @@ class _Run:
         for sentence in skipped:
             self.console.print(sentence)
         return checkpoint
-
-    def _saved_roles(self) -> tuple[Role, ...]:
-        """Trained roles, and the reference where it is an adapter of its own."""
-        kept: list[Role] = [role for role in self.policy.roles.names if role in self.method.trains]
-        if self.policy.uses_adapters and self.policy.roles.weights("reference"):
-            kept.append("reference")
-        return tuple(kept)
 
     def _make_folder(self) -> Path:
         made: list[Any] = [None]

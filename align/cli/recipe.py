@@ -60,8 +60,13 @@ class Recipe:
     """Those of one stage, without its name."""
 
     def check(self) -> RunConfig:
-        """Compose every stage, as far as it is known before the first has run; returns the last one."""
-        return [self._compose(stage) for stage in self.stages][-1]
+        """Check every stage, as far as it is known before the first has run; returns the last one."""
+        from align.cli.execute import make_method
+
+        configs = [self._compose(stage) for stage in self.stages]
+        for config in configs:
+            make_method(config)
+        return configs[-1]
 
     def run(self, execute: Callable[[RunConfig], int]) -> int:
         """Run the stages until one ends with another exit code than 0; returns the last one's."""

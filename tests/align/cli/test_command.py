@@ -7,16 +7,18 @@ import pytest
 from align.cli.command import read_command
 from align.errors import UserError
 
+METHODS = ", ".join(sorted(path.stem for path in (Path(__file__).resolve().parents[3] / "configs/method").glob("*")))
+
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["method=dop"], 'method=dop: choose from dpo, ppo, reward, rft, rrhf, sft, slic. Did you mean "dpo"?'),
+        (["method=dop"], f'method=dop: choose from {METHODS}. Did you mean "dpo"?'),
         (["model=wrld"], "model=wrld: choose from custom, llama-3.2-1b"),
         (["model=wrld"], 'or name your own with model.name=…. Did you mean "world"?'),
         (["adapter=lor"], 'adapter=lor: choose from dora, lora, none, rslora. Did you mean "lora"?'),
         (["experiment=smok"], 'Did you mean "smoke"?'),
-        (["-m", "method=dpo,sf"], "method=dpo,sf: choose from dpo, ppo, reward, rft, rrhf, sft, slic."),
+        (["-m", "method=dpo,sf"], f"method=dpo,sf: choose from {METHODS}."),
         (["method"], "'method' is not a setting: write key=value. Did you mean \"method=\"?"),
         (["--halp"], "'--halp' is not an option; settings are written key=value. Did you mean \"--help\"?"),
         (["~trainer"], "'~trainer': a key cannot be removed"),
