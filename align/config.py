@@ -193,6 +193,7 @@ class RunConfig(_Settings):
     output_root: str = "runs"  # folder of all runs
     if_exists: Literal["new", "resume", "overwrite"] = "new"  # new adds -2, -3 … to the name
     dry_run: bool = False  # say what would happen, write nothing
+    stage: Literal["sample", "train"] | None = None  # of a method with candidates: only draw them, or only train
     seed: int = 0  # of everything random
 
     def check(self) -> None:

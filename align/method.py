@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from align.data import TokenizedPreferences, Unit
     from align.policy import Policy
     from align.roles import Role
+    from align.selection import CandidatePlan
 
 
 Metrics = Mapping[str, "tuple[Tensor, Tensor | float]"]
@@ -87,6 +88,11 @@ class Method(ABC):
     def roles(self) -> tuple[Role, ...]:
         """Every role this method asks, trained or frozen."""
         return (*self.trains, *self.frozen)
+
+    @property
+    def candidates(self) -> CandidatePlan | None:
+        """What is drawn and scored before training (:mod:`align.candidates`), to be trained on; usually nothing."""
+        return None
 
     @property
     def cached_columns(self) -> tuple[str, ...]:

@@ -87,13 +87,13 @@ def identity(
         "trainer": settings,
         "plan": dataclasses.asdict(plan),
         "data": data.fingerprint,
-        "start": _weights_fingerprint(policy),
+        "start": weights_fingerprint(policy),
         "world_size": world,
     }
 
 
 @torch.no_grad()
-def _weights_fingerprint(policy: Policy) -> str:
+def weights_fingerprint(policy: Policy) -> str:
     """A cheap hash of the weights training begins from: names, shapes, sums and absolute sums."""
     digest = hashlib.sha256()
     module: Any = policy.roles.module if isinstance(policy.roles, FullCopies) else policy.roles.peft_model  # pyright: ignore[reportAttributeAccessIssue]

@@ -19,6 +19,7 @@ _MEANINGS = {
     "response_length": "tokens",
     "distinct_2": "share of word pairs that differ",
     "preference_accuracy": "held-out pairs ranked as labelled",
+    "likelihood_accuracy": "held-out comparisons whose preferred response is likelier per token",
     "accuracy": "held-out comparisons the reward orders as labelled",
     "expected_calibration_error": "how far its confidence is from its accuracy",
     "temperature": "that would mend its confidence; above 1 it is too sure",

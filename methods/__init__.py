@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from methods.dpo import DPO
     from methods.ppo import PPO
+    from methods.rft import RFT
+    from methods.rrhf import RRHF
     from methods.sft import SFT
+    from methods.slic import SLiC
 
-__all__ = ["DPO", "PPO", "SFT"]
+__all__ = ["DPO", "PPO", "RFT", "RRHF", "SFT", "SLiC"]
 
-_WHERE = {"DPO": "methods.dpo", "PPO": "methods.ppo", "SFT": "methods.sft"}
+_WHERE = {
+    "DPO": "methods.dpo",
+    "PPO": "methods.ppo",
+    "RFT": "methods.rft",
+    "RRHF": "methods.rrhf",
+    "SFT": "methods.sft",
+    "SLiC": "methods.slic",
+}
 
 
 def __getattr__(name: str) -> Any:

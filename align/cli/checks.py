@@ -11,7 +11,7 @@ from align.errors import UserError, did_you_mean
 __all__ = ["SECTIONS", "check_additions", "check_complete", "check_keys", "check_method"]
 
 SECTIONS = ("method", "model", "adapter", "data", "trainer", "evaluation", "reward", "wandb")
-_ROOT = ("run_name", "output_root", "if_exists", "dry_run", "seed")
+_ROOT = ("run_name", "output_root", "if_exists", "dry_run", "stage", "seed")
 
 
 def check_keys(known: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from align import registry
 from align.cli.report import process_count, report, say
 from align.config import RunConfig, build
-from align.errors import UserError
+from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -31,6 +31,11 @@ def execute(config: RunConfig) -> int:
         UserError: What was found wrong once data and model were looked at.
     """
     method = make_method(config)
+    if config.stage == "sample" and method.candidates is None:
+        raise UserError(
+            f"stage=sample: method={config.method} draws no candidates as it is set; choose rft, or rrhf or slic with "
+            "method.samples."
+        )
     scorers = make_scorers(config)
     _hide_noise()
     _join_processes()
@@ -44,11 +49,14 @@ def execute(config: RunConfig) -> int:
     from align.step import TrainingError
 
     try:
-        _train(config, method, scorers)
+        if config.stage == "sample":
+            _sample(config, method)
+        else:
+            _train(config, method, scorers)
     except Interrupted as interrupted:
         report(f"Run {config.run_name}: {interrupted}.")
         return interrupted.exit_code
-    except TrainingError as error:
+    except (ScorerError, TrainingError) as error:
         report(f"Error: {error}")
         return 1
     return 0
@@ -75,9 +83,9 @@ def make_scorers(config: RunConfig) -> tuple[Scorer, ...]:
     if name != "auto":
         return (make_scorer({"scorer": name}, "evaluation"),)
     scorers: list[Scorer] = []
-    if config.data.train.partition("/")[0] == "world":
+    if "world" in (config.data.train.partition("/")[0], (config.data.heldout or "").partition("/")[0]):
         scorers.append(make_scorer({"scorer": "true_reward"}))
-    if config.reward is not None and config.reward.get("scorer") != "true_reward":
+    if config.reward is not None and not (scorers and config.reward.get("scorer") == "true_reward"):
         scorers.append(make_scorer(config.reward))
     return tuple(scorers)
 
@@ -191,12 +199,49 @@ def _train(config: RunConfig, method: Method, scorers: Sequence[Scorer]) -> None
     trainer.fit(method, train, heldout, evaluator, scorer=rewards, mix=mix)
 
 
+def _sample(config: RunConfig, method: Method) -> None:
+    """Draw what the method learns from into the folder of the run, with the rows that are held out."""
+    from accelerate.utils import broadcast_object_list
+
+    from align import runfolder
+    from align.candidates import draw, read_summary, save_rows
+    from align.cli.recipe import CANDIDATES, HELDOUT
+    from align.processes import process_state
+
+    assert method.candidates is not None
+    train, heldout = load_data(config)
+    policy = _load_policy(config)
+    state = process_state()
+    made = [Path(config.output_root) / config.run_name]
+    if state.is_main_process:
+        made[0] = runfolder.create(made[0], config.if_exists)
+        if not (made[0] / "config.yaml").exists():
+            runfolder.describe(made[0], config.plain())
+        if heldout is not None and (config.data.heldout is None or config.data.format != "auto"):
+            save_rows(heldout, made[0] / HELDOUT)
+    if state.num_processes > 1:
+        broadcast_object_list(made)
+    drawn = draw(
+        policy,
+        train,
+        method.candidates,
+        made[0] / CANDIDATES,
+        scorer=_rewards(config, method, policy),
+        max_length=config.trainer.max_length,
+        seed=config.seed,
+        settings={"reward": config.reward},
+    )
+    counts = read_summary(made[0] / CANDIDATES) or {}
+    say(", ".join(f"{name} {count:,.4g}" for name, count in counts.items()))
+    say(f"{len(drawn):,} rows: {made[0] / CANDIDATES}")
+
+
 def _rewards(config: RunConfig, method: Method, policy: Policy) -> Scorer | None:
-    """What rewards an on-line method's responses; None: the reward role, which a reward model on this base becomes."""
+    """What scores responses that are drawn; None: the reward role, which a reward model on this base becomes."""
     from align.rollout import OnlineMethod
     from align.scoring import make_scorer
 
-    if config.reward is None or not isinstance(method, OnlineMethod):
+    if config.reward is None or not (isinstance(method, OnlineMethod) or config.stage == "sample"):
         return None
     folder = Path(str(config.reward.get("model")))
     if config.reward.get("scorer") == "reward_model" and policy.roles.can_load(folder):

@@ -1,8 +1,8 @@
-"""Runs that are several stages: a recipe, or a method that needs a reward model of its own first.
+"""Runs that are several stages: a recipe, or a method that needs a reward model or candidates of its own first.
 
 The stages share a folder, ``<run_name>/1-sft``, ``<run_name>/2-reward`` …, each a run like any other. A stage begins
-from the policy, and with the reward model, that the stages before it left. With ``if_exists=resume`` finished stages
-are not run again.
+from the policy, and with the reward model and the candidates, that the stages before it left. With
+``if_exists=resume`` finished stages are not run again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from align.errors import UserError
 
 __all__ = ["Recipe", "read_recipe"]
 
+CANDIDATES, HELDOUT = "candidates.jsonl", "heldout.jsonl"  # what a stage `sample` leaves in its folder
 _REWARD = "reward"  # the method that trains the reward role
 # Settings of the trainer that do not depend on the method: they are of all stages.
 _COMMON = frozenset(
@@ -31,12 +32,28 @@ _COMMON = frozenset(
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One run of a recipe."""
+
+    method: str
+    part: str | None = None
+    """``sample`` or ``train`` where the method draws candidates first; None: all there is to do."""
+    from_base: bool = False
+    """It begins from the pretrained model, whatever the stages before it trained."""
+
+    @property
+    def name(self) -> str:
+        """As its folder is called."""
+        return "sample" if self.part == "sample" else self.method
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Methods that are run one after the other."""
+    """Stages that are run one after the other."""
 
     configs: Path
     name: str
-    stages: tuple[str, ...]
+    stages: tuple[Stage, ...]
     shared: list[str] = field(default_factory=list[str])
     """Overrides of all stages."""
     own: dict[str, list[str]] = field(default_factory=dict[str, "list[str]"])
@@ -57,27 +74,34 @@ class Recipe:
         if last.dry_run:
             return max([execute(self._compose(stage)) for stage in self.stages])
         folder = _make_folder(Path(last.output_root) / last.run_name, last.if_exists)
-        left: list[str] = []
+        left: list[str] = []  # for all later stages
+        drawn: list[str] = []  # for the training that the candidates are for
         for number, stage in enumerate(self.stages, start=1):
-            place = [f"output_root={_quoted(folder)}", f"run_name={number}-{stage}"]
-            config = self._compose(stage, *place, *left)
-            say(f"Stage {number} of {len(self.stages)}: {stage}")
+            place = [f"output_root={_quoted(folder)}", f"run_name={number}-{stage.name}"]
+            before = [word for word in left if not (stage.from_base and word.startswith("model."))]
+            config = self._compose(stage, *place, *before, *(drawn if stage.part == "train" else []))
+            say(f"Stage {number} of {len(self.stages)}: {stage.name}")
             code = execute(config)
             if code:
                 return code
-            left += _left_by(stage, folder / f"{number}-{stage}" / "final", adapters=config.adapter is not None)
+            done = folder / f"{number}-{stage.name}"
+            if stage.part == "sample":
+                drawn = _drawn_by(done)
+            else:
+                left += _left_by(stage, done / "final", adapters=config.adapter is not None)
         say(f"All stages: {folder}")
         return 0
 
-    def _compose(self, stage: str, *further: str) -> RunConfig:
-        begin = ["model.start=null"] if self.stages[0] == "sft" else []
-        words = [*self.shared, *begin, *self.own.get(stage, []), *further]
-        config = compose_run(self.configs, [f"method={stage}", *words])
+    def _compose(self, stage: Stage, *further: str) -> RunConfig:
+        begin = ["model.start=null"] if self.stages[0].method == "sft" or stage.from_base else []
+        part = [f"stage={stage.part}"] if stage.part else []
+        words = [*self.shared, *begin, *part, *self.own.get(stage.method, []), *further]
+        config = compose_run(self.configs, [f"method={stage.method}", *words])
         if further:
             return config
         name = config.run_name
-        if name.startswith(f"{stage}-"):  # the default name has the method's
-            name = self.name + name.removeprefix(stage)
+        if name.startswith(f"{stage.method}-"):  # the default name has the method's
+            name = self.name + name.removeprefix(stage.method)
         return dataclasses.replace(config, run_name=name)
 
 
@@ -87,45 +111,73 @@ def read_recipe(overrides: Sequence[str], configs: Path) -> Recipe | None:
     name = chosen.get("recipe", "null")
     if name == "null":
         config = compose_run(configs, overrides)
-        if config.reward is not None or not _needs_rewards(config.method):
+        stages = _stages(config)
+        if stages == (Stage(config.method, config.stage),):
             return None
-        name, stages = config.method, (_REWARD, config.method)
-    else:
-        if "method" in chosen:
-            raise UserError(f"recipe={name} chooses the methods itself; leave method={chosen['method']} out.")
-        content: Any = OmegaConf.to_container(OmegaConf.load(configs / "recipe" / f"{name}.yaml"))
-        stages = tuple(content["stages"])
-    recipe = Recipe(configs, name, stages)
+        return Recipe(configs, config.method, stages, *_sorted(overrides, (config.method,), named=False))
+    if given := sorted({"method", "stage"} & set(chosen)):
+        raise UserError(f"recipe={name} chooses the methods itself; leave {given[0]}={chosen[given[0]]} out.")
+    content: Any = OmegaConf.to_container(OmegaConf.load(configs / "recipe" / f"{name}.yaml"))
+    methods: list[str] = content["stages"]
+    shared, own = _sorted(overrides, methods, named=True)
+    stages = ()
+    for method in methods:
+        config = compose_run(configs, [f"method={method}", *shared, *own.get(method, [])])
+        ready = any(stage.method == _REWARD for stage in stages)
+        stages += _stages(config, reward=config.reward is not None or ready)
+    return Recipe(configs, name, stages, shared, own)
+
+
+def _stages(config: RunConfig, *, reward: bool | None = None) -> tuple[Stage, ...]:
+    """What a run of this method consists of; ``reward``: whether there is something that scores."""
+    if config.method == _REWARD:
+        return (Stage(_REWARD),)
+    from align.cli.execute import make_method
+    from align.rollout import OnlineMethod
+
+    method = make_method(config)
+    plan = method.candidates if config.stage != "train" else None
+    needed = isinstance(method, OnlineMethod) or (plan is not None and plan.scored)
+    first = (Stage(_REWARD),) if needed and not (config.reward is not None if reward is None else reward) else ()
+    if plan is None:
+        return (*first, Stage(config.method, config.stage))
+    sample, train = Stage(config.method, "sample"), Stage(config.method, "train", plan.from_base)
+    return (*first, sample) if config.stage == "sample" else (*first, *((sample, train) * plan.rounds))
+
+
+def _sorted(overrides: Sequence[str], methods: Sequence[str], *, named: bool) -> tuple[list[str], dict[str, list[str]]]:
+    """The overrides of all stages, and those of each method, which in a recipe must be named."""
+    shared: list[str] = []
+    own: dict[str, list[str]] = {}
     for override in overrides:
         key = override.partition("=")[0]
         section, _, rest = key.partition(".")
-        if key in ("recipe", "method"):
+        if key in ("recipe", "method", "stage"):
             continue
-        if section in stages and "." in rest:  # sft.trainer.epochs; reward.model is the scorer's
-            recipe.own.setdefault(section, []).append(override.removeprefix(f"{section}."))
+        if section in (*methods, _REWARD) and "." in rest:  # sft.trainer.epochs; reward.model is the scorer's
+            own.setdefault(section, []).append(override.removeprefix(f"{section}."))
         elif section in ("method", "trainer") and key not in _COMMON:
-            if "recipe" in chosen:
-                example = ", ".join(f"{stage}.{override}" for stage in stages)
+            if named:
+                example = ", ".join(f"{method}.{override}" for method in methods)
                 raise UserError(f"{key}: say of which stage it is: {example}.")
-            recipe.own.setdefault(stages[-1], []).append(override)
+            own.setdefault(methods[-1], []).append(override)
         else:
-            recipe.shared.append(override)
-    return recipe
+            shared.append(override)
+    return shared, own
 
 
-def _needs_rewards(name: str) -> bool:
-    from align import registry
-    from align.rollout import OnlineMethod
-
-    method = registry.load("methods", name)
-    return isinstance(method, type) and issubclass(method, OnlineMethod)
-
-
-def _left_by(stage: str, final: Path, *, adapters: bool) -> list[str]:
+def _left_by(stage: Stage, final: Path, *, adapters: bool) -> list[str]:
     """What the stages after this one begin with."""
-    if stage == _REWARD:
+    if stage.method == _REWARD:
         return ["reward=model", f"reward.model={_quoted(final / 'reward')}"]
     return [f"model.{'start' if adapters else 'name'}={_quoted(final)}"]
+
+
+def _drawn_by(folder: Path) -> list[str]:
+    """The candidates as data, with what was held out from the prompts they were drawn for."""
+    heldout = folder / HELDOUT
+    held = [f"data.heldout={_quoted(heldout)}"] if heldout.exists() else []
+    return [f"data.train={_quoted(folder / CANDIDATES)}", "data.format=auto", "data.expected_rows=null", *held]
 
 
 def _quoted(path: Path) -> str:

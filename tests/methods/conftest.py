@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from align.adapter import Adapter
 from align.batch import Batch
+from align.data import Preferences
+from align.method import Method
 from align.policy import Logprobs, Policy
 from align.roles import SharedBase
 
@@ -56,13 +59,26 @@ def _padded(table: Sequence[Sequence[Sequence[float]]]) -> Tensor:
     return logp_PKT
 
 
-def batch_like(table: Sequence[Sequence[Sequence[float]]], weights: Sequence[float] | None = None) -> Batch:
-    """A batch whose responses have the lengths of the table's."""
+def batch_like(
+    table: Sequence[Sequence[Sequence[float]]],
+    weights: Sequence[float] | None = None,
+    rewards: Sequence[Sequence[float]] | None = None,
+    prompt_lengths: Sequence[int] | None = None,
+) -> Batch:
+    """A batch whose responses have the lengths of the table's, compared as ``rewards`` say where they differ."""
+    K = max(map(len, table))
+    better_PKK = torch.zeros(len(table), K, K, dtype=torch.bool)
+    for p, row in enumerate(rewards or []):
+        for i, j in permutations(range(len(row)), 2):
+            better_PKK[p, i, j] = row[i] > row[j]
     return Batch(
-        prompt_ids=tuple((1, 2) for _ in table),
+        prompt_ids=tuple((1,) * n for n in prompt_lengths or [2] * len(table)),
         response_ids=tuple(tuple([3] * len(logps) for logps in row) for row in table),
         rows=tuple(range(len(table))),
-        columns={"weight_P": torch.tensor([1.0] * len(table) if weights is None else weights)},
+        columns={
+            "weight_P": torch.tensor([1.0] * len(table) if weights is None else weights),
+            "better_PKK": better_PKK,
+        },
     )
 
 
@@ -102,6 +118,21 @@ def lora_policy(adapter: Adapter | None = None, *, layout: Any = "tree", seed: i
             if ".lora_B." in name:
                 parameter.normal_(std=0.1)
     return Policy(SharedBase(peft_model, start_is_adapter=False), word_tokenizer(), layout=layout)
+
+
+@torch.no_grad()
+def measure(method: Method, policy: Policy, data: Preferences) -> dict[str, float]:
+    """The method's metrics on all of the data, as training would log them."""
+    tokenized = data.tokenize(policy.tokenizer, max_length=256, unit=method.unit)
+    batch = method.prepare(policy, Batch.from_examples(tokenized))
+    metrics = method.loss(policy, batch).metrics
+    return {name: float(total) / float(weight) for name, (total, weight) in metrics.items()}
+
+
+@pytest.fixture
+def measured() -> Callable[..., dict[str, float]]:
+    """The function `measure`."""
+    return measure
 
 
 @pytest.fixture

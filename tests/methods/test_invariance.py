@@ -16,7 +16,9 @@ from align.method import Method
 from align.policy import Policy
 from align.step import Stepper
 from methods.dpo import DPO
+from methods.rrhf import RRHF
 from methods.sft import SFT
+from methods.slic import SLiC
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
@@ -30,9 +32,16 @@ METHODS = {
     "sft token mean": SFT(),
     "sft sequence mean": SFT(reduction="sequence_mean"),
     "sft sequence sum": SFT(reduction="sequence_sum"),
+    "rrhf": RRHF(),
+    "rrhf code kl": RRHF(form="code", rank_weight=10.0, kl_coef=0.5),
+    "slic": SLiC(delta=5.0),
+    "slic best": SLiC(delta=5.0, target="best"),
+    "slic sft": SLiC(delta=5.0, target="sft"),
+    "slic means": SLiC(normalize_length=True),
 }
 VOCABULARY = 17
 UNEVEN = [(3, 9, 4), (12, 2, 7), (1, 5, 1), (8, 1, 13), (5, 11, 11), (2, 3, 2), (15, 6, 8)]  # prompt, responses
+RAGGED = [(3, 9, 4, 2), (12, 2, 7), (1, 5, 1, 3, 6), (8, 1, 13), (5, 11, 11), (2, 3, 2, 8, 1, 4), (15, 6, 8)]
 
 
 class Recorder(torch.optim.SGD):
@@ -61,14 +70,23 @@ def one_step(policy: Policy, method: Method, batch: Batch, tokens: int) -> tuple
 
 
 def random_batch(lengths: Sequence[tuple[int, ...]], seed: int = 0) -> Batch:
-    """A prompt and its responses per tuple of lengths, with uneven weights."""
+    """A prompt and its responses per tuple of lengths, compared at random in part, with uneven weights."""
     generator = random.Random(seed)
     ids = [[[generator.randrange(3, VOCABULARY) for _ in range(n)] for n in row] for row in lengths]
+    K = max(map(len, lengths)) - 1
+    better_PKK = torch.zeros(len(ids), K, K, dtype=torch.bool)
+    for p, row in enumerate(ids):
+        better_PKK[p, 0, 1] = True
+        for i in range(2, len(row) - 1):
+            better_PKK[p, i, generator.randrange(i)] = generator.random() < 0.7
     return Batch(
         prompt_ids=tuple(row[0] for row in ids),
         response_ids=tuple(tuple(row[1:]) for row in ids),
         rows=tuple(range(len(ids))),
-        columns={"weight_P": torch.tensor([generator.choice([0.5, 1.0, 2.0]) for _ in ids])},
+        columns={
+            "weight_P": torch.tensor([generator.choice([0.5, 1.0, 2.0]) for _ in ids]),
+            "better_PKK": better_PKK,
+        },
     )
 
 
@@ -86,7 +104,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 def test_micro_batches_change_nothing(name: str, layout: str, make_policy: Callable[..., Policy]) -> None:
     """Budgets that cut the step into 7 parts, into several uneven ones, and not at all."""
     method, policy = METHODS[name], make_policy(layout=layout)
-    batch = random_batch(UNEVEN)
+    batch = random_batch(RAGGED if method.unit == "ranking" else UNEVEN)
     if method.unit == "demonstration":
         batch = first_responses(batch)
     whole_loss, whole_gradient = one_step(policy, method, batch, 10**9)
@@ -97,8 +115,9 @@ def test_micro_batches_change_nothing(name: str, layout: str, make_policy: Calla
         assert difference(gradient, whole_gradient) <= 1e-6
 
 
-def test_layouts_agree(make_policy: Callable[..., Policy]) -> None:
-    method, batch = METHODS["dpo"], random_batch(UNEVEN)
+@pytest.mark.parametrize(("name", "lengths"), [("dpo", UNEVEN), ("rrhf code kl", RAGGED), ("slic best", RAGGED)])
+def test_layouts_agree(name: str, lengths: Sequence[tuple[int, ...]], make_policy: Callable[..., Policy]) -> None:
+    method, batch = METHODS[name], random_batch(lengths)
     tree_loss, tree_gradient = one_step(make_policy(layout="tree"), method, batch, 100)
     flat_loss, flat_gradient = one_step(make_policy(layout="flat"), method, batch, 100)
     assert tree_loss == pytest.approx(flat_loss, rel=1e-5)

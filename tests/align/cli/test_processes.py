@@ -77,3 +77,18 @@ def test_a_signal_leaves_a_checkpoint_and_its_own_exit_code(
     assert "continue with if_exists=resume" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "runs" / "first" / "checkpoints").glob("step-*/manifest.json"))
+
+
+@pytest.mark.slow
+def test_several_processes_draw_what_one_does(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text(
+        "def short(prompts, responses, **columns):\n"
+        "    return [[-float(len(text)) for text in row] for row in responses]\n"
+    )
+    drawing = ["method=rrhf", "method.samples=2", "method.max_new_tokens=6", "method.keep_unfinished=true"]
+    drawing += [*words[1:-1], "stage=sample", "reward=function", "reward.function=rewards.py:short"]
+    for name, launcher in (("one", [sys.executable, RUN]), ("two", TORCHRUN)):
+        done = _call([*launcher, *drawing, f"run_name={name}"], tmp_path)
+        assert done.returncode == 0, done.stderr
+    one, two = ((tmp_path / "runs" / name / "candidates.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two != b""

@@ -1,0 +1,101 @@
+"""A JSONL file that grows chunk by chunk, and a state beside it that says which part of it counts.
+
+The rows of a chunk are flushed to disk before the state that counts them replaces the one before. What lies beyond the
+state, a torn line too, is cut off when the file is opened again, so that a kill at any point neither repeats nor loses
+a row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+
+__all__ = ["GrowingFile", "state_file"]
+
+
+class GrowingFile:
+    """``NAME.jsonl`` with its state in ``NAME.json``."""
+
+    def __init__(self, file: Path, settings: Mapping[str, Any], counts: Mapping[str, float]) -> None:
+        """Open the file, cut to what its state counts, or make it with these counts.
+
+        Args:
+            file: Its name ends in ``.jsonl``.
+            settings: JSON; of a file that is there already they must be the same.
+            counts: Of a new file.
+
+        Raises:
+            UserError: The file cannot be continued.
+        """
+        if file.suffix != ".jsonl":
+            raise UserError(f"{file}: name it NAME.jsonl.")
+        self.file, self._state = file, state_file(file)
+        try:
+            if self._state.exists():
+                self._open(settings)
+            elif file.exists():
+                raise UserError(f"{file} is there, but no {self._state.name} that says how it was made; remove it.")
+            else:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self.state: dict[str, Any] = {"settings": dict(settings), "done": 0, "bytes": 0, "counts": dict(counts)}
+                self._write_state()
+                file.touch()
+        except OSError as error:
+            raise UserError(f"{file} cannot be written ({error.strerror}); choose another place.") from error
+
+    @property
+    def done(self) -> int:
+        """How much of the work is in the file."""
+        return int(self.state["done"])
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """What was counted on the way."""
+        return dict(self.state["counts"])
+
+    def append(self, rows: Sequence[Mapping[str, Any]], *, done: int, counts: Mapping[str, float]) -> None:
+        """Write a chunk for good."""
+        try:
+            with self.file.open("ab") as stream:
+                stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+                size = stream.tell()
+            self.state = {**self.state, "done": done, "bytes": size, "counts": dict(counts)}
+            self._write_state()
+        except OSError as error:
+            raise UserError(
+                f"{self.file} cannot be written ({error.strerror}); what was written before is kept, make room and "
+                "continue with if_exists=resume."
+            ) from error
+
+    def _open(self, settings: Mapping[str, Any]) -> None:
+        self.state = json.loads(self._state.read_text(encoding="utf-8"))
+        saved: Mapping[str, Any] = self.state["settings"]
+        if different := [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]:
+            raise UserError(
+                f"{self.file} was made with other settings ({', '.join(different)}); restore them, or write to "
+                "another file (if_exists=new or overwrite)."
+            )
+        with self.file.open("ab") as stream:
+            if stream.tell() < self.state["bytes"]:
+                raise UserError(f"{self.file} was cut short from outside; remove it and {self._state.name}.")
+            stream.truncate(self.state["bytes"])
+
+    def _write_state(self) -> None:
+        partial = self._state.with_name(f".{self._state.name}.tmp")
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(json.dumps(self.state, indent=1) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(self._state)
+
+
+def state_file(file: Path) -> Path:
+    """Where the state of ``file`` is."""
+    return file.with_suffix(".json")

@@ -1,0 +1,193 @@
+"""RRHF: rank responses by their average log-probability as people did, and learn the best one (Yuan et al. 2023).
+
+``p_i = (1/T_i)·Σ_t logp_t`` of response i, end-of-turn included, is the model's own score of it; there is no reward
+model and no value model in training, and no reference unless ``kl_coef`` asks for one.
+
+Departures from the paper: the order comes from the comparisons of the data, which scores decide where it has them, so
+that pairs without any score (K=2) and incomplete rankings train as well. ``form="code"`` is the authors' code in its
+denominator, per prompt: there L_ft is a mean over the padded row of the best response, prompt and padding counted.
+Their code also changes the labels in place before it counts them, which divides every ``p_i`` of a query by the length
+of that row instead of its own; that is not reproduced. Nor is the default of 100 for their ``rrhf_weight``, which their
+scripts set to 1. The KL term is ours: online sampling without one was found to be hacked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from align.batch import Batch
+from align.candidates import read_summary
+from align.errors import UserError
+from align.method import Loss, Optimization, sequence_sums
+from methods.ranking import best_response, comparison_metrics
+from methods.sampled import SampledMethod
+
+if TYPE_CHECKING:
+    from align.data import TokenizedPreferences, Unit
+    from align.policy import Policy
+    from align.roles import Role
+    from align.selection import CandidatePlan
+
+Form = Literal["paper", "code"]
+
+
+def rank_loss(p_PK: Tensor, better_PKK: Tensor) -> Tensor:
+    """``L_rank = Σ_{r_i<r_j} max(0, p_i − p_j)`` (Yuan et al. 2023): a sum, without a margin; (P,).
+
+    Args:
+        p_PK: Length-normalised log-probabilities in nats per token.
+        better_PKK: True at (p, j, i) where response j was preferred to response i; ties are True at neither.
+    """
+    assert better_PKK.shape == (*p_PK.shape, p_PK.shape[1])
+    excess_PKK = torch.relu(p_PK[:, None, :] - p_PK[:, :, None])
+    return torch.where(better_PKK, excess_PKK, 0).sum((1, 2))
+
+
+def kl_penalty(logp_PKT: Tensor, reference_logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
+    """``Σ_t (e^d_t − 1 − d_t)`` with ``d = logp_ref − logp``, averaged over the responses of each prompt; (P,).
+
+    It is Schulman's k3 ("Approximating KL Divergence", 2020): never negative, 0 only at the reference. Of responses
+    that the policy sampled itself it estimates ``KL(π‖π_ref)`` in nats per response; of others it is a penalty on
+    moving away from the reference on them.
+
+    Args:
+        logp_PKT: Token log-probabilities of the policy, in nats.
+        reference_logp_PKT: The same of the reference.
+        mask_PKT: Where a response token exists.
+    """
+    assert logp_PKT.shape == reference_logp_PKT.shape == mask_PKT.shape
+    d_PKT = torch.where(mask_PKT, reference_logp_PKT - logp_PKT, 0)
+    return (torch.expm1(d_PKT) - d_PKT).sum((1, 2)) / mask_PKT.any(2).sum(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RRHF(SampledMethod):
+    """Rank responses to align with human feedback: ``rank_weight·L_rank + L_ft + kl_coef·KL``, the mean over prompts.
+
+    ``L_ft = −S(best)``, S the summed log-probability; ``form="code"`` divides it by the prompt's tokens
+    plus those of its longest response.
+    """
+
+    rank_weight: float = 1.0
+    """Weight of the ranking loss; 0 leaves fine-tuning on the best responses (``rrhf_weight`` of the authors' code)."""
+    form: Form = "paper"
+    """``paper`` sums the log-probabilities of the best response, ``code`` averages them over the padded row."""
+    kl_coef: float = 0.0
+    """Weight of a penalty on leaving the reference, in nats per response; above 0 a reference is kept in memory."""
+    temperature: float = 0.8
+    """Of the drawing of candidates."""
+    rounds: int = 1
+    """Times that candidates are drawn and trained on, each time from what the training before left (iterated RRHF)."""
+
+    unit: ClassVar[Unit] = "ranking"
+    optimization: ClassVar[Optimization] = Optimization(
+        learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=64, warmup=0.03
+    )
+    headline: ClassVar[str] = "rewards/accuracies"
+
+    def __post_init__(self) -> None:
+        for name, value in (("rank_weight", self.rank_weight), ("kl_coef", self.kl_coef)):
+            if not 0 <= value < float("inf"):
+                raise UserError(f"method.{name}={value}: must be a finite number of at least 0.")
+        if self.form not in ("paper", "code"):
+            raise UserError(f"method.form={self.form}: choose paper or code.")
+        SampledMethod.__post_init__(self)
+        if self.rounds < 1 or (self.rounds > 1 and not self.samples):
+            raise UserError(f"method.rounds={self.rounds}: at least 1, and above 1 only with method.samples.")
+
+    @property
+    def candidates(self) -> CandidatePlan | None:
+        """Candidates of each round."""
+        plan = super().candidates
+        return None if plan is None else replace(plan, rounds=self.rounds)
+
+    @property
+    def frozen(self) -> tuple[Role, ...]:
+        """The reference, where the policy is held to it."""
+        return ("reference",) if self.kl_coef else ()
+
+    def prepare(self, policy: Policy, batch: Batch) -> Batch:
+        """Add the reference's log-probabilities, where the policy is held to it."""
+        if not self.kl_coef:
+            return batch
+        with policy.use("reference"):
+            return batch.with_columns(reference_logp_PKT=policy.logprobs(batch).logp_PKT)
+
+    def weight(self, batch: Batch) -> float:
+        """The summed weights of the prompts; one whose responses are all tied has its fine-tuning loss."""
+        return float(batch["weight_P"].sum())
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """See :func:`rank_loss` and :func:`kl_penalty`."""
+        logp_PKT = policy.logprobs(batch).logp_PKT
+        device = logp_PKT.device
+        mask_PKT, weight_P = batch.mask_PKT.to(device), batch["weight_P"].to(device)
+        better_PKK = batch["better_PKK"].to(device)
+        S_PK = sequence_sums(logp_PKT, mask_PKT)
+        p_PK = _average(S_PK, batch)
+        best_P = best_response(better_PKK, batch.valid_PK.to(device))
+        terms = {"rank": rank_loss(p_PK, better_PKK), "sft": -S_PK.gather(1, best_P[:, None])[:, 0]}
+        if self.form == "code":
+            terms["sft"] = terms["sft"] / _row_length(batch).to(device)
+        loss_P = self.rank_weight * terms["rank"] + terms["sft"]
+        if self.kl_coef:
+            terms["kl"] = kl_penalty(logp_PKT, batch["reference_logp_PKT"].to(device), mask_PKT)
+            loss_P = loss_P + self.kl_coef * terms["kl"]
+        loss = (loss_P * weight_P).sum()
+        weight = self.weight(batch)
+        return Loss(
+            sums={"policy": loss},
+            metrics={
+                "loss": (loss.detach(), weight),
+                **{f"loss/{name}": ((term_P.detach() * weight_P).sum(), weight) for name, term_P in terms.items()},
+                **comparison_metrics(p_PK.detach(), better_PKK),
+            },
+        )
+
+    @torch.no_grad()
+    def conclude(
+        self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
+    ) -> dict[str, Any]:
+        """How well ``p_i`` orders the held-out comparisons, as a reward model; before only if a reference was kept.
+
+        Of candidates also ``reward_best``, the mean of the best one's reward: what the policy's own should come to.
+        """
+        del folder
+        summary = read_summary(train.report.source)
+        report: dict[str, Any] = {} if summary is None else {"candidates": summary}
+        if heldout is None or not len(heldout):
+            return report
+        accuracy = {
+            when: _likelihood_accuracy(policy, role, heldout) if role in policy.roles.names else None
+            for when, role in (("before", "reference"), ("after", "policy"))
+        }
+        return {**report, "metrics": {"likelihood_accuracy": accuracy}}
+
+
+def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences, *, tokens: int = 16384) -> float:
+    """Share of comparisons whose preferred response has the larger ``p_i``."""
+    correct, comparisons = 0.0, 0.0
+    with policy.use(role):
+        for part in Batch.from_examples(data).micro_batches(tokens, policy.layout):
+            logp_PKT = policy.logprobs(part).logp_PKT
+            S_PK = sequence_sums(logp_PKT, part.mask_PKT.to(logp_PKT.device))
+            metrics = comparison_metrics(_average(S_PK, part), part["better_PKK"].to(logp_PKT.device))
+            correct += float(metrics["rewards/accuracies"][0])
+            comparisons += float(metrics["rewards/accuracies"][1])
+    return correct / comparisons if comparisons else float("nan")
+
+
+def _average(S_PK: Tensor, batch: Batch) -> Tensor:
+    """``p_i = S_i / T_i``; 0 where there is no response."""
+    return S_PK / batch.length_PK.to(S_PK.device).clamp(min=1)
+
+
+def _row_length(batch: Batch) -> Tensor:
+    """Tokens of the rows of each prompt when they are padded to the longest of them: prompt plus response; (P,)."""
+    prompts = torch.tensor([len(ids) for ids in batch.prompt_ids])
+    return prompts + batch.length_PK.max(1).values

@@ -1,0 +1,61 @@
+"""What the methods share that learn from candidates: how these are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from align.errors import UserError
+from align.method import Method
+from align.sampling import SamplingParams
+from align.selection import CandidatePlan
+
+__all__ = ["SampledMethod"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledMethod(Method):
+    """A method whose data may be responses that the policy draws before training."""
+
+    samples: int = 0
+    """Responses drawn for each prompt, scored and trained on; 0 trains on the data as it is."""
+    temperature: float = 0.7
+    """Of the drawing."""
+    top_k: int = 0
+    """Only the k most probable tokens; 0 means all."""
+    top_p: float = 1.0
+    """Nucleus of the drawing."""
+    max_new_tokens: int = 64
+    """Longest response."""
+    keep_unfinished: bool = False
+    """Keep responses that were cut off at the longest length."""
+    include_data: bool = True
+    """The responses of the data are candidates too."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise UserError(f"method.samples={self.samples}: must be at least 0.")
+        if self.samples == 1 and not self.include_data:
+            raise UserError(
+                "method.samples=1: a ranking needs two responses; raise it or set method.include_data=true."
+            )
+        if self.temperature == 0 and self.samples > 1:
+            raise UserError("method.temperature=0: all samples of a prompt would be the same; raise it.")
+        self.sampling()
+
+    def sampling(self) -> SamplingParams:
+        """How responses are drawn."""
+        return SamplingParams(
+            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, max_new_tokens=self.max_new_tokens
+        )
+
+    @property
+    def candidates(self) -> CandidatePlan | None:
+        """Rankings by score, where samples are asked for."""
+        if not self.samples:
+            return None
+        return CandidatePlan(
+            samples=self.samples,
+            sampling=self.sampling(),
+            include_data=self.include_data,
+            keep_unfinished=self.keep_unfinished,
+        )

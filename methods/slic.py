@@ -1,0 +1,111 @@
+"""SLiC-HF: sequence likelihood calibration with human feedback (Zhao et al. 2023).
+
+The preferred response is pushed ahead of the other one by a margin δ of log-probability, and a cross-entropy on a
+target keeps the model fluent. There is no reference model: the hinge of DPO's family subtracts one, this does not.
+
+Departures from the paper: a ranking of K responses gives all of its comparisons, where the paper draws some of them;
+each comparison is one example, so that a prompt weighs as much as it was compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from align.errors import UserError
+from align.method import Loss, Optimization, require_positive, sequence_sums
+from methods.ranking import best_response, comparison_metrics
+from methods.sampled import SampledMethod
+
+if TYPE_CHECKING:
+    from align.batch import Batch
+    from align.data import Unit
+    from align.policy import Policy
+
+Target = Literal["chosen", "best", "sft"]
+
+
+def calibration_loss(S_PK: Tensor, better_PKK: Tensor, delta: float) -> Tensor:
+    """``Σ max(0, δ − S_i + S_j)`` over the comparisons i ≻ j of each prompt (Zhao et al. 2023); (P,).
+
+    Args:
+        S_PK: Summed log-probabilities of the responses, in nats.
+        better_PKK: True at (p, i, j) where response i was preferred to response j.
+        delta: The margin δ, in nats.
+    """
+    assert better_PKK.shape == (*S_PK.shape, S_PK.shape[1])
+    hinge_PKK = torch.relu(delta - S_PK[:, :, None] + S_PK[:, None, :])
+    return torch.where(better_PKK, hinge_PKK, 0).sum((1, 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SLiC(SampledMethod):
+    """SLiC-HF: ``max(0, δ − S⁺ + S⁻) − λ·S_target``, the mean over comparisons; S the summed log-probability."""
+
+    delta: float = 1.0
+    """Margin δ in nats by which the preferred response shall be ahead."""
+    sft_weight: float = 0.5
+    """Weight λ of the cross-entropy on the target."""
+    target: Target = "chosen"
+    """``chosen``: the preferred response of each comparison; ``best``: the best one of the ranking; ``sft``: the
+    demonstration, a response that was compared with none (the best where a prompt has no such)."""
+    normalize_length: bool = False
+    """Averages per token instead of sums, in both terms; the margin is then in nats per token."""
+    top_k: int = 40
+    """Of the drawing of candidates: only the k most probable tokens; 0 means all."""
+    include_data: bool = False
+    """The responses of the data are candidates too."""
+
+    unit: ClassVar[Unit] = "ranking"
+    optimization: ClassVar[Optimization] = Optimization(
+        learning_rate=1e-4, full_learning_rate=1e-5, epochs=1, batch_size=32, warmup=0.1
+    )
+    headline: ClassVar[str] = "rewards/accuracies"
+
+    def __post_init__(self) -> None:
+        require_positive("SLiC", delta=self.delta)
+        if not 0 <= self.sft_weight < float("inf"):
+            raise UserError(f"method.sft_weight={self.sft_weight}: must be a finite number of at least 0.")
+        if self.target not in ("chosen", "best", "sft"):
+            raise UserError(f"method.target={self.target}: choose chosen, best or sft.")
+        SampledMethod.__post_init__(self)
+
+    def weight(self, batch: Batch) -> float:
+        """The number of comparisons, each times the weight of its prompt."""
+        return float((batch["better_PKK"].sum((1, 2)) * batch["weight_P"]).sum())
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """See :func:`calibration_loss`."""
+        logp_PKT = policy.logprobs(batch).logp_PKT
+        device = logp_PKT.device
+        mask_PKT, weight_P = batch.mask_PKT.to(device), batch["weight_P"].to(device)
+        better_PKK, valid_PK = batch["better_PKK"].to(device), batch.valid_PK.to(device)
+        sums_PK = sequence_sums(logp_PKT, mask_PKT)
+        S_PK = sums_PK / mask_PKT.sum(-1).clamp(min=1) if self.normalize_length else sums_PK
+        rank_P = calibration_loss(S_PK, better_PKK, self.delta)
+        sft_P = -(S_PK * self._targets(better_PKK, valid_PK)).sum(1)  # (P,), like the hinge: never one per token
+        loss = ((rank_P + self.sft_weight * sft_P) * weight_P).sum()
+        weight = self.weight(batch)
+        return Loss(
+            sums={"policy": loss},
+            metrics={
+                "loss": (loss.detach(), weight),
+                "loss/rank": ((rank_P.detach() * weight_P).sum(), weight),
+                "loss/sft": ((sft_P.detach() * weight_P).sum(), weight),
+                **comparison_metrics(S_PK.detach(), better_PKK),
+            },
+        )
+
+    def _targets(self, better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
+        """Of how many comparisons each response is the target; int64 (P, K)."""
+        if self.target == "chosen":
+            return better_PKK.sum(2)
+        target_P = best_response(better_PKK, valid_PK)
+        if self.target == "sft":
+            alone_PK = valid_PK & ~better_PKK.any(1) & ~better_PKK.any(2)
+            target_P = torch.where(alone_PK.any(1), alone_PK.int().argmax(1), target_P)
+        counts_PK = torch.zeros_like(valid_PK, dtype=torch.long)
+        return counts_PK.scatter(1, target_P[:, None], better_PKK.sum((1, 2))[:, None])
