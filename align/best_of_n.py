@@ -31,6 +31,10 @@ class BestOfN:
     """Of the scorer that chooses."""
     others: dict[str, float]
     """Of the scorers that look on, by name."""
+    gain: float
+    """The score's distance from that of the mean response, in standard deviations of single responses."""
+    other_gains: dict[str, float]
+    """The same of the others; what the chooser gains beyond them is over-optimisation."""
 
 
 def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list[BestOfN]:
@@ -54,19 +58,25 @@ def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list
     curve: list[BestOfN] = []
     for n in sizes:
         weights = np.stack([_weights(row, n) for row in scores])
+        score, others = _mean(scores, weights), {name: _mean(table, weights) for name, table in tables.items()}
         curve.append(
             BestOfN(
                 n=n,
                 kl=math.log(n) - (n - 1) / n,
-                score=float((weights * scores).sum(1).mean()),
-                others={name: float((weights * table).sum(1).mean()) for name, table in tables.items()},
+                score=score,
+                others=others,
+                gain=_gain(score, scores),
+                other_gains={name: _gain(others[name], table) for name, table in tables.items()},
             )
         )
     return curve
 
 
 def plot_best_of_n(curve: Sequence[BestOfN], name: str, picture: Path) -> None:
-    """The scores over the divergence; where the others bend away from the one that chooses, it is over-optimised."""
+    """The gains over the divergence; where the others bend away from the one that chooses, it is over-optimised.
+
+    In standard deviations, since scores of different scorers have different units.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -74,12 +84,16 @@ def plot_best_of_n(curve: Sequence[BestOfN], name: str, picture: Path) -> None:
     FigureCanvasAgg(figure)
     axis: Any = figure.subplots()
     kl = [point.kl for point in curve]
-    axis.plot(kl, [point.score for point in curve], marker="o", label=f"{name} (chooses)")
+    chosen = [point.gain for point in curve]
+    axis.plot(kl, chosen, marker="o", label=f"{name} (chooses)")
     for other in curve[0].others:
-        axis.plot(kl, [point.others[other] for point in curve], marker="s", linestyle="--", label=other)
+        looked_at = [point.other_gains[other] for point in curve]
+        (line,) = axis.plot(kl, looked_at, marker="s", linestyle="--", label=other)
+        axis.fill_between(kl, looked_at, chosen, color=line.get_color(), alpha=0.1, label=f"gap to {other}")
     for point in curve:
-        axis.annotate(f"n={point.n}", (point.kl, point.score), (0, 6), textcoords="offset points", fontsize=7)
-    axis.set(xlabel="KL from the policy, log n − (n − 1)/n nats", ylabel="mean score of the best of n")
+        axis.annotate(f"n={point.n}", (point.kl, point.gain), (-4, 6), textcoords="offset points", fontsize=7)
+    axis.set(xlabel="KL from the policy, log n − (n − 1)/n nats", ylabel="gain of the best of n, standard deviations")
+    axis.margins(y=0.1)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
     figure.savefig(picture, dpi=120)
@@ -93,6 +107,14 @@ def _table(values: ArrayLike) -> Array:
     if table.ndim != 2 or not table.size:
         raise UserError("best-of-n needs the same number of responses, at least one, for every prompt.")
     return table
+
+
+def _mean(table: Array, weights: Array) -> float:
+    return float((weights * table).sum(1).mean())
+
+
+def _gain(mean: float, table: Array) -> float:
+    return float((mean - table.mean()) / (table.std() or 1.0))
 
 
 def _weights(row: Array, n: int) -> Array:

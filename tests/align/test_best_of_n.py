@@ -31,6 +31,14 @@ def test_sizes_and_the_ends_of_the_curve() -> None:
     assert (curve[0].score, curve[0].kl, curve[-1].score) == (2.5, 0.0, 5.0)
 
 
+def test_gains_have_no_unit() -> None:
+    """Mean 2.5, deviation √1.25: the best of four, 4, is 1.341641 deviations above; in hundredths of the unit too."""
+    curve = best_of_n([[1.0, 2.0, 3.0, 4.0]], {"cents": [[100.0, 200.0, 300.0, 400.0]], "flat": [[7.0] * 4]})
+    assert curve[-1].gain == curve[-1].other_gains["cents"] == pytest.approx(1.5 / math.sqrt(1.25))
+    assert curve[0].gain == pytest.approx(0)
+    assert curve[-1].other_gains["flat"] == 0
+
+
 def test_ties_are_shared() -> None:
     (_, both) = best_of_n([[1.0, 1.0]], {"gold": [[0.0, 1.0]]})
     assert both.others["gold"] == 0.5
