@@ -35,22 +35,38 @@ class _GrowingLayer(DynamicLayer):
         end = length + key_states.shape[-2]
         if length == 0:
             self.lazy_initialization(key_states, value_states)
-        keys, values = (self.keys, self.values) if length else (None, None)
-        outgrown = keys is None or end > self._key_buffer.shape[-2] or len(keys) != len(self._key_buffer)
-        if outgrown:
-            self._key_buffer = self._enlarged(keys, key_states, end + _GROWTH)
-            self._value_buffer = self._enlarged(values, value_states, end + _GROWTH)
-        self._key_buffer[..., length:end, :] = key_states
-        self._value_buffer[..., length:end, :] = value_states
-        self.keys, self.values = self._key_buffer[..., :end, :], self._value_buffer[..., :end, :]
+        assert self.keys is not None
+        assert self.values is not None
+        if length == 0 or end > self._key_buffer.shape[-2]:
+            self._key_buffer = self._enlarged(self.keys, key_states, end + _GROWTH)
+            self._value_buffer = self._enlarged(self.values, value_states, end + _GROWTH)
+        rows = len(key_states)
+        self._key_buffer[:rows, :, length:end] = key_states
+        self._value_buffer[:rows, :, length:end] = value_states
+        self.keys, self.values = self._key_buffer[:rows, :, :end], self._value_buffer[:rows, :, :end]
         return self.keys, self.values
 
     @staticmethod
-    def _enlarged(old: Tensor | None, new: Tensor, capacity: int) -> Tensor:
+    def _enlarged(old: Tensor, new: Tensor, capacity: int) -> Tensor:
         buffer = new.new_empty((*new.shape[:-2], capacity, new.shape[-1]))
-        if old is not None:
-            buffer[..., : old.shape[-2], :] = old
+        if old.numel():
+            buffer[:, :, : old.shape[-2]] = old
         return buffer
+
+    @override
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        assert self.keys is not None
+        assert self.values is not None
+        self._key_buffer, self._value_buffer = self.keys, self.values
+
+    @override
+    def batch_select_indices(self, indices: Tensor) -> None:
+        assert self.keys is not None
+        assert self.values is not None
+        moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero()[:, 0]
+        self.keys[moved], self.values[moved] = self.keys[indices[moved]], self.values[indices[moved]]
+        self.keys, self.values = self.keys[: len(indices)], self.values[: len(indices)]
 
 
 class Draw(Protocol):
@@ -114,10 +130,20 @@ def decode(
         if not len(going) or step == max_new_tokens - 1:
             break
         if len(going) < len(rows):
+            going = _fill_gaps(going)
             cache.batch_select_indices(going)
             rows, mask, chosen = rows[going], mask[going], chosen[going]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         logits = forward(chosen[:, None], mask, mask.sum(1, keepdim=True) - 1)
+
+
+def _fill_gaps(going: Tensor) -> Tensor:
+    """The rows that go on, in an order in which most stay where they are: the last ones move into the gaps."""
+    stay = going[going < len(going)]
+    order = torch.arange(len(going), device=going.device)
+    gaps = torch.ones_like(order, dtype=torch.bool).index_fill(0, stay, False)
+    order[gaps] = going[len(stay) :]
+    return order
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

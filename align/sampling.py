@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from align.data.tokenization import end_of_turn_id
 from align.decoding import decode, make_cache, pad_left
@@ -62,11 +62,14 @@ class Response:
 class Sampler:
     """Draws responses in batches, prompts padded on the left and of similar length together."""
 
-    def __init__(self, policy: Policy, params: SamplingParams, *, rows: int = 64) -> None:
-        """``rows``: sequences generated at a time."""
+    def __init__(self, policy: Policy, params: SamplingParams, *, tokens_per_batch: int = 32_768) -> None:
+        """``tokens_per_batch``: of prompts and responses at their longest; what the cache of a batch has to hold.
+
+        All responses to a prompt are drawn together even where they are more.
+        """
         self.policy = policy
         self.params = params
-        self.rows = rows
+        self.tokens_per_batch = tokens_per_batch
         eos: Any = policy.tokenizer.eos_token_id
         self.stops = sorted({end_of_turn_id(policy.tokenizer), int(eos)})
 
@@ -87,17 +90,27 @@ class Sampler:
         caller is untouched. ``between`` is called between batches and may raise to stop.
         """
         keys = range(len(prompts)) if keys is None else keys
-        order = sorted(range(len(prompts)), key=lambda p: len(prompts[p]))
         drawn: list[list[Response]] = [[] for _ in prompts]
-        per_batch = max(1, self.rows // n)
-        for first in range(0, len(order), per_batch):
-            between()
-            part = order[first : first + per_batch]
-            draw = _Draw(self, [(seed, keys[p], k) for p in part for k in range(n)])
-            self._generate([prompts[p] for p in part], n, draw)
-            for i, p in enumerate(part):
-                drawn[p] = draw.responses[i * n : (i + 1) * n]
+        with self.policy.roles.merged():
+            for part in self._batches(prompts, n):
+                between()
+                draw = _Draw(self, [(seed, keys[p], k) for p in part for k in range(n)])
+                self._generate([prompts[p] for p in part], n, draw)
+                for i, p in enumerate(part):
+                    drawn[p] = draw.responses[i * n : (i + 1) * n]
         return drawn
+
+    def _batches(self, prompts: Sequence[Sequence[int]], n: int) -> Generator[list[int]]:
+        """Numbers of the prompts of each batch."""
+        part: list[int] = []
+        for p in sorted(range(len(prompts)), key=lambda p: len(prompts[p])):
+            longest = len(prompts[p]) + self.params.max_new_tokens
+            if part and (len(part) + 1) * n * longest > self.tokens_per_batch:
+                yield part
+                part = []
+            part.append(p)
+        if part:
+            yield part
 
     def _generate(self, prompts: list[Sequence[int]], n: int, draw: _Draw) -> None:
         model, longest, pad_id = self.policy.model.eval(), self.params.max_new_tokens, self.policy.pad_id
@@ -131,7 +144,6 @@ class _Draw:
         self.warpers: list[Any] = []
         if params.temperature > 0:
             self.uniform = np.stack([np.random.default_rng(key).random(params.max_new_tokens) for key in keys])
-            self.warpers.append(TemperatureLogitsWarper(params.temperature))
             if params.top_k:
                 self.warpers.append(TopKLogitsWarper(params.top_k))
             if params.top_p < 1:
@@ -139,19 +151,20 @@ class _Draw:
 
     def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         step = len(self.responses[rows[0]].ids)
-        logp = (logits / (self.params.temperature or 1.0)).log_softmax(-1)
+        logits = logits / (self.params.temperature or 1.0)
+        unlimited, normalizer = logits, logits.logsumexp(-1)
         if step < self.params.min_new_tokens - 1:
             logits = logits.index_fill(-1, torch.tensor(self.stops, device=logits.device), -torch.inf)
         for warper in self.warpers:
             logits = warper(None, logits)
-        if self.warpers:
-            cumulative = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
+        if self.params.temperature > 0:
+            cumulative = logits.softmax(-1, dtype=torch.float64).cumsum_(-1)
             uniform = torch.from_numpy(self.uniform[list(rows), step]).to(logits.device)[:, None]
             chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
             chosen = chosen.clamp(max=logits.shape[-1] - 1)
         else:
             chosen = logits.argmax(-1, keepdim=True)
-        logps = logp.gather(-1, chosen)[:, 0].tolist()
+        logps = (unlimited.gather(-1, chosen)[:, 0] - normalizer).tolist()
         ended = [self._keep(*kept) for kept in zip(rows, chosen[:, 0].tolist(), logps, strict=True)]
         return chosen[:, 0], torch.tensor(ended, device=logits.device)
 

@@ -1,44 +1,44 @@
-"""Benchmarks: this toolkit beside its peers, on the same data, in one process.
+"""Benchmarks: this toolkit beside its peers, on the same data.
 
 ::
 
-    python scripts/bench.py dpo            # an optimiser step of DPO beside TRL's DPOTrainer
+    python scripts/bench.py dpo        # an optimiser step of DPO beside TRL's DPOTrainer
+    python scripts/bench.py ppo        # a step of RLOO and of PPO beside TRL's RLOOTrainer and GRPOTrainer
+    python scripts/bench.py memory     # PPO with its roles on one base, and with a full copy for each
+    python scripts/bench.py sampling   # tokens per second beside transformers' generate
     python scripts/bench.py dpo --json
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median, quantiles
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-    from trl import DPOTrainer
-
-    from align.batch import Batch
-    from align.data import Example, Preferences
-    from align.policy import Policy
-    from align.step import Stepper
+from benchmarks import dpo, online, sampling
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data/hh-rlhf-harmless-test/test.jsonl.gz"
-BETA, LEARNING_RATE, MAX_GRAD_NORM = 0.1, 1e-6, 1.0  # TRL's defaults, in both
-LOSS_TOLERANCE = 1e-4
+_MODEL = (
+    ("hidden", 512, "hidden size of the model"),
+    ("layers", 8, "layers of the model"),
+    ("vocabulary", 16384, "tokens of the vocabulary"),
+    ("rank", 16, "rank of the adapters"),
+    ("tokens-per-microbatch", 8192, "budget of our micro-batches"),
+)
+Number = tuple[str, int, str]
+"""Name, default and meaning of an option."""
+_ALL = (
+    ("threads", os.cpu_count() or 1, "threads of PyTorch"),
+    ("seed", 0, "of weights, choice and order of the data"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark named on the command line and print what it measured."""
     options = _parser().parse_args(arguments)
-    if options.data == DATA and not DATA.is_file():
+    if getattr(options, "data", None) == DATA and not DATA.is_file():
         sys.exit(f"bench.py: the HH pairs are not at {DATA}; give a file of pairs with --data.")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -53,373 +53,66 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench.py", description="Measure this toolkit beside its peers.")
     benchmarks = parser.add_subparsers(required=True, metavar="benchmark")
-    dpo = benchmarks.add_parser(
+
+    def add(
+        name: str, benchmark: Callable[[argparse.Namespace], None], words: str, *numbers: tuple[str, int, str]
+    ) -> None:
+        one = benchmarks.add_parser(
+            name, help=words, description=words, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        one.set_defaults(benchmark=benchmark)
+        one.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+        if benchmark is not sampling.bench_sampling:
+            one.add_argument("--data", type=Path, default=DATA, help="file of preference pairs")
+        for option, default, meaning in (*numbers, *_ALL):
+            one.add_argument(f"--{option}", type=int, default=default, help=meaning)
+
+    add(
         "dpo",
-        help="one optimiser step of DPO beside TRL's DPOTrainer",
-        description="One optimiser step of DPO beside TRL's DPOTrainer: a random LLaMA, LoRA on all linear layers, "
-        "float32, CPU. The two take turns, step by step, on the same pairs.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    dpo.set_defaults(benchmark=bench_dpo)
-    dpo.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    dpo.add_argument("--data", type=Path, default=DATA, help="file of preference pairs")
-    for name, default, words in (
+        dpo.bench_dpo,
+        "one optimiser step of DPO beside TRL's DPOTrainer, in turns, on a random LLaMA with LoRA",
         ("steps", 10, "measured steps of each"),
         ("warmup", 2, "steps before the measured ones"),
         ("pairs", 8, "pairs per step"),
         ("max-length", 1024, "tokens of prompt and response together"),
-        ("hidden", 512, "hidden size of the model"),
-        ("layers", 8, "layers of the model"),
-        ("vocabulary", 16384, "tokens of the vocabulary"),
-        ("rank", 16, "rank of the adapters"),
-        ("tokens-per-microbatch", 8192, "budget of our micro-batches"),
-        ("threads", os.cpu_count() or 1, "threads of PyTorch"),
-        ("seed", 0, "of weights, choice and order of the pairs"),
-    ):
-        dpo.add_argument(f"--{name}", type=int, default=default, help=words)
+        *_MODEL,
+    )
+    add(
+        "ppo",
+        online.bench_ppo,
+        "a roll-out with its update by RLOO and PPO beside TRL's RLOOTrainer and GRPOTrainer, in turns, each in its "
+        "own process, on a random LLaMA with LoRA",
+        *_rollout(steps=5, prompts=8, responses=4, tokens=48, longest=256),
+        *_MODEL,
+    )
+    larger = tuple((name, {"hidden": 1024, "layers": 16}.get(name, default), words) for name, default, words in _MODEL)
+    add(
+        "memory",
+        online.bench_memory,
+        "peak memory of PPO with its roles as adapters on one base, and with a full copy of the model for each",
+        *_rollout(steps=1, prompts=2, responses=2, tokens=8, longest=64),
+        *larger,
+    )
+    add(
+        "sampling",
+        sampling.bench_sampling,
+        "tokens per second of the embedded model beside transformers' generate, in turns",
+        ("rounds", 5, "measured rounds of each"),
+        ("prompts", 64, "prompts"),
+        ("responses", 4, "responses per prompt"),
+        ("tokens", 64, "longest response"),
+    )
     return parser
 
 
-# DPO
-
-
-@dataclass
-class Measurement:
-    """Time and padded tokens of each step, warm-up included."""
-
-    seconds: list[float] = field(default_factory=list[float])
-    cpu_seconds: list[float] = field(default_factory=list[float])
-    """Of all threads of the process: what a busy machine distorts least, with one thread."""
-    tokens: list[int] = field(default_factory=list[int])
-    """Tokens of one forward pass over the step's pairs, padding included; the reference computes them once more."""
-
-    def start(self) -> None:
-        """Begin to measure a step."""
-        self._started = time.perf_counter(), time.process_time()
-
-    def stop(self) -> None:
-        """End the step that was begun."""
-        self.seconds.append(time.perf_counter() - self._started[0])
-        self.cpu_seconds.append(time.process_time() - self._started[1])
-
-    def summary(self, measured: slice) -> dict[str, Any]:
-        """Quartiles of the times and the median of the tokens of the measured steps."""
-        return {
-            "seconds": spread(self.seconds[measured]),
-            "cpu_seconds": spread(self.cpu_seconds[measured]),
-            "padded_tokens": median(self.tokens[measured]),
-        }
-
-
-def bench_dpo(options: argparse.Namespace) -> None:
-    """Measure DPO and print the result."""
-    import datasets
-    import torch
-    from transformers.utils import logging
-
-    warnings.filterwarnings("ignore", category=FutureWarning)  # names that PEFT uses and transformers renames
-    datasets.disable_progress_bars()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    torch.set_num_threads(options.threads)
-    load_before = os.getloadavg()[0]
-    with TemporaryDirectory() as folder:
-        policy, trainer, examples = _set_up(options, Path(folder))
-        stepper = _stepper(policy, options.tokens_per_microbatch)
-        losses = _same_loss(stepper, trainer, examples[: options.pairs])
-        ours, theirs = _take_turns(stepper, trainer, examples, options)
-    measured = slice(options.warmup, None)
-    result = {
-        "benchmark": "dpo",
-        "settings": _settings(options, policy),
-        "ours": ours.summary(measured),
-        "trl": theirs.summary(measured),
-        "ratio_of_medians": median(ours.seconds[measured]) / median(theirs.seconds[measured]),
-        "ratio_by_step": _ratios(ours.seconds[measured], theirs.seconds[measured]),
-        "cpu_ratio_by_step": _ratios(ours.cpu_seconds[measured], theirs.cpu_seconds[measured]),
-        "loss_of_first_batch": losses,
-        "load_average_before": load_before,
-    }
-    print(json.dumps(result)) if options.json else _print_table(result)
-
-
-def _settings(options: argparse.Namespace, policy: Policy) -> dict[str, Any]:
-    from importlib.metadata import version
-
-    trainable, total = policy.parameter_count()
-    return {
-        **{name: value for name, value in vars(options).items() if name not in ("benchmark", "json", "data")},
-        "data": options.data.name,
-        "model_parameters": total,
-        "trained_parameters": trainable,
-        "dtype": "float32",
-        "layout": policy.layout,
-        "reference": "live in both",
-        "gradient_checkpointing": False,
-        "trl_batch": f"per_device_train_batch_size={options.pairs}, padded to its longest response",
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl")},
-    }
-
-
-def _set_up(options: argparse.Namespace, folder: Path) -> tuple[Policy, DPOTrainer, list[Example]]:
-    """Both sides, loaded from one folder and given the same adapter, and the pairs in the order TRL takes them."""
-    from align.adapter import Adapter
-    from align.data import Preferences
-    from align.policy import Policy
-
-    preferences = Preferences.load(options.data)
-    tokenizer = train_tokenizer(preferences, options.vocabulary)
-    _save_random_llama(folder, tokenizer, options)
-    examples = _choose(preferences, tokenizer, options)
-    adapter = Adapter(r=options.rank)
-    policy = Policy.load(str(folder), adapter=adapter, device="cpu", seed=options.seed)
-    trainer = _trl_trainer(folder, examples, adapter, options)
-    _move_adapters(policy, trainer, options.seed)
-    return policy, trainer, examples
-
-
-def _choose(preferences: Preferences, tokenizer: PreTrainedTokenizerBase, options: argparse.Namespace) -> list[Example]:
-    from align.errors import UserError
-    from align.randomness import epoch_order
-
-    wanted = (options.warmup + options.steps) * options.pairs
-    # Three times as many rows as are wanted: some are longer than max_length.
-    rows = epoch_order(len(preferences), seed=options.seed, epoch=0)[: 3 * wanted]
-    pairs = preferences.select(rows).tokenize(tokenizer, max_length=options.max_length, unit="pair", max_rejected=1.0)
-    if len(pairs) < wanted:
-        raise UserError(f"{options.data} gives {len(pairs)} usable pairs, {wanted} are needed; lower --steps.")
-    return pairs[:wanted]
-
-
-def _trl_trainer(folder: Path, examples: list[Example], adapter: Any, options: argparse.Namespace) -> DPOTrainer:
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl import DPOConfig, DPOTrainer
-
-    class OnTokens(DPOTrainer):
-        """Takes the pairs as the token ids they already are."""
-
-        def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:  # noqa: ARG002
-            return dataset
-
-    columns = {
-        "prompt_ids": [example.prompt_ids for example in examples],
-        "chosen_ids": [example.responses[0] for example in examples],
-        "rejected_ids": [example.responses[1] for example in examples],
-    }
-    trainer = OnTokens(
-        model=str(folder),
-        args=DPOConfig(
-            output_dir=str(folder / "trl"),
-            per_device_train_batch_size=options.pairs,
-            max_steps=options.warmup + options.steps,
-            max_length=options.max_length,
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
-            train_sampling_strategy="sequential",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        train_dataset=Dataset.from_dict(columns),
-        peft_config=adapter.to_peft(),
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _move_adapters(policy: Policy, trainer: Any, seed: int) -> None:
-    """Give both sides one adapter away from its start, where every loss would be log 2 whatever was computed."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    theirs = dict(trainer.model.named_parameters())
-    with torch.no_grad():
-        for name, parameter in policy.roles.weights("policy").items():
-            if ".lora_B." in name:
-                parameter.normal_(std=0.02, generator=generator)
-            theirs[name.replace(".weight", ".default.weight")].copy_(parameter)
-
-
-def _same_loss(stepper: Stepper, trainer: Any, examples: Sequence[Example]) -> dict[str, float]:
-    """The loss of both on one batch; an error where they differ, for then the comparison would not be fair."""
-    import torch
-
-    from align.batch import Batch
-
-    inputs = trainer.data_collator(list(trainer.train_dataset)[: len(examples)])
-    with torch.no_grad():
-        theirs = float(trainer.compute_loss(trainer.model, inputs))
-    ours = stepper.reduce_metrics(stepper.measure(Batch.from_examples(examples)))["loss"]
-    assert abs(ours - theirs) <= LOSS_TOLERANCE, f"the losses of the first batch differ: {ours} and {theirs} (TRL)"
-    return {"ours": ours, "trl": theirs}
-
-
-def _stepper(policy: Policy, tokens_per_microbatch: int) -> Stepper:
-    from accelerate import Accelerator
-
-    from align.config import TrainerConfig
-    from align.optimizer import make_optimizer
-    from align.step import Stepper
-    from methods.dpo import DPO
-
-    return Stepper(
-        policy,
-        DPO(beta=BETA),
-        Accelerator(),
-        make_optimizer(policy.roles.parameters("policy"), TrainerConfig(), LEARNING_RATE),
-        tokens_per_microbatch=tokens_per_microbatch,
-        max_grad_norm=MAX_GRAD_NORM,
-        precision="float32",
-    )
-
-
-def _take_turns(
-    stepper: Stepper, trainer: Any, examples: Sequence[Example], options: argparse.Namespace
-) -> tuple[Measurement, Measurement]:
-    """Train with TRL's own loop, and after each of its steps do ours on the same pairs.
-
-    TRL's time is that of its step alone (forward, backward, clipping, update), without the collation of the batch.
-    Ours has the layout of the batch in it, too.
-    """
-    from transformers import TrainerCallback
-
-    from align.batch import Batch
-
-    ours, theirs = Measurement(), Measurement()
-
-    class Turns(TrainerCallback):
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            theirs.start()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            theirs.stop()
-            first = len(ours.seconds) * options.pairs
-            batch = Batch.from_examples(examples[first : first + options.pairs])
-            theirs.tokens.append(_padded_rows(batch))
-            ours.tokens.append(_padded_tokens(stepper, batch))
-            ours.start()
-            stepper.step(batch)
-            ours.stop()
-
-    trainer.add_callback(Turns())
-    trainer.train()
-    return ours, theirs
-
-
-def _padded_tokens(stepper: Stepper, batch: Batch) -> int:
-    """Tokens of one of our forward passes over a step."""
-    layout = stepper.policy.layout
-    parts = [part.row_lengths(layout) for part in batch.micro_batches(stepper.tokens_per_microbatch, layout)]
-    return sum(sum(map(len, rows)) * max(map(max, rows)) for rows in parts)
-
-
-def _padded_rows(batch: Batch) -> int:
-    """Tokens of one of TRL's: a row per response, padded to the longest."""
-    rows = batch.row_lengths("flat")
-    return sum(map(len, rows)) * max(map(max, rows))
-
-
-# Models and data
-
-
-def train_tokenizer(preferences: Preferences, vocabulary: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer trained on the texts of the data, with the chat template of HH."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    from align.data.tokenization import chat_template
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<|endoftext|>", "<|pad|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    columns = ("prompt", "chosen", "rejected")
-    texts = (message["content"] for row in preferences for name in columns for message in row[name] or ())
-    tokenizer.train_from_iterator(texts, trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|pad|>")
-    wrapped.chat_template = chat_template("hh")
-    return wrapped
-
-
-def _save_random_llama(folder: Path, tokenizer: PreTrainedTokenizerBase, options: argparse.Namespace) -> None:
-    """A randomly initialised LLaMA with the tokenizer in `folder`; about 30 million parameters by default."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(options.seed)
-    special: Any = tokenizer
-    config = LlamaConfig(
-        vocab_size=options.vocabulary,
-        hidden_size=options.hidden,
-        intermediate_size=2 * options.hidden,
-        num_hidden_layers=options.layers,
-        num_attention_heads=8,
-        max_position_embeddings=2 * options.max_length,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=special.eos_token_id,
-        pad_token_id=special.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-# What was measured
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles and extremes."""
-    q1, _, q3 = quantiles(values, method="inclusive") if len(values) > 1 else (values[0],) * 3
-    return {"median": median(values), "q1": q1, "q3": q3, "min": min(values), "max": max(values)}
-
-
-def _ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    return spread([a / b for a, b in zip(ours, theirs, strict=True)])
-
-
-def _print_table(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    settings, console = result["settings"], Console()
-    console.print(
-        f"One DPO step of {settings['pairs']} pairs ({settings['data']}), LLaMA of "
-        f"{settings['model_parameters'] / 1e6:.1f}M parameters, LoRA r={settings['rank']} on all linear layers, "
-        f"float32, {settings['threads']} CPU threads. Reference live, no gradient checkpointing. "
-        f"Ours: layout {settings['layout']}, {settings['tokens_per_microbatch']} tokens per micro-batch. "
-        f"TRL {settings['versions']['trl']}: {settings['trl_batch']}."
-    )
-    table = Table(
-        "",
-        "median",
-        "quartiles",
-        "CPU time",
-        "tokens per forward",
-        title=f"Seconds per step, {settings['steps']} steps",
-    )
-    for name, label in (("ours", "align"), ("trl", "TRL DPOTrainer")):
-        seconds = result[name]["seconds"]
-        quartiles = f"{seconds['q1']:.2f} – {seconds['q3']:.2f}"
-        cpu, tokens = f"{result[name]['cpu_seconds']['median']:.2f}", f"{result[name]['padded_tokens']:,.0f}"
-        table.add_row(label, f"{seconds['median']:.2f}", quartiles, cpu, tokens)
-    console.print(table)
-    steps = result["ratio_by_step"]
-    console.print(
-        f"Ratio of the medians {result['ratio_of_medians']:.3f}; step by step {steps['median']:.3f}, quartiles "
-        f"{steps['q1']:.3f} – {steps['q3']:.3f}, extremes {steps['min']:.3f} – {steps['max']:.3f}; "
-        f"of CPU time {result['cpu_ratio_by_step']['median']:.3f}."
-    )
-    losses = result["loss_of_first_batch"]
-    console.print(
-        f"Loss of the first batch: {losses['ours']:.6f} and {losses['trl']:.6f} (TRL). "
-        f"Load of the machine before: {result['load_average_before']:.1f}."
+def _rollout(*, steps: int, prompts: int, responses: int, tokens: int, longest: int) -> tuple[Number, ...]:
+    return (
+        ("steps", steps, "measured steps of each"),
+        ("warmup", 1, "steps before the measured ones"),
+        ("prompts", prompts, "prompts per step"),
+        ("responses", responses, "responses per prompt"),
+        ("tokens", tokens, "tokens of each response"),
+        ("max-prompt", longest, "tokens of the longest prompt"),
     )
 
 

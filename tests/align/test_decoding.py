@@ -35,15 +35,29 @@ class Recorder:
     def __init__(self, rows: int, ranks: int = 1) -> None:
         self.tokens: list[list[int]] = [[] for _ in range(rows)]
         self.ranks = ranks
+        self.rows: list[list[int]] = []
         self.seen: list[torch.Tensor] = []
 
     def __call__(self, logits: torch.Tensor, rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        rank = torch.arange(len(logits)) % self.ranks
+        rank = torch.tensor(rows) % self.ranks
         chosen = logits.topk(self.ranks).indices.gather(1, rank[:, None])[:, 0]
+        self.rows.append(rows)
         self.seen.append(logits.log_softmax(-1))
         for row, token in zip(rows, chosen.tolist(), strict=True):
             self.tokens[row].append(token)
         return chosen, torch.isin(chosen, torch.tensor(STOPS))
+
+
+class Uneven(Recorder):
+    """Ends each response at a length of its own."""
+
+    def __init__(self, lengths: list[int], ranks: int) -> None:
+        super().__init__(len(lengths), ranks)
+        self.lengths = lengths
+
+    def __call__(self, logits: torch.Tensor, rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen, _ = super().__call__(logits, rows)
+        return chosen, torch.tensor([len(self.tokens[row]) == self.lengths[row] for row in rows])
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
@@ -56,23 +70,25 @@ def test_greedy_is_what_a_plain_forward_gives(name: str) -> None:
     assert draw.tokens == [plain(model, prompt, torch.argmax) for prompt in PROMPTS]
 
 
-def test_each_response_follows_its_own_history() -> None:
-    """Of n rows of one prompt each takes another of the likeliest tokens; the oracle repeats every row alone."""
-    model = policy_of(CONFIGS["llama"], "sdpa").model.eval()
+@pytest.mark.parametrize("name", ["llama", "mistral with window"])
+def test_each_response_follows_its_own_history(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of n rows of one prompt each takes another of the likeliest tokens, rows end early, late and in between, and the
+    cache outgrows its buffer; the oracle repeats every row alone.
+    """
+    monkeypatch.setattr("align.decoding._GROWTH", 2)
+    model = policy_of(CONFIGS[name], "sdpa").model.eval()
     cache = make_cache(model)
     assert cache is not None
-    draw = Recorder(3 * len(PROMPTS), ranks=3)
+    draw = Uneven([4, 1, 12, 9, 9, 2, 12, 6, 11], ranks=3)
     decode(model, cache, PROMPTS, n=3, draw=draw, max_new_tokens=LONGEST, pad_id=0)
-    rows = [(PROMPTS[row // 3], ids) for row, ids in enumerate(draw.tokens)]
-    assert len({len(ids) for _, ids in rows}) > 1  # rows did leave the batch
-    alive = list(range(len(rows)))
-    for step, logps in enumerate(draw.seen):
-        for place, row in enumerate(alive):
-            prompt, ids = rows[row]
+    assert list(map(len, draw.tokens)) == draw.lengths
+    for step, (rows, logps) in enumerate(zip(draw.rows, draw.seen, strict=True)):
+        assert sorted(rows) == [row for row, length in enumerate(draw.lengths) if length > step]
+        for row, found in zip(rows, logps, strict=True):
             with torch.no_grad():
-                expected = model(torch.tensor([[*prompt, *ids[:step]]])).logits[0, -1].log_softmax(-1)
-            assert torch.allclose(logps[place], expected, atol=1e-4)
-        alive = [row for row in alive if len(rows[row][1]) > step + 1]
+                ids = [*PROMPTS[row // 3], *draw.tokens[row][:step]]
+                expected = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+            assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_recurrent_models_are_left_to_transformers() -> None:

@@ -106,6 +106,44 @@ class TestStartFromAnAdapter:
             Policy.load(str(tiny_model), start=str(tmp_path), adapter=adapter)
 
 
+class TestMerged:
+    def test_it_computes_the_same_and_the_base_is_put_back(self, tiny_policy: Policy) -> None:
+        """Bit for bit; inside, the adapter's own matrices are not looked at."""
+        tiny_policy.require(["value"])
+        disturb(tiny_policy, "policy", 1)
+        before = {name: p.detach().clone() for name, p in tiny_policy.model.named_parameters()}
+        expected = logits(tiny_policy)
+        with tiny_policy.roles.merged():
+            torch.testing.assert_close(logits(tiny_policy), expected, atol=1e-5, rtol=1e-4)
+            disturb(tiny_policy, "policy", 2)
+            torch.testing.assert_close(logits(tiny_policy), expected, atol=1e-5, rtol=1e-4)
+        disturbed = tiny_policy.roles.parameters("policy").values()
+        for name, parameter in tiny_policy.model.named_parameters():
+            assert torch.equal(parameter, before[name]) != any(parameter is p for p in disturbed), name
+        assert (logits(tiny_policy) - expected).abs().max() > 1e-3
+
+    def test_the_base_is_put_back_after_an_exception(self, tiny_policy: Policy) -> None:
+        disturb(tiny_policy, "policy", 1)
+        expected = logits(tiny_policy)
+        with pytest.raises(RuntimeError), tiny_policy.roles.merged():
+            raise RuntimeError
+        assert torch.equal(logits(tiny_policy), expected)
+
+    def test_the_reference_has_nothing_to_merge(self, tiny_policy: Policy) -> None:
+        disturb(tiny_policy, "policy", 1)
+        with tiny_policy.use("reference"):
+            expected = logits(tiny_policy)
+            with tiny_policy.roles.merged():
+                assert torch.equal(logits(tiny_policy), expected)
+
+    def test_a_base_in_bfloat16_is_left_alone(self, tiny_model: Path) -> None:
+        policy = Policy.load(str(tiny_model), dtype="bfloat16")
+        disturb(policy, "policy", 1)
+        expected = logits(policy)
+        with policy.roles.merged():
+            assert torch.equal(logits(policy), expected)
+
+
 class TestFiles:
     def test_peft_alone_loads_the_policy(self, tiny_policy: Policy, tiny_model: Path, tmp_path: Path) -> None:
         tiny_policy.save(tmp_path)

@@ -48,7 +48,7 @@ class TestSampler:
                 assert response.finished or len(response.ids) == 200
 
     def test_sampled_frequencies_follow_the_log_probabilities(self, tiny_policy: Policy) -> None:
-        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=1, temperature=0.5), rows=4000)
+        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=1, temperature=0.5))
         (drawn,) = sampler.generate([[7, 8, 9]], n=4000)
         tokens, counts = np.unique([response.ids[0] for response in drawn], return_counts=True)
         common = int(tokens[counts.argmax()])
@@ -61,7 +61,7 @@ class TestSampler:
         params = SamplingParams(max_new_tokens=20, temperature=0.8, top_k=40, top_p=0.9)
         together = Sampler(tiny_policy, params).generate(self.prompts, n=3, seed=1)
         for key, prompt in enumerate(self.prompts):
-            (alone,) = Sampler(tiny_policy, params, rows=2).generate([prompt], n=3, seed=1, keys=[key])
+            (alone,) = Sampler(tiny_policy, params, tokens_per_batch=1).generate([prompt], n=3, seed=1, keys=[key])
             assert [response.ids for response in alone] == [response.ids for response in together[key]]
 
     def test_log_probabilities_are_those_the_trainer_computes(self, tiny_policy: Policy) -> None:

@@ -1,10 +1,10 @@
-"""The benchmark runs, finds both losses equal and prints what it says it prints; its figures are not judged here."""
+"""The benchmarks run and print what they say they print; their figures are not judged here."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import sys
+from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,13 +12,9 @@ import datasets.config
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench.py"
-SMALL = [
-    "--steps",
-    "2",
+MODEL = [
     "--warmup",
     "1",
-    "--pairs",
-    "2",
     "--hidden",
     "64",
     "--layers",
@@ -30,17 +26,20 @@ SMALL = [
     "--threads",
     "1",
 ]
+SMALL = ["--steps", "2", "--pairs", "2", *MODEL]
+ROLLOUT = ["--steps", "2", "--prompts", "2", "--responses", "2", "--tokens", "4", *MODEL]
 
 
 @pytest.fixture(scope="module")
-def bench() -> ModuleType:
+def bench() -> Generator[ModuleType]:
     spec = importlib.util.spec_from_file_location("bench", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["bench"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)
+        spec.loader.exec_module(module)
+        yield module
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def test_dpo(bench: ModuleType, pairs: Path, capsys: pytest.CaptureFixture[str])
     assert result["ours"]["padded_tokens"] < result["trl"]["padded_tokens"]
     assert result["ratio_of_medians"] > 0
 
-    bench._print_table(result)
+    bench.dpo.print_table(result)
     assert "Ratio of the medians" in capsys.readouterr().out
 
 
@@ -86,3 +85,29 @@ def test_missing_data(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_too_few_pairs(bench: ModuleType, pairs: Path) -> None:
     with pytest.raises(SystemExit, match="usable pairs, 60 are needed; lower --steps"):
         bench.main(["dpo", "--data", str(pairs), *SMALL, "--steps", "29"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "sides"), [("ppo", 4), ("memory", 2)])
+def test_online(name: str, sides: int, bench: ModuleType, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main([name, "--json", "--data", str(pairs), *ROLLOUT])
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["sides"]) == sides
+    for side in result["sides"].values():
+        assert 0 < side["seconds"]["min"] <= side["seconds"]["max"]
+        assert side["peak_mib"] > 100
+    assert all(ratio["peak"] > 0 for ratio in result["ratios"].values())
+
+    bench.online.print_table(result)
+    assert "memory" in capsys.readouterr().out
+
+
+def test_sampling(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--rounds", "2", "--prompts", "4", "--responses", "2", "--tokens", "8", "--threads", "1"]
+    bench.main(["sampling", "--json", *small])
+    result = json.loads(capsys.readouterr().out)
+    assert result["greedy_identical"] == 4
+    assert result["ratio_by_round"]["min"] > 0
+
+    bench.sampling.print_table(result)
+    assert "Greedy answers identical: 4 of 4" in capsys.readouterr().out

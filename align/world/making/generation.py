@@ -24,7 +24,7 @@ def generate(
 
     `chat=False` continues the prompts as plain text.
     """
-    sampler = Sampler(policy, SamplingParams(temperature=temperature, max_new_tokens=max_new_tokens), rows=128)
+    sampler = Sampler(policy, SamplingParams(temperature=temperature, max_new_tokens=max_new_tokens))
     tokenizer: Any = policy.tokenizer
     ids = [
         encode_prompt(tokenizer, prompt) if chat else [tokenizer.bos_token_id, *tokenizer(prompt)["input_ids"]]

@@ -1,0 +1,282 @@
+"""A step of on-line training: draw responses, score them, update; beside TRL, and with and without a shared base."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.measuring import ratios, versions
+from benchmarks.models import quiet, save_random_llama, train_tokenizer
+from benchmarks.turns import Course, Side, Turn, take_turns
+
+if TYPE_CHECKING:
+    from align.data import Preferences
+    from align.evaluation import Scorer
+
+LEARNING_RATE, MAX_GRAD_NORM = 1e-6, 1.0
+_PROMPTS = "prompts.jsonl"
+_REWARD = "reward"
+
+
+def bench_ppo(options: argparse.Namespace) -> None:
+    """Measure RLOO and PPO beside TRL's trainers and print the result."""
+    sides: dict[str, Side] = {
+        "rloo": partial(_train_ours, advantage="rloo", reward="function"),
+        "ppo": partial(_train_ours, advantage="gae", reward="role"),
+        "trl_rloo": partial(_train_trl, trainer="RLOO"),
+        "trl_grpo": partial(_train_trl, trainer="GRPO"),
+    }
+    result = _measure("ppo", sides, options, compared=[("rloo", "trl_rloo"), ("ppo", "trl_rloo"), ("rloo", "trl_grpo")])
+    print(json.dumps(result)) if options.json else print_table(result)
+
+
+def bench_memory(options: argparse.Namespace) -> None:
+    """Measure PPO with adapters and with full copies and print the result."""
+    sides: dict[str, Side] = {
+        "adapters": partial(_train_ours, advantage="gae", reward="role"),
+        "full_copies": partial(_train_ours, advantage="gae", reward="model", adapters=False),
+    }
+    result = _measure("memory", sides, options, compared=[("adapters", "full_copies")])
+    print(json.dumps(result)) if options.json else print_table(result)
+
+
+def _measure(
+    name: str, sides: Mapping[str, Side], options: argparse.Namespace, compared: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    quiet(options.threads)
+    load_before = os.getloadavg()[0]
+    with TemporaryDirectory() as folder:
+        parameters = _set_up(options, Path(folder), with_reward=name == "memory")
+        courses = take_turns(sides, options, Path(folder))
+    skipped = ("benchmark", "json", "data")
+    return {
+        "benchmark": name,
+        "settings": {
+            **{option: value for option, value in vars(options).items() if option not in skipped},
+            "data": options.data.name,
+            "model_parameters": parameters,
+            "dtype": "float32",
+            "gradient_checkpointing": False,
+            "versions": versions(),
+        },
+        "sides": {side: course.summary() for side, course in courses.items()},
+        "ratios": {f"{a}/{b}": _compare(courses[a], courses[b]) for a, b in compared},
+        "load_average_before": load_before,
+    }
+
+
+def _compare(ours: Course, theirs: Course) -> dict[str, Any]:
+    return {
+        "seconds": ratios(ours.seconds, theirs.seconds),
+        "cpu_seconds": ratios(ours.cpu_seconds, theirs.cpu_seconds),
+        "peak": ours.peak_mib / theirs.peak_mib,
+    }
+
+
+def _set_up(options: argparse.Namespace, folder: Path, *, with_reward: bool) -> int:
+    """Write model, tokenizer and prompts; returns the parameters of the model."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from align.data import Preferences
+    from align.errors import UserError
+    from align.randomness import epoch_order
+
+    preferences = Preferences.load(options.data)
+    tokenizer = train_tokenizer(preferences, options.vocabulary)
+    save_random_llama(folder, tokenizer, options, positions=options.max_prompt + options.tokens)
+    wanted = (options.warmup + options.steps) * options.prompts
+    rows = preferences.select(epoch_order(len(preferences), seed=options.seed, epoch=0))
+    fitting = rows.tokenize(tokenizer, max_length=options.max_prompt, unit="prompt", max_rejected=1.0)
+    chosen = fitting.distinct_prompts()[:wanted]
+    if len(chosen) < wanted:
+        raise UserError(f"{options.data} gives {len(chosen)} usable prompts, {wanted} are needed; lower --steps.")
+    with (folder / _PROMPTS).open("w", encoding="utf-8") as file:
+        for example in chosen:
+            turns = [{**turn, "role": turn["role"] or "user"} for turn in rows[example.index]["prompt"]]
+            file.write(json.dumps({"prompt": turns}) + "\n")
+    if with_reward:
+        reward = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+        reward.save_pretrained(folder / _REWARD)
+        tokenizer.save_pretrained(folder / _REWARD)
+    return AutoModelForCausalLM.from_pretrained(folder).num_parameters()
+
+
+# Ours
+
+
+class _Length:
+    """A reward that costs nothing."""
+
+    name = "length"
+
+    def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Any) -> list[list[float]]:
+        del prompts, columns
+        return [[float(len(text)) for text in row] for row in responses]
+
+
+def _train_ours(
+    turn: Turn, options: argparse.Namespace, folder: Path, *, advantage: Any, reward: str, adapters: bool = True
+) -> None:
+    from accelerate import Accelerator
+
+    from align.adapter import Adapter
+    from align.batch import Batch
+    from align.config import TrainerConfig
+    from align.optimizer import make_optimizer
+    from align.policy import Policy
+    from align.rollout import Rollouts
+    from align.step import Stepper
+    from methods.ppo import PPO
+
+    adapter = Adapter(r=options.rank) if adapters else None
+    policy = Policy.load(str(folder), adapter=adapter, device="cpu", seed=options.seed)
+    method = PPO(
+        advantage=advantage,
+        responses=options.responses,
+        temperature=1.0,
+        max_new_tokens=options.tokens,
+        min_new_tokens=options.tokens,
+        epochs=1,
+        missing_eos="none",
+    )
+    policy.require([*method.roles, *(["reward"] if reward == "role" else [])])
+    stepper = Stepper(
+        policy,
+        method,
+        Accelerator(),
+        make_optimizer(policy.parameters(method.trains), TrainerConfig(), LEARNING_RATE),
+        tokens_per_microbatch=options.tokens_per_microbatch,
+        max_grad_norm=MAX_GRAD_NORM,
+        precision="float32",
+    )
+    prompts, size = _prompts(folder), options.prompts
+    examples = list(prompts.tokenize(policy.tokenizer, max_length=options.max_prompt, unit="prompt"))
+    scorer = _scorer(reward, folder, options.max_prompt + options.tokens)
+    rollouts = Rollouts(policy, method, prompts, scorer, stepper, Accelerator(), seed=options.seed)
+
+    def draw(number: int) -> tuple[Batch, list[int]]:
+        chosen = Batch.from_examples(examples[number * size : (number + 1) * size])
+        return chosen, list(chosen.rows)
+
+    for step in range(1, options.warmup + options.steps + 1):
+        turn.begin()
+        batch = rollouts.update(step, draw)
+        assert batch is not None
+        stepper.step(batch)
+        turn.end()
+
+
+def _scorer(reward: str, folder: Path, longest: int) -> Scorer | None:
+    from reward.model import RewardModelScorer
+
+    if reward == "model":
+        return RewardModelScorer(model=str(folder / _REWARD), max_length=longest)
+    return _Length() if reward == "function" else None
+
+
+def _prompts(folder: Path) -> Preferences:
+    from align.data import Preferences
+
+    return Preferences.load(folder / _PROMPTS)
+
+
+# TRL
+
+
+def _train_trl(turn: Turn, options: argparse.Namespace, folder: Path, *, trainer: str) -> None:
+    import trl
+    from datasets import Dataset
+    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+
+    from align.adapter import Adapter
+
+    class Turns(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            turn.begin()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            turn.end()
+
+    def length(completions: Sequence[Any], **_: Any) -> list[float]:
+        return [float(len(completion[0]["content"])) for completion in completions]
+
+    arguments = getattr(trl, f"{trainer}Config")(
+        output_dir=str(folder / trainer),
+        per_device_train_batch_size=options.prompts * options.responses,
+        num_generations=options.responses,
+        max_completion_length=options.tokens,
+        generation_kwargs={"min_new_tokens": options.tokens},
+        max_steps=options.warmup + options.steps,
+        learning_rate=LEARNING_RATE,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        shuffle_dataset=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **({"beta": 0.05} if trainer == "RLOO" else {}),
+    )
+    peer = getattr(trl, f"{trainer}Trainer")(
+        model=str(folder),
+        reward_funcs=length,
+        args=arguments,
+        train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in _prompts(folder)]),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        peft_config=Adapter(r=options.rank).to_peft(),
+    )
+    peer.remove_callback(PrinterCallback)
+    peer.add_callback(Turns())
+    peer.train()
+
+
+# What was measured
+
+_LABELS = {
+    "rloo": "align, advantage=rloo",
+    "ppo": "align, PPO with reward and value roles",
+    "trl_rloo": "TRL RLOOTrainer",
+    "trl_grpo": "TRL GRPOTrainer (no reference)",
+    "adapters": "roles as adapters on one base",
+    "full_copies": "a full copy for each, reward model apart",
+}
+
+
+def print_table(result: Mapping[str, Any]) -> None:
+    """Print conditions, times, memory and ratios."""
+    from rich.console import Console
+    from rich.table import Table
+
+    settings, console = result["settings"], Console()
+    samples = settings["prompts"] * settings["responses"]
+    console.print(
+        f"{settings['prompts']} prompts × {settings['responses']} responses of {settings['tokens']} tokens "
+        f"({settings['data']}, prompts of at most {settings['max_prompt']} tokens), LLaMA of "
+        f"{settings['model_parameters'] / 1e6:.1f}M parameters, LoRA r={settings['rank']}, float32, "
+        f"{settings['threads']} CPU threads, one update per roll-out, no gradient checkpointing; ours in micro-batches "
+        f"of {settings['tokens_per_microbatch']} tokens, TRL {settings['versions']['trl']} in one."
+    )
+    table = Table("", "seconds per sample", "quartiles", "CPU time", "peak MiB", title=f"{settings['steps']} steps")
+    for name, side in result["sides"].items():
+        seconds = {quantile: value / samples for quantile, value in side["seconds"].items()}
+        table.add_row(
+            _LABELS[name],
+            f"{seconds['median']:.3f}",
+            f"{seconds['q1']:.3f} – {seconds['q3']:.3f}",
+            f"{side['cpu_seconds']['median'] / samples:.3f}",
+            f"{side['peak_mib']:,.0f}",
+        )
+    console.print(table)
+    for pair, ratio in result["ratios"].items():
+        times, cpu = ratio["seconds"], ratio["cpu_seconds"]
+        console.print(
+            f"{pair}: time {times['median']:.3f} (quartiles {times['q1']:.3f} – {times['q3']:.3f}, extremes "
+            f"{times['min']:.3f} – {times['max']:.3f}), CPU time {cpu['median']:.3f}, memory {ratio['peak']:.3f}."
+        )
+    console.print(f"Load of the machine before: {result['load_average_before']:.1f}.")

@@ -1,0 +1,73 @@
+"""Several trainings in processes of their own that take turns, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import Measurement, peak_memory, spread
+
+Side = Callable[["Turn", argparse.Namespace, Path], None]
+"""Trains on what is in the folder: ``warmup + steps`` times :meth:`Turn.begin`, a step, :meth:`Turn.end`."""
+
+
+class Turn:
+    """Of one process: waits until it may do a step, and reports what the step took."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._measurement = Measurement()
+
+    def begin(self) -> None:
+        """Wait for the turn."""
+        self._pipe.recv()
+        self._measurement.start()
+
+    def end(self) -> None:
+        """Report the step."""
+        self._measurement.stop()
+        self._pipe.send((self._measurement.seconds[-1], self._measurement.cpu_seconds[-1], peak_memory()))
+
+
+@dataclass
+class Course:
+    """The steps of one side, without its first ones."""
+
+    seconds: list[float] = field(default_factory=list[float])
+    cpu_seconds: list[float] = field(default_factory=list[float])
+    peak_mib: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Spread of the times, and the peak of the memory."""
+        return {"seconds": spread(self.seconds), "cpu_seconds": spread(self.cpu_seconds), "peak_mib": self.peak_mib}
+
+
+def take_turns(sides: Mapping[str, Side], options: argparse.Namespace, folder: Path) -> dict[str, Course]:
+    """Run all sides, one step of each after the other."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for name, side in sides.items():
+        pipes[name], theirs = context.Pipe()
+        context.Process(target=_work, args=(side, theirs, options, folder), name=name, daemon=True).start()
+        theirs.close()  # so that reading from a process that has died is an error
+    courses = {name: Course() for name in sides}
+    for step in range(options.warmup + options.steps):
+        for name, pipe in pipes.items():
+            pipe.send(None)
+            seconds, cpu_seconds, courses[name].peak_mib = pipe.recv()
+            if step >= options.warmup:
+                courses[name].seconds.append(seconds)
+                courses[name].cpu_seconds.append(cpu_seconds)
+    return courses
+
+
+def _work(side: Side, pipe: Connection, options: argparse.Namespace, folder: Path) -> None:
+    from benchmarks.models import quiet
+
+    quiet(options.threads)
+    side(Turn(pipe), options, folder)
