@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from align.roles import Role
 
 
+_REFERENCES = 10_000  # responses that normalisation asks
+
+
 def bradley_terry_loss(
     reward_PK: Tensor, better_PKK: Tensor, *, margin_P: Tensor | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
@@ -118,13 +121,17 @@ class RewardModel(Method):
 def normalize(policy: Policy, data: TokenizedPreferences, *, unit_variance: bool = False) -> None:
     """Set the reward head's mean (and standard deviation) to those of its rewards for the preferred responses.
 
-    A bias then makes the mean reward of demonstrations 0 (Ouyang et al. 2022, appendix C.2); at most 1,024 of them,
-    evenly spread over the data, are asked.
+    A bias then makes the mean reward of demonstrations 0 (Ouyang et al. 2022, appendix C.2). At most 10,000 of them,
+    evenly spread over the data, are asked: the mean is then known to a hundredth of the standard deviation.
     """
     head = policy.roles.heads["reward"]
     head.mean, head.std = 0.0, 1.0
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), 1024)).astype(int)).tolist()
-    rewards = torch.tensor([row[0] for row in score_examples(policy, [data[i] for i in chosen])])
+    asked = np.unique(np.linspace(0, len(data) - 1, min(len(data), _REFERENCES)).astype(int)).tolist()
+    preferred = [
+        replace(example, responses=example.responses[:1], scores=example.scores[:1], comparisons=())
+        for example in (data[i] for i in asked)
+    ]
+    rewards = torch.tensor([reward for (reward,) in score_examples(policy, preferred)])
     head.mean = rewards.mean().item()
     if unit_variance and (deviation := rewards.std().item()) > 0:
         head.std = deviation
