@@ -7,7 +7,8 @@ paper; with ``select="score"`` a scorer takes its place, the best of the k or al
 al. 2023, arXiv 2304.06767), so that plain pairs do as well.
 
 Departures: a sample with the text of the question's demonstration is not trained on twice. The paper's k is 100; the
-default is what the embedded model draws in minutes.
+default is what the embedded model draws in minutes. A run's own "before" and reference are the pretrained model that it
+begins from; compare with the fine-tuned one by ``scripts/evaluate.py``.
 """
 
 from __future__ import annotations
