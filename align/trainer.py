@@ -10,7 +10,8 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,7 +241,8 @@ class _Run:
         exit_code = 1
         try:
             self._announce(checkpoint)
-            before = self.measuring.start(resumed=self.trainer.if_exists == "resume")
+            with self._saved_if_scorer_fails(0):
+                before = self.measuring.start(resumed=self.trainer.if_exists == "resume")
             first = self._restore(checkpoint)
             last = self._train(first)
             result = self._finish(before, last)
@@ -266,7 +268,8 @@ class _Run:
                 )
                 self._stop_if_asked(step)
                 if config.eval_steps and step % config.eval_steps == 0 and step < plan.steps:
-                    self._keep_best(step, self.measuring.evaluate(step))
+                    with self._saved_if_scorer_fails(step):
+                        self._keep_best(step, self.measuring.evaluate(step))
                     self._stop_if_asked(step)
                 if (config.save_steps and step % config.save_steps == 0) or step == plan.steps:
                     self._save(step)
@@ -276,11 +279,8 @@ class _Run:
         """One optimiser step; returns its metrics, none where a roll-out was left early."""
         began = time.perf_counter()
         rate = float(self.schedule.get_last_lr()[0])
-        try:
+        with self._saved_if_scorer_fails(step - 1):
             batch = self._batch(step)
-        except ScorerError as error:
-            kept = f" Step {self._save(step - 1).name[5:].lstrip('0')} is saved." if step > 1 else ""
-            raise TrainingError(f"{error}{kept} Continue with if_exists=resume.") from error
         metrics: dict[str, float] = {}
         if batch is not None:
             result = self.stepper.step(batch, self._mixed(step))
@@ -295,7 +295,8 @@ class _Run:
         return metrics
 
     def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
-        after = self.measuring.evaluate(self.plan.steps)
+        with self._saved_if_scorer_fails(self.plan.steps):
+            after = self.measuring.evaluate(self.plan.steps)
         self._keep_best(self.plan.steps, after)
         evaluation: dict[str, Any] = {}
         with self.stepper.autocast():
@@ -431,6 +432,15 @@ class _Run:
         if caught:
             folder = self._save(step) if step > 0 else None
             raise Interrupted(caught, folder)
+
+    @contextmanager
+    def _saved_if_scorer_fails(self, step: int) -> Generator[None]:
+        """Scores that cannot be had end the run, after a checkpoint of the steps that are done."""
+        try:
+            yield
+        except ScorerError as error:
+            kept = f" Step {self._save(step).name[5:].lstrip('0')} is saved." if step > 0 else ""
+            raise TrainingError(f"{error}{kept} Continue with if_exists=resume.") from error
 
     def _save(self, step: int) -> Path:
         return self.state.save(self.store, step, self.plan.steps)
