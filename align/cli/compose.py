@@ -47,11 +47,19 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
     known, choices = _compose(configs, chosen)
     checks.check_keys(known, choices, given)
     plain, _ = _compose(configs, [*chosen, *given])
+    _give_way(plain, [_key(o) for o in given])
     checks.check_additions(plain, known)
     checks.check_complete(plain)
     checks.check_method(choices["method"], plain["method"], known["method"])
     plain["run_name"] = _run_name(plain, choices, [o for o in overrides if _key(o) in swept])
     return _typed(plain)
+
+
+def _give_way(plain: Mapping[str, Any], asked: Sequence[str]) -> None:
+    """Of the two that say how long to train, what a file sets gives way to the other one that was asked for."""
+    for name, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"trainer.{name}" in asked and f"trainer.{other}" not in asked:
+            plain["trainer"][other] = None
 
 
 def register_methods(configs: Path, overrides: Sequence[str]) -> None:

@@ -229,3 +229,12 @@ def test_a_method_of_another_package_is_configured_from_its_class() -> None:
 def test_a_method_of_another_package_is_listed() -> None:
     assert "theirs" in groups.choices(CONFIGS, "method")
     assert groups.description(CONFIGS, "method", "theirs") == "registered by another package"
+
+
+def test_the_length_of_training_that_is_asked_for_counts() -> None:
+    vetted = run("method=ppo", "reward=world").trainer
+    assert (vetted.epochs, vetted.steps) == (0.52, None)
+    asked = run("method=ppo", "reward=world", "trainer.steps=7").trainer
+    assert (asked.epochs, asked.steps) == (None, 7)
+    with pytest.raises(UserError, match="steps and epochs both say how long to train"):
+        run("method=ppo", "reward=world", "trainer.steps=7", "trainer.epochs=1")
