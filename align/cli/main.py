@@ -22,7 +22,7 @@ def main(words: Sequence[str], configs: Path) -> int:
     try:
         from align.cli.command import read_command
         from align.cli.compose import compose_run, register_methods
-        from align.cli.recipe import read_recipe
+        from align.cli.recipe import names_recipe, read_recipe
         from align.cli.sweep import sweep
         from align.cli.wandb_key import require_wandb_key
 
@@ -30,6 +30,8 @@ def main(words: Sequence[str], configs: Path) -> int:
         register_methods(configs, command.overrides)
         if command.multirun:
             return sweep(command, configs)
+        if not names_recipe(command.overrides):  # checked before a method, and with it PyTorch, is imported
+            require_wandb_key(compose_run(configs, command.overrides).wandb)
         recipe = read_recipe(command.overrides, configs)
         config = compose_run(configs, command.overrides) if recipe is None else recipe.check()
         require_wandb_key(config.wandb)

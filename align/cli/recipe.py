@@ -20,7 +20,7 @@ from align.cli.report import say
 from align.config import RunConfig
 from align.errors import UserError
 
-__all__ = ["Recipe", "read_recipe"]
+__all__ = ["Recipe", "names_recipe", "read_recipe"]
 
 CANDIDATES, HELDOUT = "candidates.jsonl", "heldout.jsonl"  # what a stage `sample` leaves in its folder
 _REWARD = "reward"  # the method that trains the reward role
@@ -103,6 +103,11 @@ class Recipe:
         if name.startswith(f"{stage.method}-"):  # the default name has the method's
             name = self.name + name.removeprefix(stage.method)
         return dataclasses.replace(config, run_name=name)
+
+
+def names_recipe(overrides: Sequence[str]) -> bool:
+    """Whether the overrides choose a recipe, and may then hold settings of its stages."""
+    return any(override.startswith("recipe=") and override != "recipe=null" for override in overrides)
 
 
 def read_recipe(overrides: Sequence[str], configs: Path) -> Recipe | None:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from align.cli.command import Command
 from align.cli.compose import compose_run
-from align.cli.recipe import read_recipe
+from align.cli.recipe import names_recipe, read_recipe
 from align.cli.report import process_count, report
 from align.cli.wandb_key import require_wandb_key
 from align.errors import UserError
@@ -33,6 +33,9 @@ _INTERRUPTED = (130, 143)  # exit codes after SIGINT and SIGTERM
 def sweep(command: Command, configs: Path) -> int:
     """Check every run, then run them; 0 if all ended well, otherwise the first other exit code."""
     jobs = _expand(command.overrides)
+    for overrides in jobs:  # all of them before a method, and with it PyTorch, is imported
+        if not names_recipe(overrides):
+            require_wandb_key(compose_run(configs, overrides, swept=command.swept).wandb)
     for overrides in jobs:
         recipe = read_recipe(overrides, configs)
         config = compose_run(configs, overrides, swept=command.swept) if recipe is None else recipe.check()
