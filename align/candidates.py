@@ -253,7 +253,6 @@ class _Drawing:
         texts: list[list[str]] = [[] for _ in examples]
         counts: list[dict[str, float]] = [{"drawn": 0, "unfinished": 0, "unusable": 0} for _ in examples]
         for number, policy in enumerate(self.policies):
-            tokenizer: Any = policy.tokenizer
             with policy.use("policy"):
                 responses = Sampler(policy, self.plan.sampling).generate(
                     [example.prompt_ids for example in examples],
@@ -264,7 +263,7 @@ class _Drawing:
                 )
             for kept, count, row in zip(texts, counts, responses, strict=True):
                 for response in row:
-                    text = str(tokenizer.decode(response.ids, skip_special_tokens=True)).strip()
+                    text = policy.decode(response.ids)
                     count["drawn"] += 1
                     if not (response.finished or self.plan.keep_unfinished):
                         count["unfinished"] += 1

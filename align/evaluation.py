@@ -164,7 +164,7 @@ class Evaluator:
         assert self.prompts is not None
         with policy.use("policy"):
             drawn = Sampler(policy, self.sampling).generate([e.prompt_ids for e in self.prompts], n=n, seed=self.seed)
-        return self._score(range(len(self.prompts)), [[_decode(policy, r.ids) for r in row] for row in drawn])
+        return self._score(range(len(self.prompts)), [[policy.decode(r.ids) for r in row] for row in drawn])
 
     def _score(self, prompts: Sequence[int], responses: Sequence[Sequence[str]]) -> dict[str, list[list[float]]]:
         """Scores (P, K) by scorer of responses to the prompts with these indices."""
@@ -182,7 +182,7 @@ class Evaluator:
             )
         responses = [response.ids for (response,) in drawn]
         divergences = self._divergences(policy, examples, responses, between)
-        decoded = [_decode(policy, ids) for ids in responses]
+        decoded = [policy.decode(ids) for ids in responses]
         scores = {name: [row[0] for row in table] for name, table in self._score(mine, [[t] for t in decoded]).items()}
         samples = [
             Sample(
@@ -297,8 +297,3 @@ def _log_ratios(policy: Policy, batch: Batch) -> torch.Tensor:
     with policy.use("reference"):
         theirs = policy.logprobs(batch).logp_PKT
     return ((ours - theirs) * mask_PKT).sum(-1).cpu()
-
-
-def _decode(policy: Policy, ids: Sequence[int]) -> str:
-    tokenizer: Any = policy.tokenizer
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()

@@ -147,6 +147,17 @@ def sequence_sums(logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
     return torch.where(mask_PKT, logp_PKT, 0).sum(-1)
 
 
+def require_not_negative(**fields: float) -> None:
+    """Check hyper-parameters at construction.
+
+    Raises:
+        UserError: A field is not a finite number of at least 0.
+    """
+    for name, value in fields.items():
+        if not 0 <= value < float("inf"):
+            raise UserError(f"method.{name}={value}: must be a finite number of at least 0.")
+
+
 def require_positive(method: str, **fields: float) -> None:
     """Check hyper-parameters at construction.
 

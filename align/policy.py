@@ -249,6 +249,11 @@ class Policy:
         config: Any = model.config.get_text_config()
         return module(**model_inputs(rows, config, str(config._attn_implementation), model.dtype))
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """A response as text, without special tokens and surrounding blanks."""
+        tokenizer: Any = self.tokenizer
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
     # Files: see align.export
 
     def save(self, folder: Any) -> None:

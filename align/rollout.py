@@ -222,11 +222,7 @@ class Rollouts:
         return batch, metrics
 
     def _score(self, batch: Batch, scorer: Scorer) -> list[list[float]]:
-        tokenizer: Any = self.policy.tokenizer
-        texts = [
-            [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in responses]
-            for responses in batch.response_ids
-        ]
+        texts = [[self.policy.decode(ids) for ids in responses] for responses in batch.response_ids]
         return score_texts(scorer, [self.prompts[row] for row in batch.rows], texts)
 
     def _appraise(self, part: Batch) -> Batch:

@@ -21,6 +21,7 @@ from align.errors import UserError
 from align.scores import score
 
 if TYPE_CHECKING:
+    from align.batch import Batch
     from align.evaluation import Scorer
     from align.policy import Policy
 
@@ -86,8 +87,6 @@ class RoleScorer:
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
         """Rewards (P, K); a prompt is its column ``messages`` where there is one, else one user turn."""
-        import torch
-
         from align.batch import Batch
         from align.data.tokenization import encode_prompt, encode_response
 
@@ -97,12 +96,19 @@ class RoleScorer:
             response_ids=tuple(tuple(encode_response(tokenizer, text) for text in row) for row in responses),
             rows=tuple(range(len(prompts))),
         )
-        scores: list[list[float]] = [[] for _ in prompts]
-        with torch.no_grad(), self.policy.use("reward"):
-            for part in batch.micro_batches(self.tokens_per_batch, self.policy.layout):
-                for p, row in zip(part.rows, self.policy.scalars(part).tolist(), strict=True):
-                    scores[p] = row[: len(responses[p])]
-        return scores
+        return role_scores(self.policy, batch, tokens=self.tokens_per_batch)
+
+
+def role_scores(policy: Policy, batch: Batch, *, tokens: int = 16384) -> list[list[float]]:
+    """The reward role's scalar of every response of a batch whose ``rows`` count its prompts from 0."""
+    import torch
+
+    scores: list[list[float]] = [[] for _ in range(batch.P)]
+    with torch.no_grad(), policy.use("reward"):
+        for part in batch.micro_batches(tokens, policy.layout):
+            for p, row in zip(part.rows, policy.scalars(part).tolist(), strict=True):
+                scores[p] = row[: len(batch.response_ids[p])]
+    return scores
 
 
 def score_texts(

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.method import Loss, Optimization, require_positive
+from align.method import Loss, Optimization, require_not_negative, require_positive
 from align.rollout import Experience, OnlineMethod, RolloutPlan, State
 from align.sampling import SamplingParams
 from methods import ppo_health
@@ -142,13 +142,12 @@ class PPO(OnlineMethod):
 
     def __post_init__(self) -> None:
         require_positive("PPO", temperature=self.temperature, clip=self.clip, kl_horizon=self.kl_horizon)
-        self.rollout.sampling  # noqa: B018  checks the sampling parameters
+        self.sampling()
         for name in ("responses", "epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise UserError(f"method.{name}={getattr(self, name)}: must be at least 1.")
-        for name in ("beta", "value_coef", "value_warmup", "entropy_coef", "ptx_coef", "overlong_buffer"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"method.{name}={getattr(self, name)}: must be a finite number of at least 0.")
+        counted = ("beta", "value_coef", "value_warmup", "entropy_coef", "ptx_coef", "overlong_buffer")
+        require_not_negative(**{name: getattr(self, name) for name in counted})
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"method.{name}={getattr(self, name)}: must be from 0 to 1.")
@@ -193,15 +192,19 @@ class PPO(OnlineMethod):
         """Sampling, passes and minibatches."""
         return RolloutPlan(
             responses=self.responses,
-            sampling=SamplingParams(
-                temperature=self.temperature,
-                top_p=self.top_p,
-                max_new_tokens=self.max_new_tokens,
-                min_new_tokens=self.min_new_tokens,
-                stop_strings=self.stop_strings,
-            ),
+            sampling=self.sampling(),
             epochs=self.epochs,
             minibatches=self.minibatches,
+        )
+
+    def sampling(self) -> SamplingParams:
+        """How responses are drawn."""
+        return SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+            min_new_tokens=self.min_new_tokens,
+            stop_strings=self.stop_strings,
         )
 
     @property
@@ -269,8 +272,8 @@ class PPO(OnlineMethod):
         columns["advantage_PKT"] = advantage_PKT
         columns["beta_P"] = torch.full((batch.P,), controller.beta)
         columns["warming_P"] = torch.full((batch.P,), float(state.get("rollouts", 0) < self.value_warmup))
-        metrics |= self._objective(batch, score_PK, kl_PKT, controller.beta)
         log_ratio_PKT = torch.where(mask_PKT, batch["old_logp_PKT"] - batch["reference_logp_PKT"], 0)
+        metrics |= self._objective(batch, score_PK, log_ratio_PKT, -controller.beta * kl_PKT.sum(), controller.beta)
         measured = total(torch.tensor([float(log_ratio_PKT.sum()), float(valid_PK.sum())], dtype=torch.float64))
         controller.update(float(measured[0] / measured[1]), int(measured[1]))
         after = {**scale_state, **controller.state_dict(), "rollouts": state.get("rollouts", 0) + 1}
@@ -309,11 +312,11 @@ class PPO(OnlineMethod):
             controller.load_state_dict(state)
         return controller
 
-    def _objective(self, batch: Batch, score_PK: Tensor, kl_PKT: Tensor, beta: float) -> dict[str, Any]:
+    def _objective(
+        self, batch: Batch, score_PK: Tensor, log_ratio_PKT: Tensor, paid: Tensor, beta: float
+    ) -> dict[str, Any]:
         """What is measured of a roll-out, under TRL's names; KL and entropy are sums over a response, in nats."""
         responses = float(batch.valid_PK.sum())
-        log_ratio_PKT = torch.where(batch.mask_PKT, batch["old_logp_PKT"] - batch["reference_logp_PKT"], 0)
-        paid = -beta * kl_PKT.sum()
         return {
             "objective/kl": (log_ratio_PKT.sum(), responses),
             "objective/entropy": ((batch["entropy_PKT"] * batch.mask_PKT).sum(), responses),

@@ -23,7 +23,7 @@ from torch import Tensor
 from align.batch import Batch
 from align.candidates import read_summary
 from align.errors import UserError
-from align.method import Loss, Optimization, sequence_sums
+from align.method import Loss, Optimization, require_not_negative, sequence_sums
 from methods.ranking import best_response, comparison_metrics
 from methods.sampled import SampledMethod
 
@@ -91,9 +91,7 @@ class RRHF(SampledMethod):
     headline: ClassVar[str] = "rewards/accuracies"
 
     def __post_init__(self) -> None:
-        for name, value in (("rank_weight", self.rank_weight), ("kl_coef", self.kl_coef)):
-            if not 0 <= value < float("inf"):
-                raise UserError(f"method.{name}={value}: must be a finite number of at least 0.")
+        require_not_negative(rank_weight=self.rank_weight, kl_coef=self.kl_coef)
         if self.form not in ("paper", "code"):
             raise UserError(f"method.form={self.form}: choose paper or code.")
         SampledMethod.__post_init__(self)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.method import Loss, Optimization, require_positive, sequence_sums
+from align.method import Loss, Optimization, require_not_negative, require_positive, sequence_sums
 from methods.ranking import best_response, comparison_metrics
 from methods.sampled import SampledMethod
 
@@ -67,8 +67,7 @@ class SLiC(SampledMethod):
 
     def __post_init__(self) -> None:
         require_positive("SLiC", delta=self.delta)
-        if not 0 <= self.sft_weight < float("inf"):
-            raise UserError(f"method.sft_weight={self.sft_weight}: must be a finite number of at least 0.")
+        require_not_negative(sft_weight=self.sft_weight)
         if self.target not in ("chosen", "best", "sft"):
             raise UserError(f"method.target={self.target}: choose chosen, best or sft.")
         SampledMethod.__post_init__(self)

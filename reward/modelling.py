@@ -18,7 +18,8 @@ from torch import Tensor
 
 from align.batch import Batch
 from align.errors import UserError
-from align.method import Loss, Method, Optimization
+from align.method import Loss, Method, Optimization, require_not_negative
+from align.scoring import role_scores
 from reward.calibration import Comparison, assess, plot_reliability
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ class RewardModel(Method):
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 0.5:
             raise UserError(f"method.label_smoothing={self.label_smoothing}: must be in [0, 0.5).")
-        if not 0 <= self.centring < float("inf"):
-            raise UserError(f"method.centring={self.centring}: must be a finite number of at least 0.")
+        require_not_negative(centring=self.centring)
 
     @property
     def trains(self) -> tuple[Role, ...]:
@@ -137,16 +137,10 @@ def normalize(policy: Policy, data: TokenizedPreferences, *, unit_variance: bool
         head.std = deviation
 
 
-@torch.no_grad()
-def score_examples(policy: Policy, examples: Sequence[Example], *, tokens: int = 16384) -> list[list[float]]:
+def score_examples(policy: Policy, examples: Sequence[Example]) -> list[list[float]]:
     """The reward role's scalar of every response of every example."""
-    scores: list[list[float]] = [[] for _ in examples]
     numbered = [replace(example, index=i) for i, example in enumerate(examples)]
-    with policy.use("reward"):
-        for part in Batch.from_examples(numbered).micro_batches(tokens, policy.layout):
-            for i, row in zip(part.rows, policy.scalars(part).tolist(), strict=True):
-                scores[i] = row[: len(examples[i].responses)]
-    return scores
+    return role_scores(policy, Batch.from_examples(numbered))
 
 
 def _comparisons(policy: Policy, data: TokenizedPreferences) -> Iterator[Comparison]:
