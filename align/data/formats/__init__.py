@@ -10,6 +10,7 @@ from __future__ import annotations
 from align.data.formats.base import Format, Sample, UnknownFormatError
 from align.data.formats.gsm8k import GSM8K
 from align.data.formats.hh import HH
+from align.data.formats.labelled import ANTHROPIC_EVALS, PANDALM
 from align.data.formats.plain import DEMONSTRATION, MESSAGES, PAIRWISE, PROMPT, PROMPT_COMPLETION
 from align.data.formats.trl import IMPLICIT
 from align.data.formats.ultrafeedback import ULTRAFEEDBACK
@@ -17,7 +18,19 @@ from align.errors import did_you_mean
 
 __all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats"]
 
-BUILT_IN = (PAIRWISE, HH, IMPLICIT, ULTRAFEEDBACK, DEMONSTRATION, PROMPT_COMPLETION, MESSAGES, GSM8K, PROMPT)
+BUILT_IN = (
+    PAIRWISE,
+    HH,
+    IMPLICIT,
+    ULTRAFEEDBACK,
+    PANDALM,
+    ANTHROPIC_EVALS,
+    DEMONSTRATION,
+    PROMPT_COMPLETION,
+    MESSAGES,
+    GSM8K,
+    PROMPT,
+)
 
 _PROMPT_NAMES = ("question", "instruction", "query", "input", "text", "context", "history")
 

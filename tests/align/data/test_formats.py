@@ -80,6 +80,47 @@ def test_format_by_columns(row: dict[str, Any], rule: str, expected: tuple[Any, 
     assert tuple(loaded.get(name) for name in ("prompt", "chosen", "rejected")) == expected
 
 
+def panda(*votes: object, **changes: object) -> dict[str, Any]:
+    labels = {f"annotator{number}": vote for number, vote in enumerate(votes, 1)}
+    return {"instruction": "a", "input": "", "response1": "one", "response2": "two", "idx": 7} | labels | changes
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "chosen", "rejected"),
+    [
+        (panda(1, 1, 2), "a", "one", "two"),
+        (panda(2, 0, 2, input="b"), "a\nb", "two", "one"),
+        (panda(2, 2, 2, input=None), "a", "two", "one"),
+    ],
+)
+def test_pandalm_majority(row: dict[str, Any], prompt: str, chosen: str, rejected: str) -> None:
+    rule, loaded = only(row)
+    assert rule == "pandalm"
+    assert [loaded[name] for name in ("prompt", "chosen", "rejected")] == [text(prompt), text(chosen), text(rejected)]
+
+
+def test_pandalm_rows_without_a_better_response() -> None:
+    bad = [panda(0, 0, 1), panda(0, 1, 2), panda(1, 1, 3), panda(1, 1, None), panda(1, 1, 1, response2="")]
+    report = Preferences.from_rows([panda(1, 1, 1), *bad], max_rejected=0.9).report
+    assert report.rejected == {
+        "tie between the responses": 1,
+        "the annotators have no majority": 1,
+        "unknown label": 2,
+        "empty rejected": 1,
+    }
+
+
+def test_anthropic_evals() -> None:
+    row = {"question": "Would you?", "statement": "s", "label_confidence": 0.9}
+    rule, loaded = only(row | {"answer_matching_behavior": " Yes", "answer_not_matching_behavior": " No"})
+    assert (rule, loaded["prompt"], loaded["chosen"], loaded["rejected"]) == (
+        "anthropic-evals",
+        text("Would you?"),
+        text(" Yes"),
+        text(" No"),
+    )
+
+
 def test_optional_columns_pass_through() -> None:
     extra = {
         "chosen_score": 2,
