@@ -5,7 +5,7 @@ A setting that itself has ``scorer:`` is a scorer too, so that they nest::
     scorer: weighted_sum
     scorers:
       quality: {scorer: reward_model, model: runs/reward/final/reward}
-      brevity: {scorer: length, most: 60}
+      brevity: {scorer: length, maximum: 60}
     weights: {quality: 1.0, brevity: 0.2}
 """
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from align.batch import Batch
     from align.evaluation import Scorer
     from align.policy import Policy
+
+
+YAML = (".yaml", ".yml")
+"""Endings of files that describe a scorer."""
 
 
 def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
@@ -60,19 +64,23 @@ def read_scorer(word: str) -> Scorer:
     Raises:
         UserError: Neither, or the file is not readable, or the scorer cannot be made.
     """
-    if not word.endswith((".yaml", ".yml")):
-        return make_scorer({"scorer": word}, word)
+    settings = read_settings(word) if word.endswith(YAML) else {"scorer": word}
+    return make_scorer(settings, word)
+
+
+def read_settings(file: str) -> dict[str, Any]:
+    """The settings of a scorer in a YAML file; raises `UserError` where it is not readable or holds none."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
-        settings = OmegaConf.to_container(OmegaConf.load(word), resolve=True)
+        settings = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{word} cannot be read: {str(error).splitlines()[0]}.") from error
-    if not isinstance(settings, Mapping):
-        raise UserError(f"{word} holds no settings; write `scorer: NAME` in it.")
-    return make_scorer({str(key): value for key, value in settings.items()}, word)
+        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.") from error
+    if not isinstance(settings, Mapping) or "scorer" not in settings:
+        raise UserError(f"{file} describes no scorer; write `scorer: NAME` and its settings in it.")
+    return {str(key): value for key, value in settings.items()}
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from align.cli import groups
 from align.errors import UserError, did_you_mean
+from align.scoring import YAML, read_settings
 
 __all__ = ["Command", "read_command"]
 
@@ -101,12 +103,15 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
     known = groups.choices(configs, group)
     sweep = override.is_sweep_override()
     values = [str(v) for v in override.sweep_string_iterator()] if sweep else [override.get_value_element_as_str()]
+    if group == "reward" and any(value.strip("'\"").endswith(YAML) for value in values):
+        return [f"reward={','.join(_scorer_of_ones_own(value) for value in values)}"]
     for value in values:
         plain = value.strip("'\"")
         if plain in known or (group in groups.OPTIONAL and plain == "null"):
             continue
         if group not in _CUSTOM_KEYS:
-            raise UserError(f"{text}: choose from {', '.join(known)}.{did_you_mean(plain, known)}")
+            file = " or name a YAML file with a scorer and its settings" if group == "reward" else ""
+            raise UserError(f"{text}: choose from {', '.join(known)}{file}.{did_you_mean(plain, known)}")
         key = f"{group}.{_CUSTOM_KEYS[group]}"
         if "/" not in plain and not Path(plain).exists():
             remedy = did_you_mean(plain, known)
@@ -115,3 +120,13 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
             raise UserError(f"{text}: to run over several of your own, write {key}={','.join(values)}.")
         return [f"{group}=custom", f"{key}={value}"]
     return [text]
+
+
+def _scorer_of_ones_own(value: str) -> str:
+    """Make a YAML file with a scorer a choice of ``reward=``, as Hydra knows them; returns its name."""
+    file = value.strip("'\"")
+    if not file.endswith(YAML):
+        return value
+    name = re.sub(r"\W+", "_", str(Path(file).resolve())).strip("_")
+    ConfigStore.instance().store(group="reward", name=name, node=read_settings(file))
+    return name

@@ -238,3 +238,49 @@ def test_the_length_of_training_that_is_asked_for_counts() -> None:
     assert (asked.epochs, asked.steps) == (None, 7)
     with pytest.raises(UserError, match="steps and epochs both say how long to train"):
         run("method=ppo", "reward=world", "trainer.steps=7", "trainer.epochs=1")
+
+
+MIXTURE = """scorer: weighted_sum
+scorers:
+  truth: {scorer: true_reward}
+  brevity: {scorer: length, maximum: 30}
+weights: {truth: 1.0, brevity: 0.2}
+"""
+
+
+def test_a_scorer_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mixture of mine.yaml"
+    file.write_text(MIXTURE)
+    reward = run("method=ppo", f"reward='{file}'", "reward.weights.brevity=0.5").reward
+    assert reward is not None
+    assert (reward["scorer"], reward["weights"]) == ("weighted_sum", {"truth": 1.0, "brevity": 0.5})
+    assert reward["scorers"]["brevity"] == {"scorer": "length", "maximum": 30}
+    with pytest.raises(UserError, match=r"reward\.weights\.brvity is not a setting.*Did you mean"):
+        run("method=ppo", f"reward='{file}'", "reward.weights.brvity=0.5")
+
+
+def test_scorers_of_ones_own_in_a_sweep(tmp_path: Path) -> None:
+    for name, weight in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mix.yaml").write_text(f"scorer: length\nmaximum: {weight}\n")
+    words = ["-m", "method=ppo", f"reward={tmp_path / 'a/mix.yaml'},{tmp_path / 'b/mix.yaml'},math"]
+    (choice,) = [o for o in read_command(words, CONFIGS).overrides if o.startswith("reward=")]
+    names = choice.removeprefix("reward=").split(",")
+    rewards = [compose_run(CONFIGS, ["method=ppo", f"reward={name}"]).reward for name in names]
+    assert [reward and (reward["scorer"], reward.get("maximum")) for reward in rewards] == [
+        ("length", 1),
+        ("length", 2),
+        ("math", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "cannot be read: .*No such file"), ("a: [", "cannot be read"), ("model: x", "describes no scorer")],
+)
+def test_a_file_that_is_no_scorer(content: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError, match=rf"mine\.yaml {said}"):
+        run("method=ppo", f"reward={file}")
