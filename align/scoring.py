@@ -78,8 +78,10 @@ def read_settings(file: str) -> dict[str, Any]:
         settings = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.") from error
-    if not isinstance(settings, Mapping) or "scorer" not in settings:
-        raise UserError(f"{file} describes no scorer; write `scorer: NAME` and its settings in it.")
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{file} holds no settings; write `scorer: NAME` in it.")
+    if "scorer" not in settings:
+        raise UserError(f"{file}: `scorer:` is missing: name one of {', '.join(registry.choices('scorers'))}.")
     return {str(key): value for key, value in settings.items()}
 
 

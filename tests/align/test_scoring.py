@@ -44,7 +44,7 @@ def test_a_name_alone_is_a_scorer() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: rm", r"scorer.yaml.scorer is missing: name one of ensemble, "),
+        ("model: rm", r"scorer.yaml: `scorer:` is missing: name one of ensemble, "),
         ("scorer: lenght", r"scorer.yaml.scorer: 'lenght' is not one of the scorers.*Did you mean \"length\"\?"),
         (NESTED.replace("maximum", "maximal"), r"scorers.brevity \(length\): maximal is not.*\"maximum\"\?"),
         (NESTED.replace("n: 1", "n: one"), r"scorers.variety.scorers.words \(repetition\): n must be a whole number"),
