@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from align.data.report import RowError
 from align.data.schema import COLUMNS, prompt_key
+from align.data.tokenization import trimmed
 from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.growing import GrowingFile, state_file
@@ -40,6 +41,8 @@ from align.selection import CandidatePlan, Pool
 from align.signals import Interrupted, StopRequest
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from align.data import Example, Preferences, TokenizedPreferences
     from align.evaluation import Scorer
     from align.policy import Policy
@@ -150,7 +153,7 @@ class _Drawing:
         self.processes = process_state()
         self.rank, self.world = self.processes.process_index, self.processes.num_processes
         self.prompts = self._tokenize(max_length)
-        self.own = _responses(data) if plan.include_data else {}
+        self.own = _responses(data, policies[0].tokenizer) if plan.include_data else {}
         self.settings = json.loads(json.dumps(self._settings(settings)))
 
     def execute(self) -> dict[str, float]:
@@ -320,7 +323,7 @@ class _Drawing:
         }
 
 
-def _responses(data: Preferences) -> dict[str, list[str]]:
+def _responses(data: Preferences, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
     """The distinct responses that the data has to each prompt, by the prompt's key."""
     own: dict[str, dict[str, None]] = {}
     columns = [data.dataset[name] for name in ("prompt", "chosen", "rejected")]
@@ -328,7 +331,7 @@ def _responses(data: Preferences) -> dict[str, list[str]]:
         texts = own.setdefault(prompt_key(prompt), {})
         for side in sides:
             if side:
-                texts.setdefault(side[0]["content"].strip())
+                texts.setdefault(trimmed(tokenizer, side[0]["content"]))
     return {key: list(texts) for key, texts in own.items()}
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from align.adapter import Adapter
 from align.batch import Batch, Layout
+from align.data.tokenization import decode_response
 from align.layout import Rows, lay_out, model_inputs
 from align.logprobs import HeadTransform, token_logprobs
 from align.roles import Role, Roles, SharedBase
@@ -250,9 +251,8 @@ class Policy:
         return module(**model_inputs(rows, config, str(config._attn_implementation), model.dtype))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """A response as text, without special tokens and surrounding blanks."""
-        tokenizer: Any = self.tokenizer
-        return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        """A response as text; see :func:`align.data.tokenization.decode_response`."""
+        return decode_response(self.tokenizer, ids)
 
     # Files: see align.export
 

@@ -156,7 +156,7 @@ def _fates(selection: Selection, times: Sequence[int]) -> dict[str, int]:
 
 
 def _demonstration(pool: Pool) -> str | None:
-    return pool.row["chosen"][0]["content"].strip() if pool.row["chosen"] else None
+    return pool.row["chosen"][0]["content"] if pool.row["chosen"] else None
 
 
 def _with_demonstration(
@@ -168,7 +168,11 @@ def _with_demonstration(
         score = pool.scores[i] if pool.scores is not None else None
         rows += [{"chosen": pool.texts[i], "rejected": None, "chosen_score": score}] * times
     demonstration = _demonstration(pool)
-    if demonstrations and demonstration is not None and all(row["chosen"] != demonstration for row in rows):
+    if (
+        demonstrations
+        and demonstration is not None
+        and all(row["chosen"].strip() != demonstration.strip() for row in rows)
+    ):
         rows.insert(0, {"chosen": demonstration, "rejected": None, "chosen_score": None})
         counts = {**counts, "demonstrations": 1}
     return Selected(rows, counts)

@@ -28,7 +28,15 @@ from align.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Encoder", "chat_template", "encode_prompt", "encode_response", "end_of_turn_id"]
+__all__ = [
+    "Encoder",
+    "chat_template",
+    "decode_response",
+    "encode_prompt",
+    "encode_response",
+    "end_of_turn_id",
+    "trimmed",
+]
 
 TemplateMessage = Mapping[str, Any]
 
@@ -69,6 +77,23 @@ def encode_response(
 ) -> list[int]:
     """Return the ids of a response (text, a message, or a list of one) as it follows its prompt, with end of turn."""
     return Encoder.of(tokenizer).responses(tokenizer, [response])[0]
+
+
+def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Return the text of a drawn response, `trimmed`, without special tokens: what `encode_response` encodes again."""
+    if tokenizer.chat_template is not None:
+        return trimmed(tokenizer, _text(tokenizer, ids))
+    before = _ids(tokenizer, ["\n"])[0]  # decoders drop the blank that a text begins with
+    return trimmed(tokenizer, _text(tokenizer, [*before, *ids]).removeprefix(_text(tokenizer, before)))
+
+
+def trimmed(tokenizer: PreTrainedTokenizerBase, response: str) -> str:
+    """Return the response without surrounding white space; the beginning of text that goes on is part of it."""
+    return response.strip() if tokenizer.chat_template is not None else response.rstrip()
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import ByT5Tokenizer
 
-from align.data.tokenization import Encoder, chat_template, encode_prompt, encode_response, end_of_turn_id
+from align.data.tokenization import (
+    Encoder,
+    chat_template,
+    decode_response,
+    encode_prompt,
+    encode_response,
+    end_of_turn_id,
+)
 from align.errors import UserError
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -86,6 +93,21 @@ def test_other_templates(template: str, with_template: Callable[[str], Any]) -> 
         lead = "<think>\n\n</think>\n\n" if template is THINKING else ""
         end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         assert encode_response(tokenizer, spaced) == [*raw_text_ids(tokenizer, f"{lead} {content}\n"), end]
+
+
+@pytest.mark.parametrize("text", [" blue, said Tim", "blue", "\nOnce more", " two  blanks"])
+def test_a_drawn_continuation_is_encoded_again_as_it_was(text: str, bos_adding: Any, story_tokenizer: Any) -> None:
+    """After plain text the first blank is part of the response: without it the words would be glued together."""
+    for tokenizer in (bos_adding, story_tokenizer):
+        assert tokenizer.chat_template is None
+        ids = encode_response(tokenizer, text)
+        assert decode_response(tokenizer, ids) == text
+        assert decode_response(tokenizer, encode_response(tokenizer, f"{text} \n")) == text
+
+
+def test_a_drawn_answer_has_no_blanks_around_it(with_template: Callable[[str], Any]) -> None:
+    tokenizer = with_template(chat_template("hh"))
+    assert decode_response(tokenizer, encode_response(tokenizer, " It is blue.\n")) == "It is blue."
 
 
 def test_exactly_one_bos(with_template: Callable[[str], Any], bos_adding: Any, chatml: Any) -> None:
