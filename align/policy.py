@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,10 +66,10 @@ class Policy:
     @classmethod
     def load(
         cls,
-        name: str,
+        name: str | Path,
         *,
         adapter: Adapter | None = Adapter(),
-        start: str | None = None,
+        start: str | Path | None = None,
         dtype: str = "float32",
         revision: str | None = None,
         trust_remote_code: bool = False,
@@ -101,9 +102,9 @@ class Policy:
         from align.loading import load_policy
 
         return load_policy(
-            name,
+            str(name),
             adapter=adapter,
-            start=start,
+            start=None if start is None else str(start),
             dtype=dtype,
             revision=revision,
             trust_remote_code=trust_remote_code,

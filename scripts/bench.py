@@ -6,6 +6,7 @@
     python scripts/bench.py ppo        # a step of RLOO and of PPO beside TRL's RLOOTrainer and GRPOTrainer
     python scripts/bench.py memory     # PPO with its roles on one base, and with a full copy for each
     python scripts/bench.py sampling   # tokens per second beside transformers' generate
+    python scripts/bench.py sentiment  # every method on a small model of stories: reward against KL
     python scripts/bench.py dpo --json
 """
 
@@ -17,9 +18,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import dpo, online, sampling
+from benchmarks import dpo, online, sampling, sentiment
 
-DATA = Path(__file__).resolve().parents[2] / "shared/data/hh-rlhf-harmless-test/test.jsonl.gz"
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
+DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
+_STORIES: tuple[tuple[str, Path, str], ...] = (
+    ("model", _SHARED / "models/stories260K", "small model of stories"),
+    ("judge", _SHARED / "models/babyllama-tok361", "model whose perplexity is reported"),
+    ("stories", _SHARED / "data/tinystories-sample/train_head_2MiB.txt", "text with <|endoftext|> between stories"),
+    ("lexicon", _SHARED / "data/vader-lexicon/vader_lexicon.txt", "words and their valence"),
+)
 _MODEL = (
     ("hidden", 512, "hidden size of the model"),
     ("layers", 8, "layers of the model"),
@@ -56,16 +64,17 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(
         name: str, benchmark: Callable[[argparse.Namespace], None], words: str, *numbers: tuple[str, int, str]
-    ) -> None:
+    ) -> argparse.ArgumentParser:
         one = benchmarks.add_parser(
             name, help=words, description=words, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         one.set_defaults(benchmark=benchmark)
         one.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-        if benchmark is not sampling.bench_sampling:
+        if benchmark not in (sampling.bench_sampling, sentiment.bench_sentiment):
             one.add_argument("--data", type=Path, default=DATA, help="file of preference pairs")
         for option, default, meaning in (*numbers, *_ALL):
             one.add_argument(f"--{option}", type=int, default=default, help=meaning)
+        return one
 
     add(
         "dpo",
@@ -102,6 +111,17 @@ def _parser() -> argparse.ArgumentParser:
         ("responses", 4, "responses per prompt"),
         ("tokens", 64, "longest response"),
     )
+    sentiments = add(
+        "sentiment",
+        sentiment.bench_sentiment,
+        "the methods trained to continue stories in good spirits: reward against KL, perplexity and time",
+        ("prompts", 1024, "beginnings of stories to train on"),
+        ("rank", 16, "rank of the adapters"),
+    )
+    for name, path, meaning in _STORIES:
+        sentiments.add_argument(f"--{name}", type=Path, default=path, help=meaning)
+    sentiments.add_argument("--output", type=Path, default=Path("runs/sentiment"), help="folder of runs and chart")
+    sentiments.add_argument("--methods", nargs="+", choices=sentiment.METHODS, default=sentiment.METHODS)
     return parser
 
 

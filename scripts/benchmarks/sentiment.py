@@ -1,0 +1,266 @@
+"""Controlled sentiment, after Rafailov et al. (2023, section 6.1): every method in one chart of reward against KL.
+
+A small model continues the beginnings of stories; the reward is the sentiment of the continuation by the VADER lexicon
+(Hutto and Gilbert 2014). PPO draws while it trains; the other methods learn from one file of ranked samples, RFT from
+the best of as many. Reported on held-out beginnings: reward, KL to the untuned model, and the perplexity of the
+continuations under another model of stories, which rises where they are no stories any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.measuring import versions
+from benchmarks.models import quiet
+
+if TYPE_CHECKING:
+    from align import Policy, Preferences
+    from align.evaluation import Evaluator, Measurement
+    from align.method import Method
+
+TOKENS, WORDS = 64, 12
+"""Tokens of a continuation, words of a beginning."""
+METHODS = ("ppo", "grpo", "dpo", "rrhf", "slic", "rft")
+_HELDOUT = 256
+_SAMPLES = 8
+_PICTURE = "sentiment.png"
+
+
+@dataclass(frozen=True)
+class Sentiment:
+    """``s / √(s² + 15)`` of the summed valences of the words, VADER's normalisation; between -1 and 1."""
+
+    lexicon: Path
+    name: str = "sentiment"
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """Scores (P, K)."""
+        del prompts, columns
+        return [[self._one(text) for text in row] for row in responses]
+
+    def _one(self, text: str) -> float:
+        total = sum(self._valences.get(word, 0.0) for word in re.findall(r"[a-z']+", text.lower()))
+        return total / math.sqrt(total * total + 15)
+
+    @cached_property
+    def _valences(self) -> dict[str, float]:
+        rows = (line.split("\t") for line in self.lexicon.read_text(encoding="utf-8").splitlines())
+        return {word: float(valence) for word, valence, *_ in rows}
+
+
+def bench_sentiment(options: argparse.Namespace) -> None:
+    """Train by every method, draw the chart and print the result."""
+    quiet(options.threads)
+    options.output.mkdir(parents=True, exist_ok=True)
+    train, heldout = _beginnings(options)
+    scorer = Sentiment(options.lexicon)
+    points: dict[str, dict[str, Any]] = {}
+    for name in options.methods:
+        policy = _policy(options)
+        evaluator = _evaluator(policy, heldout, scorer, options.seed)
+        if not points:
+            points["untuned"] = _point(evaluator.measure(policy), options)
+        began = time.perf_counter()
+        measured = _train(name, policy, train, evaluator, scorer, options)
+        points[name] = {**_point(measured, options), "seconds": time.perf_counter() - began}
+    result = {
+        "benchmark": "sentiment",
+        "settings": {
+            **{key: str(value) for key, value in vars(options).items() if key not in ("benchmark", "json", "methods")},
+            "heldout": _HELDOUT,
+            "samples": _SAMPLES,
+            "versions": versions(),
+        },
+        "points": points,
+    }
+    (options.output / "sentiment.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    plot(points, options.output / _PICTURE)
+    print(json.dumps(result)) if options.json else print_table(result, options.output)
+
+
+def methods() -> dict[str, Callable[[], tuple[Method, dict[str, Any]]]]:
+    """Name → the method and what differs from the trainer's defaults."""
+    from methods import DPO, PPO, RFT, RRHF, SLiC
+
+    drawing: dict[str, Any] = {
+        "samples": _SAMPLES,
+        "temperature": 1.0,
+        "max_new_tokens": TOKENS,
+        "keep_unfinished": True,
+        "include_data": False,
+    }
+    online: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": TOKENS, "missing_eos": "none"}
+    return {
+        "ppo": lambda: (
+            PPO(**online, responses=4, beta=0.02, lam=1.0, epochs=2, value_coef=1.0),
+            {"learning_rate": 2e-3, "batch_size": 64, "steps": 120},
+        ),
+        "grpo": lambda: (
+            PPO(**online, advantage="group", responses=8, beta=0.02, epochs=2),
+            {"learning_rate": 2e-3, "batch_size": 32, "steps": 120},
+        ),
+        "dpo": lambda: (DPO(beta=0.1), {"learning_rate": 5e-4, "batch_size": 64, "epochs": 1}),
+        "rrhf": lambda: (RRHF(**drawing), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
+        "slic": lambda: (SLiC(**drawing, top_k=0), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
+        "rft": lambda: (
+            RFT(**drawing, demonstrations=False),
+            {"learning_rate": 2e-3, "batch_size": 64, "epochs": 4},
+        ),
+    }
+
+
+def _train(
+    name: str,
+    policy: Policy,
+    train: Preferences,
+    evaluator: Evaluator,
+    scorer: Sentiment,
+    options: argparse.Namespace,
+) -> Measurement:
+    """Train one method on the beginnings; returns the measurement after it."""
+    from align import Trainer, TrainerConfig
+    from align.candidates import draw
+    from methods import PPO, RRHF
+
+    method, settings = methods()[name]()
+    config = TrainerConfig(**settings, seed=options.seed, save_steps=None, max_length=256)
+    trainer = Trainer(policy, options.output / name, config, if_exists="overwrite")
+    if isinstance(method, PPO):
+        trainer.fit(method, train, scorer=scorer)
+        return evaluator.measure(policy)
+    # One file for the methods that rank; RFT keeps the best of the same samples.
+    ranking, _ = methods()["rrhf"]()
+    assert isinstance(ranking, RRHF)
+    plan = method.candidates if name == "rft" else ranking.candidates
+    assert plan is not None
+    file = options.output / f"candidates-{'best' if name == 'rft' else 'ranked'}.jsonl"
+    trainer.fit(method, draw(policy, train, plan, file, scorer=scorer, max_length=256, seed=options.seed))
+    return evaluator.measure(policy)
+
+
+def _policy(options: argparse.Namespace) -> Policy:
+    from align import Adapter, Policy
+
+    return Policy.load(options.model, adapter=Adapter(r=options.rank), seed=options.seed, device="cpu")
+
+
+def _beginnings(options: argparse.Namespace) -> tuple[Preferences, Preferences]:
+    """Distinct beginnings of stories: for training, and those held out."""
+    from align import Preferences
+
+    stories = options.stories.read_text(encoding="utf-8").split("<|endoftext|>")
+    begun = [" ".join(story.split()[:WORDS]) for story in stories if len(story.split()) > 2 * WORDS]
+    texts = list(dict.fromkeys(begun))[: options.prompts + _HELDOUT]
+    rows = Preferences.from_rows([{"prompt": text} for text in texts], name=options.stories.name)
+    return rows.select(range(_HELDOUT, len(rows))), rows.select(range(_HELDOUT))
+
+
+def _evaluator(policy: Policy, heldout: Preferences, scorer: Sentiment, seed: int) -> Evaluator:
+    from align import Evaluator, SamplingParams
+
+    policy.require(("reference",))
+    return Evaluator.from_preferences(
+        policy,
+        prompts=heldout,
+        pairs=None,
+        max_length=256,
+        scorers=[scorer],
+        sampling=SamplingParams(temperature=1.0, max_new_tokens=TOKENS),
+        seed=seed,
+    )
+
+
+def _point(measured: Measurement, options: argparse.Namespace) -> dict[str, Any]:
+    """Means over the held-out beginnings with 95 % bootstrap intervals, and some continuations to read."""
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    def mean(values: Sequence[float]) -> dict[str, float]:
+        low, high = bootstrap((values,), np.mean, rng=np.random.default_rng(0)).confidence_interval
+        return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
+
+    return {
+        "reward": mean([sample.scores["sentiment"] for sample in measured.samples]),
+        "kl": mean([sample.kl or 0.0 for sample in measured.samples]),
+        "perplexity": _perplexity(measured, options),
+        "tokens": float(np.mean([sample.tokens for sample in measured.samples])),
+        "distinct_2": measured.metrics()["distinct_2"],
+        "samples": [sample.prompt + sample.response for sample in measured.samples[:5]],
+    }
+
+
+def _perplexity(measured: Measurement, options: argparse.Namespace) -> float:
+    """Of the continuations after their beginnings, by a model that nobody trained on."""
+    import torch
+
+    from align import Batch, Policy
+    from align.data.tokenization import encode_prompt, encode_response
+
+    judge = Policy.load(options.judge, adapter=None, device="cpu")
+    room = judge.max_positions or 256
+    pairs = [
+        (encode_prompt(judge.tokenizer, sample.prompt), encode_response(judge.tokenizer, sample.response)[:-1])
+        for sample in measured.samples
+    ]
+    kept = [(prompt, response[: room - len(prompt)]) for prompt, response in pairs if response]
+    batch = Batch(
+        prompt_ids=tuple(tuple(prompt) for prompt, _ in kept),
+        response_ids=tuple((tuple(response),) for _, response in kept),
+        rows=tuple(range(len(kept))),
+    )
+    total = 0.0
+    with torch.no_grad():
+        for part in batch.micro_batches(8192, judge.layout):
+            total += float((judge.logprobs(part).logp_PKT * part.mask_PKT).sum())
+    return math.exp(-total / sum(len(response) for _, response in kept))
+
+
+def plot(points: Mapping[str, Mapping[str, Any]], picture: Path) -> None:
+    """Reward against KL, a point for each method with its intervals."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name, point in points.items():
+        reward, kl = point["reward"], point["kl"]
+        axes.errorbar(
+            kl["mean"],
+            reward["mean"],
+            xerr=[[kl["mean"] - kl["low"]], [kl["high"] - kl["mean"]]],
+            yerr=[[reward["mean"] - reward["low"]], [reward["high"] - reward["mean"]]],
+            marker="o",
+            capsize=2,
+            linestyle="none",
+            label=name,
+        )
+    axes.set_xlabel("KL to the untuned model, nats per response")
+    axes.set_ylabel("sentiment, -1 to 1")
+    axes.set_title(f"Sentiment of {TOKENS} new tokens, {_HELDOUT} held-out beginnings, 95 % intervals")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(picture, dpi=150)
+
+
+def print_table(result: Mapping[str, Any], output: Path) -> None:
+    """Print the points, one line each."""
+    print(f"{'':10}{'sentiment':>24}{'KL':>8}{'perplexity':>12}{'distinct-2':>12}{'seconds':>9}")
+    for name, point in result["points"].items():
+        reward = point["reward"]
+        print(
+            f"{name:10}{reward['mean']:10.3f} [{reward['low']:.3f}, {reward['high']:.3f}]{point['kl']['mean']:8.1f}"
+            f"{point['perplexity']:12.1f}{point['distinct_2']:12.3f}{point.get('seconds', 0):9.0f}"
+        )
+    print(f"Chart: {output / _PICTURE}")
