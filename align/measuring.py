@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from accelerate.utils import broadcast_object_list
-
+from align.processes import on_first
 from align.step import collect
 
 if TYPE_CHECKING:
@@ -60,15 +59,12 @@ class Measuring:
 
     def start(self, *, resumed: bool) -> Measurement | None:
         """The evaluator's measurement of the start model; a resumed run has it in its log."""
-        logged: list[Any] = [None]
-        if resumed and self.rank == 0 and self.evaluator is not None:
-            logged[0] = self.tracker.read_evaluation(0)
-        if self.world > 1:
-            broadcast_object_list(logged)
-        if logged[0] is None:
+        wanted = resumed and self.evaluator is not None
+        logged = on_first(lambda: self.tracker.read_evaluation(0)) if wanted else None
+        if logged is None:
             return self._measure(0)
-        self.done.append(logged[0])
-        return logged[0]
+        self.done.append(logged)
+        return logged
 
     def _measure(self, step: int) -> Measurement | None:
         if self.evaluator is None:

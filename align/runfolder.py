@@ -22,6 +22,21 @@ _NOT_SECRET = re.compile(r"tokens|tokenizer|token_", re.IGNORECASE)
 _MARKER = "config.yaml"
 
 
+def begin(folder: Path, if_exists: IfExists, config: Mapping[str, Any]) -> Path:
+    """Make the folder of a run and, where it is new, write what describes it; see `create` and `describe`.
+
+    Raises:
+        UserError: See `create`; or the folder cannot be written.
+    """
+    try:
+        made = create(folder, if_exists)
+        if not (made / _MARKER).exists():
+            describe(made, config)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); choose output_root.") from error
+    return made
+
+
 def create(folder: Path, if_exists: IfExists) -> Path:
     """Make the folder of a run and return it; call this on one rank and tell the others.
 

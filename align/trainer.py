@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator, DistributedType
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from rich.console import Console
 from tqdm import tqdm
 
@@ -32,7 +32,7 @@ from align.export import replace_policy, write_final
 from align.measuring import Measuring
 from align.optimizer import make_optimizer, make_schedule
 from align.plan import Plan, identity, method_settings
-from align.processes import process_state
+from align.processes import on_first, process_state
 from align.randomness import seed_everything
 from align.rollout import OnlineMethod, Rollouts
 from align.runfolder import IfExists
@@ -209,7 +209,9 @@ class _Run:
 
     def execute(self) -> TrainResult:
         same_run = identity(self.method, self.config, self.plan, self.data, self.policy, self.world)
-        self.folder = self._make_folder()
+        self.folder = on_first(
+            lambda: runfolder.begin(self.trainer.output_dir, self.trainer.if_exists, self._description())
+        )
         self.store = CheckpointStore(
             self.folder / "checkpoints",
             same_run,
@@ -462,23 +464,6 @@ class _Run:
         for sentence in skipped:
             self.console.print(sentence)
         return checkpoint
-
-    def _make_folder(self) -> Path:
-        made: list[Any] = [None]
-        if self.rank == 0:
-            try:
-                made[0] = runfolder.create(self.trainer.output_dir, self.trainer.if_exists)
-                if not (made[0] / "config.yaml").exists():
-                    runfolder.describe(made[0], self._description())
-            except (UserError, OSError) as error:
-                made[0] = error
-        if self.world > 1:
-            broadcast_object_list(made)
-        if isinstance(made[0], OSError):
-            raise UserError(f"{self.trainer.output_dir} cannot be made ({made[0].strerror}); choose output_root.")
-        if isinstance(made[0], UserError):
-            raise made[0]
-        return made[0]
 
     def _announce(self, checkpoint: Checkpoint | None) -> None:
         plan, (trainable, total) = self.plan, self.policy.parameter_count()

@@ -201,39 +201,35 @@ def _train(config: RunConfig, method: Method, scorers: Sequence[Scorer]) -> None
 
 def _sample(config: RunConfig, method: Method) -> None:
     """Draw what the method learns from into the folder of the run, with the rows that are held out."""
-    from accelerate.utils import broadcast_object_list
-
     from align import runfolder
     from align.candidates import draw, read_summary, save_rows
     from align.cli.recipe import CANDIDATES, HELDOUT
-    from align.processes import process_state
+    from align.processes import on_first
 
     assert method.candidates is not None
     train, heldout = load_data(config)
     policy = _load_policy(config)
-    state = process_state()
-    made = [Path(config.output_root) / config.run_name]
-    if state.is_main_process:
-        made[0] = runfolder.create(made[0], config.if_exists)
-        if not (made[0] / "config.yaml").exists():
-            runfolder.describe(made[0], config.plain())
+
+    def make_folder() -> Path:
+        made = runfolder.begin(Path(config.output_root) / config.run_name, config.if_exists, config.plain())
         if heldout is not None and (config.data.heldout is None or config.data.format != "auto"):
-            save_rows(heldout, made[0] / HELDOUT)
-    if state.num_processes > 1:
-        broadcast_object_list(made)
+            save_rows(heldout, made / HELDOUT)
+        return made
+
+    folder = on_first(make_folder)
     drawn = draw(
         policy,
         train,
         method.candidates,
-        made[0] / CANDIDATES,
+        folder / CANDIDATES,
         scorer=_rewards(config, method, policy),
         max_length=config.trainer.max_length,
         seed=config.seed,
         settings={"reward": config.reward},
     )
-    counts = read_summary(made[0] / CANDIDATES) or {}
+    counts = read_summary(folder / CANDIDATES) or {}
     say(", ".join(f"{name} {count:,.4g}" for name, count in counts.items()))
-    say(f"{len(drawn):,} rows: {made[0] / CANDIDATES}")
+    say(f"{len(drawn):,} rows: {folder / CANDIDATES}")
 
 
 def _rewards(config: RunConfig, method: Method, policy: Policy) -> Scorer | None:

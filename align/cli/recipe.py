@@ -73,7 +73,9 @@ class Recipe:
         last = self.check()
         if last.dry_run:
             return max([execute(self._compose(stage)) for stage in self.stages])
-        folder = _make_folder(Path(last.output_root) / last.run_name, last.if_exists)
+        from align.processes import on_first
+
+        folder = on_first(lambda: _make_folder(Path(last.output_root) / last.run_name, last.if_exists))
         left: list[str] = []  # for all later stages
         drawn: list[str] = []  # for the training that the candidates are for
         for number, stage in enumerate(self.stages, start=1):
@@ -190,19 +192,10 @@ def _quoted(path: Path) -> str:
 
 
 def _make_folder(folder: Path, if_exists: str) -> Path:
-    """The folder of all stages, the same on every rank; ``new`` takes the next free name."""
-    from accelerate.utils import broadcast_object_list
-
-    from align.processes import process_state
-
-    made: list[Any] = [folder]
-    state = process_state()
-    if state.is_main_process:
-        number = 2
-        while if_exists == "new" and made[0].exists():
-            made[0] = folder.with_name(f"{folder.name}-{number}")
-            number += 1
-        made[0].mkdir(parents=True, exist_ok=True)
-    if state.num_processes > 1:
-        broadcast_object_list(made)
-    return made[0]
+    """The folder of all stages."""
+    number, made = 2, folder
+    while if_exists == "new" and made.exists():
+        made = folder.with_name(f"{folder.name}-{number}")
+        number += 1
+    made.mkdir(parents=True, exist_ok=True)
+    return made
