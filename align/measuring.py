@@ -66,6 +66,10 @@ class Measuring:
         self.done.append(logged)
         return logged
 
+    def recall(self) -> None:
+        """Go on from the log of the run that is resumed."""
+        self.done = on_first(self.tracker.read_evaluations)
+
     def _measure(self, step: int) -> Measurement | None:
         if self.evaluator is None:
             return None

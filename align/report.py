@@ -24,14 +24,19 @@ _MEANINGS = {
     "expected_calibration_error": "how far its confidence is from its accuracy",
     "temperature": "that would mend its confidence; above 1 it is too sure",
 }
-_CURVES = (
-    "loss",
-    "eval/loss",
-    "evaluation/true_reward",
-    "evaluation/kl",
+_FIRST_CURVES = ("loss", "eval/loss", "accuracy", "eval/accuracy")
+_LAST_CURVES = (
     "rewards/accuracies",
     "rewards/margins",
     "nll_per_token",
+    "objective/scores",
+    "objective/kl",
+    "policy/entropy",
+    "tokens/lengths",
+    "val/num_eos_tokens",
+    "policy/clipfrac",
+    "val/explained_variance",
+    "rollout/identical",
     "grad_norm",
     "learning_rate",
 )
@@ -84,10 +89,12 @@ def plot_curves(metrics: Path, picture: Path) -> None:
     from matplotlib.figure import Figure
 
     records = read_records(metrics)
-    present = [name for name in _CURVES if sum(name in record for record in records) > 1]
+    evaluations = sorted({name for record in records for name in record if name.startswith("evaluation/")})
+    names = (*_FIRST_CURVES, *evaluations, *_LAST_CURVES)
+    present = [name for name in names if sum(name in record for record in records) > 1]
     if not present:
         return
-    columns = min(3, len(present))
+    columns = min(4, len(present))
     rows = -(-len(present) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.0 * rows), layout="constrained")
     FigureCanvasAgg(figure)

@@ -100,8 +100,8 @@ class OnlineMethod(Method):
         """Name → sentence: what a user should know of the course of the run; asked after each roll-out.
 
         Args:
-            rollouts: The metrics of all roll-outs since the run was started or resumed, the oldest first.
-            evaluations: The evaluations since then, that of the start model first.
+            rollouts: The metrics of all roll-outs of the run, the oldest first.
+            evaluations: Its evaluations, that of the start model first.
         """
         del rollouts, evaluations
         return {}

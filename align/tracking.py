@@ -28,6 +28,7 @@ class Tracker:
     ) -> None:
         self.metrics = folder / "metrics.jsonl"
         self.samples = folder / "samples.jsonl"
+        self.warnings = folder / "warnings.jsonl"
         self.enabled = enabled
         self._wandb: Any = None
         if enabled and wandb is not None and wandb.mode != "disabled":
@@ -36,7 +37,7 @@ class Tracker:
     def truncate(self, step: int) -> None:
         """Forget what was logged after ``step``: the resumed run will log those steps again."""
         if self.enabled:
-            for path in (self.metrics, self.samples):
+            for path in (self.metrics, self.samples, self.warnings):
                 _rewrite(path, [record for record in read_records(path) if record["step"] <= step])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -45,6 +46,13 @@ class Tracker:
             return
         _append(self.metrics, [{"step": step, **metrics}])
         self._to_wandb(lambda run: run.log(dict(metrics), step=step))
+
+    def warn(self, step: int, name: str, sentence: str) -> None:
+        """Append a warning to ``warnings.jsonl``; W&B sends it as an alert."""
+        if not self.enabled:
+            return
+        _append(self.warnings, [{"step": step, "name": name, "warning": sentence}])
+        self._to_wandb(lambda run: run.alert(title=name, text=sentence))
 
     def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
         """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
@@ -82,6 +90,19 @@ class Tracker:
             return None
         samples = [record for record in read_records(self.samples) if record.pop("step") == step]
         return Measurement([Sample(**sample) for sample in samples], means[-1].get(f"{_EVALUATION}preference_accuracy"))
+
+    def read_evaluations(self) -> list[Measurement]:
+        """All evaluations in the log, in their order."""
+        steps = {r["step"]: None for r in read_records(self.metrics) if any(k.startswith(_EVALUATION) for k in r)}
+        return [measured for step in steps if (measured := self.read_evaluation(step)) is not None]
+
+    def read_rollouts(self) -> list[Mapping[str, float]]:
+        """The metrics of the steps at which a roll-out was drawn."""
+        return [record for record in read_records(self.metrics) if "seconds/rollout" in record]
+
+    def read_warnings(self) -> set[str]:
+        """The names of the warnings in the log."""
+        return {record["name"] for record in read_records(self.warnings)}
 
     def close(self, exit_code: int = 0) -> None:
         """Finish the W&B run."""

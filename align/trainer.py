@@ -40,6 +40,7 @@ from align.saving import TrainingState
 from align.signals import Interrupted, StopRequest
 from align.step import Stepper, StepResult, TrainingError
 from align.tracking import Tracker, read_records
+from align.watch import Watch
 
 if TYPE_CHECKING:
     from align.data import Preferences, TokenizedPreferences, Unit
@@ -152,8 +153,6 @@ class _Run:
         self.accelerator, self.console = trainer.accelerator, trainer.console
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.stop, self.trainer = stop, trainer
-        self.history: list[Mapping[str, float]] = []  # metrics of roll-outs
-        self.warned: set[str] = set()
         self.evaluator = evaluator if "policy" in method.trains else None  # its answers are the policy's
         config = self.config
         limit = self.policy.max_positions
@@ -240,6 +239,7 @@ class _Run:
             leave=self._leave_evaluation,
             shown=self.config.samples,
         )
+        self.watch = Watch(self.rollouts.method, self.tracker, self.console) if self.rollouts is not None else None
         exit_code = 1
         try:
             self._announce(checkpoint)
@@ -288,10 +288,11 @@ class _Run:
             result = self.stepper.step(batch, self._mixed(step))
             metrics = self._step_metrics(step, rate, result, time.perf_counter() - began)
             self._leave_rollout_early(metrics)
-            if self.rollouts is not None and self.rollouts.new(step):
+            drawn = self.rollouts is not None and self.rollouts.new(step)
+            if self.rollouts is not None and self.watch is not None and drawn:
                 metrics |= self.rollouts.metrics
-                self._warn(metrics)
-            if step % self.config.log_steps == 0 or step == self.plan.steps:
+                self.watch.look(step, metrics, self.measuring.done)
+            if step % self.config.log_steps == 0 or step == self.plan.steps or drawn:
                 self.tracker.log(step, metrics)
         self.schedule.step()
         return metrics
@@ -378,15 +379,6 @@ class _Run:
         if self.rollouts is not None and self.rollouts.method.stops_early(metrics):
             self.rollouts.abandoned = True
 
-    def _warn(self, metrics: Mapping[str, float]) -> None:
-        """Say what the method finds unhealthy in the course of the run, each thing once."""
-        assert self.rollouts is not None
-        self.history.append(metrics)
-        for name, sentence in self.rollouts.method.warnings(self.history, self.measuring.done).items():
-            if name not in self.warned:
-                self.warned.add(name)
-                self.console.print(f"Warning: {sentence}", soft_wrap=True, markup=False, highlight=False)
-
     # Measuring
 
     def _keep_best(self, step: int, measured: Measurement | None) -> None:
@@ -455,6 +447,9 @@ class _Run:
         else:
             self.state.restore(checkpoint)
         self.tracker.truncate(done)
+        if checkpoint is not None and self.watch is not None:
+            self.watch.recall()
+            self.measuring.recall()
         return done
 
     def _find_checkpoint(self) -> Checkpoint | None:

@@ -44,11 +44,13 @@ class Lengths:
         return [[len(text) / 10 for text in row] for row in responses]
 
 
-def train(model: Path, rows: Rows, folder: Path, scorer: Any = None, **settings: Any) -> dict[str, torch.Tensor]:
+def train(
+    model: Path, rows: Rows, folder: Path, scorer: Any = None, kind: type[PPO] = PPO, **settings: Any
+) -> dict[str, torch.Tensor]:
     policy = Policy.load(str(model), adapter=Adapter(r=4, dropout=0.1))
     if_exists = settings.pop("if_exists", "new")
     config = {"steps": 10, "batch_size": 8, "learning_rate": 1e-2, "max_length": 200, "save_steps": 1} | settings
-    method = PPO(
+    method = kind(
         max_new_tokens=8,
         epochs=2,
         minibatches=2,
@@ -89,6 +91,30 @@ def test_a_run_resumes_exactly_at_every_step_of_a_rollout(tiny_model: Path, pair
         for one, other in zip(map(json.loads, before), map(json.loads, after), strict=True):
             timeless = {name for name in one if "second" not in name}
             assert {name: one[name] for name in timeless} == {name: other[name] for name in timeless}
+
+
+class Anxious(PPO):
+    """Warns of every roll-out, by the number of it."""
+
+    def warnings(self, rollouts: Sequence[Any], evaluations: Sequence[Any]) -> dict[str, str]:
+        del evaluations
+        return {f"{len(rollouts)} roll-outs": f"the score was {rollouts[-1]['objective/scores']}"}
+
+
+def test_a_resumed_run_warns_of_what_the_whole_run_warns_of(
+    tiny_model: Path, pair_rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_model, pair_rows, tmp_path / "run", kind=Anxious, keep_checkpoints=20, log_steps=20)
+    warned = (tmp_path / "run" / "warnings.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in warned.splitlines()] == [1, 5, 9]
+    assert "Warning: the score was" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "run" / "final")
+    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
+        if int(checkpoint.name[5:]) > 6:
+            shutil.rmtree(checkpoint)
+    train(tiny_model, pair_rows, tmp_path / "run", kind=Anxious, if_exists="resume", keep_checkpoints=20, log_steps=20)
+    assert (tmp_path / "run" / "warnings.jsonl").read_text() == warned
+    assert capsys.readouterr().out.count("Warning: the score was") == 1
 
 
 def test_a_scorer_that_fails_leaves_a_run_that_can_go_on(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
