@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ class RewardModelScorer:
         return load_tokenizer(resolve(self.model, "model"), chat_template=self.chat_template, revision=self.revision)
 
     @cached_property
-    def _classifier(self) -> PreTrainedModel:
+    def _classifier(self) -> Classifier:
         return load_classifier(resolve(self.model, "model"), _DTYPES[self.dtype], revision=self.revision)
 
     @cached_property
@@ -104,58 +105,87 @@ class RewardModelScorer:
     def _score_rows(self, rows: Sequence[Sequence[int]]) -> list[float]:
         mean, std = self._scale
         scores = [0.0] * len(rows)
-        tokens = self.tokens_per_batch or (2048 if self._classifier.device.type == "cpu" else 16384)
+        tokens = self.tokens_per_batch or (2048 if self._classifier.model.device.type == "cpu" else 16384)
         for part in _batches([len(row) for row in rows], tokens):
-            values = classify(self._classifier, [rows[i] for i in part])
+            values = self._classifier([rows[i] for i in part])
             for i, value in zip(part, values.tolist(), strict=True):
                 scores[i] = (value - mean) / std
         return scores
 
 
-def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) -> PreTrainedModel:
-    """A sequence-classification model with one label in evaluation mode: whole, or a PEFT adapter on its base.
+@dataclass(frozen=True)
+class Classifier:
+    """A sequence-classification model with one label; where several adapters share it, by this one of them."""
+
+    model: PreTrainedModel
+    adapter: str | None = None
+
+    def __call__(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The scalar of each row of token ids; float32 (R,). Rows are padded on the right."""
+        model: Any = self.model
+        if self.adapter is not None:
+            model.set_adapter(self.adapter)
+            model = model.get_base_model()
+        width = max(map(len, rows))
+        device, pad_id = model.device, model.config.pad_token_id or 0  # masked, but the model must have the token
+        ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+        if not hasattr(model, "score"):  # an encoder pools by itself
+            return model(input_ids=ids, attention_mask=mask).logits[:, 0].float()
+        # transformers finds the last token by the id of the pad token, which may be that of the end of a turn.
+        hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        last = hidden[torch.arange(len(rows)), mask.sum(1) - 1]
+        return model.score(last)[:, 0].float()
+
+
+_in_use: WeakValueDictionary[tuple[str, str | None, torch.dtype], PreTrainedModel] = WeakValueDictionary()
+"""Bases with adapters, by name, revision and type: the models of an ensemble share one."""
+
+
+def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) -> Classifier:
+    """A whole model in evaluation mode, or a PEFT adapter on its base, which all adapters in use share.
 
     Raises:
         UserError: It cannot be loaded, or has more labels than one.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     adapter = Path(path) / "adapter_config.json"
-    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.exists() else path
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # a base without a head is told to be "newly initialized"; the adapter brings it
     try:
-        config = AutoConfig.from_pretrained(resolve(base, "base model"), revision=revision)
-        if not adapter.exists() and config.num_labels != 1:
-            raise UserError(f"{path} has {config.num_labels} labels; a reward model has one.")
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            resolve(base, "base model"), num_labels=1, dtype=dtype, revision=revision
-        )
-        if adapter.exists():
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, path)
+        if not adapter.exists():
+            return Classifier(_load(path, dtype, revision))
+        base = resolve(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"], "base model")
+        return _load_adapter(path, base, dtype, revision)
     except (OSError, RuntimeError) as error:
         raise UserError(f"the reward model {path} could not be loaded ({str(error).splitlines()[0]}).") from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _load(path: str, dtype: torch.dtype, revision: str | None, *, head: bool = True) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    labels = AutoConfig.from_pretrained(path, revision=revision).num_labels
+    if head and labels != 1:
+        raise UserError(f"{path} has {labels} labels; a reward model has one.")
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=dtype, revision=revision)
     return model.to(process_state().device).eval()
 
 
-def classify(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
-    """The scalar of each row of token ids; float32 (R,). Rows are padded on the right."""
-    width = max(map(len, rows))
-    device, pad_id = model.device, model.config.pad_token_id or 0  # masked, but the model must have the token
-    ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-    classifier: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
-    if not hasattr(classifier, "score"):  # an encoder pools by itself
-        return classifier(input_ids=ids, attention_mask=mask).logits[:, 0].float()
-    # transformers finds the last token by the id of the pad token, which may be that of the end of a turn.
-    hidden = classifier.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-    last = hidden[torch.arange(len(rows)), mask.sum(1) - 1]
-    return classifier.score(last)[:, 0].float()
+def _load_adapter(path: str, base: str, dtype: torch.dtype, revision: str | None) -> Classifier:
+    from peft import PeftModel
+
+    shared: Any = _in_use.get((base, revision, dtype))
+    if shared is None:
+        shared = PeftModel.from_pretrained(_load(base, dtype, revision, head=False), path, adapter_name="0")
+        _in_use[base, revision, dtype] = shared
+        name = "0"
+    else:
+        name = str(len(shared.peft_config))
+        shared.load_adapter(path, adapter_name=name)
+    return Classifier(shared.eval(), name)
 
 
 def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
 from align.batch import Batch
 from align.errors import UserError
+from reward.ensemble import Ensemble
 from reward.model import RewardModelScorer
 from reward.modelling import RewardModel, bradley_terry_loss, centring_penalty, normalize, score_examples
 
@@ -130,6 +131,26 @@ class TestTraining:
             [[row["chosen"][0]["content"], row["rejected"][0]["content"]] for row in rows],
         )
         assert torch.allclose(torch.tensor(ours), torch.tensor(theirs), atol=1e-5)
+
+
+def test_the_models_of_an_ensemble_share_their_base(tiny_model: Path, tmp_path: Path, pairs: Preferences) -> None:
+    folders: list[Path] = []
+    for seed in (0, 1):
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4), seed=seed)
+        config = TrainerConfig(steps=3, batch_size=8, max_length=200, learning_rate=3e-2, save_steps=None, seed=seed)
+        folders.append(Trainer(policy, tmp_path / str(seed), config).fit(RewardModel(), pairs).folder / "final/reward")
+    asked: Any = (["Is it so?", "And this?"], [["yes", "no"], ["perhaps"]])
+    alone = []
+    for folder in folders:
+        scorer = RewardModelScorer(model=str(folder))
+        alone.append(scorer.score(*asked))
+        del scorer
+    assert alone[0] != alone[1]
+    first, second = (RewardModelScorer(model=str(folder)) for folder in folders)
+    assert [first.score(*asked), second.score(*asked), first.score(*asked)] == [*alone, alone[0]]
+    assert first._classifier.model is second._classifier.model  # pyright: ignore[reportPrivateUsage]
+    worst = Ensemble(scorers={"a": first, "b": second}, combine="min").score(*asked)
+    assert worst == [[min(pair) for pair in zip(*rows, strict=True)] for rows in zip(*alone, strict=True)]
 
 
 LOAD_ELSEWHERE = """
