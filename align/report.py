@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ _LAST_CURVES = (
     "grad_norm",
     "learning_rate",
 )
+
+_SCORE = re.compile(r"evaluation/.*|scores/(?!.*/(std|milliseconds)$).*")  # held out; of roll-outs, the means alone
 
 
 def print_evaluation(
@@ -89,8 +92,8 @@ def plot_curves(metrics: Path, picture: Path) -> None:
     from matplotlib.figure import Figure
 
     records = read_records(metrics)
-    evaluations = sorted({name for record in records for name in record if name.startswith("evaluation/")})
-    names = (*_FIRST_CURVES, *evaluations, *_LAST_CURVES)
+    scored = sorted({name for record in records for name in record if _SCORE.fullmatch(name)})
+    names = (*_FIRST_CURVES, *scored, *_LAST_CURVES)
     present = [name for name in names if sum(name in record for record in records) > 1]
     if not present:
         return

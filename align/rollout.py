@@ -31,6 +31,7 @@ from align.errors import UserError
 from align.method import Method, Metrics
 from align.randomness import epoch_order
 from align.sampling import Response, Sampler, SamplingParams
+from align.scores import listening
 from align.scoring import score_texts
 
 if TYPE_CHECKING:
@@ -180,8 +181,10 @@ class Rollouts:
         batch, metrics = self._sample(number, prompts)
         sampled = time.perf_counter()
         if self.scorer is not None:
-            scores = self._score(batch, self.scorer)
+            with listening() as log:
+                scores = self._score(batch, self.scorer)
             batch = batch.with_columns(score_PK=_padded(scores, batch.K))
+            metrics |= log.metrics()
         with self.stepper.autocast():
             parts = [self._appraise(part) for part in self._micro_batches(batch)]
         if parts:

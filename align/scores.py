@@ -1,14 +1,21 @@
 """Tables of scores, P prompts × K responses: what a scorer gives is checked here, whoever asks it.
 
 A place where a scorer does not apply holds ``None``. Anything else that is no finite number ends in a `ScorerError`:
-no score is ever made up.
+no score is ever made up. Since every scorer is asked through here, those inside others too, this is also where their
+means, deviations and times are taken: see `listening`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from align.errors import ScorerError, UserError
 
@@ -41,6 +48,44 @@ class PartialScorer(Protocol):
         ...
 
 
+@dataclass
+class ScoreLog:
+    """What scorers gave, and how long they took."""
+
+    values: dict[str, list[float]] = field(default_factory=dict[str, "list[float]"])
+    """Scores by scorer, where it applied; a scorer inside another has the name it is held by (``quality/base``)."""
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+    def milliseconds(self) -> dict[str, float]:
+        """Per response, by scorer."""
+        return {name: 1000 * self.seconds[name] / max(1, len(values)) for name, values in self.values.items()}
+
+    def metrics(self) -> dict[str, tuple[float, float]]:
+        """``scores/NAME`` (the mean), ``…/std`` and ``…/milliseconds`` per response, as sums and their weights."""
+        out: dict[str, tuple[float, float]] = {}
+        for name, values in self.values.items():
+            n = len(values)
+            out[f"scores/{name}"] = (float(np.sum(values)), n)
+            out[f"scores/{name}/std"] = (float(np.std(values)) * n if n else 0.0, n)
+            out[f"scores/{name}/milliseconds"] = (1000 * self.seconds[name], n)
+        return out
+
+
+_log: ContextVar[ScoreLog | None] = ContextVar("log", default=None)
+_place: ContextVar[tuple[str, ...]] = ContextVar("place", default=())
+
+
+@contextmanager
+def listening() -> Generator[ScoreLog]:
+    """Take down what every scorer gives that is asked inside the block."""
+    log = ScoreLog()
+    token = _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.reset(token)
+
+
 def score(
     scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
 ) -> list[list[float]]:
@@ -49,16 +94,45 @@ def score(
     Raises:
         ScorerError: Scores are missing, or are no finite numbers.
     """
-    return require_all(check_table(scorer.score(prompts, responses, **columns), responses, scorer.name), scorer.name)
+    with _taken_down(scorer.name, ()) as taken:
+        table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
+        taken.append(table)
+    return require_all(table, scorer.name)
 
 
-def score_where_it_applies(
-    scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+def score_part(
+    name: str, scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
 ) -> ScoreTable:
-    """Return the checked scores of any scorer; ``None`` only from a `PartialScorer`."""
-    if isinstance(scorer, PartialScorer):
-        return scorer.score_where_it_applies(prompts, responses, **columns)
-    return [[*row] for row in score(scorer, prompts, responses, **columns)]
+    """Return the checked scores of a scorer that another one holds under ``name``; ``None`` where it does not apply.
+
+    Raises:
+        ScorerError: Scores are missing, or are no finite numbers.
+    """
+    with _taken_down(name, (*_place.get(), name)) as taken:
+        if isinstance(scorer, PartialScorer):
+            table = scorer.score_where_it_applies(prompts, responses, **columns)
+        else:
+            table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
+            require_all(table, scorer.name)
+        taken.append(table)
+    return table
+
+
+@contextmanager
+def _taken_down(name: str, place: tuple[str, ...]) -> Generator[list[ScoreTable]]:
+    """Add what the block leaves in the list to the log; scorers asked inside stand at ``place``."""
+    began, taken, token = time.perf_counter(), list[ScoreTable](), _place.set(place)
+    try:
+        yield taken
+    finally:
+        _place.reset(token)
+    log = _log.get()
+    if log is None:
+        return
+    name = "/".join(place) or name
+    values = log.values.setdefault(name, [])
+    values.extend(value for table in taken for row in table for value in row if value is not None)
+    log.seconds[name] = log.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
 def check_table(table: Any, responses: Sequence[Sequence[str]], name: str) -> ScoreTable:

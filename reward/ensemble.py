@@ -19,7 +19,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import ScorerError, UserError
-from align.scores import check_scorers, score_where_it_applies
+from align.scores import check_scorers, score_part
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
@@ -54,7 +54,7 @@ class Ensemble:
         Raises:
             ScorerError: No scorer applies to a response.
         """
-        tables = [score_where_it_applies(scorer, prompts, responses, **columns) for scorer in self.scorers.values()]
+        tables = [score_part(name, one, prompts, responses, **columns) for name, one in self.scorers.items()]
         out: list[list[float]] = []
         for p, row in enumerate(responses):
             cells = [[table[p][k] for table in tables] for k in range(len(row))]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import UserError
-from align.scores import ScoreTable, check_scorers, require_all, score_where_it_applies
+from align.scores import ScoreTable, check_scorers, require_all, score_part
 from reward.rules import length
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LengthCorrected:
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> ScoreTable:
         """Return P × K corrected scores, ``None`` where the scorer does not apply."""
-        table = score_where_it_applies(self.base, prompts, responses, **columns)
+        table = score_part("base", self.base, prompts, responses, **columns)
         return [
             [None if value is None else value - self.penalty(text) for value, text in zip(values, texts, strict=True)]
             for values, texts in zip(table, responses, strict=True)

@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from align.errors import ScorerError, UserError, did_you_mean
-from align.scores import ScoreTable, check_scorers, score_where_it_applies
+from align.scores import check_scorers, score_part
 
 if TYPE_CHECKING:
     from align.evaluation import Scorer
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The scores of one call."""
-
-    total: list[list[float]]
-    """(P, K)."""
-    parts: Mapping[str, ScoreTable]
-    """Of each scorer before clipping and weighting; ``None`` where it does not apply."""
-    seconds: Mapping[str, float]
-    """That each scorer took."""
-
-    def metrics(self) -> dict[str, float]:
-        """``NAME/mean``, ``NAME/std`` and ``NAME/milliseconds_per_response`` of each scorer, over where it applies."""
-        out: dict[str, float] = {}
-        for name, table in self.parts.items():
-            values = np.array([value for row in table for value in row if value is not None])
-            out[f"{name}/mean"] = float(values.mean()) if len(values) else math.nan
-            out[f"{name}/std"] = float(values.std()) if len(values) else math.nan
-            out[f"{name}/milliseconds_per_response"] = 1000 * self.seconds[name] / max(1, sum(map(len, table)))
-        return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,28 +47,16 @@ class WeightedSum:
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
-        """The sums (P, K); see `score_parts`."""
-        return self.score_parts(prompts, responses, **columns).total
-
-    def score_parts(
-        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
-    ) -> Scored:
-        """The sums, and the scores they are made of.
+        """The sums (P, K).
 
         Raises:
             ScorerError: A scorer gave something that is no table of scores, or none applies to a response.
         """
-        parts: dict[str, ScoreTable] = {}
-        seconds: dict[str, float] = {}
-        for name, scorer in self.scorers.items():
-            began = time.perf_counter()
-            parts[name] = score_where_it_applies(scorer, prompts, responses, **columns)
-            seconds[name] = time.perf_counter() - began
-        total = [
+        parts = {name: score_part(name, one, prompts, responses, **columns) for name, one in self.scorers.items()}
+        return [
             [self._sum({name: table[p][k] for name, table in parts.items()}, p) for k in range(len(row))]
             for p, row in enumerate(responses)
         ]
-        return Scored(total, parts, seconds)
 
     def _sum(self, scores: Mapping[str, float | None], p: int) -> float:
         known = {name: score for name, score in scores.items() if score is not None}

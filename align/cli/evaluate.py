@@ -67,6 +67,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from align import report as pictures
     from align.data import Preferences
     from align.runfolder import write_json
+    from align.scores import listening
 
     # PEFT 0.21 asks transformers 5 for a name that it deprecates.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -74,10 +75,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     data = Preferences.load(arguments.data)
     console = Console()
     result: dict[str, Any] = {}
-    if arguments.model is not None:
-        result = _measure(arguments, data, scorers, console)
-    if arguments.pairs:
-        result["scorer_accuracy"] = {scorer.name: _accuracy(scorer, data) for scorer in scorers}
+    with listening() as log:
+        if arguments.model is not None:
+            result = _measure(arguments, data, scorers, console)
+        if arguments.pairs:
+            result["scorer_accuracy"] = {scorer.name: _accuracy(scorer, data) for scorer in scorers}
+    result["milliseconds_per_response"] = log.milliseconds()
     models = (str(arguments.against), str(arguments.model))
     pictures.print_evaluation(result, console, title="Held-out prompts", models=models)
     _print_tables(result, console)
@@ -199,6 +202,8 @@ def _best_of_n(
 def _print_tables(result: dict[str, Any], console: Any) -> None:
     from rich.table import Table
 
+    if times := result["milliseconds_per_response"]:
+        console.print("Milliseconds per response: " + ", ".join(f"{name} {time:.3g}" for name, time in times.items()))
     if "best_of_n" in result:
         table = Table(title="Best of n", title_justify="left")
         others = list(result["best_of_n"][0]["others"])

@@ -24,6 +24,7 @@ from align.errors import ScorerError
 from align.step import TrainingError
 from align.tracking import read_records
 from methods import PPO
+from reward.weighted_sum import WeightedSum
 
 Rows = list[dict[str, str]]
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,6 +145,17 @@ def test_each_prompt_is_met_once_in_an_epoch(tiny_model: Path, pair_rows: Rows, 
 
     train(tiny_model, [*pair_rows, *pair_rows], tmp_path / "run", Spy(), steps=20, save_steps=None)
     assert len(asked) == len(set(asked)) == 40
+
+
+def test_rewards_are_logged_by_component(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    mixture = WeightedSum(scorers={"size": Lengths(), "half": Lengths()}, weights={"half": 0.5})
+    train(tiny_model, pair_rows, tmp_path / "run", mixture, steps=8, save_steps=None, log_steps=20)
+    first, second = (r for r in read_records(tmp_path / "run" / "metrics.jsonl") if "objective/scores" in r)
+    for record in (first, second):
+        assert record["scores/reward"] == pytest.approx(1.5 * record["scores/size"])
+        assert record["scores/half"] == record["scores/size"] > 0
+        assert record["scores/size/std"] > 0 < record["scores/size/milliseconds"]
+    assert first["scores/reward"] != second["scores/reward"]
 
 
 def test_concatenate_restores_what_select_cut(tiny_policy: Policy, pair_rows: Rows) -> None:

@@ -8,9 +8,11 @@ from typing import Any, Literal
 import pytest
 
 from align.errors import ScorerError, UserError
+from align.scores import listening, score
 from reward.ensemble import Ensemble
 from reward.functions import FunctionScorer
 from reward.length_correction import LengthCorrected
+from reward.weighted_sum import WeightedSum
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,32 @@ def test_ensembles_by_hand(combine: Literal["mean", "min", "mean_minus_std"], ex
 def test_what_does_not_apply_is_left_out() -> None:
     ensemble = Ensemble(scorers={"a": Constant(0), "b": LONG_ONLY})
     assert ensemble.score(["p"], [["long", "no"]]) == [[0.5, 0.0]]
+
+
+def test_each_scorer_reports_its_mean_deviation_and_time() -> None:
+    inner = Ensemble(scorers={"low": Constant(1), "high": Constant(3)})
+    whole = WeightedSum(scorers={"both": inner, "long": LONG_ONLY, "again": inner}, weights={"both": 2})
+    with listening() as log:
+        score(whole, ["p", "q"], [["long", "no"], ["no"]])
+        score(whole, ["r"], [["longer"]])
+    metrics = log.metrics()
+    means = {name: total / weight for name, (total, weight) in metrics.items() if weight and name.count("/") < 3}
+    assert {name: value for name, value in means.items() if "milli" not in name and "std" not in name} == {
+        "scores/reward": 2 * 2 + 2 + 2 / 4,
+        "scores/both": 2,
+        "scores/both/low": 1,
+        "scores/both/high": 3,
+        "scores/long": 1,
+        "scores/again": 2,
+        "scores/again/low": 1,
+        "scores/again/high": 3,
+    }
+    assert metrics["scores/long"][1] == 2  # of the four responses, those to which it applies
+    assert means["scores/reward/std"] == pytest.approx(0.5)
+    assert metrics["scores/reward/milliseconds"][0] >= metrics["scores/both/milliseconds"][0] > 0
+    with listening() as silent:
+        pass
+    assert silent.metrics() == {}
 
 
 def test_no_scorer_that_applies_is_an_error() -> None:
