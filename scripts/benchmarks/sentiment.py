@@ -104,11 +104,11 @@ def methods() -> dict[str, Callable[[], tuple[Method, dict[str, Any]]]]:
     return {
         "ppo": lambda: (
             PPO(**online, responses=4, beta=0.02, lam=1.0, epochs=2, value_coef=1.0),
-            {"learning_rate": 2e-3, "batch_size": 64, "steps": 120},
+            {"learning_rate": 2e-3, "batch_size": 32, "steps": 100},
         ),
         "grpo": lambda: (
             PPO(**online, advantage="group", responses=8, beta=0.02, epochs=2),
-            {"learning_rate": 2e-3, "batch_size": 32, "steps": 120},
+            {"learning_rate": 2e-3, "batch_size": 16, "steps": 100},
         ),
         "dpo": lambda: (DPO(beta=0.1), {"learning_rate": 5e-4, "batch_size": 64, "epochs": 1}),
         "rrhf": lambda: (RRHF(**drawing), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
@@ -152,7 +152,8 @@ def _train(
 def _policy(options: argparse.Namespace) -> Policy:
     from align import Adapter, Policy
 
-    return Policy.load(options.model, adapter=Adapter(r=options.rank), seed=options.seed, device="cpu")
+    # Beginnings are short and continuations many: a tree would mostly be mask.
+    return Policy.load(options.model, adapter=Adapter(r=options.rank), layout="flat", seed=options.seed, device="cpu")
 
 
 def _beginnings(options: argparse.Namespace) -> tuple[Preferences, Preferences]:
