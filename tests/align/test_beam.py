@@ -62,9 +62,9 @@ def test_four_groups_by_hand(penalty: float, expected: list[int]) -> None:
 
 
 def test_only_groups_of_the_same_prompt_that_go_on_repel_in_their_order_whatever_the_rows() -> None:
-    logits = torch.tensor([[0.0, 3.0, 2.5]] * 5)
+    logits = torch.tensor([[2.2, 3.0, 2.5]] * 5)
     # Prompt 0 has groups 1 and 2 left, prompt 2 has 0, 1 and 2; prompt 1 has ended.
-    assert diverse_tokens(logits, [8, 1, 6, 2, 7], 3, 1.0).tolist() == [1, 1, 1, 2, 2]
+    assert diverse_tokens(logits, [8, 1, 6, 2, 7], 3, 1.0).tolist() == [0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("penalty", [0.1, 0.5, 1.0, 3.0, 100.0])

@@ -234,8 +234,9 @@ def test_sources_that_cannot_draw_are_answered_before_anything_is_drawn(
 ) -> None:
     from transformers import AutoTokenizer
 
-    def answer(source: str, words: list[str]) -> str:
-        assert main(["method=rrhf", "method.samples=2", *words, f"method.sources=['{source}']"], CONFIGS) == 2
+    def answer(source: str, words: list[str], *stage: str) -> str:
+        words = ["method=rrhf", "method.samples=2", *words, f"method.sources=['{source}']"]
+        assert main([*words, *stage], CONFIGS) == 2
         assert not list(Path().rglob("candidates.json*"))
         return capsys.readouterr().err
 
@@ -244,15 +245,22 @@ def test_sources_that_cannot_draw_are_answered_before_anything_is_drawn(
     # The reward model, which would be trained first, is not.
     assert absent in answer("runs/absent/final", [word for word in words if not word.startswith("reward")])
     assert not Path("runs").exists()
-    assert "method.sources=./absent: there is no such folder" in answer("./absent", words)
+    assert "method.sources=./absent: there is no such folder" in answer("./absent", words, "stage=sample")
     full = ["adapter=none", *(word for word in words if not word.startswith("adapter."))]
-    assert re.search(r"method.sources=.*adapter cannot be loaded: .* but adapter=none", answer(str(sources[0]), full))
+    assert re.search(
+        r"method.sources=.*adapter cannot be loaded: .* but adapter=none", answer(str(sources[0]), full, "stage=sample")
+    )
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
-    assert re.search(r"method.sources=.*adapter cannot be loaded: .*no adapter", answer(str(sources[0]), words))
+    assert re.search(
+        r"method.sources=.*adapter cannot be loaded: .*no adapter", answer(str(sources[0]), words, "stage=sample")
+    )
     tokenizer = AutoTokenizer.from_pretrained(sources[1])
     tokenizer.chat_template = tokenizer.chat_template.replace(": ", "> ")
     tokenizer.save_pretrained(sources[1])
-    assert re.search(r"the tokenizer or chat template of .*model is not that of .*tiny", answer(str(sources[1]), words))
+    assert re.search(
+        r"the tokenizer or chat template of .*model is not that of .*tiny",
+        answer(str(sources[1]), words, "stage=sample"),
+    )
 
 
 def test_diverse_beams_are_drawn_by_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
