@@ -14,8 +14,8 @@ A prompt is drawn once however often the work is killed (:mod:`align.growing`). 
 and policy alone, so the file is the same for any number of processes: they share each chunk of prompts, and the first
 one writes.
 
-Diverse beam search, which the RRHF authors draw with, is not offered: transformers 5 no longer has it, only code on the
-Hub that would have to be trusted. Several policies must have the same tokenizer.
+Several policies draw for the same prompts, all of them in memory at once; they must have the same tokenizer. What the
+sampler draws may be the groups of a diverse beam search (:mod:`align.beam`), as RRHF's authors have it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from align.data.tokenization import trimmed
 from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.growing import GrowingFile, state_file
+from align.processes import on_first, process_state
 from align.sampling import Sampler
 from align.scoring import RoleScorer, score_texts
 from align.selection import CandidatePlan, Pool
@@ -67,7 +68,7 @@ def draw(
     """Draw, score and write the candidates for every prompt of ``data``; goes on where an earlier call was stopped.
 
     Args:
-        policies: Who draws; each its ``plan.samples``.
+        policies: Who draws, each its ``plan.samples``; where the plan names sources, the policy and then these.
         data: Prompts, and the responses that may join.
         plan: See :class:`align.selection.CandidatePlan`; a method has one as ``method.candidates``.
         file: ``NAME.jsonl``, written together with ``NAME.json``.
@@ -80,13 +81,19 @@ def draw(
         The rows of the file.
 
     Raises:
-        UserError: No scorer, a file of other settings, or nothing to learn from in the end.
+        UserError: No scorer, policies that the plan lacks or that have other tokenizers, a file of other settings, or
+            nothing to learn from in the end.
         ScorerError: The scorer failed; the prompts before are in the file, and a call with the same settings goes on.
         Interrupted: SIGINT or SIGTERM; the same.
     """
     from align.data import Preferences
 
     pool = [policies] if not isinstance(policies, Sequence) else list(policies)
+    if plan.sources and len(pool) != 1 + len(plan.sources):
+        raise UserError(
+            f"candidates: the plan draws from {', '.join(plan.sources)} besides the policy; give draw() these policies "
+            "as well (Policy.load), or leave method.sources out."
+        )
     if plan.scored and scorer is None:
         if "reward" not in pool[0].roles.names:
             raise UserError(
@@ -146,8 +153,6 @@ class _Drawing:
         settings: Mapping[str, Any],
         stop: StopRequest,
     ) -> None:
-        from align.processes import process_state
-
         self.policies, self.data, self.plan, self.file = policies, data, plan, file
         self.scorer, self.seed, self.stop = scorer if plan.scored else None, seed, stop
         self.processes = process_state()
@@ -158,8 +163,9 @@ class _Drawing:
 
     def execute(self) -> dict[str, float]:
         """Draw what is missing; returns the counts of the whole."""
-        file = self._open()
-        done, counts = self._shared((file.done, file.counts) if file is not None else None)
+        left_out = sum(self.prompts.report.rejected.values())
+        file = on_first(lambda: GrowingFile(self.file, self.settings, {"left_out": left_out}))
+        done, counts = file.done, file.counts
         bar = tqdm(
             total=len(self.prompts),
             initial=done,
@@ -172,33 +178,11 @@ class _Drawing:
                 chunk = range(start, min(start + _CHUNK, len(self.prompts)))
                 rows, found = self._chunk(chunk)
                 counts = _added(counts, found)
-                if file is not None:
+                if self.rank == 0:
                     file.append(rows, done=chunk.stop, counts=counts)
                 bar.update(len(chunk))
         self.processes.wait_for_everyone()
         return counts
-
-    def _open(self) -> GrowingFile | None:
-        """The file on the first rank; a mistake is raised on all."""
-        file, mistake = None, None
-        if self.rank == 0:
-            try:
-                left_out = sum(self.prompts.report.rejected.values())
-                file = GrowingFile(self.file, self.settings, {"left_out": left_out})
-            except UserError as error:
-                mistake = str(error)
-        if mistake := self._shared(mistake):
-            raise UserError(mistake)
-        return file
-
-    def _shared(self, value: Any) -> Any:
-        """The first rank's value."""
-        from accelerate.utils import broadcast_object_list
-
-        values = [value]
-        if self.world > 1:
-            broadcast_object_list(values)
-        return values[0]
 
     # A chunk of prompts
 
@@ -293,10 +277,12 @@ class _Drawing:
         from align.data.tokenized import tokenizer_fingerprint
 
         first = self.policies[0]
-        if len({tokenizer_fingerprint(policy.tokenizer) for policy in self.policies}) > 1:
-            raise UserError(
-                "candidates: the policies have different tokenizers; draw from each into a file of its own."
-            )
+        for other in self.policies[1:]:
+            if tokenizer_fingerprint(other.tokenizer) != tokenizer_fingerprint(first.tokenizer):
+                raise UserError(
+                    f"candidates: the tokenizer or chat template of {other.model.config.name_or_path} is not that of "
+                    f"{first.model.config.name_or_path}; draw from each into a file of its own."
+                )
         longest = min([max_length, *(p.max_positions for p in self.policies if p.max_positions is not None)])
         room = longest - self.plan.sampling.max_new_tokens
         if room < 3:
@@ -311,7 +297,8 @@ class _Drawing:
     def _settings(self, further: Mapping[str, Any]) -> dict[str, Any]:
         from align.plan import weights_fingerprint
 
-        plan = {name: value for name, value in asdict(self.plan).items() if name not in ("rounds", "from_base")}
+        beside = ("rounds", "from_base", "sources")  # of the sources the weights count, not the place
+        plan = {name: value for name, value in asdict(self.plan).items() if name not in beside}
         return {
             **plan,
             "select": {"name": type(self.plan.select).__name__, **plan["select"]},

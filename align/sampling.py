@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
+from align.beam import diverse_tokens
 from align.data.tokenization import end_of_turn_id
 from align.decoding import decode, make_cache, pad_left
 from align.errors import UserError
@@ -33,6 +35,8 @@ class SamplingParams:
     """A response cannot end before it has so many tokens."""
     stop_strings: tuple[str, ...] = ()
     """Texts that end a response, beside the end-of-turn token; they stay in it."""
+    diversity_penalty: float = 0.0
+    """At temperature 0: λ of diverse beam search, of which each response of a prompt is a group (:mod:`align.beam`)."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
@@ -44,6 +48,13 @@ class SamplingParams:
             raise UserError(f"min_new_tokens={self.min_new_tokens} must be from 0 to {self.max_new_tokens}.")
         if not all(self.stop_strings):
             raise UserError("stop_strings: an empty text would end every response at once.")
+        if not 0 <= self.diversity_penalty < math.inf:
+            raise UserError(f"diversity_penalty={self.diversity_penalty}: must be at least 0, and finite.")
+        if self.diversity_penalty and (self.temperature or self.top_k or self.top_p < 1):
+            raise UserError(
+                f"diversity_penalty={self.diversity_penalty} is of diverse beam search, which draws nothing at random: "
+                f"set temperature=0, top_k=0 and top_p=1 (now {self.temperature}, {self.top_k} and {self.top_p})."
+            )
 
 
 @dataclass
@@ -94,7 +105,7 @@ class Sampler:
         with self.policy.roles.merged():
             for part in self._batches(prompts, n):
                 between()
-                draw = _Draw(self, [(seed, keys[p], k) for p in part for k in range(n)])
+                draw = _Draw(self, [(seed, keys[p]) for p in part], n)
                 self._generate([prompts[p] for p in part], n, draw)
                 for i, p in enumerate(part):
                     drawn[p] = draw.responses[i * n : (i + 1) * n]
@@ -134,16 +145,20 @@ class Sampler:
 
 
 class _Draw:
-    """Chooses tokens by inverting the distribution function, with uniform numbers that each response has of its own."""
+    """Chooses tokens by inverting the distribution function, with uniform numbers that each response has of its own;
+    at temperature 0 the likeliest ones.
+    """
 
-    def __init__(self, sampler: Sampler, keys: Sequence[tuple[int, int, int]]) -> None:
-        self.params, self.stops = sampler.params, sampler.stops
+    def __init__(self, sampler: Sampler, keys: Sequence[tuple[int, int]], n: int) -> None:
+        """``keys``: of the prompts, each of which has ``n`` responses."""
+        self.params, self.stops, self.n = sampler.params, sampler.stops, n
         self.tokenizer: Any = sampler.policy.tokenizer
-        self.responses = [Response() for _ in keys]
+        self.responses = [Response() for _ in range(len(keys) * n)]
         params = self.params
         self.warpers: list[Any] = []
         if params.temperature > 0:
-            self.uniform = np.stack([np.random.default_rng(key).random(params.max_new_tokens) for key in keys])
+            own = [np.random.default_rng((*key, k)) for key in keys for k in range(n)]
+            self.uniform = np.stack([generator.random(params.max_new_tokens) for generator in own])
             if params.top_k:
                 self.warpers.append(TopKLogitsWarper(params.top_k))
             if params.top_p < 1:
@@ -162,6 +177,8 @@ class _Draw:
             uniform = torch.from_numpy(self.uniform[list(rows), step]).to(logits.device)[:, None]
             chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
             chosen = chosen.clamp(max=logits.shape[-1] - 1)
+        elif self.params.diversity_penalty:
+            chosen = diverse_tokens(logits, rows, self.n, self.params.diversity_penalty)[:, None]
         else:
             chosen = logits.argmax(-1, keepdim=True)
         logps = (unlimited.gather(-1, chosen)[:, 0] - normalizer).tolist()

@@ -128,6 +128,7 @@ class RFT(SampledMethod, SFT):
         by_answer = self.select == "answer"
         return CandidatePlan(
             samples=self.samples,
+            sources=self.sources,
             sampling=self.sampling(),
             include_data=self.include_data,
             keep_unfinished=self.keep_unfinished,

@@ -8,7 +8,9 @@ that pairs without any score (K=2) and incomplete rankings train as well. ``form
 denominator, per prompt: there L_ft is a mean over the padded row of the best response, prompt and padding counted.
 Their code also changes the labels in place before it counts them, which divides every ``p_i`` of a query by the length
 of that row instead of its own; that is not reproduced. Nor is the default of 100 for their ``rrhf_weight``, which their
-scripts set to 1. The KL term is ours: online sampling without one was found to be hacked.
+scripts set to 1. Candidates are random samples unless ``temperature=0, diversity_penalty=1.0`` asks for the authors'
+diverse beam search; the temperature of .8 that their script sets has no effect on it in transformers. The KL term is
+ours: online sampling without one was found to be hacked.
 """
 
 from __future__ import annotations

@@ -18,12 +18,16 @@ class SampledMethod(Method):
 
     samples: int = 0
     """Responses drawn for each prompt, scored and trained on; 0 trains on the data as it is."""
+    sources: tuple[str, ...] = ()
+    """Folders of adapters on the same base, or of models with the same tokenizer, that draw as many each."""
     temperature: float = 0.7
-    """Of the drawing."""
+    """Of the drawing; 0 with a ``diversity_penalty``."""
     top_k: int = 0
     """Only the k most probable tokens; 0 means all."""
     top_p: float = 1.0
     """Nucleus of the drawing."""
+    diversity_penalty: float = 0.0
+    """Above 0, with temperature 0: diverse beam search instead of random samples (:mod:`align.beam`)."""
     max_new_tokens: int = 64
     """Longest response."""
     keep_unfinished: bool = False
@@ -34,18 +38,26 @@ class SampledMethod(Method):
     def __post_init__(self) -> None:
         if self.samples < 0:
             raise UserError(f"method.samples={self.samples}: must be at least 0.")
-        if self.samples == 1 and not self.include_data:
+        if self.samples == 1 and not self.sources and not self.include_data:
             raise UserError(
                 "method.samples=1: a ranking needs two responses; raise it or set method.include_data=true."
             )
-        if self.temperature == 0 and self.samples > 1:
-            raise UserError("method.temperature=0: all samples of a prompt would be the same; raise it.")
+        if self.sources and not self.samples:
+            raise UserError("method.sources draw method.samples each, which is 0; raise it.")
         self.sampling()
 
     def sampling(self) -> SamplingParams:
         """How responses are drawn."""
+        if self.temperature == 0 and self.samples > 1 and not self.diversity_penalty:
+            raise UserError(
+                "method.temperature=0: all samples of a prompt would be the same; raise it or method.diversity_penalty."
+            )
         return SamplingParams(
-            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, max_new_tokens=self.max_new_tokens
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+            diversity_penalty=self.diversity_penalty,
         )
 
     @property
@@ -55,6 +67,7 @@ class SampledMethod(Method):
             return None
         return CandidatePlan(
             samples=self.samples,
+            sources=self.sources,
             sampling=self.sampling(),
             include_data=self.include_data,
             keep_unfinished=self.keep_unfinished,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align import registry
+from align.adapter import Adapter
 from align.cli.report import process_count, report, say
 from align.config import RunConfig, build
 from align.errors import ScorerError, UserError
@@ -63,14 +64,18 @@ def execute(config: RunConfig) -> int:
 
 
 def make_method(config: RunConfig) -> Method:
-    """Build the method from its settings; the class checks their ranges."""
+    """Build the method from its settings; the class checks their ranges, and here its sources are looked for."""
     cls = registry.load("methods", config.method)
     try:
-        return build(cls, config.settings)
+        method = build(cls, config.settings)
     except ValueError as error:
         message = str(error)
         field = message.partition(" ")[0].partition("=")[0]
         raise UserError(f"method.{message}" if field in config.settings else message) from error
+    if config.stage == "sample" and method.candidates is not None:
+        for source in method.candidates.sources:
+            _source_folder(source)
+    return method
 
 
 def make_scorers(config: RunConfig) -> tuple[Scorer, ...]:
@@ -209,6 +214,7 @@ def _sample(config: RunConfig, method: Method) -> None:
     assert method.candidates is not None
     train, heldout = load_data(config)
     policy = _load_policy(config)
+    sources = [_load_source(config, source) for source in method.candidates.sources]
 
     def make_folder() -> Path:
         made = runfolder.begin(Path(config.output_root) / config.run_name, config.if_exists, config.plain())
@@ -218,7 +224,7 @@ def _sample(config: RunConfig, method: Method) -> None:
 
     folder = on_first(make_folder)
     drawn = draw(
-        policy,
+        [policy, *sources],
         train,
         method.candidates,
         folder / CANDIDATES,
@@ -264,6 +270,34 @@ def _load_policy(config: RunConfig) -> Policy:
         layout=model.layout,
         seed=config.seed,
     )
+
+
+def _load_source(config: RunConfig, source: str) -> Policy:
+    """A model, or an adapter on the policy's base, that draws besides the policy; settings of the model are as there.
+
+    What its adapter is like is its own business, code that a model brings is not run.
+    """
+    folder = _source_folder(source)
+    model = dataclasses.replace(config.model, start=str(folder))
+    if not (folder / "adapter_config.json").exists():
+        model = dataclasses.replace(model, name=str(folder), start=None, revision=None, trust_remote_code=False)
+    adapter = None if config.adapter is None else Adapter()
+    try:
+        return _load_policy(dataclasses.replace(config, model=model, adapter=adapter))
+    except UserError as error:
+        raise UserError(f"method.sources={source} cannot be loaded: {error}") from error
+
+
+def _source_folder(source: str) -> Path:
+    from align.loading import resolve
+
+    folder = Path(resolve(source, "method.sources"))
+    if not folder.is_dir():
+        raise UserError(
+            f"method.sources={source}: there is no such folder; give those of adapters on the same base, or of models "
+            "with the same tokenizer."
+        )
+    return folder
 
 
 def _evaluator(

@@ -337,6 +337,43 @@ def test_several_policies_draw(tiny_policy: Policy, tiny_model: Path, data: Pref
     assert both["distinct"] > alone["distinct"]
 
 
+def test_the_policies_are_those_of_the_plan_and_have_one_tokenizer(
+    tiny_policy: Policy, tiny_model: Path, data: Preferences, tmp_path: Path
+) -> None:
+    file, plan = tmp_path / "c.jsonl", replace(PLAN, sources=("runs/a/final", "runs/b/final"))
+    with pytest.raises(UserError, match=r"draws from runs/a/final, runs/b/final besides the policy; give draw\(\)"):
+        draw(tiny_policy, data, plan, file, scorer=Letters())
+    other = Policy.load(str(tiny_model), chat_template="hh")
+    with pytest.raises(UserError, match=r"the tokenizer or chat template of .*tiny-llama.* is not that of"):
+        draw([tiny_policy, other], data, PLAN, file, scorer=Letters())
+    assert not file.exists()
+    few, other = data.select(range(3)), Policy.load(str(tiny_model))
+    draw([tiny_policy, other], few, replace(PLAN, sources=("a",)), file, scorer=Letters())
+    whole = content(file)
+    # A source that was moved is the same one; another one is not.
+    draw([tiny_policy, other], few, replace(PLAN, sources=("b",)), file, scorer=Letters())
+    assert content(file) == whole
+    with pytest.raises(UserError, match=r"\(policies\)"):
+        draw([tiny_policy, tiny_policy], few, replace(PLAN, sources=("a",)), file, scorer=Letters())
+
+
+def test_groups_of_a_diverse_beam_search_are_candidates(tiny_policy: Policy, data: Preferences, tmp_path: Path) -> None:
+    beams = SamplingParams(temperature=0, diversity_penalty=100.0, max_new_tokens=4)
+    plan, file = replace(PLAN, sampling=beams, include_data=False), tmp_path / "c.jsonl"
+    drawn = draw(tiny_policy, data, plan, file, scorer=Letters())
+    examples = list(data.tokenize(tiny_policy.tokenizer, max_length=200, unit="prompt"))
+    responses = Sampler(tiny_policy, beams).generate([example.prompt_ids for example in examples], n=3)
+    found = {
+        data[example.index]["prompt_id"]: {tiny_policy.decode(response.ids) for response in row}
+        for example, row in zip(examples, responses, strict=True)
+    }
+    assert len(drawn) > 10
+    assert all(row[side][0]["content"] in found[row["prompt_id"]] for row in drawn for side in ("chosen", "rejected"))
+    weaker = replace(plan, sampling=replace(beams, diversity_penalty=1.0))
+    with pytest.raises(UserError, match=r"\(sampling\)"):
+        draw(tiny_policy, data, weaker, file, scorer=Letters())
+
+
 def test_a_prompt_that_stands_twice_is_drawn_for_once(
     tiny_policy: Policy, pair_rows: list[dict[str, str]], tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ class TestBestResponses:
         ({"best": 0}, "method.best=0"),
         ({"select": "answer", "include_data": True}, "method.include_data=true"),
         ({"temperature": -1.0}, "temperature"),
+        ({"temperature": 0.0}, "method.temperature=0: all samples"),
         ({"reduction": "sum"}, "method.reduction=sum"),
     ],
 )
@@ -113,9 +114,20 @@ def test_settings_of_rankings_that_cannot_be(method: Any) -> None:
         ({"samples": 1, "include_data": False}, "method.samples=1: a ranking needs two"),
         ({"samples": 4, "temperature": 0.0}, "method.temperature=0: all samples"),
         ({"samples": 4, "top_p": 0.0}, "top_p"),
+        ({"samples": 4, "diversity_penalty": 1.0}, "diversity_penalty=1.0 is of diverse beam search.*temperature=0"),
+        ({"sources": ("a",)}, "method.sources draw method.samples each, which is 0"),
     ):
         with pytest.raises(UserError, match=message):
             method(**settings)
+
+
+@pytest.mark.parametrize("method", [RRHF, SLiC, RFT])
+def test_diverse_beams_and_sources_are_part_of_the_plan(method: Any) -> None:
+    beams = {"temperature": 0.0, "top_k": 0, "diversity_penalty": 1.0}
+    plan = method(samples=4, sources=("a", "b"), **beams).candidates
+    assert (plan.samples, plan.sources) == (4, ("a", "b"))
+    assert {name: getattr(plan.sampling, name) for name in beams} == beams
+    assert method(samples=1, sources=("a",)).candidates.samples == 1  # two responses where there are two models
 
 
 def test_iterating_needs_candidates() -> None:

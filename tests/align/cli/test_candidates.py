@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,107 @@ def test_only_drawing_then_only_training(words: list[str], capsys: pytest.Captur
     words = [word for word in slic if not word.startswith(("data=", "run_name="))]
     assert main([*words, f"data={file}", "stage=train", "run_name=train"], CONFIGS) == 0
     assert (Path("runs/train/final")).exists()
+
+
+@pytest.fixture
+def sources(tiny_model: Path, tmp_path: Path) -> list[Path]:
+    """An adapter of another rank on the same base, and another model with the same tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from align.adapter import Adapter
+    from align.policy import Policy
+
+    policy = Policy.load(tiny_model, adapter=Adapter(r=3))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in policy.roles.parameters("policy").items():
+            if "lora_B" in name:
+                parameter.normal_()
+    policy.roles.save("policy", tmp_path / "adapter")
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_model)).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "model")
+    return [tmp_path / "adapter", tmp_path / "model"]
+
+
+def listed(*sources: Path) -> str:
+    return "method.sources=[" + ",".join(f"'{source}'" for source in sources) + "]"
+
+
+def test_sources_draw_besides_the_policy(
+    words: list[str], tiny_model: Path, pairs: Path, sources: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the command draws is what `draw` does with the same models loaded by hand."""
+    from align.candidates import draw
+    from align.data import Preferences
+    from align.policy import Policy
+    from align.scoring import make_scorer
+    from methods.rrhf import RRHF
+
+    command = ["method=rrhf", "method.samples=2", "method.include_data=false", "stage=sample", *words]
+    assert main([*command, listed(*sources)], CONFIGS) == 0
+    assert "drawn 72" in capsys.readouterr().out  # 12 prompts, 3 models, 2 samples of each
+    pool = [Policy.load(tiny_model), Policy.load(tiny_model, start=sources[0]), Policy.load(sources[1], adapter=None)]
+    train, _ = Preferences.load(pairs, max_rejected=0.1).train_test_split(3, 0)
+    method = RRHF(samples=2, include_data=False, max_new_tokens=6, keep_unfinished=True)
+    scorer = make_scorer({"scorer": "function", "function": "rewards.py:short"})
+    texts: list[set[str]] = []
+    for number in (1, 2, 3):
+        file = Path(f"by-hand-{number}.jsonl")
+        assert method.candidates is not None
+        rows = draw(pool[:number], train, method.candidates, file, scorer=scorer, max_length=64)
+        texts.append({row[side][0]["content"] for row in rows for side in ("chosen", "rejected")})
+    assert Path("runs/run/candidates.jsonl").read_bytes() == Path("by-hand-3.jsonl").read_bytes()
+    assert texts[0] < texts[1] < texts[2]
+
+    assert main([*command, listed(*sources), "if_exists=resume"], CONFIGS) == 0
+    capsys.readouterr()
+    for others in (sources[::-1], sources[:1], [sources[0], tiny_model]):
+        assert main([*command, listed(*others), "if_exists=resume"], CONFIGS) == 2
+        assert "candidates.jsonl was made with other settings (policies)" in capsys.readouterr().err
+
+
+def test_sources_that_cannot_draw_are_answered_before_anything_is_drawn(
+    words: list[str], sources: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoTokenizer
+
+    def answer(source: str, words: list[str], *stage: str) -> str:
+        words = ["method=rrhf", "method.samples=2", *words, f"method.sources=['{source}']"]
+        assert main([*words, *stage], CONFIGS) == 2
+        assert not list(Path().rglob("candidates.json*"))
+        return capsys.readouterr().err
+
+    absent = "method.sources=runs/absent/final: there is no such folder; give those of adapters on the same base"
+    assert absent in answer("runs/absent/final", words)
+    # The reward model, which would be trained first, is not.
+    assert absent in answer("runs/absent/final", [word for word in words if not word.startswith("reward")])
+    assert not Path("runs").exists()
+    assert "method.sources=./absent: there is no such folder" in answer("./absent", words, "stage=sample")
+    full = ["adapter=none", *(word for word in words if not word.startswith("adapter."))]
+    assert re.search(
+        r"method.sources=.*adapter cannot be loaded: .* but adapter=none", answer(str(sources[0]), full, "stage=sample")
+    )
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    assert re.search(
+        r"method.sources=.*adapter cannot be loaded: .*no adapter", answer(str(sources[0]), words, "stage=sample")
+    )
+    tokenizer = AutoTokenizer.from_pretrained(sources[1])
+    tokenizer.chat_template = tokenizer.chat_template.replace(": ", "> ")
+    tokenizer.save_pretrained(sources[1])
+    assert re.search(
+        r"the tokenizer or chat template of .*model is not that of .*tiny",
+        answer(str(sources[1]), words, "stage=sample"),
+    )
+
+
+def test_diverse_beams_are_drawn_by_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["method=rrhf", "method.samples=4", "method.diversity_penalty=100", "method.include_data=false", *words]
+    assert main([*words, "stage=sample"], CONFIGS) == 2
+    answer = "method.diversity_penalty=100 is of diverse beam search, which draws nothing at random: set temperature=0"
+    assert answer in capsys.readouterr().err
+    assert main([*words, "stage=sample", "method.temperature=0"], CONFIGS) == 0
+    assert re.search(r"drawn 48.* distinct 4[0-8]", capsys.readouterr().out)  # large, so that all four differ
 
 
 def test_a_scorer_that_fails_is_answered_and_the_run_goes_on(
