@@ -154,7 +154,7 @@ class _Run:
         self.stop, self.trainer = stop, trainer
         self.history: list[Mapping[str, float]] = []  # metrics of roll-outs
         self.warned: set[str] = set()
-        self.evaluator = evaluator if "policy" in method.trains else None  # its answers are the policy's
+        self.evaluator = evaluator if method.answers else None
         config = self.config
         limit = self.policy.max_positions
         if limit is not None and config.max_length > limit:
@@ -338,7 +338,7 @@ class _Run:
         self, preferences: Preferences, max_length: int, max_rejected: float | None = None, unit: Unit | None = None
     ) -> TokenizedPreferences:
         with self.accelerator.main_process_first():  # the other ranks read its cache
-            return preferences.tokenize(
+            return self.method.learns_from(preferences).tokenize(
                 self.policy.tokenizer, max_length=max_length, unit=unit or self.method.unit, max_rejected=max_rejected
             )
 
