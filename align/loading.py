@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,22 @@ def load_policy(
     policy.layout, note = choose_layout(policy, layout)
     policy.notes = (*notes, note)
     return policy
+
+
+def load_saved(folder: str | Path, *, dtype: str = "float32") -> Policy:
+    """The policy that :func:`align.export.save_policy` wrote: an adapter on the base it names, or a whole model.
+
+    Raises:
+        UserError: It cannot be loaded.
+    """
+    place = Path(folder)
+    template = place / "chat_template.jinja"  # the one it was trained with, which the base may not have
+    chat_template = str(template) if template.is_file() else None
+    adapter = place / "adapter_config.json"
+    if not adapter.is_file():
+        return Policy.load(place, adapter=None, dtype=dtype, chat_template=chat_template)
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return Policy.load(base, start=place, dtype=dtype, chat_template=chat_template)
 
 
 def resolve(name: str, setting: str = "model.name") -> str:

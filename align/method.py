@@ -28,7 +28,7 @@ from align.errors import UserError
 
 if TYPE_CHECKING:
     from align.batch import Batch
-    from align.data import TokenizedPreferences, Unit
+    from align.data import Preferences, TokenizedPreferences, Unit
     from align.policy import Policy
     from align.roles import Role
     from align.selection import CandidatePlan
@@ -95,9 +95,18 @@ class Method(ABC):
         return None
 
     @property
+    def answers(self) -> bool:
+        """Whether what it trains answers the prompts of the data, so that its answers can be evaluated."""
+        return "policy" in self.trains
+
+    @property
     def cached_columns(self) -> tuple[str, ...]:
         """Columns :meth:`precompute` makes once for the whole dataset, before the first step; usually none."""
         return ()
+
+    def learns_from(self, data: Preferences) -> Preferences:
+        """The rows it learns from, made of those of the data before they are tokenised; usually the same."""
+        return data
 
     def begin(self, policy: Policy) -> None:
         """Before a new run: change roles from what they begin with. Not called when a run is resumed."""

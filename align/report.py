@@ -21,7 +21,8 @@ _MEANINGS = {
     "distinct_2": "share of word pairs that differ",
     "preference_accuracy": "held-out pairs ranked as labelled",
     "likelihood_accuracy": "held-out comparisons whose preferred response is likelier per token",
-    "accuracy": "held-out comparisons the reward orders as labelled",
+    "accuracy": "held-out comparisons ordered as labelled",
+    "position_bias": "by how much it prefers what it reads first; 0 is right",
     "expected_calibration_error": "how far its confidence is from its accuracy",
     "temperature": "that would mend its confidence; above 1 it is too sure",
 }

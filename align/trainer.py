@@ -153,7 +153,7 @@ class _Run:
         self.accelerator, self.console = trainer.accelerator, trainer.console
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.stop, self.trainer = stop, trainer
-        self.evaluator = evaluator if "policy" in method.trains else None  # its answers are the policy's
+        self.evaluator = evaluator if method.answers else None
         config = self.config
         limit = self.policy.max_positions
         if limit is not None and config.max_length > limit:
@@ -341,7 +341,7 @@ class _Run:
         self, preferences: Preferences, max_length: int, max_rejected: float | None = None, unit: Unit | None = None
     ) -> TokenizedPreferences:
         with self.accelerator.main_process_first():  # the other ranks read its cache
-            return preferences.tokenize(
+            return self.method.learns_from(preferences).tokenize(
                 self.policy.tokenizer, max_length=max_length, unit=unit or self.method.unit, max_rejected=max_rejected
             )
 

@@ -148,17 +148,12 @@ def _measure(
 
 
 def _load(model: str, start: str | None) -> Policy:
-    """The policy of a run's ``final`` folder, on the base its adapter names, or a model with an adapter."""
+    """The policy of a run's ``final`` folder, or a model with an adapter."""
+    from align.loading import load_saved
     from align.policy import Policy
 
     final = Path(model) / "final"
-    if not final.is_dir():
-        return Policy.load(model, start=start)
-    adapter = final / "adapter_config.json"
-    if not adapter.exists():
-        return Policy.load(str(final), adapter=None)
-    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return Policy.load(base, start=str(final))
+    return load_saved(final) if final.is_dir() else Policy.load(model, start=start)
 
 
 def _accuracy(scorer: Scorer, data: Preferences) -> dict[str, dict[str, float]]:

@@ -138,7 +138,8 @@ def tokenize(config: RunConfig, method: Method, train: Preferences) -> Tokenized
         trust_remote_code=model.trust_remote_code,
     )
     with process_state().main_process_first():
-        tokens = train.tokenize(tokenizer, max_length=config.trainer.max_length, unit=method.unit)
+        rows = method.learns_from(train)
+        tokens = rows.tokenize(tokenizer, max_length=config.trainer.max_length, unit=method.unit)
     return tokens.distinct_prompts() if method.unit == "prompt" else tokens
 
 

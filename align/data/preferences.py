@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -104,6 +104,20 @@ class Preferences:
         digest = hashlib.sha256(json.dumps([self.fingerprint, chosen]).encode()).hexdigest()
         return replace(self, dataset=self.dataset.select(chosen), fingerprint=digest)
 
+    def rewritten(self, rewrite: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]) -> Preferences:
+        """Return the rows that `rewrite` makes of each row, in its place; they are not checked again."""
+        digest = hashlib.sha256()
+
+        def rows() -> Iterator[tuple[Mapping[str, Any], str]]:
+            for row in self:
+                place = row.pop("place")
+                for made in rewrite(row):
+                    digest.update(json.dumps(made).encode())
+                    yield made, place
+
+        dataset = _dataset(rows(), digest)
+        return replace(self, dataset=dataset, fingerprint=digest.hexdigest())
+
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
         """Return (train, heldout), with all rows of a prompt on the same side.
 
@@ -145,16 +159,13 @@ class Preferences:
 def _loaded(
     rows: Iterator[RawRow], source: str, format_name: str, max_rejected: float, expected_rows: int | None
 ) -> Preferences:
-    import datasets
-    from datasets.table import InMemoryTable
-
     if not 0 <= max_rejected <= 1:
         raise UserError(f"data.max_rejected={max_rejected} is a fraction of the rows; give a number from 0 to 1.")
     tally = Tally(source)
     head = list(islice(rows, _SAMPLE_ROWS))
     layout = _Layout.of(head, format_name, source)
     digest = hashlib.sha256()
-    table = InMemoryTable(_arrow_table(_valid_rows(chain(head, rows), layout, tally, digest)))
+    dataset = _dataset(_valid_rows(chain(head, rows), layout, tally, digest), digest)
     if expected_rows is not None and tally.read != expected_rows:
         raise UserError(
             f"{source}: {tally.read} rows where data.expected_rows={expected_rows}; the file may have been cut off, "
@@ -168,13 +179,7 @@ def _loaded(
     )
     for warning in report.warnings:
         _LOG.warning("%s: %s", source, warning)
-    fingerprint = digest.hexdigest()
-    return Preferences(
-        dataset=datasets.Dataset(table, fingerprint=fingerprint[:16]),
-        report=report,
-        fingerprint=fingerprint,
-        max_rejected=max_rejected,
-    )
+    return Preferences(dataset=dataset, report=report, fingerprint=digest.hexdigest(), max_rejected=max_rejected)
 
 
 @dataclass(frozen=True)
@@ -257,11 +262,15 @@ def _contradicts(row: Row, key: str, orientations: dict[bytes, bool]) -> bool:
     return orientations.setdefault(identity, sides[0] < sides[1]) != (sides[0] < sides[1])
 
 
-def _arrow_table(rows: Iterator[tuple[Row, str]]) -> Any:
-    """Collect rows into a `pyarrow.Table`, a chunk at a time."""
+def _dataset(rows: Iterable[tuple[Mapping[str, Any], str]], digest: Any) -> datasets.Dataset:
+    """Collect rows with their places, a chunk at a time; `digest` is that of the rows once they have run through."""
+    import datasets
     import pyarrow as pa
+    from datasets.table import InMemoryTable
 
-    schema, chunks = arrow_schema(), list[Any]()
-    while chunk := [{**row, "place": place} for row, place in islice(rows, _CHUNK_ROWS)]:
+    schema, chunks, left = arrow_schema(), list[Any](), iter(rows)
+    while chunk := [{**row, "place": place} for row, place in islice(left, _CHUNK_ROWS)]:
         chunks.append(pa.RecordBatch.from_pylist(chunk, schema=schema))
-    return pa.Table.from_batches(chunks, schema=schema)
+    return datasets.Dataset(
+        InMemoryTable(pa.Table.from_batches(chunks, schema=schema)), fingerprint=digest.hexdigest()[:16]
+    )

@@ -32,6 +32,7 @@ OWN = {
     ("reward", "function"): ["reward.function=rewards.py:short"],
     ("reward", "http"): ["reward.url=http://127.0.0.1:8000"],
     ("reward", "model"): ["reward.model=owner/name"],
+    ("reward", "ranker"): ["reward.model=owner/name"],
 }
 
 
