@@ -24,9 +24,18 @@ Examples
   python scripts/run.py method=dpo dry_run=true                        what it would do
   python scripts/run.py method=dpo method.beta=0.5 trainer.steps=100
   python scripts/run.py method=sft model=Qwen/Qwen3-0.6B data=pairs.jsonl adapter.r=32
+  python scripts/run.py method=ppo reward=math data=questions.jsonl     a reward that needs no training
   python scripts/run.py method=dpo run_name=first if_exists=resume     continue after an interruption
 """
-_GROUPS = (("Methods", "method"), ("Models", "model"), ("Data", "data"), ("Adapters", "adapter"))
+_GROUPS = (
+    ("Methods", "method"),
+    ("Recipes, several methods one after the other", "recipe"),
+    ("Models", "model"),
+    ("Data", "data"),
+    ("Rewards of PPO and of candidates, also a YAML file", "reward"),
+    ("Adapters", "adapter"),
+    ("Experiments, settings on top of the others", "experiment"),
+)
 _MOST_USED = (
     "run_name",
     "if_exists",

@@ -8,7 +8,7 @@ from align.cli.help import help_text
 
 def test_every_choice_has_its_line(configs: Path) -> None:
     text = help_text(configs)
-    for group in ("method", "model", "data", "adapter"):
+    for group in groups.names(configs):
         for choice in groups.choices(configs, group):
             description = groups.description(configs, group, choice)
             assert 20 < len(description) < 110
