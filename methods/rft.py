@@ -4,7 +4,8 @@ A fine-tuned model draws k solutions of each *training* question; the right ones
 demonstrations D as D′; the *pretrained* model, not the one that drew them, is fine-tuned on D ∪ D′ as in SFT. What is
 kept is decided by ``methods/rejection.py``: with ``select="answer"`` by the column ``answer`` of the data, as in the
 paper; with ``select="score"`` a scorer takes its place, the best of the k or all from a score on, as in RAFT (Dong et
-al. 2023, arXiv 2304.06767), so that plain pairs do as well.
+al. 2023, arXiv 2304.06767), so that plain pairs do as well. ``sources`` adds the samples of further models, as the
+paper pools those of several sizes.
 
 Departures: a sample with the text of the question's demonstration is not trained on twice. The paper's k is 100; the
 default is what the embedded model draws in minutes. A run's own "before" and reference are the pretrained model that it
