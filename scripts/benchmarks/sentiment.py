@@ -104,11 +104,11 @@ def methods() -> dict[str, Callable[[], tuple[Method, dict[str, Any]]]]:
     return {
         "ppo": lambda: (
             PPO(**online, responses=4, beta=0.02, lam=1.0, epochs=2, value_coef=1.0),
-            {"learning_rate": 2e-3, "batch_size": 32, "steps": 100},
+            {"learning_rate": 2e-3, "batch_size": 32, "steps": 40},
         ),
         "grpo": lambda: (
             PPO(**online, advantage="group", responses=8, beta=0.02, epochs=2),
-            {"learning_rate": 2e-3, "batch_size": 16, "steps": 100},
+            {"learning_rate": 2e-3, "batch_size": 16, "steps": 40},
         ),
         "dpo": lambda: (DPO(beta=0.1), {"learning_rate": 5e-4, "batch_size": 64, "epochs": 1}),
         "rrhf": lambda: (RRHF(**drawing), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
