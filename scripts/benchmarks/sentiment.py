@@ -63,6 +63,8 @@ def bench_sentiment(options: argparse.Namespace) -> None:
     """Train by every method, draw the chart and print the result."""
     quiet(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
+    for earlier in options.output.glob("candidates-*"):
+        earlier.unlink()
     train, heldout = _beginnings(options)
     scorer = Sentiment(options.lexicon)
     points: dict[str, dict[str, Any]] = {}
