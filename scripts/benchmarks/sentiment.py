@@ -33,6 +33,7 @@ METHODS = ("ppo", "grpo", "dpo", "rrhf", "slic", "rft")
 _HELDOUT = 256
 _SAMPLES = 8
 _PICTURE = "sentiment.png"
+_SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def methods() -> dict[str, Callable[[], tuple[Method, dict[str, Any]]]]:
             PPO(**online, advantage="group", responses=8, beta=0.02, epochs=2),
             {"learning_rate": 2e-3, "batch_size": 16, "steps": 40},
         ),
-        "dpo": lambda: (DPO(beta=0.1), {"learning_rate": 5e-4, "batch_size": 64, "epochs": 1}),
+        "dpo": lambda: (DPO(beta=0.1), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
         "rrhf": lambda: (RRHF(**drawing), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
         "slic": lambda: (SLiC(**drawing, top_k=0), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
         "rft": lambda: (
@@ -147,8 +148,27 @@ def _train(
     plan = method.candidates if name == "rft" else ranking.candidates
     assert plan is not None
     file = options.output / f"candidates-{'best' if name == 'rft' else 'ranked'}.jsonl"
-    trainer.fit(method, draw(policy, train, plan, file, scorer=scorer, max_length=256, seed=options.seed))
+    data = draw(policy, train, plan, file, scorer=scorer, max_length=256, seed=options.seed)
+    trainer.fit(method, _best_and_worst(data) if name == "dpo" else data)
     return evaluator.measure(policy)
+
+
+def _best_and_worst(ranked: Preferences) -> Preferences:
+    """One pair for each prompt: in a chain of pairs what DPO gains on one it loses on the next."""
+    from align import Preferences
+
+    pairs: dict[str, dict[str, Any]] = {}
+    for row in ranked:
+        chosen, rejected = ({"text": row[side][0]["content"], "score": row[f"{side}_score"]} for side in _SIDES)
+        pair = pairs.setdefault(row["prompt_id"], {"prompt": row["prompt"], "best": chosen, "worst": rejected})
+        pair["best"] = max(pair["best"], chosen, key=lambda side: side["score"])
+        pair["worst"] = min(pair["worst"], rejected, key=lambda side: side["score"])
+    return Preferences.from_rows(
+        [
+            {"prompt": p["prompt"][0]["content"], "chosen": p["best"]["text"], "rejected": p["worst"]["text"]}
+            for p in pairs.values()
+        ]
+    )
 
 
 def _policy(options: argparse.Namespace) -> Policy:
