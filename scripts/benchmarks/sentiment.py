@@ -113,7 +113,7 @@ def methods() -> dict[str, Callable[[], tuple[Method, dict[str, Any]]]]:
             PPO(**online, advantage="group", responses=8, beta=0.02, epochs=2),
             {"learning_rate": 2e-3, "batch_size": 16, "steps": 40},
         ),
-        "dpo": lambda: (DPO(beta=0.1), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
+        "dpo": lambda: (DPO(beta=0.1), {"learning_rate": 3e-4, "batch_size": 32, "epochs": 1}),
         "rrhf": lambda: (RRHF(**drawing), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
         "slic": lambda: (SLiC(**drawing, top_k=0), {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}),
         "rft": lambda: (
