@@ -78,8 +78,22 @@ def load_saved(folder: str | Path, *, dtype: str = "float32") -> Policy:
     adapter = place / "adapter_config.json"
     if not adapter.is_file():
         return Policy.load(place, adapter=None, dtype=dtype, chat_template=chat_template)
-    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return Policy.load(base, start=place, dtype=dtype, chat_template=chat_template)
+    return Policy.load(base_of(adapter), start=place, dtype=dtype, chat_template=chat_template)
+
+
+def base_of(adapter: Path) -> str:
+    """The base that an ``adapter_config.json`` names.
+
+    Raises:
+        UserError: It was a folder that is no longer there.
+    """
+    name: str = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        return resolve(name)
+    except UserError as error:
+        raise UserError(
+            f"{adapter}: its base {name} is gone; put it back, or write where it is now under base_model_name_or_path."
+        ) from error
 
 
 def resolve(name: str, setting: str = "model.name") -> str:

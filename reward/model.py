@@ -21,7 +21,7 @@ from torch import Tensor
 from align.data.report import RowError
 from align.data.tokenization import Encoder
 from align.errors import UserError
-from align.loading import load_tokenizer, resolve
+from align.loading import base_of, load_tokenizer, resolve
 from align.processes import process_state
 
 if TYPE_CHECKING:
@@ -156,8 +156,7 @@ def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) 
     try:
         if not adapter.exists():
             return Classifier(_load(path, dtype, revision))
-        base = resolve(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"], "base model")
-        return _load_adapter(path, base, dtype, revision)
+        return _load_adapter(path, base_of(adapter), dtype, revision)
     except (OSError, RuntimeError) as error:
         raise UserError(f"the reward model {path} could not be loaded ({str(error).splitlines()[0]}).") from error
     finally:

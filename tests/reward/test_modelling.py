@@ -14,8 +14,9 @@ from torch import Tensor
 from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
 from align.batch import Batch
 from align.errors import UserError
+from align.loading import load_saved
 from reward.ensemble import Ensemble
-from reward.model import RewardModelScorer
+from reward.model import RewardModelScorer, load_classifier
 from reward.modelling import RewardModel, bradley_terry_loss, centring_penalty, normalize, score_examples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,6 +152,14 @@ def test_the_models_of_an_ensemble_share_their_base(tiny_model: Path, tmp_path: 
     assert first._classifier.model is second._classifier.model  # pyright: ignore[reportPrivateUsage]
     worst = Ensemble(scorers={"a": first, "b": second}, combine="min").score(*asked)
     assert worst == [[min(pair) for pair in zip(*rows, strict=True)] for rows in zip(*alone, strict=True)]
+
+
+def test_a_base_that_is_gone_is_answered(tmp_path: Path) -> None:
+    config = {"base_model_name_or_path": str(tmp_path / "moved"), "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    for load in (lambda: load_saved(tmp_path), lambda: load_classifier(str(tmp_path), torch.float32)):
+        with pytest.raises(UserError, match=r"adapter_config\.json: its base .*moved is gone; put it back, or write"):
+            load()
 
 
 LOAD_ELSEWHERE = """
