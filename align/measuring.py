@@ -68,7 +68,7 @@ class Measuring:
 
     def recall(self) -> None:
         """Go on from the log of the run that is resumed."""
-        self.done = on_first(self.tracker.read_evaluations)
+        self.done = list(on_first(self.tracker.read_evaluations).values())
 
     def _measure(self, step: int) -> Measurement | None:
         if self.evaluator is None:

@@ -80,21 +80,21 @@ class Tracker:
 
     def read_evaluation(self, step: int) -> Measurement | None:
         """What :meth:`log_evaluation` wrote for this step; None where it did not come to its end."""
+        found = self.read_evaluations().get(step)
+        if found is None:
+            _rewrite(self.samples, [record for record in read_records(self.samples) if record["step"] != step])
+        return found
+
+    def read_evaluations(self) -> dict[int, Measurement]:
+        """The evaluations that came to their end, by step, in their order."""
         from align.evaluation import Measurement, Sample
 
-        means = [
-            r for r in read_records(self.metrics) if r["step"] == step and any(k.startswith(_EVALUATION) for k in r)
-        ]
-        if not means:
-            _rewrite(self.samples, [record for record in read_records(self.samples) if record["step"] != step])
-            return None
-        samples = [record for record in read_records(self.samples) if record.pop("step") == step]
-        return Measurement([Sample(**sample) for sample in samples], means[-1].get(f"{_EVALUATION}preference_accuracy"))
-
-    def read_evaluations(self) -> list[Measurement]:
-        """All evaluations in the log, in their order."""
-        steps = {r["step"]: None for r in read_records(self.metrics) if any(k.startswith(_EVALUATION) for k in r)}
-        return [measured for step in steps if (measured := self.read_evaluation(step)) is not None]
+        samples: dict[int, list[Sample]] = {}
+        for record in read_records(self.samples):
+            samples.setdefault(record.pop("step"), []).append(Sample(**record))
+        means = {r["step"]: r for r in read_records(self.metrics) if any(name.startswith(_EVALUATION) for name in r)}
+        accuracy = f"{_EVALUATION}preference_accuracy"
+        return {step: Measurement(samples.get(step, []), found.get(accuracy)) for step, found in means.items()}
 
     def read_rollouts(self) -> list[Mapping[str, float]]:
         """The metrics of the steps at which a roll-out was drawn."""
