@@ -79,7 +79,7 @@ class CandidatePlan:
     samples: int
     """K, drawn from each policy."""
     sources: tuple[str, ...] = ()
-    """Folders of the models that draw besides the policy, for whoever loads them and calls `draw`."""
+    """Folders or hub names of the models that draw besides the policy, for whoever loads them and calls `draw`."""
     sampling: SamplingParams
     include_data: bool = True
     """The responses of the data are candidates too."""

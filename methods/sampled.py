@@ -19,7 +19,7 @@ class SampledMethod(Method):
     samples: int = 0
     """Responses drawn for each prompt, scored and trained on; 0 trains on the data as it is."""
     sources: tuple[str, ...] = ()
-    """Folders of adapters on the same base, or of models with the same tokenizer, that draw as many each."""
+    """Adapters on the same base or models with the same tokenizer, folders or hub names, that draw as many each."""
     temperature: float = 0.7
     """Of the drawing; 0 with a ``diversity_penalty``."""
     top_k: int = 0

@@ -74,7 +74,7 @@ def make_method(config: RunConfig) -> Method:
         raise UserError(f"method.{message}" if field in config.settings else message) from error
     if config.stage == "sample" and method.candidates is not None:
         for source in method.candidates.sources:
-            _source_folder(source)
+            _source_folder(source, weights=False)
     return method
 
 
@@ -289,16 +289,24 @@ def _load_source(config: RunConfig, source: str) -> Policy:
         raise UserError(f"method.sources={source} cannot be loaded: {error}") from error
 
 
-def _source_folder(source: str) -> Path:
+def _source_folder(source: str, *, weights: bool = True) -> Path:
+    """The folder of a source; of a name on the hub the local copy, which has the weights only if asked for."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
     from align.loading import resolve
 
     folder = Path(resolve(source, "method.sources"))
-    if not folder.is_dir():
+    if folder.is_dir():
+        return folder
+    files = ["*.json", *(("*.safetensors", "*.model", "*.txt", "*.jinja") if weights else ())]
+    try:
+        return Path(snapshot_download(source, allow_patterns=files))
+    except (HFValidationError, OSError) as error:
         raise UserError(
-            f"method.sources={source}: there is no such folder; give those of adapters on the same base, or of models "
-            "with the same tokenizer."
-        )
-    return folder
+            f"method.sources={source}: there is no such folder, nor could it be had from the hub "
+            f"({str(error).splitlines()[0]}); give adapters on the same base, or models with the same tokenizer."
+        ) from error
 
 
 def _evaluator(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,30 @@ def test_sources_draw_besides_the_policy(
         assert "candidates.jsonl was made with other settings (policies)" in capsys.readouterr().err
 
 
+def test_a_source_may_be_a_name_on_the_hub(
+    words: list[str],
+    sources: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The local copy of the hub, as it is laid out there, stands for it."""
+    copy = tmp_path / "hub" / "models--someone--writer"
+    shutil.copytree(sources[1], copy / "snapshots" / "a1")
+    (copy / "refs").mkdir()
+    (copy / "refs" / "main").write_text("a1", encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    command = ["method=rrhf", "method.samples=2", "stage=sample", *words]
+    assert main([*command, "method.sources=[someone/writer]"], CONFIGS) == 0
+    named = Path("runs/run/candidates.jsonl").read_bytes()
+    assert main([*command, listed(sources[1]), "run_name=folder"], CONFIGS) == 0
+    assert named == Path("runs/folder/candidates.jsonl").read_bytes()
+    assert main([*command, "method.sources=[someone/else]", "run_name=else"], CONFIGS) == 2
+    assert "method.sources=someone/else: there is no such folder, nor could it be had from the hub" in (
+        capsys.readouterr().err
+    )
+
+
 def test_sources_that_cannot_draw_are_answered_before_anything_is_drawn(
     words: list[str], sources: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,7 +265,7 @@ def test_sources_that_cannot_draw_are_answered_before_anything_is_drawn(
         assert not list(Path().rglob("candidates.json*"))
         return capsys.readouterr().err
 
-    absent = "method.sources=runs/absent/final: there is no such folder; give those of adapters on the same base"
+    absent = "method.sources=runs/absent/final: there is no such folder, nor could it be had from the hub"
     assert absent in answer("runs/absent/final", words)
     # The reward model, which would be trained first, is not.
     assert absent in answer("runs/absent/final", [word for word in words if not word.startswith("reward")])
