@@ -7,6 +7,7 @@
     python scripts/bench.py memory     # PPO with its roles on one base, and with a full copy for each
     python scripts/bench.py sampling   # tokens per second beside transformers' generate
     python scripts/bench.py sentiment  # every method on a small model of stories: reward against KL
+    python scripts/bench.py paths      # RFT on arithmetic: accuracy against distinct paths per question
     python scripts/bench.py dpo --json
 """
 
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import dpo, online, sampling, sentiment
+from benchmarks import dpo, online, paths, sampling, sentiment
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         one.set_defaults(benchmark=benchmark)
         one.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-        if benchmark not in (sampling.bench_sampling, sentiment.bench_sentiment):
+        if benchmark not in (sampling.bench_sampling, sentiment.bench_sentiment, paths.bench_paths):
             one.add_argument("--data", type=Path, default=DATA, help="file of preference pairs")
         for option, default, meaning in (*numbers, *_ALL):
             one.add_argument(f"--{option}", type=int, default=default, help=meaning)
@@ -122,6 +123,16 @@ def _parser() -> argparse.ArgumentParser:
         sentiments.add_argument(f"--{name}", type=Path, default=path, help=meaning)
     sentiments.add_argument("--output", type=Path, default=Path("runs/sentiment"), help="folder of runs and chart")
     sentiments.add_argument("--methods", nargs="+", choices=sentiment.METHODS, default=sentiment.METHODS)
+    several = add(
+        "paths",
+        paths.bench_paths,
+        "rejection-sampling fine-tuning on arithmetic that can be solved in several orders",
+        ("questions", 400, "questions to train on"),
+        ("heldout", 1000, "questions to be judged on"),
+        ("epochs", 6, "of each training"),
+    )
+    several.add_argument("--samples", type=int, nargs="+", default=[1, 3, 10, 30], help="drawn for each question")
+    several.add_argument("--output", type=Path, default=Path("runs/paths"), help="folder of runs and chart")
     return parser
 
 

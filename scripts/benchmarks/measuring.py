@@ -51,6 +51,18 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
+def mean_interval(values: Sequence[float]) -> dict[str, float]:
+    """Mean with its 95 % bootstrap interval; the mean alone where all values are the same."""
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    mean = float(np.mean(values))
+    if min(values) == max(values):
+        return {"mean": mean, "low": mean, "high": mean}
+    low, high = bootstrap((values,), np.mean, rng=np.random.default_rng(0)).confidence_interval
+    return {"mean": mean, "low": float(low), "high": float(high)}
+
+
 def peak_memory() -> float:
     """Most memory that was resident in this process so far, in MiB (Linux: VmHWM)."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring import versions
+from benchmarks.measuring import mean_interval, versions
 from benchmarks.models import quiet
 
 if TYPE_CHECKING:
@@ -206,18 +206,11 @@ def _evaluator(policy: Policy, heldout: Preferences, scorer: Sentiment, seed: in
 
 def _point(measured: Measurement, options: argparse.Namespace) -> dict[str, Any]:
     """Means over the held-out beginnings with 95 % bootstrap intervals, and some continuations to read."""
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    def mean(values: Sequence[float]) -> dict[str, float]:
-        low, high = bootstrap((values,), np.mean, rng=np.random.default_rng(0)).confidence_interval
-        return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
-
     return {
-        "reward": mean([sample.scores["sentiment"] for sample in measured.samples]),
-        "kl": mean([sample.kl or 0.0 for sample in measured.samples]),
+        "reward": mean_interval([sample.scores["sentiment"] for sample in measured.samples]),
+        "kl": mean_interval([sample.kl or 0.0 for sample in measured.samples]),
         "perplexity": _perplexity(measured, options),
-        "tokens": float(np.mean([sample.tokens for sample in measured.samples])),
+        "tokens": measured.metrics()["response_length"],
         "distinct_2": measured.metrics()["distinct_2"],
         "samples": [sample.prompt + sample.response for sample in measured.samples[:5]],
     }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from align.world import lexicon
 from align.world.facts import World
 from align.world.grammar import Claim, phrasings, say
-from align.world.task import Draw, Family, to_list
+from align.world.task import Draw, Family, Goal, from_list, to_list
+
+_Step = tuple[int, str, int, int]
+"""Left, sign, right, result."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,41 @@ class _Sum:
     given: list[Claim]
     person: str
     goods: str
-    steps: list[tuple[int, str, int, int]]  # left, sign, right, result
+    steps: list[_Step]
     last: str = "total"  # or "cost"
+
+
+def solutions(goal: Goal) -> tuple[tuple[str, ...], ...]:
+    """Good answers in every order in which the numbers can be put together, and of each order all wordings.
+
+    Orders are told apart by their equations, as rejection-sampling fine-tuning does: 3+4 and 4+3 are two. In none is
+    anything taken from a smaller or an equal number. The references of a task are one order, that of its text.
+    """
+    given = [from_list(item) for item in goal.key["given"]]
+    if given[0].frame == "each":
+        goods, price = given[0].slots
+        person, number, _ = given[1].slots
+        a, b = int(price), int(number)
+        orders: list[tuple[_Step, ...]] = [((a, "*", b, a * b),), ((b, "*", a, a * b),)]
+        problem = _Sum(given, person, goods, [], "cost")
+    else:
+        person, _, goods = given[0].slots
+        orders = list(_orders([int(claim.slots[1]) * (-1 if claim.frame == "gives" else 1) for claim in given]))
+        problem = _Sum(given, person, goods, [])
+    found = (replace(problem, steps=list(steps)) for steps in sorted(set(orders)))
+    return tuple(_texts(_solution(one), goal.key["answer"]) for one in found)
+
+
+def _orders(numbers: Sequence[int]) -> Iterator[tuple[_Step, ...]]:
+    """The ways to add up two numbers or more; one below zero is taken away."""
+    if len(numbers) == 1:
+        yield ()
+    for i, a in enumerate(numbers):
+        for j, b in enumerate(numbers):
+            if i != j and a > 0 and a + b > 0:
+                rest = [number for place, number in enumerate(numbers) if place not in (i, j)]
+                for later in _orders([*rest, a + b]):
+                    yield ((a, "+" if b > 0 else "-", abs(b), a + b), *later)
 
 
 def _person_and_goods(rng: random.Random) -> tuple[str, str]:
@@ -64,11 +100,11 @@ def _three_numbers(rng: random.Random) -> _Sum:
     return _Sum(given, start.person, start.goods, [*start.steps, (total, "+", c, total + c)])
 
 
-def _solution(problem: _Sum, steps: list[tuple[int, str, int, int]]) -> list[Claim]:
+def _solution(problem: _Sum) -> list[Claim]:
     claims: list[Claim] = []
-    for i, (a, sign, b, c) in enumerate(steps):
+    for i, (a, sign, b, c) in enumerate(problem.steps):
         equation, result = f"{a}{sign}{b}={c}", str(c)
-        if i < len(steps) - 1:
+        if i < len(problem.steps) - 1:
             claims.append(Claim("step", (equation, result, problem.goods)))
         elif problem.last == "cost":
             claims.append(Claim("cost", (problem.person, equation, result)))
@@ -77,18 +113,21 @@ def _solution(problem: _Sum, steps: list[tuple[int, str, int, int]]) -> list[Cla
     return claims
 
 
+def _texts(claims: Sequence[Claim], answer: int) -> tuple[str, ...]:
+    """The claims in all wordings, and the answer."""
+    *first, last = [phrasings(claim) for claim in claims]
+    starts = first[0] if first else ("",)
+    return tuple(f"{start} {end}\n#### {answer}".strip() for start in starts for end in last)
+
+
 def _draw(create: Callable[[random.Random], _Sum]) -> Callable[[random.Random, World], Draw]:
     def draw(rng: random.Random, _world: World) -> Draw:
         problem = create(rng)
-        claims = _solution(problem, problem.steps)
+        claims = _solution(problem)
         answer = problem.steps[-1][3]
-        *first, last = [phrasings(claim) for claim in claims]
-        starts = first[0] if first else ("",)
-        ends = [f"{text}\n#### {answer}" for text in last]
-        references = tuple(f"{start} {end}".strip() for start in starts for end in ends)
         slip = max(0, answer + rng.choice((-10, -2, -1, 1, 2, 10)))
         a, sign, b, _ = problem.steps[-1]
-        wrong = _solution(problem, [*problem.steps[:-1], (a, sign, b, slip)])
+        wrong = _solution(replace(problem, steps=[*problem.steps[:-1], (a, sign, b, slip)]))
         careless = " ".join(say(claim, rng) for claim in wrong) + f"\n#### {slip}"
         key = {
             "answer": answer,
@@ -101,7 +140,7 @@ def _draw(create: Callable[[random.Random], _Sum]) -> Callable[[random.Random, W
             "person": problem.person,
             "goods": problem.goods,
         }
-        return Draw(words, key, references, f"#### {answer}", careless)
+        return Draw(words, key, _texts(claims, answer), f"#### {answer}", careless)
 
     return draw
 
