@@ -13,6 +13,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,12 @@ from tqdm import tqdm
 
 from align import report, runfolder
 from align.batch import Batch
-from align.batches import Batches
 from align.checkpoint import Checkpoint, CheckpointStore
 from align.config import TrainerConfig, WandbConfig
 from align.errors import ScorerError, UserError
 from align.evaluation import Evaluator, Measurement, Scorer, compare
 from align.export import replace_policy, write_final
+from align.feed import Feed
 from align.measuring import Measuring
 from align.optimizer import make_optimizer, make_schedule
 from align.plan import Plan, identity, method_settings
@@ -43,7 +44,7 @@ from align.tracking import Tracker, read_records
 from align.watch import Watch
 
 if TYPE_CHECKING:
-    from align.data import Preferences, TokenizedPreferences, Unit
+    from align.data import Preferences
     from align.method import Method
     from align.policy import Policy
 
@@ -155,24 +156,9 @@ class _Run:
         self.stop, self.trainer = stop, trainer
         self.evaluator = evaluator if method.answers else None
         config = self.config
-        limit = self.policy.max_positions
-        if limit is not None and config.max_length > limit:
-            raise UserError(
-                f"trainer.max_length={config.max_length} is beyond the {limit} positions of the model; set "
-                f"trainer.max_length={limit} or less."
-            )
         seed_everything(config.seed)
-        online = isinstance(method, OnlineMethod)
-        longest = self._longest_prompt(method) if online else config.max_length
-        self.data = self._tokenize(train, longest)
-        if online:
-            self.data = self.data.distinct_prompts()
-        # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
-        if online:  # it has metrics of its own samples only
-            heldout = None
-        self.heldout = self._tokenize(heldout, config.max_length, max_rejected=1.0) if heldout is not None else None
-        if not len(self.data):
-            raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
+        self.feed = Feed(self.policy, method, config, self.accelerator, train=train, heldout=heldout, mix=mix)
+        self.data = self.feed.train.data
         self.policy.require(method.roles)
         if config.gradient_checkpointing:
             self.policy.recompute_activations(method.trains)
@@ -191,17 +177,11 @@ class _Run:
             max_grad_norm=config.max_grad_norm,
             precision=config.precision,
         )
-        self.batches = Batches(self.data, rank=self.rank, world=self.world)
-        self.heldout_batches = Batches(self.heldout, rank=self.rank, world=self.world) if self.heldout else None
         self.rollouts: Rollouts | None = None
-        self.mix: Batches | None = None
         if isinstance(method, OnlineMethod):
             self.rollouts = Rollouts(
                 self.policy, method, train, scorer, self.stepper, self.accelerator, seed=config.seed
             )
-            if method.mixing:
-                demonstrations = self._tokenize(mix or train, config.max_length, unit="demonstration")
-                self.mix = Batches(demonstrations, rank=self.rank, world=self.world)
         self.state = TrainingState(self.policy, method, self.optimizer, self.schedule, self.rollouts, self.rank)
 
     # The run from beginning to end
@@ -221,9 +201,7 @@ class _Run:
         checkpoint = self._find_checkpoint()
         if (finished := self._already_finished()) is not None:
             return finished
-        for batches in (self.batches, self.heldout_batches):
-            if batches is not None:
-                batches.cache_columns(self.method, self.stepper, self._leave_precomputing)
+        self.feed.cache_columns(self.stepper, self._leave_precomputing)
         self.tracker = Tracker(
             self.folder, enabled=self.rank == 0, wandb=self.trainer.wandb, config=self._description()
         )
@@ -233,7 +211,7 @@ class _Run:
             self.tracker,
             self.console,
             evaluator=self.evaluator,
-            heldout=self.heldout_batches,
+            heldout=self.feed.heldout,
             rank=self.rank,
             world=self.world,
             leave=self._leave_evaluation,
@@ -265,9 +243,7 @@ class _Run:
             for step in range(first + 1, plan.steps + 1):
                 metrics = self._step(step) or metrics
                 bar.update()
-                bar.set_postfix(
-                    self._headline(metrics if self.rollouts is None else {**self.rollouts.metrics, **metrics})
-                )
+                bar.set_postfix(self._headline(metrics))
                 self._stop_if_asked(step)
                 if config.eval_steps and step % config.eval_steps == 0 and step < plan.steps:
                     with self._saved_if_scorer_fails(step):
@@ -285,7 +261,7 @@ class _Run:
             batch = self._batch(step)
         metrics: dict[str, float] = {}
         if batch is not None:
-            result = self.stepper.step(batch, self._mixed(step))
+            result = self.stepper.step(batch, self.feed.mixed(step - 1, self.plan))
             metrics = self._step_metrics(step, rate, result, time.perf_counter() - began)
             self._leave_rollout_early(metrics)
             drawn = self.rollouts is not None and self.rollouts.new(step)
@@ -302,9 +278,10 @@ class _Run:
             after = self.measuring.evaluate(self.plan.steps)
         self._keep_best(self.plan.steps, after)
         evaluation: dict[str, Any] = {}
+        heldout = self.feed.heldout.data if self.feed.heldout is not None else None
         with self.stepper.autocast():
             evaluation.update(
-                self.method.conclude(self.policy, self.data, self.heldout, self.folder if self.rank == 0 else None)
+                self.method.conclude(self.policy, self.data, heldout, self.folder if self.rank == 0 else None)
             )
         if before is not None and after is not None:
             compared = compare(before, after, seed=self.config.seed)
@@ -335,45 +312,11 @@ class _Run:
             evaluation=json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else None,
         )
 
-    # Data
-
-    def _tokenize(
-        self, preferences: Preferences, max_length: int, max_rejected: float | None = None, unit: Unit | None = None
-    ) -> TokenizedPreferences:
-        with self.accelerator.main_process_first():  # the other ranks read its cache
-            return self.method.learns_from(preferences).tokenize(
-                self.policy.tokenizer, max_length=max_length, unit=unit or self.method.unit, max_rejected=max_rejected
-            )
-
-    def _longest_prompt(self, method: OnlineMethod) -> int:
-        """Tokens of the longest prompt that leaves room for an answer."""
-        longest = self.config.max_length - method.rollout.sampling.max_new_tokens
-        if longest < 2:
-            raise UserError(
-                f"trainer.max_length={self.config.max_length} leaves no room for a prompt beside an answer of "
-                f"{method.rollout.sampling.max_new_tokens} tokens; raise it or lower method.max_new_tokens."
-            )
-        return longest
-
     def _batch(self, step: int) -> Batch | None:
         """This rank's share of a step; None where a roll-out was left early."""
         if self.rollouts is None:
-            return self.batches.share(self._turn(step - 1))
-        return self.rollouts.update(step, self._prompts)
-
-    def _prompts(self, number: int) -> tuple[Batch, list[int]]:
-        chosen = self._turn(number)
-        return self.batches.share(chosen), [self.data[i].index for i in chosen]
-
-    def _turn(self, number: int) -> list[int]:
-        return self.batches.turn(number, self.plan.batch_size, self.plan.turns_per_epoch, self.config.seed)
-
-    def _mixed(self, step: int) -> Batch | None:
-        """Demonstrations for this step, as many as it has prompts."""
-        if self.mix is None:
-            return None
-        size = min(max(1, self.plan.batch_size // self.plan.minibatches), len(self.mix))
-        return self.mix.share(self.mix.turn(step - 1, size, len(self.mix) // size, self.config.seed + 2))
+            return self.feed.batch(step - 1, self.plan)
+        return self.rollouts.update(step, partial(self.feed.prompts, plan=self.plan))
 
     def _leave_rollout_early(self, metrics: Mapping[str, float]) -> None:
         if self.rollouts is not None and self.rollouts.method.stops_early(metrics):
@@ -465,9 +408,9 @@ class _Run:
         print_ = self.console.print
         for note in (*self.policy.notes, *(self.evaluator.notes if self.evaluator is not None else ())):
             print_(note)
-        for data in (self.data, self.heldout):
-            if data is not None and (data.report.rejected or data.report.noted):
-                print_(data.report.summary(), soft_wrap=True, markup=False, highlight=False)
+        for batches in (self.feed.train, self.feed.heldout):
+            if batches is not None and (batches.data.report.rejected or batches.data.report.noted):
+                print_(batches.data.report.summary(), soft_wrap=True, markup=False, highlight=False)
         print_(
             f"{type(self.method).__name__}: {len(self.data):,} examples, {plan.steps:,} steps of {plan.batch_size}, "
             f"learning rate {plan.learning_rate:g}; training {trainable:,} of {total:,} parameters"
