@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,8 @@ def bench_paths(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for earlier in options.output.glob("candidates-*"):
         earlier.unlink()
-    points = _Comparison(options).points()
+    with redirect_stdout(sys.stderr):  # what the trainer says
+        points = _Comparison(options).points()
     result = {
         "benchmark": "paths",
         "settings": {

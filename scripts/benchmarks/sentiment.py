@@ -12,8 +12,10 @@ import argparse
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,17 +68,8 @@ def bench_sentiment(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for earlier in options.output.glob("candidates-*"):
         earlier.unlink()
-    train, heldout = _beginnings(options)
-    scorer = Sentiment(options.lexicon)
-    points: dict[str, dict[str, Any]] = {}
-    for name in options.methods:
-        policy = _policy(options)
-        evaluator = _evaluator(policy, heldout, scorer, options.seed)
-        if not points:
-            points["untuned"] = _point(evaluator.measure(policy), options)
-        began = time.perf_counter()
-        measured = _train(name, policy, train, evaluator, scorer, options)
-        points[name] = {**_point(measured, options), "seconds": time.perf_counter() - began}
+    with redirect_stdout(sys.stderr):  # what the trainer says
+        points = _points(options)
     result = {
         "benchmark": "sentiment",
         "settings": {
@@ -90,6 +83,22 @@ def bench_sentiment(options: argparse.Namespace) -> None:
     (options.output / "sentiment.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
     plot(points, options.output / _PICTURE)
     print(json.dumps(result)) if options.json else print_table(result, options.output)
+
+
+def _points(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Name of a method → what was measured after its training; first the model as it was."""
+    train, heldout = _beginnings(options)
+    scorer = Sentiment(options.lexicon)
+    points: dict[str, dict[str, Any]] = {}
+    for name in options.methods:
+        policy = _policy(options)
+        evaluator = _evaluator(policy, heldout, scorer, options.seed)
+        if not points:
+            points["untuned"] = _point(evaluator.measure(policy), options)
+        began = time.perf_counter()
+        measured = _train(name, policy, train, evaluator, scorer, options)
+        points[name] = {**_point(measured, options), "seconds": time.perf_counter() - began}
+    return points
 
 
 def methods() -> dict[str, Callable[[], tuple[Method, dict[str, Any]]]]:

@@ -111,3 +111,25 @@ def test_sampling(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None
 
     bench.sampling.print_table(result)
     assert "Greedy answers identical: 4 of 4" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_paths(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--questions", "16", "--heldout", "8", "--epochs", "1", "--samples", "1", "4", "--threads", "1"]
+    bench.main(["paths", "--json", "--output", str(tmp_path), *sizes])
+    points = json.loads(capsys.readouterr().out)["points"]
+    one, four, all_four = points["RFT, k=1"], points["RFT, k=4"], points["RFT, k=4, duplicates kept"]
+    assert points["SFT"]["gain"]["mean"] == 0
+    assert 1 == points["SFT"]["paths"] <= one["paths"] < four["paths"] == all_four["paths"]
+    assert one["rows"] < four["rows"] <= all_four["rows"]
+    assert points[f"SFT, {four['steps']} steps"]["rows"] == points["SFT"]["rows"] == 16
+    assert (tmp_path / "paths.png").exists()
+
+
+def test_questions_are_asked_in_turns_and_answered(bench: ModuleType) -> None:
+    rows = bench.paths.questions("train", 8, seed=1)
+    families = ["cost" if "coins" in row["prompt"][0]["content"] else "total" for row in rows]
+    assert families == ["total", "cost", "total", "total"] * 2
+    assert all(row["chosen"][0]["content"].endswith(f"#### {row['answer']}") for row in rows)
+    train = {row["prompt"][0]["content"] for row in bench.paths.questions("train", 200, seed=1)}
+    assert not train & {row["prompt"][0]["content"] for row in bench.paths.questions("seen", 200, seed=0)}

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from align.world import FAMILIES, Goal, Task, TaskSampler, TrueReward, World
+from align.world.families.arithmetic import solutions
 from align.world.task import OPENERS, Split
 from align.world.text import TextWriter
 from align.world.writers import SHARES, DemonstrationWriter
@@ -98,3 +99,38 @@ def test_pretraining_text_holds_every_word_of_the_prompts():
     for split in ("train", "template", "family"):
         words = {word.lower() for task in draw(split, 800) for word in re.findall(r"[A-Za-z]+", task.prompt)}
         assert words <= known, words - known
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([["count", "Leo", "7", "nuts"], ["gets", "Leo", "3", "nuts"]], {"7+3=10", "3+7=10"}),
+        ([["count", "Leo", "7", "nuts"], ["gives", "Leo", "3", "nuts"]], {"7-3=4"}),
+        ([["each", "nuts", "7"], ["wants", "Leo", "3", "nuts"]], {"7*3=21", "3*7=21"}),
+        (  # 4 is not taken from the 3
+            [["count", "Leo", "7", "nuts"], ["gets", "Leo", "3", "nuts"], ["gives", "Leo", "4", "nuts"]],
+            {"7+3=10 10-4=6", "3+7=10 10-4=6", "7-4=3 3+3=6"},
+        ),
+        (
+            [["count", "Leo", "2", "nuts"], ["gets", "Leo", "3", "nuts"], ["gets", "Leo", "5", "nuts"]],
+            {
+                *("2+3=5 5+5=10", "3+2=5 5+5=10", "2+5=7 7+3=10", "2+5=7 3+7=10", "5+2=7 7+3=10", "5+2=7 3+7=10"),
+                *("3+5=8 8+2=10", "3+5=8 2+8=10", "5+3=8 8+2=10", "5+3=8 2+8=10"),
+            },
+        ),
+    ],
+)
+def test_sums_are_solved_in_every_order(given: list[list[str]], expected: set[str]):
+    answer = int(next(iter(expected)).rpartition("=")[2])
+    found = solutions(Goal("sum", "equations", {"answer": answer, "given": given}, 30))
+    orders = [{" ".join(re.findall("<<(.*?)>>", text)) for text in wordings} for wordings in found]
+    assert all(len(order) == 1 for order in orders)
+    assert len(found) == len(expected)
+    assert set.union(*orders) == expected
+    assert all(text.endswith(f"\n#### {answer}") for wordings in found for text in wordings)
+
+
+def test_the_references_of_a_sum_are_one_of_its_orders():
+    sums = [task for split in ("train", "family") for task in draw(split, 500) if task.goal.family.startswith("sum_")]
+    assert len({task.goal.family for task in sums}) == 5
+    assert all(task.references in solutions(task.goal) for task in sums)
