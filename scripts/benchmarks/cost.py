@@ -137,7 +137,7 @@ def print_table(result: Mapping[str, Any]) -> None:
     for name, ratio in result["trainings"].items():
         seconds = ratio["seconds"]
         table.add_row(
-            name,
+            _LABELS[name].partition(",")[0],
             f"{seconds['median']:.3f}",
             f"{seconds['q1']:.3f} – {seconds['q3']:.3f}",
             f"{ratio['cpu_seconds']['median']:.3f}",
