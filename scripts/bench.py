@@ -4,6 +4,7 @@
 
     python scripts/bench.py dpo        # an optimiser step of DPO beside TRL's DPOTrainer
     python scripts/bench.py ppo        # a step of RLOO and of PPO beside TRL's RLOOTrainer and GRPOTrainer
+    python scripts/bench.py cost       # RRHF, SLiC-HF, RFT and DPO in relation to PPO: time and memory
     python scripts/bench.py memory     # PPO with its roles on one base, and with a full copy for each
     python scripts/bench.py sampling   # tokens per second beside transformers' generate
     python scripts/bench.py sentiment  # every method on a small model of stories: reward against KL
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import dpo, online, paths, sampling, sentiment
+from benchmarks import cost, dpo, online, paths, sampling, sentiment
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
@@ -87,12 +88,21 @@ def _parser() -> argparse.ArgumentParser:
         ("max-length", 1024, "tokens of prompt and response together"),
         *_MODEL,
     )
+    rollout = _rollout(steps=5, prompts=8, responses=4, tokens=48, longest=256)
     add(
         "ppo",
         online.bench_ppo,
         "a roll-out with its update by RLOO and PPO beside TRL's RLOOTrainer and GRPOTrainer, in turns, each in its "
         "own process, on a random LLaMA with LoRA",
-        *_rollout(steps=5, prompts=8, responses=4, tokens=48, longest=256),
+        *rollout,
+        *_MODEL,
+    )
+    add(
+        "cost",
+        cost.bench_cost,
+        "drawing candidates and a step of RRHF, SLiC-HF, RFT and DPO on them in relation to PPO, in turns, each in its "
+        "own process, on a random LLaMA with LoRA",
+        *rollout,
         *_MODEL,
     )
     larger = tuple((name, {"hidden": 1024, "layers": 16}.get(name, default), words) for name, default, words in _MODEL)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.measuring import Measurement, ratios, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
+from benchmarks.ours import load_policy, make_stepper
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,17 +24,19 @@ if TYPE_CHECKING:
     from align.policy import Policy
     from align.step import Stepper
 
-BETA, LEARNING_RATE, MAX_GRAD_NORM = 0.1, 1e-6, 1.0  # TRL's defaults, in both
+BETA = 0.1  # TRL's default, in both
 LOSS_TOLERANCE = 1e-4
 
 
 def bench_dpo(options: argparse.Namespace) -> None:
     """Measure DPO and print the result."""
+    from methods.dpo import DPO
+
     quiet(options.threads)
     load_before = os.getloadavg()[0]
     with TemporaryDirectory() as folder:
         policy, trainer, examples = _set_up(options, Path(folder))
-        stepper = _stepper(policy, options.tokens_per_microbatch)
+        stepper = make_stepper(policy, DPO(beta=BETA), options)
         losses = _same_loss(stepper, trainer, examples[: options.pairs])
         ours, theirs = _take_turns(stepper, trainer, examples, options)
     measured = slice(options.warmup, None)
@@ -71,15 +74,13 @@ def _set_up(options: argparse.Namespace, folder: Path) -> tuple[Policy, DPOTrain
     """Both sides, loaded from one folder and given the same adapter, and the pairs in the order TRL takes them."""
     from align.adapter import Adapter
     from align.data import Preferences
-    from align.policy import Policy
 
     preferences = Preferences.load(options.data)
     tokenizer = train_tokenizer(preferences, options.vocabulary)
     save_random_llama(folder, tokenizer, options, positions=2 * options.max_length)
     examples = _choose(preferences, tokenizer, options)
-    adapter = Adapter(r=options.rank)
-    policy = Policy.load(str(folder), adapter=adapter, device="cpu", seed=options.seed)
-    trainer = _trl_trainer(folder, examples, adapter, options)
+    policy = load_policy(folder, options)
+    trainer = _trl_trainer(folder, examples, Adapter(r=options.rank), options)
     _move_adapters(policy, trainer, options.seed)
     return policy, trainer, examples
 
@@ -160,25 +161,6 @@ def _same_loss(stepper: Stepper, trainer: Any, examples: Sequence[Example]) -> d
     ours = stepper.reduce_metrics(stepper.measure(Batch.from_examples(examples)))["loss"]
     assert abs(ours - theirs) <= LOSS_TOLERANCE, f"the losses of the first batch differ: {ours} and {theirs} (TRL)"
     return {"ours": ours, "trl": theirs}
-
-
-def _stepper(policy: Policy, tokens_per_microbatch: int) -> Stepper:
-    from accelerate import Accelerator
-
-    from align.config import TrainerConfig
-    from align.optimizer import make_optimizer
-    from align.step import Stepper
-    from methods.dpo import DPO
-
-    return Stepper(
-        policy,
-        DPO(beta=BETA),
-        Accelerator(),
-        make_optimizer(policy.roles.parameters("policy"), TrainerConfig(), LEARNING_RATE),
-        tokens_per_microbatch=tokens_per_microbatch,
-        max_grad_norm=MAX_GRAD_NORM,
-        precision="float32",
-    )
 
 
 def _take_turns(

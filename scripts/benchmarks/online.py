@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.measuring import ratios, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
+from benchmarks.ours import LEARNING_RATE, load_policy, make_stepper
 from benchmarks.turns import Course, Side, Turn, take_turns
 
 if TYPE_CHECKING:
-    from align.data import Preferences
+    from align.data import Example, Preferences
     from align.evaluation import Scorer
+    from align.policy import Policy
 
-LEARNING_RATE, MAX_GRAD_NORM = 1e-6, 1.0
 _PROMPTS = "prompts.jsonl"
 _REWARD = "reward"
 
@@ -27,35 +28,37 @@ _REWARD = "reward"
 def bench_ppo(options: argparse.Namespace) -> None:
     """Measure RLOO and PPO beside TRL's trainers and print the result."""
     sides: dict[str, Side] = {
-        "rloo": partial(_train_ours, advantage="rloo", reward="function"),
-        "ppo": partial(_train_ours, advantage="gae", reward="role"),
+        "rloo": partial(train_ours, advantage="rloo", reward="function"),
+        "ppo": partial(train_ours, advantage="gae", reward="role"),
         "trl_rloo": partial(_train_trl, trainer="RLOO"),
         "trl_grpo": partial(_train_trl, trainer="GRPO"),
     }
-    result = _measure("ppo", sides, options, compared=[("rloo", "trl_rloo"), ("ppo", "trl_rloo"), ("rloo", "trl_grpo")])
+    compared = [("rloo", "trl_rloo"), ("ppo", "trl_rloo"), ("rloo", "trl_grpo")]
+    result, _ = measure("ppo", sides, options, compared)
     print(json.dumps(result)) if options.json else print_table(result)
 
 
 def bench_memory(options: argparse.Namespace) -> None:
     """Measure PPO with adapters and with full copies and print the result."""
     sides: dict[str, Side] = {
-        "adapters": partial(_train_ours, advantage="gae", reward="role"),
-        "full_copies": partial(_train_ours, advantage="gae", reward="model", adapters=False),
+        "adapters": partial(train_ours, advantage="gae", reward="role"),
+        "full_copies": partial(train_ours, advantage="gae", reward="model", adapters=False),
     }
-    result = _measure("memory", sides, options, compared=[("adapters", "full_copies")])
+    result, _ = measure("memory", sides, options, [("adapters", "full_copies")])
     print(json.dumps(result)) if options.json else print_table(result)
 
 
-def _measure(
+def measure(
     name: str, sides: Mapping[str, Side], options: argparse.Namespace, compared: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Course]]:
+    """Run the sides in turns; returns what is to be reported, and the steps it comes from."""
     quiet(options.threads)
     load_before = os.getloadavg()[0]
     with TemporaryDirectory() as folder:
         parameters = _set_up(options, Path(folder), with_reward=name == "memory")
         courses = take_turns(sides, options, Path(folder))
     skipped = ("benchmark", "json", "data")
-    return {
+    result = {
         "benchmark": name,
         "settings": {
             **{option: value for option, value in vars(options).items() if option not in skipped},
@@ -66,12 +69,14 @@ def _measure(
             "versions": versions(),
         },
         "sides": {side: course.summary() for side, course in courses.items()},
-        "ratios": {f"{a}/{b}": _compare(courses[a], courses[b]) for a, b in compared},
+        "ratios": {f"{a}/{b}": compare(courses[a], courses[b]) for a, b in compared},
         "load_average_before": load_before,
     }
+    return result, courses
 
 
-def _compare(ours: Course, theirs: Course) -> dict[str, Any]:
+def compare(ours: Course, theirs: Course) -> dict[str, Any]:
+    """Ratios of the times step by step, and of the peaks of memory."""
     return {
         "seconds": ratios(ours.seconds, theirs.seconds),
         "cpu_seconds": ratios(ours.cpu_seconds, theirs.cpu_seconds),
@@ -120,22 +125,15 @@ class _Length:
         return [[float(len(text)) for text in row] for row in responses]
 
 
-def _train_ours(
+def train_ours(
     turn: Turn, options: argparse.Namespace, folder: Path, *, advantage: Any, reward: str, adapters: bool = True
 ) -> None:
-    from accelerate import Accelerator
-
-    from align.adapter import Adapter
+    """A roll-out with one update by our PPO; ``reward``: a ``function``, a ``model`` apart or the ``role``."""
     from align.batch import Batch
-    from align.config import TrainerConfig
-    from align.optimizer import make_optimizer
-    from align.policy import Policy
     from align.rollout import Rollouts
-    from align.step import Stepper
     from methods.ppo import PPO
 
-    adapter = Adapter(r=options.rank) if adapters else None
-    policy = Policy.load(str(folder), adapter=adapter, device="cpu", seed=options.seed)
+    policy = load_policy(folder, options, adapters=adapters)
     method = PPO(
         advantage=advantage,
         responses=options.responses,
@@ -146,22 +144,13 @@ def _train_ours(
         missing_eos="none",
     )
     policy.require([*method.roles, *(["reward"] if reward == "role" else [])])
-    stepper = Stepper(
-        policy,
-        method,
-        Accelerator(),
-        make_optimizer(policy.parameters(method.trains), TrainerConfig(), LEARNING_RATE),
-        tokens_per_microbatch=options.tokens_per_microbatch,
-        max_grad_norm=MAX_GRAD_NORM,
-        precision="float32",
-    )
-    prompts, size = _prompts(folder), options.prompts
-    examples = list(prompts.tokenize(policy.tokenizer, max_length=options.max_prompt, unit="prompt"))
+    stepper = make_stepper(policy, method, options)
     scorer = _scorer(reward, folder, options.max_prompt + options.tokens)
-    rollouts = Rollouts(policy, method, prompts, scorer, stepper, Accelerator(), seed=options.seed)
+    rollouts = Rollouts(policy, method, _prompts(folder), scorer, stepper, stepper.accelerator, seed=options.seed)
+    prompts = prompts_of_steps(policy, options, folder)
 
     def draw(number: int) -> tuple[Batch, list[int]]:
-        chosen = Batch.from_examples(examples[number * size : (number + 1) * size])
+        chosen = Batch.from_examples(prompts[number])
         return chosen, list(chosen.rows)
 
     for step in range(1, options.warmup + options.steps + 1):
@@ -170,6 +159,13 @@ def _train_ours(
         assert batch is not None
         stepper.step(batch)
         turn.end()
+
+
+def prompts_of_steps(policy: Policy, options: argparse.Namespace, folder: Path) -> list[list[Example]]:
+    """The prompts of each step, the first ones included, as every side takes them."""
+    examples = _prompts(folder).tokenize(policy.tokenizer, max_length=options.max_prompt, unit="prompt")
+    starts = range(0, (options.warmup + options.steps) * options.prompts, options.prompts)
+    return [examples[start : start + options.prompts] for start in starts]
 
 
 def _scorer(reward: str, folder: Path, longest: int) -> Scorer | None:
@@ -248,25 +244,26 @@ _LABELS = {
 }
 
 
-def print_table(result: Mapping[str, Any]) -> None:
+def print_table(result: Mapping[str, Any], labels: Mapping[str, str] = _LABELS) -> None:
     """Print conditions, times, memory and ratios."""
     from rich.console import Console
     from rich.table import Table
 
     settings, console = result["settings"], Console()
     samples = settings["prompts"] * settings["responses"]
+    trl = f", TRL {settings['versions']['trl']} in one" if any("trl" in name for name in result["sides"]) else ""
     console.print(
         f"{settings['prompts']} prompts × {settings['responses']} responses of {settings['tokens']} tokens "
         f"({settings['data']}, prompts of at most {settings['max_prompt']} tokens), LLaMA of "
         f"{settings['model_parameters'] / 1e6:.1f}M parameters, LoRA r={settings['rank']}, float32, "
         f"{settings['threads']} CPU threads, one update per roll-out, no gradient checkpointing; ours in micro-batches "
-        f"of {settings['tokens_per_microbatch']} tokens, TRL {settings['versions']['trl']} in one."
+        f"of {settings['tokens_per_microbatch']} tokens{trl}."
     )
     table = Table("", "seconds per sample", "quartiles", "CPU time", "peak MiB", title=f"{settings['steps']} steps")
     for name, side in result["sides"].items():
         seconds = {quantile: value / samples for quantile, value in side["seconds"].items()}
         table.add_row(
-            _LABELS[name],
+            labels[name],
             f"{seconds['median']:.3f}",
             f"{seconds['q1']:.3f} – {seconds['q3']:.3f}",
             f"{side['cpu_seconds']['median'] / samples:.3f}",

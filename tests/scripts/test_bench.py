@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from argparse import Namespace
 from collections.abc import Generator
 from pathlib import Path
+from random import Random
 from types import ModuleType
 
 import datasets.config
 import pytest
+
+from align.data import Example
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench.py"
 MODEL = [
@@ -100,6 +104,55 @@ def test_online(name: str, sides: int, bench: ModuleType, pairs: Path, capsys: p
 
     bench.online.print_table(result)
     assert "memory" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_cost(bench: ModuleType, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main(["cost", "--json", "--data", str(pairs), *ROLLOUT, "--steps", "1"])
+    result = json.loads(capsys.readouterr().out)
+    sides = result["sides"]
+    assert list(sides) == ["ppo", "draw", "rrhf", "slic", "rft", "dpo"]
+    assert set(result["ratios"]) == {f"{name}/ppo" for name in sides if name != "ppo"}
+    assert list(result["trainings"]) == ["rrhf", "slic", "rft", "dpo"]
+    assert result["epochs"] == 3
+    for name, ratio in result["trainings"].items():  # of a single step the medians are the step
+        took = {side: sides[side]["seconds"]["median"] for side in ("ppo", "draw", name)}
+        assert ratio["seconds"]["median"] == pytest.approx((took["draw"] + 3 * took[name]) / took["ppo"])
+
+    bench.cost.print_table(result)
+    printed = capsys.readouterr().out
+    assert "Drawn once, 3 epochs" in printed
+    assert "TRL" not in printed
+
+
+def test_cost_of_a_training(bench: ModuleType) -> None:
+    course = bench.cost.Course
+    draw = course(seconds=[2.0, 4.0], cpu_seconds=[1.0, 1.0], peak_mib=300)
+    step = course(seconds=[1.0, 0.5], cpu_seconds=[2.0, 3.0], peak_mib=200)
+    whole = bench.cost.training(draw, step, 3)
+    assert whole == course(seconds=[5.0, 5.5], cpu_seconds=[7.0, 10.0], peak_mib=300)
+    assert bench.cost.training(step, draw, 3).peak_mib == 300
+
+
+def test_cost_learns_from_responses_as_long_as_those_drawn(bench: ModuleType) -> None:
+    options = Namespace(responses=3, tokens=5, vocabulary=300)
+    prompt = Example(prompt_ids=[7, 8], responses=[], scores=[], index=4)
+    whole = bench.cost.ranking(prompt, Random(0), options)
+    assert [len(ids) for ids in whole.responses] == [5, 5, 5]
+    assert (whole.prompt_ids, whole.index) == ([7, 8], 4)
+    for name in ("rrhf", "slic"):
+        learnt = bench.cost.learnt(whole, name)
+        assert learnt.responses == whole.responses
+        assert learnt.comparisons == [(0, 1), (0, 2), (1, 2)]
+    best = bench.cost.learnt(whole, "rft")
+    assert (best.responses, best.comparisons) == ([whole.responses[0]], [])
+    pair = bench.cost.learnt(whole, "dpo")
+    assert (pair.responses, pair.comparisons) == ([whole.responses[0], whole.responses[2]], [(0, 1)])
+
+
+def test_cost_needs_rankings(bench: ModuleType, pairs: Path) -> None:
+    with pytest.raises(SystemExit, match="--responses=1: a ranking needs two responses; raise it"):
+        bench.main(["cost", "--data", str(pairs), *ROLLOUT, "--responses", "1"])
 
 
 def test_sampling(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,42 @@
+"""Our own side as the benchmarks set it up."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from align.method import Method
+    from align.policy import Policy
+    from align.step import Stepper
+
+LEARNING_RATE, MAX_GRAD_NORM = 1e-6, 1.0  # TRL's defaults, in both
+
+
+def load_policy(folder: Path, options: argparse.Namespace, *, adapters: bool = True) -> Policy:
+    """The model in the folder, its roles adapters on one base or a full copy each."""
+    from align.adapter import Adapter
+    from align.policy import Policy
+
+    adapter = Adapter(r=options.rank) if adapters else None
+    return Policy.load(str(folder), adapter=adapter, device="cpu", seed=options.seed)
+
+
+def make_stepper(policy: Policy, method: Method, options: argparse.Namespace) -> Stepper:
+    """What trains the method's roles, which the policy must have."""
+    from accelerate import Accelerator
+
+    from align.config import TrainerConfig
+    from align.optimizer import make_optimizer
+    from align.step import Stepper
+
+    return Stepper(
+        policy,
+        method,
+        Accelerator(),
+        make_optimizer(policy.parameters(method.trains), TrainerConfig(), LEARNING_RATE),
+        tokens_per_microbatch=options.tokens_per_microbatch,
+        max_grad_norm=MAX_GRAD_NORM,
+        precision="float32",
+    )
