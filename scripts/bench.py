@@ -139,7 +139,8 @@ def _parser() -> argparse.ArgumentParser:
         "rejection-sampling fine-tuning on arithmetic that can be solved in several orders",
         ("questions", 400, "questions to train on"),
         ("heldout", 1000, "questions to be judged on"),
-        ("epochs", 6, "of each training"),
+        ("epochs", 10, "of each training"),
+        ("duplicates", 10, "samples drawn for each question where all right ones are kept"),
     )
     several.add_argument("--samples", type=int, nargs="+", default=[1, 3, 10, 30], help="drawn for each question")
     several.add_argument("--output", type=Path, default=Path("runs/paths"), help="folder of runs and chart")

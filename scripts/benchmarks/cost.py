@@ -58,7 +58,7 @@ def bench_cost(options: argparse.Namespace) -> None:
     print(json.dumps(result)) if options.json else print_table(result)
 
 
-def training(draw: Course, step: Course, epochs: int) -> Course:
+def training(draw: Course, step: Course, epochs: float) -> Course:
     """Candidates drawn once and learnt from in so many epochs: the sum of the times, the larger of the peaks."""
     return Course(
         seconds=[d + epochs * s for d, s in zip(draw.seconds, step.seconds, strict=True)],

@@ -3,7 +3,7 @@
 Questions of the embedded world that can be solved in several orders (3+4 or 4+3, which two of three numbers first) have
 one solution each, in an order taken at random. SFT learns them; RFT draws k samples for each question from that model,
 keeps one right sample for each list of equations, and trains the pretrained model on all. Everything trains for the
-same epochs, so that more data is more steps, as in the paper; SFT for as many steps as the last RFT shows what
+same epochs, so that more data is more steps, as in the paper; SFT for as many steps as the largest RFT shows what
 the steps alone would do. Reported on other questions: the accuracy of greedy answers.
 """
 
@@ -70,13 +70,13 @@ class _Comparison:
 
         policy, reached = self._fit(SFT(), self.train, "SFT")
         points: dict[str, dict[str, Any]] = {"SFT": {**reached, "paths": 1.0}}
-        longest = max(self.options.samples)
-        for k, deduplicate in [*((k, True) for k in self.options.samples), (longest, False)]:
+        options = self.options
+        for k, deduplicate in [*((k, True) for k in options.samples), (options.duplicates, False)]:
             name = f"RFT, k={k}" + ("" if deduplicate else ", duplicates kept")
             method = RFT(select="answer", samples=k, max_new_tokens=_TOKENS, deduplicate=deduplicate)
             data, counts = self._draw(policy, method, name)
             points[name] = {**self._fit(method, data, name)[1], **counts}
-        steps: int = points[f"RFT, k={longest}"]["steps"]
+        steps: int = points[f"RFT, k={max(options.samples)}"]["steps"]
         name = f"SFT, {steps} steps"
         points[name] = {**self._fit(SFT(), self.train, name, steps=steps)[1], "paths": 1.0}
         return points

@@ -168,7 +168,21 @@ def test_sampling(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.slow
 def test_paths(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--questions", "16", "--heldout", "8", "--epochs", "1", "--samples", "1", "4", "--threads", "1"]
+    sizes = [
+        "--questions",
+        "16",
+        "--heldout",
+        "8",
+        "--epochs",
+        "1",
+        "--samples",
+        "1",
+        "4",
+        "--threads",
+        "1",
+        "--duplicates",
+        "4",
+    ]
     bench.main(["paths", "--json", "--output", str(tmp_path), *sizes])
     points = json.loads(capsys.readouterr().out)["points"]
     one, four, all_four = points["RFT, k=1"], points["RFT, k=4"], points["RFT, k=4, duplicates kept"]
