@@ -137,12 +137,12 @@ def _parser() -> argparse.ArgumentParser:
         "paths",
         paths.bench_paths,
         "rejection-sampling fine-tuning on arithmetic that can be solved in several orders",
-        ("questions", 400, "questions to train on"),
+        ("questions", 120, "questions to train on"),
         ("heldout", 1000, "questions to be judged on"),
-        ("epochs", 10, "of each training"),
-        ("duplicates", 10, "samples drawn for each question where all right ones are kept"),
+        ("epochs", 12, "of each training"),
+        ("duplicates", 30, "samples drawn for each question where all right ones are kept"),
     )
-    several.add_argument("--samples", type=int, nargs="+", default=[1, 3, 10, 30], help="drawn for each question")
+    several.add_argument("--samples", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="drawn for each question")
     several.add_argument("--output", type=Path, default=Path("runs/paths"), help="folder of runs and chart")
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from argparse import Namespace
 from collections.abc import Generator
 from pathlib import Path
@@ -195,8 +196,9 @@ def test_paths(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_questions_are_asked_in_turns_and_answered(bench: ModuleType) -> None:
     rows = bench.paths.questions("train", 8, seed=1)
-    families = ["cost" if "coins" in row["prompt"][0]["content"] else "total" for row in rows]
-    assert families == ["total", "cost", "total", "total"] * 2
+    steps = [row["chosen"][0]["content"].count("<<") for row in rows]
+    assert steps == [1, 2, 2, 1, 2, 2, 1, 2]
+    assert all(int(number) <= 20 for row in rows for number in re.findall(r"\d+", row["chosen"][0]["content"]))
     assert all(row["chosen"][0]["content"].endswith(f"#### {row['answer']}") for row in rows)
-    train = {row["prompt"][0]["content"] for row in bench.paths.questions("train", 200, seed=1)}
-    assert not train & {row["prompt"][0]["content"] for row in bench.paths.questions("seen", 200, seed=0)}
+    train = {row["prompt"][0]["content"] for row in bench.paths.questions("train", 100, seed=1)}
+    assert not train & {row["prompt"][0]["content"] for row in bench.paths.questions("seen", 100, seed=0)}
