@@ -2,9 +2,9 @@
 
 Questions of the embedded world that can be solved in several orders (3+4 or 4+3, which two of three numbers first) have
 one solution each, in an order taken at random. SFT learns them; RFT draws k samples for each question from that model,
-keeps one right sample for each list of equations, and trains the pretrained model on all, every parameter. Everything trains for the
-same epochs, so that more data is more steps, as in the paper; SFT for as many steps as the largest RFT shows what
-the steps alone would do. Reported on other questions: the accuracy of greedy answers.
+keeps one right sample for each list of equations, and trains the pretrained model on all, every parameter. Everything
+trains for the same epochs, so that more data is more steps, as in the paper; SFT for as many steps as the largest RFT
+shows what the steps alone would do. Reported on other questions: the accuracy of greedy answers.
 """
 
 from __future__ import annotations
