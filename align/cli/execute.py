@@ -235,7 +235,11 @@ def _sample(config: RunConfig, method: Method) -> None:
         settings={"reward": config.reward},
     )
     counts = read_summary(folder / CANDIDATES) or {}
-    say(", ".join(f"{name} {count:,.4g}" for name, count in counts.items()))
+    say(
+        ", ".join(
+            f"{name} {count:,.0f}" if count == int(count) else f"{name} {count:.3f}" for name, count in counts.items()
+        )
+    )
     say(f"{len(drawn):,} rows: {folder / CANDIDATES}")
 
 
