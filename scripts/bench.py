@@ -140,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         ("questions", 120, "questions to train on"),
         ("heldout", 1000, "questions to be judged on"),
         ("epochs", 12, "of each training"),
+        ("pool", 3, "models that draw in the last RFT"),
         ("duplicates", 30, "samples drawn for each question where all right ones are kept"),
     )
     several.add_argument("--samples", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="drawn for each question")

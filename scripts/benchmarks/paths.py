@@ -2,9 +2,10 @@
 
 Questions of the embedded world that can be solved in several orders (3+4 or 4+3, which two of three numbers first) have
 one solution each, in an order taken at random. SFT learns them; RFT draws k samples for each question from that model,
-keeps one right sample for each list of equations, and trains the pretrained model on all, every parameter. Everything
-trains for the same epochs, so that more data is more steps, as in the paper; SFT for as many steps as the largest RFT
-shows what the steps alone would do. Reported on other questions: the accuracy of greedy answers.
+keeps one right sample for each list of equations, and trains the pretrained model on all, every parameter; at last it
+draws from several models that differ in the order of their training. Everything trains for the same epochs, so that
+more data is more steps, as in the paper; SFT for as many steps as the last RFT shows what the steps alone would do.
+Reported on other questions: the accuracy of greedy answers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import mean
@@ -71,43 +72,51 @@ class _Comparison:
         """Name of a training → what it reached."""
         from methods import RFT, SFT
 
+        options, points = self.options, dict[str, dict[str, Any]]()
         policy, reached = self._fit(SFT(), self.train, "SFT")
-        points: dict[str, dict[str, Any]] = {"SFT": {**reached, "paths": 1.0}}
-        options = self.options
+        points["SFT"] = {**reached, "paths": 1.0}
+        most = max(options.samples)
         for k, deduplicate in [*((k, True) for k in options.samples), (options.duplicates, False)]:
             name = f"RFT, k={k}" + ("" if deduplicate else ", duplicates kept")
             method = RFT(select="answer", samples=k, temperature=1.0, max_new_tokens=_TOKENS, deduplicate=deduplicate)
-            data, counts = self._draw(policy, method, name)
-            points[name] = {**self._fit(method, data, name)[1], **counts}
-        steps: int = points[f"RFT, k={max(options.samples)}"]["steps"]
+            points[name] = self._rejected(method, [policy], name)
+        others = {f"SFT, seed {seed}": seed for seed in range(options.seed + 1, options.seed + options.pool)}
+        pool = [policy, *(self._fit(SFT(), self.train, other, seed=seed)[0] for other, seed in others.items())]
+        name = f"RFT, k={most} of {len(pool)} models"
+        method = RFT(select="answer", samples=most, sources=tuple(others), temperature=1.0, max_new_tokens=_TOKENS)
+        points[name] = self._rejected(method, pool, name)
+        steps: int = points[name]["steps"]
         name = f"SFT, {steps} steps"
         points[name] = {**self._fit(SFT(), self.train, name, steps=steps)[1], "paths": 1.0}
         return points
 
-    def _draw(self, policy: Policy, method: Method, name: str) -> tuple[Preferences, dict[str, Any]]:
+    def _rejected(self, method: Method, pool: Sequence[Policy], name: str) -> dict[str, Any]:
+        """Draw from the models of the pool, and train on what is kept."""
         from align.candidates import draw, read_summary
 
         assert method.candidates is not None
         began = time.perf_counter()
         file = self.options.output / f"candidates-{name.replace(' ', '')}.jsonl"
-        data = draw(policy, self.train, method.candidates, file, max_length=256, seed=self.options.seed)
-        counts = read_summary(file) or {}
+        data = draw(pool, self.train, method.candidates, file, max_length=256, seed=self.options.seed)
+        seconds, counts = time.perf_counter() - began, read_summary(file) or {}
+        reached = self._fit(method, data, name)[1]
         paths = counts["paths_with_demonstration"] / counts["prompts"]
-        return data, {"paths": paths, "counts": counts, "seconds_drawing": time.perf_counter() - began}
+        return {**reached, "paths": paths, "counts": counts, "seconds_drawing": seconds}
 
     def _fit(
-        self, method: Method, data: Preferences, name: str, *, steps: int | None = None
+        self, method: Method, data: Preferences, name: str, *, seed: int | None = None, steps: int | None = None
     ) -> tuple[Policy, dict[str, Any]]:
         from align import Policy, Trainer, TrainerConfig
 
         options = self.options
-        policy = Policy.load("world/base", adapter=None, seed=options.seed, device="cpu")
+        of: int = options.seed if seed is None else seed
+        policy = Policy.load("world/base", adapter=None, seed=of, device="cpu")
         config = TrainerConfig(
             learning_rate=1e-3,
             batch_size=16,
             max_length=256,
             save_steps=None,
-            seed=options.seed,
+            seed=of,
             epochs=options.epochs if steps is None else None,
             steps=steps,
         )

@@ -169,28 +169,16 @@ def test_sampling(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.slow
 def test_paths(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = [
-        "--questions",
-        "16",
-        "--heldout",
-        "8",
-        "--epochs",
-        "1",
-        "--samples",
-        "1",
-        "4",
-        "--threads",
-        "1",
-        "--duplicates",
-        "4",
-    ]
+    sizes = "--questions 16 --heldout 8 --epochs 1 --samples 1 4 --duplicates 4 --pool 2 --threads 1".split()
     bench.main(["paths", "--json", "--output", str(tmp_path), *sizes])
     points = json.loads(capsys.readouterr().out)["points"]
     one, four, all_four = points["RFT, k=1"], points["RFT, k=4"], points["RFT, k=4, duplicates kept"]
     assert points["SFT"]["gain"]["mean"] == 0
     assert 1 == points["SFT"]["paths"] <= one["paths"] < four["paths"] == all_four["paths"]
     assert one["rows"] < four["rows"] <= all_four["rows"]
-    assert points[f"SFT, {four['steps']} steps"]["rows"] == points["SFT"]["rows"] == 16
+    pooled = points["RFT, k=4 of 2 models"]
+    assert pooled["counts"]["drawn"] == 2 * four["counts"]["drawn"] == 2 * 4 * 16
+    assert points[f"SFT, {pooled['steps']} steps"]["rows"] == points["SFT"]["rows"] == 16
     assert (tmp_path / "paths.png").exists()
 
 
