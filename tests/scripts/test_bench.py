@@ -169,8 +169,9 @@ def test_sampling(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.slow
 def test_paths(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = "--questions 16 --heldout 8 --epochs 1 --samples 1 4 --duplicates 4 --pool 2 --threads 1".split()
-    bench.main(["paths", "--json", "--output", str(tmp_path), *sizes])
+    sizes = {"questions": 16, "heldout": 8, "epochs": 1, "duplicates": 4, "pool": 2, "threads": 1}
+    words = [f"--{name}={number}" for name, number in sizes.items()]
+    bench.main(["paths", "--json", "--output", str(tmp_path), *words, "--samples", "1", "4"])
     points = json.loads(capsys.readouterr().out)["points"]
     one, four, all_four = points["RFT, k=1"], points["RFT, k=4"], points["RFT, k=4, duplicates kept"]
     assert points["SFT"]["gain"]["mean"] == 0
