@@ -190,7 +190,7 @@ def plot(points: Mapping[str, Mapping[str, Any]], picture: Path) -> None:
     axes.set_ylabel("accuracy of greedy answers")
     axes.set_title("RFT on arithmetic: held-out questions, 95 % intervals")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     figure.savefig(picture, dpi=150)
 
 
