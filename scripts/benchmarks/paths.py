@@ -179,7 +179,7 @@ def plot(points: Mapping[str, Mapping[str, Any]], picture: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for name, point in points.items():
@@ -190,7 +190,7 @@ def plot(points: Mapping[str, Mapping[str, Any]], picture: Path) -> None:
     axes.set_ylabel("accuracy of greedy answers")
     axes.set_title("RFT on arithmetic: held-out questions, 95 % intervals")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside right upper")
     figure.savefig(picture, dpi=150)
 
 
