@@ -16,10 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from align.candidates import read_summary
 from align.errors import UserError
 from align.method import Optimization
 from align.selection import CandidatePlan, Pool, Selected
@@ -27,10 +25,6 @@ from methods.equations import path_key
 from methods.rejection import Selection, select_best, select_paths
 from methods.sampled import SampledMethod
 from methods.sft import SFT
-
-if TYPE_CHECKING:
-    from align.data import TokenizedPreferences
-    from align.policy import Policy
 
 __all__ = ["RFT", "BestResponses", "RightPaths"]
 
@@ -139,14 +133,6 @@ class RFT(SampledMethod, SFT):
             else BestResponses(self.demonstrations, self.best, self.threshold),
             from_base=True,
         )
-
-    def conclude(
-        self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
-    ) -> Mapping[str, Any]:
-        """What became of the samples, where the training data was drawn by :mod:`align.candidates`."""
-        del policy, heldout, folder
-        summary = read_summary(train.report.source)
-        return {} if summary is None else {"candidates": summary}
 
 
 def _fates(selection: Selection, times: Sequence[int]) -> dict[str, int]:

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from align.batch import Batch
-from align.candidates import read_summary
 from align.errors import UserError
 from align.method import Loss, Optimization, require_not_negative, sequence_sums
 from methods.ranking import best_response, comparison_metrics
@@ -157,9 +156,7 @@ class RRHF(SampledMethod):
 
         Of candidates also ``reward_best``, the mean of the best one's reward: what the policy's own should come to.
         """
-        del folder
-        summary = read_summary(train.report.source)
-        report: dict[str, Any] = {} if summary is None else {"candidates": summary}
+        report = dict(super().conclude(policy, train, heldout, folder))
         if heldout is None or not len(heldout):
             return report
         accuracy = {

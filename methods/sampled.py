@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from align.candidates import read_summary
 from align.errors import UserError
 from align.method import Method
 from align.sampling import SamplingParams
 from align.selection import CandidatePlan
+
+if TYPE_CHECKING:
+    from align.data import TokenizedPreferences
+    from align.policy import Policy
 
 __all__ = ["SampledMethod"]
 
@@ -72,3 +80,11 @@ class SampledMethod(Method):
             include_data=self.include_data,
             keep_unfinished=self.keep_unfinished,
         )
+
+    def conclude(
+        self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
+    ) -> Mapping[str, Any]:
+        """What became of the samples, where the training data was drawn by :mod:`align.candidates`."""
+        del policy, heldout, folder
+        summary = read_summary(train.report.source)
+        return {} if summary is None else {"candidates": summary}

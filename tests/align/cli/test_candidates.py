@@ -170,6 +170,8 @@ def test_only_drawing_then_only_training(words: list[str], capsys: pytest.Captur
     words = [word for word in slic if not word.startswith(("data=", "run_name="))]
     assert main([*words, f"data={file}", "stage=train", "run_name=train"], CONFIGS) == 0
     assert (Path("runs/train/final")).exists()
+    evaluation = json.loads(Path("runs/train/evaluation.json").read_text())
+    assert evaluation["candidates"]["rows"] == len(file.read_text().splitlines())
 
 
 @pytest.fixture
