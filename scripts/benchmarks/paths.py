@@ -11,19 +11,16 @@ Reported on other questions: the accuracy of greedy answers.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measuring import mean_interval, versions
-from benchmarks.models import quiet
+from benchmarks.points import Points, bench_points, chart, interval
 
 if TYPE_CHECKING:
     from align import Policy, Preferences
@@ -35,28 +32,21 @@ FAMILIES = ("sum_add", "sum_two_steps", "sum_three_numbers")
 _LARGEST = 20
 """No number in a question or an answer is larger: beyond, what the small model lacks is sums, not ways to them."""
 _TOKENS = 64
-_PICTURE = "paths.png"
 
 
 def bench_paths(options: argparse.Namespace) -> None:
     """Train with each number of samples, draw the chart and print the result."""
-    quiet(options.threads)
-    options.output.mkdir(parents=True, exist_ok=True)
-    for earlier in options.output.glob("candidates-*"):
-        earlier.unlink()
-    with redirect_stdout(sys.stderr):  # what the trainer says
-        points = _Comparison(options).points()
-    result = {
-        "benchmark": "paths",
-        "settings": {
+    bench_points(
+        "paths",
+        options,
+        measure=lambda options: _Comparison(options).points(),
+        settings={
             **{key: value for key, value in vars(options).items() if key not in ("benchmark", "json", "output")},
             "versions": versions(),
         },
-        "points": points,
-    }
-    (options.output / "paths.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
-    plot(points, options.output / _PICTURE)
-    print(json.dumps(result)) if options.json else print_table(result, options.output)
+        plot=plot,
+        print_table=print_table,
+    )
 
 
 class _Comparison:
@@ -68,11 +58,11 @@ class _Comparison:
         self.heldout = questions("seen", options.heldout, seed=0)
         self.baseline: list[float] = []
 
-    def points(self) -> dict[str, dict[str, Any]]:
+    def points(self) -> Points:
         """Name of a training → what it reached."""
         from methods import RFT, SFT
 
-        options, points = self.options, dict[str, dict[str, Any]]()
+        options, points = self.options, Points()
         policy, reached = self._fit(SFT(), self.train, "SFT")
         points["SFT"] = {**reached, "paths": 1.0}
         most = max(options.samples)
@@ -174,34 +164,22 @@ def _evaluator(policy: Policy, heldout: Preferences) -> Evaluator:
     )
 
 
-def plot(points: Mapping[str, Mapping[str, Any]], picture: Path) -> None:
+def plot(points: Points, picture: Path) -> None:
     """Accuracy against distinct paths per question, with intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for name, point in points.items():
-        accuracy = point["accuracy"]
-        error = [[accuracy["mean"] - accuracy["low"]], [accuracy["high"] - accuracy["mean"]]]
-        axes.errorbar(point["paths"], accuracy["mean"], yerr=error, marker="o", capsize=2, linestyle="none", label=name)
-    axes.set_xlabel("distinct paths per question, demonstration included")
-    axes.set_ylabel("accuracy of greedy answers")
-    axes.set_title("RFT on arithmetic: held-out questions, 95 % intervals")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper")
-    figure.savefig(picture, dpi=150)
+    chart(
+        points,
+        "paths",
+        "accuracy",
+        picture,
+        xlabel="distinct paths per question, demonstration included",
+        ylabel="accuracy of greedy answers",
+        title="RFT on arithmetic: held-out questions, 95 % intervals",
+    )
 
 
-def print_table(result: Mapping[str, Any], output: Path) -> None:
+def print_table(points: Points) -> None:
     """Print the points, one line each."""
     print(f"{'':32}{'accuracy':>24}{'over SFT':>26}{'paths':>7}{'rows':>7}{'steps':>7}")
-    for name, point in result["points"].items():
-        accuracy, gain = (_interval(point[value]) for value in ("accuracy", "gain"))
+    for name, point in points.items():
+        accuracy, gain = (interval(point[value]) for value in ("accuracy", "gain"))
         print(f"{name:32}{accuracy:>24}{gain:>26}{point['paths']:7.2f}{point['rows']:7}{point['steps']:7}")
-    print(f"Chart: {output / _PICTURE}")
-
-
-def _interval(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"

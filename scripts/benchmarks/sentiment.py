@@ -9,20 +9,17 @@ continuations under another model of stories, which rises where they are no stor
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measuring import mean_interval, versions
-from benchmarks.models import quiet
+from benchmarks.points import Points, bench_points, chart, interval
 
 if TYPE_CHECKING:
     from align import Policy, Preferences
@@ -34,7 +31,6 @@ TOKENS, WORDS = 64, 12
 METHODS = ("ppo", "grpo", "dpo", "rrhf", "slic", "rft")
 _HELDOUT = 256
 _SAMPLES = 8
-_PICTURE = "sentiment.png"
 _SIDES = ("chosen", "rejected")
 
 
@@ -64,32 +60,26 @@ class Sentiment:
 
 def bench_sentiment(options: argparse.Namespace) -> None:
     """Train by every method, draw the chart and print the result."""
-    quiet(options.threads)
-    options.output.mkdir(parents=True, exist_ok=True)
-    for earlier in options.output.glob("candidates-*"):
-        earlier.unlink()
-    with redirect_stdout(sys.stderr):  # what the trainer says
-        points = _points(options)
-    result = {
-        "benchmark": "sentiment",
-        "settings": {
+    bench_points(
+        "sentiment",
+        options,
+        measure=_points,
+        settings={
             **{key: str(value) for key, value in vars(options).items() if key not in ("benchmark", "json", "methods")},
             "heldout": _HELDOUT,
             "samples": _SAMPLES,
             "versions": versions(),
         },
-        "points": points,
-    }
-    (options.output / "sentiment.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
-    plot(points, options.output / _PICTURE)
-    print(json.dumps(result)) if options.json else print_table(result, options.output)
+        plot=plot,
+        print_table=print_table,
+    )
 
 
-def _points(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def _points(options: argparse.Namespace) -> Points:
     """Name of a method → what was measured after its training; first the model as it was."""
     train, heldout = _beginnings(options)
     scorer = Sentiment(options.lexicon)
-    points: dict[str, dict[str, Any]] = {}
+    points: Points = {}
     for name in options.methods:
         policy = _policy(options)
         evaluator = _evaluator(policy, heldout, scorer, options.seed)
@@ -251,41 +241,24 @@ def _perplexity(measured: Measurement, options: argparse.Namespace) -> float:
     return math.exp(-total / sum(len(response) for _, response in kept))
 
 
-def plot(points: Mapping[str, Mapping[str, Any]], picture: Path) -> None:
+def plot(points: Points, picture: Path) -> None:
     """Reward against KL, a point for each method with its intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for name, point in points.items():
-        reward, kl = point["reward"], point["kl"]
-        axes.errorbar(
-            kl["mean"],
-            reward["mean"],
-            xerr=[[kl["mean"] - kl["low"]], [kl["high"] - kl["mean"]]],
-            yerr=[[reward["mean"] - reward["low"]], [reward["high"] - reward["mean"]]],
-            marker="o",
-            capsize=2,
-            linestyle="none",
-            label=name,
-        )
-    axes.set_xlabel("KL to the untuned model, nats per response")
-    axes.set_ylabel("sentiment, -1 to 1")
-    axes.set_title(f"Sentiment of {TOKENS} new tokens, {_HELDOUT} held-out beginnings, 95 % intervals")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    figure.savefig(picture, dpi=150)
+    chart(
+        points,
+        "kl",
+        "reward",
+        picture,
+        xlabel="KL to the untuned model, nats per response",
+        ylabel="sentiment, -1 to 1",
+        title=f"Sentiment of {TOKENS} new tokens, {_HELDOUT} held-out beginnings, 95 % intervals",
+    )
 
 
-def print_table(result: Mapping[str, Any], output: Path) -> None:
+def print_table(points: Points) -> None:
     """Print the points, one line each."""
     print(f"{'':10}{'sentiment':>24}{'KL':>8}{'perplexity':>12}{'distinct-2':>12}{'seconds':>9}")
-    for name, point in result["points"].items():
-        reward = point["reward"]
+    for name, point in points.items():
         print(
-            f"{name:10}{reward['mean']:10.3f} [{reward['low']:.3f}, {reward['high']:.3f}]{point['kl']['mean']:8.1f}"
+            f"{name:10}{interval(point['reward']):>24}{point['kl']['mean']:8.1f}"
             f"{point['perplexity']:12.1f}{point['distinct_2']:12.3f}{point.get('seconds', 0):9.0f}"
         )
-    print(f"Chart: {output / _PICTURE}")
