@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from align.adapter import Adapter
-    from align.batch import Batch
-    from align.config import TrainerConfig
     from align.data import Preferences
     from align.errors import UserError
-    from align.evaluation import Evaluator
-    from align.method import Loss, Method, PairwiseMethod
-    from align.policy import Policy
-    from align.sampling import Sampler, SamplingParams
-    from align.trainer import Trainer
+    from align.evaluation.evaluator import Evaluator
+    from align.method.base import Loss, Method, PairwiseMethod
+    from align.model.batch import Batch
+    from align.model.policy import Policy
+    from align.sampling.sampler import Sampler, SamplingParams
+    from align.settings.adapter import Adapter
+    from align.settings.config import TrainerConfig
+    from align.training.trainer import Trainer
 
 __all__ = [
     "Adapter",
@@ -37,18 +37,18 @@ __all__ = [
 ]
 
 _WHERE = {
-    "Adapter": "align.adapter",
-    "Batch": "align.batch",
-    "Evaluator": "align.evaluation",
-    "Loss": "align.method",
-    "Method": "align.method",
-    "PairwiseMethod": "align.method",
-    "Policy": "align.policy",
+    "Adapter": "align.settings.adapter",
+    "Batch": "align.model.batch",
+    "Evaluator": "align.evaluation.evaluator",
+    "Loss": "align.method.base",
+    "Method": "align.method.base",
+    "PairwiseMethod": "align.method.base",
+    "Policy": "align.model.policy",
     "Preferences": "align.data",
-    "Sampler": "align.sampling",
-    "SamplingParams": "align.sampling",
-    "Trainer": "align.trainer",
-    "TrainerConfig": "align.config",
+    "Sampler": "align.sampling.sampler",
+    "SamplingParams": "align.sampling.sampler",
+    "Trainer": "align.training.trainer",
+    "TrainerConfig": "align.settings.config",
     "UserError": "align.errors",
 }
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from methods.dpo import DPO
-    from methods.ppo import PPO
-    from methods.rft import RFT
+    from methods.ppo.ppo import PPO
+    from methods.rft.rft import RFT
     from methods.rrhf import RRHF
     from methods.sft import SFT
     from methods.slic import SLiC
@@ -19,8 +19,8 @@ __all__ = ["DPO", "PPO", "RFT", "RRHF", "SFT", "SLiC"]
 
 _WHERE = {
     "DPO": "methods.dpo",
-    "PPO": "methods.ppo",
-    "RFT": "methods.rft",
+    "PPO": "methods.ppo.ppo",
+    "RFT": "methods.rft.rft",
     "RRHF": "methods.rrhf",
     "SFT": "methods.sft",
     "SLiC": "methods.slic",

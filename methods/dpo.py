@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from align.errors import UserError
-from align.method import Loss, Optimization, PairwiseMethod, require_positive, sequence_sums
+from align.method.base import Loss, Optimization, PairwiseMethod, require_positive, sequence_sums
 
 if TYPE_CHECKING:
-    from align.batch import Batch
-    from align.policy import Policy
-    from align.roles import Role
+    from align.model.batch import Batch
+    from align.model.policy import Policy
+    from align.model.roles import Role
 
 DPOLoss = Literal["sigmoid", "cdpo", "robust", "ipo", "hinge"]
 

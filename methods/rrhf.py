@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from align.batch import Batch
 from align.errors import UserError
-from align.method import Loss, Optimization, require_not_negative, sequence_sums
+from align.method.base import Loss, Optimization, require_not_negative, sequence_sums
+from align.model.batch import Batch
 from methods.ranking import best_response, comparison_metrics
 from methods.sampled import SampledMethod
 
 if TYPE_CHECKING:
+    from align.candidates.plan import CandidatePlan
     from align.data import TokenizedPreferences, Unit
-    from align.policy import Policy
-    from align.roles import Role
-    from align.selection import CandidatePlan
+    from align.model.policy import Policy
+    from align.model.roles import Role
 
 Form = Literal["paper", "code"]
 

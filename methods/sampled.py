@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.candidates import read_summary
+from align.candidates.drawing import read_summary
+from align.candidates.plan import CandidatePlan
 from align.errors import UserError
-from align.method import Method
-from align.sampling import SamplingParams
-from align.selection import CandidatePlan
+from align.method.base import Method
+from align.sampling.sampler import SamplingParams
 
 if TYPE_CHECKING:
     from align.data import TokenizedPreferences
-    from align.policy import Policy
+    from align.model.policy import Policy
 
 __all__ = ["SampledMethod"]
 
@@ -35,7 +35,8 @@ class SampledMethod(Method):
     top_p: float = 1.0
     """Nucleus of the drawing."""
     diversity_penalty: float = 0.0
-    """Above 0, with temperature 0: diverse beam search instead of random samples (:mod:`align.beam`)."""
+    """Above 0, with temperature 0: diverse beam search instead of random samples
+    (:mod:`align.sampling.diverse_beam`)."""
     max_new_tokens: int = 64
     """Longest response."""
     keep_unfinished: bool = False
@@ -84,7 +85,7 @@ class SampledMethod(Method):
     def conclude(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> Mapping[str, Any]:
-        """What became of the samples, where the training data was drawn by :mod:`align.candidates`."""
+        """What became of the samples, where the training data was drawn by :mod:`align.candidates.drawing`."""
         del policy, heldout, folder
         summary = read_summary(train.report.source)
         return {} if summary is None else {"candidates": summary}

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.method import Loss, Method, Optimization, sequence_sums
+from align.method.base import Loss, Method, Optimization, sequence_sums
 
 if TYPE_CHECKING:
-    from align.batch import Batch
     from align.data import Unit
-    from align.policy import Policy
+    from align.model.batch import Batch
+    from align.model.policy import Policy
 
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum"]
 

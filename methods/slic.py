@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.method import Loss, Optimization, require_not_negative, require_positive, sequence_sums
+from align.method.base import Loss, Optimization, require_not_negative, require_positive, sequence_sums
 from methods.ranking import best_response, comparison_metrics
 from methods.sampled import SampledMethod
 
 if TYPE_CHECKING:
-    from align.batch import Batch
     from align.data import Unit
-    from align.policy import Policy
+    from align.model.batch import Batch
+    from align.model.policy import Policy
 
 Target = Literal["chosen", "best", "sft"]
 

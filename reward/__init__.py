@@ -1,4 +1,4 @@
 """Reward modelling and scorers: everything that gives a response a number, under one interface.
 
-Scorers follow :class:`align.evaluation.Scorer` and are found through the ``align.scorers`` entry points.
+Scorers follow :class:`align.scoring.scorer.Scorer` and are found through the ``align.scorers`` entry points.
 """

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import ScorerError, UserError
-from align.scores import ScoreTable, check_table, require_all
+from align.scoring.table import ScoreTable, check_table, require_all
 
 _TRL_NAMES = frozenset({"completions", "completion_ids"})  # parameters by which TRL's form is told
 

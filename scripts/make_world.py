@@ -13,8 +13,8 @@ import logging
 from pathlib import Path
 
 import torch
+from world_making.stages import STAGES, Build
 
-from align.world.making.stages import STAGES, Build
 from align.world.shipped import FOLDER
 from methods import SFT
 

@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from align import registry
 from align.errors import UserError
-from align.scoring import read_scorer
+from align.scoring.from_config import read_scorer
+from align.settings import registry
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = vars(parser.parse_args(arguments))
     try:
         scorer = read_scorer(settings.pop("scorer"))
-        from reward.server import RewardServer
+        from reward.remote.server import RewardServer
 
         server = RewardServer(scorer=scorer, **settings)
     except UserError as error:

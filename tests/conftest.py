@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from align.policy import Policy
+    from align.model.policy import Policy
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -92,8 +92,8 @@ def tiny_policy(tiny_model: Path) -> Policy:
     """The tiny model with LoRA adapters that are not the identity (B ≠ 0)."""
     import torch
 
-    from align.adapter import Adapter
-    from align.policy import Policy
+    from align.model.policy import Policy
+    from align.settings.adapter import Adapter
 
     policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
     generator = torch.Generator().manual_seed(3)

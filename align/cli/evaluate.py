@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.report import report
+from align.cli.console import report
 from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
     from align.data import Preferences
-    from align.evaluation import Evaluator, Measurement, Scorer
-    from align.policy import Policy
+    from align.evaluation.evaluator import Evaluator
+    from align.evaluation.measurement import Measurement
+    from align.model.policy import Policy
+    from align.scoring.scorer import Scorer
 
 __all__ = ["main"]
 
@@ -64,10 +66,10 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from align import report as pictures
     from align.data import Preferences
-    from align.runfolder import write_json
-    from align.scores import listening
+    from align.runs import report as pictures
+    from align.scoring.table import listening
+    from align.system.files import write_json
 
     # PEFT 0.21 asks transformers 5 for a name that it deprecates.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -91,7 +93,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _scorers(arguments: argparse.Namespace) -> list[Scorer]:
     """The scorers, once it is clear that what is asked for can be done with them."""
-    from align.scoring import read_scorer
+    from align.scoring.from_config import read_scorer
 
     if arguments.model is None and not arguments.pairs:
         raise UserError("there is no model to evaluate; name one, or add --pairs to evaluate scorers alone.")
@@ -110,8 +112,9 @@ def _measure(
     arguments: argparse.Namespace, data: Preferences, scorers: Sequence[Scorer], console: Any
 ) -> dict[str, Any]:
     """What the model answers, alone or against another one, and its best of n."""
-    from align.evaluation import Evaluator, compare
-    from align.sampling import SamplingParams
+    from align.evaluation.evaluator import Evaluator
+    from align.evaluation.measurement import compare
+    from align.sampling.sampler import SamplingParams
 
     def prepare(model: str, start: str | None) -> tuple[Policy, Evaluator]:
         policy = _load(model, start)
@@ -149,19 +152,19 @@ def _measure(
 
 def _load(model: str, start: str | None) -> Policy:
     """The policy of a run's ``final`` folder, or a model with an adapter."""
-    from align.loading import load_saved
-    from align.policy import Policy
+    from align.model.policy import Policy
 
     final = Path(model) / "final"
-    return load_saved(final) if final.is_dir() else Policy.load(model, start=start)
+    return Policy.load_saved(final) if final.is_dir() else Policy.load(model, start=start)
 
 
 def _accuracy(scorer: Scorer, data: Preferences) -> dict[str, dict[str, float]]:
     """Share of pairs whose chosen response scores higher, ties half, over all and by ``source``."""
     import numpy as np
 
-    from align.evaluation import prompt_text, win_rate
-    from align.scores import score
+    from align.evaluation.measurement import win_rate
+    from align.scoring.rows import prompt_text
+    from align.scoring.table import score
 
     rows = [row for row in data if row["chosen"] and row["rejected"]]
     scores = score(
@@ -183,7 +186,7 @@ def _best_of_n(
 ) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    from align.best_of_n import best_of_n, plot_best_of_n
+    from align.evaluation.best_of_n import best_of_n, plot_best_of_n
 
     tables = evaluator.score_samples(policy, arguments.best_of)
     chooser, *others = [scorer.name for scorer in scorers]

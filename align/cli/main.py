@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.cli.report import report, wait_for_first_process
+from align.cli.console import report, wait_for_first_process
 from align.errors import UserError
 
 __all__ = ["main"]
@@ -14,17 +14,17 @@ __all__ = ["main"]
 def main(words: Sequence[str], configs: Path) -> int:
     """Run what `words` ask for, with the groups in the folder `configs`."""
     if {"-h", "--help"} & set(words):
-        from align.cli.help import help_text
+        from align.cli.parse.help import help_text
 
         print(help_text(configs, words))
         return 0
     # Imported when needed: Hydra before PyTorch, and PyTorch only once the words are known to be right.
     try:
-        from align.cli.command import read_command
-        from align.cli.compose import compose_run, register_methods
-        from align.cli.recipe import names_recipe, read_recipe
-        from align.cli.sweep import sweep
-        from align.cli.wandb_key import require_wandb_key
+        from align.cli.launch.recipe import names_recipe, read_recipe
+        from align.cli.launch.sweep import sweep
+        from align.cli.parse.command import read_command
+        from align.cli.parse.compose import compose_run, register_methods
+        from align.cli.parse.wandb_key import require_wandb_key
 
         command = read_command(words, configs)
         register_methods(configs, command.overrides)
@@ -35,7 +35,7 @@ def main(words: Sequence[str], configs: Path) -> int:
         recipe = read_recipe(command.overrides, configs)
         config = compose_run(configs, command.overrides) if recipe is None else recipe.check()
         require_wandb_key(config.wandb)
-        from align.cli.execute import execute
+        from align.cli.launch.execute import execute
 
         return execute(config) if recipe is None else recipe.run(execute)
     except UserError as error:

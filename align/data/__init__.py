@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from align.data.checks import leaked_prompts
+from align.data.examples import TokenizedPreferences, tokenize
 from align.data.preferences import Preferences
-from align.data.report import LoadReport
 from align.data.schema import Example, Unit
-from align.data.tokenized import TokenizedPreferences
+from align.data.tally import LoadReport
 
-__all__ = ["Example", "LoadReport", "Preferences", "TokenizedPreferences", "Unit", "leaked_prompts"]
+__all__ = ["Example", "LoadReport", "Preferences", "TokenizedPreferences", "Unit", "leaked_prompts", "tokenize"]

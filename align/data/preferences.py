@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from align.data.formats import Format, Sample, find_format
 from align.data.reading import RawRow, read_rows, rows_in_memory
-from align.data.report import LoadReport, RowError, Tally
-from align.data.schema import Row, Unit, arrow_schema, prompt_key
+from align.data.schema import Row, arrow_schema, prompt_key
+from align.data.tally import LoadReport, RowError, Tally
 from align.data.validation import kind, valid_row
 from align.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedTokenizerBase
 
-    from align.data.tokenized import TokenizedPreferences
 
 __all__ = ["Preferences"]
 
@@ -140,20 +138,6 @@ class Preferences:
         order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
         held = {index for key in order[: int(count)] for index in rows_of[key]}
         return self.select(i for i in range(len(self)) if i not in held), self.select(sorted(held))
-
-    def tokenize(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_length: int,
-        unit: Unit = "pair",
-        max_rejected: float | None = None,
-    ) -> TokenizedPreferences:
-        """Return the examples a method consumes, tokenised once and cached; see `align.data.tokenized.tokenize`."""
-        from align.data.tokenized import tokenize
-
-        limit = self.max_rejected if max_rejected is None else max_rejected
-        return tokenize(self, tokenizer, max_length=max_length, unit=unit, max_rejected=limit)
 
 
 def _loaded(

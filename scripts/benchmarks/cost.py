@@ -69,9 +69,9 @@ def training(draw: Course, step: Course, epochs: float) -> Course:
 
 def _draw(turn: Turn, options: argparse.Namespace, folder: Path) -> None:
     """K candidates per prompt, and the scalars of the reward role."""
-    from align.batch import Batch
-    from align.sampling import Sampler, SamplingParams
-    from align.scoring import role_scores
+    from align.model.batch import Batch
+    from align.sampling.sampler import Sampler, SamplingParams
+    from align.scoring.reward_role import role_scores
 
     policy = load_policy(folder, options)
     policy.require(["reward"])
@@ -88,8 +88,8 @@ def _draw(turn: Turn, options: argparse.Namespace, folder: Path) -> None:
 
 def _learn(turn: Turn, options: argparse.Namespace, folder: Path, *, name: str) -> None:
     """Optimiser steps of one method."""
-    from align.batch import Batch
-    from align.method import Method
+    from align.method.base import Method
+    from align.model.batch import Batch
     from methods import DPO, RFT, RRHF, SLiC
 
     methods: dict[str, Method] = {"rrhf": RRHF(), "slic": SLiC(), "rft": RFT(), "dpo": DPO()}

@@ -11,6 +11,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from align.data.examples import tokenize
 from benchmarks.measuring import Measurement, ratios, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
 from benchmarks.ours import load_policy, make_stepper
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from trl import DPOTrainer
 
-    from align.batch import Batch
     from align.data import Example, Preferences
-    from align.policy import Policy
-    from align.step import Stepper
+    from align.model.batch import Batch
+    from align.model.policy import Policy
+    from align.training.step import Stepper
 
 BETA = 0.1  # TRL's default, in both
 LOSS_TOLERANCE = 1e-4
@@ -72,8 +73,8 @@ def _settings(options: argparse.Namespace, policy: Policy) -> dict[str, Any]:
 
 def _set_up(options: argparse.Namespace, folder: Path) -> tuple[Policy, DPOTrainer, list[Example]]:
     """Both sides, loaded from one folder and given the same adapter, and the pairs in the order TRL takes them."""
-    from align.adapter import Adapter
     from align.data import Preferences
+    from align.settings.adapter import Adapter
 
     preferences = Preferences.load(options.data)
     tokenizer = train_tokenizer(preferences, options.vocabulary)
@@ -87,12 +88,12 @@ def _set_up(options: argparse.Namespace, folder: Path) -> tuple[Policy, DPOTrain
 
 def _choose(preferences: Preferences, tokenizer: PreTrainedTokenizerBase, options: argparse.Namespace) -> list[Example]:
     from align.errors import UserError
-    from align.randomness import epoch_order
+    from align.system.randomness import epoch_order
 
     wanted = (options.warmup + options.steps) * options.pairs
     # Three times as many rows as are wanted: some are longer than max_length.
     rows = epoch_order(len(preferences), seed=options.seed, epoch=0)[: 3 * wanted]
-    pairs = preferences.select(rows).tokenize(tokenizer, max_length=options.max_length, unit="pair", max_rejected=1.0)
+    pairs = tokenize(preferences.select(rows), tokenizer, max_length=options.max_length, unit="pair", max_rejected=1.0)
     if len(pairs) < wanted:
         raise UserError(f"{options.data} gives {len(pairs)} usable pairs, {wanted} are needed; lower --steps.")
     return pairs[:wanted]
@@ -153,7 +154,7 @@ def _same_loss(stepper: Stepper, trainer: Any, examples: Sequence[Example]) -> d
     """The loss of both on one batch; an error where they differ, for then the comparison would not be fair."""
     import torch
 
-    from align.batch import Batch
+    from align.model.batch import Batch
 
     inputs = trainer.data_collator(list(trainer.train_dataset)[: len(examples)])
     with torch.no_grad():
@@ -173,7 +174,7 @@ def _take_turns(
     """
     from transformers import TrainerCallback
 
-    from align.batch import Batch
+    from align.model.batch import Batch
 
     ours, theirs = Measurement(), Measurement()
 

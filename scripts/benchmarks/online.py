@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from align.data.examples import tokenize
 from benchmarks.measuring import ratios, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
 from benchmarks.ours import LEARNING_RATE, load_policy, make_stepper
@@ -18,8 +19,8 @@ from benchmarks.turns import Course, Side, Turn, take_turns
 
 if TYPE_CHECKING:
     from align.data import Example, Preferences
-    from align.evaluation import Scorer
-    from align.policy import Policy
+    from align.model.policy import Policy
+    from align.scoring.scorer import Scorer
 
 _PROMPTS = "prompts.jsonl"
 _REWARD = "reward"
@@ -90,14 +91,14 @@ def _set_up(options: argparse.Namespace, folder: Path, *, with_reward: bool) -> 
 
     from align.data import Preferences
     from align.errors import UserError
-    from align.randomness import epoch_order
+    from align.system.randomness import epoch_order
 
     preferences = Preferences.load(options.data)
     tokenizer = train_tokenizer(preferences, options.vocabulary)
     save_random_llama(folder, tokenizer, options, positions=options.max_prompt + options.tokens)
     wanted = (options.warmup + options.steps) * options.prompts
     rows = preferences.select(epoch_order(len(preferences), seed=options.seed, epoch=0))
-    fitting = rows.tokenize(tokenizer, max_length=options.max_prompt, unit="prompt", max_rejected=1.0)
+    fitting = tokenize(rows, tokenizer, max_length=options.max_prompt, unit="prompt", max_rejected=1.0)
     chosen = fitting.distinct_prompts()[:wanted]
     if len(chosen) < wanted:
         raise UserError(f"{options.data} gives {len(chosen)} usable prompts, {wanted} are needed; lower --steps.")
@@ -129,9 +130,9 @@ def train_ours(
     turn: Turn, options: argparse.Namespace, folder: Path, *, advantage: Any, reward: str, adapters: bool = True
 ) -> None:
     """A roll-out with one update by our PPO; ``reward``: a ``function``, a ``model`` apart or the ``role``."""
-    from align.batch import Batch
-    from align.rollout import Rollouts
-    from methods.ppo import PPO
+    from align.model.batch import Batch
+    from align.training.rollout import Rollouts
+    from methods.ppo.ppo import PPO
 
     policy = load_policy(folder, options, adapters=adapters)
     method = PPO(
@@ -163,13 +164,13 @@ def train_ours(
 
 def prompts_of_steps(policy: Policy, options: argparse.Namespace, folder: Path) -> list[list[Example]]:
     """The prompts of each step, the first ones included, as every side takes them."""
-    examples = _prompts(folder).tokenize(policy.tokenizer, max_length=options.max_prompt, unit="prompt")
+    examples = tokenize(_prompts(folder), policy.tokenizer, max_length=options.max_prompt, unit="prompt")
     starts = range(0, (options.warmup + options.steps) * options.prompts, options.prompts)
     return [examples[start : start + options.prompts] for start in starts]
 
 
 def _scorer(reward: str, folder: Path, longest: int) -> Scorer | None:
-    from reward.model import RewardModelScorer
+    from reward.models.reward_model import RewardModelScorer
 
     if reward == "model":
         return RewardModelScorer(model=str(folder / _REWARD), max_length=longest)
@@ -190,7 +191,7 @@ def _train_trl(turn: Turn, options: argparse.Namespace, folder: Path, *, trainer
     from datasets import Dataset
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 
-    from align.adapter import Adapter
+    from align.settings.adapter import Adapter
 
     class Turns(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:

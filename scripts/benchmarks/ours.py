@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from align.method import Method
-    from align.policy import Policy
-    from align.step import Stepper
+    from align.method.base import Method
+    from align.model.policy import Policy
+    from align.training.step import Stepper
 
 LEARNING_RATE, MAX_GRAD_NORM = 1e-6, 1.0  # TRL's defaults, in both
 
 
 def load_policy(folder: Path, options: argparse.Namespace, *, adapters: bool = True) -> Policy:
     """The model in the folder, its roles adapters on one base or a full copy each."""
-    from align.adapter import Adapter
-    from align.policy import Policy
+    from align.model.policy import Policy
+    from align.settings.adapter import Adapter
 
     adapter = Adapter(r=options.rank) if adapters else None
     return Policy.load(str(folder), adapter=adapter, device="cpu", seed=options.seed)
@@ -27,9 +27,9 @@ def make_stepper(policy: Policy, method: Method, options: argparse.Namespace) ->
     """What trains the method's roles, which the policy must have."""
     from accelerate import Accelerator
 
-    from align.config import TrainerConfig
-    from align.optimizer import make_optimizer
-    from align.step import Stepper
+    from align.settings.config import TrainerConfig
+    from align.training.optimizer import make_optimizer
+    from align.training.step import Stepper
 
     return Stepper(
         policy,

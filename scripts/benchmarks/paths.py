@@ -24,8 +24,8 @@ from benchmarks.points import Points, bench_points, chart, interval
 
 if TYPE_CHECKING:
     from align import Policy, Preferences
-    from align.evaluation import Evaluator
-    from align.method import Method
+    from align.evaluation.evaluator import Evaluator
+    from align.method.base import Method
 
 FAMILIES = ("sum_add", "sum_two_steps", "sum_three_numbers")
 """Those of the world's arithmetic that have more than one order and are not solved at once; asked equally often."""
@@ -82,7 +82,7 @@ class _Comparison:
 
     def _rejected(self, method: Method, pool: Sequence[Policy], name: str) -> dict[str, Any]:
         """Draw from the models of the pool, and train on what is kept."""
-        from align.candidates import draw, read_summary
+        from align.candidates.drawing import draw, read_summary
 
         assert method.candidates is not None
         began = time.perf_counter()
@@ -152,7 +152,7 @@ def questions(split: str, n: int, *, seed: int) -> Preferences:
 
 def _evaluator(policy: Policy, heldout: Preferences) -> Evaluator:
     from align import Evaluator, SamplingParams
-    from reward.math_answers import Math
+    from reward.verifiers.math_answers import Math
 
     return Evaluator.from_preferences(
         policy,

@@ -7,23 +7,24 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from align.data.examples import tokenize
 from benchmarks.measuring import ratios, spread, versions
 from benchmarks.models import quiet
 
 if TYPE_CHECKING:
-    from align.policy import Policy
+    from align.model.policy import Policy
 
 
 def bench_sampling(options: argparse.Namespace) -> None:
     """Measure both in turns and print the result."""
     from align.data import Preferences
-    from align.policy import Policy
-    from align.sampling import Sampler, SamplingParams
+    from align.model.policy import Policy
+    from align.sampling.sampler import Sampler, SamplingParams
 
     quiet(options.threads)
     policy = Policy.load("world/base", start="world/sft", device="cpu")
     rows = Preferences.load("world/prompts").select(range(options.prompts))
-    prompts = [example.prompt_ids for example in rows.tokenize(policy.tokenizer, max_length=256, unit="prompt")]
+    prompts = [example.prompt_ids for example in tokenize(rows, policy.tokenizer, max_length=256, unit="prompt")]
     sampler = Sampler(policy, SamplingParams(max_new_tokens=options.tokens))
     rates: dict[str, list[float]] = {"ours": [], "generate": []}
     for round in range(options.rounds + 1):  # the first warms up
@@ -55,7 +56,7 @@ def _generate(
     """What `generate` draws, all prompts in one batch, without what follows the end of a response."""
     import torch
 
-    from align.decoding import pad_left
+    from align.sampling.decoding import pad_left
 
     ids, mask = pad_left(prompts, policy.pad_id, policy.device)
     generator: Any = policy.model.eval()

@@ -23,8 +23,9 @@ from benchmarks.points import Points, bench_points, chart, interval
 
 if TYPE_CHECKING:
     from align import Policy, Preferences
-    from align.evaluation import Evaluator, Measurement
-    from align.method import Method
+    from align.evaluation.evaluator import Evaluator
+    from align.evaluation.measurement import Measurement
+    from align.method.base import Method
 
 TOKENS, WORDS = 64, 12
 """Tokens of a continuation, words of a beginning."""
@@ -132,7 +133,7 @@ def _train(
 ) -> Measurement:
     """Train one method on the beginnings; returns the measurement after it."""
     from align import Trainer, TrainerConfig
-    from align.candidates import draw
+    from align.candidates.drawing import draw
     from methods import PPO, RRHF
 
     method, settings = methods()[name]()
@@ -220,7 +221,7 @@ def _perplexity(measured: Measurement, options: argparse.Namespace) -> float:
     import torch
 
     from align import Batch, Policy
-    from align.data.tokenization import encode_prompt, encode_response
+    from align.data.encoding import encode_prompt, encode_response
 
     judge = Policy.load(options.judge, adapter=None, device="cpu")
     room = judge.max_positions or 256

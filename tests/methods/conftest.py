@@ -14,12 +14,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from align.adapter import Adapter
-from align.batch import Batch
 from align.data import Preferences
-from align.method import Method
-from align.policy import Logprobs, Policy
-from align.roles import SharedBase
+from align.data.examples import tokenize
+from align.method.base import Method
+from align.model.batch import Batch
+from align.model.forward import Logprobs
+from align.model.policy import Policy
+from align.model.roles import SharedBase
+from align.settings.adapter import Adapter
 
 WORDS = ["the", "a", "cat", "dog", "sees", "hears", "likes", "finds", "big", "small", "red", "old", "house", "tree"]
 
@@ -123,7 +125,7 @@ def lora_policy(adapter: Adapter | None = None, *, layout: Any = "tree", seed: i
 @torch.no_grad()
 def measure(method: Method, policy: Policy, data: Preferences) -> dict[str, float]:
     """The method's metrics on all of the data, as training would log them."""
-    tokenized = data.tokenize(policy.tokenizer, max_length=256, unit=method.unit)
+    tokenized = tokenize(data, policy.tokenizer, max_length=256, unit=method.unit)
     batch = method.prepare(policy, Batch.from_examples(tokenized))
     metrics = method.loss(policy, batch).metrics
     return {name: float(total) / float(weight) for name, (total, weight) in metrics.items()}

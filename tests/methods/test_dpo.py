@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from align.batch import Batch
 from align.errors import UserError
+from align.model.batch import Batch
 from methods.dpo import DPO, cdpo_loss, dpo_loss, hinge_loss, ipo_loss, robust_loss
 
 # Chosen S −3.0 (3 tokens), rejected S −1.2 (2 tokens); reference −3.5 and −1.0, so h = .7.

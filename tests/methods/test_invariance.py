@@ -11,10 +11,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from align.batch import Batch
-from align.method import Method
-from align.policy import Policy
-from align.step import Stepper
+from align.method.base import Method
+from align.model.batch import Batch
+from align.model.policy import Policy
+from align.training.step import Stepper
 from methods.dpo import DPO
 from methods.rrhf import RRHF
 from methods.sft import SFT

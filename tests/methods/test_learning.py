@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from align.evaluation import win_rate
-from align.tracking import read_records
+from align.evaluation.measurement import win_rate
+from align.runs.tracker import read_records
 from align.world import read_rows
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from align import Policy, Preferences, Trainer, TrainerConfig
-from align.batch import Batch
 from align.errors import UserError
+from align.model.batch import Batch
 from methods.ranking import best_response
 from methods.rrhf import RRHF, kl_penalty, rank_loss
 

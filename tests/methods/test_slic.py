@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from align import Policy, Preferences, Trainer, TrainerConfig
-from align.batch import Batch
+from align.data.examples import tokenize
 from align.errors import UserError
+from align.model.batch import Batch
 from methods.slic import SLiC, calibration_loss
 
 Y1, Y2, Y3 = [-0.5, -1.0, -1.5], [-0.8, -0.4], [-0.7, -0.9, -1.1, -0.5]  # sums −3.0, −1.2, −3.2
@@ -170,7 +171,7 @@ class TestTarget:
             {"prompt": "p", "prompt_id": "one", "chosen": "aa", "rejected": "b"},
             {"prompt": "p", "prompt_id": "one", "chosen": "the demonstration", "rejected": None},
         ]
-        data = Preferences.from_rows(rows).tokenize(tiny_policy.tokenizer, max_length=64, unit="ranking")
+        data = tokenize(Preferences.from_rows(rows), tiny_policy.tokenizer, max_length=64, unit="ranking")
         batch = Batch.from_examples(data)
         lengths: Tensor = batch.length_PK[0]
         counts = SLiC(target="sft")._targets(batch["better_PKK"], batch.valid_PK)

@@ -22,10 +22,10 @@ from datasets import Dataset
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from align.adapter import Adapter
-from align.batch import Batch
-from align.method import Method
-from align.policy import Policy
+from align.method.base import Method
+from align.model.batch import Batch
+from align.model.policy import Policy
+from align.settings.adapter import Adapter
 from methods.dpo import DPO
 from methods.sft import SFT
 

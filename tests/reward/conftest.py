@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from reward.server import RewardServer
+from reward.remote.server import RewardServer
 
 
 class Exchange(BaseHTTPRequestHandler):

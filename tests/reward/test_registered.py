@@ -26,7 +26,7 @@ def test_registered_scorers_have_a_name_and_a_score(name: str) -> None:
 
 
 def test_scorers_by_rule_are_made_before_torch_is_imported() -> None:
-    of_models = {"reward.model", "reward.tournament"}
+    of_models = {"reward.models.reward_model", "reward.models.tournament"}
     modules = {target.partition(":")[0] for target in SCORERS.values() if target.startswith("reward.")} - of_models
     program = f"import sys, {', '.join(sorted(modules))}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)

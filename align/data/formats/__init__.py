@@ -37,7 +37,7 @@ _PROMPT_NAMES = ("question", "instruction", "query", "input", "text", "context",
 
 def known_formats() -> dict[str, Format]:
     """Return every format by name: the built-in ones and those of other installed packages."""
-    from align.registry import choices, load
+    from align.settings.registry import choices, load
 
     formats = {format.name: format for format in BUILT_IN}
     for name in choices("formats"):

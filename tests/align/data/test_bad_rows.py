@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from align.data import Preferences
+from align.data.examples import tokenize
 from align.errors import UserError
 
 USER = {"role": "user", "content": "Hello there"}
@@ -107,7 +108,7 @@ def test_07_chosen_null_and_09_rejected_null(pair: Callable[..., Any], chatml: A
     assert len(preferences) == 3
     kept = {}
     for unit in ("prompt", "demonstration", "pair", "ranking"):
-        tokenized = preferences.tokenize(chatml, max_length=100, unit=unit, max_rejected=0.9)
+        tokenized = tokenize(preferences, chatml, max_length=100, unit=unit, max_rejected=0.9)
         kept[unit] = (len(tokenized), dict(tokenized.report.rejected))
     assert kept == {
         "prompt": (3, {}),
@@ -118,14 +119,14 @@ def test_07_chosen_null_and_09_rejected_null(pair: Callable[..., Any], chatml: A
     with pytest.raises(
         UserError, match=r"2 of 3 rows rejected.*rejected is null \(rows:2\).*chosen is null \(rows:3\)"
     ):
-        preferences.tokenize(chatml, max_length=100, unit="pair")
+        tokenize(preferences, chatml, max_length=100, unit="pair")
 
 
 @pytest.mark.parametrize(("tokens", "fits"), [(41, True), (42, False)])
 def test_18_prompt_longer_than_max_length(tokens: int, fits: bool, pair: Callable[..., Any], pad_is_eos: Any) -> None:
     """A prompt must leave room for one response token and the end of turn."""
     preferences = Preferences.from_rows([pair(0), pair(1, prompt="Z" * tokens), pair(2)])
-    tokenized = preferences.tokenize(pad_is_eos, max_length=43, max_rejected=0.5)
+    tokenized = tokenize(preferences, pad_is_eos, max_length=43, max_rejected=0.5)
     assert len(tokenized) == 2 + fits
     examples = tokenized.report.examples.get("prompt longer than max_length", ())
     assert examples == (() if fits else ("rows:2: prompt longer than max_length (42 tokens of 43)",))
@@ -133,7 +134,7 @@ def test_18_prompt_longer_than_max_length(tokens: int, fits: bool, pair: Callabl
 
 def test_19_response_longer_is_cut_and_counted(pair: Callable[..., Any], pad_is_eos: Any) -> None:
     preferences = Preferences.from_rows([pair(0), pair(1, prompt="Z" * 50, chosen="Y" * 60, rejected="X")])
-    tokenized = preferences.tokenize(pad_is_eos, max_length=100)
+    tokenized = tokenize(preferences, pad_is_eos, max_length=100)
     example = tokenized[1]
     assert len(example.prompt_ids) + len(example.responses[0]) == 100
     assert pad_is_eos.eos_token_id not in example.responses[0], "a cut response did not end"
@@ -144,7 +145,7 @@ def test_19_response_longer_is_cut_and_counted(pair: Callable[..., Any], pad_is_
 
 def test_19_response_that_fits_exactly_keeps_its_end(pair: Callable[..., Any], pad_is_eos: Any) -> None:
     preferences = Preferences.from_rows([pair(0, prompt="Z" * 50, chosen="Y" * 49, rejected="X" * 50)])
-    tokenized = preferences.tokenize(pad_is_eos, max_length=100)
+    tokenized = tokenize(preferences, pad_is_eos, max_length=100)
     assert tokenized[0].responses[0][-1] == pad_is_eos.eos_token_id
     assert tokenized[0].responses[1][-1] != pad_is_eos.eos_token_id
     assert tokenized.lengths.tolist() == [150]
@@ -152,7 +153,7 @@ def test_19_response_that_fits_exactly_keeps_its_end(pair: Callable[..., Any], p
 
 def test_20_pair_identical_after_truncation(pair: Callable[..., Any], pad_is_eos: Any) -> None:
     rows = [pair(0), pair(1, chosen="Y" * 90 + "yes", rejected="Y" * 90 + "no")]
-    tokenized = Preferences.from_rows(rows).tokenize(pad_is_eos, max_length=60, max_rejected=0.5)
+    tokenized = tokenize(Preferences.from_rows(rows), pad_is_eos, max_length=60, max_rejected=0.5)
     assert tokenized.report.rejected == {"identical after tokenisation": 1}
     assert len(tokenized) == 1
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.data import Preferences
+from align.data.encoding import chat_template
 from align.data.formats import BUILT_IN, Format, Sample, find_format, known_formats
 from align.data.formats.trl import shared_words
-from align.data.tokenization import chat_template
 from align.errors import UserError
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -187,8 +187,8 @@ def test_formats_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         requires=frozenset({"question", "better", "worse"}),
         convert=lambda row: [{"prompt": row["question"], "chosen": row["better"], "rejected": row["worse"]}],
     )
-    monkeypatch.setattr("align.registry.choices", lambda group: {"formats": ["theirs"]}[group])
-    monkeypatch.setattr("align.registry.load", lambda *asked: {("formats", "theirs"): theirs}[asked])
+    monkeypatch.setattr("align.settings.registry.choices", lambda group: {"formats": ["theirs"]}[group])
+    monkeypatch.setattr("align.settings.registry.load", lambda *asked: {("formats", "theirs"): theirs}[asked])
     rule, row = only({"question": "a", "better": "b", "worse": "c"})
     assert (rule, row["prompt"], row["chosen"]) == ("theirs", text("a"), text("b"))
 

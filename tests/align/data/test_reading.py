@@ -173,6 +173,6 @@ def test_message_parts_are_joined_and_unread_fields_noted(pair: Pair) -> None:
 
 def test_importing_is_light() -> None:
     """The command line checks its configuration before anything heavy is imported."""
-    code = "import sys, align.data, align.data.tokenization; print(*sys.modules)"
+    code = "import sys, align.data, align.data.encoding; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "datasets", "pyarrow", "numpy"}.intersection(done.stdout.split())

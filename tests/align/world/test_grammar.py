@@ -5,11 +5,11 @@ import random
 import re
 
 import pytest
+from world_making.text import WEIGHTS, TextWriter
 
 from align.world.facts import World
 from align.world.forms import FORMS
 from align.world.grammar import Claim, join, parse, phrasings, say, sentences
-from align.world.text import WEIGHTS, TextWriter
 
 
 def test_every_fact_can_be_said_and_read_back():

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable
 
 import pytest
+from world_making.annotator import Annotator, temperature_for
+from world_making.writers import DemonstrationWriter
 
 from align.world import FAMILIES, Goal, TaskSampler, TrueReward, World
-from align.world.annotator import Annotator, temperature_for
 from align.world.forms import MANNERS
 from align.world.reward import MAX_LENGTH, WEIGHTS, Components
 from align.world.shipped import FOLDER
 from align.world.task import Task
-from align.world.writers import DemonstrationWriter
 
 WORLD = World.default()
 REWARD = TrueReward()

@@ -4,12 +4,12 @@ import itertools
 import re
 
 import pytest
+from world_making.text import TextWriter
+from world_making.writers import SHARES, DemonstrationWriter
 
 from align.world import FAMILIES, Goal, Task, TaskSampler, TrueReward, World
 from align.world.families.arithmetic import solutions
 from align.world.task import OPENERS, Split
-from align.world.text import TextWriter
-from align.world.writers import SHARES, DemonstrationWriter
 
 WORLD = World.default()
 

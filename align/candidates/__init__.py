@@ -1,0 +1,1 @@
+"""Candidates: responses drawn, scored and kept before training."""

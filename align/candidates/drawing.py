@@ -1,0 +1,345 @@
+"""Candidates: responses drawn before training, scored, and written as data in the shared pairwise format.
+
+For each distinct prompt of a data set K responses are drawn from one policy or several, the data's own responses join
+where the plan says so, a scorer scores each distinct one, and a selection makes rows of them: pairs of a ranking
+(:mod:`align.candidates.plan`), or whatever a method needs. The rows are in ``FILE.jsonl``; ``FILE.json`` beside it says
+how far the drawing came, with which settings, and what became of the responses.
+
+::
+
+    data = draw(policy, Preferences.load("prompts.jsonl"), method.candidates, "candidates.jsonl", scorer=scorer)
+    Trainer(policy, "runs/rrhf").fit(method, data)
+
+A prompt is drawn once however often the work is killed (:mod:`align.candidates.store`). What is drawn depends on seed,
+prompt and policy alone, so the file is the same for any number of processes: they share each chunk of prompts, and the
+first one writes.
+
+Several policies draw for the same prompts, all of them in memory at once; they must have the same tokenizer. What the
+sampler draws may be the groups of a diverse beam search (:mod:`align.sampling.diverse_beam`), as RRHF's authors have
+it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from align.candidates.plan import CandidatePlan, Pool
+from align.candidates.store import GrowingFile, state_file
+from align.data.encoding import trimmed
+from align.data.examples import tokenize
+from align.data.schema import COLUMNS, prompt_key
+from align.data.tally import RowError
+from align.data.validation import valid_row
+from align.errors import ScorerError, UserError
+from align.sampling.sampler import Sampler
+from align.scoring.reward_role import RoleScorer
+from align.scoring.rows import score_texts
+from align.system.processes import on_first, process_state
+from align.system.signals import Interrupted, StopRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from align.data import Example, Preferences, TokenizedPreferences
+    from align.model.policy import Policy
+    from align.scoring.scorer import Scorer
+
+__all__ = ["draw", "read_summary", "save_rows"]
+
+_TEXTS = ("prompt", "chosen", "rejected")
+_CHUNK = 64  # prompts between two states on disk
+
+
+def draw(
+    policies: Policy | Sequence[Policy],
+    data: Preferences,
+    plan: CandidatePlan,
+    file: str | Path,
+    *,
+    scorer: Scorer | None = None,
+    max_length: int = 1024,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Preferences:
+    """Draw, score and write the candidates for every prompt of ``data``; goes on where an earlier call was stopped.
+
+    Args:
+        policies: Who draws, each its ``plan.samples``; where the plan names sources, the policy and then these.
+        data: Prompts, and the responses that may join.
+        plan: See :class:`align.candidates.plan.CandidatePlan`; a method has one as ``method.candidates``.
+        file: ``NAME.jsonl``, written together with ``NAME.json``.
+        scorer: None: the reward role of the first policy.
+        max_length: Tokens of prompt and response together; longer prompts are left out.
+        seed: Of the drawing.
+        settings: Further settings, as JSON, that must be the same for a file to be continued.
+
+    Returns:
+        The rows of the file.
+
+    Raises:
+        UserError: No scorer, policies that the plan lacks or that have other tokenizers, a file of other settings, or
+            nothing to learn from in the end.
+        ScorerError: The scorer failed; the prompts before are in the file, and a call with the same settings goes on.
+        Interrupted: SIGINT or SIGTERM; the same.
+    """
+    from align.data import Preferences
+
+    pool = [policies] if not isinstance(policies, Sequence) else list(policies)
+    if plan.sources and len(pool) != 1 + len(plan.sources):
+        raise UserError(
+            f"candidates: the plan draws from {', '.join(plan.sources)} besides the policy; give draw() these policies "
+            "as well (Policy.load), or leave method.sources out."
+        )
+    if plan.scored and scorer is None:
+        if "reward" not in pool[0].roles.names:
+            raise UserError(
+                "candidates need scores: give draw() a scorer, or train the reward role of the policy first "
+                "(reward.RewardModel)."
+            )
+        scorer = RoleScorer(pool[0])
+    stop = StopRequest()
+    with stop.listening():
+        counts = _Drawing(pool, data, plan, Path(file), scorer, max_length, seed, settings or {}, stop).execute()
+    if not counts.get("rows"):
+        found = ", ".join(f"{name} {count:g}" for name, count in counts.items())
+        raise UserError(f"{file}: no candidate is left to learn from ({found}); draw more, or other data and scorers.")
+    return Preferences.load(file, format="pairwise", max_rejected=data.max_rejected)
+
+
+def read_summary(file: str | Path) -> dict[str, float] | None:
+    """What became of the responses in the drawing of ``file``; None where it is no file of candidates.
+
+    Counts of prompts and responses; ``reward_mean``, of all candidates, and ``reward_best``, the mean over prompts of
+    the best one's.
+    """
+    state = state_file(Path(file))
+    if state == Path(file) or not state.is_file():
+        return None
+    try:
+        counts: dict[str, float] = dict(json.loads(state.read_text(encoding="utf-8"))["counts"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    total, scored = counts.pop("reward_sum", 0.0), counts.get("scored", 0)
+    best, prompts = counts.pop("reward_best_sum", 0.0), counts.get("scored_prompts", 0)
+    if scored:
+        counts |= {"reward_mean": total / scored, "reward_best": best / prompts}
+    return counts
+
+
+def save_rows(data: Preferences, file: Path) -> None:
+    """Write rows as JSONL in the pairwise format, for `Preferences.load`."""
+    with file.open("w", encoding="utf-8") as stream:
+        for row in data:
+            fields = {name: _plain(row[name]) if name in _TEXTS and row[name] else row[name] for name in COLUMNS}
+            stream.write(json.dumps(fields, ensure_ascii=False) + "\n")
+
+
+class _Drawing:
+    """One call of :func:`draw`."""
+
+    def __init__(
+        self,
+        policies: list[Policy],
+        data: Preferences,
+        plan: CandidatePlan,
+        file: Path,
+        scorer: Scorer | None,
+        max_length: int,
+        seed: int,
+        settings: Mapping[str, Any],
+        stop: StopRequest,
+    ) -> None:
+        self.policies, self.data, self.plan, self.file = policies, data, plan, file
+        self.scorer, self.seed, self.stop = scorer if plan.scored else None, seed, stop
+        self.processes = process_state()
+        self.rank, self.world = self.processes.process_index, self.processes.num_processes
+        self.prompts = self._tokenize(max_length)
+        self.own = _responses(data, policies[0].tokenizer) if plan.include_data else {}
+        self.settings = json.loads(json.dumps(self._settings(settings)))
+
+    def execute(self) -> dict[str, float]:
+        """Draw what is missing; returns the counts of the whole."""
+        left_out = sum(self.prompts.report.rejected.values())
+        file = on_first(lambda: GrowingFile(self.file, self.settings, {"left_out": left_out}))
+        done, counts = file.done, file.counts
+        bar = tqdm(
+            total=len(self.prompts),
+            initial=done,
+            disable=self.rank != 0 or done == len(self.prompts),
+            desc="drawing candidates",
+            unit="prompt",
+        )
+        with bar:
+            for start in range(done, len(self.prompts), _CHUNK):
+                chunk = range(start, min(start + _CHUNK, len(self.prompts)))
+                rows, found = self._chunk(chunk)
+                counts = _added(counts, found)
+                if self.rank == 0:
+                    file.append(rows, done=chunk.stop, counts=counts)
+                bar.update(len(chunk))
+        self.processes.wait_for_everyone()
+        return counts
+
+    # A chunk of prompts
+
+    def _chunk(self, chunk: range) -> tuple[list[dict[str, Any]], dict[str, float]]:
+        """The rows that these prompts give, of all ranks in the order of the prompts, and the counts."""
+        from accelerate.utils import gather_object
+
+        problem: ScorerError | UserError | None = None
+        results: list[tuple[int, list[dict[str, Any]], dict[str, float]]] = []
+        try:
+            results = self._selected(chunk[self.rank :: self.world])
+        except (ScorerError, UserError) as error:  # raised on all ranks
+            problem = error
+        parts = [(problem, self.stop.signum, results)]
+        if self.world > 1:
+            parts = gather_object(parts)
+        if problems := [problem for problem, _, _ in parts if problem]:
+            raise type(problems[0])(
+                f"{problems[0]} {chunk.start:,} of {len(self.prompts):,} prompts are in {self.file}; continue with "
+                "if_exists=resume."
+            ) from problem
+        if caught := max(signum for _, signum, _ in parts):
+            raise Interrupted(caught, None)
+        whole = sorted((result for _, _, results in parts for result in results), key=lambda result: result[0])
+        counts: dict[str, float] = {}
+        for _, _, found in whole:
+            counts = _added(counts, found)
+        return [row for _, rows, _ in whole for row in rows], counts
+
+    def _selected(self, indices: Sequence[int]) -> list[tuple[int, list[dict[str, Any]], dict[str, float]]]:
+        examples = [self.prompts[i] for i in indices]
+        rows = [self.data[example.index] for example in examples]
+        drawn, counts = self._draw(examples)
+        pools = [self._pool(row, texts) for row, texts in zip(rows, drawn, strict=True)]
+        scores: Sequence[Sequence[float] | None] = [None] * len(pools)
+        if self.scorer is not None:
+            asked = [i for i, (texts, _) in enumerate(pools) if texts]
+            found = score_texts(self.scorer, [rows[i] for i in asked], [pools[i][0] for i in asked]) if asked else []
+            by_place = dict(zip(asked, found, strict=True))
+            scores = [by_place.get(i, []) for i in range(len(pools))]
+        out: list[tuple[int, list[dict[str, Any]], dict[str, float]]] = []
+        for i, row, (texts, times), own, count in zip(indices, rows, pools, scores, counts, strict=True):
+            selected = self.plan.select(Pool(row, texts, times, own))
+            fixed = {"prompt_id": row["prompt_id"], "answer": row["answer"], "source": row["source"]}
+            made = [{"prompt": _plain(row["prompt"]), **fields, **fixed} for fields in selected.rows]
+            count = _added(count, {"prompts": 1, "distinct": len(texts), "rows": len(made)})
+            if own:
+                sums = {"reward_sum": sum(own), "reward_best_sum": max(own)}
+                count = _added(count, {**sums, "scored": len(own), "scored_prompts": 1})
+            out.append((i, made, _added(count, selected.counts)))
+        return out
+
+    def _draw(self, examples: Sequence[Example]) -> tuple[list[list[str]], list[dict[str, float]]]:
+        """Usable responses of each prompt, repeated ones included, and what the others were."""
+        texts: list[list[str]] = [[] for _ in examples]
+        counts: list[dict[str, float]] = [{"drawn": 0, "unfinished": 0, "unusable": 0} for _ in examples]
+        for number, policy in enumerate(self.policies):
+            with policy.use("policy"):
+                responses = Sampler(policy, self.plan.sampling).generate(
+                    [example.prompt_ids for example in examples],
+                    n=self.plan.samples,
+                    seed=self.seed * 1_000_003 + number,
+                    keys=[example.index for example in examples],
+                    between=self._leave,
+                )
+            for kept, count, row in zip(texts, counts, responses, strict=True):
+                for response in row:
+                    text = policy.decode(response.ids)
+                    count["drawn"] += 1
+                    if not (response.finished or self.plan.keep_unfinished):
+                        count["unfinished"] += 1
+                    elif not _usable(text):
+                        count["unusable"] += 1
+                    else:
+                        kept.append(text)
+        return texts, counts
+
+    def _pool(self, row: Mapping[str, Any], drawn: Sequence[str]) -> tuple[list[str], list[int]]:
+        times = Counter(drawn)
+        for text in self.own.get(prompt_key(row["prompt"]), ()):
+            times.setdefault(text, 0)
+        return list(times), list(times.values())
+
+    def _leave(self) -> None:
+        """Between batches; with several ranks a signal is answered at the end of the chunk."""
+        if self.stop.signum and self.world == 1:
+            raise Interrupted(self.stop.signum, None)
+
+    # What is drawn for
+
+    def _tokenize(self, max_length: int) -> TokenizedPreferences:
+        from align.data.examples import tokenizer_fingerprint
+
+        first = self.policies[0]
+        for other in self.policies[1:]:
+            if tokenizer_fingerprint(other.tokenizer) != tokenizer_fingerprint(first.tokenizer):
+                raise UserError(
+                    f"candidates: the tokenizer or chat template of {other.model.config.name_or_path} is not that of "
+                    f"{first.model.config.name_or_path}; draw from each into a file of its own."
+                )
+        longest = min([max_length, *(p.max_positions for p in self.policies if p.max_positions is not None)])
+        room = longest - self.plan.sampling.max_new_tokens
+        if room < 3:
+            raise UserError(
+                f"candidates: {longest} tokens leave no room for a prompt beside a response of "
+                f"{self.plan.sampling.max_new_tokens}; raise trainer.max_length or lower method.max_new_tokens."
+            )
+        with self.processes.main_process_first():
+            prompts = tokenize(self.data, first.tokenizer, max_length=room, unit="prompt")
+        return prompts.distinct_prompts()
+
+    def _settings(self, further: Mapping[str, Any]) -> dict[str, Any]:
+        from align.model.fingerprint import weights_fingerprint
+
+        beside = ("rounds", "from_base", "sources")  # of the sources the weights count, not the place
+        plan = {name: value for name, value in asdict(self.plan).items() if name not in beside}
+        return {
+            **plan,
+            "select": {"name": type(self.plan.select).__name__, **plan["select"]},
+            "prompts": self.prompts.fingerprint,
+            "policies": [weights_fingerprint(policy) for policy in self.policies],
+            "seed": self.seed,
+            "scorer": self.scorer.name if self.scorer is not None else None,
+            **further,
+        }
+
+
+def _responses(data: Preferences, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
+    """The distinct responses that the data has to each prompt, by the prompt's key."""
+    own: dict[str, dict[str, None]] = {}
+    columns = [data.dataset[name] for name in ("prompt", "chosen", "rejected")]
+    for prompt, *sides in zip(*columns, strict=True):
+        texts = own.setdefault(prompt_key(prompt), {})
+        for side in sides:
+            if side:
+                texts.setdefault(trimmed(tokenizer, side[0]["content"]))
+    return {key: list(texts) for key, texts in own.items()}
+
+
+def _usable(text: str) -> bool:
+    """Whether the shared format takes the text as a response: something to be seen, no NUL."""
+    try:
+        valid_row({"prompt": "?", "chosen": text}, lambda _: None)
+    except RowError:
+        return False
+    return True
+
+
+def _plain(messages: Sequence[Mapping[str, Any]]) -> Any:
+    """Messages as a file has them: text that has no role is plain."""
+    if messages[0]["role"] is None:
+        return messages[0]["content"]
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _added(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}

@@ -1,0 +1,1 @@
+"""From typed words to checked settings; nothing here imports PyTorch."""

@@ -1,0 +1,132 @@
+"""Reads the words typed after ``scripts/run.py`` and answers those that cannot be right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+
+from align.cli.parse import groups
+from align.errors import UserError, did_you_mean
+from align.scoring.from_config import YAML, read_settings
+
+__all__ = ["Command", "read_command"]
+
+_MULTIRUN = ("-m", "--multirun")
+_HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.")
+# Choosing a model or a file of one's own: this key implies the group's choice `custom`.
+_CUSTOM_KEYS = {"model": "name", "data": "train"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """The words typed, sorted."""
+
+    multirun: bool = False
+    overrides: tuple[str, ...] = ()  # key=value, without leading plus signs
+    swept: tuple[str, ...] = ()  # keys with several values (multirun)
+
+
+def read_command(words: Sequence[str], configs: Path) -> Command:
+    """Sort `words` into options and overrides; raises `UserError` for what no configuration could accept."""
+    flags = [word for word in words if word.startswith("-")]
+    for flag in flags:
+        if flag not in _MULTIRUN:
+            remedy = did_you_mean(flag, ("--help", *_MULTIRUN))
+            raise UserError(f"{flag!a} is not an option; settings are written key=value.{remedy}")
+    overrides = [_parse(word, configs) for word in words if word not in flags]
+    swept = [override for override in overrides if override.is_sweep_override()]
+    if swept and not flags:
+        raise UserError(
+            f"{swept[0].input_line} gives several values: add -m for one run each, "
+            "or put a value that contains a comma between quotes."
+        )
+    return Command(
+        multirun=bool(flags),
+        overrides=tuple(_own_choices(overrides, configs)),
+        swept=tuple(override.key_or_group for override in swept),
+    )
+
+
+def _parse(word: str, configs: Path) -> Override:
+    if "_target_" in word:
+        raise UserError(f"{word!a}: classes are chosen by name, _target_ is not accepted.")
+    if "=" not in word and not word.startswith("~"):
+        raise UserError(f"{word!a} is not a setting: write key=value.{_nearest_key(word, configs)}")
+    if word.startswith("~"):
+        raise UserError(f"{word!a}: a key cannot be removed; set it to null or to its default.")
+    try:
+        # `+key` and `++key` mean the same as `key`: nothing can be added that is not there already.
+        override = OverridesParser.create().parse_override(word.lstrip("+"))
+    except HydraException:
+        raise UserError(
+            f"{word!a} cannot be read: write key=value, and put a value with blanks, commas, brackets or "
+            "quotes between quotes that the shell leaves in place, as in 'key=\"a, b\"'."
+        ) from None
+    assert override.type is OverrideType.CHANGE
+    if override.package is not None:
+        raise UserError(f"{word!a}: write group=choice without a package.")
+    key = override.key_or_group
+    if re.match(r"hydra\b", key) and not key.startswith(_HYDRA_KEYS):
+        raise UserError(f"{key} is fixed; of Hydra's own settings hydra/launcher and hydra.launcher.KEY can be set.")
+    return override
+
+
+def _nearest_key(word: str, configs: Path) -> str:
+    return did_you_mean(f"{word}=", [f"{group}=" for group in groups.names(configs)])
+
+
+def _own_choices(overrides: list[Override], configs: Path) -> list[str]:
+    """Check the choices of groups; turn ``model=FOLDER`` into ``model=custom model.name=FOLDER``."""
+    texts: list[str] = []
+    chosen = {override.key_or_group for override in overrides}
+    for override in overrides:
+        key, text = override.key_or_group, (override.input_line or "").strip()
+        section, _, name = key.partition(".")
+        if key in groups.names(configs):
+            texts.extend(_choice(key, text, override, configs))
+            continue
+        if _CUSTOM_KEYS.get(section) == name and section not in chosen:
+            texts.append(f"{section}=custom")
+            chosen.add(section)
+        texts.append(text)
+    return texts
+
+
+def _choice(group: str, text: str, override: Override, configs: Path) -> list[str]:
+    known = groups.choices(configs, group)
+    sweep = override.is_sweep_override()
+    values = [str(v) for v in override.sweep_string_iterator()] if sweep else [override.get_value_element_as_str()]
+    if group == "reward" and any(value.strip("'\"").endswith(YAML) for value in values):
+        return [f"reward={','.join(_scorer_of_ones_own(value) for value in values)}"]
+    for value in values:
+        plain = value.strip("'\"")
+        if plain in known or (group in groups.OPTIONAL and plain == "null"):
+            continue
+        if group not in _CUSTOM_KEYS:
+            file = " or name a YAML file with a scorer and its settings" if group == "reward" else ""
+            raise UserError(f"{text}: choose from {', '.join(known)}{file}.{did_you_mean(plain, known)}")
+        key = f"{group}.{_CUSTOM_KEYS[group]}"
+        if "/" not in plain and not Path(plain).exists():
+            remedy = did_you_mean(plain, known)
+            raise UserError(f"{text}: choose from {', '.join(known)}, or name your own with {key}=….{remedy}")
+        if len(values) > 1:
+            raise UserError(f"{text}: to run over several of your own, write {key}={','.join(values)}.")
+        return [f"{group}=custom", f"{key}={value}"]
+    return [text]
+
+
+def _scorer_of_ones_own(value: str) -> str:
+    """Make a YAML file with a scorer a choice of ``reward=``, as Hydra knows them; returns its name."""
+    file = value.strip("'\"")
+    if not file.endswith(YAML):
+        return value
+    name = re.sub(r"\W+", "_", str(Path(file).resolve())).strip("_")
+    ConfigStore.instance().store(group="reward", name=name, node=read_settings(file))
+    return name

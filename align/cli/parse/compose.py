@@ -1,0 +1,146 @@
+"""Makes a checked `RunConfig` of overrides: Hydra composes, the dataclasses of `align.settings.config` decide."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from align.cli.parse import checks, groups
+from align.errors import UserError
+from align.settings import registry
+from align.settings.adapter import Adapter
+from align.settings.checking import build
+from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
+
+__all__ = ["compose_run", "register_methods"]
+
+T = TypeVar("T")
+
+
+def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str] = ()) -> RunConfig:
+    """Compose the configuration of one run and check all of it.
+
+    `swept` names the keys that differ between the runs of a multirun; those that the default name does not
+    show are added to it, so that no two runs share a folder.
+    """
+    names = groups.names(configs)
+    chosen = [o for o in overrides if _key(o) in names or o.startswith(("hydra.", "hydra/"))]
+    given = [o for o in overrides if o not in chosen]
+    known, choices = _compose(configs, chosen)
+    checks.check_keys(known, choices, given)
+    plain, _ = _compose(configs, [*chosen, *given])
+    _give_way(plain, [_key(o) for o in given])
+    checks.check_additions(plain, known)
+    checks.check_complete(plain)
+    checks.check_method(choices["method"], plain["method"], known["method"])
+    plain["run_name"] = _run_name(plain, choices, [o for o in overrides if _key(o) in swept])
+    return _typed(plain)
+
+
+def _give_way(plain: Mapping[str, Any], asked: Sequence[str]) -> None:
+    """Of the two that say how long to train, what a file sets gives way to the other one that was asked for."""
+    for name, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"trainer.{name}" in asked and f"trainer.{other}" not in asked:
+            plain["trainer"][other] = None
+
+
+def register_methods(configs: Path, overrides: Sequence[str]) -> None:
+    """Make methods of other packages known to Hydra, with the fields and defaults of their class.
+
+    Imports those that `overrides` choose and nothing else.
+    """
+    chosen = {name for o in overrides if _key(o) == "method" for name in re.split(r"[=,\s]+", o)}
+    for name in registry.choices("methods"):
+        if name in chosen and not (configs / "method" / f"{name}.yaml").exists():
+            defaults = _defaults(registry.load("methods", name))
+            ConfigStore.instance().store(group="method", name=name, node={"name": name, **defaults})
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(cls):
+        if f.default_factory is not dataclasses.MISSING:
+            value: Any = f.default_factory()
+        else:
+            value = "???" if f.default is dataclasses.MISSING else f.default
+        if f.init:
+            values[f.name] = list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
+    return values
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _compose(configs: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the composed configuration as plain values, and the choice made in each group."""
+    try:
+        within = GlobalHydra.instance().is_initialized()  # inside a multirun
+        with nullcontext() if within else initialize_config_dir(version_base="1.3", config_dir=str(configs.resolve())):
+            config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        choices = OmegaConf.to_container(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]
+            config.pop("recipe", None)  # what it says is read before: it makes several runs
+        plain = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{' '.join(overrides) or configs}: {lines[0].strip().rstrip('.')}.") from error
+    return cast("dict[str, Any]", plain), cast("dict[str, str]", choices)
+
+
+def _run_name(plain: Mapping[str, Any], choices: Mapping[str, str], swept: Sequence[str]) -> Any:
+    """The name given or method-model-data-seed, and for a multirun the `swept` values that are not in it."""
+    name, shown = plain["run_name"], {"run_name"}
+    if isinstance(name, (int, float)):
+        name = str(name)  # run_name=2026
+    if name is None:
+        model, data = choices["model"], choices["data"]
+        model = Path(plain["model"]["name"]).name if model == "custom" else model
+        data = Path(plain["data"]["train"]).name.partition(".")[0] if data == "custom" else data
+        name = f"{choices['method']}-{model}-{data}-seed{plain['seed']}"
+        shown = {"method", "model", "model.name", "data", "data.train", "seed"}
+        name = _clean(name)
+    for override in swept:
+        if _key(override) not in shown:
+            value = override.partition("=")[2]
+            name = f"{name}-{_clean(_key(override).rpartition('.')[2])}={_clean(value)}"
+    return name
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^\w.+,@-]+", "_", text)
+
+
+def _typed(plain: dict[str, Any]) -> RunConfig:
+    method = dict(plain.pop("method"))
+    sections: dict[str, Any] = {
+        "model": _section("model", ModelConfig, plain),
+        "adapter": _section("adapter", Adapter, plain) if plain.get("adapter") else None,
+        "data": _section("data", DataConfig, plain),
+        "trainer": _section("trainer", TrainerConfig, plain),
+        "evaluation": _section("evaluation", EvaluationConfig, plain),
+        "reward": plain.get("reward"),
+        "wandb": _section("wandb", WandbConfig, plain),
+    }
+    return build(RunConfig, {**plain, **sections, "method": method.pop("name"), "settings": method})
+
+
+def _section(name: str, cls: type[T], plain: Mapping[str, Any]) -> T:
+    try:
+        return build(cls, plain[name])
+    except UserError as error:
+        # A class names its field; here the user needs the key.
+        message = str(error)
+        raise UserError(message if message.startswith(f"{name}.") else f"{name}.{message}") from error

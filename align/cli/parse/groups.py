@@ -1,0 +1,35 @@
+"""The groups of ``configs/`` and their choices, read from file names and first lines alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from align.settings import registry
+
+__all__ = ["OPTIONAL", "choices", "description", "names"]
+
+_FOLLOWS = frozenset({"vetted"})  # chosen by other choices, never by the user
+
+OPTIONAL = frozenset({"experiment", "recipe", "reward"})  # groups from which nothing needs to be chosen
+
+
+def names(configs: Path) -> list[str]:
+    """Return the names of the groups a user chooses from."""
+    return sorted(folder.name for folder in configs.iterdir() if folder.is_dir() and folder.name not in _FOLLOWS)
+
+
+def choices(configs: Path, group: str) -> list[str]:
+    """Return the names to choose from: one per file, and methods that other packages registered."""
+    found = {file.stem for file in (configs / group).glob("*.yaml")}
+    if group == "method":
+        found |= set(registry.choices("methods"))
+    return sorted(found)
+
+
+def description(configs: Path, group: str, choice: str) -> str:
+    """Return the first comment line of the choice's file."""
+    file = configs / group / f"{choice}.yaml"
+    if not file.exists():
+        return "registered by another package"
+    lines = (line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return next(line for line in lines if not line.startswith("@"))  # @package is Hydra's

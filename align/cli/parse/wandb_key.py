@@ -1,0 +1,37 @@
+"""Is there a key for Weights & Biases? Asked before anything starts, so that nothing prompts or hangs."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from align.errors import UserError
+from align.settings.config import WandbConfig
+
+__all__ = ["require_wandb_key"]
+
+
+def require_wandb_key(wandb: WandbConfig) -> None:
+    """Raise `UserError` where ``mode=online`` has no key to log in with."""
+    if wandb.mode != "online" or os.environ.get("WANDB_API_KEY") or _key_in_netrc():
+        return
+    raise UserError(
+        "wandb.mode=online needs a key: run `wandb login`, set WANDB_API_KEY, "
+        "or write wandb.mode=offline and send the run later with `wandb sync`."
+    )
+
+
+def _key_in_netrc() -> bool:
+    """`wandb login` writes its key to this file."""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    given = os.environ.get("NETRC")
+    files = [Path(given)] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    for file in files:
+        if file.is_file():
+            try:
+                return netrc.netrc(file).authenticators(host) is not None
+            except netrc.NetrcParseError as error:
+                raise UserError(f"{file} cannot be read: {error.msg} in line {error.lineno}.") from error
+    return False

@@ -1,0 +1,319 @@
+"""Preferences as token ids: examples of one unit, computed once per data, tokenizer and length.
+
+The Arrow file in the cache has one row per example the data could give, rejected ones included with their reason, so
+that the report comes from the file itself. Its name is the fingerprint; `datasets` writes it under a temporary name
+and renames it, so ranks that compute it at the same time replace each other's file by the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args, overload
+
+from align.data.encoding import Encoder, MarkedText
+from align.data.schema import Example, Unit
+from align.data.tally import EXAMPLES_PER_REASON, LoadReport, RowError, Tally
+from align.data.units import Draft, draft, group_rows
+from align.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+    from align.data.preferences import Preferences
+
+__all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
+
+_VERSION = 2
+"""Part of the fingerprint: raise it whenever the same input gives other ids."""
+
+_TRUNCATED = "response truncated to max_length"
+_EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenizedPreferences(Sequence[Example]):
+    """Examples of one unit as token ids, backed by an Arrow file."""
+
+    table: datasets.Dataset
+    """One row per example, rejected ones included."""
+    rows: NDArray[np.int64]
+    """Rows of `table` that are kept; item i of this sequence is row `rows[i]`."""
+    lengths: NDArray[np.int64]
+    """Tokens per item: the prompt and all its responses, end of turn included."""
+    unit: Unit
+    fingerprint: str
+    """sha256 over data, tokenizer, chat template, max_length, unit and version: the same in every process."""
+    report: LoadReport
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """Return one example, or a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = cast(dict[str, Any], self.table[int(self.rows[index])])
+        return Example(**{name: row[name] for name in _EXAMPLE_FIELDS})
+
+    def distinct_prompts(self) -> TokenizedPreferences:
+        """The first example of every prompt: what is drawn in answer to a prompt shall not count several times."""
+        seen: dict[tuple[int, ...], int] = {}
+        for i, ids in enumerate(self.table.select(self.rows)["prompt_ids"]):
+            seen.setdefault(tuple(ids), i)
+        places = list(seen.values())
+        return replace(self, rows=self.rows[places], lengths=self.lengths[places])
+
+
+def tokenize(
+    preferences: Preferences,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    unit: Unit = "pair",
+    max_rejected: float | None = None,
+) -> TokenizedPreferences:
+    """Tokenise preferences into examples of one unit, or open what was computed before.
+
+    Args:
+        preferences: the data.
+        tokenizer: of the model; its chat template is used where it has one. It is not changed.
+        max_length: tokens that a prompt and one response may have together. A prompt that leaves no room for one
+            response token and the end of turn is rejected; a longer response is cut, and then does not end in the
+            end-of-turn token.
+        unit: "demonstration" (K=1, chosen), "pair" (K=2), "ranking" (K ≥ 2: the pairs of a prompt_id put together
+            again, best first) or "prompt" (K=0).
+        max_rejected: fraction of the examples that may be rejected; None: that of the preferences.
+
+    Raises:
+        UserError: for more rejections than that, conversations without a chat template, or a wrong argument.
+    """
+    if unit not in get_args(Unit):
+        raise UserError(f"unit={unit!r} is not one of {', '.join(get_args(Unit))}.{did_you_mean(unit, get_args(Unit))}")
+    if max_length < 3:
+        raise UserError(f"max_length={max_length} has no room for a prompt, a response and its end; raise it.")
+    limit = preferences.max_rejected if max_rejected is None else max_rejected
+    fingerprint = _sha256([_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit])
+    table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
+    return _opened(preferences, table, unit, max_length, fingerprint, limit)
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a sha256 of all that decides the ids of a text: vocabulary, rules, special tokens, chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        rules: Any = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    else:
+        rules = json.loads(backend.to_str())
+        del rules["truncation"], rules["padding"]
+    special = [[name, str(token)] for name, token in sorted(tokenizer.special_tokens_map.items())]
+    return _sha256([rules, special, tokenizer.chat_template])
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _computed(
+    preferences: Preferences,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    unit: Unit,
+    fingerprint: str,
+) -> datasets.Dataset:
+    """Return the table of examples from the cache, or compute it and put it there."""
+    import datasets
+    import datasets.config
+    import pyarrow as pa
+
+    groups = group_rows(preferences.dataset["prompt_id"], unit)
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "align"
+    path = folder / f"{fingerprint}.arrow"
+    with suppress(pa.ArrowInvalid, OSError):  # not there, or damaged: computed (again)
+        table = datasets.Dataset.from_file(str(path))
+        if len(table) == len(groups):
+            return table
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        cache: dict[str, Any] = {"cache_file_name": str(path), "load_from_cache_file": False}
+    except OSError:
+        cache = {"keep_in_memory": True}
+    rows = datasets.Features({"rows": datasets.List(datasets.Value("int64"))})
+    return datasets.Dataset.from_dict({"rows": groups}, features=rows).map(
+        _Tokenization(preferences.dataset, tokenizer, Encoder.of(tokenizer), max_length, unit),
+        batched=True,
+        remove_columns=["rows"],
+        features=_features(),
+        new_fingerprint=fingerprint[:16],
+        desc=f"Tokenizing {unit}s",
+        **cache,
+    )
+
+
+def _features() -> datasets.Features:
+    from datasets import Features, List, Value
+
+    ids, text, number = List(Value("int32")), Value("string"), Value("float64")
+    return Features(
+        prompt_ids=ids,
+        responses=List(ids),
+        scores=List(number),
+        comparisons=List(List(Value("int32"))),
+        margin=number,
+        weight=number,
+        prompt_id=text,
+        index=Value("int64"),
+        answer=text,
+        source=text,
+        length=Value("int64"),
+        truncated=Value("int32"),
+        problem=text,
+        detail=text,
+    )
+
+
+def _opened(
+    preferences: Preferences,
+    table: datasets.Dataset,
+    unit: Unit,
+    max_length: int,
+    fingerprint: str,
+    max_rejected: float,
+) -> TokenizedPreferences:
+    """Make the report of a table, and the view of the examples that are kept."""
+    import numpy as np
+
+    columns = {name: table.data.column(name) for name in ("problem", "detail", "truncated", "length", "index")}
+    kept = columns["problem"].is_null().to_numpy()
+    index = columns["index"].to_numpy()
+    tally = Tally(preferences.report.source, read=len(table), kept=int(kept.sum()))
+
+    def place(row: int, seen: int) -> str:
+        """Look up file:line where the report will show it."""
+        return preferences[int(index[row])]["place"] if seen < EXAMPLES_PER_REASON else ""
+
+    lost = np.flatnonzero(~kept).tolist()
+    reasons = (columns[name].filter(~kept).to_pylist() for name in ("problem", "detail"))
+    for row, problem, detail in zip(lost, *reasons, strict=True):
+        tally.reject(place(row, tally.rejected[problem]), RowError(problem, detail))
+    for row in np.flatnonzero(kept & (columns["truncated"].to_numpy() > 0)).tolist():
+        tally.note(place(row, tally.noted[_TRUNCATED]), _TRUNCATED)
+    report = tally.close(
+        rule=unit,
+        polarity=preferences.report.polarity,
+        max_rejected=max_rejected,
+        remedy=f"give data with what a {unit} needs, raise max_length ({max_length}), "
+        "or accept the loss with data.max_rejected={limit}.",
+    )
+    return TokenizedPreferences(
+        table=table,
+        rows=np.flatnonzero(kept),
+        lengths=columns["length"].to_numpy()[kept],
+        unit=unit,
+        fingerprint=fingerprint,
+        report=report,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Tokenization:
+    """The function mapped over batches of groups of rows."""
+
+    dataset: datasets.Dataset
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    max_length: int
+    unit: Unit
+
+    def __call__(self, batch: Mapping[str, list[list[int]]]) -> dict[str, list[Any]]:
+        """Return the columns of the table for `batch["rows"]`, one row per group."""
+        groups = batch["rows"]
+        rows = self._rows([index for group in groups for index in group])
+        results: list[dict[str, Any]] = []
+        drafts: list[tuple[dict[str, Any], Draft, MarkedText]] = []
+        for group in groups:
+            members = list(islice(rows, len(group)))
+            result = _blank(group[0], members[0])
+            results.append(result)
+            try:
+                example = draft(members, self.unit)
+                drafts.append((result, example, self.encoder.render(self.tokenizer, example.prompt)))
+            except RowError as rejection:
+                result |= {"problem": rejection.reason, "detail": rejection.detail}
+        prompts = self.encoder.rendered_prompts(self.tokenizer, [rendered for _, _, rendered in drafts])
+        texts = [text for _, example, _ in drafts for text in example.responses]
+        responses = iter(self.encoder.responses(self.tokenizer, texts))
+        for (result, example, _), prompt in zip(drafts, prompts, strict=True):
+            own = list(islice(responses, len(example.responses)))
+            try:
+                result |= _fitted(example, prompt, own, self.max_length)
+            except RowError as rejection:
+                result |= {"problem": rejection.reason, "detail": rejection.detail}
+        return {name: [result[name] for result in results] for name in results[0]}
+
+    def _rows(self, indices: list[int]) -> Iterator[dict[str, Any]]:
+        columns = cast(dict[str, list[Any]], self.dataset[indices])
+        return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+
+
+def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of an example that has no tokens (yet)."""
+    return {
+        "prompt_ids": [],
+        "responses": [],
+        "scores": [],
+        "comparisons": [],
+        "margin": None,
+        "weight": 1.0,
+        "prompt_id": row["prompt_id"],
+        "index": index,
+        "answer": row["answer"],
+        "source": row["source"],
+        "length": 0,
+        "truncated": 0,
+        "problem": None,
+        "detail": None,
+    }
+
+
+def _fitted(example: Draft, prompt: list[int], responses: list[list[int]], max_length: int) -> dict[str, Any]:
+    """Cut the responses to `max_length` tokens with the prompt; raises `RowError` where that leaves no example.
+
+    Of the responses of a ranking that are identical once cut, the best stays.
+    """
+    if not prompt:
+        raise RowError("prompt has no tokens")
+    room = max_length - len(prompt)
+    if room < 2:
+        raise RowError("prompt longer than max_length", f"{len(prompt)} tokens of {max_length}")
+    if any(len(response) < 2 for response in responses):
+        raise RowError("response has no tokens")
+    kept: dict[tuple[int, ...], float | None] = {}
+    place: list[int] = []  # of each response among those kept
+    for response, score in zip(responses, example.scores, strict=True):
+        kept.setdefault(tuple(response[:room]), score)
+        place.append(list(kept).index(tuple(response[:room])))
+    if len(kept) < min(2, len(responses)):
+        raise RowError("identical after tokenisation", f"within {room} tokens")
+    return {
+        "prompt_ids": prompt,
+        "responses": [list(response) for response in kept],
+        "scores": list(kept.values()),
+        "comparisons": sorted({(place[i], place[j]) for i, j in example.comparisons if place[i] != place[j]}),
+        "margin": example.margin,
+        "weight": example.weight,
+        "length": len(prompt) + sum(map(len, kept)),
+        "truncated": sum(len(response) > room for response in responses),
+    }

@@ -1,0 +1,196 @@
+"""What a policy does on held-out prompts and pairs, before and after training.
+
+Everything is computed twice in the same way: with the start model and with the trained one, same prompts, same seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+
+from align.data import Example, Preferences, TokenizedPreferences
+from align.data.examples import tokenize
+from align.errors import UserError
+from align.evaluation.measurement import Measurement, Sample
+from align.model.batch import Batch
+from align.model.policy import Policy
+from align.sampling.sampler import Sampler, SamplingParams
+from align.scoring.rows import prompt_text, scorer_columns
+from align.scoring.scorer import Scorer
+from align.scoring.table import score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Generates on held-out prompts, scores, and compares two policies.
+
+    Without ``scorers`` it still reports KL, length, diversity and preference accuracy.
+    """
+
+    prompts: TokenizedPreferences | None = None
+    """Prompts to answer (unit ``prompt``)."""
+    texts: Sequence[str] = ()
+    """The prompts as text, for scorers and tables; as many as ``prompts``."""
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, "Sequence[Any]"])
+    """What scorers get beside the texts, one value per prompt: ``messages``, ``chosen``, ``answer``, ``source``."""
+    pairs: TokenizedPreferences | None = None
+    """Held-out pairs for the preference accuracy."""
+    scorers: Sequence[Scorer] = ()
+    """The first one decides the win rate."""
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    notes: Sequence[str] = ()
+    """What was left out, for the user."""
+    seed: int = 0
+    tokens_per_batch: int = 16384
+
+    @classmethod
+    def from_preferences(
+        cls,
+        policy: Policy,
+        prompts: Preferences | None,
+        pairs: Preferences | None,
+        *,
+        max_length: int,
+        limit: int | None = None,
+        sampling: SamplingParams = SamplingParams(),
+        **settings: Any,
+    ) -> Evaluator:
+        """Tokenise prompts and pairs for this policy; at most ``limit`` of each, evenly spaced over the data.
+
+        What is too long for the model, prompts with the longest answer, is left out and said in ``notes``.
+        """
+        tokenized: TokenizedPreferences | None = None
+        texts: list[str] = []
+        columns: dict[str, list[Any]] = {}
+        notes: list[str] = []
+        if prompts is not None:
+            longest = max_length
+            if policy.max_positions is not None:
+                longest = min(longest, policy.max_positions - sampling.max_new_tokens)
+            if longest < 3:
+                raise UserError(
+                    f"evaluation.max_new_tokens={sampling.max_new_tokens} leaves no room for a prompt in the "
+                    f"{policy.max_positions} positions of the model; lower it."
+                )
+            tokenized = tokenize(prompts, policy.tokenizer, max_length=longest, unit="prompt", max_rejected=1.0)
+            if left_out := sum(tokenized.report.rejected.values()):
+                notes.append(
+                    f"{left_out} of {tokenized.report.read} held-out prompts are not evaluated: with an answer of "
+                    f"{sampling.max_new_tokens} tokens they are too long"
+                )
+            tokenized = _spread(tokenized, limit)
+            rows = [prompts[example.index] for example in tokenized]
+            texts = [prompt_text(row["prompt"]) for row in rows]
+            columns = scorer_columns(rows)
+        held: TokenizedPreferences | None = None
+        if pairs is not None:
+            held = tokenize(pairs, policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
+            held = _spread(held, limit)
+        return cls(
+            prompts=tokenized, texts=texts, columns=columns, pairs=held, sampling=sampling, notes=notes, **settings
+        )
+
+    def measure(
+        self, policy: Policy, *, rank: int = 0, world: int = 1, between: Callable[[], None] = lambda: None
+    ) -> Measurement:
+        """Measure the policy role against the reference role; ranks share the work and all get the result."""
+        samples = self._measure_samples(policy, rank, world, between) if self.prompts is not None else []
+        preferred = self._measure_pairs(policy, rank, world, between) if self.pairs is not None else []
+        accuracy = float(np.mean(preferred)) if preferred else None
+        return Measurement(samples=samples, preference_accuracy=accuracy, preferred=preferred)
+
+    def score_samples(self, policy: Policy, n: int) -> dict[str, list[list[float]]]:
+        """Draw ``n`` responses to each prompt and return the scores (P, n) of every scorer, by its name."""
+        assert self.prompts is not None
+        with policy.use("policy"):
+            drawn = Sampler(policy, self.sampling).generate([e.prompt_ids for e in self.prompts], n=n, seed=self.seed)
+        return self._score(range(len(self.prompts)), [[policy.decode(r.ids) for r in row] for row in drawn])
+
+    def _score(self, prompts: Sequence[int], responses: Sequence[Sequence[str]]) -> dict[str, list[list[float]]]:
+        """Scores (P, K) by scorer of responses to the prompts with these indices."""
+        columns = {name: [values[p] for p in prompts] for name, values in self.columns.items()}
+        texts = [self.texts[p] for p in prompts]
+        return {scorer.name: score(scorer, texts, responses, **columns) for scorer in self.scorers}
+
+    def _measure_samples(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> list[Sample]:
+        assert self.prompts is not None
+        mine = list(range(rank, len(self.prompts), world))
+        examples = [self.prompts[p] for p in mine]
+        with policy.use("policy"):
+            drawn = Sampler(policy, self.sampling).generate(
+                [example.prompt_ids for example in examples], seed=self.seed, keys=mine, between=between
+            )
+        responses = [response.ids for (response,) in drawn]
+        divergences = self._divergences(policy, examples, responses, between)
+        decoded = [policy.decode(ids) for ids in responses]
+        scores = {name: [row[0] for row in table] for name, table in self._score(mine, [[t] for t in decoded]).items()}
+        samples = [
+            Sample(
+                prompt=self.texts[mine[i]],
+                response=decoded[i],
+                tokens=len(responses[i]),
+                kl=divergences[i],
+                scores={name: values[i] for name, values in scores.items()},
+                source=examples[i].source,
+            )
+            for i in range(len(mine))
+        ]
+        if world == 1:
+            return samples
+        gathered: list[tuple[int, Sample]] = gather_object(list(zip(mine, samples, strict=True)))
+        return [sample for _, sample in sorted(gathered, key=lambda item: item[0])]
+
+    @torch.no_grad()
+    def _divergences(
+        self, policy: Policy, examples: Sequence[Example], responses: list[list[int]], between: Callable[[], None]
+    ) -> list[float | None]:
+        if "reference" not in policy.roles.names:
+            return [None] * len(responses)
+        batch = Batch(
+            prompt_ids=tuple(example.prompt_ids for example in examples),
+            response_ids=tuple((ids,) for ids in responses),
+            rows=tuple(range(len(responses))),
+        )
+        out: list[float | None] = [None] * len(responses)
+        for part in batch.micro_batches(self.tokens_per_batch, policy.layout):
+            between()
+            ratio_PK = _log_ratios(policy, part)
+            for row, value in zip(part.rows, ratio_PK[:, 0].tolist(), strict=True):
+                out[row] = value
+        return out
+
+    @torch.no_grad()
+    def _measure_pairs(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> list[float]:
+        assert self.pairs is not None
+        if "reference" not in policy.roles.names:
+            return []
+        wins: list[float] = []
+        mine = [self.pairs[p] for p in range(rank, len(self.pairs), world)]
+        if mine:
+            for part in Batch.from_examples(mine).micro_batches(self.tokens_per_batch, policy.layout):
+                between()
+                ratio_PK = _log_ratios(policy, part)
+                difference = ratio_PK[:, 0] - ratio_PK[:, 1]
+                wins.extend((0.5 * (1 + difference.sign())).tolist())
+        return wins if world == 1 else list(gather_object(wins))
+
+
+def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferences:
+    if limit is None or len(data) <= limit:
+        return data
+    chosen = np.arange(limit) * len(data) // limit
+    return replace(data, rows=data.rows[chosen], lengths=data.lengths[chosen])
+
+
+def _log_ratios(policy: Policy, batch: Batch) -> torch.Tensor:
+    mask_PKT = batch.mask_PKT.to(policy.device)
+    with policy.use("policy"):
+        ours = policy.logprobs(batch).logp_PKT
+    with policy.use("reference"):
+        theirs = policy.logprobs(batch).logp_PKT
+    return ((ours - theirs) * mask_PKT).sum(-1).cpu()

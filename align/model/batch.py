@@ -1,0 +1,234 @@
+"""The batch every method sees: P prompts with K responses each.
+
+Shape suffixes used everywhere in this project:
+
+=== =======================================================================
+P   prompts of the batch
+K   responses per prompt (ragged: the largest count; see ``valid_PK``)
+T   tokens of a response, end-of-turn token included (ragged: ``mask_PKT``)
+R   rows of a model input, L their padded length (see :mod:`align.model.layout`)
+N   response tokens of the whole batch, flattened
+V   vocabulary, D hidden size
+=== =======================================================================
+
+SFT is K=1; reward modelling, DPO and SLiC-HF are K=2; RRHF, RFT and PPO take any K.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from align.data import Example
+
+Layout = Literal["tree", "flat"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """P prompts × K responses as token ids, with named columns of tensors.
+
+    ``columns`` hold what a method adds or the data gives; the suffix of a column's name is its shape
+    (``weight_P``, ``score_PK``, ``reference_logp_PKT``), so that :meth:`select` can cut every column to the
+    chosen prompts. Row ``p`` has ``len(response_ids[p])`` responses, the chosen one first in preference data.
+    """
+
+    prompt_ids: tuple[Sequence[int], ...]
+    response_ids: tuple[tuple[Sequence[int], ...], ...]
+    rows: tuple[int, ...]
+    """Index of each prompt in its dataset: what an error message names."""
+    columns: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def __post_init__(self) -> None:
+        assert len(self.prompt_ids) == len(self.response_ids) == len(self.rows)
+        assert all(self.prompt_ids), "a prompt without tokens cannot predict its first response token"
+        assert all(ids for responses in self.response_ids for ids in responses), "an empty response"
+        for name, column in self.columns.items():
+            suffix = _suffix(name)
+            if column.ndim != len(suffix) or column.shape[0] != self.P:
+                raise ValueError(
+                    f"column {name} has shape {tuple(column.shape)}, its name promises {suffix} with P={self.P}"
+                )
+
+    @classmethod
+    def from_examples(cls, examples: Iterable[Example]) -> Batch:
+        """A batch of tokenised examples; the columns are what the data says of them.
+
+        ``weight_P``; ``better_PKK``, True at (p, i, j) where response i was preferred to response j; ``margin_P`` and
+        ``score_PK``, NaN where the data gives none.
+        """
+        examples = list(examples)
+        width = max((len(example.responses) for example in examples), default=0)
+        scores = [
+            [float("nan") if score is None else float(score) for score in example.scores]
+            + [float("nan")] * (width - len(example.scores))
+            for example in examples
+        ]
+        better = torch.zeros(len(examples), width, width, dtype=torch.bool)
+        for p, example in enumerate(examples):
+            for i, j in example.comparisons:
+                better[p, i, j] = True
+        margins = [float("nan") if example.margin is None else example.margin for example in examples]
+        return cls(
+            prompt_ids=tuple(example.prompt_ids for example in examples),
+            response_ids=tuple(tuple(example.responses) for example in examples),
+            rows=tuple(example.index for example in examples),
+            columns={
+                "weight_P": torch.tensor([example.weight for example in examples], dtype=torch.float32),
+                "better_PKK": better,
+                "margin_P": torch.tensor(margins, dtype=torch.float32),
+                "score_PK": torch.tensor(scores, dtype=torch.float32).reshape(len(examples), width),
+            },
+        )
+
+    @property
+    def P(self) -> int:
+        """Number of prompts."""
+        return len(self.prompt_ids)
+
+    @property
+    def K(self) -> int:
+        """Largest number of responses of a prompt."""
+        return max((len(responses) for responses in self.response_ids), default=0)
+
+    @property
+    def T(self) -> int:
+        """Length of the longest response, in tokens."""
+        return max((len(ids) for responses in self.response_ids for ids in responses), default=0)
+
+    @cached_property
+    def length_PK(self) -> Tensor:
+        """Tokens of each response, 0 where there is none; int64 (P, K)."""
+        K = self.K
+        lengths = [[len(ids) for ids in responses] + [0] * (K - len(responses)) for responses in self.response_ids]
+        return torch.tensor(lengths, dtype=torch.long).reshape(self.P, K)
+
+    @cached_property
+    def valid_PK(self) -> Tensor:
+        """Where a response exists; bool (P, K)."""
+        return self.length_PK > 0
+
+    @cached_property
+    def mask_PKT(self) -> Tensor:
+        """Where a response token exists; bool (P, K, T)."""
+        return torch.arange(self.T) < self.length_PK[..., None]
+
+    @property
+    def tokens(self) -> int:
+        """Number of response tokens, the usual denominator of a token mean."""
+        return int(self.length_PK.sum())
+
+    def __getitem__(self, column: str) -> Tensor:
+        return self.columns[column]
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.columns
+
+    def with_columns(self, **columns: Tensor) -> Batch:
+        """The same batch with further columns, named with their shape suffix (``reference_logp_PKT=...``)."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def select(self, prompts: Sequence[int]) -> Batch:
+        """The batch of these prompts; every column is cut to them and to their own K and T."""
+        index = torch.tensor(prompts, dtype=torch.long)
+        chosen = Batch(
+            prompt_ids=tuple(self.prompt_ids[p] for p in prompts),
+            response_ids=tuple(self.response_ids[p] for p in prompts),
+            rows=tuple(self.rows[p] for p in prompts),
+        )
+        extent = {"K": chosen.K, "T": chosen.T}
+        columns: dict[str, Tensor] = {}
+        for name, column in self.columns.items():
+            column = column[index.to(column.device)]
+            for dim, axis in enumerate(_suffix(name)):
+                if axis in extent:
+                    column = column.narrow(dim, 0, extent[axis])
+            columns[name] = column
+        return chosen.with_columns(**columns)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Batch]) -> Batch:
+        """One batch of all prompts of ``parts``, which have the same columns; these are filled up with 0."""
+        joined = cls(
+            prompt_ids=tuple(ids for part in parts for ids in part.prompt_ids),
+            response_ids=tuple(responses for part in parts for responses in part.response_ids),
+            rows=tuple(row for part in parts for row in part.rows),
+        )
+        columns: dict[str, Tensor] = {}
+        for name in parts[0].columns if parts else ():
+            shape = [{"P": joined.P, "K": joined.K, "T": joined.T}[axis] for axis in _suffix(name)]
+            column = parts[0][name].new_zeros(shape)
+            start = 0
+            for part in parts:
+                place = (slice(start, start + part.P), *(slice(size) for size in part[name].shape[1:]))
+                column[place] = part[name]
+                start += part.P
+            columns[name] = column
+        return joined.with_columns(**columns)
+
+    def row_lengths(self, layout: Layout) -> list[list[int]]:
+        """For each prompt the lengths of the model rows it needs in this layout (see :mod:`align.model.layout`)."""
+        if layout == "flat":
+            return [
+                [len(prompt) + len(ids) for ids in responses]
+                for prompt, responses in zip(self.prompt_ids, self.response_ids, strict=True)
+            ]
+        return [
+            [len(prompt) + sum(len(ids) + 1 for ids in responses)]
+            for prompt, responses in zip(self.prompt_ids, self.response_ids, strict=True)
+        ]
+
+    def micro_batches(self, tokens: int, layout: Layout, *, overhead: int = 256) -> Iterator[Batch]:
+        """Cut into batches whose padded rows hold at most ``tokens`` tokens, rows of similar length together.
+
+        Of all such cuts of the prompts sorted by length the cheapest is taken, where a batch costs its padded tokens
+        plus ``overhead``: what a call of the model costs beside its tokens. A prompt and its responses are never
+        separated (a pairwise loss needs them in one graph), so a single prompt longer than the budget is a batch of
+        its own.
+        """
+        lengths = self.row_lengths(layout)
+        longest = [max(rows, default=0) for rows in lengths]
+        # Longest first: the peak of memory is met in the first micro-batch, not in the last.
+        order = sorted(range(self.P), key=lambda p: (-longest[p], p))
+        cuts = _cheapest_cuts([longest[p] for p in order], [len(lengths[p]) for p in order], tokens, overhead)
+        for start, end in pairwise(cuts):
+            yield self.select(order[start:end])
+
+
+def _cheapest_cuts(widths: Sequence[int], rows: Sequence[int], tokens: int, overhead: int) -> list[int]:
+    """Where to cut ``widths`` (falling), item i having ``rows[i]`` rows: [0, …, len(widths)], by dynamic programming.
+
+    A part costs ``overhead`` plus its number of rows times its first width; the latter is at most ``tokens`` in parts
+    of more than one item.
+    """
+    cost, begin = [0.0], [0]  # of the cheapest cuts of the first n items: their cost, and where their last part begins
+    for end in range(1, len(widths) + 1):
+        height, best = 0, (math.inf, end - 1)
+        for start in range(end - 1, -1, -1):
+            height += rows[start]
+            padded = height * widths[start]
+            if padded > tokens and start < end - 1:
+                break
+            best = min(best, (cost[start] + padded + overhead, start))
+        cost.append(best[0])
+        begin.append(best[1])
+    cuts = [len(widths)]
+    while cuts[-1]:
+        cuts.append(begin[cuts[-1]])
+    return cuts[::-1]
+
+
+def _suffix(name: str) -> str:
+    """The shape suffix of a column's name: ``reference_logp_PKT`` → ``PKT``."""
+    suffix = name.rpartition("_")[2]
+    if suffix not in ("P", "PK", "PKK", "PKT"):
+        raise ValueError(f"column {name!r} must end in its shape: _P, _PK, _PKK or _PKT")
+    return suffix

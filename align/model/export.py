@@ -1,0 +1,67 @@
+"""Writing what was trained: plain PEFT adapters (or full models), and one merged model for serving."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from align.errors import UserError
+from align.model.roles import Roles, SharedBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Largest tolerated difference of logits, relative to the largest logit: rounding of the merged weights.
+_MERGE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+def save_roles(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    """Write the policy into ``folder`` and every further role that has weights into a sub-folder of its name.
+
+    ``PeftModel.from_pretrained(base, folder)`` loads the policy; ``folder/reward`` and ``folder/value`` load onto
+    ``AutoModelForSequenceClassification`` with one label. Without adapters each is a full model.
+    """
+    folder = Path(folder)
+    roles.save("policy", folder)
+    for role in roles.names:
+        if role != "policy" and roles.weights(role):
+            roles.save(role, folder / role)
+            tokenizer.save_pretrained(folder / role)
+    tokenizer.save_pretrained(folder)
+
+
+def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> float:
+    """Merge the policy's adapter into a copy of the base, compare, and write a stand-alone model with its tokenizer.
+
+    Returns:
+        The largest difference between merged and adapter logits on random tokens.
+
+    Raises:
+        UserError: The difference is beyond rounding, or the base is quantised.
+    """
+    if not isinstance(roles, SharedBase):
+        roles.module.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return 0.0
+    model: Any = roles.module
+    if getattr(model, "is_quantized", False):
+        raise UserError("a 4-bit base cannot hold the merged weights; load it with model.quantization=null to merge.")
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    ids = torch.randint(0, vocabulary, (2, 16), generator=torch.Generator().manual_seed(0)).to(model.device)
+    with torch.no_grad(), roles.use("policy"):
+        expected = model.eval()(ids).logits.float()
+        merged: Any = copy.deepcopy(roles.peft_model).merge_and_unload(adapter_names=["policy"])
+        found = merged(ids).logits.float()
+    difference = (expected - found).abs().max().item()
+    allowed = _MERGE_TOLERANCE.get(model.dtype, 1e-4) * expected.abs().max().item()
+    if difference > allowed:
+        raise UserError(
+            f"merged and adapter logits differ by {difference:.2g} (allowed {allowed:.2g}); "
+            "load the base with model.dtype=float32 and merge again."
+        )
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return difference

@@ -1,0 +1,251 @@
+"""How a policy is put together: tokenizer first (cheap, and most mistakes show there), weights last."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from align.errors import UserError
+from align.model.batch import Layout
+from align.model.forward import Forward
+from align.model.probe import choose_layout, probe_head
+from align.model.roles import FullCopies, Roles, SharedBase
+from align.settings.adapter import Adapter
+from align.system.processes import process_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The parts of a policy."""
+
+    roles: Roles
+    tokenizer: PreTrainedTokenizerBase
+    layout: Layout
+    fused_head: bool
+    """Whether the model's logits are its output embedding applied to its last hidden state (probed)."""
+    notes: tuple[str, ...]
+    """Sentences about the loading that a user should read."""
+
+
+def load(
+    name: str,
+    *,
+    adapter: Adapter | None,
+    start: str | None,
+    dtype: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    quantization: str | None,
+    chat_template: str | None,
+    attention: str | None,
+    layout: str,
+    device: str | torch.device | None,
+    seed: int,
+) -> Loaded:
+    """See :meth:`align.model.policy.Policy.load`."""
+    if dtype not in _DTYPES:
+        raise UserError(f"model.dtype={dtype}: choose float32 or bfloat16.")
+    if trust_remote_code and revision is None:
+        raise UserError(f"model.trust_remote_code=true runs code of {name}; pin it with model.revision=COMMIT.")
+    if start is not None and adapter is None:
+        raise UserError(f"model.start={start} is an adapter, but adapter=none; choose adapter=lora or merge it first.")
+    if quantization and adapter is None:
+        raise UserError("model.quantization=4bit freezes the base; choose adapter=lora or quantization=null.")
+    path = resolve(name)
+    notes: list[str] = []
+    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    tokenizer = load_tokenizer(path, chat_template=chat_template, notes=notes, **hub)
+    model = _load_model(path, _DTYPES[dtype], quantization, attention, device, hub)
+    _fit_embedding(model, tokenizer, notes)
+    disable_dropout(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        roles = _make_roles(model, adapter, start)
+    forward = Forward(model=roles.module, layout="flat", pad_id=int(tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
+    head = probe_head(forward)
+    forward = replace(forward, fused_head=head.exact)
+    if not head.exact:
+        notes.append(f"log-probabilities from the model's full logits ({head.detail} from its output embedding)")
+    chosen, note = choose_layout(forward, layout)
+    return Loaded(roles=roles, tokenizer=tokenizer, layout=chosen, fused_head=head.exact, notes=(*notes, note))
+
+
+def base_of(adapter: Path) -> str:
+    """The base that an ``adapter_config.json`` names.
+
+    Raises:
+        UserError: It was a folder that is no longer there.
+    """
+    name: str = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        return resolve(name)
+    except UserError as error:
+        raise UserError(
+            f"{adapter}: its base {name} is gone; put it back, or write where it is now under base_model_name_or_path."
+        ) from error
+
+
+def resolve(name: str, setting: str = "model.name") -> str:
+    """``world/...`` is an embedded asset; everything else is a folder or a hub name and stays as it is."""
+    if name.startswith("world/"):
+        from align.world import asset
+
+        return str(asset(name.removeprefix("world/")))
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise UserError(f"{setting}={name}: there is no such folder.")
+    return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+def load_tokenizer(
+    path: str, *, chat_template: str | None, notes: list[str] | None = None, **hub: Any
+) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a chat template if one is given and a pad token that is never EOS.
+
+    A missing pad token becomes the unknown token where that is neither EOS nor BOS, else a new token ``<|pad|>``.
+    """
+    from transformers import AutoTokenizer
+
+    from align.data.encoding import chat_template as read_template
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **hub)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name={path}: no tokenizer could be loaded ({_first_line(error)}).") from error
+    if chat_template is not None:
+        tokenizer.chat_template = read_template(chat_template)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"model.name={path}: its tokenizer has no end-of-sequence token; set eos_token in it.")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        unknown = tokenizer.unk_token_id
+        if unknown is not None and unknown not in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+            tokenizer.pad_token = tokenizer.unk_token
+        else:
+            tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        if notes is not None:
+            notes.append(f"pad token: {tokenizer.pad_token} (the tokenizer had none apart from end-of-sequence)")
+    return tokenizer
+
+
+def _load_model(
+    path: str,
+    dtype: torch.dtype,
+    quantization: str | None,
+    attention: str | None,
+    device: str | torch.device | None,
+    hub: dict[str, Any],
+) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    device = torch.device(device) if device is not None else process_state().device
+    extra: dict[str, Any] = {}
+    if attention is not None:
+        extra["attn_implementation"] = attention
+    if quantization:
+        extra["quantization_config"] = _four_bit(dtype)
+        extra["device_map"] = {"": device}
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra, **hub)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"model.name={path}: the model could not be loaded ({_first_line(error)}).") from error
+    return model if quantization else model.to(device)
+
+
+def _four_bit(dtype: torch.dtype) -> Any:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise UserError("model.quantization=4bit needs bitsandbytes; pip install bitsandbytes, or quantization=null.")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _fit_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, notes: list[str]) -> None:
+    """Make room for an added pad token; refuse a tokenizer with other tokens the model has never seen."""
+    embedding: Any = model.get_input_embeddings()
+    rows = int(embedding.weight.shape[0])
+    beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
+    if not beyond:
+        return
+    if beyond != [tokenizer.pad_token]:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model embeds only {rows} "
+            f"(first beyond: {min(beyond)!r}); use the tokenizer the model was trained with."
+        )
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    notes.append(f"embedding: one row added for {tokenizer.pad_token}")
+
+
+def disable_dropout(model: PreTrainedModel) -> None:
+    """The base is deterministic: dropout in a reference or a sampler makes ratios and KL wrong."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "attn_dropout", "dropout", "activation_dropout", "layerdrop"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def _make_roles(model: PreTrainedModel, adapter: Adapter | None, start: str | None) -> Roles:
+    if adapter is None:
+        return FullCopies(model)
+    from peft import PeftModel, get_peft_model
+
+    if start is not None:
+        folder = resolve(start, "model.start")
+        _check_start(folder, adapter)
+        try:
+            peft_model: Any = PeftModel.from_pretrained(model, folder, adapter_name="policy", is_trainable=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"model.start={start}: no adapter could be loaded ({_first_line(error)}).") from error
+        return SharedBase(peft_model, start_is_adapter=True)
+    config = copy.deepcopy(adapter.to_peft())
+    config.fan_in_fan_out = model.config.model_type == "gpt2"  # its linear layers are transposed (Conv1D)
+    try:
+        peft_model = get_peft_model(model, config, adapter_name="policy")
+    except ValueError as error:
+        raise UserError(f"adapter.targets={adapter.targets}: {_first_line(error)}") from error
+    roles = SharedBase(peft_model, start_is_adapter=False)
+    head: Any = model.get_output_embeddings()
+    if any("lora" in name for name, _ in head.named_parameters()):
+        raise UserError(f"adapter.targets={adapter.targets}: the output head takes no adapter; leave it out.")
+    return roles
+
+
+def _check_start(folder: str, adapter: Adapter) -> None:
+    """An existing adapter brings its own settings; contradicting them is a mistake."""
+    from peft import LoraConfig, PeftConfig
+
+    try:
+        saved: Any = PeftConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.start={folder}: no PEFT adapter there ({_first_line(error)}).") from error
+    if not isinstance(saved, LoraConfig):
+        raise UserError(f"model.start={folder}: its adapter is {saved.peft_type}, only LoRA can be continued.")
+    wanted, default = adapter.to_peft(), Adapter().to_peft()
+    names = {"r": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora", "dora": "use_dora"}
+    for ours, theirs in names.items():
+        if getattr(wanted, theirs) not in (getattr(default, theirs), getattr(saved, theirs)):
+            raise UserError(
+                f"adapter.{ours}={getattr(wanted, theirs)}, but the adapter of model.start={folder} has "
+                f"{getattr(saved, theirs)}; leave adapter.{ours} out, or set model.start=null."
+            )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -1,0 +1,387 @@
+"""Roles: who may be asked for log-probabilities or scalars, and which weights each one is.
+
+Two ways to hold them, one interface (:class:`Roles`):
+
+* :class:`SharedBase`: one frozen base in memory and one LoRA adapter per role. The reference is the base with its
+  adapters off, or a frozen copy of the adapter the policy began from.
+* :class:`FullCopies`: without LoRA a role is a full copy of the model.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from safetensors.torch import load_file, save_file
+from torch import nn
+from typing_extensions import override
+
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+Role = Literal["policy", "reference", "reward", "value"]
+ROLES: tuple[Role, ...] = get_args(Role)
+SCALAR_ROLES: tuple[Role, ...] = ("reward", "value")
+_SCALE = "scale.json"
+_SCORE = "base_model.model.score.weight"  # where PEFT keeps the head of a sequence-classification model
+
+
+class ScalarHead(nn.Linear):
+    """A scalar of a hidden state, ``(w·h − mean) / std``: (…, D) → (…, 1), no bias.
+
+    ``mean`` and ``std`` are not trained: normalisation sets them (:mod:`reward.normalization`). They are kept beside
+    the weights, in ``scale.json``, because the head of a sequence-classification model has no place for them.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    @override
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return (super().forward(input) - self.mean) / self.std
+
+    def save_scale(self, folder: Path) -> None:
+        """Write mean and standard deviation."""
+        (folder / _SCALE).write_text(json.dumps({"mean": self.mean, "std": self.std}) + "\n", encoding="utf-8")
+
+    def load_scale(self, folder: Path) -> None:
+        """Read what :meth:`save_scale` wrote; a model from elsewhere has none and is left as it is."""
+        file = folder / _SCALE
+        if file.exists():
+            scale = json.loads(file.read_text(encoding="utf-8"))
+            self.mean, self.std = float(scale["mean"]), float(scale["std"])
+
+
+class Roles(ABC):
+    """The weights of every role, one of them active."""
+
+    heads: dict[Role, ScalarHead]
+    """The scalar heads of the reward and value roles."""
+    active: Role
+
+    @property
+    @abstractmethod
+    def module(self) -> PreTrainedModel:
+        """The causal language model as the active role computes it."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[Role, ...]:
+        """The roles that exist."""
+
+    @abstractmethod
+    def activate(self, role: Role) -> None:
+        """Make ``role`` the one that computes."""
+
+    @abstractmethod
+    def add(self, role: Role) -> None:
+        """Create a trainable role that computes what the start of the policy computes."""
+
+    @abstractmethod
+    def weights(self, role: Role) -> dict[str, nn.Parameter]:
+        """The parameters a role has of its own, without its head; name → parameter."""
+
+    @abstractmethod
+    def save(self, role: Role, folder: Path) -> None:
+        """Write a role so that PEFT or transformers alone can load it."""
+
+    def can_load(self, folder: Path) -> bool:
+        """Whether a role saved in ``folder`` by another run has this base and these adapter settings."""
+        del folder
+        return False
+
+    @abstractmethod
+    def load(self, role: Role, folder: Path) -> None:
+        """Read back into an existing role what :meth:`save` wrote."""
+
+    @contextmanager
+    def use(self, role: Role) -> Generator[None]:
+        """Let ``role`` compute inside the block; the role before it is restored after, also on an exception."""
+        before = self.active
+        self.activate(role)
+        try:
+            yield
+        finally:
+            self.activate(before)
+
+    @contextmanager
+    def merged(self) -> Generator[None]:
+        """Inside, the active role computes with fewer operations where it can; for many small forward passes."""
+        yield
+
+    def parameters(self, role: Role) -> dict[str, nn.Parameter]:
+        """What training this role changes: its weights and its head; name → parameter."""
+        own = dict(self.weights(role))
+        if role in self.heads:
+            own["score.weight"] = _head_weight(self.heads[role])
+        return own
+
+    @torch.no_grad()
+    def copy(self, source: Role, target: Role) -> None:
+        """Give ``target`` the weights of ``source``; both exist and have or have not a head."""
+        _copy_into(self.parameters(target), {name: tensor.detach() for name, tensor in self.parameters(source).items()})
+        if source in self.heads:
+            self.heads[target].mean, self.heads[target].std = self.heads[source].mean, self.heads[source].std
+
+    def _require(self, role: Role) -> None:
+        if role not in self.names:
+            raise UserError(
+                f"the policy has no {role} role (it has {', '.join(self.names)}); add it with add_role({role!r})."
+            )
+
+    def _add_head(self, role: Role, module: PreTrainedModel) -> None:
+        """A scalar head: N(0, 1/√(d+1)) for the reward (Stiennon et al. 2020), 0 for the value (PPO detail 7)."""
+        embedding: Any = module.get_input_embeddings()
+        width = int(module.config.get_text_config().hidden_size)
+        head = ScalarHead(width, 1, bias=False, device=embedding.weight.device, dtype=torch.float32)
+        if role == "reward":
+            nn.init.normal_(head.weight, std=1 / math.sqrt(width + 1))
+        else:
+            nn.init.zeros_(head.weight)
+        self.heads[role] = head
+
+
+class SharedBase(Roles):
+    """One frozen base, one adapter per role."""
+
+    def __init__(self, peft_model: PeftModel, *, start_is_adapter: bool) -> None:
+        """``peft_model`` has one adapter, named ``policy``; ``start_is_adapter``: it is not the identity."""
+        self.peft_model = peft_model
+        self.heads = {}
+        self._config: LoraConfig = copy.deepcopy(peft_model.peft_config["policy"])  # pyright: ignore[reportAttributeAccessIssue]
+        self._frozen: set[Role] = set()
+        self._start = _clone(self.weights("policy")) if start_is_adapter else None
+        if start_is_adapter:
+            self.add("reference")
+            self._frozen.add("reference")
+        self.active = "policy"
+        self.activate("policy")
+
+    @property
+    @override
+    def module(self) -> PreTrainedModel:
+        return self.peft_model.get_base_model()  # pyright: ignore[reportReturnType]
+
+    @property
+    @override
+    def names(self) -> tuple[Role, ...]:
+        return tuple(role for role in ROLES if role == "reference" or role in self.peft_model.peft_config)
+
+    @property
+    def reference_is_base(self) -> bool:
+        """Whether the reference is the base with its adapters off."""
+        return "reference" not in self.peft_model.peft_config
+
+    @override
+    def activate(self, role: Role) -> None:
+        self._require(role)
+        tuner: Any = self.peft_model.base_model
+        if role == "reference" and self.reference_is_base:
+            tuner.disable_adapter_layers()
+        else:
+            tuner.enable_adapter_layers()
+            self.peft_model.set_adapter(role, inference_mode=role in self._frozen)
+        self.active = role
+
+    @override
+    def add(self, role: Role) -> None:
+        active = self.active if hasattr(self, "active") else "policy"
+        self.peft_model.add_adapter(role, copy.deepcopy(self._config))
+        if self._start is not None:
+            _copy_into(self.weights(role), self._start)
+        if role in SCALAR_ROLES:
+            self._add_head(role, self.module)
+        self.activate(active)
+
+    @contextmanager
+    @override
+    def merged(self) -> Generator[None]:
+        """Inside, the adapter of the active role is part of the base weights, of which a copy is made.
+
+        Only in float32 layers: elsewhere rounding would make another model of it; and not in the output head, whose
+        weight may be the embedding's. The base is put back, not computed back.
+        """
+        layers = self._mergeable() if self.active in self.peft_model.peft_config else []
+        kept = [(parameter, parameter.data) for layer in layers for parameter in layer.get_base_layer().parameters()]
+        try:
+            for layer in layers:
+                layer.merge(safe_merge=True)
+            yield
+        finally:
+            for parameter, data in kept:
+                parameter.data = data
+            for layer in layers:
+                layer.merged_adapters.clear()
+
+    def _mergeable(self) -> list[Any]:
+        head: Any = self.module.get_output_embeddings()
+        layers = [layer for layer in self.peft_model.modules() if isinstance(layer, LoraLinear) and layer is not head]
+        return [layer for layer in layers if all(p.dtype == torch.float32 for p in layer.parameters())]
+
+    @override
+    def weights(self, role: Role) -> dict[str, nn.Parameter]:
+        if role == "reference" and self.reference_is_base:
+            return {}
+        self._require(role)
+        marker = f".{role}."
+        return {
+            name.replace(marker, "."): parameter
+            for name, parameter in self.peft_model.named_parameters()
+            if ".lora_" in name and marker in name  # lora_A.<role>.weight, lora_magnitude_vector.<role>.weight
+        }
+
+    @override
+    def save(self, role: Role, folder: Path) -> None:
+        from peft import TaskType
+        from peft.utils import get_peft_model_state_dict
+
+        self._require(role)
+        if role == "reference" and self.reference_is_base:
+            raise UserError("the reference is the base model itself; there is no adapter to save.")
+        folder.mkdir(parents=True, exist_ok=True)
+        state: dict[str, torch.Tensor] = get_peft_model_state_dict(
+            self.peft_model, adapter_name=role, save_embedding_layers=False
+        )
+        config: Any = copy.deepcopy(self.peft_model.peft_config[role])
+        config.inference_mode = True
+        config.base_model_name_or_path = self.module.config.name_or_path
+        if role in self.heads:
+            state[_SCORE] = self.heads[role].weight
+            config.task_type, config.modules_to_save = TaskType.SEQ_CLS, ["score"]
+            self.heads[role].save_scale(folder)
+        config.save_pretrained(str(folder))
+        save_file(_clone(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    @override
+    def can_load(self, folder: Path) -> bool:
+        file = folder / "adapter_config.json"
+        if not file.exists():
+            return False
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+        same_base = theirs["base_model_name_or_path"] == self.module.config.name_or_path
+        shape = ("r", "lora_alpha", "use_rslora", "use_dora")
+        same_shape = all(theirs.get(name) == getattr(self._config, name) for name in shape)
+        ours: Any = self._config.target_modules
+        return same_base and same_shape and set(theirs["target_modules"]) == set(ours)
+
+    @override
+    def load(self, role: Role, folder: Path) -> None:
+        from peft.utils import set_peft_model_state_dict
+
+        self._require(role)
+        state = load_file(folder / "adapter_model.safetensors")
+        if role in self.heads:
+            _copy_into({"": _head_weight(self.heads[role])}, {"": state.pop(_SCORE)})
+            self.heads[role].load_scale(folder)
+        result = set_peft_model_state_dict(self.peft_model, state, adapter_name=role)
+        if result.unexpected_keys:
+            raise UserError(
+                f"{folder}: {len(result.unexpected_keys)} tensors of the adapter do not belong to this model "
+                f"(first: {result.unexpected_keys[0]}); it was trained on another architecture."
+            )
+
+
+class FullCopies(Roles):
+    """Every role a full model; the reference a frozen copy of the start, made when first asked for."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._modules: dict[Role, PreTrainedModel] = {"policy": model}
+        self.heads = {}
+        self.active = "policy"
+
+    @property
+    @override
+    def module(self) -> PreTrainedModel:
+        return self._modules[self.active]
+
+    @property
+    @override
+    def names(self) -> tuple[Role, ...]:
+        return tuple(role for role in ROLES if role in self._modules)
+
+    @override
+    def activate(self, role: Role) -> None:
+        self._require(role)
+        self.active = role
+
+    @override
+    def add(self, role: Role) -> None:
+        start = self._modules.get("reference", self._modules["policy"])
+        module = copy.deepcopy(start).requires_grad_(role != "reference")
+        self._modules[role] = module
+        if role in SCALAR_ROLES:
+            self._add_head(role, module)
+
+    @override
+    def weights(self, role: Role) -> dict[str, nn.Parameter]:
+        self._require(role)
+        return dict(self._modules[role].named_parameters())
+
+    @override
+    def save(self, role: Role, folder: Path) -> None:
+        self._require(role)
+        if role in self.heads:
+            _classifier(self._modules[role], self.heads[role]).save_pretrained(folder)
+            self.heads[role].save_scale(folder)
+        else:
+            self._modules[role].save_pretrained(folder)
+
+    @override
+    def load(self, role: Role, folder: Path) -> None:
+        self._require(role)
+        state: dict[str, torch.Tensor] = {}
+        for file in sorted(folder.glob("model*.safetensors")):
+            state.update(load_file(file))
+        module = self._modules[role]
+        absent = set(module.all_tied_weights_keys)  # saved once, under their other name
+        if role in self.heads:
+            _copy_into({"": _head_weight(self.heads[role])}, {"": state.pop("score.weight")})
+            self.heads[role].load_scale(folder)
+            absent |= {name for name, _ in module.named_parameters() if not _in_body(module, name)}
+        missing, unexpected = module.load_state_dict(state, strict=False)
+        if unexpected or set(missing) - absent:
+            raise UserError(f"{folder}: its tensors are not those of this model; it was saved from another one.")
+
+
+def _in_body(module: PreTrainedModel, name: str) -> bool:
+    """Whether a parameter belongs to what a classifier shares with the language model: all but the output head."""
+    return name.startswith(f"{module.base_model_prefix}.")
+
+
+def _classifier(module: PreTrainedModel, head: ScalarHead) -> PreTrainedModel:
+    """The same body with the scalar head, as transformers' sequence-classification model; weights are shared."""
+    from transformers import AutoModelForSequenceClassification
+
+    config: Any = copy.deepcopy(module.config)
+    config.num_labels = 1
+    with torch.device("meta"):
+        model: Any = AutoModelForSequenceClassification.from_config(config)
+    body = {name: tensor for name, tensor in module.state_dict().items() if _in_body(module, name)}
+    model.load_state_dict({**body, "score.weight": head.weight.detach()}, assign=True)
+    return model
+
+
+def _head_weight(head: nn.Linear) -> nn.Parameter:
+    assert isinstance(head.weight, nn.Parameter)
+    return head.weight
+
+
+def _clone(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def _copy_into(target: dict[str, nn.Parameter], source: dict[str, torch.Tensor]) -> None:
+    for name, tensor in source.items():
+        target[name].copy_(tensor)

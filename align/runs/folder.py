@@ -1,0 +1,118 @@
+"""The folder of a run: made by rank 0 alone; ``config.yaml``, ``command.txt``, ``environment.json`` describe it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from align.errors import UserError
+from align.system.files import write_json
+
+IfExists = Literal["new", "resume", "overwrite"]
+_SECRET = re.compile(r"(api_?key|token|secret|password|credential)", re.IGNORECASE)
+_NOT_SECRET = re.compile(r"tokens|tokenizer|token_", re.IGNORECASE)
+_MARKER = "config.yaml"
+
+
+def begin(folder: Path, if_exists: IfExists, config: Mapping[str, Any]) -> Path:
+    """Make the folder of a run and, where it is new, write what describes it; see `create` and `describe`.
+
+    Raises:
+        UserError: See `create`; or the folder cannot be written.
+    """
+    try:
+        made = create(folder, if_exists)
+        if not (made / _MARKER).exists():
+            describe(made, config)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); choose output_root.") from error
+    return made
+
+
+def create(folder: Path, if_exists: IfExists) -> Path:
+    """Make the folder of a run and return it; call this on one rank and tell the others.
+
+    ``new`` never touches an existing folder: it takes ``folder``, else ``folder-2``, ``folder-3`` …. ``resume`` takes
+    the folder as it is, or creates it. ``overwrite`` deletes an earlier run there.
+
+    Raises:
+        UserError: ``overwrite`` or ``resume`` would use a folder that is not a run.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if if_exists == "new":
+        candidates = (folder, *(folder.with_name(f"{folder.name}-{n}") for n in range(2, 10_000)))
+        for candidate in candidates:
+            try:
+                candidate.mkdir()
+            except FileExistsError:
+                continue
+            return candidate
+        raise UserError(f"{folder}: 10,000 runs of this name exist; give run_name=.")
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+        raise UserError(
+            f"{folder} holds files but no run ({_MARKER} is missing); choose another run_name or output_root."
+        )
+    if if_exists == "overwrite" and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def describe(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the resolved configuration (secrets redacted), the command line and the versions in use."""
+    from omegaconf import OmegaConf
+
+    # config.yaml last: it marks the folder as a run.
+    command = shlex.join([Path(sys.executable).name, *sys.argv])
+    (folder / "command.txt").write_text(_redact_text(command) + "\n", encoding="utf-8")
+    write_json(folder / "environment.json", environment())
+    OmegaConf.save(OmegaConf.create(redact(config)), folder / _MARKER)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, as far as they bear on a result."""
+    packages: dict[str, str] = {}
+    for name in ("align-rlhf", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "wandb"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": packages,
+    }
+
+
+def redact(value: Any) -> Any:
+    """The same nested value with ``***`` in place of what a key calls a secret, and of credentials in URLs."""
+    if isinstance(value, Mapping):
+        return {
+            key: "***" if _is_secret(str(key)) and item not in (None, "") else redact(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [redact(item) for item in value]
+    return re.sub(r"://[^/@\s]+@", "://***@", value) if isinstance(value, str) else value
+
+
+def _is_secret(key: str) -> bool:
+    return bool(_SECRET.search(key)) and not _NOT_SECRET.search(key)
+
+
+def _redact_text(command: str) -> str:
+    words = [
+        f"{key}=***" if separator and _is_secret(key) else word
+        for word in command.split(" ")
+        for key, separator, _ in [word.partition("=")]
+    ]
+    return redact(" ".join(words))

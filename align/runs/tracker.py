@@ -1,0 +1,167 @@
+"""Metrics and samples of a run: ``metrics.jsonl`` and ``samples.jsonl`` always, Weights & Biases when asked for.
+
+Whatever happens to W&B, training goes on and the local log is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align.evaluation.measurement import Measurement
+    from align.settings.config import WandbConfig
+
+_log = logging.getLogger(__name__)
+_EVALUATION = "evaluation/"
+
+
+class Tracker:
+    """Writes metrics and samples on rank 0; on other ranks it does nothing."""
+
+    def __init__(
+        self, folder: Path, *, enabled: bool, wandb: WandbConfig | None = None, config: Mapping[str, Any] | None = None
+    ) -> None:
+        self.metrics = folder / "metrics.jsonl"
+        self.samples = folder / "samples.jsonl"
+        self.warnings = folder / "warnings.jsonl"
+        self.enabled = enabled
+        self._wandb: Any = None
+        if enabled and wandb is not None and wandb.mode != "disabled":
+            self._wandb = _start_wandb(folder, wandb, config or {})
+
+    def truncate(self, step: int) -> None:
+        """Forget what was logged after ``step``: the resumed run will log those steps again."""
+        if self.enabled:
+            for path in (self.metrics, self.samples, self.warnings):
+                _rewrite(path, [record for record in read_records(path) if record["step"] <= step])
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one record."""
+        if not self.enabled:
+            return
+        _append(self.metrics, [{"step": step, **metrics}])
+        self._to_wandb(lambda run: run.log(dict(metrics), step=step))
+
+    def warn(self, step: int, name: str, sentence: str) -> None:
+        """Append a warning to ``warnings.jsonl``; W&B sends it as an alert."""
+        if not self.enabled:
+            return
+        _append(self.warnings, [{"step": step, "name": name, "warning": sentence}])
+        self._to_wandb(lambda run: run.alert(title=name, text=sentence))
+
+    def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
+        """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
+
+        W&B gets a table of ``shown`` samples.
+        """
+        if not self.enabled:
+            return
+        samples = [asdict(sample) for sample in measurement.samples]
+        _append(self.samples, [{"step": step, **sample} for sample in samples])
+        self.log(step, {f"{_EVALUATION}{name}": value for name, value in measurement.metrics().items()})
+
+        def send(run: Any) -> None:
+            import wandb
+
+            from align.evaluation.measurement import showcase
+
+            columns: Any = ["prompt", "response", *measurement.samples[0].scores]
+            chosen = [measurement.samples[i] for i in showcase(measurement.samples, shown)]
+            rows: Any = [[s.prompt, s.response, *s.scores.values()] for s in chosen]
+            run.log({"samples": wandb.Table(columns=columns, data=rows)}, step=step)
+
+        if samples:
+            self._to_wandb(send)
+
+    def read_evaluation(self, step: int) -> Measurement | None:
+        """What :meth:`log_evaluation` wrote for this step; None where it did not come to its end."""
+        found = self.read_evaluations().get(step)
+        if found is None:
+            _rewrite(self.samples, [record for record in read_records(self.samples) if record["step"] != step])
+        return found
+
+    def read_evaluations(self) -> dict[int, Measurement]:
+        """The evaluations that came to their end, by step, in their order."""
+        from align.evaluation.measurement import Measurement, Sample
+
+        samples: dict[int, list[Sample]] = {}
+        for record in read_records(self.samples):
+            samples.setdefault(record.pop("step"), []).append(Sample(**record))
+        means = {r["step"]: r for r in read_records(self.metrics) if any(name.startswith(_EVALUATION) for name in r)}
+        accuracy = f"{_EVALUATION}preference_accuracy"
+        return {step: Measurement(samples.get(step, []), found.get(accuracy)) for step, found in means.items()}
+
+    def read_rollouts(self) -> list[Mapping[str, float]]:
+        """The metrics of the steps at which a roll-out was drawn."""
+        return [record for record in read_records(self.metrics) if "seconds/rollout" in record]
+
+    def read_warnings(self) -> set[str]:
+        """The names of the warnings in the log."""
+        return {record["name"] for record in read_records(self.warnings)}
+
+    def close(self, exit_code: int = 0) -> None:
+        """Finish the W&B run."""
+        self._to_wandb(lambda run: run.finish(exit_code=exit_code))
+        self._wandb = None
+
+    def _to_wandb(self, send: Any) -> None:
+        if self._wandb is None:
+            return
+        try:
+            send(self._wandb)
+        except Exception as error:
+            _log.warning("W&B stopped accepting metrics (%s); metrics.jsonl goes on alone.", error)
+            self._wandb = None
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file of the run, none where it does not exist; a last line cut by a kill is left out."""
+    if not path.exists():
+        return []
+    records: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number != len(lines) - 1:
+                raise
+    return records
+
+
+def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _rewrite(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    if path.exists():
+        temporary = path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        _append(temporary, records)
+        temporary.replace(path)
+
+
+def _start_wandb(folder: Path, settings: WandbConfig, config: Mapping[str, Any]) -> Any:
+    import wandb
+
+    try:
+        return wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group,
+            tags=list(settings.tags),
+            name=folder.name,
+            dir=folder,
+            mode=settings.mode,
+            config=dict(config),
+            settings=wandb.Settings(init_timeout=30, silent=True),
+        )
+    except (wandb.Error, OSError) as error:
+        _log.warning("W&B could not be reached (%s); metrics.jsonl goes on alone.", error)
+        return None

@@ -1,0 +1,82 @@
+"""Scorers as a configuration names them: ``scorer: NAME`` and the settings of that scorer.
+
+A setting that itself has ``scorer:`` is a scorer too, so that they nest::
+
+    scorer: weighted_sum
+    scorers:
+      quality: {scorer: reward_model, model: runs/reward/final/reward}
+      brevity: {scorer: length, maximum: 60}
+    weights: {quality: 1.0, brevity: 0.2}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from align.errors import UserError
+from align.settings import registry
+from align.settings.checking import build
+
+if TYPE_CHECKING:
+    from align.scoring.scorer import Scorer
+
+
+YAML = (".yaml", ".yml")
+"""Endings of files that describe a scorer."""
+
+
+def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
+    """Make the scorer that ``settings`` describe; ``place`` is the key they stand under.
+
+    Raises:
+        UserError: There is no such scorer, or one of its settings is wrong.
+    """
+    name = settings.get("scorer")
+    if not isinstance(name, str):
+        raise UserError(f"{place}.scorer is missing: name one of {', '.join(registry.choices('scorers'))}.")
+    try:
+        cls: Any = registry.load("scorers", name)
+    except UserError as error:
+        raise UserError(f"{place}.scorer: {error}") from error
+    values = {key: _made(value, f"{place}.{key}") for key, value in settings.items() if key != "scorer"}
+    try:
+        return build(cast("type[Any]", cls), values) if is_dataclass(cls) else cls(**values)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{place} ({name}): {error}") from error
+
+
+def _made(value: Any, place: str) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if "scorer" in value:
+        return make_scorer(value, place)
+    return {key: _made(inner, f"{place}.{key}") for key, inner in value.items()}
+
+
+def read_scorer(word: str) -> Scorer:
+    """Make the scorer of a command-line word: a registered name, or a YAML file with ``scorer:`` and its settings.
+
+    Raises:
+        UserError: Neither, or the file is not readable, or the scorer cannot be made.
+    """
+    settings = read_settings(word) if word.endswith(YAML) else {"scorer": word}
+    return make_scorer(settings, word)
+
+
+def read_settings(file: str) -> dict[str, Any]:
+    """The settings of a scorer in a YAML file; raises `UserError` where it is not readable or holds none."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.") from error
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{file} holds no settings; write `scorer: NAME` in it.")
+    if "scorer" not in settings:
+        raise UserError(f"{file}: `scorer:` is missing: name one of {', '.join(registry.choices('scorers'))}.")
+    return {str(key): value for key, value in settings.items()}

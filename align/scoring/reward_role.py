@@ -1,0 +1,47 @@
+"""The reward role of a policy as a scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align.model.batch import Batch
+    from align.model.policy import Policy
+
+
+@dataclass(frozen=True)
+class RoleScorer:
+    """The reward role of a policy as a scorer: no second model in memory."""
+
+    policy: Policy
+    name: str = "reward_model"
+    tokens_per_batch: int = 16384
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """Rewards (P, K); a prompt is its column ``messages`` where there is one, else one user turn."""
+        from align.data.encoding import encode_prompt, encode_response
+        from align.model.batch import Batch
+
+        tokenizer = self.policy.tokenizer
+        batch = Batch(
+            prompt_ids=tuple(encode_prompt(tokenizer, prompt) for prompt in columns.get("messages", prompts)),
+            response_ids=tuple(tuple(encode_response(tokenizer, text) for text in row) for row in responses),
+            rows=tuple(range(len(prompts))),
+        )
+        return role_scores(self.policy, batch, tokens=self.tokens_per_batch)
+
+
+def role_scores(policy: Policy, batch: Batch, *, tokens: int = 16384) -> list[list[float]]:
+    """The reward role's scalar of every response of a batch whose ``rows`` count its prompts from 0."""
+    import torch
+
+    scores: list[list[float]] = [[] for _ in range(batch.P)]
+    with torch.no_grad(), policy.use("reward"):
+        for part in batch.micro_batches(tokens, policy.layout):
+            for p, row in zip(part.rows, policy.scalars(part).tolist(), strict=True):
+                scores[p] = row[: len(batch.response_ids[p])]
+    return scores

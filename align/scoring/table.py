@@ -1,0 +1,188 @@
+"""Tables of scores, P prompts × K responses: what a scorer gives is checked here, whoever asks it.
+
+A place where a scorer does not apply holds ``None``. Anything else that is no finite number ends in a `ScorerError`:
+no score is ever made up. Since every scorer is asked through here, those inside others too, this is also where their
+means, deviations and times are taken: see `listening`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from align.errors import ScorerError, UserError
+
+if TYPE_CHECKING:
+    from align.scoring.scorer import Scorer
+
+ScoreTable = list[list[float | None]]
+"""One row per prompt; ``None`` where the scorer does not apply to the response."""
+
+
+def check_scorers(**scorers: Any) -> None:
+    """Check what a combination of scorers is given, by name.
+
+    Raises:
+        UserError: It is no scorer; in a configuration a bare name is not made into one.
+    """
+    for name, scorer in scorers.items():
+        if not callable(getattr(scorer, "score", None)):
+            raise UserError(f"{name}={scorer!a} is not a scorer; write {name}: {{scorer: NAME}} with its settings.")
+
+
+@runtime_checkable
+class PartialScorer(Protocol):
+    """A scorer that may not apply to every response."""
+
+    def score_where_it_applies(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> ScoreTable:
+        """Return P × K scores, ``None`` where there is none."""
+        ...
+
+
+@dataclass
+class ScoreLog:
+    """What scorers gave, and how long they took."""
+
+    values: dict[str, list[float]] = field(default_factory=dict[str, "list[float]"])
+    """Scores by scorer, where it applied; a scorer inside another has the name it is held by (``quality/base``)."""
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+    def milliseconds(self) -> dict[str, float]:
+        """Per response, by scorer."""
+        return {name: 1000 * self.seconds[name] / max(1, len(values)) for name, values in self.values.items()}
+
+    def metrics(self) -> dict[str, tuple[float, float]]:
+        """``scores/NAME`` (the mean), ``…/std`` and ``…/milliseconds`` per response, as sums and their weights."""
+        out: dict[str, tuple[float, float]] = {}
+        for name, values in self.values.items():
+            n = len(values)
+            out[f"scores/{name}"] = (float(np.sum(values)), n)
+            out[f"scores/{name}/std"] = (float(np.std(values)) * n if n else 0.0, n)
+            out[f"scores/{name}/milliseconds"] = (1000 * self.seconds[name], n)
+        return out
+
+
+_log: ContextVar[ScoreLog | None] = ContextVar("log", default=None)
+_place: ContextVar[tuple[str, ...]] = ContextVar("place", default=())
+
+
+@contextmanager
+def listening() -> Generator[ScoreLog]:
+    """Take down what every scorer gives that is asked inside the block."""
+    log = ScoreLog()
+    token = _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.reset(token)
+
+
+def score(
+    scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+) -> list[list[float]]:
+    """Return the checked scores (P, K) of any scorer, which must apply everywhere.
+
+    Raises:
+        ScorerError: Scores are missing, or are no finite numbers.
+    """
+    with _taken_down(scorer.name, ()) as taken:
+        table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
+        taken.append(table)
+    return require_all(table, scorer.name)
+
+
+def score_part(
+    name: str, scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+) -> ScoreTable:
+    """Return the checked scores of a scorer that another one holds under ``name``; ``None`` where it does not apply.
+
+    Raises:
+        ScorerError: Scores are missing, or are no finite numbers.
+    """
+    with _taken_down(name, (*_place.get(), name)) as taken:
+        if isinstance(scorer, PartialScorer):
+            table = scorer.score_where_it_applies(prompts, responses, **columns)
+        else:
+            table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
+            require_all(table, scorer.name)
+        taken.append(table)
+    return table
+
+
+@contextmanager
+def _taken_down(name: str, place: tuple[str, ...]) -> Generator[list[ScoreTable]]:
+    """Add what the block leaves in the list to the log; scorers asked inside stand at ``place``."""
+    began, taken, token = time.perf_counter(), list[ScoreTable](), _place.set(place)
+    try:
+        yield taken
+    finally:
+        _place.reset(token)
+    log = _log.get()
+    if log is None:
+        return
+    name = "/".join(place) or name
+    values = log.values.setdefault(name, [])
+    values.extend(value for table in taken for row in table for value in row if value is not None)
+    log.seconds[name] = log.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def check_table(table: Any, responses: Sequence[Sequence[str]], name: str) -> ScoreTable:
+    """Return the table as floats.
+
+    Raises:
+        ScorerError: Another shape than the responses, or an entry that is neither a finite number nor ``None``.
+    """
+    shape = [len(row) for row in responses]
+    try:
+        rows = [list(row) for row in table]
+    except TypeError:
+        rows = []
+    if [len(row) for row in rows] != shape:
+        raise ScorerError(f"scorer {name!r} must return one score per response, {len(shape)} rows of {_widths(shape)}.")
+    return [
+        [_number(value, f"scorer {name!r}, prompt {p}, response {k}") for k, value in enumerate(row)]
+        for p, row in enumerate(rows)
+    ]
+
+
+def require_all(table: ScoreTable, name: str) -> list[list[float]]:
+    """Return the table of a scorer that must apply everywhere.
+
+    Raises:
+        ScorerError: An entry is ``None``.
+    """
+    out: list[list[float]] = []
+    for p, row in enumerate(table):
+        present = [value for value in row if value is not None]
+        if len(present) < len(row):
+            raise ScorerError(
+                f"scorer {name!r} does not apply to response {row.index(None)} of prompt {p}; leave such prompts out, "
+                "or combine it in an ensemble with a scorer that always applies."
+            )
+        out.append(present)
+    return out
+
+
+def _widths(shape: list[int]) -> str:
+    return str(shape[0]) if len(set(shape)) == 1 else str(shape[:8])
+
+
+def _number(value: Any, place: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value) if not isinstance(value, str) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ScorerError(f"{place}: {str(value)[:60]!r} is not a finite number; correct the scorer.")
+    return number

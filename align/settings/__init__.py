@@ -1,0 +1,1 @@
+"""What a run is made of: dataclasses that check themselves, and the registry of names."""

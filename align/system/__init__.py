@@ -1,0 +1,1 @@
+"""Processes, random state, signals, and files that are whole or not there."""

@@ -1,0 +1,96 @@
+"""Optimiser and learning-rate schedule, and their state as safetensors and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.settings.config import TrainerConfig
+
+
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter], config: TrainerConfig, learning_rate: float
+) -> torch.optim.Optimizer:
+    """The optimiser over the trained roles' parameters; weight decay is decoupled and falls on matrices only."""
+    decayed = [p for p in parameters.values() if p.ndim >= 2]
+    others = [p for p in parameters.values() if p.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": config.weight_decay}]
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})
+    match config.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, eps=config.eps)
+        case "adamw_8bit":
+            if find_spec("bitsandbytes") is None:
+                raise UserError(
+                    "trainer.optimizer=adamw_8bit needs bitsandbytes; pip install bitsandbytes, or use adamw."
+                )
+            import bitsandbytes  # pyright: ignore[reportMissingImports]
+
+            return bitsandbytes.optim.AdamW8bit(groups, lr=learning_rate, betas=config.betas, eps=config.eps)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr=learning_rate, eps=config.eps)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=learning_rate)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, name: str, *, warmup: float, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Linear warm-up from 0, then ``cosine`` or ``linear`` to 0, or ``constant``.
+
+    ``warmup`` below 1 is a share of the steps, from 1 a number of steps.
+    """
+    from transformers import get_scheduler
+
+    warmup_steps = round(warmup * steps) if warmup < 1 else int(warmup)
+    kind = "constant_with_warmup" if name == "constant" else name
+    return get_scheduler(kind, optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps)
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path) -> None:
+    """Write ``optimizer.safetensors`` (every tensor of the state) and ``optimizer.json`` (all that is not a tensor)."""
+    state: dict[str, Any] = optimizer.state_dict()
+    leaves = _leaves(state["state"])
+    tensors = {
+        key: value.detach().cpu().contiguous().clone()
+        for key, value in leaves.items()
+        if isinstance(value, torch.Tensor)
+    }
+    numbers = {key: value for key, value in leaves.items() if key not in tensors}
+    save_file(tensors, folder / "optimizer.safetensors")
+    rest = {"numbers": numbers, "param_groups": state["param_groups"], "schedule": schedule.state_dict()}
+    (folder / "optimizer.json").write_text(json.dumps(rest), encoding="utf-8")
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path) -> None:
+    """Read back what :func:`save_optimizer` wrote."""
+    rest = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
+    state: dict[int, Any] = {}
+    for key, value in {**load_file(folder / "optimizer.safetensors"), **rest["numbers"]}.items():
+        index, *path, name = key.split("/")
+        place = state.setdefault(int(index), {})
+        for part in path:
+            place = place.setdefault(part, {})
+        place[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+    schedule.load_state_dict(rest["schedule"])
+
+
+def _leaves(state: Mapping[Any, Any], place: str = "") -> dict[str, Any]:
+    """``{0: {"a": {"b": x}}}`` → ``{"0/a/b": x}``: 8-bit optimisers nest their state."""
+    flat: dict[str, Any] = {}
+    for key, value in state.items():
+        path = f"{place}{key}"
+        flat |= _leaves(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
+    return flat

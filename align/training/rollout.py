@@ -1,0 +1,227 @@
+"""On-line methods: what they are, and the roll-outs they learn from.
+
+An on-line method learns from responses that the policy draws while it is trained. One roll-out is good for
+``plan.updates`` optimiser steps::
+
+    draw K responses to each prompt → score them → method.appraise (ask the roles) → method.learn (advantages)
+    then plan.epochs passes over it, each in plan.minibatches parts drawn anew
+
+What is drawn depends on the seed, the prompt and the number of the roll-out alone, and sums run over all ranks, so that
+micro-batches and ranks change nothing. The roll-out in use is part of every checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from align.errors import UserError
+from align.method.online import OnlineMethod, State
+from align.model.batch import Batch
+from align.sampling.sampler import Response, Sampler
+from align.scoring.rows import score_texts
+from align.scoring.table import listening
+from align.system.randomness import epoch_order
+
+if TYPE_CHECKING:
+    from align.data import Preferences
+    from align.model.policy import Policy
+    from align.scoring.scorer import Scorer
+    from align.training.step import Stepper
+
+
+class Rollouts:
+    """Draws and keeps the roll-out in use."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        method: OnlineMethod,
+        prompts: Preferences,
+        scorer: Scorer | None,
+        stepper: Stepper,
+        accelerator: Accelerator,
+        *,
+        seed: int,
+    ) -> None:
+        """
+        Args:
+            prompts: What the rows of batches are indices of: texts and columns for the scorer.
+            scorer: Gives the rewards; None: the policy's reward role.
+        """
+        if scorer is None and "reward" not in policy.roles.names:
+            raise UserError(
+                f"{type(method).__name__} needs rewards: train the reward role of this policy first "
+                "(reward.RewardModel), or give Trainer.fit a scorer."
+            )
+        self.policy, self.method, self.prompts, self.scorer = policy, method, prompts, scorer
+        self.stepper, self.accelerator, self.seed = stepper, accelerator, seed
+        self.plan = method.rollout
+        self.state: State = {}
+        self.number = -1
+        self.abandoned = False
+        self._batch: Batch | None = None
+        self._order: list[int] = []  # rows of the roll-out, of all ranks
+        self.metrics: dict[str, float] = {}
+
+    def update(self, step: int, draw: Callable[[int], tuple[Batch, list[int]]]) -> Batch | None:
+        """This rank's batch of an optimiser step, counted from 1; None where the roll-out was left early.
+
+        ``draw`` gives the prompts of a roll-out, counted from 0: this rank's as a batch, and the rows of all ranks.
+        """
+        number, place = divmod(step - 1, self.plan.updates)
+        if number != self.number:
+            prompts, self._order = draw(number)
+            self._gather(number, prompts)
+        assert self._batch is not None
+        if self.abandoned:
+            return None
+        epoch, part = divmod(place, self.plan.minibatches)
+        order = epoch_order(len(self._order), seed=self.seed + 1, epoch=number * self.plan.epochs + epoch)
+        chosen = {self._order[i] for i in order[part :: self.plan.minibatches]}
+        return self._batch.select([p for p, row in enumerate(self._batch.rows) if row in chosen])
+
+    def new(self, step: int) -> bool:
+        """Whether this step is the first with its roll-out."""
+        return (step - 1) % self.plan.updates == 0
+
+    # Gathering
+
+    @torch.no_grad()
+    def _gather(self, number: int, prompts: Batch) -> None:
+        began = time.perf_counter()
+        batch, metrics = self._sample(number, prompts)
+        sampled = time.perf_counter()
+        if self.scorer is not None:
+            with listening() as log:
+                scores = self._score(batch, self.scorer)
+            batch = batch.with_columns(score_PK=_padded(scores, batch.K))
+            metrics |= log.metrics()
+        with self.stepper.autocast():
+            parts = [self._appraise(part) for part in self._micro_batches(batch)]
+        if parts:
+            whole = Batch.concatenate(parts)
+            place = {row: p for p, row in enumerate(whole.rows)}
+            batch = whole.select([place[row] for row in batch.rows])
+        experience = self.method.learn(batch, self.state, self._total)
+        seconds = {"seconds/sampling": sampled - began, "seconds/rollout": time.perf_counter() - began}
+        metrics |= {name: (value * batch.P, batch.P) for name, value in seconds.items()}
+        metrics |= _sampler_difference(experience.batch)
+        collected = {**metrics, **experience.metrics}
+        plain = {name: (float(value), float(weight)) for name, (value, weight) in collected.items()}
+        self.metrics = self.stepper.reduce_metrics(plain)
+        self.number, self.abandoned = number, False
+        self._batch, self.state = experience.batch, experience.state
+
+    def _sample(self, number: int, prompts: Batch) -> tuple[Batch, dict[str, Any]]:
+        with self.policy.use("policy"):
+            drawn = Sampler(self.policy, self.plan.sampling).generate(
+                prompts.prompt_ids, n=self.plan.responses, seed=self.seed * 1_000_003 + number, keys=prompts.rows
+            )
+        batch = Batch(
+            prompt_ids=prompts.prompt_ids,
+            response_ids=tuple(tuple(response.ids for response in row) for row in drawn),
+            rows=prompts.rows,
+        )
+        ended_PK = torch.tensor([[response.finished for response in row] for row in drawn], dtype=torch.bool)
+        batch = batch.with_columns(
+            ended_PK=ended_PK.reshape(batch.P, batch.K),
+            sampler_logp_PKT=_padded_tokens(drawn, batch),
+        )
+        responses = float(batch.valid_PK.sum())
+        metrics: dict[str, Any] = {
+            "tokens/lengths": (batch.length_PK.sum(), responses),
+            "val/num_eos_tokens": (ended_PK.sum(), responses),
+            "rollout/identical": (_identical(batch), responses),
+        }
+        return batch, metrics
+
+    def _score(self, batch: Batch, scorer: Scorer) -> list[list[float]]:
+        texts = [[self.policy.decode(ids) for ids in responses] for responses in batch.response_ids]
+        return score_texts(scorer, [self.prompts[row] for row in batch.rows], texts)
+
+    def _appraise(self, part: Batch) -> Batch:
+        if self.scorer is None:
+            with self.policy.use("reward"):
+                part = part.with_columns(score_PK=self.policy.scalars(part))
+        part = self.method.appraise(self.policy, part)
+        return part.with_columns(**{name: column.cpu() for name, column in part.columns.items()})
+
+    def _micro_batches(self, batch: Batch) -> list[Batch]:
+        return list(batch.micro_batches(self.stepper.tokens_per_microbatch, self.policy.layout)) if batch.P else []
+
+    def _total(self, value: Tensor) -> Tensor:
+        summed: Any = self.accelerator.reduce(value.clone(), reduction="sum")
+        return summed
+
+    # Checkpoints
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's roll-out and the method's state into ``folder``."""
+        assert self._batch is not None
+        folder.mkdir()
+        save_file({name: c.contiguous() for name, c in self._batch.columns.items()}, folder / "columns.safetensors")
+        content = {
+            "number": self.number,
+            "abandoned": self.abandoned,
+            "state": dict(self.state),
+            "order": self._order,
+            "rows": self._batch.rows,
+            "prompt_ids": self._batch.prompt_ids,
+            "response_ids": self._batch.response_ids,
+        }
+        (folder / "rollout.json").write_text(json.dumps(content), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Go on from what :meth:`save` wrote."""
+        content = json.loads((folder / "rollout.json").read_text(encoding="utf-8"))
+        self._batch = Batch(
+            prompt_ids=tuple(content["prompt_ids"]),
+            response_ids=tuple(tuple(responses) for responses in content["response_ids"]),
+            rows=tuple(content["rows"]),
+            columns=load_file(folder / "columns.safetensors"),
+        )
+        self._order, self.state = list(content["order"]), content["state"]
+        self.number, self.abandoned = int(content["number"]), bool(content["abandoned"])
+
+
+def _padded(scores: Sequence[Sequence[float]], K: int) -> Tensor:
+    return torch.tensor([[*row, *[0.0] * (K - len(row))] for row in scores], dtype=torch.float32).reshape(-1, K)
+
+
+def _padded_tokens(drawn: Sequence[Sequence[Response]], batch: Batch) -> Tensor:
+    out_PKT = torch.zeros(batch.P, batch.K, batch.T)
+    for p, row in enumerate(drawn):
+        for k, response in enumerate(row):
+            out_PKT[p, k, : len(response.logps)] = torch.tensor(response.logps)
+    return out_PKT
+
+
+def _identical(batch: Batch) -> int:
+    """Responses that another response of this rank's roll-out repeats."""
+    seen: dict[tuple[int, ...], int] = {}
+    for responses in batch.response_ids:
+        for ids in responses:
+            seen[tuple(ids)] = seen.get(tuple(ids), 0) + 1
+    return sum(count for count in seen.values() if count > 1)
+
+
+def _sampler_difference(batch: Batch) -> dict[str, Any]:
+    """How far the trainer's log-probabilities are from the sampler's."""
+    if "old_logp_PKT" not in batch:
+        return {}
+    difference = (batch["old_logp_PKT"] - batch["sampler_logp_PKT"]).abs()[batch.mask_PKT]
+    largest = difference.max().item() if len(difference) else math.nan
+    return {
+        "sampling/logp_difference": (difference.sum(), len(difference)),
+        "sampling/logp_difference_max": (largest * batch.P, batch.P),
+    }

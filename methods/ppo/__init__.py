@@ -1,0 +1,1 @@
+"""Proximal policy optimisation and its critic-free relatives."""

@@ -1,0 +1,166 @@
+"""RFT: rejection-sampling fine-tuning (Yuan et al. 2023, arXiv 2308.01825).
+
+A fine-tuned model draws k solutions of each *training* question; the right ones, distinct in their equations, join the
+demonstrations D as D′; the *pretrained* model, not the one that drew them, is fine-tuned on D ∪ D′ as in SFT. What is
+kept is decided by ``methods/rft/rejection.py``: with ``select="answer"`` by the column ``answer`` of the data, as in
+the paper; with ``select="score"`` a scorer takes its place, the best of the k or all from a score on, as in RAFT (Dong
+et al. 2023, arXiv 2304.06767), so that plain pairs do as well. ``sources`` adds the samples of further models, as the
+paper pools those of several sizes.
+
+Departures: a sample with the text of the question's demonstration is not trained on twice. The paper's k is 100; the
+default is what the embedded model draws in minutes. A run's own "before" and reference are the pretrained model that it
+begins from; compare with the fine-tuned one by ``scripts/evaluate.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from align.candidates.plan import CandidatePlan, Pool, Selected
+from align.errors import UserError
+from align.method.base import Optimization
+from methods.rft.equations import path_key
+from methods.rft.rejection import Selection, select_best, select_paths
+from methods.sampled import SampledMethod
+from methods.sft import SFT
+
+__all__ = ["RFT", "BestResponses", "RightPaths"]
+
+
+@dataclass(frozen=True)
+class RightPaths:
+    """Distinct right solutions by the column ``answer``, see `select_paths`."""
+
+    demonstrations: bool = True
+    strict_reference: bool = False
+    deduplicate: bool = True
+    """False keeps every right sample, as often as it was drawn (the paper's ablation)."""
+
+    def __call__(self, pool: Pool) -> Selected:
+        """See the class."""
+        gold = pool.row["answer"]
+        if not gold:
+            raise UserError(
+                f"method.select=answer: prompt {pool.row['prompt_id']!r} has no answer; fill the column `answer` of "
+                "the data or set method.select=score."
+            )
+        selection = select_paths(pool.texts, gold, strict_reference=self.strict_reference)
+        # A sample drawn twice is one text of the pool, and its repetitions are duplicates.
+        counts = _fates(selection, pool.times)
+        kept = [(i, 1) for i in selection.kept]
+        if not self.deduplicate:
+            kept = [(i, pool.times[i]) for i, fate in enumerate(selection.fates) if fate in ("kept", "duplicate")]
+        demonstration = _demonstration(pool)
+        paths = {path_key(pool.texts[i], strict_reference=self.strict_reference) for i in selection.kept}
+        counts["questions_without_right_sample"] = int(not selection.kept)
+        counts["paths"] = len(paths)
+        if demonstration is not None and self.demonstrations:
+            paths.add(path_key(demonstration, strict_reference=self.strict_reference))
+        counts["paths_with_demonstration"] = len(paths)
+        return _with_demonstration(pool, kept, self.demonstrations, counts)
+
+
+@dataclass(frozen=True)
+class BestResponses:
+    """The best by score, see `select_best`."""
+
+    demonstrations: bool = True
+    best: int | None = 1
+    threshold: float | None = None
+
+    def __call__(self, pool: Pool) -> Selected:
+        """See the class."""
+        assert pool.scores is not None
+        selection = select_best(pool.texts, pool.scores, n=self.best, threshold=self.threshold)
+        counts = _fates(selection, pool.times)
+        counts["prompts_without_response"] = int(not selection.kept)
+        return _with_demonstration(pool, [(i, 1) for i in selection.kept], self.demonstrations, counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RFT(SampledMethod, SFT):
+    """Fine-tunes the pretrained model on demonstrations and on the samples that were right, or best."""
+
+    samples: int = 8
+    select: Literal["score", "answer"] = "score"
+    """``answer``: samples whose final answer and equations are right; ``score``: the best by a scorer."""
+    best: int | None = 1
+    """``score``: at most so many samples of each prompt; None: all from the threshold on."""
+    threshold: float | None = None
+    """``score``: none below this score."""
+    demonstrations: bool = True
+    """Train on the data's preferred responses as well (D); False leaves the samples alone (D′)."""
+    deduplicate: bool = True
+    """``answer``: one sample for each list of equations."""
+    strict_reference: bool = False
+    """``answer``: filter exactly as the authors' code."""
+    include_data: bool = False
+    """``score``: the data's responses compete with the samples."""
+
+    optimization: ClassVar[Optimization] = Optimization(
+        learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=128, warmup=0.03
+    )
+
+    def __post_init__(self) -> None:
+        SFT.__post_init__(self)
+        if self.samples < 1:
+            raise UserError(f"method.samples={self.samples}: RFT draws at least 1 response.")
+        if self.select not in ("score", "answer"):
+            raise UserError(f"method.select={self.select}: choose score or answer.")
+        if self.best is None and self.threshold is None:
+            raise UserError("method.best=null: give method.threshold as well, or nothing is rejected.")
+        if self.best is not None and self.best < 1:
+            raise UserError(f"method.best={self.best}: must be at least 1.")
+        if self.select == "answer" and self.include_data:
+            raise UserError("method.include_data=true is of method.select=score; demonstrations are kept without it.")
+        self.sampling()
+
+    @property
+    def candidates(self) -> CandidatePlan:
+        """Samples of the fine-tuned model for the training of the pretrained one."""
+        by_answer = self.select == "answer"
+        return CandidatePlan(
+            samples=self.samples,
+            sources=self.sources,
+            sampling=self.sampling(),
+            include_data=self.include_data,
+            keep_unfinished=self.keep_unfinished,
+            scored=not by_answer,
+            select=RightPaths(self.demonstrations, self.strict_reference, self.deduplicate)
+            if by_answer
+            else BestResponses(self.demonstrations, self.best, self.threshold),
+            from_base=True,
+        )
+
+
+def _fates(selection: Selection, times: Sequence[int]) -> dict[str, int]:
+    """Samples by what became of them; each repetition of a text is a duplicate."""
+    counts: dict[str, int] = {str(fate): count for fate, count in selection.counts.items()}
+    repeated = sum(max(0, time - 1) for time in times)
+    counts["duplicate"] = counts.get("duplicate", 0) + repeated
+    return counts
+
+
+def _demonstration(pool: Pool) -> str | None:
+    return pool.row["chosen"][0]["content"] if pool.row["chosen"] else None
+
+
+def _with_demonstration(
+    pool: Pool, kept: Sequence[tuple[int, int]], demonstrations: bool, counts: Mapping[str, int]
+) -> Selected:
+    """Rows of the kept samples, each so many times, and of the demonstration if it is none of them."""
+    rows: list[dict[str, Any]] = []
+    for i, times in kept:
+        score = pool.scores[i] if pool.scores is not None else None
+        rows += [{"chosen": pool.texts[i], "rejected": None, "chosen_score": score}] * times
+    demonstration = _demonstration(pool)
+    if (
+        demonstrations
+        and demonstration is not None
+        and all(row["chosen"].strip() != demonstration.strip() for row in rows)
+    ):
+        rows.insert(0, {"chosen": demonstration, "rejected": None, "chosen_score": None})
+        counts = {**counts, "demonstrations": 1}
+    return Selected(rows, counts)

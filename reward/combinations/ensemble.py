@@ -1,0 +1,69 @@
+"""Several scorers as one.
+
+Coste et al. (2024, "Reward Model Ensembles Help Mitigate Overoptimization"), for the scores r_1 … r_n of one response:
+
+- ``mean``: ``Σ r_i / n``
+- ``min``: worst-case optimisation, eq. 3, ``min r_i``
+- ``mean_minus_std``: uncertainty-weighted optimisation, eq. 4, but with the standard deviation where the paper has the
+  variance, so that λ has no unit: ``Σ r_i / n − λ·sqrt(Σ (r_i − mean)² / n)``
+
+A scorer that does not apply to a response (``None`` of a TRL function) is left out of that response, as TRL leaves it
+out of its sum; where none applies there is no score, and that is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, Any, Literal
+
+from align.errors import ScorerError, UserError
+from align.scoring.table import check_scorers, score_part
+
+if TYPE_CHECKING:
+    from align.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """One score from the scores of several scorers."""
+
+    scorers: Mapping[str, Scorer]
+    """What is combined, by a name of your choice; their scores should be on one scale."""
+    combine: Literal["mean", "min", "mean_minus_std"] = "mean"
+    """How; see the module."""
+    penalty: float = 0.5
+    """λ of ``mean_minus_std``; .5 is the best of Coste et al."""
+    name: str = "ensemble"
+
+    def __post_init__(self) -> None:
+        if not self.scorers:
+            raise UserError("ensemble: there are no scorers to combine; name at least one.")
+        check_scorers(**self.scorers)
+        if self.combine not in ("mean", "min", "mean_minus_std"):
+            raise UserError(f"ensemble: combine={self.combine!r} is none of mean, min, mean_minus_std.")
+        if not 0 <= self.penalty < float("inf"):
+            raise UserError(f"ensemble: penalty={self.penalty} must be a finite number of at least 0.")
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """Return P × K combined scores.
+
+        Raises:
+            ScorerError: No scorer applies to a response.
+        """
+        tables = [score_part(name, one, prompts, responses, **columns) for name, one in self.scorers.items()]
+        out: list[list[float]] = []
+        for p, row in enumerate(responses):
+            cells = [[table[p][k] for table in tables] for k in range(len(row))]
+            out.append([self._combined([value for value in cell if value is not None], p) for cell in cells])
+        return out
+
+    def _combined(self, values: list[float], p: int) -> float:
+        if not values:
+            raise ScorerError(f"{self.name}: no scorer applies to a response to prompt {p}; add one that always does.")
+        if self.combine == "min":
+            return min(values)
+        return fmean(values) - (self.penalty * pstdev(values) if self.combine == "mean_minus_std" else 0.0)

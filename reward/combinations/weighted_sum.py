@@ -1,0 +1,69 @@
+"""Several scorers as one number: each clipped, weighted and added, and each reported alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from align.errors import ScorerError, UserError, did_you_mean
+from align.scoring.table import check_scorers, score_part
+
+if TYPE_CHECKING:
+    from align.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedSum:
+    """``Σ_i w_i · clip(s_i)``; a scorer that does not apply to a response adds nothing to it."""
+
+    scorers: Mapping[str, Scorer]
+    """What is added, by a name of your choice."""
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By the same names; 1 where none is given."""
+    clip: Mapping[str, Sequence[float]] = field(default_factory=dict[str, "Sequence[float]"])
+    """Lowest and highest score that counts, by the same names; none: as it is."""
+    name: str = "reward"
+
+    def __post_init__(self) -> None:
+        if not self.scorers:
+            raise UserError("scorers is empty; name at least one.")
+        check_scorers(**self.scorers)
+        for setting in (self.weights, self.clip):
+            for name in setting:
+                if name not in self.scorers:
+                    raise UserError(
+                        f"{name!r} is not one of the scorers {', '.join(self.scorers)}."
+                        + did_you_mean(name, self.scorers)
+                    )
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight):
+                raise UserError(f"weights.{name}={weight} is not a finite number.")
+        for name, bounds in self.clip.items():
+            if len(bounds) != 2 or not bounds[0] < bounds[1]:
+                raise UserError(f"clip.{name}={list(bounds)} must be two numbers, the lower first.")
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """The sums (P, K).
+
+        Raises:
+            ScorerError: A scorer gave something that is no table of scores, or none applies to a response.
+        """
+        parts = {name: score_part(name, one, prompts, responses, **columns) for name, one in self.scorers.items()}
+        return [
+            [self._sum({name: table[p][k] for name, table in parts.items()}, p) for k in range(len(row))]
+            for p, row in enumerate(responses)
+        ]
+
+    def _sum(self, scores: Mapping[str, float | None], p: int) -> float:
+        known = {name: score for name, score in scores.items() if score is not None}
+        if not known:
+            raise ScorerError(f"no scorer applies to a response to prompt {p}; add one that always does.")
+        return sum(self.weights.get(name, 1.0) * self._clipped(name, score) for name, score in known.items())
+
+    def _clipped(self, name: str, score: float) -> float:
+        low, high = self.clip.get(name, (-math.inf, math.inf))
+        return min(max(score, low), high)

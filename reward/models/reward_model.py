@@ -1,0 +1,199 @@
+"""Reward models as scorers: one trained here, or any sequence-classification model with one label from elsewhere.
+
+Text is encoded with the reward model's own tokenizer and chat template, so it may differ from the policy's. The
+scalar of a decoder is read at the last token of the conversation, found by the attention mask and never by the id of
+the pad token; an encoder (DeBERTa and the like) reads its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from align.data.encoding import Encoder
+from align.data.tally import RowError
+from align.errors import UserError
+from align.model.loading import base_of, load_tokenizer, resolve
+from align.system.processes import process_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelScorer:
+    """The scalar of a reward model, normalised where it was trained here."""
+
+    model: str
+    """A folder (``runs/…/final/reward``) or hub name: a PEFT adapter or a whole model."""
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    chat_template: str | None = None
+    """A bundled name or a Jinja file, for tokenizers that have none."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights."""
+    max_length: int = 2048
+    """Longest conversation in tokens; a longer one is an error, never cut."""
+    tokens_per_batch: int | None = None
+    """Padded tokens of one forward pass; none: 16,384 on an accelerator, 2,048 on a CPU, whose caches hold no more."""
+    name: str = "reward_model"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise UserError(f"dtype={self.dtype}: choose float32 or bfloat16.")
+        resolve(self.model, "model")  # a folder that is not there is said before a run begins
+        if self.max_length < 2 or (self.tokens_per_batch is not None and self.tokens_per_batch < 1):
+            raise UserError("max_length must be at least 2 and tokens_per_batch at least 1.")
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """Rewards (P, K); a prompt is its column ``messages`` where there is one, else one user turn."""
+        values = iter(self._score_rows(self._encode(columns.get("messages", prompts), responses)))
+        return [[next(values) for _ in answers] for answers in responses]
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(resolve(self.model, "model"), chat_template=self.chat_template, revision=self.revision)
+
+    @cached_property
+    def _classifier(self) -> Classifier:
+        return load_classifier(resolve(self.model, "model"), _DTYPES[self.dtype], revision=self.revision)
+
+    @cached_property
+    def _scale(self) -> tuple[float, float]:
+        """Mean and standard deviation, where the model was trained here."""
+        file = Path(resolve(self.model, "model")) / "scale.json"
+        if not file.exists():
+            return 0.0, 1.0
+        scale = json.loads(file.read_text(encoding="utf-8"))
+        return float(scale["mean"]), float(scale["std"])
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder.of(self._tokenizer)
+
+    def _encode(
+        self, conversations: Sequence[str | Sequence[Mapping[str, Any]]], responses: Sequence[Sequence[str]]
+    ) -> list[list[int]]:
+        """The ids of every conversation with each of its responses."""
+        try:
+            prompts = self._encoder.prompts(self._tokenizer, conversations)
+        except RowError as rejection:
+            raise UserError(f"a prompt cannot be encoded for {self.model}: {rejection}.") from rejection
+        endings = iter(self._encoder.responses(self._tokenizer, [text for row in responses for text in row]))
+        rows = [[*prompt, *next(endings)] for prompt, row in zip(prompts, responses, strict=True) for _ in row]
+        longest = max(map(len, rows), default=0)
+        if longest > self.max_length:
+            raise UserError(
+                f"a conversation of {longest} tokens is longer than max_length={self.max_length} of the reward model "
+                f"{self.model}; raise max_length or shorten the responses."
+            )
+        return rows
+
+    @torch.no_grad()
+    def _score_rows(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        mean, std = self._scale
+        scores = [0.0] * len(rows)
+        tokens = self.tokens_per_batch or (2048 if self._classifier.model.device.type == "cpu" else 16384)
+        for part in _batches([len(row) for row in rows], tokens):
+            values = self._classifier([rows[i] for i in part])
+            for i, value in zip(part, values.tolist(), strict=True):
+                scores[i] = (value - mean) / std
+        return scores
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A sequence-classification model with one label; where several adapters share it, by this one of them."""
+
+    model: PreTrainedModel
+    adapter: str | None = None
+
+    def __call__(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The scalar of each row of token ids; float32 (R,). Rows are padded on the right."""
+        model: Any = self.model
+        if self.adapter is not None:
+            model.set_adapter(self.adapter)
+            model = model.get_base_model()
+        width = max(map(len, rows))
+        device, pad_id = model.device, model.config.pad_token_id or 0  # masked, but the model must have the token
+        ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+        if not hasattr(model, "score"):  # an encoder pools by itself
+            return model(input_ids=ids, attention_mask=mask).logits[:, 0].float()
+        # transformers finds the last token by the id of the pad token, which may be that of the end of a turn.
+        hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        last = hidden[torch.arange(len(rows)), mask.sum(1) - 1]
+        return model.score(last)[:, 0].float()
+
+
+_in_use: WeakValueDictionary[tuple[str, str | None, torch.dtype], PreTrainedModel] = WeakValueDictionary()
+"""Bases with adapters, by name, revision and type: the models of an ensemble share one."""
+
+
+def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) -> Classifier:
+    """A whole model in evaluation mode, or a PEFT adapter on its base, which all adapters in use share.
+
+    Raises:
+        UserError: It cannot be loaded, or has more labels than one.
+    """
+    from transformers.utils import logging
+
+    adapter = Path(path) / "adapter_config.json"
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # a base without a head is told to be "newly initialized"; the adapter brings it
+    try:
+        if not adapter.exists():
+            return Classifier(_load(path, dtype, revision))
+        return _load_adapter(path, base_of(adapter), dtype, revision)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"the reward model {path} could not be loaded ({str(error).splitlines()[0]}).") from error
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _load(path: str, dtype: torch.dtype, revision: str | None, *, head: bool = True) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    labels = AutoConfig.from_pretrained(path, revision=revision).num_labels
+    if head and labels != 1:
+        raise UserError(f"{path} has {labels} labels; a reward model has one.")
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=dtype, revision=revision)
+    return model.to(process_state().device).eval()
+
+
+def _load_adapter(path: str, base: str, dtype: torch.dtype, revision: str | None) -> Classifier:
+    from peft import PeftModel
+
+    shared: Any = _in_use.get((base, revision, dtype))
+    if shared is None:
+        shared = PeftModel.from_pretrained(_load(base, dtype, revision, head=False), path, adapter_name="0")
+        _in_use[base, revision, dtype] = shared
+        name = "0"
+    else:
+        name = str(len(shared.peft_config))
+        shared.load_adapter(path, adapter_name=name)
+    return Classifier(shared.eval(), name)
+
+
+def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices of rows of similar length, at most ``tokens`` padded tokens together (one row at least)."""
+    part: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if part and (len(part) + 1) * lengths[i] > tokens:
+            yield part
+            part = []
+        part.append(i)
+    if part:
+        yield part

@@ -1,0 +1,142 @@
+"""A pairwise ranker as a scorer: responses to a prompt meet in a knockout tournament (SLiC-HF, Zhao et al. 2023).
+
+K responses are ranked with K − 1 comparisons, where all pairs would be K·(K − 1)/2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from align.data.encoding import Encoder
+from align.errors import UserError
+from align.model.loading import resolve
+from align.model.policy import Policy
+from reward.training.ranker import ANSWERS, answer_logprobs, question
+
+if TYPE_CHECKING:
+
+Match = tuple[int, int, int]
+"""A prompt, and two of its responses."""
+
+
+def tournament(sizes: Sequence[int], compare: Callable[[Sequence[Match]], Sequence[float]]) -> list[list[int]]:
+    """Rounds that each of ``sizes[p]`` responses to prompt p comes through with ``sizes[p] − 1`` comparisons.
+
+    In each round the responses left to a prompt meet in pairs, in their order. Of an odd number the last one goes
+    through without a comparison, and is the first of the next round, so that this happens to none of them twice.
+    The winner of a tournament alone has the most rounds, and every other response fewer than the one it lost to.
+    Responses that never met may have the same number; it means nothing beyond the prompt.
+
+    Args:
+        sizes: Number of responses to each prompt.
+        compare: Asked once per round, for all prompts: the probability that the first response of each match is the
+            better one; at ½ it goes through.
+    """
+    won = [[0] * size for size in sizes]
+    left = [list(range(size)) for size in sizes]
+    while matches := [(p, i, j) for p, field in enumerate(left) for i, j in zip(field[::2], field[1::2], strict=False)]:
+        through: list[list[int]] = [field[-1:] if len(field) % 2 else [] for field in left]
+        for (p, i, j), first in zip(matches, compare(matches), strict=True):
+            through[p].append(i if first >= 0.5 else j)
+        for p, field in enumerate(left):
+            for i in through[p] if len(field) > 1 else ():
+                won[p][i] += 1
+        left = through
+    return won
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankerScorer:
+    """Rounds won in a tournament of the responses to a prompt, 0 to ⌈log₂ K⌉; see :func:`tournament`.
+
+    It is a rank, not an amount, and compares responses to one prompt only. A single response is compared with the
+    column ``chosen`` instead, and gets the probability of being better; their mean over prompts is a win rate. Without
+    that column it has won no round.
+    """
+
+    model: str
+    """Folder of a trained ranker: ``runs/…/final``."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights."""
+    name: str = "ranker"
+
+    def __post_init__(self) -> None:
+        folder = Path(resolve(self.model, "model"))
+        if not any((folder / file).is_file() for file in ("adapter_config.json", "config.json")):
+            raise UserError(f"model={self.model} is no saved model; name the folder `final` of a run of method=ranker.")
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """Rounds won, or of a single response the probability of being better than the column ``chosen``; (P, K).
+
+        Equal responses to a prompt are one in the tournament.
+
+        Raises:
+            UserError: There is nothing at all to compare, a comparison is too long for the model, or it is no ranker.
+        """
+        references = columns.get("chosen", [None] * len(prompts))
+        alone = [p for p, row in enumerate(responses) if len(row) == 1 and isinstance(references[p], str)]
+        if responses and not alone and all(len(row) == 1 for row in responses):
+            raise UserError(
+                "a ranker compares responses, and there is only one to each prompt: give it at least two, or data with "
+                "a chosen response to compare them with; evaluation.scorer=none leaves it out of the evaluation."
+            )
+        rivals = [list(dict.fromkeys(row)) for row in responses]
+
+        def compare(matches: Sequence[Match]) -> list[float]:
+            return self.compare(
+                [prompts[p] for p, _, _ in matches],
+                [rivals[p][i] for p, i, _ in matches],
+                [rivals[p][j] for p, _, j in matches],
+            )
+
+        won = tournament([len(row) for row in rivals], compare)
+        scores = [
+            [float(rounds[row.index(text)]) for text in texts]
+            for texts, row, rounds in zip(responses, rivals, won, strict=True)
+        ]
+        better = self.compare(
+            [prompts[p] for p in alone], [responses[p][0] for p in alone], [references[p] for p in alone]
+        )
+        for p, probability in zip(alone, better, strict=True):
+            scores[p] = [probability]
+        return scores
+
+    def compare(self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]) -> list[float]:
+        """``P(a is better) = ½·(p_A(a, b) + p_B(b, a))`` for two responses to each prompt: position cancels out."""
+        if not prompts:
+            return []
+        texts = [
+            text
+            for prompt, one, two in zip(prompts, a, b, strict=True)
+            for text in (question(prompt, one, two), question(prompt, two, one))
+        ]
+        questions = self._encoder.prompts(self._policy.tokenizer, texts)
+        answers = self._encoder.responses(self._policy.tokenizer, ANSWERS)
+        longest, limit = max(map(len, questions)) + max(map(len, answers)), self._policy.max_positions
+        if limit is not None and longest > limit:
+            raise UserError(
+                f"a comparison of {longest} tokens is too long for the {limit} positions of the ranker {self.model}; "
+                "shorten the responses (method.max_new_tokens) or leave such prompts out."
+            )
+        logp_N2 = answer_logprobs(self._policy, questions)
+        if (share := logp_N2.exp().sum(1).mean().item()) < 0.5:
+            raise UserError(
+                f"{self.model} is no ranker: asked which of two responses is better, A or B, it says something else "
+                f"with probability {1 - share:.2f}; name the folder `final` of a run of method=ranker."
+            )
+        first_N = (logp_N2[:, 0] - logp_N2[:, 1]).sigmoid()
+        return (0.5 * (1 + first_N[::2] - first_N[1::2])).tolist()
+
+    @cached_property
+    def _policy(self) -> Policy:
+        return Policy.load_saved(resolve(self.model, "model"), dtype=self.dtype)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder.of(self._policy.tokenizer)

@@ -1,0 +1,1 @@
+"""Methods that train a reward: reward modelling and the pairwise ranker."""

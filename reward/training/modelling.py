@@ -1,0 +1,175 @@
+"""Reward modelling: a scalar for every response, trained so that preferred responses get the larger one.
+
+The model is Bradley–Terry: ``P(w ≻ l) = σ(r_w − r_l)`` (Bradley & Terry 1952; Ouyang et al. 2022, eq. 1). The scalar
+is read at the last response token by a head without bias. All comparisons of one prompt are one element of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from align.errors import UserError
+from align.method.base import Loss, Method, Optimization, require_not_negative
+from align.model.batch import Batch
+from align.scoring.reward_role import role_scores
+from reward.training.calibration import Comparison, assess, plot_reliability
+
+if TYPE_CHECKING:
+    from align.data import Example, TokenizedPreferences, Unit
+    from align.model.policy import Policy
+    from align.model.roles import Role
+
+
+_REFERENCES = 10_000  # responses that normalisation asks
+
+
+def bradley_terry_loss(
+    reward_PK: Tensor, better_PKK: Tensor, *, margin_P: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean over the comparisons of each prompt of ``−(1−ε)·log σ(Δ) − ε·log σ(−Δ)`` with ``Δ = r_i − r_j − m``; (P,).
+
+    A prompt with K ranked responses has C(K, 2) comparisons, each of weight ``1/C(K, 2)``: treating them as
+    independent samples overfits within an epoch (Ouyang et al. 2022, section 3.5).
+
+    Args:
+        reward_PK: Scalar rewards.
+        better_PKK: True at (p, i, j) where response i was preferred to j; a prompt without any has loss 0.
+        margin_P: ``m`` ≥ 0, by how much the preferred response must be ahead (Touvron et al. 2023); default 0.
+        label_smoothing: ε in [0, ½), the assumed share of flipped labels.
+    """
+    assert reward_PK.shape == better_PKK.shape[:2]
+    delta_PKK = reward_PK[:, :, None] - reward_PK[:, None, :]
+    if margin_P is not None:
+        delta_PKK = delta_PKK - margin_P[:, None, None]
+    loss_PKK = -(1 - label_smoothing) * F.logsigmoid(delta_PKK)
+    if label_smoothing:
+        loss_PKK = loss_PKK - label_smoothing * F.logsigmoid(-delta_PKK)
+    comparisons_P = better_PKK.sum((1, 2)).clamp(min=1)
+    return torch.where(better_PKK, loss_PKK, 0).sum((1, 2)) / comparisons_P
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModel(Method):
+    """Train the reward role on comparisons."""
+
+    label_smoothing: float = 0.0
+    """Assumed share of flipped labels ε in [0, ½)."""
+    centring: float = 0.0
+    """Weight c of ``mean (r_i + r_j)²`` over the comparisons, which keeps rewards near 0 (Eisenstein et al. 2023)."""
+    unit_variance: bool = False
+    """After training, also divide by the standard deviation of the rewards; their mean is subtracted always."""
+
+    unit: ClassVar[Unit] = "ranking"
+    optimization: ClassVar[Optimization] = Optimization(
+        learning_rate=1e-4, full_learning_rate=9e-6, epochs=1, batch_size=16, warmup=0.05
+    )
+    headline: ClassVar[str] = "accuracy"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 0.5:
+            raise UserError(f"method.label_smoothing={self.label_smoothing}: must be in [0, 0.5).")
+        require_not_negative(centring=self.centring)
+
+    @property
+    def trains(self) -> tuple[Role, ...]:
+        """The reward role alone."""
+        return ("reward",)
+
+    def weight(self, batch: Batch) -> float:
+        """The summed weights of the prompts that have a comparison."""
+        compared_P = batch["better_PKK"].any((1, 2))
+        return float((batch["weight_P"] * compared_P).sum())
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """See :func:`bradley_terry_loss`; the margin is the data's, where it has one."""
+        reward_PK = policy.scalars(batch)
+        device = reward_PK.device
+        better_PKK, weight_P = batch["better_PKK"].to(device), batch["weight_P"].to(device)
+        margin_P = batch["margin_P"].to(device).nan_to_num(0.0)
+        loss_P = bradley_terry_loss(reward_PK, better_PKK, margin_P=margin_P, label_smoothing=self.label_smoothing)
+        if self.centring:
+            loss_P = loss_P + self.centring * centring_penalty(reward_PK, better_PKK)
+        loss = (loss_P * weight_P).sum()
+        return Loss(
+            sums={"reward": loss},
+            metrics={"loss": (loss.detach(), self.weight(batch)), **_metrics(reward_PK.detach(), better_PKK)},
+        )
+
+    @torch.no_grad()
+    def conclude(
+        self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
+    ) -> dict[str, Any]:
+        """Shift (and scale) the rewards so that the preferred training responses have mean 0; assess held-out pairs."""
+        normalize(policy, train, unit_variance=self.unit_variance)
+        if heldout is None or not len(heldout):
+            return {}
+        report = assess(list(_comparisons(policy, heldout)))
+        if folder is not None:
+            plot_reliability(report, folder / "reliability.png")
+        shown = ("accuracy", "expected_calibration_error", "temperature")
+        return {"metrics": {name: {"before": None, "after": report[name]} for name in shown}, "reward_model": report}
+
+
+def normalize(policy: Policy, data: TokenizedPreferences, *, unit_variance: bool = False) -> None:
+    """Set the reward head's mean (and standard deviation) to those of its rewards for the preferred responses.
+
+    A bias then makes the mean reward of demonstrations 0 (Ouyang et al. 2022, appendix C.2). At most 10,000 of them,
+    evenly spread over the data, are asked: the mean is then known to a hundredth of the standard deviation.
+    """
+    head = policy.roles.heads["reward"]
+    head.mean, head.std = 0.0, 1.0
+    asked = np.unique(np.linspace(0, len(data) - 1, min(len(data), _REFERENCES)).astype(int)).tolist()
+    preferred = [
+        replace(example, responses=example.responses[:1], scores=example.scores[:1], comparisons=())
+        for example in (data[i] for i in asked)
+    ]
+    rewards = torch.tensor([reward for (reward,) in score_examples(policy, preferred)])
+    head.mean = rewards.mean().item()
+    if unit_variance and (deviation := rewards.std().item()) > 0:
+        head.std = deviation
+
+
+def score_examples(policy: Policy, examples: Sequence[Example]) -> list[list[float]]:
+    """The reward role's scalar of every response of every example."""
+    numbered = [replace(example, index=i) for i, example in enumerate(examples)]
+    return role_scores(policy, Batch.from_examples(numbered))
+
+
+def _comparisons(policy: Policy, data: TokenizedPreferences) -> Iterator[Comparison]:
+    examples = [data[i] for i in range(len(data))]
+    for example, rewards in zip(examples, score_examples(policy, examples), strict=True):
+        for better, worse in example.comparisons:
+            high, low = example.scores[better], example.scores[worse]
+            yield Comparison(
+                delta=rewards[better] - rewards[worse],
+                longer=len(example.responses[better]) - len(example.responses[worse]),
+                gap=None if high is None or low is None else high - low,
+                source=example.source,
+            )
+
+
+def centring_penalty(reward_PK: Tensor, better_PKK: Tensor) -> Tensor:
+    """``mean (r_i + r_j)²`` over the comparisons of each prompt; (P,)."""
+    squares_PKK = (reward_PK[:, :, None] + reward_PK[:, None, :]) ** 2
+    return torch.where(better_PKK, squares_PKK, 0).sum((1, 2)) / better_PKK.sum((1, 2)).clamp(min=1)
+
+
+def _metrics(reward_PK: Tensor, better_PKK: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
+    """Under TRL's names; a tie is half right."""
+    delta = (reward_PK[:, :, None] - reward_PK[:, None, :])[better_PKK]
+    chosen = reward_PK[:, :, None].expand_as(better_PKK)[better_PKK]
+    comparisons = float(len(delta))
+    return {
+        "accuracy": (0.5 * (1 + delta.sign()).sum(), comparisons),
+        "margin": (delta.sum(), comparisons),
+        "rewards/chosen": (chosen.sum(), comparisons),
+        "rewards/rejected": ((chosen - delta).sum(), comparisons),
+    }

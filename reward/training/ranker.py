@@ -1,0 +1,145 @@
+"""The pairwise ranker of SLiC-HF (Zhao et al. 2023): a language model that is shown two responses and says A or B.
+
+It is the policy itself, fine-tuned text to text: a pair of the data becomes two demonstrations, the preferred response
+first with the answer A and second with the answer B, so that the position carries no information. Where a reward model
+gives each response a number of its own, a ranker reads both at once; :mod:`reward.models.tournament` makes scores of
+it.
+
+Departures from the paper: both orders of each pair are trained on, where the paper draws one; a comparison is asked in
+both orders and averaged, which it does once; the question is in words, where the paper marks the parts with tags alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from align.data.encoding import encode_response
+from align.method.base import Loss, Optimization, PairwiseMethod, sequence_sums
+from align.model.batch import Batch
+from align.scoring.rows import prompt_text
+
+if TYPE_CHECKING:
+    from align.data import Example, Preferences, TokenizedPreferences
+    from align.model.policy import Policy
+
+ANSWERS = ("A", "B")
+_TOKENS = 16384  # of one forward pass
+
+
+def question(prompt: str, a: str, b: str) -> str:
+    """What the ranker is asked about responses a and b to a prompt; it answers with one of :data:`ANSWERS`.
+
+    White space around the responses is no part of what is compared.
+    """
+    return (
+        "Which response to the request is better, A or B?\n\n"
+        f"Request: {prompt}\n\nResponse A: {a.strip()}\n\nResponse B: {b.strip()}\n\nBetter response:"
+    )
+
+
+def both_orders(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The two comparisons that a row of the pairwise format gives, the preferred response first in the first of them.
+
+    Their ``chosen`` is the right answer, their ``rejected`` the other one. A row that is no pair stays as it is, twice,
+    to be counted among those that cannot be used.
+    """
+    if row["chosen"] is None or row["rejected"] is None:
+        yield from (row, row)
+        return
+    prompt = prompt_text(row["prompt"])
+    better, worse = (str(row[side][0]["content"]) for side in ("chosen", "rejected"))
+    for (a, b), answers in (((better, worse), ANSWERS), ((worse, better), ANSWERS[::-1])):
+        texts = zip(("prompt", "chosen", "rejected"), (question(prompt, a, b), *answers), strict=True)
+        yield {
+            **row,
+            **{name: [{"role": None, "content": text}] for name, text in texts},
+            **dict.fromkeys(("chosen_score", "rejected_score", "margin", "answer")),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranker(PairwiseMethod):
+    """Fine-tune the policy to name the better of two responses: ``−log π(answer | question)``, the mean over questions.
+
+    It is the loss of supervised fine-tuning on the right answers, end of turn included.
+    """
+
+    optimization: ClassVar[Optimization] = Optimization(
+        learning_rate=1e-4, full_learning_rate=1e-5, epochs=1, batch_size=32, warmup=0.05
+    )
+    headline: ClassVar[str] = "accuracy"
+
+    @property
+    def answers(self) -> bool:
+        """It no longer answers prompts, it compares answers."""
+        return False
+
+    def learns_from(self, data: Preferences) -> Preferences:
+        """Both orders of every pair; see :func:`both_orders`."""
+        return data.rewritten(both_orders)
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """The cross-entropy of the right answer; ``accuracy`` is the share of questions where it is the likelier."""
+        logp_PKT = policy.logprobs(batch).logp_PKT
+        sums_PK = sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
+        loss = -(sums_PK[:, 0] * batch["weight_P"].to(logp_PKT.device)).sum()
+        right_P = 0.5 * (1 + (sums_PK[:, 0] - sums_PK[:, 1]).detach().sign())
+        return Loss(
+            sums={"policy": loss},
+            metrics={"loss": (loss.detach(), self.weight(batch)), "accuracy": (right_P.sum(), float(batch.P))},
+        )
+
+    def conclude(
+        self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
+    ) -> dict[str, Any]:
+        """How well it orders the held-out pairs, each asked in both orders; see :func:`assess`."""
+        del train, folder
+        found = assess(policy, heldout) if heldout is not None else {}
+        return {"metrics": {name: {"before": None, "after": value} for name, value in found.items()}} if found else {}
+
+
+def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tensor:
+    """``log π("A" | question)`` and ``log π("B" | question)``, end of turn included; (N, 2), nats.
+
+    ``p_A = σ(log π("A") − log π("B"))`` is then the ranker's probability that the first response is the better one.
+
+    Args:
+        policy: A trained ranker.
+        questions: Token ids of the N questions, as prompts.
+    """
+    answers = tuple(encode_response(policy.tokenizer, answer) for answer in ANSWERS)
+    batch = Batch(
+        prompt_ids=tuple(questions), response_ids=(answers,) * len(questions), rows=tuple(range(len(questions)))
+    )
+    logp_N2 = torch.zeros(len(questions), len(ANSWERS))
+    with torch.no_grad(), policy.use("policy"):
+        for part in batch.micro_batches(_TOKENS, policy.layout):
+            logp_PKT = policy.logprobs(part).logp_PKT
+            logp_N2[list(part.rows)] = sequence_sums(logp_PKT, part.mask_PKT.to(logp_PKT.device)).cpu()
+    return logp_N2
+
+
+def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, float]:
+    """Accuracy on pairs and position bias of a ranker, over the pairs of which both orders have room in the data.
+
+    The accuracy is the share of pairs with ``½·(p_A(forward) + p_B(backward)) > ½``, where the preferred response comes
+    first in ``forward``; a tie is half right. The position bias is the mean of ``p_A − ½``: 0 where position does not
+    count. Without a pair there is nothing to report.
+    """
+    orders: dict[int, list[Example]] = {}
+    for example in data:
+        orders.setdefault(example.index // 2, []).append(example)  # see both_orders
+    pairs = [pair for pair in orders.values() if len(pair) == 2]
+    if not pairs:
+        return {}
+    logp_N2 = answer_logprobs(policy, [example.prompt_ids for pair in pairs for example in pair])
+    first_N = (logp_N2[:, 0] - logp_N2[:, 1]).sigmoid()
+    forward, backward = first_N[::2], first_N[1::2]
+    right = 0.5 * (1 + (forward - backward).sign())
+    return {"accuracy": right.mean().item(), "position_bias": first_N.mean().item() - 0.5}

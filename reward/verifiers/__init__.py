@@ -1,0 +1,1 @@
+"""Rules and verifiers: scores that a program can check."""

@@ -1,0 +1,137 @@
+"""Verifiable answers without mathematics: a choice by letter, the exact text, a JSON document of a given form.
+
+The mathematical one is ``math_answers.py``. All scores are 0 or 1.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from jsonschema.exceptions import SchemaError
+from jsonschema.validators import validator_for
+
+from align.errors import UserError
+from reward.verdict import Verdict, Verifier
+from reward.verifiers import bounded
+
+_LONGEST_CHOICE = 1_000_000  # characters
+_LONGEST_JSON = 100_000
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultipleChoice(Verifier):
+    r"""1 if the letter chosen is that of the ``answer`` column ("B", "(B)" or "B. Paris").
+
+    The choice is the last of ``\boxed{B}``, ``#### B``, "answer is B", "Answer: B"; without one, the letter that the
+    response begins with ("B", "(B) …", "B. …", "B: …").
+    """
+
+    letters: str = "ABCDE"
+    """The letters to choose from."""
+    name: str = "multiple_choice"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Z]{2,26}", self.letters) or len(set(self.letters)) < len(self.letters):
+            raise UserError(f"multiple_choice: letters={self.letters!r} must be two or more different capitals.")
+
+    def judge(self, response: str, answer: str) -> Verdict:
+        """Score one response."""
+        right = self._first(answer)
+        if right is None:
+            raise UserError(
+                f"multiple_choice: the answer {answer[:40]!r} does not begin with one of {self.letters}; "
+                "correct the column or set `letters`."
+            )
+        if len(response) > _LONGEST_CHOICE:
+            return Verdict(0.0, f"longer than {_LONGEST_CHOICE} characters")
+        letter = rf"[({{*\s]{{0,4}}([{self.letters}])(?![A-Za-z'’])"
+        chosen = re.findall(rf"(?:\\boxed|####|(?i:answer)(?: is:?|:)){letter}", response)
+        given = chosen[-1] if chosen else self._first(response)
+        if given is None:
+            return Verdict(0.0, "no choice found")
+        return Verdict(float(given == right), f"chose {given}, right is {right}")
+
+    def _first(self, text: str) -> str | None:
+        match = re.match(rf"\s*[(*]{{0,3}}([{self.letters}])(?:[).:*]|\s*$)", text)
+        return match.group(1) if match else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactMatch(Verifier):
+    """1 if response and ``answer`` are the same text after normalisation.
+
+    Normalised as for SQuAD (Rajpurkar et al. 2016): letter case, punctuation, the articles a, an, the and the amount of
+    white space do not count; before that Unicode compatibility forms are made one (NFKC).
+    """
+
+    name: str = "exact_match"
+
+    def judge(self, response: str, answer: str) -> Verdict:
+        """Score one response."""
+        if len(response) > 100 * (len(answer) + 100):  # not the same text, and not worth to normalise
+            return Verdict(0.0, "much longer than the answer")
+        same = normalize(response) == normalize(answer)
+        return Verdict(float(same), "the same text" if same else "different texts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonSchema(Verifier):
+    """1 if the response is JSON that is valid under a schema; a single Markdown code fence around it is taken off.
+
+    Remote references are never fetched. Validation runs in a process that is killed when it takes too long.
+    """
+
+    schema: Mapping[str, Any] | None = None
+    """JSON schema for all prompts; none: each prompt's ``answer`` holds one, as JSON text."""
+    name: str = "json_schema"
+
+    def __post_init__(self) -> None:
+        if self.schema is not None:
+            _check_schema(json.dumps(self.schema))
+
+    def score(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[Sequence[str]],
+        *,
+        answer: Sequence[Any] | None = None,
+        **_columns: Sequence[Any],
+    ) -> list[list[float]]:
+        """Return one row per prompt, one number per response."""
+        if self.schema is not None:
+            answer = [json.dumps(self.schema)] * len(prompts)
+        return super().score(prompts, responses, answer=answer)
+
+    def judge(self, response: str, answer: str) -> Verdict:
+        """Score one response under the schema ``answer``."""
+        _check_schema(answer)
+        if len(response) > _LONGEST_JSON:
+            return Verdict(0.0, f"longer than {_LONGEST_JSON} characters")
+        fenced = _FENCE.fullmatch(response.strip())
+        return bounded.judge("schema", answer, fenced.group(1) if fenced else response)
+
+
+def normalize(text: str) -> str:
+    """Return the text without letter case, punctuation, articles and superfluous white space."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = "".join(c for c in text if unicodedata.category(c)[0] != "P")
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+@lru_cache(maxsize=1024)
+def _check_schema(text: str) -> None:
+    try:
+        schema = json.loads(text)
+        validator_for(schema).check_schema(schema)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"json_schema: {text[:60]!r} is not a JSON schema as JSON text ({error}).") from error
+    except SchemaError as error:
+        raise UserError(f"json_schema: {text[:60]!r} is not a valid schema: {error.message[:200]}.") from error

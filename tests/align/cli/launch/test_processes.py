@@ -1,0 +1,94 @@
+"""The command under the programs that start it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[4]
+RUN = str(ROOT / "scripts" / "run.py")
+BIN = Path(sys.executable).parent
+TORCHRUN = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", RUN]
+ACCELERATE = [str(BIN / "accelerate"), "launch", RUN]
+
+
+@pytest.fixture
+def words(tiny_model: Path, pairs: Path) -> list[str]:
+    return [
+        "method=dpo",
+        f"model={tiny_model}",
+        f"data={pairs}",
+        "data.max_rejected=0.1",
+        "trainer.max_length=64",
+        "trainer.batch_size=4",
+        "evaluation.prompts=2",
+        "evaluation.max_new_tokens=4",
+        "run_name=first",
+    ]
+
+
+def _call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_the_processes_of_a_launcher_make_one_run(launcher: list[str], words: list[str], tmp_path: Path) -> None:
+    done = _call([*launcher, *words, "trainer.steps=2"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["first"]
+    assert done.stdout.count("Run folder:") == 1
+
+
+@pytest.mark.slow
+def test_several_processes_can_do_a_multirun_and_a_dry_run(words: list[str], tmp_path: Path) -> None:
+    dry = _call([*TORCHRUN, *words, "dry_run=true"], tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    assert dry.stdout.count("Dry run:") == 1
+    assert list(tmp_path.iterdir()) == []
+    done = _call([*TORCHRUN, "-m", "seed=1,2", *words, "trainer.steps=2"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == ["first-seed=1", "first-seed=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_a_checkpoint_and_its_own_exit_code(
+    number: signal.Signals, code: int, words: list[str], tmp_path: Path
+) -> None:
+    command = [sys.executable, RUN, *words, "trainer.steps=100000", "evaluation.prompts=0"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+        metrics = tmp_path / "runs" / "first" / "metrics.jsonl"
+        deadline = time.monotonic() + 300
+        while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        run.send_signal(number)
+        errors = run.communicate(timeout=120)[1]
+    assert run.returncode == code
+    assert "continue with if_exists=resume" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "runs" / "first" / "checkpoints").glob("step-*/manifest.json"))
+
+
+@pytest.mark.slow
+def test_several_processes_draw_what_one_does(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text(
+        "def short(prompts, responses, **columns):\n"
+        "    return [[-float(len(text)) for text in row] for row in responses]\n"
+    )
+    drawing = ["method=rrhf", "method.samples=2", "method.max_new_tokens=6", "method.keep_unfinished=true"]
+    drawing += [*words[1:-1], "stage=sample", "reward=function", "reward.function=rewards.py:short"]
+    for name, launcher in (("one", [sys.executable, RUN]), ("two", TORCHRUN)):
+        done = _call([*launcher, *drawing, f"run_name={name}"], tmp_path)
+        assert done.returncode == 0, done.stderr
+    one, two = ((tmp_path / "runs" / name / "candidates.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two != b""

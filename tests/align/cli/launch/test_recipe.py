@@ -1,0 +1,99 @@
+"""Recipes: which stages a command means, whose settings are whose, and a run of all of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from align.cli.launch.recipe import read_recipe
+from align.cli.main import main
+from align.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[4] / "configs"
+Rows = list[dict[str, str]]
+
+
+def test_a_method_that_needs_no_rewards_is_a_single_run() -> None:
+    assert read_recipe(["method=dpo"], CONFIGS) is None
+    assert read_recipe(["method=ppo", "reward=world"], CONFIGS) is None
+
+
+def test_a_reward_model_comes_first_where_none_is_given() -> None:
+    recipe = read_recipe(["method=ppo", "method.beta=0.1", "trainer.max_length=300", "seed=3"], CONFIGS)
+    assert recipe is not None
+    assert [stage.name for stage in recipe.stages] == ["reward", "ppo"]
+    assert recipe.own == {"ppo": ["method.beta=0.1"]}
+    assert recipe.shared == ["trainer.max_length=300", "seed=3"]
+    config = recipe.check()
+    assert (config.method, config.settings["beta"], config.trainer.max_length) == ("ppo", 0.1, 300)
+    assert config.run_name == "ppo-world-world-seed3"
+
+
+def test_settings_of_one_stage_carry_its_name() -> None:
+    recipe = read_recipe(["recipe=rlhf", "sft.trainer.epochs=2", "reward.method.centring=0.01", "seed=1"], CONFIGS)
+    assert recipe is not None
+    assert [stage.name for stage in recipe.stages] == ["sft", "reward", "ppo"]
+    assert recipe.own == {"sft": ["trainer.epochs=2"], "reward": ["method.centring=0.01"]}
+    assert recipe.check().run_name == "rlhf-world-world-seed1"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe=rlhf", "method=dpo"], "recipe=rlhf chooses the methods itself; leave method=dpo out"),
+        (["recipe=rlhf", "method.beta=1"], r"method\.beta: say of which stage it is: sft\.method\.beta=1, reward\."),
+        (["recipe=rlhf", "trainer.steps=1"], r"trainer\.steps: say of which stage"),
+    ],
+)
+def test_what_is_not_clear_is_asked(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_recipe(words, CONFIGS)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("ppo.method.bta=1", r'method\.bta is not a setting of method=ppo\. Did you mean "method\.beta"'),
+        ("ppo.method.advantage=rlo", r"method\.advantage must be gae, rloo or group, not .rlo."),
+    ],
+)
+def test_a_wrong_setting_of_a_later_stage_is_answered_before_the_first_runs(word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_recipe(["recipe=rlhf", word], CONFIGS)
+
+
+def test_all_stages_run_and_finished_ones_are_not_run_again(
+    tiny_model: Path, pair_rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in pair_rows))
+    words = [
+        f"model={tiny_model}",
+        f"data={pairs}",
+        f"output_root={tmp_path / 'runs'}",
+        "run_name=all",
+        "recipe=rlhf",
+        "adapter.r=4",
+        "trainer.max_length=128",
+        "data.max_rejected=0.9",
+        "evaluation.prompts=0",
+        *(
+            f"{stage}.trainer.{setting}"
+            for stage in ("sft", "reward", "ppo")
+            for setting in ("steps=2", "batch_size=8")
+        ),
+        "ppo.method.max_new_tokens=8",
+        "ppo.method.epochs=1",
+    ]
+    assert main(words, CONFIGS) == 0
+    folder = tmp_path / "runs" / "all"
+    assert sorted(path.name for path in folder.iterdir()) == ["1-sft", "2-reward", "3-ppo"]
+    config = (folder / "3-ppo" / "config.yaml").read_text()
+    assert f"start: {folder}/1-sft/final" in config
+    assert f"model: {folder}/2-reward/final/reward" in config
+    capsys.readouterr()
+    (folder / "3-ppo" / "evaluation.json").unlink(missing_ok=True)
+    assert main([*words, "if_exists=resume"], CONFIGS) == 0
+    assert capsys.readouterr().out.count("This run is finished") == 3

@@ -1,0 +1,289 @@
+"""Examples by unit, and the cache that holds them."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets.config
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from align.data import Example, Preferences
+from align.data.encoding import chat_template, encode_prompt, encode_response
+from align.data.examples import tokenize, tokenizer_fingerprint
+from align.data.tally import RowError
+from align.data.units import ranked
+from align.errors import UserError
+
+Pair = Callable[..., dict[str, Any]]
+
+
+def test_pair(chatml: Any, pair: Pair) -> None:
+    extra = {
+        "chosen_score": 2.0, "margin": 0.5, "weight": 0.25, "prompt_id": "p", "answer": "1", "source": "s",
+    }  # fmt: skip
+    rows = [pair(7), pair(0) | extra]
+    tokenized = tokenize(Preferences.from_rows(rows), chatml, max_length=100)
+    assert tokenized[1] == Example(
+        prompt_ids=encode_prompt(chatml, rows[1]["prompt"]),
+        responses=[encode_response(chatml, rows[1][side]) for side in ("chosen", "rejected")],
+        scores=[2.0, None],
+        margin=0.5,
+        weight=0.25,
+        prompt_id="p",
+        index=1,
+        answer="1",
+        source="s",
+        comparisons=[[0, 1]],
+    )
+    assert tokenized[0].weight == 1.0
+    assert tokenized[0].margin is None
+    assert tokenized[-1] == tokenized[1]
+    assert tokenized[:] == list(tokenized) == [tokenized[0], tokenized[1]]
+    with pytest.raises(IndexError):
+        tokenized[2]
+
+
+def test_prompt_and_demonstration(chatml: Any, pair: Pair) -> None:
+    preferences = Preferences.from_rows([pair(0, margin=2.0)])
+    prompt = tokenize(preferences, chatml, max_length=100, unit="prompt")[0]
+    demonstration = tokenize(preferences, chatml, max_length=100, unit="demonstration")[0]
+    assert (prompt.responses, prompt.scores) == ([], [])
+    assert demonstration.responses == [encode_response(chatml, "It is 1.")]
+    assert prompt.prompt_ids == demonstration.prompt_ids
+    assert demonstration.margin is None
+
+
+def test_lengths_count_all_tokens(chatml: Any, pair: Pair) -> None:
+    tokenized = tokenize(
+        Preferences.from_rows([pair(0, chosen="yes " * n) for n in range(1, 9)]),
+        chatml,
+        max_length=60,
+        max_rejected=0.5,
+    )
+    expected = [len(example.prompt_ids) + sum(map(len, example.responses)) for example in tokenized]
+    assert tokenized.lengths.tolist() == expected
+    assert len(set(expected)) > 3
+
+
+def test_ranking_is_put_together_from_its_pairs(chatml: Any, pair: Pair) -> None:
+    rows = [
+        pair(0, chosen="b", rejected="c", rejected_score=1.0, weight=0.5),
+        pair(1),
+        pair(0, chosen="a", rejected="b", chosen_score=3.0, answer="x"),
+        pair(0, chosen="a", rejected="c"),
+    ]
+    tokenized = tokenize(Preferences.from_rows(rows), chatml, max_length=100, unit="ranking")
+    assert len(tokenized) == 2
+    example = tokenized[0]
+    assert example.responses == [encode_response(chatml, text) for text in "abc"]
+    assert example.scores == [3.0, None, 1.0]
+    assert example.weight == pytest.approx(2.5 / 3)
+    assert (example.index, tokenized[1].index) == (0, 1)
+
+
+def test_ranking_that_contradicts_itself(chatml: Any, pair: Pair) -> None:
+    rows = [pair(0, chosen="a", rejected="b"), pair(1), pair(0, chosen="b", rejected="a")]
+    tokenized = tokenize(Preferences.from_rows(rows), chatml, max_length=100, unit="ranking", max_rejected=0.5)
+    assert tokenized.report.rejected == {"pairs of the prompt contradict each other": 1}
+    assert tokenized.report.examples["pairs of the prompt contradict each other"][0].startswith("rows:1")
+
+
+def test_ranking_with_responses_that_are_cut_to_the_same(pad_is_eos: Any) -> None:
+    worst, middle, best = "Z" * 40 + "a", "Z" * 40 + "b", "Y"
+    rows = [{"prompt": "p", "chosen": best, "rejected": middle}, {"prompt": "p", "chosen": middle, "rejected": worst}]
+    tokenized = tokenize(Preferences.from_rows(rows), pad_is_eos, max_length=20, unit="ranking")
+    assert [len(response) for response in tokenized[0].responses] == [2, 19]
+
+
+@given(st.permutations("abcde"), st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8), st.data())
+def test_order_is_consistent_with_every_pair(truth: list[str], picks: set[tuple[int, int]], data: Any) -> None:
+    pairs = [(truth[i], truth[j]) for i, j in picks if i < j]
+    scores = {text: data.draw(st.none() | st.integers(0, 3)) for text in "abcde"}
+    order = ranked(scores, pairs)
+    assert sorted(order) == list("abcde")
+    assert all(order.index(better) < order.index(worse) for better, worse in pairs)
+
+
+def test_order_left_open_goes_by_score_then_first_seen() -> None:
+    assert ranked({"a": None, "b": 1.0, "c": 5.0, "d": None}, []) == ["c", "b", "a", "d"]
+    assert ranked({"a": 1.0, "b": 9.0}, [("a", "b")]) == ["a", "b"]
+    with pytest.raises(RowError, match="contradict"):
+        ranked({"a": 1.0, "b": 0.0, "c": 0.0}, [("a", "b"), ("b", "c"), ("c", "a")])
+
+
+def test_conversation_the_template_refuses_is_rejected(bos_adding: Any, pair: Pair) -> None:
+    tokenizer = copy.deepcopy(bos_adding)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
+    rows = [pair(0, prompt=turns[1:]), pair(1, prompt=turns)]
+    tokenized = tokenize(Preferences.from_rows(rows), tokenizer, max_length=100, max_rejected=0.5)
+    assert tokenized.report.examples["chat template refuses the conversation"] == (
+        "rows:2: chat template refuses the conversation (no system turn)",
+    )
+
+
+def test_messages_without_a_template_are_an_error(pad_is_eos: Any, pair: Pair) -> None:
+    preferences = Preferences.from_rows([pair(0, prompt=[{"role": "user", "content": "Hello"}])])
+    with pytest.raises(UserError, match=r"model\.chat_template="):
+        tokenize(preferences, pad_is_eos, max_length=100)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"unit": "pairs"}, 'Did you mean "pair"'), ({"max_length": 2}, "max_length=2 has no room")],
+)
+def test_wrong_arguments(options: dict[str, Any], message: str, chatml: Any, pair: Pair) -> None:
+    with pytest.raises(UserError, match=message):
+        tokenize(Preferences.from_rows([pair()]), chatml, **({"max_length": 9} | options))
+
+
+def cached_files() -> list[Path]:
+    return sorted((Path(datasets.config.HF_DATASETS_CACHE) / "align").glob("*"))
+
+
+def test_computed_once(chatml: Any, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [pair(0), pair(1, prompt="Z" * 99), pair(2, chosen="Y" * 99)]
+    first = tokenize(Preferences.from_rows(rows), chatml, max_length=90, max_rejected=0.5)
+    monkeypatch.setattr(datasets.Dataset, "map", None)
+    second = tokenize(Preferences.from_rows(rows), chatml, max_length=90, max_rejected=0.5)
+    assert [path.name for path in cached_files()] == [f"{first.fingerprint}.arrow"]
+    assert list(first) == list(second)
+    assert first.report == second.report
+    assert first.report.rejected
+    assert first.report.noted
+    with pytest.raises(UserError, match="1 of 3 rows rejected"):
+        tokenize(Preferences.from_rows(rows), chatml, max_length=90)
+
+
+def test_fingerprint_depends_on_all_that_matters(chatml: Any, bos_adding: Any, pair: Pair) -> None:
+    other_template, other_eos = copy.deepcopy(chatml), copy.deepcopy(chatml)
+    other_template.chat_template = chat_template("hh")
+    other_eos.eos_token = "<|pad|>"
+    preferences = Preferences.from_rows([pair(0), pair(1)])
+    fingerprints = [
+        tokenize(data, tokenizer, max_length=length, unit=unit).fingerprint
+        for data, tokenizer, length, unit in [
+            (preferences, chatml, 100, "pair"),
+            (preferences, chatml, 101, "pair"),
+            (preferences, chatml, 100, "ranking"),
+            (preferences, other_template, 100, "pair"),
+            (preferences, other_eos, 100, "pair"),
+            (preferences, bos_adding, 100, "pair"),
+            (preferences.select([0]), chatml, 100, "pair"),
+            (preferences.select([1, 0]), chatml, 100, "pair"),
+            (Preferences.from_rows([pair(0), pair(1, weight=2)]), chatml, 100, "pair"),
+        ]
+    ]
+    assert len(set(fingerprints)) == len(fingerprints)
+
+
+def test_fingerprint_ignores_passing_settings(chatml: Any) -> None:
+    tokenizer = copy.deepcopy(chatml)
+    tokenizer.backend_tokenizer.enable_truncation(5)
+    assert tokenizer_fingerprint(tokenizer) == tokenizer_fingerprint(chatml)
+
+
+WORKER = """
+import sys
+import datasets.config
+from transformers import PreTrainedTokenizerFast
+from align.data import Preferences, tokenize
+datasets.disable_progress_bars()
+preferences = Preferences.load(sys.argv[1])
+tokenizer = PreTrainedTokenizerFast.from_pretrained(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+tokenized = tokenize(preferences, tokenizer, max_length=200)
+print(tokenized.fingerprint, sum(sum(map(sum, e.responses)) for e in tokenized), tokenized.lengths.sum())
+"""
+
+
+def test_several_ranks_at_the_same_time(chatml: Any, pair: Pair, jsonl: Callable[..., Path], tmp_path: Path) -> None:
+    """They start together with an empty cache and different hash seeds, and all get the same; one file stays."""
+    path = jsonl([pair(number) for number in range(3000)])
+    chatml.save_pretrained(tmp_path / "tokenizer")
+    cache = tmp_path / "cache"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(path), str(tmp_path / "tokenizer")],
+            env=os.environ | {"HF_DATASETS_CACHE": str(cache), "PYTHONHASHSEED": str(seed), "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in (1, 2)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    outputs = {worker.communicate("\n")[0] for worker in workers}
+    assert [worker.returncode for worker in workers] == [0, 0]
+    tokenized = tokenize(Preferences.load(path), chatml, max_length=200)
+    total = sum(sum(map(sum, example.responses)) for example in tokenized)
+    assert outputs == {f"{tokenized.fingerprint} {total} {tokenized.lengths.sum()}\n"}
+    assert [file.name for file in cached_files()] == [f"{tokenized.fingerprint}.arrow"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not an arrow file", None])
+def test_damaged_cache_file_is_computed_again(damage: bytes | None, chatml: Any, pair: Pair) -> None:
+    preferences = Preferences.from_rows([pair(number) for number in range(50)])
+    first = list(tokenize(preferences, chatml, max_length=100))
+    (file,) = cached_files()
+    content = file.read_bytes()
+    file.unlink()  # the open memory map keeps the old bytes
+    file.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    assert list(tokenize(preferences, chatml, max_length=100)) == first
+    assert file.read_bytes() == content
+
+
+def test_cache_file_cut_between_batches_is_computed_again(chatml: Any, pair: Pair) -> None:
+    """Such a file is a valid Arrow stream, only too short."""
+    preferences = Preferences.from_rows([pair(number) for number in range(1500)])
+    tokenize(preferences, chatml, max_length=100)
+    (file,) = cached_files()
+    with pa.ipc.open_stream(file.read_bytes()) as stream:
+        batch, schema = stream.read_next_batch(), stream.schema
+    assert batch.num_rows < 1500
+    file.unlink()
+    with pa.ipc.new_stream(str(file), schema) as writer:
+        writer.write_batch(batch)
+    assert len(tokenize(preferences, chatml, max_length=100)) == 1500
+
+
+def test_cache_that_cannot_be_written(chatml: Any, pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
+    assert len(tokenize(Preferences.from_rows([pair(0)]), chatml, max_length=100)) == 1
+
+
+def test_hh_on_a_real_tokenizer(hh_file: Path, story_tokenizer: Any) -> None:
+    """All 2,303 pairs of the real file, in seconds, with every prompt and response as the text says."""
+    tokenizer = copy.deepcopy(story_tokenizer)
+    tokenizer.chat_template = chat_template("hh")
+    preferences = Preferences.load(hh_file)
+    start = time.perf_counter()
+    tokenized = tokenize(preferences, tokenizer, max_length=16_384)
+    assert time.perf_counter() - start < 15
+    assert len(tokenized) == 2303
+    assert not tokenized.report.noted
+    assert np.all(tokenized.lengths > 0)
+    for example in tokenized[::97]:
+        row = preferences[example.index]
+        assert example.prompt_ids == encode_prompt(tokenizer, row["prompt"])
+        for ids, side in zip(example.responses, ("chosen", "rejected"), strict=True):
+            text = tokenizer.decode(example.prompt_ids + ids)
+            assert text.endswith(f"{row['prompt'][-1]['content']}\n\nAssistant: {row[side][0]['content']}</s>")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from align.errors import UserError
+from align.evaluation.best_of_n import best_of_n, plot_best_of_n
+
+
+def test_it_is_the_mean_over_all_subsets() -> None:
+    rng = np.random.default_rng(0)
+    scores, gold = rng.normal(size=(3, 6)), rng.normal(size=(3, 6))
+    for point in best_of_n(scores, {"gold": gold}):
+        chosen = [
+            [max(subset, key=lambda k: scores[p, k]) for subset in itertools.combinations(range(6), point.n)]
+            for p in range(3)
+        ]
+        assert point.score == pytest.approx(np.mean([scores[p, k] for p in range(3) for k in chosen[p]]))
+        assert point.others["gold"] == pytest.approx(np.mean([gold[p, k] for p in range(3) for k in chosen[p]]))
+        assert point.kl == pytest.approx(math.log(point.n) - (point.n - 1) / point.n)
+
+
+def test_sizes_and_the_ends_of_the_curve() -> None:
+    scores = [[3.0, 1.0, 2.0, 0.0, 5.0, 4.0]]
+    curve = best_of_n(scores)
+    assert [point.n for point in curve] == [1, 2, 4, 6]
+    assert (curve[0].score, curve[0].kl, curve[-1].score) == (2.5, 0.0, 5.0)
+
+
+def test_gains_have_no_unit() -> None:
+    """Mean 2.5, deviation √1.25: the best of four, 4, is 1.341641 deviations above; in hundredths of the unit too."""
+    curve = best_of_n([[1.0, 2.0, 3.0, 4.0]], {"cents": [[100.0, 200.0, 300.0, 400.0]], "flat": [[7.0] * 4]})
+    assert curve[-1].gain == curve[-1].other_gains["cents"] == pytest.approx(1.5 / math.sqrt(1.25))
+    assert curve[0].gain == pytest.approx(0)
+    assert curve[-1].other_gains["flat"] == 0
+
+
+def test_ties_are_shared() -> None:
+    (_, both) = best_of_n([[1.0, 1.0]], {"gold": [[0.0, 1.0]]})
+    assert both.others["gold"] == 0.5
+
+
+def test_ragged_tables_are_refused() -> None:
+    for table in ([[1.0], [1.0, 2.0]], [], [[]]):
+        with pytest.raises(UserError, match="same number of responses"):
+            best_of_n(table)
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    plot_best_of_n(best_of_n([[1.0, 2.0, 3.0, 4.0]], {"gold": [[1.0, 2.0, 3.0, 2.0]]}), "proxy", tmp_path / "best.png")
+    assert (tmp_path / "best.png").stat().st_size > 5000

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from align.data import Example
+from align.model.batch import Batch
+
+ids = st.lists(st.integers(0, 50), min_size=1, max_size=12)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    prompts = draw(st.lists(ids, min_size=1, max_size=7))
+    responses = [tuple(draw(st.lists(ids, min_size=1, max_size=3))) for _ in prompts]
+    return Batch(tuple(prompts), tuple(responses), tuple(range(len(prompts))))
+
+
+def ragged() -> Batch:
+    return Batch(
+        prompt_ids=([1, 2], [3], [4, 5, 6]),
+        response_ids=(([7],), ([8, 9, 10], [11]), ([12, 13], [14, 15])),
+        rows=(10, 11, 12),
+        columns={
+            "weight_P": torch.tensor([1.0, 2.0, 3.0]),
+            "score_PK": torch.arange(6.0).reshape(3, 2),
+            "logp_PKT": torch.arange(18.0).reshape(3, 2, 3),
+        },
+    )
+
+
+def test_shapes_and_masks_of_a_ragged_batch() -> None:
+    batch = ragged()
+    assert (batch.P, batch.K, batch.T, batch.tokens) == (3, 2, 3, 9)
+    assert batch.length_PK.tolist() == [[1, 0], [3, 1], [2, 2]]
+    assert batch.valid_PK.tolist() == [[True, False], [True, True], [True, True]]
+    assert batch.mask_PKT[1].tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_select_cuts_every_column_to_the_chosen_prompts() -> None:
+    chosen = ragged().select([2, 0])
+    assert chosen.rows == (12, 10)
+    assert chosen["weight_P"].tolist() == [3, 1]
+    assert chosen["logp_PKT"].shape == (2, 2, 2)
+    assert chosen["logp_PKT"][0].tolist() == [[12, 13], [15, 16]]
+    assert ragged().select([0])["score_PK"].tolist() == [[0]]
+
+
+@pytest.mark.parametrize("name", ["score_P", "score_PKT", "score", "score_KP"])
+def test_a_column_must_have_the_shape_its_name_promises(name: str) -> None:
+    with pytest.raises(ValueError, match="column"):
+        ragged().with_columns(**{name: torch.zeros(3, 2)})
+
+
+@given(batches(), st.integers(1, 200), st.sampled_from(["tree", "flat"]))
+def test_micro_batches_keep_every_prompt_once_within_the_budget(batch: Batch, tokens: int, layout: str) -> None:
+    parts = list(batch.micro_batches(tokens, layout))  # pyright: ignore[reportArgumentType]
+    assert sorted(row for part in parts for row in part.rows) == list(range(batch.P))
+    for part in parts:
+        lengths = [length for rows in part.row_lengths(layout) for length in rows]  # pyright: ignore[reportArgumentType]
+        assert len(lengths) * max(lengths) <= tokens or part.P == 1
+        for p, row in enumerate(part.rows):
+            assert part.response_ids[p] == batch.response_ids[row]
+
+
+def test_from_examples_marks_what_the_data_does_not_give() -> None:
+    examples = [
+        Example(
+            prompt_ids=[1], responses=[[2], [3]], scores=[1.0, None], margin=None, weight=1.0, prompt_id="a", index=4
+        ),
+        Example(prompt_ids=[1], responses=[[2]], scores=[0.5], margin=2.0, weight=0.5, prompt_id="b", index=9),
+    ]
+    batch = Batch.from_examples(examples)
+    assert batch.rows == (4, 9)
+    assert batch["weight_P"].tolist() == [1, 0.5]
+    assert batch["score_PK"][0, 0] == 1
+    assert math.isnan(batch["score_PK"][0, 1])
+    assert math.isnan(batch["margin_P"][0])

@@ -1,0 +1,210 @@
+"""Tree, flat, and a plain forward per sequence agree, gradients included, for many architectures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from align.model.batch import Batch
+from align.model.layout import lay_out, tree_mask
+from align.model.loading import disable_dropout
+from align.model.policy import Policy
+from align.model.probe import choose_layout, probe_tree
+from align.model.roles import FullCopies
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def without(*names: str, **more: Any) -> dict[str, Any]:
+    return {key: value for key, value in SMALL.items() if key not in names} | more
+
+
+CONFIGS: dict[str, Any] = {
+    "llama": transformers.LlamaConfig(**SMALL),
+    "qwen3": transformers.Qwen3Config(**SMALL, head_dim=8),
+    "gpt2": transformers.GPT2Config(
+        vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2
+    ),
+    "gpt-neox": transformers.GPTNeoXConfig(**SMALL),
+    "phi3": transformers.Phi3Config(**SMALL),
+    "opt": transformers.OPTConfig(
+        vocab_size=97, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32
+    ),
+    "olmo2": transformers.Olmo2Config(**SMALL),
+    "mistral with window": transformers.MistralConfig(**SMALL, sliding_window=6),
+    "gemma3": transformers.Gemma3TextConfig(
+        **SMALL, head_dim=8, sliding_window=6, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "gemma2": transformers.Gemma2Config(**SMALL, head_dim=8, sliding_window=6, final_logit_softcapping=5.0),
+    "granite": transformers.GraniteConfig(**SMALL, logits_scaling=4.0),
+    "cohere": transformers.CohereConfig(**SMALL),
+}
+EAGER_ONLY = {"gemma2"}
+CASES = [
+    (name, attention)
+    for name in CONFIGS
+    for attention in ("sdpa", "eager")
+    if attention == "eager" or name not in EAGER_ONLY
+]
+
+
+class Tokenizer:
+    pad_token_id = 0
+
+
+def policy_of(config: Any, attention: str) -> Policy:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3)  # attention that looks somewhere: a wrong mask must show
+    disable_dropout(model)
+    return Policy(FullCopies(model), Tokenizer())  # pyright: ignore[reportArgumentType]
+
+
+def uneven_batch() -> Batch:
+    generator = torch.Generator().manual_seed(1)
+
+    def tokens(n: int) -> list[int]:
+        return torch.randint(3, 97, (n,), generator=generator).tolist()
+
+    return Batch(
+        prompt_ids=(tokens(9), tokens(1), tokens(14)),
+        response_ids=((tokens(7), tokens(12), tokens(1)), (tokens(5),), (tokens(3), tokens(10))),
+        rows=(0, 1, 2),
+    )
+
+
+def per_sequence(policy: Policy, batch: Batch) -> Tensor:
+    """The oracle: one unpadded forward of the plain model per response."""
+    out = torch.zeros(batch.P, batch.K, batch.T)
+    for p, (prompt, responses) in enumerate(zip(batch.prompt_ids, batch.response_ids, strict=True)):
+        for k, ids in enumerate(responses):
+            logits = policy.model(torch.tensor([[*prompt, *ids]])).logits[0].float().log_softmax(-1)
+            for t, token in enumerate(ids):
+                out[p, k, t] = logits[len(prompt) - 1 + t, token]
+    return out
+
+
+def gradient(policy: Policy, logp_PKT: Tensor, mask_PKT: Tensor) -> list[Tensor]:
+    coefficients = torch.linspace(-1, 1, mask_PKT.numel()).reshape(mask_PKT.shape) * mask_PKT
+    parameters = [p for p in policy.model.parameters() if p.requires_grad]
+    found = torch.autograd.grad((coefficients * logp_PKT).sum(), parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+@pytest.mark.parametrize(("name", "attention"), CASES)
+def test_tree_equals_flat_equals_a_forward_per_sequence(name: str, attention: str) -> None:
+    policy, batch = policy_of(CONFIGS[name], attention), uneven_batch()
+    expected = per_sequence(policy, batch)
+    wanted = gradient(policy, expected, batch.mask_PKT)
+    scale = max(g.abs().max().item() for g in wanted)
+    for layout in ("flat", "tree"):
+        policy.layout = layout
+        logp_PKT = policy.logprobs(batch).logp_PKT
+        torch.testing.assert_close(logp_PKT, expected * batch.mask_PKT, atol=1e-5, rtol=1e-5)
+        for ours, theirs in zip(gradient(policy, logp_PKT, batch.mask_PKT), wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5 * max(1.0, scale), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "attention"), CASES)
+def test_the_probe_finds_the_tree_exact(name: str, attention: str) -> None:
+    layout, why = choose_layout(policy_of(CONFIGS[name], attention).forward, "auto")
+    assert layout == "tree", why
+
+
+def test_scalars_and_values_agree_between_layouts(tiny_policy: Policy) -> None:
+    tiny_policy.require(["reward", "value"])
+    torch.nn.init.normal_(tiny_policy.roles.heads["value"].weight)
+    batch = uneven_batch()
+    for role, ask in (("reward", tiny_policy.scalars), ("value", tiny_policy.values)):
+        with tiny_policy.use(role), torch.no_grad():  # pyright: ignore[reportArgumentType]
+            tiny_policy.layout = "flat"
+            flat = ask(batch)
+            tiny_policy.layout = "tree"
+            torch.testing.assert_close(ask(batch), flat, atol=1e-5, rtol=1e-5)
+            assert flat.abs().sum() > 0
+
+
+def test_reward_is_read_at_the_last_response_token_not_at_padding(tiny_policy: Policy) -> None:
+    tiny_policy.require(["reward"])
+    batch = uneven_batch()
+    with tiny_policy.use("reward"), torch.no_grad():
+        together = tiny_policy.scalars(batch)
+        for p in range(batch.P):
+            for k, ids in enumerate(batch.response_ids[p]):
+                alone = Batch((batch.prompt_ids[p],), ((ids,),), (0,))
+                hidden = tiny_policy.model.base_model(torch.tensor([[*batch.prompt_ids[p], *ids]])).last_hidden_state
+                by_hand = tiny_policy.roles.heads["reward"](hidden[0, -1])
+                torch.testing.assert_close(together[p, k], by_hand[0], atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(tiny_policy.scalars(alone)[0, 0], by_hand[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_window_counts_positions_not_columns() -> None:
+    batch = Batch(([1, 2, 3],), (([4, 5], [6, 7]),), (0,))
+    rows = lay_out(batch, "tree", pad_id=0, device=torch.device("cpu"))
+    # columns: 1 2 | 3 4 5 | 3 6 7, positions 0 1 | 2 3 4 | 2 3 4
+    seen = tree_mask(rows, window=3)[0, 0]
+    assert seen[7].nonzero().flatten().tolist() == [5, 6, 7]  # position 4 sees 2, 3, 4 of its own branch
+    assert seen[5].nonzero().flatten().tolist() == [0, 1, 5]
+    assert tree_mask(rows)[0, 0][7].nonzero().flatten().tolist() == [0, 1, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4),
+        transformers.MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2),
+        transformers.GPTNeoConfig(
+            vocab_size=97,
+            hidden_size=32,
+            num_layers=2,
+            num_heads=4,
+            attention_types=[[["global", "local"], 1]],
+            max_position_embeddings=128,
+            window_size=4,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+    ],
+    ids=["bloom", "mamba", "gpt-neo"],
+)
+def test_where_the_tree_is_impossible_the_flat_layout_is_used_and_said(config: Any) -> None:
+    policy = policy_of(config, "eager")
+    layout, why = choose_layout(policy.forward, "auto")
+    assert layout == "flat"
+    assert "not exact on this model" in why
+    policy.layout = "flat"
+    batch = uneven_batch()
+    expected = per_sequence(policy, batch) * batch.mask_PKT
+    torch.testing.assert_close(policy.logprobs(batch).logp_PKT, expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"model\.layout=tree"):
+        choose_layout(policy.forward, "tree")
+
+
+def test_the_probe_sees_a_wrong_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask without branches is what a naive packing does; the probe must not let it pass."""
+
+    def causal_only(rows: Any, window: int | None = None) -> Tensor:
+        del window
+        R, L = rows.input_ids_RL.shape
+        return torch.ones(L, L, dtype=torch.bool).tril().expand(R, 1, L, L)
+
+    monkeypatch.setattr("align.model.layout.tree_mask", causal_only)
+    assert not probe_tree(policy_of(CONFIGS["llama"], "sdpa").forward).exact

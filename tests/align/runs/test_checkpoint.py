@@ -1,0 +1,147 @@
+"""The protocol: whatever moment a save is cut at, the newest whole checkpoint is the one that is found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from align.errors import UserError
+from align.runs import checkpoint as module
+from align.runs.checkpoint import CheckpointStore, verify
+from align.settings.config import TrainerConfig
+from align.system.randomness import epoch_order, load_random_state, save_random_state, seed_everything
+from align.training.optimizer import load_optimizer, make_optimizer, make_schedule, save_optimizer
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+def store(folder: Path, keep: int = 2, **identity: Any) -> CheckpointStore:
+    return CheckpointStore(folder, identity or {"seed": 0}, keep=keep, rank=0, barrier=lambda: None)
+
+
+def save(checkpoints: CheckpointStore, step: int) -> Path:
+    def shared(folder: Path) -> None:
+        (folder / "policy").mkdir()
+        (folder / "policy" / "weights").write_bytes(bytes([step]) * 100)
+        (folder / "optimizer").write_text("{}")
+
+    return checkpoints.save(step, {"n": step}, shared=shared, own=lambda f: (f / "random-0").write_text("1") and None)
+
+
+@pytest.mark.parametrize("moment", range(14))
+def test_killed_at_any_moment_of_a_save(moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dies before the n-th system call that changes the disk; then the same save is done again."""
+    checkpoints = store(tmp_path, keep=1)
+    save(checkpoints, 1)
+    remaining = [moment]
+
+    def dying(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if remaining[0] == 0:
+                raise KilledError
+            remaining[0] -= 1
+            return original(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "write_text", "write_bytes", "mkdir"):
+            patch.setattr(Path, name, dying(getattr(Path, name)))
+        patch.setattr(os, "fsync", dying(os.fsync))
+        patch.setattr(module.shutil, "rmtree", dying(module.shutil.rmtree))
+        with contextlib.suppress(KilledError):
+            save(checkpoints, 2)
+    found, skipped = store(tmp_path).latest()
+    assert found is not None
+    assert found.step in (1, 2)
+    assert skipped == []
+    again = store(tmp_path, keep=1)
+    save(again, 2)
+    save(again, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def test_the_moments_above_reach_from_before_the_first_write_to_after_the_last(tmp_path: Path) -> None:
+    checkpoints = store(tmp_path, keep=1)
+    save(checkpoints, 1)
+    save(checkpoints, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002"]
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = store(tmp_path)
+    save(checkpoints, 1)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match=r"No space left on device.*if_exists=resume"):
+            save(checkpoints, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert verify(tmp_path / "step-00000001")["step"] == 1
+
+
+def test_another_identity_is_refused_and_named(tmp_path: Path) -> None:
+    save(store(tmp_path, data="a", trainer={"seed": 1, "lr": 0.1}), 1)
+    with pytest.raises(UserError, match=r"trainer\.seed was 1, is 2"):
+        store(tmp_path, data="a", trainer={"seed": 2, "lr": 0.1}).latest()
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
+def test_the_optimizer_reads_back_exactly(name: str, tmp_path: Path) -> None:
+    def make() -> tuple[torch.nn.Linear, Any, Any]:
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 2)
+        config = TrainerConfig(optimizer=name, weight_decay=0.1)  # pyright: ignore[reportArgumentType]
+        optimizer = make_optimizer(dict(layer.named_parameters()), config, 0.1)
+        return layer, optimizer, make_schedule(optimizer, "cosine", warmup=0.2, steps=10)
+
+    def step(layer: Any, optimizer: Any, schedule: Any) -> None:
+        layer(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+
+    straight, resumed = make(), make()
+    for _ in range(3):
+        step(*straight)
+    save_optimizer(straight[1], straight[2], tmp_path)
+    resumed[0].load_state_dict(straight[0].state_dict())
+    load_optimizer(resumed[1], resumed[2], tmp_path)
+    for _ in range(3):
+        step(*straight)
+        step(*resumed)
+    assert torch.equal(straight[0].weight, resumed[0].weight)
+    assert straight[2].get_last_lr() == resumed[2].get_last_lr()
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_random_states_read_back_exactly(tmp_path: Path) -> None:
+    import random
+
+    import numpy as np
+
+    seed_everything(3)
+    random.random(), np.random.rand(), torch.rand(1)
+    save_random_state(tmp_path / "random.json")
+    expected = (random.random(), np.random.rand(), torch.rand(3).tolist())
+    seed_everything(4)
+    load_random_state(tmp_path / "random.json")
+    assert (random.random(), np.random.rand(), torch.rand(3).tolist()) == expected
+
+
+def test_epochs_visit_everything_once_in_different_orders() -> None:
+    first, second = (epoch_order(50, seed=1, epoch=epoch) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+    assert first == epoch_order(50, seed=1, epoch=0)

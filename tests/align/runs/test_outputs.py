@@ -1,0 +1,129 @@
+"""The run folder, metrics, pictures and tables."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from align.errors import UserError
+from align.evaluation.measurement import Measurement, Sample, compare
+from align.runs import folder as runfolder
+from align.runs import report
+from align.runs.tracker import Tracker, read_records
+from align.settings.config import WandbConfig
+
+
+class TestRunFolder:
+    def test_new_counts_up_and_never_touches_what_is_there(self, tmp_path: Path) -> None:
+        made = [runfolder.create(tmp_path / "run", "new") for _ in range(3)]
+        assert [folder.name for folder in made] == ["run", "run-2", "run-3"]
+
+    def test_overwrite_deletes_an_earlier_run_only(self, tmp_path: Path) -> None:
+        folder = runfolder.create(tmp_path / "run", "new")
+        runfolder.describe(folder, {"a": 1})
+        (folder / "old").touch()
+        assert not (runfolder.create(folder, "overwrite") / "old").exists()
+        (tmp_path / "thesis").mkdir()
+        (tmp_path / "thesis" / "chapter.tex").touch()
+        for if_exists in ("overwrite", "resume"):
+            with pytest.raises(UserError, match="holds files but no run"):
+                runfolder.create(tmp_path / "thesis", if_exists)  # pyright: ignore[reportArgumentType]
+        assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+    def test_secrets_are_redacted_everywhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.argv", ["run.py", "reward.api_key=hunter2", "reward.url=https://me:hunter2@host/x"])
+        config = {"hf_token": "hunter2", "url": "http://u:hunter2@host", "trainer": {"tokens_per_microbatch": 8}}
+        runfolder.describe(tmp_path, config)
+        text = "".join(path.read_text() for path in tmp_path.iterdir())
+        assert "hunter2" not in text
+        assert "tokens_per_microbatch: 8" in text
+
+
+class TestTracker:
+    def test_a_resumed_run_logs_each_step_once(self, tmp_path: Path) -> None:
+        tracker = Tracker(tmp_path, enabled=True)
+        for step in range(1, 6):
+            tracker.log(step, {"loss": step / 10})
+        with tracker.metrics.open("a") as file:
+            file.write('{"step": 6, "lo')  # killed in the middle of a line
+        tracker.truncate(3)
+        tracker.log(4, {"loss": 9.0})
+        assert [(r["step"], r["loss"]) for r in read_records(tracker.metrics)] == [
+            (1, 0.1),
+            (2, 0.2),
+            (3, 0.3),
+            (4, 9.0),
+        ]
+
+    def test_a_broken_tracking_service_stops_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        class Broken:
+            def log(self, *_: object, **__: object) -> None:
+                raise ConnectionError("no route")
+
+        tracker = Tracker(tmp_path, enabled=True)
+        tracker._wandb = Broken()  # pyright: ignore[reportPrivateUsage]
+        tracker.log(1, {"loss": 1.0})
+        tracker.log(2, {"loss": 2.0})
+        assert len(read_records(tracker.metrics)) == 2
+        assert caplog.text.count("no route") == 1
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+    def test_offline_it_needs_no_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+        monkeypatch.delenv("WANDB_API_KEY", raising=False)
+        tracker = Tracker(tmp_path, enabled=True, wandb=WandbConfig(mode="offline"), config={"beta": 0.1})
+        tracker.log(1, {"loss": 1.0})
+        tracker.close()
+        assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+
+    def test_other_ranks_write_nothing(self, tmp_path: Path) -> None:
+        Tracker(tmp_path, enabled=False, wandb=WandbConfig(mode="online")).log(1, {"loss": 1.0})
+        assert not list(tmp_path.iterdir())
+
+
+def measured(score: float) -> Measurement:
+    return Measurement(
+        [Sample(f"prompt {i}", "x[red]y\x1b[31m", 3, 0.1, {"true_reward": score}) for i in range(3)], 0.6
+    )
+
+
+def test_tables_show_model_text_without_acting_on_it() -> None:
+    out = StringIO()
+    console = Console(file=out, width=100, force_terminal=False)
+    before, after = measured(0.2), measured(0.8)
+    report.print_samples(before.samples, after.samples, console, limit=2)
+    report.print_evaluation(compare(before, after), console)
+    text = out.getvalue()
+    assert "\x1b" not in text
+    assert "x[red]y\\x1b[31m" in text
+    assert "prompt 1" in text
+    assert "prompt 2" not in text
+    assert "100.0%" in text
+
+
+def test_curves_are_drawn_from_the_metrics(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    for step in range(1, 40):
+        tracker.log(step, {"loss": 1 / step, "grad_norm": 1.0})
+    tracker.log(39, {"eval/loss": 0.1})
+    report.plot_curves(tracker.metrics, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_evaluation_reads_back_only_when_it_was_written_to_its_end(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    tracker.log_evaluation(0, measured(0.5), shown=2)
+    tracker.log_evaluation(4, measured(0.7), shown=2)
+    assert tracker.read_evaluation(0) == measured(0.5)
+    assert tracker.read_evaluation(4) == measured(0.7)
+    lines = tracker.samples.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 0, 0, 4, 4, 4]
+    tracker.truncate(0)
+    assert tracker.read_evaluation(4) is None
+    tracker.metrics.unlink()  # killed between samples and means
+    assert tracker.read_evaluation(0) is None
+    assert tracker.samples.read_text() == ""

@@ -1,0 +1,135 @@
+"""What the sampler draws: the right distribution, the same whatever shares the batch, and ended where it should be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from align.errors import UserError
+from align.model.batch import Batch
+from align.model.policy import Policy
+from align.sampling.sampler import Sampler, SamplingParams
+from tests.align.model.test_layout import policy_of
+from tests.align.sampling.test_decoding import HYBRID
+
+
+class TestSampler:
+    prompts = ([7, 8, 9], [10], [11, 12, 13, 14, 15])
+
+    def test_greedy_is_what_a_plain_loop_finds(self, tiny_policy: Policy) -> None:
+        sampler = Sampler(tiny_policy, SamplingParams(temperature=0, max_new_tokens=6))
+        found = sampler.generate(self.prompts)
+        for prompt, (response,) in zip(self.prompts, found, strict=True):
+            ids = list(prompt)
+            with torch.no_grad():
+                for token in response.ids:
+                    assert int(tiny_policy.model(torch.tensor([ids])).logits[0, -1].argmax()) == token
+                    ids.append(token)
+
+    def test_the_same_seed_draws_the_same_and_leaves_the_random_state_alone(self, tiny_policy: Policy) -> None:
+        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=8))
+        torch.manual_seed(0)
+        state = torch.get_rng_state()
+        first = sampler.generate(self.prompts, n=2, seed=1)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert first == sampler.generate(self.prompts, n=2, seed=1)
+        assert first != sampler.generate(self.prompts, n=2, seed=2)
+        assert [len(drawn) for drawn in first] == [2, 2, 2]
+
+    def test_responses_end_with_the_first_end_of_turn(self, tiny_policy: Policy) -> None:
+        responses = Sampler(tiny_policy, SamplingParams(max_new_tokens=200)).generate(self.prompts, n=4)
+        for drawn in responses:
+            for response in drawn:
+                assert 2 not in response.ids[:-1]
+                assert response.finished == (response.ids[-1] == 2)
+                assert response.finished or len(response.ids) == 200
+
+    def test_sampled_frequencies_follow_the_log_probabilities(self, tiny_policy: Policy) -> None:
+        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=1, temperature=0.5))
+        (drawn,) = sampler.generate([[7, 8, 9]], n=4000)
+        tokens, counts = np.unique([response.ids[0] for response in drawn], return_counts=True)
+        common = int(tokens[counts.argmax()])
+        batch = Batch(([7, 8, 9],), (([common],),), (0,))
+        with torch.no_grad():
+            probability = tiny_policy.logprobs(batch, temperature=0.5).logp_PKT.exp().item()
+        assert counts.max() / 4000 == pytest.approx(probability, abs=4 * (probability / 4000) ** 0.5)
+
+    def test_a_response_does_not_depend_on_what_shares_its_batch(self, tiny_policy: Policy) -> None:
+        params = SamplingParams(max_new_tokens=20, temperature=0.8, top_k=40, top_p=0.9)
+        together = Sampler(tiny_policy, params).generate(self.prompts, n=3, seed=1)
+        for key, prompt in enumerate(self.prompts):
+            (alone,) = Sampler(tiny_policy, params, tokens_per_batch=1).generate([prompt], n=3, seed=1, keys=[key])
+            assert [response.ids for response in alone] == [response.ids for response in together[key]]
+
+    def test_log_probabilities_are_those_the_trainer_computes(self, tiny_policy: Policy) -> None:
+        params = SamplingParams(max_new_tokens=20, temperature=0.7, top_k=5)
+        drawn = Sampler(tiny_policy, params).generate(self.prompts, n=3, seed=1)
+        batch = Batch(self.prompts, tuple(tuple(response.ids for response in row) for row in drawn), (0, 1, 2))
+        with torch.no_grad():
+            logp_PKT = tiny_policy.logprobs(batch, temperature=0.7).logp_PKT
+        for p, row in enumerate(drawn):
+            for k, response in enumerate(row):
+                expected = torch.tensor(response.logps)
+                assert torch.allclose(logp_PKT[p, k, : len(response.ids)], expected, atol=1e-4)
+
+    def test_shortest_length_and_top_k(self, tiny_policy: Policy) -> None:
+        params = SamplingParams(max_new_tokens=30, min_new_tokens=30)
+        for (response,) in Sampler(tiny_policy, params).generate(self.prompts):
+            assert len(response.ids) == 30
+            assert 2 not in response.ids[:-1]
+        greedy = Sampler(tiny_policy, SamplingParams(temperature=0, max_new_tokens=9)).generate(self.prompts)
+        top_1 = Sampler(tiny_policy, SamplingParams(top_k=1, max_new_tokens=9)).generate(self.prompts)
+        assert [row[0].ids for row in greedy] == [row[0].ids for row in top_1]
+
+    def test_stop_strings_end_a_response_and_stay_in_it(self, tiny_policy: Policy) -> None:
+        tokenizer: Any = tiny_policy.tokenizer
+        free = Sampler(tiny_policy, SamplingParams(max_new_tokens=30)).generate([[7, 8, 9]], n=8)[0]
+        text = tokenizer.decode(free[0].ids[5:7])
+        params = SamplingParams(max_new_tokens=30, stop_strings=(text,))
+        stopped = Sampler(tiny_policy, params).generate([[7, 8, 9]], n=8)[0]
+        assert any(len(a.ids) < len(b.ids) for a, b in zip(stopped, free, strict=True))
+        for cut, whole in zip(stopped, free, strict=True):
+            assert cut.ids == whole.ids[: len(cut.ids)]
+            assert text not in tokenizer.decode(cut.ids[:-1])
+            if len(cut.ids) < len(whole.ids):
+                assert cut.finished
+                assert tokenizer.decode(cut.ids).endswith(text) or text in tokenizer.decode(cut.ids)
+
+
+def test_transformers_loop_draws_the_same(tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model through both loops."""
+    policy = tiny_policy
+    params = SamplingParams(max_new_tokens=12)
+    prompts = [[7, 8, 9], [10], [11, 12, 13, 14, 15]]
+    ours = Sampler(policy, params).generate(prompts, n=2)
+    monkeypatch.setattr("align.sampling.sampler.make_cache", lambda _: None)
+    theirs = Sampler(policy, params).generate(prompts, n=2)
+    for a, b in zip((r for row in ours for r in row), (r for row in theirs for r in row), strict=True):
+        assert a.ids == b.ids
+        assert a.finished == b.finished
+        assert a.logps == pytest.approx(b.logps, abs=1e-4)
+
+
+def test_recurrent_models_are_sampled_too(tiny_policy: Policy) -> None:
+    policy = policy_of(HYBRID, "eager")
+    policy.tokenizer = tiny_policy.tokenizer
+    drawn = Sampler(policy, SamplingParams(max_new_tokens=6)).generate([[7, 8, 9], [10]], n=2)
+    assert [len(row) for row in drawn] == [2, 2]
+    assert all(0 < len(response.ids) <= 6 for row in drawn for response in row)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens=9"),
+        ({"stop_strings": ("",)}, "stop_strings"),
+    ],
+)
+def test_wrong_parameters(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        SamplingParams(**settings)

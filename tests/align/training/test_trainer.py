@@ -1,0 +1,341 @@
+"""The loop: the same numbers however the work is cut, exact resume, signals, and what a run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from align import Policy, Preferences, Trainer, TrainerConfig
+from align.errors import UserError
+from align.evaluation.evaluator import Evaluator
+from align.sampling.sampler import SamplingParams
+from align.settings.adapter import Adapter
+from align.system.signals import Interrupted
+from align.training.step import TrainingError
+from methods import DPO, SFT
+
+Rows = list[dict[str, str]]
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def train(
+    model: Path,
+    rows: Rows,
+    folder: Path,
+    method: Any = None,
+    adapter: Adapter | None = None,
+    **config: Any,
+) -> tuple[Path, dict[str, torch.Tensor]]:
+    policy = Policy.load(str(model), adapter=adapter or Adapter(r=4))
+    if_exists = config.pop("if_exists", "new")
+    settings = {"steps": 6, "batch_size": 8, "learning_rate": 1e-2, "max_length": 200, "save_steps": 2} | config
+    trainer = Trainer(policy, folder, TrainerConfig(**settings), if_exists=if_exists)
+    result = trainer.fit(method or DPO(), Preferences.from_rows(rows))
+    return result.folder, load_file(result.folder / "final" / "adapter_model.safetensors")
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+@pytest.mark.parametrize("method", [DPO(), SFT(), SFT(reduction="sequence_mean"), DPO(reference="cached")])
+def test_the_micro_batch_budget_changes_nothing(method: Any, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    # SGD: AdamW divides by the size of the gradient, which makes of the rounding of a vanishing one a whole step.
+    settings: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.5, "max_grad_norm": 1e9, "save_steps": None}
+    _, whole = train(tiny_model, pair_rows, tmp_path / "whole", method, tokens_per_microbatch=100_000, **settings)
+    _, cut = train(tiny_model, pair_rows, tmp_path / "cut", method, tokens_per_microbatch=150, **settings)
+    assert largest_difference(whole, cut) < 1e-5
+    assert max(t.abs().max().item() for name, t in whole.items() if "lora_B" in name) > 1e-3  # it did learn
+
+
+def test_cached_and_live_reference_train_alike(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    _, live = train(tiny_model, pair_rows, tmp_path / "live", DPO())
+    _, cached = train(tiny_model, pair_rows, tmp_path / "cached", DPO(reference="cached"))
+    assert largest_difference(live, cached) < 1e-5
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    weights: list[dict[str, torch.Tensor]] = []
+    for checkpointing in (False, True):
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+        config = TrainerConfig(
+            steps=3, batch_size=8, learning_rate=1e-2, max_length=200, gradient_checkpointing=checkpointing
+        )
+        folder = (
+            Trainer(policy, tmp_path / str(checkpointing), config).fit(DPO(), Preferences.from_rows(pair_rows)).folder
+        )
+        weights.append(load_file(folder / "final" / "adapter_model.safetensors"))
+    assert largest_difference(*weights) < 1e-5
+
+
+def test_a_run_leaves_what_it_promises(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+    pairs = Preferences.from_rows(pair_rows)
+    data, heldout = pairs.train_test_split(8, seed=0)
+    evaluator = Evaluator.from_preferences(
+        policy, heldout, heldout, max_length=200, sampling=SamplingParams(max_new_tokens=8)
+    )
+    config = TrainerConfig(steps=4, batch_size=8, max_length=200, eval_steps=2, save_steps=2)
+    result = Trainer(policy, tmp_path / "run", config).fit(DPO(), data, heldout, evaluator)
+    names = {path.name for path in result.folder.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "command.txt",
+        "environment.json",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "evaluation.json",
+        "curves.png",
+        "checkpoints",
+        "final",
+    }
+    records = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4]
+    assert [record["step"] for record in records if "eval/loss" in record] == [2, 4]
+    losses = [record["loss"] for record in records if "loss" in record]
+    assert losses[0] == pytest.approx(0.693147, abs=1e-5)
+    evaluation = json.loads((result.folder / "evaluation.json").read_text())
+    assert evaluation["metrics"]["kl"]["before"] == pytest.approx(0, abs=1e-5)
+    assert evaluation["metrics"]["preference_accuracy"]["before"] == pytest.approx(0.5, abs=0.2)
+    samples = [json.loads(line) for line in (result.folder / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == [0] * 8 + [2] * 8 + [4] * 8
+    assert samples[0].keys() >= {"prompt", "response", "tokens", "kl", "scores"}
+    assert [record["step"] for record in records if "evaluation/kl" in record] == [0, 2, 4]
+
+
+def test_a_second_run_of_the_same_name_gets_its_own_folder(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    first, _ = train(tiny_model, pair_rows, tmp_path / "run", steps=1)
+    second, _ = train(tiny_model, pair_rows, tmp_path / "run", steps=1)
+    assert (first.name, second.name) == ("run", "run-2")
+
+
+def test_a_run_that_learns_nothing_changes_nothing(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+    before = {name: p.detach().clone() for name, p in policy.roles.parameters("policy").items()}
+    config = TrainerConfig(steps=3, batch_size=8, learning_rate=1e-30, max_length=200)
+    Trainer(policy, tmp_path / "run", config).fit(DPO(), Preferences.from_rows(pair_rows))
+    after = policy.roles.parameters("policy")
+    assert all(torch.allclose(before[name], after[name], atol=1e-20) for name in before)
+
+
+def test_max_length_beyond_the_positions_is_refused(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="256 positions"):
+        train(tiny_model, pair_rows, tmp_path / "run", max_length=300)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_stops_before_the_update(
+    where: str, tiny_model: Path, pair_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+    original, calls = DPO.loss, [0]
+
+    def broken(self: DPO, policy: Policy, batch: Any) -> Any:
+        loss = original(self, policy, batch)
+        calls[0] += 1
+        if calls[0] == 3:  # the third step
+            parameter = policy.roles.parameters("policy").values()
+            poison = sum((p.sum() * 0).sqrt() if where == "gradient" else p.sum() * float("nan") for p in parameter)
+            loss = type(loss)({"policy": loss.sums["policy"] + poison}, loss.metrics)
+        return loss
+
+    monkeypatch.setattr(DPO, "loss", broken)
+    config = TrainerConfig(steps=5, batch_size=4, learning_rate=1e-2, max_length=200, save_steps=2, warmup=0)
+    with pytest.raises(TrainingError, match=rf"the {where} is not finite.*Rows of the training data.*\d"):
+        Trainer(policy, tmp_path / "run", config).fit(DPO(), Preferences.from_rows(pair_rows))
+    saved = load_file(tmp_path / "run" / "checkpoints" / "step-00000002" / "policy" / "adapter_model.safetensors")
+    current = {name.replace(".policy.", "."): p for name, p in policy.roles.peft_model.named_parameters()}  # pyright: ignore
+    assert all(torch.equal(saved[name], current[name]) for name in saved)
+
+
+def test_out_of_memory_names_the_setting_to_lower(
+    tiny_model: Path, pair_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: Any) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(DPO, "loss", exhausted)
+    with pytest.raises(TrainingError, match="tokens_per_microbatch=8192; lower it"):
+        train(tiny_model, pair_rows, tmp_path / "run")
+
+
+class TestResume:
+    def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+        self, tiny_model: Path, pair_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        adapter = Adapter(r=4, dropout=0.1)  # random numbers in every step
+        _, straight = train(tiny_model, pair_rows, tmp_path / "straight", adapter=adapter)
+        original, calls = DPO.loss, [0]
+
+        def interrupting(self: DPO, policy: Policy, batch: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, policy, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DPO, "loss", interrupting)
+            with pytest.raises(Interrupted) as caught:
+                train(tiny_model, pair_rows, tmp_path / "cut", adapter=adapter)
+        assert caught.value.exit_code == 143
+        assert not (tmp_path / "cut" / "final").exists()
+        folder, resumed = train(tiny_model, pair_rows, tmp_path / "cut", adapter=adapter, if_exists="resume")
+        assert folder == tmp_path / "cut"
+        assert largest_difference(straight, resumed) == 0
+        steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert steps == [1, 2, 3, 4, 5, 6]
+
+    @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no manifest"])
+    def test_a_damaged_checkpoint_is_passed_over_and_named(
+        self,
+        damage: str,
+        tiny_model: Path,
+        pair_rows: Rows,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        folder, straight = train(tiny_model, pair_rows, tmp_path / "run")
+        file = folder / "checkpoints" / "step-00000006" / "optimizer.safetensors"
+        data = bytearray(file.read_bytes())
+        if damage == "flip":
+            data[-5] ^= 1
+            file.write_bytes(data)
+        elif damage == "truncate":
+            file.write_bytes(data[:-100])
+        elif damage == "delete":
+            file.unlink()
+        else:
+            (file.parent / "manifest.json").unlink()
+        _, resumed = train(tiny_model, pair_rows, folder, if_exists="resume")
+        assert "step-00000006 passed over" in capsys.readouterr().out.replace("\n", "")
+        assert largest_difference(straight, resumed) == 0
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ({"learning_rate": 2e-2}, "learning_rate was 0.01, is 0.02"),
+            ({"seed": 1}, "trainer.seed was 0, is 1"),
+            ({"batch_size": 4}, "batch_size was 8, is 4"),
+            ({"method": DPO(beta=0.2)}, "method.beta was 0.1, is 0.2"),
+            ({"data": True}, "data was"),
+        ],
+    )
+    def test_changed_settings_are_refused_by_name(
+        self, change: dict[str, Any], named: str, tiny_model: Path, pair_rows: Rows, tmp_path: Path
+    ) -> None:
+        train(tiny_model, pair_rows, tmp_path / "run", steps=2)
+        rows = pair_rows[1:] if change.pop("data", False) else pair_rows
+        with pytest.raises(UserError, match=named):
+            train(tiny_model, rows, tmp_path / "run", **{"steps": 2, "if_exists": "resume", **change})
+
+    def test_checkpoints_are_rotated(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        folder, _ = train(tiny_model, pair_rows, tmp_path / "run", keep_checkpoints=2)
+        assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
+
+
+SCRIPT = """
+import sys, json, warnings
+warnings.filterwarnings("ignore")
+import torch
+torch.set_num_threads(1)
+from align import Policy, Preferences, Trainer, TrainerConfig
+from align.settings.adapter import Adapter
+from align.system.signals import Interrupted
+from methods import DPO
+model, rows, folder, if_exists, steps = sys.argv[1:6]
+policy = Policy.load(model, adapter=Adapter(r=4, dropout=0.1))
+config = TrainerConfig(steps=int(steps), batch_size=8, learning_rate=1e-2, max_length=200, save_steps=2,
+                       tokens_per_microbatch=600)
+try:
+    Trainer(policy, folder, config, if_exists=if_exists).fit(DPO(), Preferences.from_rows(json.load(open(rows))))
+except Interrupted as interrupted:
+    raise SystemExit(interrupted.exit_code)
+"""
+
+
+@pytest.fixture
+def launch(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> Any:
+    script, rows = tmp_path / "script.py", tmp_path / "rows.json"
+    script.write_text(SCRIPT)
+    rows.write_text(json.dumps(pair_rows))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def start(folder: Path, if_exists: str = "new", steps: int = 10, ranks: int = 1) -> subprocess.Popen[str]:
+        ranked = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "29517"]
+        command = [sys.executable, *(ranked if ranks > 1 else []), str(script), str(tiny_model), str(rows)]
+        return subprocess.Popen(
+            [*command, str(folder), if_exists, str(steps)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def finished(process: subprocess.Popen[str]) -> None:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-3000:]
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "final" / "adapter_model.safetensors")
+
+
+def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> None:
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < steps):
+        time.sleep(0.005)
+
+
+def test_killed_outright_it_resumes_exactly(launch: Any, tmp_path: Path) -> None:
+    finished(launch(tmp_path / "straight"))
+    for steps in (3, 6):
+        process = launch(tmp_path / "killed", "resume")
+        wait_for_steps(tmp_path / "killed", steps, process)
+        process.kill()
+        process.communicate()
+    finished(launch(tmp_path / "killed", "resume"))
+    assert largest_difference(final(tmp_path / "straight"), final(tmp_path / "killed")) == 0
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_checkpoints_and_exits_with_its_code(signum: int, code: int, launch: Any, tmp_path: Path) -> None:
+    process = launch(tmp_path / "run", steps=400)
+    wait_for_steps(tmp_path / "run", 3, process)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output[-2000:]
+    assert not (tmp_path / "run" / "final").exists()
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert (tmp_path / "run" / "checkpoints" / f"step-{last:08d}" / "manifest.json").exists()
+
+
+def test_two_processes_give_the_parameters_of_one(launch: Any, tmp_path: Path) -> None:
+    """Ten steps on uneven lengths; dropout differs between ranks, so the adapters here have none."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace(", dropout=0.1", "").replace("learning_rate=1e-2, ", ""))
+    finished(launch(tmp_path / "one"))
+    finished(launch(tmp_path / "two", ranks=2))
+    assert largest_difference(final(tmp_path / "one"), final(tmp_path / "two")) < 1e-5
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert [r["step"] for r in two] == [r["step"] for r in one]
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+        assert ours["tokens"] == theirs["tokens"]

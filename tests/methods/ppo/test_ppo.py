@@ -1,0 +1,283 @@
+"""PPO as a method: details that decide whether it works, its settings, and what it learns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from align import Policy, Preferences, Trainer, TrainerConfig
+from align.errors import UserError
+from align.evaluation.evaluator import Evaluator
+from align.evaluation.measurement import Measurement, Sample
+from align.model.batch import Batch
+from align.runs.tracker import read_records
+from align.sampling.sampler import SamplingParams
+from align.settings.adapter import Adapter
+from methods import PPO
+from methods.ppo.health import warnings
+
+Rows = list[dict[str, str]]
+Metrics = dict[str, float]
+
+
+class Plain:
+    """Share of ASCII among the characters of a response."""
+
+    name = "plain"
+
+    def score(self, _: Any, responses: Sequence[Sequence[str]], **__: Any) -> list[list[float]]:
+        return [[sum(map(str.isascii, text)) / max(1, len(text)) for text in row] for row in responses]
+
+
+def run(
+    model: Path, rows: Rows, folder: Path, *, adapter: bool = True, scorer: Any = Plain(), **settings: Any
+) -> tuple[Policy, list[Metrics]]:
+    """A short run; ``method_…`` settings are the method's. Returns the policy and the records of its steps."""
+    method = {"max_new_tokens": 12, "missing_eos": "none", "temperature": 1.0, "epochs": 2, "minibatches": 2}
+    method |= {name.removeprefix("method_"): settings.pop(name) for name in list(settings) if "method_" in name}
+    config = {"steps": 8, "batch_size": 8, "learning_rate": 1e-2, "max_length": 200, "save_steps": None} | settings
+    policy = Policy.load(str(model), adapter=Adapter(r=4) if adapter else None)
+    trainer = Trainer(policy, folder, TrainerConfig(**config))
+    result = trainer.fit(PPO(**method), Preferences.from_rows(rows), scorer=scorer)
+    return policy, [record for record in read_records(result.folder / "metrics.jsonl") if "learning_rate" in record]
+
+
+def drawn(values: Sequence[float], reference: Sequence[float], value: Sequence[float], score: float) -> Batch:
+    """A roll-out of one response with these log-probabilities."""
+    batch = Batch((torch.arange(3, 6).tolist(),), ((list(range(6, 6 + len(values))),),), (0,))
+
+    def tokens(x: Sequence[float]) -> torch.Tensor:
+        return torch.tensor([[list(x)]])
+
+    return batch.with_columns(
+        old_logp_PKT=tokens(values),
+        reference_logp_PKT=tokens(reference),
+        old_value_PKT=tokens(value),
+        entropy_PKT=torch.zeros(1, 1, len(values)),
+        score_PK=torch.tensor([[score]]),
+        ended_PK=torch.tensor([[True]]),
+    )
+
+
+VECTOR = ([-1.0, -0.5, -2.0], [-1.2, -0.4, -1.5], [0.1, 0.3, 0.2], 1.0)
+
+
+class TestLearn:
+    def test_vector(self) -> None:
+        experience = PPO().learn(drawn(*VECTOR), {}, lambda x: x)
+        assert experience.batch["advantage_PKT"][0, 0].tolist() == pytest.approx([0.841984, -1.405011, 0.563028], 1e-5)
+        assert experience.batch["return_PKT"][0, 0].tolist() == pytest.approx([0.944312, 0.98875, 1.025], abs=1e-6)
+        means = {name: float(a) / float(b) for name, (a, b) in experience.metrics.items()}
+        assert means["objective/kl"] == pytest.approx(-0.4)
+        assert means["objective/non_score_reward"] == pytest.approx(0.02)
+        assert means["objective/rlhf_reward"] == pytest.approx(1.02)
+
+    def test_kl_in_the_loss_leaves_the_reward_alone(self) -> None:
+        method = PPO(kl_in="loss", whiten_advantages=False, lam=1.0)
+        experience = method.learn(drawn(*VECTOR), {}, lambda x: x)
+        assert experience.batch["return_PKT"][0, 0].tolist() == pytest.approx([1.0, 1.0, 1.0])
+
+    def test_a_response_that_was_cut_off(self) -> None:
+        batch = drawn(*VECTOR).with_columns(ended_PK=torch.tensor([[False]]))
+        for settings, expected in [
+            ({}, -1.0),
+            ({"missing_eos": "subtract", "eos_score": -0.25}, 0.75),
+            ({"missing_eos": "none"}, 1.0),
+            ({"missing_eos": "none", "score_clip": 0.5}, 0.5),
+        ]:
+            method = PPO(beta=0.0, lam=1.0, **settings)
+            assert method.learn(batch, {}, lambda x: x).batch["return_PKT"][0, 0, 0].item() == pytest.approx(expected)
+
+    def test_the_adaptive_weight_moves_towards_its_target(self) -> None:
+        method = PPO(kl_target=6.0, kl_horizon=10.0)
+        state = method.learn(drawn(*VECTOR), {}, lambda x: x).state
+        assert state["beta"] == pytest.approx(0.05 * (1 - 0.2 / 10))  # a KL of −.4 is below the target
+        again = method.learn(drawn(*VECTOR), state, lambda x: x)
+        assert again.batch["beta_P"].item() == pytest.approx(state["beta"])
+        assert again.state["beta"] < state["beta"]
+
+    def test_scores_are_divided_by_their_running_deviation(self) -> None:
+        method = PPO(normalize_scores=True, beta=0.0, lam=1.0)
+        first = method.learn(drawn(*VECTOR[:3], 3.0), {}, lambda x: x)
+        second = method.learn(drawn(*VECTOR[:3], 1.0), first.state, lambda x: x)
+        assert second.batch["return_PKT"][0, 0, 0].item() == pytest.approx(1.0)  # of 3 and 1 the deviation is 1
+
+
+class TestRuns:
+    @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
+    def test_without_learning_nothing_moves(
+        self, adapter: bool, tiny_model: Path, pair_rows: Rows, tmp_path: Path
+    ) -> None:
+        _, records = run(tiny_model, pair_rows, tmp_path / "run", adapter=adapter, learning_rate=0.0)
+        for record in records:
+            assert record["val/ratio"] == 1
+            assert record["policy/approxkl"] == 0
+        kls = [record["objective/kl"] for record in records if "objective/kl" in record]
+        assert kls == [0.0, 0.0]
+
+    @pytest.mark.parametrize("advantage", ["gae", "rloo", "group"])
+    def test_it_raises_the_reward(self, advantage: str, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        settings: dict[str, Any] = {
+            "method_advantage": advantage,
+            "method_responses": 4,
+            "method_beta": 0.0,
+            "steps": 60,
+        }
+        settings |= {"adapter": False, "learning_rate": 1e-2, "schedule": "constant", "batch_size": 16}
+        _, records = run(tiny_model, pair_rows, tmp_path / "run", **settings)
+        scores = [record["objective/scores"] for record in records if "objective/scores" in record]
+        assert len(scores) == 15
+        assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.1
+
+    def test_micro_batches_and_layout_change_nothing(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        settings: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1, "steps": 4, "method_responses": 3}
+        whole, _ = run(tiny_model, pair_rows, tmp_path / "whole", tokens_per_microbatch=100_000, **settings)
+        cut, _ = run(tiny_model, pair_rows, tmp_path / "cut", tokens_per_microbatch=100, **settings)
+        for role in ("policy", "value"):
+            before, after = whole.roles.parameters(role), cut.roles.parameters(role)
+            assert max((before[n] - after[n]).abs().max().item() for n in before) < 1e-5
+            assert max(p.abs().max().item() for n, p in before.items() if "lora_B" in n or "score" in n) > 1e-4
+
+    def test_roles_that_are_not_trained_stay(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+        policy.require(("reward",))
+        before = {name: p.clone() for name, p in policy.roles.parameters("reward").items()}
+        config = TrainerConfig(steps=4, batch_size=8, learning_rate=1e-2, max_length=200, save_steps=None)
+        method = PPO(max_new_tokens=8, value_init="reward")
+        Trainer(policy, tmp_path / "run", config).fit(method, Preferences.from_rows(pair_rows))
+        for name, parameter in policy.roles.parameters("reward").items():
+            assert torch.equal(parameter, before[name])
+        values = policy.roles.parameters("value")
+        assert not torch.equal(values["score.weight"], before["score.weight"])  # it began there and learned
+
+    def test_value_warm_up_leaves_the_policy_alone(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        policy, _ = run(tiny_model, pair_rows, tmp_path / "run", method_value_warmup=2, method_ptx_coef=0.0)
+        assert all(p.abs().max() == 0 for n, p in policy.roles.parameters("policy").items() if "lora_B" in n)
+        assert policy.roles.parameters("value")["score.weight"].abs().max() > 0
+
+    def test_early_stop_leaves_the_rest_of_a_rollout(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        _, records = run(tiny_model, pair_rows, tmp_path / "run", method_target_kl=1e-12, method_minibatches=1)
+        assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6, 7, 8]  # the first pass has ratio 1
+        _, records = run(
+            tiny_model, pair_rows, tmp_path / "more", method_target_kl=1e-12, method_minibatches=1, method_epochs=4
+        )
+        assert [record["step"] for record in records] == [1, 2, 5, 6]
+
+    def test_demonstrations_are_mixed_in(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        losses: dict[float, list[float]] = {}
+        for coefficient in (1e-9, 1.0):
+            settings = {"method_ptx_coef": coefficient, "steps": 24, "batch_size": 16}
+            _, records = run(tiny_model, pair_rows, tmp_path / str(coefficient), **settings)
+            losses[coefficient] = [record["loss/mixed"] for record in records]
+        assert sum(losses[1.0][-4:]) < sum(losses[1e-9][-4:]) - 1
+
+    def test_the_best_policy_is_kept(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        policy = Policy.load(str(tiny_model), adapter=None)
+        data, heldout = Preferences.from_rows(pair_rows).train_test_split(8, seed=0)
+        evaluator = Evaluator.from_preferences(
+            policy, heldout, None, max_length=200, sampling=SamplingParams(max_new_tokens=8), scorers=(Plain(),)
+        )
+        config = TrainerConfig(steps=12, batch_size=8, max_length=200, eval_steps=4, learning_rate=3e-3, samples=0)
+        method = PPO(max_new_tokens=8, advantage="rloo", responses=4, missing_eos="none", beta=0.1)
+        result = Trainer(policy, tmp_path / "run", config).fit(method, data, heldout, evaluator, scorer=Plain())
+        records = read_records(result.folder / "metrics.jsonl")
+        merits = {
+            int(r["step"]): r["evaluation/plain"] - 0.1 * r["evaluation/kl"]
+            for r in records
+            if "evaluation/plain" in r and r["step"] > 0
+        }
+        assert len(merits) == 3
+        kept = json.loads((result.folder / "best" / "merit.json").read_text())
+        best = max(merits, key=lambda step: merits[step])
+        assert kept["step"] == best
+        assert kept["merit"] == pytest.approx(merits[best])
+        assert Policy.load(str(result.folder / "best"), adapter=None).parameter_count() == policy.parameter_count()
+
+    def test_samplers_probabilities_are_the_trainers(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        _, records = run(tiny_model, pair_rows, tmp_path / "run", method_temperature=0.7, method_top_p=0.9)
+        differences = [record["sampling/logp_difference_max"] for record in records if "objective/kl" in record]
+        assert all(difference < 1e-4 for difference in differences)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"advantage": "rloo"}, "responses=1"),
+        ({"advantage": "gea"}, "advantage=gea: choose one of gae, rloo, group"),
+        ({"clip": 1.5}, r"method\.clip=1\.5"),
+        ({"beta": -1.0}, r"method\.beta=-1"),
+        ({"lam": 1.1}, r"method\.lam=1\.1"),
+        ({"dual_clip": 1.0}, r"method\.dual_clip=1\.0"),
+        ({"kl_target": 6.0, "beta": 0.0}, r"method\.kl_target"),
+        ({"overlong_buffer": 64}, r"method\.overlong_buffer"),
+        ({"minibatches": 0}, r"method\.minibatches=0"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"missing_eos": "subtract", "eos_score": 1.0}, r"method\.eos_score=1\.0"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        PPO(**settings)
+
+
+def test_rewards_must_come_from_somewhere(tiny_policy: Policy, pair_rows: Rows, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="PPO needs rewards"):
+        Trainer(tiny_policy, tmp_path / "run", TrainerConfig(max_length=200)).fit(
+            PPO(), Preferences.from_rows(pair_rows)
+        )
+
+
+def test_prompts_need_room_for_an_answer(tiny_policy: Policy, pair_rows: Rows, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trainer\.max_length=40 leaves no room for a prompt beside an answer of 64"):
+        Trainer(tiny_policy, tmp_path / "run", TrainerConfig(max_length=40)).fit(
+            PPO(), Preferences.from_rows(pair_rows), scorer=Plain()
+        )
+
+
+def healthy(**changed: Sequence[float]) -> list[Metrics]:
+    """Twelve roll-outs in which all is well, except what is changed: first and last value of a straight line."""
+    lines = {
+        "objective/scores": (0.2, 0.6),
+        "objective/kl": (0.0, 4.0),
+        "tokens/lengths": (20.0, 24.0),
+        "policy/entropy": (1.0, 0.7),
+        "rollout/identical": (0.1, 0.2),
+        "val/num_eos_tokens": (0.95, 0.99),
+        "val/explained_variance": (-0.5, 0.4),
+    } | {name.replace("__", "/"): value for name, value in changed.items()}
+    return [{name: a + (b - a) * i / 11 for name, (a, b) in lines.items()} for i in range(12)]
+
+
+def measured(*scores: float) -> list[Measurement]:
+    return [Measurement([Sample("p", "r", 2, 0.0, {"true_reward": score})], None) for score in scores]
+
+
+class TestHealth:
+    def test_nothing_is_said_of_a_healthy_run(self) -> None:
+        assert warnings(healthy(), measured(0.4, 0.5, 0.55), trains_value=True) == {}
+
+    @pytest.mark.parametrize(
+        ("changed", "name"),
+        [
+            ({"objective__kl": (0.0, 60.0)}, "kl"),
+            ({"tokens__lengths": (20.0, 60.0)}, "length"),
+            ({"tokens__lengths": (60.0, 10.0)}, "length"),
+            ({"policy__entropy": (1.0, 0.01)}, "entropy"),
+            ({"rollout__identical": (0.1, 0.95)}, "identical"),
+            ({"val__num_eos_tokens": (0.9, 0.1)}, "cut off"),
+            ({"val__explained_variance": (-0.5, -0.5)}, "value"),
+        ],
+    )
+    def test_what_leaves_its_range_is_named(self, changed: dict[str, Sequence[float]], name: str) -> None:
+        assert list(warnings(healthy(**changed), [], trains_value=True)) == [name]
+
+    def test_a_falling_held_out_score_under_a_rising_reward(self) -> None:
+        found = warnings(healthy(), measured(0.4, 0.6, 0.55), trains_value=True)
+        assert "true_reward on held-out prompts fell from 0.600 to 0.550" in found["over-optimised"]
+        falling = healthy(objective__scores=(0.6, 0.2))
+        assert "over-optimised" not in warnings(falling, measured(0.4, 0.6, 0.5), trains_value=True)

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
+from align.data.examples import tokenize
+from align.errors import UserError
+from align.model.batch import Batch
+from reward.combinations.ensemble import Ensemble
+from reward.models.reward_model import RewardModelScorer, load_classifier
+from reward.training.modelling import RewardModel, bradley_terry_loss, centring_penalty, normalize, score_examples
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def all_pairs(*counts: int) -> Tensor:
+    """better_PKK of complete rankings of these sizes, best first."""
+    width = max(counts)
+    better = torch.zeros(len(counts), width, width, dtype=torch.bool)
+    for p, k in enumerate(counts):
+        better[p, :k, :k] = torch.ones(k, k, dtype=torch.bool).triu(1)
+    return better
+
+
+class TestLoss:
+    def test_vector(self) -> None:
+        reward = torch.tensor([[2, 1, 0.5, -1], [0.3, 0.8, 0, 0]])
+        loss = bradley_terry_loss(reward, all_pairs(4, 2))
+        assert loss.tolist() == pytest.approx([0.227613, 0.974077], abs=1e-6)
+        assert loss.mean().item() == pytest.approx(0.600845, abs=1e-6)  # not .334251, the mean over all pairs
+
+    def test_single_pairs_of_the_vector(self) -> None:
+        ranked = [2, 1, 0.5, -1]
+        expected = [0.313262, 0.201413, 0.048587, 0.474077, 0.126928, 0.201413]
+        pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
+        rewards = [torch.tensor([[ranked[i], ranked[j]]]).float() for i, j in pairs]
+        found = [bradley_terry_loss(reward, all_pairs(2)).item() for reward in rewards]
+        assert sorted(found) == pytest.approx(sorted(expected), abs=1e-6)
+
+    def test_margin_and_label_smoothing(self) -> None:
+        reward = torch.tensor([[1.5, 0.5]])
+        margin = bradley_terry_loss(reward, all_pairs(2), margin_P=torch.tensor([0.4]))
+        assert margin.item() == pytest.approx(math.log1p(math.exp(-0.6)))
+        smoothed = bradley_terry_loss(reward, all_pairs(2), label_smoothing=0.1)
+        assert smoothed.item() == pytest.approx(0.9 * math.log1p(math.exp(-1)) + 0.1 * math.log1p(math.exp(1)))
+
+    def test_a_prompt_without_a_comparison_has_no_loss(self) -> None:
+        reward = torch.tensor([[1.0, 2.0]], requires_grad=True)
+        loss = bradley_terry_loss(reward, torch.zeros(1, 2, 2, dtype=torch.bool)).sum()
+        loss.backward()
+        assert loss.item() == 0
+        assert reward.grad is not None
+        assert reward.grad.tolist() == [[0, 0]]
+
+    def test_centring(self) -> None:
+        assert centring_penalty(torch.tensor([[2.0, 1.0]]), all_pairs(2)).item() == 9
+        three = centring_penalty(torch.tensor([[2.0, 1.0, -1.0]]), all_pairs(3))
+        assert three.item() == pytest.approx((9 + 1 + 0) / 3)
+
+
+@pytest.fixture
+def pairs(pair_rows: list[dict[str, Any]]) -> Preferences:
+    return Preferences.from_rows(pair_rows)
+
+
+class TestTraining:
+    def test_a_ranking_is_one_element(self, tiny_policy: Policy) -> None:
+        rows = [
+            {"prompt": "p", "chosen": a, "rejected": b, "prompt_id": "one"}
+            for a, b in [("aa", "b"), ("aa", "cccc"), ("b", "cccc")]
+        ]
+        rows.append({"prompt": "q", "chosen": "d", "rejected": "eeee", "prompt_id": "two"})
+        data = tokenize(Preferences.from_rows(rows), tiny_policy.tokenizer, max_length=64, unit="ranking")
+        batch = Batch.from_examples(data[i] for i in range(len(data)))
+        method = RewardModel()
+        tiny_policy.require(("reward",))
+        with tiny_policy.use("reward"):
+            loss = method.loss(tiny_policy, batch)
+            reward = tiny_policy.scalars(batch)
+        assert method.weight(batch) == 2
+        expected = bradley_terry_loss(reward, all_pairs(3, 2)).sum()
+        assert loss.sums["reward"].item() == pytest.approx(expected.item())
+        assert loss.metrics["accuracy"][1] == 4
+
+    def test_it_learns_normalises_and_reports(self, tiny_model: Path, tmp_path: Path, pairs: Preferences) -> None:
+        policy = Policy.load(str(tiny_model))
+        before = {name: value.clone() for name, value in policy.roles.parameters("policy").items()}
+        config = TrainerConfig(epochs=6, batch_size=8, max_length=200, learning_rate=3e-3, save_steps=None)
+        result = Trainer(policy, tmp_path / "run", config).fit(RewardModel(), pairs, pairs)
+        assert result.evaluation is not None
+        report = result.evaluation["reward_model"]
+        assert report["accuracy"] > 0.9
+        assert (result.folder / "reliability.png").stat().st_size > 5000
+        for name, value in policy.roles.parameters("policy").items():
+            assert torch.equal(value, before[name])
+        data = tokenize(pairs, policy.tokenizer, max_length=200, unit="ranking")
+        chosen = [row[0] for row in score_examples(policy, [data[i] for i in range(len(data))])]
+        assert sum(chosen) / len(chosen) == pytest.approx(0, abs=1e-4)
+
+    def test_unit_variance(self, tiny_policy: Policy, pairs: Preferences) -> None:
+        tiny_policy.require(("reward",))
+        data = tokenize(pairs, tiny_policy.tokenizer, max_length=200, unit="ranking")
+        normalize(tiny_policy, data, unit_variance=True)
+        chosen = torch.tensor([row[0] for row in score_examples(tiny_policy, [data[i] for i in range(len(data))])])
+        assert chosen.mean().item() == pytest.approx(0, abs=1e-4)
+        assert chosen.std().item() == pytest.approx(1, abs=1e-3)
+
+    @pytest.mark.parametrize("adapter", ["lora", "none"])
+    def test_the_scorer_reads_what_was_trained(
+        self, adapter: str, tiny_model: Path, tmp_path: Path, pairs: Preferences
+    ) -> None:
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4) if adapter == "lora" else None)
+        config = TrainerConfig(steps=3, batch_size=8, max_length=200, learning_rate=3e-3, save_steps=None)
+        folder = Trainer(policy, tmp_path / "run", config).fit(RewardModel(), pairs).folder / "final" / "reward"
+        assert json.loads((folder / "scale.json").read_text())["mean"] != 0
+        data = tokenize(pairs, policy.tokenizer, max_length=200, unit="pair")
+        examples = [data[i] for i in range(5)]
+        ours = score_examples(policy, examples)
+        scorer = RewardModelScorer(model=str(folder))
+        rows = [pairs[example.index] for example in examples]
+        theirs = scorer.score(
+            [row["prompt"][0]["content"] for row in rows],
+            [[row["chosen"][0]["content"], row["rejected"][0]["content"]] for row in rows],
+        )
+        assert torch.allclose(torch.tensor(ours), torch.tensor(theirs), atol=1e-5)
+
+
+def test_the_models_of_an_ensemble_share_their_base(tiny_model: Path, tmp_path: Path, pairs: Preferences) -> None:
+    folders: list[Path] = []
+    for seed in (0, 1):
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4), seed=seed)
+        config = TrainerConfig(steps=3, batch_size=8, max_length=200, learning_rate=3e-2, save_steps=None, seed=seed)
+        folders.append(Trainer(policy, tmp_path / str(seed), config).fit(RewardModel(), pairs).folder / "final/reward")
+    asked: Any = (["Is it so?", "And this?"], [["yes", "no"], ["perhaps"]])
+    alone = []
+    for folder in folders:
+        scorer = RewardModelScorer(model=str(folder))
+        alone.append(scorer.score(*asked))
+        del scorer
+    assert alone[0] != alone[1]
+    first, second = (RewardModelScorer(model=str(folder)) for folder in folders)
+    assert [first.score(*asked), second.score(*asked), first.score(*asked)] == [*alone, alone[0]]
+    assert first._classifier.model is second._classifier.model  # pyright: ignore[reportPrivateUsage]
+    worst = Ensemble(scorers={"a": first, "b": second}, combine="min").score(*asked)
+    assert worst == [[min(pair) for pair in zip(*rows, strict=True)] for rows in zip(*alone, strict=True)]
+
+
+def test_a_base_that_is_gone_is_answered(tmp_path: Path) -> None:
+    config = {"base_model_name_or_path": str(tmp_path / "moved"), "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    for load in (lambda: Policy.load_saved(tmp_path), lambda: load_classifier(str(tmp_path), torch.float32)):
+        with pytest.raises(UserError, match=r"adapter_config\.json: its base .*moved is gone; put it back, or write"):
+            load()
+
+
+LOAD_ELSEWHERE = """
+import json, sys
+import torch
+from pathlib import Path
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+from reward.models.reward_model import RewardModelScorer
+
+folder, asked = sys.argv[1], json.loads(sys.argv[2])
+scores = RewardModelScorer(model=folder).score(asked["prompts"], asked["responses"])
+adapter = Path(folder, "adapter_config.json")
+base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else folder
+model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+if adapter.exists():
+    model = PeftModel.from_pretrained(model, folder)
+ids, mask = torch.tensor(asked["ids"]), torch.tensor(asked["mask"])
+with torch.no_grad():
+    logits = model.eval()(input_ids=ids, attention_mask=mask).logits[:, 0]
+print(json.dumps([[score for row in scores for score in row], logits.tolist()]))
+"""
+
+
+@pytest.mark.parametrize("adapter", [Adapter(r=4), None], ids=["lora", "full"])
+def test_scores_after_a_reload_in_a_new_process_are_the_same_to_the_last_bit(
+    adapter: Adapter | None, tiny_model: Path, tmp_path: Path, pairs: Preferences
+) -> None:
+    policy = Policy.load(str(tiny_model), adapter=adapter)
+    config = TrainerConfig(steps=2, batch_size=8, max_length=200, learning_rate=3e-3, save_steps=None)
+    folder = Trainer(policy, tmp_path / "run", config).fit(RewardModel(), pairs).folder / "final" / "reward"
+    data = tokenize(pairs, policy.tokenizer, max_length=200, unit="pair")
+    rows = [[*example.prompt_ids, *ids] for example in (data[i] for i in range(8)) for ids in example.responses]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # as the scorer puts them into a batch
+    width = max(map(len, rows))
+    ids = torch.tensor([rows[i] + [policy.pad_id] * (width - len(rows[i])) for i in order])
+    mask = torch.tensor([[1] * len(rows[i]) + [0] * (width - len(rows[i])) for i in order])
+    head = policy.roles.heads["reward"]
+    with torch.no_grad(), policy.use("reward"):
+        hidden = policy.model.eval().base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        raw = torch.nn.functional.linear(hidden, head.weight)[torch.arange(len(rows)), mask.sum(1) - 1, 0].tolist()
+
+    texts = [pairs[data[i].index] for i in range(8)]
+    asked = {
+        "prompts": [text["prompt"][0]["content"] for text in texts],
+        "responses": [[text["chosen"][0]["content"], text["rejected"][0]["content"]] for text in texts],
+        "ids": ids.tolist(),
+        "mask": mask.tolist(),
+    }
+    program = [sys.executable, "-c", LOAD_ELSEWHERE, str(folder), json.dumps(asked)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT)
+    scores, logits = json.loads(done.stdout)
+    assert logits == raw
+    assert [scores[i] for i in order] == [(value - head.mean) / head.std for value in raw]
+    assert head.mean != 0
+
+
+@pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>", None])
+def test_a_reward_model_from_elsewhere(pad: str | None, tiny_model: Path, tmp_path: Path) -> None:
+    """Its own head, tokenizer and template; the scalar is that of the last token, also where pad is that token."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+    config = LlamaConfig.from_pretrained(tiny_model, num_labels=1)
+    words = AutoTokenizer.from_pretrained(tiny_model).backend_tokenizer.to_str()  # pyright: ignore[reportAttributeAccessIssue]
+    if pad is None:  # no token of the vocabulary may serve as one
+        words = words.replace("<|pad|>", "<|none|>")
+    tokenizer: Any = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(words), bos_token="<|bos|>", eos_token="<|end|>", pad_token=pad
+    )
+    tokenizer.chat_template = "{% for m in messages %}<|bos|>{{ m['content'] }}<|end|>{% endfor %}"
+    config.pad_token_id = tokenizer.pad_token_id
+    torch.manual_seed(1)
+    model: Any = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+
+    prompts, responses = ["Why?", "How much is it"], [["So.", "Because of the rain"], ["5", "No"]]
+    found = RewardModelScorer(model=str(tmp_path)).score(prompts, responses)
+    for prompt, row, scores in zip(prompts, responses, found, strict=True):
+        for response, value in zip(row, scores, strict=True):
+            text = f"<|bos|>{prompt}<|end|><|bos|>{response}<|end|>"
+            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+            with torch.no_grad():
+                logit = model.score(model.model(input_ids=ids).last_hidden_state[:, -1]).item()
+            assert value == pytest.approx(logit, abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"label_smoothing": 0.5}, {"label_smoothing": -0.1}, {"centring": -1.0}])
+def test_wrong_settings(settings: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=next(iter(settings))):
+        RewardModel(**settings)

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
+from align.cli.evaluate import main as evaluate
+from align.cli.main import main
+from align.data.encoding import encode_prompt, encode_response
+from align.data.examples import tokenize
+from align.errors import UserError
+from align.model.batch import Batch
+from align.scoring.from_config import make_scorer
+from methods import SFT
+from reward.models.tournament import Match, RankerScorer, tournament
+from reward.training.ranker import Ranker, answer_logprobs, assess, question
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+WORDS = ("red", "blue", "green", "black", "white", "grey", "pink", "brown")
+
+
+def rows(count: int = 24) -> list[dict[str, Any]]:
+    """Pairs whose preferred response begins with ``+``, the other one with ``-``."""
+    return [
+        {"prompt": f"Say {i}", "chosen": f"+{WORDS[i % 8]}", "rejected": f"-{WORDS[i % 5]}", "source": "s"}
+        for i in range(count)
+    ]
+
+
+class TestComparisons:
+    def test_the_question(self) -> None:
+        expected = (
+            "Which response to the request is better, A or B?\n\nRequest: Why {b}?\n\nResponse A: {a}.\n\n"
+            "Response B: No\nreason\n\nBetter response:"
+        )
+        assert question("Why {b}?", " {a}.\n", "No\nreason ") == expected
+
+    def test_both_orders_of_a_pair(self) -> None:
+        row = {"prompt": "p", "chosen": "good", "rejected": "bad", "chosen_score": 3, "weight": 0.5, "margin": 1}
+        data = Preferences.from_rows([row, {**row, "prompt": "q", "rejected": None}], name="file", max_rejected=0)
+        made = list(Ranker().learns_from(data))
+        assert [row["prompt"][0]["content"] for row in made[:2]] == [
+            question("p", "good", "bad"),
+            question("p", "bad", "good"),
+        ]
+        answers = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in made[:2]]
+        assert answers == [("A", "B"), ("B", "A")]
+        for row in made[:2]:
+            assert (row["weight"], row["margin"], row["chosen_score"], row["place"]) == (0.5, None, None, "file:1")
+        assert [row["rejected"] for row in made[2:]] == [None, None]
+        assert made[2]["place"] == "file:2"
+
+    def test_a_conversation_is_shown_with_its_roles(self) -> None:
+        turns = [{"role": role, "content": text} for role, text in [("user", "a"), ("assistant", "b"), ("user", "c")]]
+        (made, _) = Ranker().learns_from(Preferences.from_rows([{"prompt": turns, "chosen": "x", "rejected": "y"}]))
+        assert made["prompt"] == [
+            {"role": None, "content": question("user: a\nassistant: b\nuser: c", "x", "y")},
+        ]
+
+    def test_the_fingerprint_is_that_of_the_questions(self) -> None:
+        data, other = Preferences.from_rows(rows(2)), Preferences.from_rows(rows(3))
+        found = [Ranker().learns_from(d).fingerprint for d in (data, data, other)]
+        assert found[0] == found[1]
+        assert len({*found, data.fingerprint, other.fingerprint}) == 4
+
+    def test_rows_that_are_no_pairs_are_counted_with_their_place(self, tiny_policy: Policy) -> None:
+        lone = {**rows(1)[0], "prompt": "q", "rejected": None}
+        data = Ranker().learns_from(Preferences.from_rows([*rows(3), lone], name="file", max_rejected=0.3))
+        tokens = tokenize(data, tiny_policy.tokenizer, max_length=250)
+        assert (len(tokens), tokens.report.read) == (6, 8)
+        assert tokens.report.rejected == {"rejected is null": 2}
+        with pytest.raises(UserError, match=r"2 rejected is null \(file:4"):
+            tokenize(data, tiny_policy.tokenizer, max_length=250, max_rejected=0.24)
+
+
+class TestTraining:
+    def test_the_loss_is_that_of_fine_tuning_on_the_answers(self, tiny_policy: Policy) -> None:
+        data = Ranker().learns_from(
+            Preferences.from_rows([{**row, "weight": 0.5 + i} for i, row in enumerate(rows(4))])
+        )
+        loss, weight, gradient = [], [], []
+        for method in (Ranker(), SFT(reduction="sequence_sum")):
+            tokens = tokenize(data, tiny_policy.tokenizer, max_length=250, unit=method.unit)
+            batch = Batch.from_examples(tokens)
+            found = method.loss(tiny_policy, batch).sums["policy"]
+            loss.append(found.item())
+            weight.append(method.weight(batch))
+            parameters = list(tiny_policy.roles.parameters("policy").values())
+            gradient.append(torch.cat([g.flatten() for g in torch.autograd.grad(found, parameters)]))
+        assert loss[0] == pytest.approx(loss[1], rel=1e-5)
+        assert weight == [2 * (0.5 + 1.5 + 2.5 + 3.5)] * 2
+        assert torch.allclose(gradient[0], gradient[1], atol=1e-4 * float(gradient[1].abs().max()))
+
+    def test_log_probabilities_of_the_answers(self, tiny_policy: Policy) -> None:
+        """Of one question at a time, by the whole model."""
+        tokenizer = tiny_policy.tokenizer
+        questions = [encode_prompt(tokenizer, question("p", a, b)) for a, b in [("x", "yy"), ("zzzz", "x")]]
+        found = answer_logprobs(tiny_policy, questions)
+        for n, ids in enumerate(questions):
+            for k, answer in enumerate("AB"):
+                response = encode_response(tokenizer, answer)
+                assert len(response) == 2
+                with torch.no_grad(), tiny_policy.use("policy"):
+                    logp_TV = tiny_policy.model(torch.tensor([[*ids, *response]])).logits[0].log_softmax(-1)
+                expected = sum(logp_TV[len(ids) - 1 + t, token].item() for t, token in enumerate(response))
+                assert found[n, k].item() == pytest.approx(expected, abs=1e-4)
+
+    @pytest.mark.parametrize(
+        ("logp", "expected"),
+        [
+            # p_A of the forward and backward question of two pairs: right by .9 - .2, wrong by .6 - .8.
+            ([0.9, 0.2, 0.6, 0.8], (0.5, (0.4 - 0.3 + 0.1 + 0.3) / 4)),
+            ([0.9, 0.9, 0.7, 0.1], (0.75, (0.4 + 0.4 + 0.2 - 0.4) / 4)),  # A, whatever it is asked: half right
+        ],
+    )
+    def test_accuracy_and_position_bias(
+        self, logp: list[float], expected: tuple[float, float], tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known = torch.tensor([[math.log(p / 2), math.log((1 - p) / 2)] for p in logp])
+        monkeypatch.setattr("reward.training.ranker.answer_logprobs", lambda _, questions: known[: len(questions)])
+        data = tokenize(Ranker().learns_from(Preferences.from_rows(rows(2))), tiny_policy.tokenizer, max_length=250)
+        found = assess(tiny_policy, data)
+        assert (found["accuracy"], found["position_bias"]) == pytest.approx(expected, abs=1e-6)
+
+    def test_a_pair_of_which_one_order_is_lost_is_not_assessed(self, tiny_policy: Policy) -> None:
+        data = tokenize(Ranker().learns_from(Preferences.from_rows(rows(1))), tiny_policy.tokenizer, max_length=250)
+        assert len(data) == 2
+        half = Ranker().learns_from(Preferences.from_rows(rows(1))).select([1])
+        assert assess(tiny_policy, tokenize(half, tiny_policy.tokenizer, max_length=250)) == {}
+
+
+@pytest.fixture(scope="module")
+def ranker(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny ranker that has learnt to say A or B."""
+    config = TrainerConfig(steps=30, batch_size=8, max_length=250, learning_rate=1e-2, save_steps=None)
+    trainer = Trainer(Policy.load(str(tiny_model), adapter=None), tmp_path_factory.mktemp("ranker") / "run", config)
+    return str(trainer.fit(Ranker(), Preferences.from_rows(rows())).folder / "final")
+
+
+class TestScorer:
+    @pytest.mark.parametrize("adapter", [Adapter(r=4), None], ids=["lora", "full"])
+    def test_a_reloaded_ranker_says_what_the_trained_one_did(
+        self, adapter: Adapter | None, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        policy = Policy.load(str(tiny_model), adapter=adapter)
+        data = Preferences.from_rows(rows(8))
+        config = TrainerConfig(steps=2, batch_size=8, max_length=250, learning_rate=1e-2, save_steps=None)
+        result = Trainer(policy, tmp_path / "run", config).fit(Ranker(), data, data)
+        asked = [encode_prompt(policy.tokenizer, question("p", *texts)) for texts in [("+red", "-b"), ("x", "+red")]]
+        before = answer_logprobs(Policy.load(str(tiny_model), adapter=None), asked)
+        trained = answer_logprobs(policy, asked)
+        assert torch.equal(answer_logprobs(Policy.load_saved(result.folder / "final"), asked), trained)
+        assert (trained - before).abs().max() > 0.1
+        assert result.evaluation is not None
+        assert set(result.evaluation["metrics"]) == {"accuracy", "position_bias"}
+
+    def test_a_comparison_is_the_mean_of_both_orders(self, ranker: str) -> None:
+        policy, scorer = Policy.load_saved(ranker), RankerScorer(model=ranker)
+        found = scorer.compare(["p", "q"], ["+red", "-blue"], ["-red", "+pink"])
+        asked = [("p", "+red", "-red"), ("p", "-red", "+red"), ("q", "-blue", "+pink"), ("q", "+pink", "-blue")]
+        logp = answer_logprobs(policy, [encode_prompt(policy.tokenizer, question(*texts)) for texts in asked])
+        p_A, p_B = logp.softmax(1).T.tolist()
+        assert found == pytest.approx([(p_A[0] + p_B[1]) / 2, (p_A[2] + p_B[3]) / 2], abs=1e-6)
+
+    @pytest.mark.parametrize("bias", [0.0, 1.5])
+    def test_the_order_of_two_responses_does_not_count(
+        self, bias: float, ranker: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A model that prefers length, and what it reads first."""
+        scorer = RankerScorer(model=ranker)
+
+        def answers(policy: Policy, questions: Sequence[Sequence[int]]) -> torch.Tensor:
+            texts = [policy.tokenizer.decode(ids).partition("Response A: ")[2] for ids in questions]
+            sides = [text.partition("\n\nBetter")[0].split("\n\nResponse B: ") for text in texts]
+            logits = torch.tensor([[len(a) + bias, len(b)] for a, b in sides], dtype=torch.float32)
+            return logits.log_softmax(1)
+
+        monkeypatch.setattr("reward.models.tournament.answer_logprobs", answers)
+        prompts, a, b = ["p", "q", "r"], ["xxxx", "xx", "x"], ["y", "yyy", "y"]
+        forward, backward = scorer.compare(prompts, a, b), scorer.compare(prompts, b, a)
+
+        def better(difference: float) -> float:
+            p_A, p_B = (1 / (1 + math.exp(-difference - sign * bias)) for sign in (1, -1))
+            return (p_A + p_B) / 2
+
+        assert forward == pytest.approx([better(3), better(-1), 0.5], abs=1e-6)
+        assert backward == pytest.approx([1 - p for p in forward], abs=1e-6)
+
+    def test_a_single_response_is_compared_with_the_chosen_one(self, ranker: str) -> None:
+        scorer = RankerScorer(model=ranker)
+        columns = {"chosen": ["-red", None, "-red"]}
+        found = scorer.score(["p", "q", "r"], [["+red"], ["+red"], ["+red", "+red"]], **columns)
+        assert found == [[pytest.approx(scorer.compare(["p"], ["+red"], ["-red"])[0])], [0], [0, 0]]
+
+    def test_mistakes(self, ranker: str, tiny_model: Path, tmp_path: Path) -> None:
+        scorer = RankerScorer(model=ranker)
+        for columns in ({}, {"chosen": [None, None]}):
+            with pytest.raises(UserError, match=r"only one to each prompt.*evaluation\.scorer=none"):
+                scorer.score(["p", "q"], [["a"], ["b"]], **columns)
+        with pytest.raises(UserError, match="too long for the 256 positions of the ranker"):
+            scorer.score(["p"], [["a" * 100, "b" * 100]])
+        with pytest.raises(UserError, match=r"is no ranker: .* probability (1.00|0.99)"):
+            RankerScorer(model=str(tiny_model)).score(["p"], [["a", "b"]])
+        with pytest.raises(UserError, match=r"reward \(ranker\): model=.* is no saved model; name the folder `final`"):
+            make_scorer({"scorer": "ranker", "model": str(tmp_path)})
+        assert scorer.score([], []) == []
+
+    def test_a_saved_policy_keeps_its_chat_template(self, tiny_model: Path, tmp_path: Path) -> None:
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=2), chat_template="hh")
+        policy.save(tmp_path)
+        assert Policy.load_saved(tmp_path).tokenizer.chat_template == policy.tokenizer.chat_template
+        assert (
+            Policy.load_saved(tmp_path).tokenizer.chat_template != Policy.load(str(tiny_model)).tokenizer.chat_template
+        )
+
+
+def by_strength(*strengths: Sequence[int]) -> tuple[Callable[[Sequence[Match]], list[float]], list[list[Match]]]:
+    """The larger one wins; the matches of each round are kept."""
+    rounds: list[list[Match]] = []
+
+    def compare(matches: Sequence[Match]) -> list[float]:
+        rounds.append(list(matches))
+        return [0.9 if strengths[p][i] > strengths[p][j] else 0.1 for p, i, j in matches]
+
+    return compare, rounds
+
+
+class TestTournament:
+    @pytest.mark.parametrize("size", range(1, 10))
+    def test_one_comparison_fewer_than_responses_finds_the_best(self, size: int) -> None:
+        for best in range(size):
+            strengths = [(i * 5) % 11 for i in range(size)]
+            strengths[best] = 99
+            compare, rounds = by_strength(strengths)
+            (won,) = tournament([size], compare)
+            matches = [match for matches in rounds for match in matches]
+            assert len(matches) == size - 1
+            assert len(rounds) == math.ceil(math.log2(size))
+            assert won[best] == len(rounds)
+            assert sorted(won)[-2:].count(len(rounds)) == 1
+            for _, i, j in matches:
+                winner, loser = (i, j) if strengths[i] > strengths[j] else (j, i)
+                assert won[winner] > won[loser]
+
+    def test_worked_out_by_hand(self) -> None:
+        # 5 responses: 0-1, 2-3 and 4 goes through; then 4-1 and 3 goes through; then 3-4.
+        compare, rounds = by_strength([1, 2, 3, 4, 9])
+        assert tournament([5], compare) == [[0, 1, 0, 2, 3]]
+        assert rounds == [[(0, 0, 1), (0, 2, 3)], [(0, 4, 1)], [(0, 3, 4)]]
+
+    def test_nobody_goes_through_twice_without_a_comparison(self) -> None:
+        for size in range(2, 70):
+            compare, rounds = by_strength([(i * 37) % 101 for i in range(size)])
+            (won,) = tournament([size], compare)
+            met = [sum(i in match[1:] for matches in rounds for match in matches) for i in range(size)]
+            lost = [0 if rounds_won == max(won) else 1 for rounds_won in won]
+            assert all(won[i] + lost[i] - met[i] in (0, 1) for i in range(size))
+
+    def test_the_matches_of_a_round_are_asked_together(self) -> None:
+        compare, rounds = by_strength([2, 1], [1, 2, 3, 4], [7], [], [5, 6, 4])
+        # The last three: 4 goes through and meets 6.
+        assert tournament([2, 4, 1, 0, 3], compare) == [[1, 0], [0, 1, 0, 2], [0], [], [0, 2, 1]]
+        assert [sorted({p for p, _, _ in matches}) for matches in rounds] == [[0, 1, 4], [1, 4]]
+
+    def test_a_draw_is_won_by_the_first(self) -> None:
+        assert tournament([4], lambda matches: [0.5] * len(matches)) == [[2, 0, 1, 0]]
+
+
+class Alphabetical(RankerScorer):
+    """Compares without a model: the text that sorts first is better."""
+
+    def __post_init__(self) -> None: ...
+
+    def compare(self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]) -> list[float]:
+        return [0.8 if one < two else 0.2 for _, one, two in zip(prompts, a, b, strict=True)]
+
+
+def test_equal_responses_have_equal_scores() -> None:
+    found = Alphabetical(model="none").score(["p", "q"], [["c", "a", "c", "b", "a"], ["x", "y"]])
+    assert found == [[0, 2, 0, 1, 2], [1, 0]]
+
+
+class TestCommands:
+    @pytest.fixture
+    def pairs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        file = tmp_path / "pairs.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
+        return file
+
+    def test_dry_run(self, tiny_model: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        words = [f"model={tiny_model}", f"data={pairs}", "data.heldout_size=4", "trainer.max_length=250"]
+        assert main(["method=ranker", "dry_run=true", "trainer.batch_size=8", *words], CONFIGS) == 0
+        output = capsys.readouterr().out
+        assert "24 rows read as pair" in output  # twelve pairs in both orders
+        assert "3 steps of 8 prompts" in output
+
+    def test_train_then_rank_candidates_and_evaluate(
+        self, tiny_model: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        common = [f"model={tiny_model}", f"data={pairs}", "data.heldout_size=4", "adapter=none", "evaluation.prompts=3"]
+        common += ["evaluation.max_new_tokens=4", "trainer.max_length=250", "trainer.save_steps=null"]
+        steps = ["trainer.steps=30", "trainer.batch_size=8", "trainer.learning_rate=1e-2"]
+        assert main(["method=ranker", "run_name=ranker", *steps, *common], CONFIGS) == 0
+        metrics = json.loads(Path("runs/ranker/evaluation.json").read_text())["metrics"]
+        assert set(metrics) == {"accuracy", "position_bias"}  # and nothing of answers to prompts
+        assert not Path("runs/ranker/samples.jsonl").exists()
+
+        ranked = [
+            "reward=ranker",
+            "reward.model=runs/ranker/final",
+            "method.samples=3",
+            "method.max_new_tokens=6",
+        ]
+        ranked += ["method.keep_unfinished=true", "trainer.steps=1", "run_name=slic"]
+        assert main(["method=slic", *ranked, *common], CONFIGS) == 0
+        drawn = [json.loads(line) for line in Path("runs/slic/1-sample/candidates.jsonl").read_text().splitlines()]
+        assert {row["chosen_score"] for row in drawn} <= {1, 2}
+        assert all(row["chosen_score"] > row["rejected_score"] for row in drawn)
+        report = json.loads(Path("runs/slic/2-slic/evaluation.json").read_text())
+        assert report["win_rate"]["by"] == "ranker"
+        assert 0 < report["metrics"]["ranker"]["before"] < 1
+
+        Path("ranker.yaml").write_text("{scorer: ranker, model: runs/ranker/final}")
+        assert evaluate(["--data", str(pairs), "--pairs", "--scorer", "ranker.yaml", "--out", "out"]) == 0
+        table = json.loads(Path("out/evaluation.json").read_text())["scorer_accuracy"]["ranker"]
+        assert table["all"]["n"] == 16
+        prompts = tmp_path / "prompts.jsonl"
+        prompts.write_text("".join(json.dumps({"prompt": f"Say {i}"}) + "\n" for i in range(3)))
+        capsys.readouterr()
+        words = ["runs/slic/2-slic", "--data", str(prompts), "--scorer", "ranker.yaml", "--max-new-tokens", "4"]
+        assert evaluate([*words, "--max-length", "120"]) == 2
+        assert "a ranker compares responses" in capsys.readouterr().err
