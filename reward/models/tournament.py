@@ -9,15 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from align.data.encoding import Encoder
 from align.errors import UserError
 from align.model.loading import resolve
 from align.model.policy import Policy
 from reward.training.ranker import ANSWERS, answer_logprobs, question
-
-if TYPE_CHECKING:
 
 Match = tuple[int, int, int]
 """A prompt, and two of its responses."""
