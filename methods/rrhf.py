@@ -149,14 +149,14 @@ class RRHF(SampledMethod):
         )
 
     @torch.no_grad()
-    def conclude(
+    def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> dict[str, Any]:
         """How well ``p_i`` orders the held-out comparisons, as a reward model; before only if a reference was kept.
 
         Of candidates also ``reward_best``, the mean of the best one's reward: what the policy's own should come to.
         """
-        report = dict(super().conclude(policy, train, heldout, folder))
+        report = dict(super().report(policy, train, heldout, folder))
         if heldout is None or not len(heldout):
             return report
         accuracy = {

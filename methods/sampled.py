@@ -82,7 +82,7 @@ class SampledMethod(Method):
             keep_unfinished=self.keep_unfinished,
         )
 
-    def conclude(
+    def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> Mapping[str, Any]:
         """What became of the samples, where the training data was drawn by :mod:`align.candidates.drawing`."""

@@ -68,7 +68,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from align.data import Preferences
     from align.runs import report as pictures
-    from align.scoring.table import listening
+    from align.scoring.table import record_scores
     from align.system.files import write_json
 
     # PEFT 0.21 asks transformers 5 for a name that it deprecates.
@@ -77,7 +77,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     data = Preferences.load(arguments.data)
     console = Console()
     result: dict[str, Any] = {}
-    with listening() as log:
+    with record_scores() as log:
         if arguments.model is not None:
             result = _measure(arguments, data, scorers, console)
         if arguments.pairs:

@@ -39,7 +39,7 @@ Metrics = Mapping[str, "tuple[Tensor, Tensor | float]"]
 
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
-    """The vetted optimisation setting of a method; ``align.settings.config.TrainerConfig`` overrides each of them."""
+    """The default optimisation setting of a method; ``align.settings.config.TrainerConfig`` overrides each of them."""
 
     learning_rate: float
     """Peak learning rate for LoRA."""
@@ -96,7 +96,12 @@ class Method(ABC):
         return None
 
     @property
-    def answers(self) -> bool:
+    def needs_reward(self) -> bool:
+        """Whether responses that are drawn must be scored, before training or while it trains."""
+        return self.candidates is not None and self.candidates.scored
+
+    @property
+    def generates(self) -> bool:
         """Whether what it trains answers the prompts of the data, so that its answers can be evaluated."""
         return "policy" in self.trains
 
@@ -123,7 +128,7 @@ class Method(ABC):
         del policy
         return batch
 
-    def conclude(
+    def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> Mapping[str, Any]:
         """After the last step: set in the roles what training does not, and report for ``evaluation.json``.

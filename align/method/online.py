@@ -56,19 +56,24 @@ class OnlineMethod(Method):
     unit: ClassVar[Unit] = "prompt"
 
     @property
+    def needs_reward(self) -> bool:
+        """Roll-outs are scored."""
+        return True
+
+    @property
     @abstractmethod
     def rollout(self) -> RolloutPlan:
         """How much is drawn and how often it is used."""
 
     @abstractmethod
-    def appraise(self, policy: Policy, batch: Batch) -> Batch:
+    def ask_roles(self, policy: Policy, batch: Batch) -> Batch:
         """Ask the roles about drawn responses, micro-batch by micro-batch, without gradients.
 
         ``batch`` has ``score_PK``, ``ended_PK`` (False where a response was cut off) and ``sampler_logp_PKT``.
         """
 
     @abstractmethod
-    def learn(self, batch: Batch, state: State, total: Callable[[Tensor], Tensor]) -> Experience:
+    def compute_advantages(self, batch: Batch, state: State, total: Callable[[Tensor], Tensor]) -> Experience:
         """Make of this rank's appraised responses what the loss needs. ``total`` sums a tensor over all ranks."""
 
     def stops_early(self, metrics: Mapping[str, float]) -> bool:

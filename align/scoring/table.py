@@ -2,7 +2,7 @@
 
 A place where a scorer does not apply holds ``None``. Anything else that is no finite number ends in a `ScorerError`:
 no score is ever made up. Since every scorer is asked through here, those inside others too, this is also where their
-means, deviations and times are taken: see `listening`.
+means, deviations and times are taken: see `record_scores`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _place: ContextVar[tuple[str, ...]] = ContextVar("place", default=())
 
 
 @contextmanager
-def listening() -> Generator[ScoreLog]:
+def record_scores() -> Generator[ScoreLog]:
     """Take down what every scorer gives that is asked inside the block."""
     log = ScoreLog()
     token = _log.set(log)

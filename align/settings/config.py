@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig(Settings):
-    """How to optimise; ``None`` takes the setting vetted for the method."""
+    """How to optimise; ``None`` takes the default of the method."""
 
     learning_rate: float | None = None  # peak learning rate
     epochs: float | None = None  # passes over the training data

@@ -23,7 +23,7 @@ _FREE = ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps")
 
 @dataclass(frozen=True)
 class Plan:
-    """The optimisation settings of a run after the method's vetted defaults filled the gaps."""
+    """The optimisation settings of a run after the defaults of its method filled the gaps."""
 
     learning_rate: float
     schedule: str
@@ -41,8 +41,8 @@ class Plan:
     @classmethod
     def of(cls, config: TrainerConfig, method: Method, *, examples: int, adapters: bool) -> Plan:
         """Resolve ``config`` against the method's :class:`align.method.base.Optimization` for this much data."""
-        vetted = method.optimization
-        batch_size = vetted.batch_size if config.batch_size is None else config.batch_size
+        default = method.optimization
+        batch_size = default.batch_size if config.batch_size is None else config.batch_size
         rollout = method.rollout if isinstance(method, OnlineMethod) else None
         if rollout is None:
             turns = math.ceil(examples / batch_size)
@@ -55,12 +55,12 @@ class Plan:
                     "raise it or lower method.minibatches."
                 )
         per_epoch = turns * (rollout.updates if rollout else 1)
-        epochs = vetted.epochs if config.epochs is None else config.epochs
-        rate = vetted.learning_rate if adapters else vetted.full_learning_rate
+        epochs = default.epochs if config.epochs is None else config.epochs
+        rate = default.learning_rate if adapters else default.full_learning_rate
         return cls(
             learning_rate=rate if config.learning_rate is None else config.learning_rate,
-            schedule=config.schedule or vetted.schedule,
-            warmup=vetted.warmup if config.warmup is None else config.warmup,
+            schedule=config.schedule or default.schedule,
+            warmup=default.warmup if config.warmup is None else config.warmup,
             batch_size=batch_size,
             turns_per_epoch=turns,
             steps_per_epoch=per_epoch,

@@ -3,7 +3,7 @@
 An on-line method learns from responses that the policy draws while it is trained. One roll-out is good for
 ``plan.updates`` optimiser steps::
 
-    draw K responses to each prompt → score them → method.appraise (ask the roles) → method.learn (advantages)
+    draw K responses to each prompt → score them → method.ask_roles → method.compute_advantages
     then plan.epochs passes over it, each in plan.minibatches parts drawn anew
 
 What is drawn depends on the seed, the prompt and the number of the roll-out alone, and sums run over all ranks, so that
@@ -29,7 +29,7 @@ from align.method.online import OnlineMethod, State
 from align.model.batch import Batch
 from align.sampling.sampler import Response, Sampler
 from align.scoring.rows import score_texts
-from align.scoring.table import listening
+from align.scoring.table import record_scores
 from align.system.randomness import epoch_order
 
 if TYPE_CHECKING:
@@ -102,17 +102,17 @@ class Rollouts:
         batch, metrics = self._sample(number, prompts)
         sampled = time.perf_counter()
         if self.scorer is not None:
-            with listening() as log:
+            with record_scores() as log:
                 scores = self._score(batch, self.scorer)
             batch = batch.with_columns(score_PK=_padded(scores, batch.K))
             metrics |= log.metrics()
         with self.stepper.autocast():
-            parts = [self._appraise(part) for part in self._micro_batches(batch)]
+            parts = [self._ask_roles(part) for part in self._micro_batches(batch)]
         if parts:
             whole = Batch.concatenate(parts)
             place = {row: p for p, row in enumerate(whole.rows)}
             batch = whole.select([place[row] for row in batch.rows])
-        experience = self.method.learn(batch, self.state, self._total)
+        experience = self.method.compute_advantages(batch, self.state, self._total)
         seconds = {"seconds/sampling": sampled - began, "seconds/rollout": time.perf_counter() - began}
         metrics |= {name: (value * batch.P, batch.P) for name, value in seconds.items()}
         metrics |= _sampler_difference(experience.batch)
@@ -149,11 +149,11 @@ class Rollouts:
         texts = [[self.policy.decode(ids) for ids in responses] for responses in batch.response_ids]
         return score_texts(scorer, [self.prompts[row] for row in batch.rows], texts)
 
-    def _appraise(self, part: Batch) -> Batch:
+    def _ask_roles(self, part: Batch) -> Batch:
         if self.scorer is None:
             with self.policy.use("reward"):
                 part = part.with_columns(score_PK=self.policy.scalars(part))
-        part = self.method.appraise(self.policy, part)
+        part = self.method.ask_roles(self.policy, part)
         return part.with_columns(**{name: column.cpu() for name, column in part.columns.items()})
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:

@@ -90,7 +90,7 @@ class Trainer:
         Args:
             policy: The policy; its roles are added as the method asks.
             output_dir: Folder of the run. An existing one is not touched: see ``if_exists``.
-            config: Optimisation settings; ``None`` values take what is vetted for the method.
+            config: Optimisation settings; ``None`` values take the default of the method.
             if_exists: ``new`` (next free ``-2``, ``-3`` …), ``resume`` or ``overwrite``.
             wandb: Weights & Biases settings; default disabled.
             run_config: What ``config.yaml`` shall hold; default: the settings of method and trainer.
@@ -158,7 +158,7 @@ class _Run:
         self.accelerator, self.console = trainer.accelerator, trainer.console
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.stop, self.trainer = stop, trainer
-        self.evaluator = evaluator if method.answers else None
+        self.evaluator = evaluator if method.generates else None
         config = self.config
         seed_everything(config.seed)
         self.feed = Feed(self.policy, method, config, self.accelerator, train=train, heldout=heldout, mix=mix)
@@ -285,7 +285,7 @@ class _Run:
         heldout = self.feed.heldout.data if self.feed.heldout is not None else None
         with self.stepper.autocast():
             evaluation.update(
-                self.method.conclude(self.policy, self.data, heldout, self.folder if self.rank == 0 else None)
+                self.method.report(self.policy, self.data, heldout, self.folder if self.rank == 0 else None)
             )
         if before is not None and after is not None:
             compared = compare(before, after, seed=self.config.seed)

@@ -222,7 +222,7 @@ class PPO(OnlineMethod):
 
     # Roll-outs
 
-    def appraise(self, policy: Policy, batch: Batch) -> Batch:
+    def ask_roles(self, policy: Policy, batch: Batch) -> Batch:
         """Add old and reference log-probabilities, entropies, and values."""
         with policy.use("policy"):
             ours = policy.logprobs(batch, temperature=self.temperature, entropy=True)
@@ -239,7 +239,7 @@ class PPO(OnlineMethod):
                 columns["old_value_PKT"] = policy.values(batch)
         return batch.with_columns(**columns)
 
-    def learn(self, batch: Batch, state: State, total: Callable[[Tensor], Tensor]) -> Experience:
+    def compute_advantages(self, batch: Batch, state: State, total: Callable[[Tensor], Tensor]) -> Experience:
         """Rewards of tokens, advantages and returns of a roll-out, and what is measured of it."""
         mask_PKT, valid_PK = batch.mask_PKT, batch.valid_PK
         score_PK, scale_state = self._scores(batch, state, total)

@@ -104,7 +104,7 @@ class RewardModel(Method):
         )
 
     @torch.no_grad()
-    def conclude(
+    def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> dict[str, Any]:
         """Shift (and scale) the rewards so that the preferred training responses have mean 0; assess held-out pairs."""

@@ -76,7 +76,7 @@ class Ranker(PairwiseMethod):
     headline: ClassVar[str] = "accuracy"
 
     @property
-    def answers(self) -> bool:
+    def generates(self) -> bool:
         """It no longer answers prompts, it compares answers."""
         return False
 
@@ -95,7 +95,7 @@ class Ranker(PairwiseMethod):
             metrics={"loss": (loss.detach(), self.weight(batch)), "accuracy": (right_P.sum(), float(batch.P))},
         )
 
-    def conclude(
+    def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> dict[str, Any]:
         """How well it orders the held-out pairs, each asked in both orders; see :func:`assess`."""

@@ -8,7 +8,7 @@ from align.settings import registry
 
 __all__ = ["OPTIONAL", "choices", "description", "names"]
 
-_FOLLOWS = frozenset({"vetted"})  # chosen by other choices, never by the user
+_FOLLOWS = frozenset({"tuned"})  # chosen by other choices, never by the user
 
 OPTIONAL = frozenset({"experiment", "recipe", "reward"})  # groups from which nothing needs to be chosen
 

@@ -69,7 +69,7 @@ VECTOR = ([-1.0, -0.5, -2.0], [-1.2, -0.4, -1.5], [0.1, 0.3, 0.2], 1.0)
 
 class TestLearn:
     def test_vector(self) -> None:
-        experience = PPO().learn(drawn(*VECTOR), {}, lambda x: x)
+        experience = PPO().compute_advantages(drawn(*VECTOR), {}, lambda x: x)
         assert experience.batch["advantage_PKT"][0, 0].tolist() == pytest.approx([0.841984, -1.405011, 0.563028], 1e-5)
         assert experience.batch["return_PKT"][0, 0].tolist() == pytest.approx([0.944312, 0.98875, 1.025], abs=1e-6)
         means = {name: float(a) / float(b) for name, (a, b) in experience.metrics.items()}
@@ -79,7 +79,7 @@ class TestLearn:
 
     def test_kl_in_the_loss_leaves_the_reward_alone(self) -> None:
         method = PPO(kl_in="loss", whiten_advantages=False, lam=1.0)
-        experience = method.learn(drawn(*VECTOR), {}, lambda x: x)
+        experience = method.compute_advantages(drawn(*VECTOR), {}, lambda x: x)
         assert experience.batch["return_PKT"][0, 0].tolist() == pytest.approx([1.0, 1.0, 1.0])
 
     def test_a_response_that_was_cut_off(self) -> None:
@@ -91,20 +91,22 @@ class TestLearn:
             ({"missing_eos": "none", "score_clip": 0.5}, 0.5),
         ]:
             method = PPO(beta=0.0, lam=1.0, **settings)
-            assert method.learn(batch, {}, lambda x: x).batch["return_PKT"][0, 0, 0].item() == pytest.approx(expected)
+            assert method.compute_advantages(batch, {}, lambda x: x).batch["return_PKT"][
+                0, 0, 0
+            ].item() == pytest.approx(expected)
 
     def test_the_adaptive_weight_moves_towards_its_target(self) -> None:
         method = PPO(kl_target=6.0, kl_horizon=10.0)
-        state = method.learn(drawn(*VECTOR), {}, lambda x: x).state
+        state = method.compute_advantages(drawn(*VECTOR), {}, lambda x: x).state
         assert state["beta"] == pytest.approx(0.05 * (1 - 0.2 / 10))  # a KL of −.4 is below the target
-        again = method.learn(drawn(*VECTOR), state, lambda x: x)
+        again = method.compute_advantages(drawn(*VECTOR), state, lambda x: x)
         assert again.batch["beta_P"].item() == pytest.approx(state["beta"])
         assert again.state["beta"] < state["beta"]
 
     def test_scores_are_divided_by_their_running_deviation(self) -> None:
         method = PPO(normalize_scores=True, beta=0.0, lam=1.0)
-        first = method.learn(drawn(*VECTOR[:3], 3.0), {}, lambda x: x)
-        second = method.learn(drawn(*VECTOR[:3], 1.0), first.state, lambda x: x)
+        first = method.compute_advantages(drawn(*VECTOR[:3], 3.0), {}, lambda x: x)
+        second = method.compute_advantages(drawn(*VECTOR[:3], 1.0), first.state, lambda x: x)
         assert second.batch["return_PKT"][0, 0, 0].item() == pytest.approx(1.0)  # of 3 and 1 the deviation is 1
 
 

@@ -169,8 +169,8 @@ def test_the_report_has_what_became_of_the_samples(method: Any, tmp_path: Path, 
     file = tmp_path / "c.jsonl"
     file.write_text('{"prompt": "the cat", "chosen": "sees", "rejected": "hears"}\n')
     train = tokenize(Preferences.load(file), policy.tokenizer, max_length=64, unit=method.unit)
-    assert method.conclude(policy, train, None, None) == {}
+    assert method.report(policy, train, None, None) == {}
     counts = {"prompts": 2, "kept": 3, "scored": 4, "scored_prompts": 2, "reward_sum": 2.0, "reward_best_sum": 3.0}
     file.with_suffix(".json").write_text(json.dumps({"counts": counts}))
-    report = method.conclude(policy, train, None, None)["candidates"]
+    report = method.report(policy, train, None, None)["candidates"]
     assert (report["kept"], report["reward_mean"], report["reward_best"]) == (3, 0.5, 1.5)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from align.errors import ScorerError, UserError
-from align.scoring.table import listening, score
+from align.scoring.table import record_scores, score
 from reward.combinations.ensemble import Ensemble
 from reward.combinations.length_correction import LengthCorrected
 from reward.combinations.weighted_sum import WeightedSum
@@ -57,7 +57,7 @@ def test_what_does_not_apply_is_left_out() -> None:
 def test_each_scorer_reports_its_mean_deviation_and_time() -> None:
     inner = Ensemble(scorers={"low": Constant(1), "high": Constant(3)})
     whole = WeightedSum(scorers={"both": inner, "long": LONG_ONLY, "again": inner}, weights={"both": 2})
-    with listening() as log:
+    with record_scores() as log:
         score(whole, ["p", "q"], [["long", "no"], ["no"]])
         score(whole, ["r"], [["longer"]])
     metrics = log.metrics()
@@ -75,7 +75,7 @@ def test_each_scorer_reports_its_mean_deviation_and_time() -> None:
     assert metrics["scores/long"][1] == 2  # of the four responses, those to which it applies
     assert means["scores/reward/std"] == pytest.approx(0.5)
     assert metrics["scores/reward/milliseconds"][0] >= metrics["scores/both/milliseconds"][0] > 0
-    with listening() as silent:
+    with record_scores() as silent:
         pass
     assert silent.metrics() == {}
 

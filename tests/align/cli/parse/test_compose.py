@@ -73,7 +73,7 @@ def test_defaults_of_a_method_are_those_of_its_class(name: str) -> None:
     assert build(cls, settings) == cls()
 
 
-def test_what_is_vetted_for_a_model_and_a_method_gives_way_to_what_is_asked_for() -> None:
+def test_what_is_tuned_for_a_model_and_a_method_gives_way_to_what_is_asked_for() -> None:
     chosen = run("method=dpo", "model=world")
     assert (chosen.settings["beta"], chosen.trainer.batch_size) == (0.5, 64)
     asked = run("method=dpo", "model=world", "method.beta=0.2", "experiment=smoke")
@@ -226,8 +226,8 @@ def test_a_method_of_another_package_is_listed() -> None:
 
 
 def test_the_length_of_training_that_is_asked_for_counts() -> None:
-    vetted = run("method=ppo", "reward=world").trainer
-    assert (vetted.epochs, vetted.steps) == (0.52, None)
+    tuned = run("method=ppo", "reward=world").trainer
+    assert (tuned.epochs, tuned.steps) == (0.52, None)
     asked = run("method=ppo", "reward=world", "trainer.steps=7").trainer
     assert (asked.epochs, asked.steps) == (None, 7)
     with pytest.raises(UserError, match="steps and epochs both say how long to train"):
