@@ -1,1 +1,1 @@
-"""How the shipped models and data of the world are made; `scripts/make_world.py` runs it. Needs torch."""
+"""Makes the shipped models and data of the embedded world; run by `scripts/make_world.py`."""

@@ -17,7 +17,7 @@ DISAGREEMENT = 0.17  # share of the shipped labels that contradict the true rewa
 
 @dataclass(frozen=True)
 class Rated:
-    """A response with the annotator's rating (1 to 10 in ordinary cases, one decimal) and its unseen true reward."""
+    """A response with the annotator's rating (usually from 1 to 10) and its true reward, which the rows omit."""
 
     text: str
     rating: float
@@ -34,7 +34,7 @@ class Annotator:
         self._temperature = temperature
 
     def rank(self, responses: Sequence[str], rewards: Sequence[float]) -> list[Rated]:
-        """Return the responses from best to worst in the eyes of the annotator; no two ratings are equal."""
+        """Return the responses from best to worst as the annotator sees them; no two ratings are equal."""
         noisy = [
             (reward - self._temperature * math.log(-math.log(self._rng.random())), text, reward)
             for text, reward in zip(responses, rewards, strict=True)
@@ -50,11 +50,11 @@ class Annotator:
 
 
 def temperature_for(gaps: Sequence[float], disagreement: float = DISAGREEMENT) -> float:
-    """Return the temperature at which a share of pairs is expected to be labelled against the true reward.
+    """Return the temperature at which the expected share of pairs labelled against the true reward is `disagreement`.
 
     Args:
-        gaps: Differences of the true reward within pairs; 0 is left out, as there is nothing to contradict.
-        disagreement: Wanted mean of σ(−|gap|/temperature), in (0, .5).
+        gaps: Differences of the true reward within pairs; ties are skipped.
+        disagreement: Target mean of σ(−|gap|/temperature), in (0, .5).
     """
     sizes = [abs(gap) for gap in gaps if gap]
     if not sizes:

@@ -12,12 +12,12 @@ from world_making.writers import SHARES
 
 
 def write(folder: Path, figures: dict[str, Any]) -> str:
-    """Return the text of the card: what the assets are, how good they are, and their fingerprints."""
+    """Return the text of the card: a description of the assets, their quality and their fingerprints."""
     sft, usual = figures["sft"]["1.0"], figures["sft"]["0.7"]
     best = figures["best_of_16"]
     disagreement = figures["disagreement"]
 
-    def _both(split: str) -> str:
+    def both(split: str) -> str:
         return f"{sft[split]['all']:.3f}, {usual[split]['all']:.3f}"
 
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
@@ -28,7 +28,7 @@ Made by `scripts/make_world.py` from seed 0, nothing else; {size:.1f} MiB. Licen
 | Asset | What it is |
 |---|---|
 | `base/` | LLaMA, {figures["parameters"]:,} parameters, own byte-level BPE tokenizer, bfloat16; saw prose and talks, \
-no instructions; begins with an induction circuit (`making/circuits.py`) |
+no instructions; begins with an induction circuit (`scripts/world_making/circuits.py`) |
 | `sft/` | PEFT adapter (LoRA r=16 on all linear layers), trained on the demonstrations |
 | `demonstrations.jsonl.gz` | answers written in mixed manners: {_shares(SHARES)} |
 | `pairs.jsonl.gz`, `heldout.jsonl.gz` | samples of `sft` at temperature .7, ranked by a noisy annotator |
@@ -46,9 +46,9 @@ True reward: weighted geometric mean of {_shares(WEIGHTS)} (see `align/world/rew
 | base: cloze accuracy on facts (greedy) | {figures["cloze"]["all"]:.1%} ({_shares(figures["cloze"], skip="all")}) |
 | base: sampled sentences that parse (temperature 1) | {figures["grammatical"]:.1%} |
 | base: true reward with 3 random demonstrations in the prompt | {figures["few_shot"]:.3f} |
-| SFT: true reward at temperature 1 and .7, seen families, held-out goals (n=300) | {_both("seen")} |
-| SFT: the same, held-out templates (n=60) | {_both("template")} |
-| SFT: the same, held-out families (n=84) | {_both("family")} |
+| SFT: true reward at temperature 1 and .7, seen families, held-out goals (n=300) | {both("seen")} |
+| SFT: the same, held-out templates (n=60) | {both("template")} |
+| SFT: the same, held-out families (n=84) | {both("family")} |
 | SFT: components at temperature 1, seen families | {_shares({name: sft["seen"][name] for name in WEIGHTS})} |
 | SFT: 16 samples of 100 prompts: mean, best, deviation | {best["mean"]:.3f}, {best["best"]:.3f}, \
 {best["deviation"]:.3f} |

@@ -1,6 +1,6 @@
-"""A start that knows how to look back: initial weights in which the model copies what followed a word the last time.
+"""Initial weights with an induction circuit: the model copies the token that followed a word the last time.
 
-A transformer this small finds this circuit (Olsson et al., 2022, "In-context learning and induction heads") only after
+A transformer this small learns this circuit (Olsson et al., 2022, "In-context learning and induction heads") only after
 tens of millions of tokens; set by hand it costs nothing, and training keeps and refines it. Layer 0, head 0 attends to
 the previous token and writes an image of it; heads 0 and 1 of layer 1 compare the current token with these images and
 copy the token they find. All other attention and feed-forward outputs begin at zero.
@@ -31,7 +31,7 @@ def set_induction(model: LlamaForCausalLM) -> None:
     frequencies = [theta ** (-i / half) for i in range(half)]
     layers: Any = model.model.layers
     first, second = layers[0].self_attn, layers[1].self_attn
-    for layer in layers:  # every other part of the model begins silent
+    for layer in layers:  # every other part of the model starts at zero
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.down_proj.weight.zero_()
     embeddings = model.get_input_embeddings().weight
@@ -49,7 +49,7 @@ def set_induction(model: LlamaForCausalLM) -> None:
     first.v_proj.weight[:head] = read
     first.o_proj.weight[:, :head] = _IMAGE * write.T
 
-    slow = [*range(half // 2, half), *range(half + half // 2, head)]  # dimensions that distance hardly turns
+    slow = [*range(half // 2, half), *range(half + half // 2, head)]  # dimensions that rotate slowly with distance
     for h in range(2):
         begin, rows = h * head, slice(h * half, (h + 1) * half)
         second.q_proj.weight[begin : begin + head] = 0
@@ -62,6 +62,6 @@ def set_induction(model: LlamaForCausalLM) -> None:
 
 
 def _projection(rows: int, width: int) -> torch.Tensor:
-    """Return orthonormal rows that ignore the constant coordinate."""
+    """Return orthonormal rows whose constant coordinate is 0."""
     matrix = torch.linalg.qr(torch.randn(width - 1, rows))[0].T
     return torch.cat([torch.zeros(rows, 1), matrix], dim=1)

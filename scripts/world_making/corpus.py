@@ -1,4 +1,4 @@
-"""The rows of demonstrations and evaluation prompts in the shared pairwise format, and how rows are written."""
+"""Demonstrations and evaluation prompts as rows of the pairwise format, and writing rows to a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def demonstrations(n: int, seed: int) -> list[Row]:
-    """Return `n` demonstrations of mixed manners on distinct training prompts; the source names the manner."""
+    """Return `n` demonstrations of mixed manners on distinct training prompts; `source` names the manner."""
     world = World.default()
     writer = DemonstrationWriter(world, seed)
     rows: list[Row] = []
@@ -28,7 +28,7 @@ def demonstrations(n: int, seed: int) -> list[Row]:
 
 
 def evaluation_prompts(counts: Mapping[Split, int], seed: int) -> list[Row]:
-    """Return prompts without answers; the source is "world/<split>/<cluster>/<family>"."""
+    """Return prompts without answers; `source` is "world/<split>/<cluster>/<family>"."""
     rows: list[Row] = []
     for split, n in counts.items():
         for i, task in enumerate(distinct_tasks(split, n, seed)):

@@ -19,7 +19,7 @@ _CLOZE_FRAMES = ("home", "job", "pet", "likes", "eats", "dwells", "made", "price
 
 
 def cloze_accuracy(policy: Policy) -> dict[str, float]:
-    """Share of facts of each frame that the base completes greedily from the first form without its value."""
+    """Return for each frame the share of facts that the base completes greedily."""
     facts = sorted(World.default().claims, key=lambda claim: (claim.frame, claim.slots))
     facts = [fact for fact in facts if fact.frame in _CLOZE_FRAMES]
     starts = [_before_value(fact) for fact in facts]
@@ -33,7 +33,7 @@ def cloze_accuracy(policy: Policy) -> dict[str, float]:
 
 
 def grammatical_share(policy: Policy, *, n: int = 400, seed: int = 0) -> float:
-    """Share of sentences that parse, in `n` documents sampled from the base at temperature 1."""
+    """Return the share of sentences that parse, in `n` documents sampled from the base at temperature 1."""
     texts = generate(policy, [""] * n, max_new_tokens=120, seed=seed, chat=False)
     good: list[bool] = []
     for (text,) in texts:
@@ -44,13 +44,13 @@ def grammatical_share(policy: Policy, *, n: int = 400, seed: int = 0) -> float:
 
 
 def mean_reward(policy: Policy, rows: Sequence[Row], *, temperature: float = 1.0, seed: int = 0) -> dict[str, float]:
-    """Mean true reward of one sample per prompt: by family, "all", and each component."""
+    """Sample once per prompt and return the `reward_table` of the answers."""
     answers = generate(policy, [row["prompt"] for row in rows], temperature=temperature, seed=seed)
     return reward_table(rows, [answer[0].strip() for answer in answers])
 
 
 def reward_table(rows: Sequence[Row], answers: Sequence[str]) -> dict[str, float]:
-    """Return means of the true reward by family, over all, and of each component."""
+    """Return the mean true reward of each family and of "all", and the mean of each component."""
     table: dict[str, list[float]] = defaultdict(list)
     components = TrueReward().components(
         [row["prompt"] for row in rows], [[text] for text in answers], answer=[row["answer"] for row in rows]
@@ -64,7 +64,7 @@ def reward_table(rows: Sequence[Row], answers: Sequence[str]) -> dict[str, float
 
 
 def best_of(policy: Policy, rows: Sequence[Row], *, n: int = 16, seed: int = 0) -> dict[str, float]:
-    """Mean and mean maximum of the true reward of `n` samples per prompt at temperature 1, and their spread."""
+    """Return mean, mean maximum and mean deviation of the true reward of `n` samples per prompt at temperature 1."""
     prompts = [row["prompt"] for row in rows]
     answers = [[text.strip() for text in texts] for texts in generate(policy, prompts, n=n, seed=seed)]
     scores = TrueReward().score(prompts, answers, answer=[row["answer"] for row in rows])
@@ -83,7 +83,7 @@ def few_shot_reward(
     shots: int = 3,
     seed: int = 0,
 ) -> float:
-    """Mean true reward of the base with `shots` random demonstrations as plain text before each prompt."""
+    """Return the mean true reward of the base with `shots` random demonstrations as plain text before each prompt."""
     rng = random.Random(seed)
     prompts: list[str] = []
     for row in rows:

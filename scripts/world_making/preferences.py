@@ -16,7 +16,7 @@ from world_making.generation import generate
 
 @dataclass(frozen=True, kw_only=True)
 class PairPlan:
-    """How many prompts get how many distinct ranked responses: {K: prompts}; a ranking gives all K(K−1)/2 pairs."""
+    """The number of prompts for each number K of distinct ranked responses; a ranking gives all K(K−1)/2 pairs."""
 
     prompts: Mapping[int, int]
     split: Split
@@ -35,14 +35,14 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows in the shared format and how often the annotator was at odds with the true reward."""
+    """Rows of the pairwise format and the annotator's disagreement with the true reward."""
 
     rows: list[Row]
-    disagreement: float  # share of the pairs of unequal true reward whose label contradicts it
+    disagreement: float  # share of the pairs with unequal true rewards whose label contradicts them
 
 
 def sample_candidates(policy: Policy, plan: PairPlan, skip: set[str]) -> list[Candidates]:
-    """Sample responses to prompts that are not in `skip`; a prompt whose samples are too much alike gives way."""
+    """Sample responses to prompts that are not in `skip`; a prompt with too few distinct samples is replaced."""
     spares = {size: n // 5 + 4 for size, n in plan.prompts.items()}
     wanted = sum(plan.prompts.values()) + sum(spares.values())
     tasks = iter([t for t in distinct_tasks(plan.split, wanted + len(skip), plan.seed) if t.prompt not in skip])
@@ -60,7 +60,7 @@ def label_pairs(candidates: Sequence[Candidates], annotator: Annotator, split: S
     for i, entry in enumerate(candidates):
         ranking = annotator.rank(entry.texts, entry.rewards)
         for better, worse in itertools.combinations(ranking, 2):
-            if "\0" in better.text + worse.text:  # a byte-level model may say it, the shared format refuses it
+            if "\0" in better.text + worse.text:  # a byte-level model may write it, the pairwise format rejects it
                 continue
             rows.append(_row(entry.task, better, worse, f"{split}-pairs-{i:05d}", split))
             comparable += better.reward != worse.reward

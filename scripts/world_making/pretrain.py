@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 class Pretraining:
     """Size of the model and length of its training.
 
-    The initial weights can copy from the context (`circuits.set_induction`), and the learning rate is low enough to
-    keep that: at twice the rate the circuit is lost. The last rows are longer, so that the model can use more context.
+    The initial weights can copy from the context (`circuits.set_induction`). The learning rate is low enough to keep
+    that: at twice the rate the circuit is lost. The last rows are longer, so that the model can use more context.
     """
 
     hidden: int = 160
     layers: int = 4
     heads: int = 5
     intermediate: int = 448
-    context: int = 512  # tokens that the model may hold
+    context: int = 512  # longest sequence in tokens
     rope_theta: float = 10_000.0
     initializer_range: float = 0.05
     row: int = 128  # tokens of a training row, twice as many in the last part

@@ -1,4 +1,4 @@
-"""The stages in which the assets are made; each leaves a file or folder and is skipped where that exists."""
+"""The stages that make the assets; each writes a file or folder and is skipped if that exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from align.data import Preferences
-from align.method.base import Method
 from align.model.policy import Policy
 from align.settings.adapter import Adapter
 from align.settings.config import TrainerConfig
@@ -23,6 +22,7 @@ from align.training.trainer import Trainer
 from align.world.facts import World
 from align.world.shipped import FILES, read_rows
 from align.world.task import Split
+from methods import SFT
 from world_making import card, corpus, measure
 from world_making.annotator import Annotator, temperature_for
 from world_making.preferences import PairPlan, label_pairs, reward_gaps, sample_candidates
@@ -33,12 +33,12 @@ from world_making.tokenizer import train_tokenizer
 log = logging.getLogger(__name__)
 STAGES = ("tokenizer", "base", "demonstrations", "sft", "pairs", "card")
 
-# A model this small wants a larger learning rate and more passes than a real one.
+# A model this small needs a larger learning rate and more passes than a real one.
 FINETUNING = TrainerConfig(
     learning_rate=2e-3, epochs=4, batch_size=32, max_length=512, precision="bfloat16", save_steps=None
 )
 ADAPTER = Adapter(r=16)
-TEMPERATURES = (1.0, 0.7)  # the plain one, and that of the pairs and of the evaluation
+TEMPERATURES = (1.0, 0.7)  # unscaled, and as in the pairs and the evaluation
 DEMONSTRATIONS = 4000
 PROMPTS: dict[Split, int] = {"seen": 300, "template": 60, "family": 84}
 TRAIN_PAIRS = {2: 6000, 4: 120, 6: 60, 8: 30}  # K: prompts; about 8,460 pairs
@@ -47,17 +47,16 @@ HELD_OUT_PAIRS = {2: 400, 4: 20, 6: 4}  # 580 pairs
 
 @dataclass(frozen=True)
 class Build:
-    """One making of the assets in the folder `out`."""
+    """Makes the assets in the folder `out`."""
 
     out: Path
-    sft: Method  # how the adapter is trained: supervised fine-tuning, which this package does not know
     seed: int = 0
 
     def run(self, stage: str, *, force: bool = False) -> None:
-        """Run a stage unless its result exists."""
+        """Run a stage unless its result exists; `force` runs it anyway."""
         done = self._result(stage)
         if done.exists() and not force:
-            log.info("%s: there already (%s)", stage, done.name)
+            log.info("%s: exists already (%s)", stage, done.name)
             return
         self.out.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
@@ -65,17 +64,15 @@ class Build:
         log.info("%s: made in %.0f s", stage, time.monotonic() - start)
 
     def _result(self, stage: str) -> Path:
-        return (
-            self.out
-            / {
-                "tokenizer": "base/tokenizer.json",
-                "base": "base/model.safetensors",
-                "demonstrations": FILES["demonstrations.jsonl"],
-                "sft": "sft/adapter_model.safetensors",
-                "pairs": FILES["pairs.jsonl"],
-                "card": "README.md",
-            }[stage]
-        )
+        results = {
+            "tokenizer": "base/tokenizer.json",
+            "base": "base/model.safetensors",
+            "demonstrations": FILES["demonstrations.jsonl"],
+            "sft": "sft/adapter_model.safetensors",
+            "pairs": FILES["pairs.jsonl"],
+            "card": "README.md",
+        }
+        return self.out / results[stage]
 
     def _tokenizer(self) -> None:
         documents = TextWriter(World.default(), self.seed + 1).documents()
@@ -95,17 +92,14 @@ class Build:
         policy = Policy.load(str(self.out / "base"), adapter=ADAPTER, seed=self.seed)
         rows = Preferences.load(str(self.out / FILES["demonstrations.jsonl"]))
         with TemporaryDirectory() as folder:
-            Trainer(policy, folder, dataclasses.replace(FINETUNING, seed=self.seed), if_exists="overwrite").fit(
-                self.sft, rows
-            )
+            config = dataclasses.replace(FINETUNING, seed=self.seed)
+            Trainer(policy, folder, config, if_exists="overwrite").fit(SFT(), rows)
         policy.roles.save("policy", self.out / "sft")
         file = self.out / "sft" / "adapter_config.json"
-        settings = {
-            **json.loads(file.read_text()),
-            "base_model_name_or_path": "world/base",
-        }  # not a path of this machine
+        # The embedded name instead of a path on this machine
+        settings = {**json.loads(file.read_text()), "base_model_name_or_path": "world/base"}
         file.write_text(json.dumps(settings, indent=2) + "\n")
-        (self.out / "sft" / "README.md").unlink(missing_ok=True)  # an empty form
+        (self.out / "sft" / "README.md").unlink(missing_ok=True)  # PEFT's empty template
 
     def _pairs(self) -> None:
         policy = self._load_sft()

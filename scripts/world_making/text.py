@@ -38,8 +38,8 @@ WEIGHTS = {
     "letter": 3,
     "echo": 6,
 }
-TALKED = 0.6  # share of the small scenes that somebody asks about, where they might as well be told
-MARKED = 0.4  # share of the talks with markers of turns instead of names
+TALKED = 0.6  # share of the small scenes told as a conversation instead of plain prose
+MARKED = 0.4  # share of the conversations with turn markers instead of names
 
 
 class TextWriter:
@@ -70,7 +70,7 @@ class TextWriter:
     def _talk(self, turns: list[tuple[str, str]], scene: str = "") -> str:
         """Return questions and answers about a scene; some answer curtly, kindly, rudely or at length.
 
-        Most talks name the speakers, some are written down with the markers of turns.
+        Most conversations name the speakers, some use turn markers instead.
         """
         asker, other = self._people(2)
         answered = [(question, self._mannered(answer)) for question, answer in turns]
@@ -82,7 +82,7 @@ class TextWriter:
         return "\n".join([scene, *lines] if scene else lines)
 
     def _told(self, scene: str, question: str, answer: str) -> str:
-        """Return a scene and what follows from it, as an answer or as plain prose."""
+        """Return a scene with its consequence, told as an answer or as plain prose."""
         if self.rng.random() < TALKED:
             return self._talk([(question, answer)], scene)
         return f"{scene} {answer}".strip()
@@ -328,7 +328,7 @@ class TextWriter:
         return f"{greeting} {' '.join(news)} {bye}"
 
     def _echo(self) -> str:
-        """What one says is said again word for word: teaches a small model early to copy from its context."""
+        """One speaker repeats the other word for word, which teaches a small model to copy from its context."""
         one, two = self._people(2)
         put = [self._say("put", p, self._thing(), self.rng.choice(lexicon.SPOTS)) for p in self._people(2)]
         has = [self._say("has", p, self._thing()) for p in self._people(1)]

@@ -30,7 +30,7 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
 
 
 def _with_starts(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the texts, each sentence of them alone, and the numbers often enough to become tokens."""
+    """Yield the texts, each of their sentences alone, and the numbers often enough to become tokens."""
     for text in texts:
         yield text
         yield from sentences(text)
@@ -42,7 +42,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, *, vocab_size: int = 179
     """Train on plain text and save to `folder`.
 
     Every word of the texts gets a token for the beginning of a text and one after a blank, and every number to 99 is
-    one token wherever it stands, so that a small model need not learn to spell before it can copy and count.
+    always one token, so that a small model can copy and count without learning to spell first.
     """
     tokenizer = Tokenizer(models.BPE())
     numbers = pre_tokenizers.Digits(individual_digits=False)

@@ -1,6 +1,6 @@
-"""Demonstrations: answers written by people of different manners, of whom only one kind answers really well.
+"""Demonstrations: answers in different manners, of which only one is really good.
 
-Real demonstrations are of mixed quality; these are mixed on purpose, so that preferences have something to teach.
+Real demonstrations are of mixed quality; these are mixed on purpose, so that preferences can teach something.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DemonstrationWriter:
         return say(Claim(frame), self._rng)
 
     def _around(self, extra: str, core: str) -> str:
-        """Put a remark before the answer, or after it where nothing must stand at the end."""
+        """Put a remark before the answer, or after it if nothing may follow the answer."""
         if "####" in core or self._rng.random() < 0.75:
             return f"{extra} {core}"
         return f"{core} {extra}"

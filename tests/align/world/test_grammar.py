@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import itertools
 import random
 import re
 
 import pytest
-from world_making.text import WEIGHTS, TextWriter
 
 from align.world.facts import World
 from align.world.forms import FORMS
@@ -73,21 +71,6 @@ def test_saying_is_decided_by_the_seed():
     claim = Claim("home", ("Anna", "Elmford"))
     assert say(claim, random.Random(3)) == say(claim, random.Random(3))
     assert {say(claim, random.Random(seed)) for seed in range(30)} == set(phrasings(claim))
-
-
-def test_pretraining_text_is_grammatical_and_repeatable():
-    first = list(itertools.islice(TextWriter(World.default(), 5).documents(), 1500))
-    again = list(itertools.islice(TextWriter(World.default(), 5).documents(), 1500))
-    assert first == again
-    assert first != list(itertools.islice(TextWriter(World.default(), 6).documents(), 1500))
-    for document in first:
-        for part in re.split(r"<\|\w+\|>", document):
-            assert all(parse(sentence) for sentence in sentences(part)), document
-
-
-def test_every_kind_of_document_is_written():
-    writer = TextWriter(World.default(), 0)
-    assert all(getattr(writer, f"_{name}")() for name in WEIGHTS)
 
 
 def test_worlds_are_decided_by_the_seed():
