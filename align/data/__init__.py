@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from align.data.checks import leaked_prompts
 from align.data.examples import TokenizedPreferences, tokenize
-from align.data.preferences import Preferences
+from align.data.preferences import Preferences, leaked_prompts
 from align.data.schema import Example, Unit
 from align.data.tally import LoadReport
 

@@ -22,8 +22,7 @@ from align.errors import UserError
 if TYPE_CHECKING:
     import datasets
 
-
-__all__ = ["Preferences"]
+__all__ = ["Preferences", "leaked_prompts"]
 
 _SAMPLE_ROWS = 1000
 _CHUNK_ROWS = 10_000
@@ -138,6 +137,16 @@ class Preferences:
         order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
         held = {index for key in order[: int(count)] for index in rows_of[key]}
         return self.select(i for i in range(len(self)) if i not in held), self.select(sorted(held))
+
+
+def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
+    """Return the places (file:line) of the rows of `heldout` whose prompt also occurs in `train`."""
+    seen = {prompt_key(prompt) for prompt in train.dataset["prompt"]}
+    return [
+        place
+        for prompt, place in zip(heldout.dataset["prompt"], heldout.dataset["place"], strict=True)
+        if prompt_key(prompt) in seen
+    ]
 
 
 def _loaded(

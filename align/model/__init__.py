@@ -1,1 +1,1 @@
-"""A batch through a model: layouts, log-probabilities, roles, and the policy that holds them together."""
+"""The model side: batches, their layout as model inputs, log-probabilities, roles and the policy."""

@@ -5,7 +5,7 @@ Shape suffixes used everywhere in this project:
 === =======================================================================
 P   prompts of the batch
 K   responses per prompt (ragged: the largest count; see ``valid_PK``)
-T   tokens of a response, end-of-turn token included (ragged: ``mask_PKT``)
+T   tokens of a response, end-of-turn token included (ragged; see ``mask_PKT``)
 R   rows of a model input, L their padded length (see :mod:`align.model.layout`)
 N   response tokens of the whole batch, flattened
 V   vocabulary, D hidden size
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
     from align.data import Example
@@ -36,15 +37,15 @@ Layout = Literal["tree", "flat"]
 class Batch:
     """P prompts × K responses as token ids, with named columns of tensors.
 
-    ``columns`` hold what a method adds or the data gives; the suffix of a column's name is its shape
-    (``weight_P``, ``score_PK``, ``reference_logp_PKT``), so that :meth:`select` can cut every column to the
-    chosen prompts. Row ``p`` has ``len(response_ids[p])`` responses, the chosen one first in preference data.
+    A column comes from the data or from a method. The suffix of its name is its shape (``weight_P``, ``score_PK``,
+    ``reference_logp_PKT``), so that :meth:`select` can cut every column to the chosen prompts. Prompt ``p`` has
+    ``len(response_ids[p])`` responses, the chosen one first in preference data.
     """
 
     prompt_ids: tuple[Sequence[int], ...]
     response_ids: tuple[tuple[Sequence[int], ...], ...]
     rows: tuple[int, ...]
-    """Index of each prompt in its dataset: what an error message names."""
+    """Index of each prompt in its dataset, for error messages."""
     columns: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __post_init__(self) -> None:
@@ -55,28 +56,24 @@ class Batch:
             suffix = _suffix(name)
             if column.ndim != len(suffix) or column.shape[0] != self.P:
                 raise ValueError(
-                    f"column {name} has shape {tuple(column.shape)}, its name promises {suffix} with P={self.P}"
+                    f"column {name} has shape {tuple(column.shape)}, its name says {suffix} with P={self.P}"
                 )
 
     @classmethod
     def from_examples(cls, examples: Iterable[Example]) -> Batch:
-        """A batch of tokenised examples; the columns are what the data says of them.
+        """Return a batch of tokenised examples, with the columns of the data.
 
-        ``weight_P``; ``better_PKK``, True at (p, i, j) where response i was preferred to response j; ``margin_P`` and
-        ``score_PK``, NaN where the data gives none.
+        These are ``weight_P``; ``better_PKK``, True at (p, i, j) if response i was preferred to response j;
+        ``margin_P`` and ``score_PK``, NaN where the data has none.
         """
         examples = list(examples)
         width = max((len(example.responses) for example in examples), default=0)
-        scores = [
-            [float("nan") if score is None else float(score) for score in example.scores]
-            + [float("nan")] * (width - len(example.scores))
-            for example in examples
-        ]
+        scores = [[math.nan if score is None else score for score in example.scores] for example in examples]
         better = torch.zeros(len(examples), width, width, dtype=torch.bool)
         for p, example in enumerate(examples):
             for i, j in example.comparisons:
                 better[p, i, j] = True
-        margins = [float("nan") if example.margin is None else example.margin for example in examples]
+        margins = [math.nan if example.margin is None else example.margin for example in examples]
         return cls(
             prompt_ids=tuple(example.prompt_ids for example in examples),
             response_ids=tuple(tuple(example.responses) for example in examples),
@@ -85,7 +82,7 @@ class Batch:
                 "weight_P": torch.tensor([example.weight for example in examples], dtype=torch.float32),
                 "better_PKK": better,
                 "margin_P": torch.tensor(margins, dtype=torch.float32),
-                "score_PK": torch.tensor(scores, dtype=torch.float32).reshape(len(examples), width),
+                "score_PK": padded(scores, math.nan, dtype=torch.float32),
             },
         )
 
@@ -96,7 +93,7 @@ class Batch:
 
     @property
     def K(self) -> int:
-        """Largest number of responses of a prompt."""
+        """Largest number of responses to a prompt."""
         return max((len(responses) for responses in self.response_ids), default=0)
 
     @property
@@ -106,19 +103,17 @@ class Batch:
 
     @cached_property
     def length_PK(self) -> Tensor:
-        """Tokens of each response, 0 where there is none; int64 (P, K)."""
-        K = self.K
-        lengths = [[len(ids) for ids in responses] + [0] * (K - len(responses)) for responses in self.response_ids]
-        return torch.tensor(lengths, dtype=torch.long).reshape(self.P, K)
+        """Tokens of each response, 0 if there is none; int64 (P, K)."""
+        return padded([[len(ids) for ids in responses] for responses in self.response_ids], 0)
 
     @cached_property
     def valid_PK(self) -> Tensor:
-        """Where a response exists; bool (P, K)."""
+        """True where a response exists; bool (P, K)."""
         return self.length_PK > 0
 
     @cached_property
     def mask_PKT(self) -> Tensor:
-        """Where a response token exists; bool (P, K, T)."""
+        """True where a response token exists; bool (P, K, T)."""
         return torch.arange(self.T) < self.length_PK[..., None]
 
     @property
@@ -133,11 +128,11 @@ class Batch:
         return column in self.columns
 
     def with_columns(self, **columns: Tensor) -> Batch:
-        """The same batch with further columns, named with their shape suffix (``reference_logp_PKT=...``)."""
+        """Return the batch with further columns, named with their shape suffix (``reference_logp_PKT=...``)."""
         return replace(self, columns={**self.columns, **columns})
 
     def select(self, prompts: Sequence[int]) -> Batch:
-        """The batch of these prompts; every column is cut to them and to their own K and T."""
+        """Return the batch of these prompts; every column is cut to them and to their K and T."""
         index = torch.tensor(prompts, dtype=torch.long)
         chosen = Batch(
             prompt_ids=tuple(self.prompt_ids[p] for p in prompts),
@@ -156,7 +151,7 @@ class Batch:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Batch]) -> Batch:
-        """One batch of all prompts of ``parts``, which have the same columns; these are filled up with 0."""
+        """Join batches with the same columns into one; columns are padded with 0."""
         joined = cls(
             prompt_ids=tuple(ids for part in parts for ids in part.prompt_ids),
             response_ids=tuple(responses for part in parts for responses in part.response_ids),
@@ -175,7 +170,7 @@ class Batch:
         return joined.with_columns(**columns)
 
     def row_lengths(self, layout: Layout) -> list[list[int]]:
-        """For each prompt the lengths of the model rows it needs in this layout (see :mod:`align.model.layout`)."""
+        """Return for each prompt the lengths of its model rows in this layout (see :mod:`align.model.layout`)."""
         if layout == "flat":
             return [
                 [len(prompt) + len(ids) for ids in responses]
@@ -187,29 +182,42 @@ class Batch:
         ]
 
     def micro_batches(self, tokens: int, layout: Layout, *, overhead: int = 256) -> Iterator[Batch]:
-        """Cut into batches whose padded rows hold at most ``tokens`` tokens, rows of similar length together.
+        """Split into batches of at most ``tokens`` padded tokens, with rows of similar length together.
 
-        Of all such cuts of the prompts sorted by length the cheapest is taken, where a batch costs its padded tokens
-        plus ``overhead``: what a call of the model costs beside its tokens. A prompt and its responses are never
-        separated (a pairwise loss needs them in one graph), so a single prompt longer than the budget is a batch of
-        its own.
+        The prompts are sorted by length and cut where the total cost is lowest. A batch costs its padded tokens plus
+        ``overhead``, the cost of a model call in tokens. A prompt stays together with its responses (a pairwise loss
+        needs them in one graph), so a prompt longer than the budget is a batch of its own.
         """
         lengths = self.row_lengths(layout)
         longest = [max(rows, default=0) for rows in lengths]
-        # Longest first: the peak of memory is met in the first micro-batch, not in the last.
+        # Longest first: memory peaks in the first micro-batch, not in the last.
         order = sorted(range(self.P), key=lambda p: (-longest[p], p))
         cuts = _cheapest_cuts([longest[p] for p in order], [len(lengths[p]) for p in order], tokens, overhead)
         for start, end in pairwise(cuts):
             yield self.select(order[start:end])
 
 
-def _cheapest_cuts(widths: Sequence[int], rows: Sequence[int], tokens: int, overhead: int) -> list[int]:
-    """Where to cut ``widths`` (falling), item i having ``rows[i]`` rows: [0, …, len(widths)], by dynamic programming.
+def padded(
+    rows: Sequence[Sequence[float]],
+    fill: float,
+    *,
+    dtype: torch.dtype = torch.long,
+    side: Literal["left", "right"] = "right",
+) -> Tensor:
+    """Return rows of uneven lengths as one tensor, padded with ``fill``; (rows, longest)."""
+    if not rows:
+        return torch.empty(0, 0, dtype=dtype)
+    tensors = [torch.tensor(row, dtype=dtype) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side=side)
 
-    A part costs ``overhead`` plus its number of rows times its first width; the latter is at most ``tokens`` in parts
-    of more than one item.
+
+def _cheapest_cuts(widths: Sequence[int], rows: Sequence[int], tokens: int, overhead: int) -> list[int]:
+    """Return the cheapest cuts [0, …, len(widths)] of items that have falling widths, by dynamic programming.
+
+    Item i has ``rows[i]`` rows. A part costs ``overhead`` plus its padded tokens, its number of rows times its first
+    width; a part of several items has at most ``tokens`` of them.
     """
-    cost, begin = [0.0], [0]  # of the cheapest cuts of the first n items: their cost, and where their last part begins
+    cost, begin = [0.0], [0]  # for the first n items: cost of their cheapest cuts, and start of the last part
     for end in range(1, len(widths) + 1):
         height, best = 0, (math.inf, end - 1)
         for start in range(end - 1, -1, -1):
@@ -227,7 +235,7 @@ def _cheapest_cuts(widths: Sequence[int], rows: Sequence[int], tokens: int, over
 
 
 def _suffix(name: str) -> str:
-    """The shape suffix of a column's name: ``reference_logp_PKT`` → ``PKT``."""
+    """Return the shape suffix of a column's name: ``reference_logp_PKT`` → ``PKT``."""
     suffix = name.rpartition("_")[2]
     if suffix not in ("P", "PK", "PKK", "PKT"):
         raise ValueError(f"column {name!r} must end in its shape: _P, _PK, _PKK or _PKT")

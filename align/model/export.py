@@ -1,4 +1,4 @@
-"""Writing what was trained: plain PEFT adapters (or full models), and one merged model for serving."""
+"""Writing trained weights: PEFT adapters (or full models), and one merged model for serving."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from align.model.roles import Roles, SharedBase
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Largest tolerated difference of logits, relative to the largest logit: rounding of the merged weights.
+# Largest difference of logits that rounding of the merged weights explains, relative to the largest logit
 _MERGE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 def save_roles(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write the policy into ``folder`` and every further role that has weights into a sub-folder of its name.
+    """Write the policy into ``folder`` and every other role with weights of its own into a sub-folder of its name.
 
     ``PeftModel.from_pretrained(base, folder)`` loads the policy; ``folder/reward`` and ``folder/value`` load onto
     ``AutoModelForSequenceClassification`` with one label. Without adapters each is a full model.
@@ -34,13 +34,13 @@ def save_roles(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: str | P
 
 
 def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> float:
-    """Merge the policy's adapter into a copy of the base, compare, and write a stand-alone model with its tokenizer.
+    """Merge the policy's adapter into a copy of the base, and write that model with its tokenizer.
 
     Returns:
         The largest difference between merged and adapter logits on random tokens.
 
     Raises:
-        UserError: The difference is beyond rounding, or the base is quantised.
+        UserError: The difference is larger than rounding explains, or the base is quantised.
     """
     if not isinstance(roles, SharedBase):
         roles.module.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""A batch through a model: hidden states, and the log-probability of every response token."""
+"""The forward pass: a batch's hidden states and the log-probability of every response token."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from torch import Tensor
 
 from align.model.batch import Batch, Layout
 from align.model.layout import Rows, lay_out, model_inputs
-from align.model.logprobs import HeadTransform, token_logprobs
+from align.model.logprobs import HeadTransform, gather_logprobs, token_logprobs
 
 
 @dataclass(frozen=True)
 class Logprobs:
-    """Log-probabilities of the response tokens of a batch under one role; 0 where ``batch.mask_PKT`` is False."""
+    """Log-probabilities of the response tokens of a batch, 0 where ``batch.mask_PKT`` is False."""
 
     logp_PKT: Tensor
-    """Log-probabilities in nats, float32."""
+    """In nats, float32."""
     entropy_PKT: Tensor | None = None
-    """Entropy of the next-token distribution in nats, where it was asked for."""
+    """Entropy of the next-token distribution in nats, if requested."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """A causal language model as it computes now, and how its inputs are laid out."""
+    """A causal language model with the settings of its forward pass."""
 
     model: Any
     """A causal language model of transformers."""
     layout: Layout
     pad_id: int
     fused_head: bool = True
-    """Whether the model's logits are its output embedding applied to its last hidden state."""
+    """The model's logits are its output embedding applied to its last hidden state."""
     training: bool = False
-    """Whether dropout is active."""
+    """Dropout is active."""
 
     def rows(self, batch: Batch) -> Rows:
-        """The batch as model rows, where this model's inputs go."""
+        """Lay the batch out as rows, on the device of the model's inputs."""
         return lay_out(batch, self.layout, pad_id=self.pad_id, device=self.model.get_input_embeddings().weight.device)
 
     def hidden(self, rows: Rows) -> Tensor:
-        """Last hidden states of all tokens of all rows; (R·L, D)."""
+        """Return the last hidden states of all tokens of all rows; (R·L, D)."""
         hidden: Tensor = self._call(self.model.base_model, rows).last_hidden_state
         return hidden.reshape(-1, hidden.shape[-1])
 
@@ -66,9 +66,8 @@ class Forward:
             )
         else:
             logits: Tensor = self._call(self.model, rows).logits
-            logp_NV = (logits.reshape(-1, logits.shape[-1])[source_N].float() / temperature).log_softmax(-1)
-            logp_N = logp_NV.gather(-1, target_N[:, None]).squeeze(-1)
-            entropy_N = -(logp_NV.exp() * logp_NV).sum(-1) if entropy else None
+            logits_NV = logits.reshape(-1, logits.shape[-1])[source_N].float() / temperature
+            logp_N, entropy_N = gather_logprobs(logits_NV, target_N, entropy=entropy)
         zeros_PKT = torch.zeros(mask_PKT.shape, device=logp_N.device)
         return Logprobs(
             logp_PKT=zeros_PKT.masked_scatter(mask_PKT, logp_N),

@@ -1,4 +1,4 @@
-"""Tree and flat layouts: how a batch of prompts × responses becomes rows of a causal language model.
+"""Tree and flat layouts of a batch as rows of a causal language model.
 
 **Tree**: one row per prompt, the prompt computed once::
 
@@ -7,11 +7,11 @@
 Each branch starts with a copy of the last prompt token, so that it predicts its own first token. Position ids
 restart at ``len(prompt) - 1`` in each branch; a branch attends to the prompt and to itself.
 
-**Flat**: one row per response, ``[prompt | response]``, padding on the right. A causal model never looks at what
-lies to the right, so no mask is needed.
+**Flat**: one row per response, ``[prompt | response]``, padding on the right. A causal model never looks to the
+right, so no mask is needed.
 
-Both give the same numbers (tests: ≤1e-5 in float32, gradients included, for every architecture listed there);
-:func:`align.model.probe.choose_layout` finds out on the loaded model whether the tree is possible.
+Both give the same numbers (the tests require ≤1e-5 in float32, gradients included, for several architectures);
+:func:`align.model.probe.choose_layout` checks on the loaded model whether it can have the tree.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.model.batch import Batch, Layout
+from align.model.batch import Batch, Layout, padded
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Rows:
     """A batch laid out as model input.
 
     ``source_PKT`` and ``last_PK`` index the flattened ``(R * L)`` hidden states: the position that predicts a
-    response token, and the position of the last response token itself. Both are 0 where the batch has nothing.
+    response token, and the position of the last response token itself. Both are 0 where there is no response (token).
     """
 
     input_ids_RL: Tensor
@@ -40,72 +40,62 @@ class Rows:
     source_PKT: Tensor
     last_PK: Tensor
 
+    def to(self, device: torch.device) -> Rows:
+        """Return the rows on ``device``."""
+        return Rows(**{name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()})
+
 
 def lay_out(batch: Batch, layout: Layout, *, pad_id: int, device: torch.device) -> Rows:
     """Lay a batch out as rows on ``device``. With one response per prompt both layouts are the flat one."""
-    if layout == "flat" or batch.K <= 1:
-        return _flat(batch, pad_id, device)
-    return _tree(batch, pad_id, device)
+    rows = _flat(batch, pad_id) if layout == "flat" or batch.K <= 1 else _tree(batch, pad_id)
+    return rows.to(device)
 
 
-def _flat(batch: Batch, pad_id: int, device: torch.device) -> Rows:
+def _flat(batch: Batch, pad_id: int) -> Rows:
     rows: list[list[int]] = []
-    source_PKT = torch.zeros(batch.P, batch.K, batch.T, dtype=torch.long)
-    last_PK = torch.zeros(batch.P, batch.K, dtype=torch.long)
+    source_PKT, last_PK = _no_positions(batch)
     L = max((max(lengths, default=0) for lengths in batch.row_lengths("flat")), default=0)
     for p, (prompt, responses) in enumerate(zip(batch.prompt_ids, batch.response_ids, strict=True)):
         for k, ids in enumerate(responses):
             first = len(rows) * L + len(prompt) - 1
             source_PKT[p, k, : len(ids)] = torch.arange(first, first + len(ids))
             last_PK[p, k] = first + len(ids)
-            rows.append([*prompt, *ids, *[pad_id] * (L - len(prompt) - len(ids))])
-    input_ids_RL = torch.tensor(rows, dtype=torch.long).reshape(len(rows), L)
-    position_ids_RL = torch.arange(L).expand(len(rows), L)
-    return Rows(
-        input_ids_RL=input_ids_RL.to(device),
-        position_ids_RL=position_ids_RL.to(device),
-        segment_RL=None,
-        source_PKT=source_PKT.to(device),
-        last_PK=last_PK.to(device),
-    )
+            rows.append([*prompt, *ids])
+    return Rows(padded(rows, pad_id), torch.arange(L).expand(len(rows), L), None, source_PKT, last_PK)
 
 
-def _tree(batch: Batch, pad_id: int, device: torch.device) -> Rows:
-    lengths = [rows[0] - 1 for rows in batch.row_lengths("tree")]  # the prompt's last token is in the branches
-    L = max(lengths)
-    input_ids_RL = torch.full((batch.P, L), pad_id, dtype=torch.long)
-    position_ids_RL = torch.zeros(batch.P, L, dtype=torch.long)
-    segment_RL = torch.full((batch.P, L), -1, dtype=torch.long)
-    source_PKT = torch.zeros(batch.P, batch.K, batch.T, dtype=torch.long)
-    last_PK = torch.zeros(batch.P, batch.K, dtype=torch.long)
+def _tree(batch: Batch, pad_id: int) -> Rows:
+    rows: list[list[int]] = []
+    positions: list[list[int]] = []
+    segments: list[list[int]] = []
+    source_PKT, last_PK = _no_positions(batch)
+    L = max(rows[0] - 1 for rows in batch.row_lengths("tree"))  # the prompt's last token is in the branches
     for p, (prompt, responses) in enumerate(zip(batch.prompt_ids, batch.response_ids, strict=True)):
         shared = len(prompt) - 1
-        input_ids_RL[p, :shared] = torch.tensor(prompt[:-1], dtype=torch.long)
-        position_ids_RL[p, :shared] = torch.arange(shared)
-        segment_RL[p, :shared] = 0
-        start = shared
+        row, position, segment = list(prompt[:-1]), list(range(shared)), [0] * shared
         for k, ids in enumerate(responses):
-            end = start + 1 + len(ids)
-            input_ids_RL[p, start:end] = torch.tensor([prompt[-1], *ids], dtype=torch.long)
-            position_ids_RL[p, start:end] = torch.arange(shared, shared + 1 + len(ids))
-            segment_RL[p, start:end] = k + 1
-            source_PKT[p, k, : len(ids)] = torch.arange(p * L + start, p * L + end - 1)
-            last_PK[p, k] = p * L + end - 1
-            start = end
-    return Rows(
-        input_ids_RL=input_ids_RL.to(device),
-        position_ids_RL=position_ids_RL.to(device),
-        segment_RL=segment_RL.to(device),
-        source_PKT=source_PKT.to(device),
-        last_PK=last_PK.to(device),
-    )
+            first = p * L + len(row)
+            source_PKT[p, k, : len(ids)] = torch.arange(first, first + len(ids))
+            last_PK[p, k] = first + len(ids)
+            row += [prompt[-1], *ids]
+            position += range(shared, shared + 1 + len(ids))
+            segment += [k + 1] * (1 + len(ids))
+        rows.append(row)
+        positions.append(position)
+        segments.append(segment)
+    return Rows(padded(rows, pad_id), padded(positions, 0), padded(segments, -1), source_PKT, last_PK)
+
+
+def _no_positions(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return ``source_PKT`` and ``last_PK`` before they are filled in."""
+    return torch.zeros(batch.P, batch.K, batch.T, dtype=torch.long), torch.zeros(batch.P, batch.K, dtype=torch.long)
 
 
 def tree_mask(rows: Rows, window: int | None = None) -> Tensor:
-    """Which key each query may see; bool (R, 1, L, L), True = visible.
+    """Return which keys each query sees; bool (R, 1, L, L), True = visible.
 
-    A branch sees the prompt and itself, causally. ``window`` is that of sliding-window layers and counts
-    *positions*, not columns: branches lie behind one another in the row but start at the same position.
+    A branch sees the prompt and itself, causally. The ``window`` of sliding-window layers counts *positions*, not
+    columns: branches follow one another in the row but start at the same position.
     """
     assert rows.segment_RL is not None
     segment, position = rows.segment_RL, rows.position_ids_RL
@@ -115,16 +105,16 @@ def tree_mask(rows: Rows, window: int | None = None) -> Tensor:
     visible = (column[:, None] >= column[None, :]) & ((key == 0) | (key == query)) & (query >= 0) & (key >= 0)
     if window is not None:
         visible &= (position[:, :, None] - position[:, None, :]) < window
-    # A padded query sees itself: a row of softmax without any key would be NaN.
+    # A padded query sees itself: softmax over no key at all would be NaN.
     visible |= torch.eye(L, dtype=torch.bool, device=segment.device)
     return visible[:, None]
 
 
 def model_inputs(rows: Rows, config: Any, attention: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Keyword arguments of a transformers backbone for these rows: ids, positions and one mask per attention type.
+    """Return keyword arguments of a transformers backbone: ids, positions and one mask per attention type.
 
-    ``attention`` is the model's attention implementation: ``eager`` adds its mask to the scores, so it gets an
-    additive one; a boolean mask would be added as 0/1.
+    ``attention`` is the model's attention implementation. ``eager`` adds its mask to the scores, so it gets an
+    additive one: a boolean mask would be added as 0 and 1.
     """
     inputs: dict[str, Any] = {"input_ids": rows.input_ids_RL, "use_cache": False}
     if rows.segment_RL is None:
@@ -138,7 +128,7 @@ def model_inputs(rows: Rows, config: Any, attention: str, dtype: torch.dtype) ->
 
 
 def attention_kinds(config: Any) -> dict[str, int | None]:
-    """The attention types of a model's layers and the window of each (None: everything before).
+    """Return the attention types of a model's layers with their windows (None: all tokens before).
 
     Raises ValueError for a type that a tree row cannot express (recurrent, chunked, linear attention).
     """

@@ -1,7 +1,7 @@
 """The policy: one causal language model, its tokenizer and its roles.
 
-Every method asks the same questions of it: log-probabilities of responses, a scalar per response, a value per token,
-each answered by the role in use::
+Methods ask it for log-probabilities of responses, a scalar per response or a value per token, computed by the role in
+use::
 
     policy = Policy.load("Qwen/Qwen3-0.6B", adapter=Adapter(r=16))
     with policy.use("reference"):
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Policy:
     """A base model with one set of weights per role (see :mod:`align.model.roles`).
 
-    Use :meth:`load`; the constructor takes parts that are already made.
+    Made by :meth:`load`; the constructor takes finished parts.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Policy:
         self.tokenizer = tokenizer
         self.layout: Layout = layout
         self.fused_head = fused_head
-        """Whether the model's logits are its output embedding applied to its last hidden state (probed)."""
+        """The model's logits are its output embedding applied to its last hidden state (probed)."""
         self.notes = tuple(notes)
-        """What the loading found out and a user should know (the layout chosen and why, a pad token added)."""
+        """Sentences about the loading for the user (the layout and its reason, an added pad token)."""
 
     @classmethod
     def load(
@@ -120,7 +120,7 @@ class Policy:
             UserError: It cannot be loaded.
         """
         place = Path(folder)
-        template = place / "chat_template.jinja"  # the one it was trained with, which the base may not have
+        template = place / "chat_template.jinja"  # the one used in training, which the base may lack
         chat_template = str(template) if template.is_file() else None
         adapter = place / "adapter_config.json"
         if not adapter.is_file():
@@ -131,7 +131,7 @@ class Policy:
 
     @contextmanager
     def use(self, role: Role) -> Generator[Policy]:
-        """Let ``role`` compute inside the block; the role before it is restored after, also on an exception."""
+        """Compute as ``role`` inside the block, then as the previous role again, even after an exception."""
         with self.roles.use(role):
             yield self
 
@@ -141,20 +141,20 @@ class Policy:
         return self.roles.active
 
     def require(self, roles: Sequence[Role]) -> None:
-        """Add the roles that do not exist yet. Call it before training: a new role begins as the policy did."""
+        """Add the roles that do not exist yet. Call it before training: a new role starts with the policy's weights."""
         for role in roles:
             if role not in self.roles.names:
                 self.roles.add(role)
 
     def recompute_activations(self, roles: Sequence[Role]) -> None:
-        """Gradient checkpointing for these roles: less memory, a third more time."""
+        """Turn on gradient checkpointing for these roles: less memory, a third more time."""
         for role in roles:
             with self.use(role):
                 self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def uses_adapters(self) -> bool:
-        """Whether the roles are adapters on one base (else full copies)."""
+        """True if the roles are adapters on one base, False if they are full copies."""
         return isinstance(self.roles, SharedBase)
 
     # The model in use
@@ -166,7 +166,7 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's inputs go."""
+        """The device of the model's inputs."""
         embedding: Any = self.model.get_input_embeddings()
         return embedding.weight.device
 
@@ -178,44 +178,44 @@ class Policy:
 
     @property
     def max_positions(self) -> int | None:
-        """Longest sequence the model has positions for; None where it does not say."""
+        """Longest sequence the model has positions for; None if its configuration does not say."""
         config: Any = self.model.config.get_text_config()
         return getattr(config, "max_position_embeddings", None)
 
     def parameters(self, roles: Sequence[Role]) -> dict[str, torch.nn.Parameter]:
-        """What training these roles changes, named ``<role>.<parameter>``."""
+        """Return the trainable parameters of these roles, named ``<role>.<parameter>``."""
         return {
             f"{role}.{name}": parameter for role in roles for name, parameter in self.roles.parameters(role).items()
         }
 
     def parameter_count(self) -> tuple[int, int]:
-        """Parameters that training the policy changes, and those of the model without adapters."""
+        """Return the number of trainable parameters of the policy, and of parameters of the model without adapters."""
         trainable = sum(p.numel() for p in self.roles.parameters("policy").values())
         total = sum(p.numel() for name, p in self.model.named_parameters() if ".lora_" not in name)
         return trainable, total
 
-    # What a method asks
+    # For methods
 
     def logprobs(self, batch: Batch, *, temperature: float = 1.0, entropy: bool = False) -> Logprobs:
-        """Log-probability of every response token, by the role in use.
+        """Return the log-probability of every response token under the role in use.
 
         ``logp[p, k, t] = log softmax(logits / temperature)[y_t]`` given the prompt and the tokens before t. Gradients
-        flow to the role's weights unless disabled. Dropout is active only where gradients are recorded.
+        flow to the role's weights unless disabled. Dropout is active only while gradients are recorded.
         """
         return self.forward.logprobs(batch, temperature=temperature, entropy=entropy)
 
     def scalars(self, batch: Batch) -> Tensor:
-        """One scalar per response, read at its last token by the head of the role in use; float32 (P, K), 0 if none."""
+        """Return one scalar per response, the head's output at its last token; float32 (P, K), 0 without a response."""
         head, rows = self._head(batch)
         return head[rows.last_PK] * batch.valid_PK.to(self.device)
 
     def values(self, batch: Batch) -> Tensor:
-        """One scalar per response token, read where the token is predicted (the state before it); (P, K, T)."""
+        """Return one scalar per response token, the head's output at the token before it; float32 (P, K, T)."""
         head, rows = self._head(batch)
         return head[rows.source_PKT] * batch.mask_PKT.to(self.device)
 
     def _head(self, batch: Batch) -> tuple[Tensor, Rows]:
-        """The scalar of the role in use at every token of every row, (R·L,), and the rows."""
+        """Return the head's output at every token of every row, (R·L,), and the rows."""
         if self.role not in self.roles.heads:
             raise ValueError(f"the {self.role} role has no scalar head; use the reward or the value role")
         forward = self.forward
@@ -224,7 +224,7 @@ class Policy:
 
     @property
     def forward(self) -> Forward:
-        """The role in use, as a function of batches."""
+        """The forward pass of the role in use."""
         return Forward(
             model=self.model,
             layout=self.layout,
@@ -234,7 +234,7 @@ class Policy:
         )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """A response as text; see :func:`align.data.encoding.decode_response`."""
+        """Return a response as text; see :func:`align.data.encoding.decode_response`."""
         return decode_response(self.tokenizer, ids)
 
     # Files: see align.model.export
@@ -244,5 +244,5 @@ class Policy:
         save_roles(self.roles, self.tokenizer, folder)
 
     def merge_and_export(self, folder: str | Path) -> float:
-        """Write one model with the policy's adapter merged; returns the largest difference of its logits."""
+        """Write one model with the policy's adapter merged; return the largest difference of its logits."""
         return merge_and_export(self.roles, self.tokenizer, folder)

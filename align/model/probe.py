@@ -1,6 +1,6 @@
-"""Questions put to a loaded model before it is trusted: is the tree layout exact, are the logits where we think?
+"""Checks of a loaded model: is the tree layout exact, do the logits come from the output embedding alone?
 
-A few forwards on random tokens. Whatever they find, the numbers of training are the same; only the speed differs.
+Each takes two forward passes on random tokens. The result changes the speed of training, never its numbers.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from align.errors import UserError
 from align.model.batch import Batch, Layout
 from align.model.forward import Forward
 
-# Float32 differences are 1e-7 to 1e-6; a wrong mask or position shows as 1e-2 and more.
+# Float32 differences are 1e-7 to 1e-6; a wrong mask or position gives 1e-2 and more.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What was found: the largest difference in log-probability (nats), or why no comparison was possible."""
+    """Result of a comparison: ``detail`` has the largest difference in log-probability, or why there is none."""
 
     exact: bool
     detail: str
@@ -32,7 +32,7 @@ def probe_tree(forward: Forward, *, seed: int = 0) -> Probe:
         flat = replace(forward, layout="flat").logprobs(batch).logp_PKT
         try:
             tree = replace(forward, layout="tree").logprobs(batch).logp_PKT
-        # Any architecture may refuse the mask or the position ids in its own way: that is the answer looked for.
+        # An architecture may refuse the mask or the position ids in its own way; then it has no tree.
         except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
             return Probe(False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     return _compare(forward, flat, tree)
@@ -48,10 +48,10 @@ def probe_head(forward: Forward, *, seed: int = 0) -> Probe:
 
 
 def choose_layout(forward: Forward, wanted: str) -> tuple[Layout, str]:
-    """The layout to use and a sentence that says why.
+    """Return the layout to use and a sentence with the reason.
 
     Raises:
-        UserError: ``wanted`` is ``tree`` and the model cannot have it.
+        UserError: ``wanted`` is ``tree`` and the tree is not exact on this model.
     """
     if wanted == "flat":
         return "flat", "layout: flat, as asked"
@@ -70,7 +70,7 @@ def _compare(forward: Forward, expected: torch.Tensor, found: torch.Tensor) -> P
 
 
 def _random_batch(forward: Forward, seed: int) -> Batch:
-    """Three prompts with up to three responses, long enough to leave a small sliding window."""
+    """Return three prompts with up to three responses, longer than a small sliding window."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = int(forward.model.config.get_text_config().vocab_size)
 

@@ -1,10 +1,10 @@
-"""Roles: who may be asked for log-probabilities or scalars, and which weights each one is.
+"""Roles: the policy, the reference, the reward and the value model, and the weights of each.
 
-Two ways to hold them, one interface (:class:`Roles`):
+:class:`Roles` is the interface. Its two implementations:
 
 * :class:`SharedBase`: one frozen base in memory and one LoRA adapter per role. The reference is the base with its
-  adapters off, or a frozen copy of the adapter the policy began from.
-* :class:`FullCopies`: without LoRA a role is a full copy of the model.
+  adapters off, or a frozen copy of the adapter the policy started from.
+* :class:`FullCopies`: without LoRA, a full copy of the model per role.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _SCORE = "base_model.model.score.weight"  # where PEFT keeps the head of a seque
 
 
 class ScalarHead(nn.Linear):
-    """A scalar of a hidden state, ``(w·h − mean) / std``: (…, D) → (…, 1), no bias.
+    """A scalar of a hidden state, ``(w·h − mean) / std``: (…, D) → (…, 1), without bias.
 
-    ``mean`` and ``std`` are not trained: normalisation sets them (:mod:`reward.normalization`). They are kept beside
-    the weights, in ``scale.json``, because the head of a sequence-classification model has no place for them.
+    ``mean`` and ``std`` are not trained: normalisation sets them. They are saved in ``scale.json`` beside the weights,
+    because the head of a sequence-classification model has no place for them.
     """
 
     mean: float = 0.0
@@ -56,7 +56,7 @@ class ScalarHead(nn.Linear):
         (folder / _SCALE).write_text(json.dumps({"mean": self.mean, "std": self.std}) + "\n", encoding="utf-8")
 
     def load_scale(self, folder: Path) -> None:
-        """Read what :meth:`save_scale` wrote; a model from elsewhere has none and is left as it is."""
+        """Read what :meth:`save_scale` wrote; keep the scale if there is none, as in models from elsewhere."""
         file = folder / _SCALE
         if file.exists():
             scale = json.loads(file.read_text(encoding="utf-8"))
@@ -82,32 +82,32 @@ class Roles(ABC):
 
     @abstractmethod
     def activate(self, role: Role) -> None:
-        """Make ``role`` the one that computes."""
+        """Make ``role`` the active one."""
 
     @abstractmethod
     def add(self, role: Role) -> None:
-        """Create a trainable role that computes what the start of the policy computes."""
+        """Create a trainable role with the weights that the policy started from."""
 
     @abstractmethod
     def weights(self, role: Role) -> dict[str, nn.Parameter]:
-        """The parameters a role has of its own, without its head; name → parameter."""
+        """Return the parameters that only this role has, without its head; name → parameter."""
 
     @abstractmethod
     def save(self, role: Role, folder: Path) -> None:
-        """Write a role so that PEFT or transformers alone can load it."""
+        """Write a role in the format of PEFT or transformers."""
 
     def can_load(self, folder: Path) -> bool:
-        """Whether a role saved in ``folder`` by another run has this base and these adapter settings."""
+        """Return whether the role that another run saved in ``folder`` has this base and these adapter settings."""
         del folder
         return False
 
     @abstractmethod
     def load(self, role: Role, folder: Path) -> None:
-        """Read back into an existing role what :meth:`save` wrote."""
+        """Load into an existing role what :meth:`save` wrote."""
 
     @contextmanager
     def use(self, role: Role) -> Generator[None]:
-        """Let ``role`` compute inside the block; the role before it is restored after, also on an exception."""
+        """Compute as ``role`` inside the block, then as the previous role again, even after an exception."""
         before = self.active
         self.activate(role)
         try:
@@ -117,11 +117,11 @@ class Roles(ABC):
 
     @contextmanager
     def merged(self) -> Generator[None]:
-        """Inside, the active role computes with fewer operations where it can; for many small forward passes."""
+        """Compute with fewer operations inside the block if possible; for many small forward passes."""
         yield
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
-        """What training this role changes: its weights and its head; name → parameter."""
+        """Return the trainable parameters of a role, its weights and its head; name → parameter."""
         own = dict(self.weights(role))
         if role in self.heads:
             own["score.weight"] = _head_weight(self.heads[role])
@@ -129,7 +129,7 @@ class Roles(ABC):
 
     @torch.no_grad()
     def copy(self, source: Role, target: Role) -> None:
-        """Give ``target`` the weights of ``source``; both exist and have or have not a head."""
+        """Copy the weights of ``source`` into ``target``; either both have a head or neither."""
         _copy_into(self.parameters(target), {name: tensor.detach() for name, tensor in self.parameters(source).items()})
         if source in self.heads:
             self.heads[target].mean, self.heads[target].std = self.heads[source].mean, self.heads[source].std
@@ -137,11 +137,11 @@ class Roles(ABC):
     def _require(self, role: Role) -> None:
         if role not in self.names:
             raise UserError(
-                f"the policy has no {role} role (it has {', '.join(self.names)}); add it with add_role({role!r})."
+                f"the policy has no {role} role (it has {', '.join(self.names)}); add it with require([{role!r}])."
             )
 
     def _add_head(self, role: Role, module: PreTrainedModel) -> None:
-        """A scalar head: N(0, 1/√(d+1)) for the reward (Stiennon et al. 2020), 0 for the value (PPO detail 7)."""
+        """Add a scalar head: N(0, 1/√(d+1)) for the reward (Stiennon et al. 2020), 0 for the value (PPO detail 7)."""
         embedding: Any = module.get_input_embeddings()
         width = int(module.config.get_text_config().hidden_size)
         head = ScalarHead(width, 1, bias=False, device=embedding.weight.device, dtype=torch.float32)
@@ -156,16 +156,16 @@ class SharedBase(Roles):
     """One frozen base, one adapter per role."""
 
     def __init__(self, peft_model: PeftModel, *, start_is_adapter: bool) -> None:
-        """``peft_model`` has one adapter, named ``policy``; ``start_is_adapter``: it is not the identity."""
+        """``peft_model`` has one adapter, named ``policy``; ``start_is_adapter``: it is trained already."""
         self.peft_model = peft_model
         self.heads = {}
+        self.active = "policy"
         self._config: LoraConfig = copy.deepcopy(peft_model.peft_config["policy"])  # pyright: ignore[reportAttributeAccessIssue]
         self._frozen: set[Role] = set()
         self._start = _clone(self.weights("policy")) if start_is_adapter else None
         if start_is_adapter:
             self.add("reference")
             self._frozen.add("reference")
-        self.active = "policy"
         self.activate("policy")
 
     @property
@@ -180,7 +180,7 @@ class SharedBase(Roles):
 
     @property
     def reference_is_base(self) -> bool:
-        """Whether the reference is the base with its adapters off."""
+        """True if the reference is the base with its adapters off."""
         return "reference" not in self.peft_model.peft_config
 
     @override
@@ -196,21 +196,20 @@ class SharedBase(Roles):
 
     @override
     def add(self, role: Role) -> None:
-        active = self.active if hasattr(self, "active") else "policy"
         self.peft_model.add_adapter(role, copy.deepcopy(self._config))
         if self._start is not None:
             _copy_into(self.weights(role), self._start)
         if role in SCALAR_ROLES:
             self._add_head(role, self.module)
-        self.activate(active)
+        self.activate(self.active)  # PEFT may have switched to the new adapter
 
     @contextmanager
     @override
     def merged(self) -> Generator[None]:
-        """Inside, the adapter of the active role is part of the base weights, of which a copy is made.
+        """Merge the active role's adapter into the base weights inside the block; the base is restored from a copy.
 
-        Only in float32 layers: elsewhere rounding would make another model of it; and not in the output head, whose
-        weight may be the embedding's. The base is put back, not computed back.
+        Only float32 layers are merged, because rounding in other layers would change the model; never the output
+        head, whose weight may be the embedding's.
         """
         layers = self._mergeable() if self.active in self.peft_model.peft_config else []
         kept = [(parameter, parameter.data) for layer in layers for parameter in layer.get_base_layer().parameters()]
@@ -293,7 +292,7 @@ class SharedBase(Roles):
 
 
 class FullCopies(Roles):
-    """Every role a full model; the reference a frozen copy of the start, made when first asked for."""
+    """A full model per role; the reference is a frozen copy of the policy's start, if it is required."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._modules: dict[Role, PreTrainedModel] = {"policy": model}
@@ -344,23 +343,23 @@ class FullCopies(Roles):
         for file in sorted(folder.glob("model*.safetensors")):
             state.update(load_file(file))
         module = self._modules[role]
-        absent = set(module.all_tied_weights_keys)  # saved once, under their other name
+        absent = set(module.all_tied_weights_keys)  # saved only once, under another name
         if role in self.heads:
             _copy_into({"": _head_weight(self.heads[role])}, {"": state.pop("score.weight")})
             self.heads[role].load_scale(folder)
             absent |= {name for name, _ in module.named_parameters() if not _in_body(module, name)}
         missing, unexpected = module.load_state_dict(state, strict=False)
         if unexpected or set(missing) - absent:
-            raise UserError(f"{folder}: its tensors are not those of this model; it was saved from another one.")
+            raise UserError(f"{folder}: its tensors do not fit this model; it was saved from another one.")
 
 
 def _in_body(module: PreTrainedModel, name: str) -> bool:
-    """Whether a parameter belongs to what a classifier shares with the language model: all but the output head."""
+    """Return whether a parameter is outside the output head; a classifier shares all of these."""
     return name.startswith(f"{module.base_model_prefix}.")
 
 
 def _classifier(module: PreTrainedModel, head: ScalarHead) -> PreTrainedModel:
-    """The same body with the scalar head, as transformers' sequence-classification model; weights are shared."""
+    """Return transformers' sequence-classification model of the same body with the scalar head; weights are shared."""
     from transformers import AutoModelForSequenceClassification
 
     config: Any = copy.deepcopy(module.config)
