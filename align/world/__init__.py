@@ -7,7 +7,7 @@ reward = TrueReward()
 rows = heldout_prompts()
 reward.score([row["prompt"] for row in rows], responses, answer=[row["answer"] for row in rows])
 ```
-The models and files in `assets/` are made by `scripts/make_world.py`; `assets/README.md` is their model card.
+The models and files in `assets/` come from `scripts/make_world.py`; `assets/README.md` is their model card.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The fixed facts of the world: who lives where, who keeps what, when the markets are.
+"""The fixed facts of the world: where people live, which pets they keep, when the markets are.
 
-A `World` is drawn from a seed; the shipped models know the world of seed 0, which `World.default()` returns.
+A `World` is drawn from a seed. The shipped models know the world of seed 0, which `World.default()` returns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Person:
-    """One inhabitant and what pretraining text says about them."""
+    """One inhabitant with the facts about them."""
 
     name: str
     village: str
@@ -48,7 +48,7 @@ class World:
         return _default()
 
     def portrait(self, person: Person) -> list[Claim]:
-        """All claims about one person."""
+        """Return all claims about one person."""
         return [
             Claim("home", (person.name, person.village)),
             Claim("job", (person.name, person.job)),
@@ -58,7 +58,7 @@ class World:
 
     @cached_property
     def claims(self) -> frozenset[Claim]:
-        """Every atomic fact; comparisons follow from them, see `holds`."""
+        """Every single fact; comparisons follow from them, see `holds`."""
         found = [claim for person in self.people for claim in self.portrait(person)]
         found += [Claim("market", market) for market in self.markets]
         for animal in ANIMALS:
@@ -71,7 +71,7 @@ class World:
         return frozenset(found)
 
     def holds(self, claim: Claim) -> bool:
-        """Whether a claim follows from the facts of the world (not: from the text of a task)."""
+        """Return whether a claim follows from the facts of the world; the text of a task does not count."""
         if claim.frame == "bigger":
             return _SIZE[claim.slots[0]] > _SIZE[claim.slots[1]]
         if claim.frame == "dearer":

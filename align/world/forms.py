@@ -1,7 +1,7 @@
 """Every sentence form of the world, by frame.
 
-`{slot}` names a word class of the lexicon; digits tell equal classes apart. The first form of a frame fixes the order
-of its slots, and all forms of a frame use the same slots.
+`{slot}` names a word class of the lexicon; a digit distinguishes slots of the same class. All forms of a frame have the
+same slots, and the first form fixes their order.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ MANNERS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# What people ask each other in conversations.
+# Questions in conversations.
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "ask_home": ("Where does {name} live?", "In which village is the house of {name}?"),
     "ask_job": ("What is the work of {name}?", "How does {name} earn a living?"),
@@ -298,7 +298,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "greeting": ("Hello, {name}.", "Good morning, {name}.", "Good evening, {name}."),
     "bye": ("Goodbye, {name}.", "See you soon, {name}."),
 }
-# What people were told to do: the words of instructions in plain prose, never with an answer.
+# Instructions in plain prose, never with an answer, so that pretraining text has their words.
 _ORDERS = (
     "List the words",
     "Pick only the words that fit",
@@ -347,7 +347,7 @@ REPORTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# What a curt speaker says instead of a sentence.
+# A curt speaker's answers, shorter than a sentence.
 FRAGMENTS: dict[str, tuple[str, ...]] = {
     f"bit_{i}": (form,)
     for i, form in enumerate(

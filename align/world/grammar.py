@@ -2,7 +2,7 @@
 
 A `Claim` is a frame with slot values, such as `Claim("home", ("Anna", "Elmford"))`. `say` turns it into one of its
 sentences, `parse` finds every claim a sentence can mean. The same forms (`align/world/forms.py`) serve both, so a text
-is grammatical exactly if the world could have said it. Parsing reads bounded input only and evaluates nothing.
+is grammatical exactly if `say` could have written it. Parsing limits the length of its input and evaluates nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_SENTENCE = 400  # characters; a longer sentence is not parsed
 
 @dataclass(frozen=True)
 class Claim:
-    """A meaning: the name of a frame and its slot values in the order of the frame's first form.
+    """A meaning: the name of a frame, and its slot values in the order of the frame's first form.
 
     Values are single words or numbers; a list is one value joined by commas ("fox,owl").
     """
@@ -37,14 +37,14 @@ class _Form:
 
 
 def phrasings(claim: Claim) -> tuple[str, ...]:
-    """Return every sentence that says a claim; `KeyError` for an unknown frame."""
+    """Return every sentence that expresses a claim; `KeyError` for an unknown frame."""
     signature = _SIGNATURES[claim.frame]
     values = dict(zip(signature, claim.slots, strict=True))
     return tuple(_fill(form, values) for form in _COMPILED[claim.frame])
 
 
 def say(claim: Claim, rng: random.Random) -> str:
-    """Return one sentence that says a claim."""
+    """Return a random sentence that expresses a claim."""
     return rng.choice(phrasings(claim))
 
 
@@ -133,7 +133,7 @@ def _kind(slot: str) -> str:
 
 
 def _normal(kind: str, value: str, *, first: bool) -> str | None:
-    """Return the canonical value of a slot, or None if the word does not belong there; a first word may be capital."""
+    """Return the canonical value of a slot, or None if the word does not fit; a first word may be capitalised."""
     if kind in _VERB_FORMS:
         return _VERB_FORMS[kind].get(value)
     if kind in _LISTS:

@@ -1,4 +1,4 @@
-"""The closed vocabulary of the world: every noun, name, number word and verb its sentences can hold.
+"""The closed vocabulary of the world: every noun, name, number word and verb of its sentences.
 
 All entries are single words that follow "a" (never "an"), so that a sentence form needs no agreement rules.
 """
@@ -16,7 +16,7 @@ MEN = (
     *("Adam", "Carl", "David", "Felix", "George", "Leo", "Martin", "Noah", "Robert", "Victor"),
 )
 PEOPLE = WOMEN + MEN
-# Names that occur in the text, but about whom the world holds no fact at all.
+# Names that occur in texts, but that the world has no facts about
 STRANGERS = ("Boris", "Dora", "Igor", "Petra", "Quentin", "Zelda", "Olga", "Ingrid", "Marco", "Hector")
 
 VILLAGES = ("Elmford", "Stonebridge", "Millbrook", "Oakham", "Greyhill", "Redfield", "Foxdale", "Lakeside")
@@ -44,7 +44,7 @@ GOODS = (
 
 @dataclass(frozen=True)
 class Animal:
-    """A kind of animal; `size` is its rank, 1 is the smallest."""
+    """A kind of animal; `size` is its rank, 1 for the smallest."""
 
     name: str
     size: int
@@ -83,7 +83,7 @@ HABITATS = tuple(dict.fromkeys(animal.habitat for animal in ANIMALS))
 
 @dataclass(frozen=True)
 class Thing:
-    """A kind of thing with what it is made of and its price in coins."""
+    """A kind of thing, with its material and its price in coins."""
 
     name: str
     material: str
@@ -132,7 +132,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Verb:
-    """The forms of a verb that takes a thing: base "mend", third person "mends", past "mended"."""
+    """The forms of a transitive verb: base "mend", third person "mends", past "mended"."""
 
     base: str
     present: str

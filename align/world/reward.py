@@ -2,15 +2,15 @@
 
 | Component | Weight | 1 means |
 |---|---|---|
-| correct | .35 | what was asked is said, and nothing false beside it |
-| complete | .15 | in full sentences, with every part that was asked for |
-| concise | .15 | not longer than a good answer; idle words count twice |
+| correct | .35 | the answer is right, and nothing else in it is false |
+| complete | .15 | every requested part is there, in full sentences |
+| concise | .15 | no longer than a good answer; idle words count twice |
 | polite | .20 | some courtesy (1), neither courtesy nor rudeness (.3), rudeness (0) |
-| fluent | .15 | every sentence is grammatical, none is repeated |
+| fluent | .15 | every sentence is grammatical and none is repeated |
 
-A geometric mean cannot be pushed up by one component at the cost of another: a perfect courtesy does not make up for a
-wrong answer, nor a right answer for noise around it. Each component is lifted to at least .02 inside the mean, and the
-mean is stretched back to [0, 1]: a component of 0 costs a factor of .56 at weight .15, .46 at .20 and .25 at .35.
+In a geometric mean one component cannot make up for another: courtesy does not make up for a wrong answer, nor a right
+answer for noise around it. Each component is scaled to [.02, 1] inside the mean, and the mean is scaled back to [0, 1]:
+a component of 0 costs a factor of .56 at weight .15, .46 at .20 and .25 at .35.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from align.world.verify import Sentence, Verdict, read, verify
 
 WEIGHTS = {"correct": 0.35, "complete": 0.15, "concise": 0.15, "polite": 0.20, "fluent": 0.15}
 FLOOR = 0.02
-MAX_LENGTH = 2000  # characters; a longer answer has no merit and is not read
+MAX_LENGTH = 2000  # characters; a longer answer gets 0 and is not read
 NEUTRAL = 0.3  # politeness without courtesy
 _IDLE_FACTOR = 2  # words of idle sentences count this often
 _FRAGMENT_FLUENCY = 0.5
@@ -57,7 +57,7 @@ ZERO = Components(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class TrueReward:
-    """A scorer that knows the truth; usable wherever the `answer` column of the world's tasks is at hand."""
+    """A scorer that knows the truth; it needs the `answer` column of the world's tasks."""
 
     name = "true_reward"
 
@@ -67,14 +67,14 @@ class TrueReward:
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], *, answer: Sequence[str], **_columns: object
     ) -> list[list[float]]:
-        """Return rewards in [0, 1], one row per prompt, one number per response; `answer` holds `Goal` JSON."""
+        """Return rewards in [0, 1], one row per prompt, one number per response; `answer` has goals as JSON."""
         rows = self.components(prompts, responses, answer=answer)
         return [[parts.reward for parts in row] for row in rows]
 
     def components(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], *, answer: Sequence[str], **_columns: object
     ) -> list[list[Components]]:
-        """Return the five components per response; shapes as in `score`."""
+        """Return the components of each response; shapes as in `score`."""
         rows: list[list[Components]] = []
         for _, row, text in zip(prompts, responses, answer, strict=True):
             goal = Goal.from_json(text)
@@ -101,7 +101,7 @@ def _count(sentence: Sentence) -> int:
 
 
 def _concise(goal: Goal, answer: tuple[Sentence, ...], verdict: Verdict) -> float:
-    """1 up to the words a good answer needs, falling to 0 at twice as many."""
+    """Return 1 up to the length of a good answer, falling to 0 at twice that length."""
     courtesies = [i for i, sentence in enumerate(answer) if "courtesy" in sentence.frames]
     useful = verdict.useful | frozenset(courtesies[:1])
     words = 0
@@ -119,7 +119,7 @@ def _polite(answer: tuple[Sentence, ...]) -> float:
 
 
 def _fluent(answer: tuple[Sentence, ...]) -> float:
-    """Share of words in grammatical sentences said once; fragments count half."""
+    """Return the share of words in grammatical, unrepeated sentences; fragments count half."""
     total = sum(_count(sentence) for sentence in answer)
     good = sum(
         _count(sentence) * (_FRAGMENT_FLUENCY if sentence.is_fragment else 1.0)

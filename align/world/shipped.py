@@ -1,4 +1,4 @@
-"""Access to the shipped models and files."""
+"""Paths and rows of the shipped models and files."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def read_rows(file_or_name: Path | str) -> list[dict[str, Any]]:
 def heldout_prompts(split: str = "seen") -> list[dict[str, Any]]:
     """Return the evaluation prompts of a split, with their `answer`.
 
-    "seen": families and templates of the training data, other goals; "template": held-out templates; "family": held-out
-    families; "all".
+    "seen": families and templates of the training data with other goals; "template": held-out templates; "family":
+    held-out families; "all": all three.
     """
     rows = read_rows("prompts.jsonl")
     found = [row for row in rows if split == "all" or row["source"].split("/")[1] == split]

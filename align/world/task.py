@@ -1,6 +1,6 @@
-"""Tasks: what is asked (`prompt`), what a good answer must do (`Goal`), and some answers of known quality.
+"""Tasks: the prompt, the requirements of a good answer (`Goal`), and some answers of known quality.
 
-A `Goal` is all the true reward needs; as JSON it travels in the `answer` column of the shared format.
+The true reward needs nothing but the `Goal`, which is JSON in the `answer` column of the pairwise format.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from align.world.grammar import Claim, phrasings, say
 Verifier = Literal["claims", "equations", "story", "refusal"]
 Split = Literal["train", "seen", "template", "family"]
 HELD_OUT_SHARE = 0.2  # of the goals of every seen family
-_ALLOWANCE = 6  # words that an answer may be longer than its longest reference, for courtesy
+_ALLOWANCE = 6  # words an answer may have beyond its longest reference, for courtesy
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What an answer is checked against.
+    """The requirements that an answer is checked against.
 
     `key` depends on the verifier: "claims" has `want` (claims to be made), `given` (claims of the prompt, true but not
     asked for) and `bits` (curt answers); "equations" has `answer`, `steps`, `want` and `given`; "story" has `mood`,
-    `person`, `animal` and `spot` (one of the two is null); "refusal" has `reason`. `words` is the length in words that
-    needs no excuse.
+    `person`, `animal` and `spot` (one of the two is null); "refusal" has `reason`. `words` is the longest length in
+    words without a penalty.
     """
 
     family: str
@@ -44,7 +44,7 @@ class Goal:
 
     @classmethod
     def from_json(cls, text: str) -> Goal:
-        """Read the `answer` column of a task of this world; `ValueError` if it is something else."""
+        """Read the `answer` column of a task; `ValueError` if it has something else."""
         try:
             fields = json.loads(text)
             return cls(fields["family"], fields["verifier"], fields["key"], int(fields["words"]))
@@ -53,7 +53,7 @@ class Goal:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether this goal is kept away from training: a fixed fifth of all goals, chosen by their content."""
+        """True for goals never used in training: a fixed fifth of all goals, chosen by a hash of their content."""
         content = json.dumps([self.family, dict(self.key)], sort_keys=True)
         return hashlib.sha256(content.encode()).digest()[0] < 256 * HELD_OUT_SHARE
 
@@ -62,7 +62,7 @@ class Goal:
 class Task:
     """One instruction with its goal.
 
-    `references` are good answers without any courtesy, `curt` and `careless` bad ones.
+    `references` are good answers without courtesy, `curt` and `careless` are bad ones.
     """
 
     prompt: str
@@ -86,7 +86,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of task. The last template is held out; `held_out` families never occur in training at all."""
+    """A kind of task. Its last template is held out; `held_out` families never occur in training."""
 
     name: str
     cluster: str
@@ -116,7 +116,7 @@ class TaskSampler:
                 self._clusters.setdefault(family.cluster, []).append(family)
 
     def draw(self) -> Task:
-        """Return a task; clusters are equally likely, and families within a cluster."""
+        """Return a task; clusters are equally likely, and so are the families of a cluster."""
         cluster = self._rng.choice(list(self._clusters))
         return self.draw_from(self._rng.choice(self._clusters[cluster]))
 
@@ -146,7 +146,7 @@ def claims_draw(
     curt: str,
     given: list[Claim] | None = None,
 ) -> Draw:
-    """Return a draw for the claims verifier: `want` said in every way, `wrong` for a careless answer."""
+    """Return a draw for the claims verifier: `want` in all wordings, `wrong` for a careless answer."""
     key = {
         "want": [to_list(claim) for claim in want],
         "given": [to_list(claim) for claim in given or []],

@@ -1,7 +1,7 @@
-"""Verifiers: how much of what an answer says is right (`correct`) and how much of what was asked it says (`complete`).
+"""Verifiers: the share of an answer that is right (`correct`), and the share of the request it meets (`complete`).
 
-They judge the claims that the grammar reads from an answer, never its words: what does not parse claims nothing, and
-a list of keywords is not a claim. Every claim that is neither asked for, nor in the prompt, nor a fact of the world
+They judge the claims that the grammar reads from an answer, never its words: text that does not parse claims nothing,
+and a list of keywords is not a claim. Every claim that is neither asked for, nor in the prompt, nor a fact of the world
 divides `correct` by four, so trying several answers does not pay.
 """
 
@@ -18,14 +18,14 @@ from align.world.task import Goal, from_list
 
 FALSE_CLAIM = 0.25  # factor on `correct` for each false claim
 _CURT_COMPLETE = 0.3  # completeness of a bare word instead of a sentence
-# Frames that state nothing about the world.
+# Frames that claim nothing about the world
 _IDLE = frozenset((*MANNERS, *QUESTIONS, *REPORTS, "told", "signed"))
 _REFUSALS = frozenset(("dont_know", "sorry"))
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence of an answer and everything it can mean."""
+    """One sentence of an answer with its possible meanings."""
 
     text: str
     claims: tuple[Claim, ...]
@@ -33,18 +33,18 @@ class Sentence:
 
     @property
     def frames(self) -> frozenset[str]:
-        """The frames of the possible meanings."""
+        """Frames of the possible meanings."""
         return frozenset(claim.frame for claim in self.claims)
 
     @property
     def is_fragment(self) -> bool:
-        """Whether the text is no more than a curt bit of a sentence."""
+        """True if the text is only a bit of a sentence."""
         return bool(self.claims) and all(frame in FRAGMENTS for frame in self.frames)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Content of an answer, both in [0, 1], and the sentences that serve the goal."""
+    """Scores of an answer's content, both in [0, 1], and the sentences that serve the goal."""
 
     correct: float
     complete: float
@@ -133,7 +133,7 @@ _VERIFIERS: dict[str, Callable[[Mapping[str, Any], tuple[Sentence, ...], World],
     "story": _story,
     "refusal": _refusal,
 }
-# Slots that hold a set of words, by frame: their order does not matter.
+# Slots whose words are a set, by frame: their order does not matter
 _SETS = {"kinds": (1,), "others": (1,), "holds": (1,), "busy": (2,), "both": (0,)}
 
 
@@ -154,7 +154,7 @@ def _likeness(want: Claim, claim: Claim) -> float:
 
 
 def _false_claims(answer: tuple[Sentence, ...], useful: set[int], given: list[list[str]], world: World) -> int:
-    """Count sentences that state something neither asked for, nor given in the prompt, nor true in the world."""
+    """Count the sentences with a claim neither requested, nor given in the prompt, nor true in the world."""
     allowed = {from_list(item) for item in given}
     lies = 0
     for i, sentence in enumerate(answer):

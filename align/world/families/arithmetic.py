@@ -1,4 +1,4 @@
-"""Arithmetic in steps: `<<a+b=c>>` where a number is worked out, and `#### c` at the end."""
+"""Arithmetic in steps: `<<a+b=c>>` for each computed number, and `#### c` at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Step = tuple[int, str, int, int]
 
 @dataclass(frozen=True)
 class _Sum:
-    """A calculation in the world: the text, its steps, and the frame of the last sentence."""
+    """A calculation: its text, its steps, and the frame of the last sentence."""
 
     given: list[Claim]
     person: str
@@ -27,10 +27,10 @@ class _Sum:
 
 
 def solutions(goal: Goal) -> tuple[tuple[str, ...], ...]:
-    """Good answers in every order in which the numbers can be put together, and of each order all wordings.
+    """Return good answers, grouped by the order in which the numbers are combined, each in all wordings.
 
-    Orders are told apart by their equations, as rejection-sampling fine-tuning does: 3+4 and 4+3 are two. In none is
-    anything taken from a smaller or an equal number. The references of a task are one order, that of its text.
+    Orders differ if their equations do: 3+4 and 4+3 are two. Nothing is subtracted from a smaller or an equal number.
+    The references of a task are the order of its text.
     """
     given = [from_list(item) for item in goal.key["given"]]
     if given[0].frame == "each":
@@ -48,7 +48,7 @@ def solutions(goal: Goal) -> tuple[tuple[str, ...], ...]:
 
 
 def _orders(numbers: Sequence[int]) -> Iterator[tuple[_Step, ...]]:
-    """The ways to add up two numbers or more; one below zero is taken away."""
+    """Yield the orders in which two or more numbers can be added; a negative one is subtracted."""
     if len(numbers) == 1:
         yield ()
     for i, a in enumerate(numbers):
@@ -114,7 +114,7 @@ def _solution(problem: _Sum) -> list[Claim]:
 
 
 def _texts(claims: Sequence[Claim], answer: int) -> tuple[str, ...]:
-    """The claims in all wordings, and the answer."""
+    """Return the claims in all wordings, each followed by the answer."""
     *first, last = [phrasings(claim) for claim in claims]
     starts = first[0] if first else ("",)
     return tuple(f"{start} {end}\n#### {answer}".strip() for start in starts for end in last)

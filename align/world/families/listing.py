@@ -11,7 +11,7 @@ from align.world.task import Draw, Family, claims_draw
 
 
 def _mixed(rng: random.Random) -> tuple[str, list[str], list[str], list[str]]:
-    """Return a kind, a shuffled list of words, those of the kind, and the others."""
+    """Return a kind, a shuffled list of words, the words of that kind, and the others."""
     kind, other = rng.sample(list(lexicon.KINDS), 2)
     inside = rng.sample(lexicon.KINDS[kind], rng.randint(2, 3))
     outside = rng.sample(lexicon.KINDS[other], rng.randint(1, 2))

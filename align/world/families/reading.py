@@ -1,4 +1,4 @@
-"""Reading: a short text says it; find the one sentence that answers the question."""
+"""Reading: find the one sentence of a short text that answers the question."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from align.world.task import Draw, Family, claims_draw
 
 
 def _scene(rng: random.Random) -> tuple[int, list[str], list[str]]:
-    """Return the number of sentences, and as many people and things."""
+    """Return a number of sentences, and that many people and things."""
     n = rng.randint(2, 3)
     return n, rng.sample(lexicon.PEOPLE, n), rng.sample(lexicon.THING_NAMES, n)
 

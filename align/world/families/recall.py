@@ -1,4 +1,4 @@
-"""Recall: facts that only the pretraining text holds."""
+"""Recall: facts that only the pretraining text has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from align.world.task import Draw, Family, claims_draw
 
 
 def _recall(frame: str, bit: str) -> Callable[[random.Random, World], Draw]:
-    """Return a draw about a random fact of a frame; `bit` is the curt answer with {} for the value."""
+    """Return a draw about a random fact of a frame; `bit` is the curt answer, with {} for the value."""
 
     def draw(rng: random.Random, world: World) -> Draw:
         facts = sorted((claim for claim in world.claims if claim.frame == frame), key=lambda claim: claim.slots)

@@ -1,4 +1,4 @@
-"""Summarising: several sentences about the same work in one."""
+"""Summarising: one sentence for several about the same work."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _people(rng: random.Random, _world: World) -> Draw:
 
 
 def _text(given: list[Claim], rng: random.Random) -> str:
-    """Return the sentences, half of the time with a remark about the weather among them."""
+    """Return the sentences, half of the time with a remark about the weather in between."""
     lines = [say(claim, rng) for claim in given]
     if rng.random() < 0.5:
         lines.insert(rng.randrange(len(lines) + 1), say(Claim("weather"), rng))

@@ -1,4 +1,4 @@
-"""The unknowable: questions without an answer, to be declined politely and with the reason."""
+"""The unknowable: questions without an answer, to decline politely and with the reason."""
 
 from __future__ import annotations
 

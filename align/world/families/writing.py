@@ -1,4 +1,4 @@
-"""Writing: short stories with a wanted mood, and notes to friends."""
+"""Writing: short stories in a given mood, and notes to friends."""
 
 from __future__ import annotations
 
