@@ -1,4 +1,4 @@
-"""Preference data: one pairwise format, many ways in, tokenised once."""
+"""Preference data: many formats read into one pairwise format, and tokenised once."""
 
 from __future__ import annotations
 

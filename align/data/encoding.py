@@ -1,14 +1,14 @@
-"""From messages to token ids, such that no known silent error can happen.
+"""From messages to token ids, without the known silent errors.
 
-- Prompt and response are encoded apart and joined as ids, so the prompt is always a prefix of prompt + response.
+- Prompt and response are encoded separately and joined as ids, so the prompt is always a prefix of prompt + response.
 - A response ends in the end-of-turn token: the first special token the chat template writes after an assistant's
-  content, else the tokenizer's EOS. The pad token plays no part.
-- There is one BOS where the chat template writes one or the tokenizer puts one before text, and never a second.
+  content, else the tokenizer's EOS. The pad token does not matter.
+- There is one BOS if the chat template writes one or the tokenizer puts one before text, and never a second.
 - The text of a control token inside a message is encoded as text. Control tokens are the special tokens and the
-  added tokens that the chat template itself writes. Where a message has none, the ids are those of
+  added tokens that the chat template itself writes. Without such text the ids are those of
   `tokenizer.apply_chat_template`.
-- A text in the middle of a text gets no dummy blank in front (SentencePiece tokenizers add one at the start).
-- The tokenizer is left as it was.
+- Text that continues other text gets no dummy space in front (SentencePiece tokenizers add one at the start).
+- The tokenizer is not changed.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def chat_template(name_or_path: str | Path) -> str:
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[TemplateMessage]) -> list[int]:
     """Return the ids of a prompt up to where the assistant begins to answer.
 
-    Plain text (a string, or one message whose role is null) is a user turn where the tokenizer has a chat template
-    and is encoded as it is where it has none.
+    Plain text (a string, or one message whose role is null) is a user turn if the tokenizer has a chat template, and
+    is encoded as it is otherwise.
 
     Raises:
-        UserError: for messages without a chat template, or that the chat template refuses.
+        UserError: for messages if there is no chat template, or if the chat template refuses them.
     """
     try:
         return Encoder.of(tokenizer).prompts(tokenizer, [messages])[0]
@@ -75,20 +75,20 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[T
 def encode_response(
     tokenizer: PreTrainedTokenizerBase, response: str | TemplateMessage | Sequence[TemplateMessage]
 ) -> list[int]:
-    """Return the ids of a response (text, a message, or a list of one) as it follows its prompt, with end of turn."""
+    """Return the ids of a response (text, a message, or a list of one) after its prompt, with end of turn."""
     return Encoder.of(tokenizer).responses(tokenizer, [response])[0]
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Return the text of a drawn response, `trimmed`, without special tokens: what `encode_response` encodes again."""
+    """Return the text of a drawn response, `trimmed` and without special tokens: the inverse of `encode_response`."""
     if tokenizer.chat_template is not None:
         return trimmed(tokenizer, _text(tokenizer, ids))
-    before = _ids(tokenizer, ["\n"])[0]  # decoders drop the blank that a text begins with
+    before = _ids(tokenizer, ["\n"])[0]  # decoders drop a space at the start of text
     return trimmed(tokenizer, _text(tokenizer, [*before, *ids]).removeprefix(_text(tokenizer, before)))
 
 
 def trimmed(tokenizer: PreTrainedTokenizerBase, response: str) -> str:
-    """Return the response without surrounding white space; the beginning of text that goes on is part of it."""
+    """Return the response without surrounding white space; without a chat template, leading white space is kept."""
     return response.strip() if tokenizer.chat_template is not None else response.rstrip()
 
 
@@ -103,31 +103,31 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """What there is to know of a tokenizer and its chat template; holds no reference to the tokenizer."""
+    """The encoding rules of a tokenizer and its chat template; holds no reference to the tokenizer."""
 
     template: str | None
     bos: int | None
-    """BOS id where the tokenizer puts one before text."""
+    """BOS id if the tokenizer puts one before text."""
     end_of_turn: int
     lead: str
-    """What the template writes between the generation prompt and the assistant's content."""
+    """Text that the template writes between the generation prompt and the assistant's content."""
     trims: bool
-    """Whether the template strips the assistant's content."""
+    """The template strips the assistant's content."""
     dummy_blank: bool
-    """Whether the tokenizer puts a blank in front of the text it is given."""
+    """The tokenizer puts a space in front of its text."""
     control: Mapping[str, int]
-    """Text → id of the tokens that user data must never become (of one character: ordinary text made pad or so)."""
+    """Text → id of the tokens that user data must never become; single characters are ordinary text, even as pad."""
     control_text: re.Pattern[str]
     to_mark: re.Pattern[str]
-    """Control tokens and the marks themselves, so that nobody can forge a mark."""
+    """Control tokens and the marks themselves, so that data cannot forge a mark."""
     control_ids: frozenset[int]
-    """Their ids, save the unknown token's, which ordinary text may become."""
+    """Ids of the control tokens, except the unknown token's, which ordinary text may become."""
     strips: Mapping[str, tuple[bool, bool]]
-    """Control token → whether it swallows white space on its left and on its right."""
+    """Control token → (strips white space on its left, strips it on its right)."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Encoder:
-        """Learn the tokenizer's ways by rendering and encoding probes."""
+        """Find the rules of a tokenizer by rendering and encoding probes."""
         added = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
         special = {str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         special |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
@@ -162,11 +162,11 @@ class Encoder:
     def prompts(
         self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Sequence[TemplateMessage]]
     ) -> list[list[int]]:
-        """Return the ids of each prompt; see `encode_prompt`. Raises `RowError` where the template refuses one."""
+        """Return the ids of each prompt; see `encode_prompt`. Raises `RowError` if the template refuses one."""
         return self.rendered_prompts(tokenizer, [self.render(tokenizer, prompt) for prompt in prompts])
 
     def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[TemplateMessage]) -> MarkedText:
-        """Render a prompt, with marks in place of the control-token text in its contents."""
+        """Render a prompt, with marks in place of control-token text in its messages."""
         messages = [Message(role=None, content=prompt)] if isinstance(prompt, str) else prompt
         if self.template is None:
             if len(messages) == 1 and messages[0]["role"] is None:
@@ -184,7 +184,7 @@ class Encoder:
         return MarkedText(_render(tokenizer, turns, generation=True), originals)
 
     def rendered_prompts(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[MarkedText]) -> list[list[int]]:
-        """Return the ids of prompts that `render` rendered."""
+        """Return the ids of rendered prompts."""
         encoded = self._encoded(tokenizer, prompts, continuing=False)
         if self.bos is None:
             return encoded
@@ -204,7 +204,7 @@ class Encoder:
         return [[*ids, self.end_of_turn] for ids in self._encoded(tokenizer, marked, continuing=True)]
 
     def _marked(self, content: str, count: int = 0) -> MarkedText:
-        """Put numbered marks, from `count` on, where `content` has the text of a control token (or of a mark)."""
+        """Replace the text of control tokens and marks in `content` by marks numbered from `count`."""
         originals: list[str] = []
 
         def mark(found: re.Match[str]) -> str:
@@ -216,7 +216,7 @@ class Encoder:
     def _encoded(
         self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[MarkedText], *, continuing: bool
     ) -> list[list[int]]:
-        """Encode each text whole, or piece by piece where it has marks or where text became a control token."""
+        """Encode each text whole, or piece by piece if it has marks or if its text became a control token."""
         whole = iter(self._plain(tokenizer, [text.text for text in texts if not text.originals], continuing))
         encoded: list[list[int]] = []
         for text in texts:
@@ -233,7 +233,7 @@ class Encoder:
     def _plain(
         self, tokenizer: PreTrainedTokenizerBase, texts: list[str], continuing: bool, *, split: bool = False
     ) -> list[list[int]]:
-        """Encode texts; where `continuing`, without a dummy blank in front; `split`: special tokens as text."""
+        """Encode texts. `continuing`: without a dummy space in front; `split`: special tokens as text."""
         if not (continuing and self.dummy_blank):
             return _ids(tokenizer, texts, split=split)
         newline = _ids(tokenizer, ["\n"])[0]
@@ -244,7 +244,7 @@ class Encoder:
         ]
 
     def _apart(self, tokenizer: PreTrainedTokenizerBase, marked: MarkedText, continuing: bool) -> list[int]:
-        """Encode structure as structure, and the control-token text that the marks stand for as text."""
+        """Encode the template's control tokens as tokens, and the originals of marks as text."""
         pieces = self.control_text.split(marked.text)
         for position in range(1, len(pieces), 2):
             left, right = self.strips.get(pieces[position], (False, False))
@@ -261,11 +261,11 @@ class Encoder:
         return ids
 
     def _as_text(self, tokenizer: PreTrainedTokenizerBase, text: str, continuing: bool) -> list[int]:
-        """Encode text so that no control token comes of it.
+        """Encode text without any control token in the result.
 
-        Splitting special tokens does it for most tokenizers. It does not for added tokens that are not special, nor
-        for models with special tokens in their own vocabulary (Unigram): there each token's text is cut in two.
-        Where control tokens come of text that only normalisation turns into theirs, every character is on its own.
+        For most tokenizers it is enough to split special tokens. It is not for added tokens that are not special, nor
+        for special tokens in a model's own vocabulary (Unigram); then each token's text is cut in two. Text that
+        becomes a control token only after normalisation is encoded character by character.
         """
         ids: list[int] = []
         for cuts in ([], [found.start() + 1 for found in self.control_text.finditer(text)], range(1, len(text))):
@@ -279,26 +279,26 @@ class Encoder:
 
 @dataclass(frozen=True)
 class MarkedText:
-    """Text in which mark number i stands for `originals[i]`, which is to be encoded as text."""
+    """Text in which mark i stands for `originals[i]`, to be encoded as text."""
 
     text: str
     originals: list[str]
 
     def restored(self, piece: str) -> str:
-        """Return a piece of the text with its marks replaced by what they stand for."""
+        """Return a piece of the text with its marks replaced by their originals."""
         return re.sub(f"{_MARK}(\\d+){_MARK_END}", lambda found: self.originals[int(found[1])], piece)
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """What a chat template writes around the content of an assistant's turn."""
+    """Text that a chat template writes around the content of an assistant's turn."""
 
     template: str | None = None
     lead: str = ""
     tail: str = ""
     trims: bool = False
     structure: str = ""
-    """All that the template writes of its own in a short conversation, the lead left out."""
+    """All text that the template adds to a short conversation, except the lead."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> _Turn:
@@ -332,7 +332,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], 
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, split: bool = False) -> list[list[int]]:
-    """Encode texts without adding special tokens; `split`: the text of special tokens as text."""
+    """Encode texts without adding special tokens. `split`: special tokens as text."""
     if not texts:
         return []
     with _unchanged(tokenizer):
@@ -350,7 +350,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, split: bool = 
 
 @contextmanager
 def _unchanged(tokenizer: PreTrainedTokenizerBase) -> Generator[None]:
-    """Put back the settings of a fast tokenizer's backend, which each call overwrites."""
+    """Restore the settings of a fast tokenizer's backend, which each call overwrites."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         yield
@@ -373,7 +373,7 @@ def _optional_id(token: object) -> int | None:
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern, one group, of any of `texts`, longest first; it never matches where there are none."""
+    """Return a pattern with one group that matches any of `texts`, longest first; with no texts it never matches."""
     longest_first = sorted(texts, key=len, reverse=True)
     return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 

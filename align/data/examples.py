@@ -1,8 +1,8 @@
 """Preferences as token ids: examples of one unit, computed once per data, tokenizer and length.
 
-The Arrow file in the cache has one row per example the data could give, rejected ones included with their reason, so
-that the report comes from the file itself. Its name is the fingerprint; `datasets` writes it under a temporary name
-and renames it, so ranks that compute it at the same time replace each other's file by the same bytes.
+The cached Arrow file has one row per possible example. Rejected ones are included with their reason, so the report
+can be made from the file. Its name is the fingerprint. `datasets` writes it under a temporary name and renames it, so
+ranks that compute it at the same time replace each other's file with the same bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
 _VERSION = 2
-"""Part of the fingerprint: raise it whenever the same input gives other ids."""
+"""Part of the fingerprint: raise it when the same input gives other ids."""
 
 _TRUNCATED = "response truncated to max_length"
 _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
@@ -44,11 +44,11 @@ class TokenizedPreferences(Sequence[Example]):
     """Examples of one unit as token ids, backed by an Arrow file."""
 
     table: datasets.Dataset
-    """One row per example, rejected ones included."""
+    """One row per example, including rejected ones."""
     rows: NDArray[np.int64]
-    """Rows of `table` that are kept; item i of this sequence is row `rows[i]`."""
+    """The kept rows of `table`; item i of this sequence is row `rows[i]`."""
     lengths: NDArray[np.int64]
-    """Tokens per item: the prompt and all its responses, end of turn included."""
+    """Tokens per item: the prompt and all its responses, including end of turn."""
     unit: Unit
     fingerprint: str
     """sha256 over data, tokenizer, chat template, max_length, unit and version: the same in every process."""
@@ -69,7 +69,7 @@ class TokenizedPreferences(Sequence[Example]):
         return Example(**{name: row[name] for name in _EXAMPLE_FIELDS})
 
     def distinct_prompts(self) -> TokenizedPreferences:
-        """The first example of every prompt: what is drawn in answer to a prompt shall not count several times."""
+        """Return the first example of every prompt, so that responses are drawn only once for each."""
         seen: dict[tuple[int, ...], int] = {}
         for i, ids in enumerate(self.table.select(self.rows)["prompt_ids"]):
             seen.setdefault(tuple(ids), i)
@@ -85,25 +85,25 @@ def tokenize(
     unit: Unit = "pair",
     max_rejected: float | None = None,
 ) -> TokenizedPreferences:
-    """Tokenise preferences into examples of one unit, or open what was computed before.
+    """Tokenise preferences into examples of one unit, or open the cached result.
 
     Args:
         preferences: the data.
-        tokenizer: of the model; its chat template is used where it has one. It is not changed.
-        max_length: tokens that a prompt and one response may have together. A prompt that leaves no room for one
-            response token and the end of turn is rejected; a longer response is cut, and then does not end in the
-            end-of-turn token.
-        unit: "demonstration" (K=1, chosen), "pair" (K=2), "ranking" (K ≥ 2: the pairs of a prompt_id put together
-            again, best first) or "prompt" (K=0).
-        max_rejected: fraction of the examples that may be rejected; None: that of the preferences.
+        tokenizer: of the model; its chat template is used if it has one. It is not changed.
+        max_length: most tokens of a prompt and one response together. A prompt that leaves no room for one response
+            token and the end of turn is rejected. A longer response is cut, and then does not end in the end-of-turn
+            token.
+        unit: "demonstration" (K=1, chosen), "pair" (K=2), "ranking" (K ≥ 2: the pairs of a prompt_id merged, best
+            first) or "prompt" (K=0).
+        max_rejected: largest fraction of rejected examples; None: that of the preferences.
 
     Raises:
-        UserError: for more rejections than that, conversations without a chat template, or a wrong argument.
+        UserError: for too many rejected examples, conversations without a chat template, or a wrong argument.
     """
     if unit not in get_args(Unit):
         raise UserError(f"unit={unit!r} is not one of {', '.join(get_args(Unit))}.{did_you_mean(unit, get_args(Unit))}")
     if max_length < 3:
-        raise UserError(f"max_length={max_length} has no room for a prompt, a response and its end; raise it.")
+        raise UserError(f"max_length={max_length} leaves no room for a prompt, a response and its end; raise it.")
     limit = preferences.max_rejected if max_rejected is None else max_rejected
     fingerprint = _sha256([_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit])
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
@@ -111,7 +111,7 @@ def tokenize(
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a sha256 of all that decides the ids of a text: vocabulary, rules, special tokens, chat template."""
+    """Return a sha256 of everything the ids depend on: vocabulary, rules, special tokens, chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         rules: Any = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
@@ -133,7 +133,7 @@ def _computed(
     unit: Unit,
     fingerprint: str,
 ) -> datasets.Dataset:
-    """Return the table of examples from the cache, or compute it and put it there."""
+    """Return the table of examples from the cache, or compute and cache it."""
     import datasets
     import datasets.config
     import pyarrow as pa
@@ -141,7 +141,7 @@ def _computed(
     groups = group_rows(preferences.dataset["prompt_id"], unit)
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "align"
     path = folder / f"{fingerprint}.arrow"
-    with suppress(pa.ArrowInvalid, OSError):  # not there, or damaged: computed (again)
+    with suppress(pa.ArrowInvalid, OSError):  # missing or damaged: compute it
         table = datasets.Dataset.from_file(str(path))
         if len(table) == len(groups):
             return table
@@ -192,7 +192,7 @@ def _opened(
     fingerprint: str,
     max_rejected: float,
 ) -> TokenizedPreferences:
-    """Make the report of a table, and the view of the examples that are kept."""
+    """Return the kept examples of a table, with their report."""
     import numpy as np
 
     columns = {name: table.data.column(name) for name in ("problem", "detail", "truncated", "length", "index")}
@@ -201,7 +201,7 @@ def _opened(
     tally = Tally(preferences.report.source, read=len(table), kept=int(kept.sum()))
 
     def place(row: int, seen: int) -> str:
-        """Look up file:line where the report will show it."""
+        """Return file:line if the report will show it."""
         return preferences[int(index[row])]["place"] if seen < EXAMPLES_PER_REASON else ""
 
     lost = np.flatnonzero(~kept).tolist()
@@ -229,7 +229,7 @@ def _opened(
 
 @dataclass(frozen=True, eq=False)
 class _Tokenization:
-    """The function mapped over batches of groups of rows."""
+    """The function mapped over groups of rows, batch by batch."""
 
     dataset: datasets.Dataset
     tokenizer: PreTrainedTokenizerBase
@@ -269,7 +269,7 @@ class _Tokenization:
 
 
 def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the result of an example that has no tokens (yet)."""
+    """Return the result of an example without tokens."""
     return {
         "prompt_ids": [],
         "responses": [],
@@ -289,9 +289,9 @@ def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fitted(example: Draft, prompt: list[int], responses: list[list[int]], max_length: int) -> dict[str, Any]:
-    """Cut the responses to `max_length` tokens with the prompt; raises `RowError` where that leaves no example.
+    """Cut the responses to `max_length` tokens including the prompt; `RowError` if no example remains.
 
-    Of the responses of a ranking that are identical once cut, the best stays.
+    If responses of a ranking are identical after the cut, the best is kept.
     """
     if not prompt:
         raise RowError("prompt has no tokens")
@@ -301,7 +301,7 @@ def _fitted(example: Draft, prompt: list[int], responses: list[list[int]], max_l
     if any(len(response) < 2 for response in responses):
         raise RowError("response has no tokens")
     kept: dict[tuple[int, ...], float | None] = {}
-    place: list[int] = []  # of each response among those kept
+    place: list[int] = []  # index of each response among the kept ones
     for response, score in zip(responses, example.scores, strict=True):
         kept.setdefault(tuple(response[:room]), score)
         place.append(list(kept).index(tuple(response[:room])))

@@ -1,4 +1,4 @@
-"""`Preferences`: a data set in the pairwise format, with the report of how it was read."""
+"""`Preferences`: a data set in the pairwise format, with the report of its loading."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _LOG = logging.getLogger(__name__)
 class Preferences:
     """An immutable, Arrow-backed data set of prompts with chosen and rejected responses.
 
-    Made by `load` or `from_rows`, which check every row; the constructor itself checks nothing.
+    Made by `load` or `from_rows`, which check every row; the constructor checks nothing.
     """
 
     dataset: datasets.Dataset
     """Columns `align.data.schema.COLUMNS` and `place`; prompt and responses are lists of {role, content}."""
     report: LoadReport
-    """Of the loading that the rows come from; a selection of rows keeps it."""
+    """Report of the loading; a selection of rows keeps it."""
     fingerprint: str
     """Hash of the rows, the same in every process."""
     max_rejected: float = 0.01
-    """Fraction of rows that may be rejected, in loading and again in tokenisation."""
+    """Largest fraction of rejected rows, in loading and again in tokenisation."""
 
     @classmethod
     def load(
@@ -62,13 +62,13 @@ class Preferences:
                 files or one written by `datasets.save_to_disk`; a hub name; or embedded data: "world",
                 "world/heldout", "world/demonstrations", "world/prompts".
             format: name of a format, or "auto" to recognise it by its columns.
-            split: which split of a folder or hub data set.
-            max_rejected: fraction of rows that may be rejected.
-            expected_rows: number of rows the source must have, to notice a file cut at a row's end.
+            split: split of a folder or hub data set.
+            max_rejected: largest fraction of rejected rows.
+            expected_rows: number of rows of the source, to detect a file cut off at the end of a row.
 
         Raises:
-            UserError: if the source cannot be read, no format fits its columns, it has no usable row, or more rows
-                than `max_rejected` are rejected; the message has counts by reason and the first places.
+            UserError: if the source cannot be read, no format fits its columns, it has no usable row, or too many rows
+                are rejected; the message has counts by reason and the first places.
         """
         return _loaded(read_rows(source, split), str(source), format, max_rejected, expected_rows)
 
@@ -82,7 +82,7 @@ class Preferences:
         expected_rows: int | None = None,
         name: str = "rows",
     ) -> Preferences:
-        """Like `load`, from rows in memory; `name` stands for the file in reports."""
+        """Like `load`, from rows in memory; reports show `name` in place of a file."""
         return _loaded(rows_in_memory(rows, name), name, format, max_rejected, expected_rows)
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class Preferences:
         return replace(self, dataset=self.dataset.select(chosen), fingerprint=digest)
 
     def rewritten(self, rewrite: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]) -> Preferences:
-        """Return the rows that `rewrite` makes of each row, in its place; they are not checked again."""
+        """Replace each row by the rows that `rewrite` returns for it; they are not checked again."""
         digest = hashlib.sha256()
 
         def rows() -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -119,9 +119,9 @@ class Preferences:
         """Return (train, heldout), with all rows of a prompt on the same side.
 
         Args:
-            heldout: a number of prompts (int), or a fraction of them (float; at least one prompt).
-            seed: with the text of a prompt it alone decides the prompt's turn to be held out, so more or other rows
-                elsewhere in the data change little.
+            heldout: number of prompts (int), or fraction of them (float; at least one prompt).
+            seed: the order in which prompts are held out depends only on the seed and each prompt's text, so other
+                rows in the data change little.
         """
         rows_of: dict[str, list[int]] = {}
         for index, prompt in enumerate(self.dataset["prompt"]):
@@ -161,7 +161,7 @@ def _loaded(
     dataset = _dataset(_valid_rows(chain(head, rows), layout, tally, digest), digest)
     if expected_rows is not None and tally.read != expected_rows:
         raise UserError(
-            f"{source}: {tally.read} rows where data.expected_rows={expected_rows}; the file may have been cut off, "
+            f"{source}: {tally.read} rows, but data.expected_rows={expected_rows}; the file may have been cut off, "
             "copy it again or correct the number."
         )
     report = tally.close(
@@ -177,11 +177,11 @@ def _loaded(
 
 @dataclass(frozen=True)
 class _Layout:
-    """What most rows of a source look like; a row that departs from it is rejected, never filled up."""
+    """Format and column types of most rows of a source; a row that differs is rejected, never filled in."""
 
     format: Format
     kinds: Mapping[str, str]
-    """Columns the format reads and most rows have → type of value that most of them hold."""
+    """Columns that the format reads and most rows have → type of most of their values."""
 
     @classmethod
     def of(cls, head: list[RawRow], format_name: str, source: str) -> _Layout:
@@ -201,7 +201,7 @@ class _Layout:
         return cls(found, kinds)
 
     def check(self, row: Mapping[str, Any]) -> None:
-        """Reject a row that lacks a column or whose column has another type than in most rows."""
+        """Reject a row that lacks a column or has another type of value in it than most rows."""
         for name, usual in self.kinds.items():
             if name not in row:
                 raise RowError("missing column", f'no "{name}"')
@@ -211,7 +211,7 @@ class _Layout:
 
 
 def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: Any) -> Iterator[tuple[Row, str]]:
-    """Yield every row that passes with its place; count the others, and what is remarkable, in `tally`."""
+    """Yield every valid row with its place; count rejections and remarks in `tally`."""
     prompts: dict[str, str] = {}
     orientations: dict[bytes, bool] = {}
     for raw in rows:
@@ -247,7 +247,7 @@ def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: A
 
 
 def _contradicts(row: Row, key: str, orientations: dict[bytes, bool]) -> bool:
-    """Whether the same two responses to the prompt came before, the other way round."""
+    """Return whether the same pair came before with the other polarity."""
     if not row["chosen"] or not row["rejected"]:
         return False
     sides = [row["chosen"][0]["content"], row["rejected"][0]["content"]]
@@ -256,7 +256,7 @@ def _contradicts(row: Row, key: str, orientations: dict[bytes, bool]) -> bool:
 
 
 def _dataset(rows: Iterable[tuple[Mapping[str, Any], str]], digest: Any) -> datasets.Dataset:
-    """Collect rows with their places, a chunk at a time; `digest` is that of the rows once they have run through."""
+    """Collect rows and their places in chunks; `digest` is complete only after the last row."""
     import datasets
     import pyarrow as pa
     from datasets.table import InMemoryTable

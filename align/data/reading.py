@@ -1,8 +1,8 @@
-"""Raw rows from files, folders and the hub, each with the place it came from.
+"""Raw rows from files, folders and the hub, each with its place.
 
-JSON is parsed here rather than by `datasets`, which fills missing columns with nulls and knows no line numbers.
-What makes a whole file doubtful (cut off, wrong encoding, empty) is a `UserError`; what concerns one row is handed on
-as that row's `problem`.
+JSON is parsed here rather than by `datasets`, which fills missing columns with nulls and has no line numbers.
+A problem of the whole file (cut off, wrong encoding, empty) raises `UserError`; a problem of one row becomes that row's
+`problem`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WORLD = {
     "world/demonstrations": "demonstrations.jsonl",
     "world/prompts": "prompts.jsonl",
 }
-"""Names of the embedded data, and the assets they are."""
+"""Name of embedded data → asset."""
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -36,19 +36,19 @@ _SPLIT_NAME = re.compile(r"(train|test|validation|valid|val|dev|eval|heldout)(?!
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row as it was found."""
+    """One row before any check."""
 
     place: str
-    """`file:line`, or `name:row` where there are no lines; counted from 1."""
+    """`file:line`, or `name:row` if there are no lines; counted from 1."""
     value: object
     problem: str = ""
-    """Why the row cannot be used, whatever its format; "" where nothing is known against it."""
+    """Reason that the row cannot be used in any format; "" if there is none."""
 
 
 def read_rows(source: str | Path, split: str) -> Iterator[RawRow]:
     """Yield the rows of a file, a folder, an embedded name or a hub name.
 
-    `split` chooses within a folder or hub data set; a single file has none.
+    `split` applies to a folder or hub data set; a single file has none.
     """
     if str(source) in WORLD:
         from align.world import asset
@@ -69,7 +69,7 @@ def read_rows(source: str | Path, split: str) -> Iterator[RawRow]:
 
 
 def rows_in_memory(rows: Iterable[object], name: str) -> Iterator[RawRow]:
-    """Yield rows that are in memory already, with places `name:1`, `name:2` …"""
+    """Yield rows in memory, with places `name:1`, `name:2` …"""
     for number, value in enumerate(rows, 1):
         yield RawRow(f"{name}:{number}", value)
 
@@ -137,7 +137,7 @@ def _read_parquet(path: Path) -> Iterator[RawRow]:
 
 
 def _read_json(path: Path) -> Iterator[RawRow]:
-    """Yield the rows of JSON lines or of one JSON array, compressed or not: told apart by the first bytes."""
+    """Yield the rows of JSON lines or of one JSON array, compressed or not; the first bytes decide."""
     try:
         with _opened(path) as stream:
             start = stream.read(4096).removeprefix(_BOM).lstrip()
@@ -201,7 +201,7 @@ def _decoded(data: bytes, path: Path, offset: int) -> str:
 
 
 class _Parser:
-    """A JSON decoder that sees duplicate keys."""
+    """A JSON decoder that detects duplicate keys."""
 
     def __init__(self) -> None:
         self._decoder = json.JSONDecoder(object_pairs_hook=self._object)

@@ -1,7 +1,7 @@
-"""The pairwise format: what every row is, whatever file it came from.
+"""The pairwise format, in which all data is kept, whatever file it came from.
 
 A row is one prompt with a preferred (`chosen`) and a less preferred (`rejected`) response. `rejected` is null in a
-demonstration; both are null in a bare prompt. A ranking of K responses is its pairs under one `prompt_id`.
+demonstration; both are null in a bare prompt. A ranking of K responses is stored as pairs with one `prompt_id`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = [
 ]
 
 Unit = Literal["demonstration", "pair", "ranking", "prompt"]
-"""What a method consumes: K=1 (chosen), K=2, any K ≥ 2 under one prompt_id, or K=0."""
+"""Responses per example that a method needs: K=1 (chosen), K=2, any K ≥ 2 with one prompt_id, or K=0."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-"""Roles a message may have; plain text is one message whose role is null."""
+"""Roles of messages; plain text is one message whose role is null."""
 
 SCORE_COLUMNS = ("chosen_score", "rejected_score", "margin", "weight")
 COLUMNS = ("prompt", "chosen", "rejected", *SCORE_COLUMNS, "prompt_id", "answer", "source")
@@ -65,20 +65,20 @@ class Example:
     responses: list[list[int]]
     """Token ids per response; the last is the end-of-turn token unless the response was truncated."""
     scores: list[float | None]
-    """One per response, null where the data gives none."""
+    """One per response, None if the data has none."""
     comparisons: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    """Indices (better, worse) of responses that were compared; of a pair (0, 1)."""
+    """Indices (better, worse) of compared responses; (0, 1) for a pair."""
     margin: float | None = None
     weight: float = 1.0
     prompt_id: str = ""
     index: int = 0
-    """Row of the dataset the example came from (of a ranking: its first row)."""
+    """Row of the dataset that the example came from (the first row of a ranking)."""
     answer: str | None = None
     source: str | None = None
 
 
 def prompt_key(prompt: Sequence[Mapping[str, Any]]) -> str:
-    """Return 16 hex digits that identify a prompt by its roles and contents, the same in every process."""
+    """Return a hash of a prompt's roles and contents, 16 hex digits, the same in every process."""
     parts = [[message["role"], message["content"]] for message in prompt]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

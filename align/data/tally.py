@@ -1,4 +1,4 @@
-"""What loading did with each row: nothing is dropped without a reason, a place and a count."""
+"""The report of loading: every rejected row is counted, with its reason and its place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES_PER_REASON = 3
 class RowError(Exception):
     """Raised by a format or a check to reject the row at hand.
 
-    `reason` is one of few, since rejections are counted by it; `detail` says what this row had.
+    Rejections are counted by `reason`, so there are few of them; `detail` is about this row.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -28,21 +28,21 @@ class RowError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """Counts and places of what was read, kept, rejected and remarked upon."""
+    """Counts of rows read, kept, rejected and noted, with the first places."""
 
     source: str
     rule: str
-    """Name of the format that matched (of a tokenisation: the unit)."""
+    """Name of the matching format (in tokenisation: the unit)."""
     polarity: str
-    """Which side became `chosen`, and why."""
+    """The side that became `chosen`, with the reason."""
     read: int
     kept: int
     rejected: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows rejected, by reason."""
+    """Rejected rows by reason."""
     noted: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows kept that have something worth knowing, by what it is: truncated, both polarities …"""
+    """Kept rows with a remark (truncated, both polarities, …), by remark."""
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    """First places per reason or note, each `file:line: reason (detail)`."""
+    """The first places of each reason or remark, each `file:line: reason (detail)`."""
     warnings: tuple[str, ...] = ()
 
     def summary(self) -> str:
@@ -77,18 +77,18 @@ class Tally:
         self._exemplify(rejection.reason, f"{place}: {rejection}")
 
     def note(self, place: str, remark: str) -> None:
-        """Count one row that is kept and remarked upon."""
+        """Count one kept row with a remark."""
         self.noted[remark] += 1
         self._exemplify(remark, f"{place}: {remark}")
 
     def warn(self, warning: str) -> None:
-        """Keep a warning, once."""
+        """Add a warning, but only once."""
         self.warnings.setdefault(warning)
 
     def close(self, *, rule: str, polarity: str, max_rejected: float, remedy: str) -> LoadReport:
-        """Return the report, or raise where more than `max_rejected` (a fraction) of the rows was rejected.
+        """Return the report; raise `UserError` if more than `max_rejected` (a fraction) of the rows is rejected.
 
-        `remedy` ends the sentence of the error and may use `{limit}`, the fraction that would have let it pass.
+        `remedy` ends the sentence of the error and may use `{limit}`, the fraction that would have been enough.
         """
         total = self.rejected.total()
         fraction = total / max(1, total + self.kept)

@@ -1,4 +1,4 @@
-"""Checks of one row on its way into the pairwise format. The numbers are those of the list of bad rows in the tests."""
+"""Checks of one row of the pairwise format."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from align.data.tally import RowError
 __all__ = ["kind", "valid_row"]
 
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Characters that show nothing and yet are neither white space nor of a control or format category."""
+"""Invisible characters that are neither white space nor control nor format characters."""
 
 
 def kind(value: object) -> str:
-    """Return the type of a raw value in the words of a report: text, messages, number, flag, null, list, object …"""
+    """Return the type of a raw value as reports name it: text, messages, number, flag, null, list, object …"""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -36,11 +36,11 @@ def kind(value: object) -> str:
 
 
 def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
-    """Return the row of the pairwise format that `fields` stands for, or raise `RowError`.
+    """Return the row of the pairwise format with these fields, or raise `RowError`.
 
     `fields` has some of the columns of the pairwise format; prompt and responses are text or messages. `note` is
-    called with each remark on a row that is kept. Where one of prompt and responses is messages, the others become
-    messages too: a text prompt a user turn, a text response an assistant turn.
+    called with each remark on a kept row. If the prompt or a response is messages, the others become messages too: a
+    text prompt becomes a user turn, a text response an assistant turn.
     """
     prompt = _prompt(fields.get("prompt"), note)
     chosen, rejected = (_response(fields.get(name), name, note) for name in ("chosen", "rejected"))
@@ -99,7 +99,7 @@ def _response(value: object, name: str, note: Callable[[str], None]) -> list[Mes
 
 
 def _check_responses(chosen: list[Message] | None, rejected: list[Message] | None) -> None:
-    """Reject blank (2, 3, 4, 6, 13) and identical (5) responses."""
+    """Reject blank and identical responses."""
     blank = {
         name: word
         for name, side in (("chosen", chosen), ("rejected", rejected))
@@ -144,7 +144,7 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
 
 
 def _joined(content: object) -> object:
-    """Return the text of content given as a list of text parts; anything else as it is."""
+    """Return the joined text of a list of text parts, and anything else unchanged."""
     if isinstance(content, str) or not isinstance(content, Sequence):
         return content
     parts = cast(Sequence[Any], content)
@@ -167,7 +167,7 @@ def _text(value: object, name: str) -> str:
 
 
 def _blank(text: str) -> str:
-    """Return what makes a text blank (empty, white-space-only, invisible), or "" where something is to be seen."""
+    """Return how a text is blank (empty, white-space-only, invisible), or "" if it is not."""
     if not text:
         return "empty"
     if not text.strip():

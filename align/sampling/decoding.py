@@ -1,8 +1,8 @@
-"""A short decode loop: the K responses of a prompt share its prefill, and finished rows leave the batch.
+"""A short decode loop: the K responses to a prompt share its prefill, and finished rows leave the batch.
 
-`transformers.generate` computes the prompt once per response and carries every row to the end of the longest; with
-short responses of uneven length that is most of the work. Models whose cache is not plain attention (recurrent,
-hybrid) are left to `generate`, see :class:`align.sampling.sampler.Sampler`.
+`transformers.generate` computes the prompt once per response and continues every row to the end of the longest; with
+short responses of uneven length that is most of the work. Models with another cache than plain attention (recurrent,
+hybrid) use `generate`, see :class:`align.sampling.sampler.Sampler`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from typing_extensions import override
 
+from align.model.batch import padded
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -24,7 +26,7 @@ _GROWTH = 32  # tokens by which a full buffer grows
 
 
 class _GrowingLayer(DynamicLayer):
-    """Keys and values in a buffer with room to grow: a step writes one place where the parent copies everything."""
+    """Keys and values in a buffer with spare room: a step writes one position, where the parent class copies all."""
 
     _key_buffer: Tensor
     _value_buffer: Tensor
@@ -73,12 +75,12 @@ class Draw(Protocol):
     """Chooses the next tokens."""
 
     def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Logits (R, V) of these responses → the tokens chosen (R,), and which responses end with them (R,)."""
+        """Logits (R, V) of these responses → their next tokens (R,), and True where a response ends (R,)."""
         ...
 
 
 def make_cache(model: PreTrainedModel) -> DynamicCache | None:
-    """An empty cache for this decode loop, or None for a model that needs another kind."""
+    """Return an empty cache for this decode loop, or None for a model that needs another kind."""
     cache = DynamicCache(config=model.config)
     if not cache.layers or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
         return None
@@ -97,23 +99,23 @@ def decode(
     max_new_tokens: int,
     pad_id: int,
 ) -> None:
-    """Let ``draw`` choose the tokens of ``n`` responses per prompt, until it ends them or they are too long.
+    """Generate ``n`` responses per prompt, until ``draw`` ends them or they have ``max_new_tokens``.
 
     Args:
-        model: In evaluation mode.
-        cache: Of :func:`make_cache`, used up here.
-        prompts: Token ids; padded on the left.
+        model: A model in evaluation mode.
+        cache: A new cache of :func:`make_cache`.
+        prompts: Token ids of each prompt.
         n: Responses per prompt.
-        draw: Chooses, keeps and ends; response k of prompt p is row ``p * n + k``.
+        draw: Chooses and stores the tokens; response k to prompt p is row ``p * n + k``.
         max_new_tokens: Longest response.
-        pad_id: Fills up the prompts; masked.
+        pad_id: Padding token, masked.
     """
     device = model.device
     ids, mask = pad_left(prompts, pad_id, device)
     accepted = inspect.signature(model.forward).parameters
 
     def forward(ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """Logits (R, V) after the last token."""
+        """Return the logits (R, V) after the last token."""
         extra: dict[str, Any] = {"position_ids": positions, "logits_to_keep": 1}
         known = {name: value for name, value in extra.items() if name in accepted}
         out: Any = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **known)
@@ -123,7 +125,7 @@ def decode(
     if n > 1:
         cache.batch_repeat_interleave(n)
         logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-    rows = torch.arange(len(prompts) * n, device=device)  # which response each row of the batch is
+    rows = torch.arange(len(prompts) * n, device=device)  # response of each row of the batch
     for step in range(max_new_tokens):
         chosen, ended = draw(logits, rows.tolist())
         going = (~ended).nonzero()[:, 0]
@@ -138,7 +140,7 @@ def decode(
 
 
 def _fill_gaps(going: Tensor) -> Tensor:
-    """The rows that go on, in an order in which most stay where they are: the last ones move into the gaps."""
+    """Return the unfinished rows, the last ones moved into the gaps, so that most stay in place."""
     stay = going[going < len(going)]
     order = torch.arange(len(going), device=going.device)
     gaps = torch.ones_like(order, dtype=torch.bool).index_fill(0, stay, False)
@@ -147,8 +149,7 @@ def _fill_gaps(going: Tensor) -> Tensor:
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask (R, L) of prompts that end together, as generation needs them."""
-    width = max(map(len, prompts))
-    ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    """Return ids and mask (R, L) of prompts padded on the left, for generation."""
+    ids = padded(prompts, pad_id, side="left")
+    mask = padded([[1] * len(prompt) for prompt in prompts], 0, side="left")
+    return ids.to(device), mask.to(device)

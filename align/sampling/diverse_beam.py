@@ -1,16 +1,17 @@
 """Diverse beam search (Vijayakumar et al. 2016, arXiv 1610.02424), one beam per group.
 
-The K responses of a prompt are K groups. At each step the groups choose one after the other, each repelled by what the
-groups before it chose at this step (the paper's Hamming diversity), with h running over these groups::
+The K responses to a prompt are K groups. At each step the groups choose one after another, each penalised for tokens
+that the groups before it chose at this step (the paper's Hamming diversity), with h running over these groups::
 
     y_g,t = argmax_v  log p(v | x, y_g,<t) − λ · Σ_{h<g} 1[y_h,t = v]
 
-The first group is greedy decoding, and with λ = 0 all are. Nothing is drawn at random.
+The first group decodes greedily, and with λ = 0 all do. Nothing is random.
 
-Departures from the paper: a group holds one beam (its B = G), as RRHF's authors draw, four beams in four groups. The
-hypotheses of a group then never compete, so that no normalisation by length has a part (``length_penalty`` of
-transformers): the response of a group is what it chose until an end-of-turn token. In the step in which it ends, that
-token repels the groups after it (in transformers, whose search goes on past it, the next best one does); then none.
+Departures from the paper: a group has one beam (its B = G), as in Yuan et al. (2023, arXiv 2304.05302), who draw
+four beams in four groups. So the hypotheses of a group never compete, and there is no normalisation by length
+(``length_penalty`` of transformers): a group's response ends at its end-of-turn token. In that step the token is
+penalised in the groups after it (in transformers, whose search goes on, the next best token is); afterwards a finished
+group penalises nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ __all__ = ["diverse_tokens"]
 
 
 def diverse_tokens(logits_RV: Tensor, rows: Sequence[int], groups: int, penalty: float) -> Tensor:
-    """The next token of each group by the equation above; (R,).
+    """Return the next token of each group by the equation above; (R,).
 
     Args:
-        logits_RV: Of the groups that go on, in any order; their normaliser does not change the choice.
-        rows: Which they are: ``p * groups + g`` is group g of prompt p.
-        groups: Of each prompt, K.
-        penalty: λ, in nats for each group before that chose the token.
+        logits_RV: Logits of the unfinished groups, in any order; log-probabilities give the same choice.
+        rows: Numbers of the groups: ``p * groups + g`` is group g of prompt p.
+        groups: Groups per prompt, K.
+        penalty: λ, in nats for each earlier group that chose the token.
     """
     assert logits_RV.shape[0] == len(rows)
     row_R = torch.tensor(rows, device=logits_RV.device)

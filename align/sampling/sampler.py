@@ -21,22 +21,22 @@ from align.sampling.diverse_beam import diverse_tokens
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How responses are drawn."""
+    """Settings of sampling."""
 
     temperature: float = 1.0
-    """Divides the logits; 0 is greedy."""
+    """Divides the logits; 0 means greedy."""
     top_p: float = 1.0
-    """Nucleus: the smallest set of tokens with this much probability."""
+    """Only the smallest set of tokens with this much probability (nucleus)."""
     top_k: int = 0
     """Only the k most probable tokens; 0 means all."""
     max_new_tokens: int = 128
     """Longest response, end-of-turn token included."""
     min_new_tokens: int = 0
-    """A response cannot end before it has so many tokens."""
+    """Shortest response."""
     stop_strings: tuple[str, ...] = ()
-    """Texts that end a response, beside the end-of-turn token; they stay in it."""
+    """Texts that end a response, besides the end-of-turn token; they are kept."""
     diversity_penalty: float = 0.0
-    """At temperature 0: λ of diverse beam search, of which each response of a prompt is a group
+    """At temperature 0: λ of diverse beam search, with each response to a prompt as a group
     (:mod:`align.sampling.diverse_beam`)."""
 
     def __post_init__(self) -> None:
@@ -53,31 +53,31 @@ class SamplingParams:
             raise UserError(f"diversity_penalty={self.diversity_penalty}: must be at least 0, and finite.")
         if self.diversity_penalty and (self.temperature or self.top_k or self.top_p < 1):
             raise UserError(
-                f"diversity_penalty={self.diversity_penalty} is of diverse beam search, which draws nothing at random: "
+                f"diversity_penalty={self.diversity_penalty} applies only to diverse beam search, which is not random: "
                 f"set temperature=0, top_k=0 and top_p=1 (now {self.temperature}, {self.top_k} and {self.top_p})."
             )
 
 
 @dataclass
 class Response:
-    """One response as it was drawn."""
+    """One drawn response."""
 
     ids: list[int] = field(default_factory=list[int])
-    """Its tokens, the one that ended it included."""
+    """Its tokens, including the one that ended it."""
     logps: list[float] = field(default_factory=list[float])
     """Log-probability of each token, ``log softmax(logits / temperature)`` before top-k and top-p, in nats; greedy:
     at temperature 1."""
     finished: bool = False
-    """It was ended, by a token or a stop string, not cut off at the longest length."""
+    """It ended with a token or a stop string and was not cut off."""
 
 
 class Sampler:
-    """Draws responses in batches, prompts padded on the left and of similar length together."""
+    """Draws responses in batches of prompts of similar length, padded on the left."""
 
     def __init__(self, policy: Policy, params: SamplingParams, *, tokens_per_batch: int = 32_768) -> None:
-        """``tokens_per_batch``: of prompts and responses at their longest; what the cache of a batch has to hold.
+        """``tokens_per_batch`` limits prompts and longest responses of a batch, and so its cache.
 
-        All responses to a prompt are drawn together even where they are more.
+        All responses to a prompt are drawn together, even if they exceed the limit.
         """
         self.policy = policy
         self.params = params
@@ -95,11 +95,11 @@ class Sampler:
         keys: Sequence[int] | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> list[list[Response]]:
-        """``n`` responses per prompt.
+        """Draw ``n`` responses per prompt.
 
-        What is drawn for a prompt depends on ``seed``, its key (default: its index) and the number of the response
-        alone, not on what shares its batch, so that several processes draw what one would. The random state of the
-        caller is untouched. ``between`` is called between batches and may raise to stop.
+        A response depends only on ``seed``, the prompt's key (default: its index) and the response's number, not on the
+        rest of its batch, so several processes draw the same responses as one. The caller's random state does not
+        change. ``between`` is called between batches and may raise to stop.
         """
         keys = range(len(prompts)) if keys is None else keys
         drawn: list[list[Response]] = [[] for _ in prompts]
@@ -113,7 +113,7 @@ class Sampler:
         return drawn
 
     def _batches(self, prompts: Sequence[Sequence[int]], n: int) -> Generator[list[int]]:
-        """Numbers of the prompts of each batch."""
+        """Yield the indices of the prompts of each batch."""
         part: list[int] = []
         for p in sorted(range(len(prompts)), key=lambda p: len(prompts[p])):
             longest = len(prompts[p]) + self.params.max_new_tokens
@@ -130,7 +130,7 @@ class Sampler:
         if cache is not None:
             decode(model, cache, prompts, n=n, draw=draw, max_new_tokens=longest, pad_id=pad_id)
             return
-        # A cache that is not plain attention (recurrent, hybrid): transformers' own loop.
+        # Another cache than plain attention (recurrent, hybrid): transformers' own loop
         ids, mask = pad_left(prompts, pad_id, self.policy.device)
         generator: Any = model
         generator.generate(
@@ -146,12 +146,12 @@ class Sampler:
 
 
 class _Draw:
-    """Chooses tokens by inverting the distribution function, with uniform numbers that each response has of its own;
-    at temperature 0 the likeliest ones.
+    """Chooses tokens by inverting the distribution function with each response's own uniform numbers; at temperature 0
+    it takes the most probable ones.
     """
 
     def __init__(self, sampler: Sampler, keys: Sequence[tuple[int, int]], n: int) -> None:
-        """``keys``: of the prompts, each of which has ``n`` responses."""
+        """``keys`` are those of the prompts, each of which has ``n`` responses."""
         self.params, self.stops, self.n = sampler.params, sampler.stops, n
         self.tokenizer: Any = sampler.policy.tokenizer
         self.responses = [Response() for _ in range(len(keys) * n)]
@@ -196,14 +196,14 @@ class _Draw:
     def _says_stop(self, ids: list[int]) -> bool:
         if not self.params.stop_strings or len(ids) < self.params.min_new_tokens:
             return False
-        # A token adds at least a byte nearly always; the end of the text is long enough to hold every stop string.
+        # Nearly every token adds at least a byte, so these tokens are enough for the longest stop string.
         text = self.tokenizer.decode(ids[-(4 * max(map(len, self.params.stop_strings)) + 4) :])
         return any(stop in text for stop in self.params.stop_strings)
 
-    # For transformers' own loop, which keeps finished rows to the end
+    # For transformers' own loop, which keeps finished rows until the end
 
     def process(self, ids: Tensor, scores: Tensor) -> Tensor:
-        """Leave only the token that is drawn."""
+        """Leave only the drawn token."""
         del ids
         going = [row for row, response in enumerate(self.responses) if not response.finished]
         chosen = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
@@ -211,6 +211,6 @@ class _Draw:
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0.0)
 
     def all_ended(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        """Per row, whether all responses have ended."""
+        """Return for each row whether all responses have ended."""
         del scores
         return torch.full((len(ids),), all(response.finished for response in self.responses), device=ids.device)

@@ -1,8 +1,8 @@
-"""Preference data in the wild: one small function per format, found by the columns a file has.
+"""Formats of preference data, recognised by the columns of a file.
 
-A format is a `Format` whose `convert` turns one raw row into fields of the pairwise format. To add one, write it beside
-its relatives in this package and list it in `BUILT_IN`; another package offers its own through the entry point group
-`align.formats`, whose target is the `Format`.
+A `Format` has a function `convert` that turns one raw row into fields of the pairwise format. To add a format, write it
+in a module of this package and list it in `BUILT_IN`; another package registers its own under the entry point group
+`align.formats`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PROMPT_NAMES = ("question", "instruction", "query", "input", "text", "context",
 
 
 def known_formats() -> dict[str, Format]:
-    """Return every format by name: the built-in ones and those of other installed packages."""
+    """Return all formats by name, including those of other installed packages."""
     from align.settings.registry import choices, load
 
     formats = {format.name: format for format in BUILT_IN}
@@ -47,10 +47,10 @@ def known_formats() -> dict[str, Format]:
 
 
 def find_format(name: str, sample: Sample, source: str) -> Format:
-    """Return the format called `name`, or for "auto" the one that fits the sample's columns; never a guess.
+    """Return the format called `name`, or for "auto" the one that fits the sample's columns; never guess.
 
-    Of several that fit, the one that needs the most columns is taken; where that leaves two, or where none fits, the
-    `UserError` names the columns found and the formats known.
+    If several fit, the one that requires the most columns is taken. If that leaves two, or if none fits, the
+    `UserError` names the columns found and the known formats.
     """
     formats = known_formats()
     if name != "auto":

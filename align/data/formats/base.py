@@ -1,4 +1,4 @@
-"""What a format is, and the columns that tell formats apart."""
+"""The class of all formats, and the columns that distinguish them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from align.errors import UserError
 __all__ = ["FOREIGN_COLUMNS", "SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_fields"]
 
 SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "answer", "source"})
-"""Optional columns of the pairwise format that every built-in format passes on."""
+"""Optional columns of the pairwise format that the formats pass on."""
 
 _FOREIGN = """
     annotations annotator better_response_id choice chosen_conversations chosen_response comparison completion_A
@@ -22,20 +22,20 @@ _FOREIGN = """
     response_1 responses score_A score_B score_chosen score_rejected scores summaries system winner
 """
 FOREIGN_COLUMNS = frozenset(_FOREIGN.split())
-"""Columns that hold a prompt, a response or a label in published formats that are not read here.
+"""Columns with a prompt, a response or a label in published formats that are not supported.
 
-Beside one of them a narrower reading (`prompt` alone, `chosen`/`rejected` alone) would be a guess, so it is refused;
-naming the format with `data.format=` overrides that.
+Next to one of them a simple format (`prompt` alone, `chosen`/`rejected` alone) would be a guess, so none is recognised;
+`data.format=` overrides that.
 """
 
 
 class UnknownFormatError(UserError):
-    """No format, or more than one, fits the columns."""
+    """No format fits the columns, or more than one does."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The first rows of a source, by which its format is recognised."""
+    """The first rows of a source, for recognising its format."""
 
     columns: frozenset[str]
     """The set of columns that most of the rows have."""
@@ -48,29 +48,29 @@ def _always(_: Sample) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One layout of preference data."""
+    """One format of preference data."""
 
     name: str
     description: str
     """One line for lists and help texts."""
     polarity: str
-    """Which side becomes `chosen`, and why."""
+    """The side that becomes `chosen`, with the reason."""
     requires: frozenset[str]
-    """Columns without which it is another format."""
+    """Columns that every file of this format has."""
     convert: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
-    """One raw row → fields of the pairwise format, once per pair; raises `RowError`."""
+    """One raw row → fields of the pairwise format for each of its pairs; raises `RowError`."""
     recognises: Callable[[Sample], bool] = _always
-    """Whether rows with the required columns are of this format."""
+    """A further check of rows that have the required columns."""
     optional: frozenset[str] = SHARED_COLUMNS
-    """Columns that are read where they are there."""
+    """Columns that are read if they exist."""
 
     @property
     def columns(self) -> frozenset[str]:
-        """All columns that are read; any other is reported as not read."""
+        """All columns that are read; others are reported as not read."""
         return self.requires | self.optional
 
     def fits(self, sample: Sample) -> bool:
-        """Whether the sample has the required columns, none of a format not known, and looks right."""
+        """Return whether the sample has the required columns, no foreign ones, and passes `recognises`."""
         foreign = (sample.columns & FOREIGN_COLUMNS) - self.columns
         return self.requires <= sample.columns and not foreign and self.recognises(sample)
 

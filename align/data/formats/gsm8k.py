@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al. 2021): school mathematics whose solutions end in the answer to verify, ``#### 72``."""
+"""GSM8K (Cobbe et al. 2021): school mathematics whose solutions end in the answer, ``#### 72``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _gsm8k(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _recognises(sample: Sample) -> bool:
-    """Whether most rows have a solution with a final answer, and no responses beside it."""
+    """Return whether most rows have a solution with a final answer, and no responses."""
     if {"chosen", "rejected"} & sample.columns:
         return False
     answers = [row.get("answer") for row in sample.rows]

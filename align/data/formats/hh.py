@@ -1,10 +1,9 @@
-r"""HH-RLHF: two full transcripts ``"\n\nHuman: …\n\nAssistant: …"`` that share everything but the last answer.
+r"""HH-RLHF: two full transcripts ``"\n\nHuman: …\n\nAssistant: …"`` that differ only in the last answer.
 
-The prompt is everything up to the last ``"\n\nAssistant:"``, which both transcripts must share to the letter; where
-they do not (5 of the 2,312 rows of harmless-base test), the row is rejected, since a common beginning cut anywhere
-else would end inside an answer. One blank after each colon belongs to the transcript's layout and not to the turn, so
-that the bundled template `hh` renders the messages back to exactly the transcript. Consecutive turns of one role
-inside the shared prompt are kept as they stand and noted.
+The prompt is everything up to the last ``"\n\nAssistant:"``. It must be identical in both transcripts, otherwise
+the row is rejected (5 of the 2,312 rows of harmless-base test): any other common beginning would end inside an answer.
+The space after each colon belongs to the transcript and not to the turn, so that the bundled template `hh` renders
+the messages back to exactly the transcript. Consecutive turns of one role inside the prompt are kept and noted.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def _turns(prompt: str) -> list[dict[str, str]]:
 
 
 def _recognises(sample: Sample) -> bool:
-    """Whether most rows have two transcripts."""
+    """Return whether most rows have two transcripts."""
     sides = [row.get(name) for row in sample.rows for name in ("chosen", "rejected")]
     return 2 * sum(isinstance(side, str) and side.startswith(_HUMAN) for side in sides) > len(sides)
 

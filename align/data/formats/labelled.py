@@ -1,4 +1,4 @@
-"""Two responses with names for which is better: PandaLM's annotators and Anthropic's model-written evaluations."""
+"""Two responses and a label for the better one: PandaLM and Anthropic's model-written evaluations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _vote(row: Mapping[str, Any], annotator: str) -> int:
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
-    """Return the instruction, and below it the input where there is one."""
+    """Return the instruction, followed by the input if there is one."""
     parts = [row["instruction"], row.get("input") or ""]
     for part in parts:
         if not isinstance(part, str):

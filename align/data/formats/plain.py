@@ -1,4 +1,4 @@
-"""The pairwise format itself (TRL's explicit preference format has the same columns), demonstrations and prompts."""
+"""The pairwise format itself (with the columns of TRL's explicit preference format), demonstrations and prompts."""
 
 from __future__ import annotations
 

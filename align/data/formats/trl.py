@@ -14,10 +14,10 @@ __all__ = ["IMPLICIT", "shared_turns", "shared_words"]
 
 
 def shared_words(first: str, second: str) -> int:
-    r"""Return where the beginning that two texts share ends, never inside a word.
+    """Return the end of the common beginning of two texts, never inside a word.
 
-    A blank before the first differing word goes with the word ("The sky is| blue"), since that is how tokenizers cut
-    text; line breaks stay with the beginning.
+    A space before the first differing word belongs to the word ("The sky is| blue"), as in tokenizers; line breaks
+    belong to the beginning.
     """
     differ = (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
     end = next(differ, min(len(first), len(second)))
@@ -53,7 +53,7 @@ def shared_turns(chosen: object, rejected: object) -> dict[str, Any]:
 
 
 def _recognises(sample: Sample) -> bool:
-    """Whether the rows carry their prompt themselves, and are not HH-RLHF transcripts."""
+    """Return whether the rows contain their prompt, but are not HH-RLHF transcripts."""
     return not {"prompt", "messages"} & sample.columns and not HH.recognises(sample)
 
 

@@ -1,4 +1,4 @@
-"""UltraFeedback, binarised: conversations that repeat the prompt, and a score for each side."""
+"""UltraFeedback, binarised: conversations that repeat the prompt, with a score for each side."""
 
 from __future__ import annotations
 

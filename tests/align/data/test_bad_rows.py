@@ -204,7 +204,7 @@ def test_30_truncated_array_and_gzip(tmp_path: Path, pair: Callable[..., Any]) -
 def test_31_expected_rows(jsonl: Callable[..., Path], pair: Callable[..., Any]) -> None:
     path = jsonl([pair(0), pair(1)])
     assert len(Preferences.load(path, expected_rows=2)) == 2
-    with pytest.raises(UserError, match=r"2 rows where data.expected_rows=3"):
+    with pytest.raises(UserError, match=r"2 rows, but data.expected_rows=3"):
         Preferences.load(path, expected_rows=3)
 
 

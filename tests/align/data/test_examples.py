@@ -144,7 +144,7 @@ def test_messages_without_a_template_are_an_error(pad_is_eos: Any, pair: Pair) -
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"unit": "pairs"}, 'Did you mean "pair"'), ({"max_length": 2}, "max_length=2 has no room")],
+    [({"unit": "pairs"}, 'Did you mean "pair"'), ({"max_length": 2}, "max_length=2 leaves no room")],
 )
 def test_wrong_arguments(options: dict[str, Any], message: str, chatml: Any, pair: Pair) -> None:
     with pytest.raises(UserError, match=message):

@@ -147,7 +147,7 @@ def test_shortest_length_and_log_probabilities_are_the_samplers(tiny_policy: Pol
 )
 def test_what_is_random_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(
-        UserError, match=r"diversity_penalty=1\.0 is of diverse beam search.*set temperature=0, top_k=0"
+        UserError, match=r"diversity_penalty=1\.0 applies only to diverse beam search.*set temperature=0, top_k=0"
     ):
         SamplingParams(diversity_penalty=1.0, **settings)
 
