@@ -1,15 +1,14 @@
-"""What RRHF, SLiC-HF, RFT and DPO cost beside PPO, in time and memory, on the same prompts.
+"""Time and memory of RRHF, SLiC-HF, RFT and DPO relative to PPO, on the same prompts.
 
-PPO draws K responses per prompt, scores them, asks reference and value, and updates, anew for each batch of prompts.
-The others draw and score once per prompt (``draw``) and then make optimiser steps on what was drawn. Their steps are
-measured on rankings of random token ids as long as the responses of PPO: which tokens they are changes nothing in the
-cost of a step, and no drawing is in the peak of its memory.
+For each batch of prompts PPO draws K responses per prompt, scores them, asks reference and value, and updates. The
+others draw and score once per prompt (``draw``) and then make optimiser steps on the drawn responses. These steps are
+measured on rankings of random token ids as long as PPO's responses: the cost of a step does not depend on its tokens,
+and so its peak of memory does not include the drawing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import online
+from benchmarks.measuring import quartiles, report
 from benchmarks.ours import load_policy, make_stepper
 from benchmarks.turns import Course, Side, Turn
 
@@ -34,7 +34,7 @@ _LABELS = {
     "dpo": "DPO, step on best and worst of K: policy, reference",
 }
 _LEARNT: Mapping[str, Sequence[int] | None] = {"rrhf": None, "slic": None, "rft": (0,), "dpo": (0, -1)}
-"""Places in a ranking, best first, of the responses that a step learns from; None: all."""
+"""Indices in a ranking, best first, of the responses that a step learns from; None: all."""
 
 
 def bench_cost(options: argparse.Namespace) -> None:
@@ -55,11 +55,11 @@ def bench_cost(options: argparse.Namespace) -> None:
     trainings = {name: training(courses["draw"], courses[name], epochs) for name in _LEARNT}
     result["epochs"] = epochs
     result["trainings"] = {name: online.compare(whole, courses["ppo"]) for name, whole in trainings.items()}
-    print(json.dumps(result)) if options.json else print_table(result)
+    report(result, options, print_table)
 
 
 def training(draw: Course, step: Course, epochs: float) -> Course:
-    """Candidates drawn once and learnt from in so many epochs: the sum of the times, the larger of the peaks."""
+    """Return the cost of drawing once and training for ``epochs``: the sum of the times, the larger peak."""
     return Course(
         seconds=[d + epochs * s for d, s in zip(draw.seconds, step.seconds, strict=True)],
         cpu_seconds=[d + epochs * s for d, s in zip(draw.cpu_seconds, step.cpu_seconds, strict=True)],
@@ -68,7 +68,7 @@ def training(draw: Course, step: Course, epochs: float) -> Course:
 
 
 def _draw(turn: Turn, options: argparse.Namespace, folder: Path) -> None:
-    """K candidates per prompt, and the scalars of the reward role."""
+    """Draw K candidates per prompt, and compute the scalars of the reward role."""
     from align.model.batch import Batch
     from align.sampling.sampler import Sampler, SamplingParams
     from align.scoring.reward_role import role_scores
@@ -87,7 +87,7 @@ def _draw(turn: Turn, options: argparse.Namespace, folder: Path) -> None:
 
 
 def _learn(turn: Turn, options: argparse.Namespace, folder: Path, *, name: str) -> None:
-    """Optimiser steps of one method."""
+    """Make optimiser steps of one method."""
     from align.method.base import Method
     from align.model.batch import Batch
     from methods import DPO, RFT, RRHF, SLiC
@@ -105,7 +105,7 @@ def _learn(turn: Turn, options: argparse.Namespace, folder: Path, *, name: str) 
 
 
 def ranking(prompt: Example, generator: random.Random, options: argparse.Namespace) -> Example:
-    """K responses of random tokens to a prompt, as long as PPO's, each better than those after it."""
+    """Return a ranking of K random responses to a prompt, as long as PPO's, the best first."""
     K = options.responses
     return replace(
         prompt,
@@ -116,7 +116,7 @@ def ranking(prompt: Example, generator: random.Random, options: argparse.Namespa
 
 
 def learnt(example: Example, name: str) -> Example:
-    """What the method of this name learns from a ranking."""
+    """Return the part of a ranking that the method of this name learns from."""
     places = _LEARNT[name] or range(len(example.responses))
     return replace(
         example,
@@ -127,7 +127,7 @@ def learnt(example: Example, name: str) -> Example:
 
 
 def print_table(result: Mapping[str, Any]) -> None:
-    """Print what each step took, and whole trainings in relation to PPO."""
+    """Print the cost of each step, and of whole trainings relative to PPO."""
     from rich.console import Console
     from rich.table import Table
 
@@ -139,12 +139,12 @@ def print_table(result: Mapping[str, Any]) -> None:
         table.add_row(
             _LABELS[name].partition(",")[0],
             f"{seconds['median']:.3f}",
-            f"{seconds['q1']:.3f} – {seconds['q3']:.3f}",
+            quartiles(seconds),
             f"{ratio['cpu_seconds']['median']:.3f}",
             f"{ratio['peak']:.3f}",
         )
     console.print(table)
     console.print(
-        f"PPO draws once for each prompt and makes one update; going over the prompts {epochs} times costs it {epochs} "
-        "times as much. Times step by step; the peak is the larger one of drawing and training."
+        f"PPO draws once for each prompt and makes one update; {epochs} passes over the prompts cost it {epochs} times "
+        "as much. Times are ratios step by step; the peak is the larger one of drawing and training."
     )

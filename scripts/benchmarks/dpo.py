@@ -1,9 +1,8 @@
-"""One optimiser step of DPO beside TRL's DPOTrainer: the two take turns, step by step, on the same pairs."""
+"""One optimiser step of DPO beside TRL's DPOTrainer: they take turns, step by step, on the same pairs."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from align.data.examples import tokenize
-from benchmarks.measuring import Measurement, ratios, versions
+from benchmarks.measuring import Measurement, quartiles, ratios, report, settings_of, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
 from benchmarks.ours import load_policy, make_stepper
 
@@ -52,14 +51,13 @@ def bench_dpo(options: argparse.Namespace) -> None:
         "loss_of_first_batch": losses,
         "load_average_before": load_before,
     }
-    print(json.dumps(result)) if options.json else print_table(result)
+    report(result, options, print_table)
 
 
 def _settings(options: argparse.Namespace, policy: Policy) -> dict[str, Any]:
     trainable, total = policy.parameter_count()
     return {
-        **{name: value for name, value in vars(options).items() if name not in ("benchmark", "json", "data")},
-        "data": options.data.name,
+        **settings_of(options),
         "model_parameters": total,
         "trained_parameters": trainable,
         "dtype": "float32",
@@ -72,7 +70,7 @@ def _settings(options: argparse.Namespace, policy: Policy) -> dict[str, Any]:
 
 
 def _set_up(options: argparse.Namespace, folder: Path) -> tuple[Policy, DPOTrainer, list[Example]]:
-    """Both sides, loaded from one folder and given the same adapter, and the pairs in the order TRL takes them."""
+    """Return both sides, with the same model and adapter, and the pairs in TRL's order."""
     from align.data import Preferences
     from align.settings.adapter import Adapter
 
@@ -91,7 +89,7 @@ def _choose(preferences: Preferences, tokenizer: PreTrainedTokenizerBase, option
     from align.system.randomness import epoch_order
 
     wanted = (options.warmup + options.steps) * options.pairs
-    # Three times as many rows as are wanted: some are longer than max_length.
+    # Three times as many rows as needed, because some are longer than max_length
     rows = epoch_order(len(preferences), seed=options.seed, epoch=0)[: 3 * wanted]
     pairs = tokenize(preferences.select(rows), tokenizer, max_length=options.max_length, unit="pair", max_rejected=1.0)
     if len(pairs) < wanted:
@@ -105,7 +103,7 @@ def _trl_trainer(folder: Path, examples: list[Example], adapter: Any, options: a
     from trl import DPOConfig, DPOTrainer
 
     class OnTokens(DPOTrainer):
-        """Takes the pairs as the token ids they already are."""
+        """Takes pairs that are token ids already."""
 
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:  # noqa: ARG002
             return dataset
@@ -138,7 +136,7 @@ def _trl_trainer(folder: Path, examples: list[Example], adapter: Any, options: a
 
 
 def _move_adapters(policy: Policy, trainer: Any, seed: int) -> None:
-    """Give both sides one adapter away from its start, where every loss would be log 2 whatever was computed."""
+    """Give both sides the same trained-looking adapter: with a new one every correct or wrong loss is log 2."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -151,7 +149,7 @@ def _move_adapters(policy: Policy, trainer: Any, seed: int) -> None:
 
 
 def _same_loss(stepper: Stepper, trainer: Any, examples: Sequence[Example]) -> dict[str, float]:
-    """The loss of both on one batch; an error where they differ, for then the comparison would not be fair."""
+    """Return both losses of one batch; they must agree for the comparison to be fair."""
     import torch
 
     from align.model.batch import Batch
@@ -167,10 +165,10 @@ def _same_loss(stepper: Stepper, trainer: Any, examples: Sequence[Example]) -> d
 def _take_turns(
     stepper: Stepper, trainer: Any, examples: Sequence[Example], options: argparse.Namespace
 ) -> tuple[Measurement, Measurement]:
-    """Train with TRL's own loop, and after each of its steps do ours on the same pairs.
+    """Train with TRL's own loop, with one of our steps on the same pairs after each of its steps.
 
-    TRL's time is that of its step alone (forward, backward, clipping, update), without the collation of the batch.
-    Ours has the layout of the batch in it, too.
+    TRL's time is its step alone (forward, backward, clipping, update), without the collation of the batch. Ours
+    includes the layout of the batch.
     """
     from transformers import TrainerCallback
 
@@ -198,14 +196,14 @@ def _take_turns(
 
 
 def _padded_tokens(stepper: Stepper, batch: Batch) -> int:
-    """Tokens of one of our forward passes over a step."""
+    """Return the tokens of our forward passes over a step."""
     layout = stepper.policy.layout
     parts = [part.row_lengths(layout) for part in batch.micro_batches(stepper.tokens_per_microbatch, layout)]
     return sum(sum(map(len, rows)) * max(map(max, rows)) for rows in parts)
 
 
 def _padded_rows(batch: Batch) -> int:
-    """Tokens of one of TRL's: a row per response, padded to the longest."""
+    """Return the tokens of TRL's forward pass: a row per response, padded to the longest."""
     rows = batch.row_lengths("flat")
     return sum(map(len, rows)) * max(map(max, rows))
 
@@ -233,14 +231,13 @@ def print_table(result: dict[str, Any]) -> None:
     )
     for name, label in (("ours", "align"), ("trl", "TRL DPOTrainer")):
         seconds = result[name]["seconds"]
-        quartiles = f"{seconds['q1']:.2f} – {seconds['q3']:.2f}"
         cpu, tokens = f"{result[name]['cpu_seconds']['median']:.2f}", f"{result[name]['padded_tokens']:,.0f}"
-        table.add_row(label, f"{seconds['median']:.2f}", quartiles, cpu, tokens)
+        table.add_row(label, f"{seconds['median']:.2f}", quartiles(seconds, 2), cpu, tokens)
     console.print(table)
     steps = result["ratio_by_step"]
     console.print(
         f"Ratio of the medians {result['ratio_of_medians']:.3f}; step by step {steps['median']:.3f}, quartiles "
-        f"{steps['q1']:.3f} – {steps['q3']:.3f}, extremes {steps['min']:.3f} – {steps['max']:.3f}; "
+        f"{quartiles(steps)}, extremes {steps['min']:.3f} – {steps['max']:.3f}; "
         f"of CPU time {result['cpu_ratio_by_step']['median']:.3f}."
     )
     losses = result["loss_of_first_batch"]

@@ -1,10 +1,12 @@
-"""What was measured: times, memory and their spread."""
+"""Measurements of time and memory, their spread, and the result of a benchmark."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,21 +20,21 @@ class Measurement:
 
     seconds: list[float] = field(default_factory=list[float])
     cpu_seconds: list[float] = field(default_factory=list[float])
-    """Of all threads of the process: what a busy machine distorts least, with one thread."""
+    """CPU time of all threads of the process; with one thread, a busy machine distorts it least."""
     tokens: list[int] = field(default_factory=list[int])
-    """Tokens of one forward pass over the step's pairs, padding included; the reference computes them once more."""
+    """Tokens of one forward pass over the step's pairs, including padding; the reference computes them again."""
 
     def start(self) -> None:
-        """Begin to measure a step."""
+        """Start measuring a step."""
         self._started = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
-        """End the step that was begun."""
+        """Stop measuring the step."""
         self.seconds.append(time.perf_counter() - self._started[0])
         self.cpu_seconds.append(time.process_time() - self._started[1])
 
     def summary(self, measured: slice) -> dict[str, Any]:
-        """Quartiles of the times and the median of the tokens of the measured steps."""
+        """Return quartiles of the times and the median of the tokens of the measured steps."""
         return {
             "seconds": spread(self.seconds[measured]),
             "cpu_seconds": spread(self.cpu_seconds[measured]),
@@ -41,18 +43,18 @@ class Measurement:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles and extremes."""
+    """Return median, quartiles and extremes."""
     q1, _, q3 = quantiles(values, method="inclusive") if len(values) > 1 else (values[0],) * 3
     return {"median": median(values), "q1": q1, "q3": q3, "min": min(values), "max": max(values)}
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Spread of the ratios, step by step."""
+    """Return the spread of the step-by-step ratios."""
     return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 def mean_interval(values: Sequence[float]) -> dict[str, float]:
-    """Mean with its 95 % bootstrap interval; the mean alone where all values are the same."""
+    """Return the mean with its 95 % bootstrap interval, which is the mean itself if all values are equal."""
     import numpy as np
     from scipy.stats import bootstrap
 
@@ -64,12 +66,32 @@ def mean_interval(values: Sequence[float]) -> dict[str, float]:
 
 
 def peak_memory() -> float:
-    """Most memory that was resident in this process so far, in MiB (Linux: VmHWM)."""
+    """Return the peak of this process's resident memory in MiB (Linux: VmHWM)."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert found is not None
     return int(found[1]) / 1024
 
 
 def versions() -> dict[str, str]:
-    """Of what is compared."""
+    """Return the versions of the compared libraries."""
     return {name: version(name) for name in ("torch", "transformers", "peft", "trl")}
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a benchmark for its result; of a path only the name."""
+    skipped = ("benchmark", "json", "output")
+    return {
+        name: value.name if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+        if name not in skipped
+    }
+
+
+def quartiles(values: dict[str, float], digits: int = 3) -> str:
+    """Return the quartiles of a `spread` as text."""
+    return f"{values['q1']:.{digits}f} – {values['q3']:.{digits}f}"
+
+
+def report(result: dict[str, Any], options: argparse.Namespace, print_table: Callable[[dict[str, Any]], None]) -> None:
+    """Print a result as JSON or as a table."""
+    print(json.dumps(result)) if options.json else print_table(result)

@@ -1,4 +1,4 @@
-"""Models and tokenizers that need no download."""
+"""Random models and new tokenizers, so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def quiet(threads: int) -> None:
     import torch
     from transformers.utils import logging
 
-    warnings.filterwarnings("ignore", category=FutureWarning)  # names that PEFT uses and transformers renames
+    warnings.filterwarnings("ignore", category=FutureWarning)  # PEFT uses names that transformers renames
     datasets.disable_progress_bars()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -27,7 +27,7 @@ def quiet(threads: int) -> None:
 
 
 def train_tokenizer(preferences: Preferences, vocabulary: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer trained on the texts of the data, with the chat template of HH."""
+    """Train a byte-level BPE tokenizer on the texts of the data; its chat template is that of HH."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -53,7 +53,7 @@ def train_tokenizer(preferences: Preferences, vocabulary: int) -> PreTrainedToke
 def save_random_llama(
     folder: Path, tokenizer: PreTrainedTokenizerBase, options: argparse.Namespace, *, positions: int
 ) -> None:
-    """A randomly initialised LLaMA with the tokenizer in `folder`; about 30 million parameters by default."""
+    """Write a randomly initialised LLaMA (30 million parameters by default) and the tokenizer to `folder`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

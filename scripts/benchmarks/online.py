@@ -1,4 +1,4 @@
-"""A step of on-line training: draw responses, score them, update; beside TRL, and with and without a shared base."""
+"""A step of on-line training (draw responses, score them, update) beside TRL, with and without a shared base."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from align.data.examples import tokenize
-from benchmarks.measuring import ratios, versions
+from benchmarks.measuring import quartiles, ratios, report, settings_of, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
 from benchmarks.ours import LEARNING_RATE, load_policy, make_stepper
 from benchmarks.turns import Course, Side, Turn, take_turns
@@ -36,7 +36,7 @@ def bench_ppo(options: argparse.Namespace) -> None:
     }
     compared = [("rloo", "trl_rloo"), ("ppo", "trl_rloo"), ("rloo", "trl_grpo")]
     result, _ = measure("ppo", sides, options, compared)
-    print(json.dumps(result)) if options.json else print_table(result)
+    report(result, options, print_table)
 
 
 def bench_memory(options: argparse.Namespace) -> None:
@@ -46,24 +46,22 @@ def bench_memory(options: argparse.Namespace) -> None:
         "full_copies": partial(train_ours, advantage="gae", reward="model", adapters=False),
     }
     result, _ = measure("memory", sides, options, [("adapters", "full_copies")])
-    print(json.dumps(result)) if options.json else print_table(result)
+    report(result, options, print_table)
 
 
 def measure(
     name: str, sides: Mapping[str, Side], options: argparse.Namespace, compared: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], dict[str, Course]]:
-    """Run the sides in turns; returns what is to be reported, and the steps it comes from."""
+    """Run the sides in turns; return the result, and the steps behind it."""
     quiet(options.threads)
     load_before = os.getloadavg()[0]
     with TemporaryDirectory() as folder:
         parameters = _set_up(options, Path(folder), with_reward=name == "memory")
         courses = take_turns(sides, options, Path(folder))
-    skipped = ("benchmark", "json", "data")
     result = {
         "benchmark": name,
         "settings": {
-            **{option: value for option, value in vars(options).items() if option not in skipped},
-            "data": options.data.name,
+            **settings_of(options),
             "model_parameters": parameters,
             "dtype": "float32",
             "gradient_checkpointing": False,
@@ -77,7 +75,7 @@ def measure(
 
 
 def compare(ours: Course, theirs: Course) -> dict[str, Any]:
-    """Ratios of the times step by step, and of the peaks of memory."""
+    """Return the ratios of the times step by step, and of the peaks of memory."""
     return {
         "seconds": ratios(ours.seconds, theirs.seconds),
         "cpu_seconds": ratios(ours.cpu_seconds, theirs.cpu_seconds),
@@ -86,7 +84,7 @@ def compare(ours: Course, theirs: Course) -> dict[str, Any]:
 
 
 def _set_up(options: argparse.Namespace, folder: Path, *, with_reward: bool) -> int:
-    """Write model, tokenizer and prompts; returns the parameters of the model."""
+    """Write model, tokenizer and prompts; return the number of parameters."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from align.data import Preferences
@@ -129,7 +127,7 @@ class _Length:
 def train_ours(
     turn: Turn, options: argparse.Namespace, folder: Path, *, advantage: Any, reward: str, adapters: bool = True
 ) -> None:
-    """A roll-out with one update by our PPO; ``reward``: a ``function``, a ``model`` apart or the ``role``."""
+    """Make roll-outs with one update each; ``reward`` is ``function``, ``model`` (separate) or ``role``."""
     from align.model.batch import Batch
     from align.training.rollout import Rollouts
     from methods.ppo.ppo import PPO
@@ -163,7 +161,7 @@ def train_ours(
 
 
 def prompts_of_steps(policy: Policy, options: argparse.Namespace, folder: Path) -> list[list[Example]]:
-    """The prompts of each step, the first ones included, as every side takes them."""
+    """Return the prompts of each step, including warm-up; they are the same for all sides."""
     examples = tokenize(_prompts(folder), policy.tokenizer, max_length=options.max_prompt, unit="prompt")
     starts = range(0, (options.warmup + options.steps) * options.prompts, options.prompts)
     return [examples[start : start + options.prompts] for start in starts]
@@ -233,7 +231,7 @@ def _train_trl(turn: Turn, options: argparse.Namespace, folder: Path, *, trainer
     peer.train()
 
 
-# What was measured
+# Printing
 
 _LABELS = {
     "rloo": "align, advantage=rloo",
@@ -241,7 +239,7 @@ _LABELS = {
     "trl_rloo": "TRL RLOOTrainer",
     "trl_grpo": "TRL GRPOTrainer (no reference)",
     "adapters": "roles as adapters on one base",
-    "full_copies": "a full copy for each, reward model apart",
+    "full_copies": "a full copy for each, separate reward model",
 }
 
 
@@ -266,7 +264,7 @@ def print_table(result: Mapping[str, Any], labels: Mapping[str, str] = _LABELS) 
         table.add_row(
             labels[name],
             f"{seconds['median']:.3f}",
-            f"{seconds['q1']:.3f} – {seconds['q3']:.3f}",
+            quartiles(seconds),
             f"{side['cpu_seconds']['median'] / samples:.3f}",
             f"{side['peak_mib']:,.0f}",
         )
@@ -274,7 +272,7 @@ def print_table(result: Mapping[str, Any], labels: Mapping[str, str] = _LABELS) 
     for pair, ratio in result["ratios"].items():
         times, cpu = ratio["seconds"], ratio["cpu_seconds"]
         console.print(
-            f"{pair}: time {times['median']:.3f} (quartiles {times['q1']:.3f} – {times['q3']:.3f}, extremes "
+            f"{pair}: time {times['median']:.3f} (quartiles {quartiles(times)}, extremes "
             f"{times['min']:.3f} – {times['max']:.3f}), CPU time {cpu['median']:.3f}, memory {ratio['peak']:.3f}."
         )
     console.print(f"Load of the machine before: {result['load_average_before']:.1f}.")

@@ -1,4 +1,4 @@
-"""Our own side as the benchmarks set it up."""
+"""Our side of the benchmarks: the policy and the optimiser step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEARNING_RATE, MAX_GRAD_NORM = 1e-6, 1.0  # TRL's defaults, in both
 
 
 def load_policy(folder: Path, options: argparse.Namespace, *, adapters: bool = True) -> Policy:
-    """The model in the folder, its roles adapters on one base or a full copy each."""
+    """Load the model in the folder, with its roles as adapters on one base or as full copies."""
     from align.model.policy import Policy
     from align.settings.adapter import Adapter
 
@@ -24,7 +24,7 @@ def load_policy(folder: Path, options: argparse.Namespace, *, adapters: bool = T
 
 
 def make_stepper(policy: Policy, method: Method, options: argparse.Namespace) -> Stepper:
-    """What trains the method's roles, which the policy must have."""
+    """Return the stepper that trains the method's roles, which the policy must have."""
     from accelerate import Accelerator
 
     from align.settings.config import TrainerConfig

@@ -1,11 +1,11 @@
 """Rejection-sampling fine-tuning on arithmetic, after Yuan et al. (2023): accuracy against distinct paths.
 
 Questions of the embedded world that can be solved in several orders (3+4 or 4+3, which two of three numbers first) have
-one solution each, in an order taken at random. SFT learns them; RFT draws k samples for each question from that model,
-keeps one right sample for each list of equations, and trains the pretrained model on all, every parameter; at last it
-draws from several models that differ in the order of their training. Everything trains for the same epochs, so that
-more data is more steps, as in the paper; SFT for as many steps as the last RFT shows what the steps alone would do.
-Reported on other questions: the accuracy of greedy answers.
+one solution each, in a random order. SFT learns them. RFT draws k samples for each question from that model, keeps one
+right sample for each list of equations, and trains all parameters of the pretrained model on them. The last RFT draws
+from several models that differ in the order of their training data. All train for the same number of epochs, so that
+more data means more steps, as in the paper; SFT for as many steps as the last RFT shows the effect of the steps alone.
+The result is the accuracy of greedy answers to other questions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring import mean_interval, versions
+from benchmarks.measuring import mean_interval, settings_of, versions
 from benchmarks.points import Points, bench_points, chart, interval
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from align.method.base import Method
 
 FAMILIES = ("sum_add", "sum_two_steps", "sum_three_numbers")
-"""Those of the world's arithmetic that have more than one order and are not solved at once; asked equally often."""
+"""The world's arithmetic families with more than one order that are not trivial; asked equally often."""
 _LARGEST = 20
-"""No number in a question or an answer is larger: beyond, what the small model lacks is sums, not ways to them."""
+"""Largest number in a question or an answer; above it the small model lacks sums, not ways to them."""
 _TOKENS = 64
 
 
@@ -40,10 +40,7 @@ def bench_paths(options: argparse.Namespace) -> None:
         "paths",
         options,
         measure=lambda options: _Comparison(options).points(),
-        settings={
-            **{key: value for key, value in vars(options).items() if key not in ("benchmark", "json", "output")},
-            "versions": versions(),
-        },
+        settings={**settings_of(options), "versions": versions()},
         plot=plot,
         print_table=print_table,
     )
@@ -59,7 +56,7 @@ class _Comparison:
         self.baseline: list[float] = []
 
     def points(self) -> Points:
-        """Name of a training → what it reached."""
+        """Return name of a training → its result."""
         from methods import RFT, SFT
 
         options, points = self.options, Points()
@@ -81,7 +78,7 @@ class _Comparison:
         return points
 
     def _rejected(self, method: Method, pool: Sequence[Policy], name: str) -> dict[str, Any]:
-        """Draw from the models of the pool, and train on what is kept."""
+        """Draw from the models of the pool, and train on the kept samples."""
         from align.candidates.drawing import draw, read_summary
 
         assert method.candidates is not None
@@ -126,12 +123,12 @@ class _Comparison:
         }
 
     def _right(self, policy: Policy) -> list[float]:
-        """Of each held-out question, whether the greedy answer is right."""
+        """Return 1 for each held-out question with a right greedy answer, else 0."""
         return [sample.scores["math"] for sample in _evaluator(policy, self.heldout).measure(policy).samples]
 
 
 def questions(split: str, n: int, *, seed: int) -> Preferences:
-    """Distinct questions with the answer, and a solution in one of the orders as ``chosen``; families take turns."""
+    """Return distinct questions with their answer, and a solution in one order as ``chosen``; families take turns."""
     from align import Preferences
     from align.world import FAMILIES as ALL
     from align.world import TaskSampler, World
@@ -165,7 +162,7 @@ def _evaluator(policy: Policy, heldout: Preferences) -> Evaluator:
 
 
 def plot(points: Points, picture: Path) -> None:
-    """Accuracy against distinct paths per question, with intervals."""
+    """Plot accuracy against distinct paths per question, with intervals."""
     chart(
         points,
         "paths",
@@ -178,7 +175,7 @@ def plot(points: Points, picture: Path) -> None:
 
 
 def print_table(points: Points) -> None:
-    """Print the points, one line each."""
+    """Print one line per point."""
     print(f"{'':32}{'accuracy':>24}{'over SFT':>26}{'paths':>7}{'rows':>7}{'steps':>7}")
     for name, point in points.items():
         accuracy, gain = (interval(point[value]) for value in ("accuracy", "gain"))

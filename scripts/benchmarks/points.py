@@ -1,4 +1,4 @@
-"""Benchmarks whose result is a point for each training: files, chart and table."""
+"""Benchmarks with one point per training: files, chart and table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.models import quiet
 
 Points = dict[str, dict[str, Any]]
-"""Name of a training → what it reached; intervals are those of `measuring.mean_interval`."""
+"""Name of a training → its results; intervals are those of `measuring.mean_interval`."""
 
 
 def bench_points(
@@ -25,15 +25,15 @@ def bench_points(
     plot: Callable[[Points, Path], None],
     print_table: Callable[[Points], None],
 ) -> None:
-    """Do the trainings in ``options.output``, leave result and chart there, and print the result.
+    """Run the trainings in ``options.output``, write result and chart there, and print the result.
 
-    Candidates of an earlier run are removed, so that none is continued.
+    Candidates of an earlier run are deleted, so that they are not reused.
     """
     quiet(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
     for earlier in options.output.glob("candidates-*"):
         earlier.unlink()
-    with redirect_stdout(sys.stderr):  # what the trainer says
+    with redirect_stdout(sys.stderr):  # output of the trainer
         points = measure(options)
     result = {"benchmark": name, "settings": settings, "points": points}
     (options.output / f"{name}.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
@@ -47,13 +47,13 @@ def bench_points(
 
 
 def chart(points: Mapping[str, Mapping[str, Any]], across: str, up: str, picture: Path, **words: str) -> None:
-    """One value of each point against another, with 95 % intervals where there are any.
+    """Plot one value of each point against another, with 95 % intervals if there are any.
 
     Args:
-        points: What is shown.
+        points: The points.
         across: Name of the value on the x axis.
         up: Name of the value on the y axis.
-        picture: The file.
+        picture: File to write.
         words: ``xlabel``, ``ylabel`` and ``title``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -72,7 +72,7 @@ def chart(points: Mapping[str, Mapping[str, Any]], across: str, up: str, picture
 
 
 def interval(value: Mapping[str, float]) -> str:
-    """A mean with its interval, for tables."""
+    """Return a mean with its interval as text."""
     return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 

@@ -1,14 +1,13 @@
-"""Tokens per second of the sampler beside transformers' generate, on the embedded model."""
+"""Tokens per second of the sampler and of transformers' generate, on the embedded model."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
 from align.data.examples import tokenize
-from benchmarks.measuring import ratios, spread, versions
+from benchmarks.measuring import quartiles, ratios, report, settings_of, spread, versions
 from benchmarks.models import quiet
 
 if TYPE_CHECKING:
@@ -41,19 +40,19 @@ def bench_sampling(options: argparse.Namespace) -> None:
     expected = _generate(policy, prompts, options, sampler.stops, 1, greedy=True)
     result = {
         "benchmark": "sampling",
-        "settings": {name: value for name, value in vars(options).items() if name not in ("benchmark", "json")},
+        "settings": settings_of(options),
         "tokens_per_second": {name: spread(values) for name, values in rates.items()},
         "ratio_by_round": ratios(rates["ours"], rates["generate"]),
         "greedy_identical": sum(row[0].ids == ids for row, ids in zip(greedy, expected, strict=True)),
         "versions": versions(),
     }
-    print(json.dumps(result)) if options.json else print_table(result)
+    report(result, options, print_table)
 
 
 def _generate(
     policy: Policy, prompts: list[Any], options: argparse.Namespace, stops: list[int], n: int, *, greedy: bool = False
 ) -> list[list[int]]:
-    """What `generate` draws, all prompts in one batch, without what follows the end of a response."""
+    """Return the responses of `generate`, cut after their end; all prompts are in one batch."""
     import torch
 
     from align.sampling.decoding import pad_left
@@ -85,7 +84,7 @@ def print_table(result: dict[str, Any]) -> None:
     Console().print(
         f"{settings['prompts']} prompts × {settings['responses']} responses of at most {settings['tokens']} tokens, "
         f"{settings['threads']} CPU threads: {rates['ours']} tokens/s, transformers' generate {rates['generate']}; "
-        f"round by round {ratio['median']:.2f} times as many (quartiles {ratio['q1']:.2f} – {ratio['q3']:.2f}, "
+        f"round by round {ratio['median']:.2f} times as many (quartiles {quartiles(ratio, 2)}, "
         f"extremes {ratio['min']:.2f} – {ratio['max']:.2f}). Greedy answers identical: {result['greedy_identical']} of "
         f"{settings['prompts']}."
     )

@@ -1,9 +1,9 @@
-"""Controlled sentiment, after Rafailov et al. (2023, section 6.1): every method in one chart of reward against KL.
+"""Controlled sentiment after Rafailov et al. (2023, section 6.1): every method in one chart of reward against KL.
 
 A small model continues the beginnings of stories; the reward is the sentiment of the continuation by the VADER lexicon
 (Hutto and Gilbert 2014). PPO draws while it trains; the other methods learn from one file of ranked samples, RFT from
-the best of as many. Reported on held-out beginnings: reward, KL to the untuned model, and the perplexity of the
-continuations under another model of stories, which rises where they are no stories any more.
+the best of them. The result on held-out beginnings is the reward, the KL to the untuned model, and the perplexity of
+the continuations under another model of stories, which rises if they are no longer stories.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring import mean_interval, versions
+from benchmarks.measuring import mean_interval, settings_of, versions
 from benchmarks.points import Points, bench_points, chart, interval
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Sentiment:
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
-        """Scores (P, K)."""
+        """Return scores (P, K)."""
         del prompts, columns
         return [[self._one(text) for text in row] for row in responses]
 
@@ -66,7 +66,7 @@ def bench_sentiment(options: argparse.Namespace) -> None:
         options,
         measure=_points,
         settings={
-            **{key: str(value) for key, value in vars(options).items() if key not in ("benchmark", "json", "methods")},
+            **settings_of(options),
             "heldout": _HELDOUT,
             "samples": _SAMPLES,
             "versions": versions(),
@@ -77,7 +77,7 @@ def bench_sentiment(options: argparse.Namespace) -> None:
 
 
 def _points(options: argparse.Namespace) -> Points:
-    """Name of a method → what was measured after its training; first the model as it was."""
+    """Return name of a method → measurement after its training; the untuned model comes first."""
     train, heldout = _beginnings(options)
     scorer = Sentiment(options.lexicon)
     points: Points = {}
@@ -93,7 +93,7 @@ def _points(options: argparse.Namespace) -> Points:
 
 
 def methods() -> dict[str, Callable[[], tuple[Method, dict[str, Any]]]]:
-    """Name → the method and what differs from the trainer's defaults."""
+    """Return name → function that gives the method and its trainer settings."""
     from methods import DPO, PPO, RFT, RRHF, SLiC
 
     drawing: dict[str, Any] = {
@@ -131,7 +131,7 @@ def _train(
     scorer: Sentiment,
     options: argparse.Namespace,
 ) -> Measurement:
-    """Train one method on the beginnings; returns the measurement after it."""
+    """Train one method on the beginnings; return the measurement after it."""
     from align import Trainer, TrainerConfig
     from align.candidates.drawing import draw
     from methods import PPO, RRHF
@@ -154,7 +154,7 @@ def _train(
 
 
 def _best_and_worst(ranked: Preferences) -> Preferences:
-    """One pair for each prompt: in a chain of pairs what DPO gains on one it loses on the next."""
+    """Return one pair per prompt: in a chain of pairs DPO would raise and lower the same response."""
     from align import Preferences
 
     pairs: dict[str, dict[str, Any]] = {}
@@ -179,7 +179,7 @@ def _policy(options: argparse.Namespace) -> Policy:
 
 
 def _beginnings(options: argparse.Namespace) -> tuple[Preferences, Preferences]:
-    """Distinct beginnings of stories: for training, and those held out."""
+    """Return distinct beginnings of stories, for training and held out."""
     from align import Preferences
 
     stories = options.stories.read_text(encoding="utf-8").split("<|endoftext|>")
@@ -205,7 +205,7 @@ def _evaluator(policy: Policy, heldout: Preferences, scorer: Sentiment, seed: in
 
 
 def _point(measured: Measurement, options: argparse.Namespace) -> dict[str, Any]:
-    """Means over the held-out beginnings with 95 % bootstrap intervals, and some continuations to read."""
+    """Return means over the held-out beginnings with 95 % bootstrap intervals, and some continuations."""
     return {
         "reward": mean_interval([sample.scores["sentiment"] for sample in measured.samples]),
         "kl": mean_interval([sample.kl or 0.0 for sample in measured.samples]),
@@ -217,7 +217,7 @@ def _point(measured: Measurement, options: argparse.Namespace) -> dict[str, Any]
 
 
 def _perplexity(measured: Measurement, options: argparse.Namespace) -> float:
-    """Of the continuations after their beginnings, by a model that nobody trained on."""
+    """Return the perplexity of the continuations under a model not used in training."""
     import torch
 
     from align import Batch, Policy
@@ -243,7 +243,7 @@ def _perplexity(measured: Measurement, options: argparse.Namespace) -> float:
 
 
 def plot(points: Points, picture: Path) -> None:
-    """Reward against KL, a point for each method with its intervals."""
+    """Plot reward against KL, one point per method with its intervals."""
     chart(
         points,
         "kl",
@@ -256,7 +256,7 @@ def plot(points: Points, picture: Path) -> None:
 
 
 def print_table(points: Points) -> None:
-    """Print the points, one line each."""
+    """Print one line per point."""
     print(f"{'':10}{'sentiment':>24}{'KL':>8}{'perplexity':>12}{'distinct-2':>12}{'seconds':>9}")
     for name, point in points.items():
         print(

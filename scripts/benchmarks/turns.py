@@ -1,4 +1,4 @@
-"""Several trainings in processes of their own that take turns, step by step."""
+"""Several trainings, each in its own process, that take turns step by step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from benchmarks.measuring import Measurement, peak_memory, spread
 
 Side = Callable[["Turn", argparse.Namespace, Path], None]
-"""Trains on what is in the folder: ``warmup + steps`` times :meth:`Turn.begin`, a step, :meth:`Turn.end`."""
+"""Trains the model in the folder: ``warmup + steps`` times :meth:`Turn.begin`, a step, :meth:`Turn.end`."""
 
 
 class Turn:
-    """Of one process: waits until it may do a step, and reports what the step took."""
+    """The turn of one process: waits until it may do a step, and reports the step's time and memory."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -36,14 +36,14 @@ class Turn:
 
 @dataclass
 class Course:
-    """The steps of one side, without its first ones."""
+    """The measured steps of one side."""
 
     seconds: list[float] = field(default_factory=list[float])
     cpu_seconds: list[float] = field(default_factory=list[float])
     peak_mib: float = 0.0
 
     def summary(self) -> dict[str, Any]:
-        """Spread of the times, and the peak of the memory."""
+        """Return the spread of the times, and the peak of memory."""
         return {"seconds": spread(self.seconds), "cpu_seconds": spread(self.cpu_seconds), "peak_mib": self.peak_mib}
 
 
@@ -54,7 +54,7 @@ def take_turns(sides: Mapping[str, Side], options: argparse.Namespace, folder: P
     for name, side in sides.items():
         pipes[name], theirs = context.Pipe()
         context.Process(target=_work, args=(side, theirs, options, folder), name=name, daemon=True).start()
-        theirs.close()  # so that reading from a process that has died is an error
+        theirs.close()  # so that reading from a dead process raises an error
     courses = {name: Course() for name in sides}
     for step in range(options.warmup + options.steps):
         for name, pipe in pipes.items():

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from argparse import Namespace
-from collections.abc import Generator
 from pathlib import Path
 from random import Random
-from types import ModuleType
 
+import bench
 import datasets.config
 import pytest
 
 from align.data import Example
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench.py"
 MODEL = [
     "--warmup",
     "1",
@@ -35,18 +32,6 @@ SMALL = ["--steps", "2", "--pairs", "2", *MODEL]
 ROLLOUT = ["--steps", "2", "--prompts", "2", "--responses", "2", "--tokens", "4", *MODEL]
 
 
-@pytest.fixture(scope="module")
-def bench() -> Generator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("bench", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPT.parent)
-        spec.loader.exec_module(module)
-        yield module
-
-
 @pytest.fixture
 def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twelve pairs of uneven lengths in a file."""
@@ -61,7 +46,7 @@ def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
-def test_dpo(bench: ModuleType, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dpo(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench.main(["dpo", "--json", "--data", str(pairs), *SMALL])
     result = json.loads(capsys.readouterr().out)
     assert result["benchmark"] == "dpo"
@@ -79,7 +64,7 @@ def test_dpo(bench: ModuleType, pairs: Path, capsys: pytest.CaptureFixture[str])
     assert "Ratio of the medians" in capsys.readouterr().out
 
 
-def test_missing_data(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench, "DATA", tmp_path / "nowhere.jsonl.gz")
     with pytest.raises(SystemExit, match=r"not at .*nowhere\.jsonl\.gz; give a file of pairs with --data"):
         bench.main(["dpo"])
@@ -87,14 +72,14 @@ def test_missing_data(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_pa
         bench.main(["dpo", "--data", str(tmp_path / "other.jsonl")])
 
 
-def test_too_few_pairs(bench: ModuleType, pairs: Path) -> None:
+def test_too_few_pairs(pairs: Path) -> None:
     with pytest.raises(SystemExit, match="usable pairs, 60 are needed; lower --steps"):
         bench.main(["dpo", "--data", str(pairs), *SMALL, "--steps", "29"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "sides"), [("ppo", 4), ("memory", 2)])
-def test_online(name: str, sides: int, bench: ModuleType, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_online(name: str, sides: int, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench.main([name, "--json", "--data", str(pairs), *ROLLOUT])
     result = json.loads(capsys.readouterr().out)
     assert len(result["sides"]) == sides
@@ -108,7 +93,7 @@ def test_online(name: str, sides: int, bench: ModuleType, pairs: Path, capsys: p
 
 
 @pytest.mark.slow
-def test_cost(bench: ModuleType, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cost(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench.main(["cost", "--json", "--data", str(pairs), *ROLLOUT, "--steps", "1"])
     result = json.loads(capsys.readouterr().out)
     sides = result["sides"]
@@ -126,7 +111,7 @@ def test_cost(bench: ModuleType, pairs: Path, capsys: pytest.CaptureFixture[str]
     assert "TRL" not in printed
 
 
-def test_cost_of_a_training(bench: ModuleType) -> None:
+def test_cost_of_a_training() -> None:
     course = bench.cost.Course
     draw = course(seconds=[2.0, 4.0], cpu_seconds=[1.0, 1.0], peak_mib=300)
     step = course(seconds=[1.0, 0.5], cpu_seconds=[2.0, 3.0], peak_mib=200)
@@ -135,7 +120,7 @@ def test_cost_of_a_training(bench: ModuleType) -> None:
     assert bench.cost.training(step, draw, 3).peak_mib == 300
 
 
-def test_cost_learns_from_responses_as_long_as_those_drawn(bench: ModuleType) -> None:
+def test_cost_learns_from_responses_as_long_as_those_drawn() -> None:
     options = Namespace(responses=3, tokens=5, vocabulary=300)
     prompt = Example(prompt_ids=[7, 8], responses=[], scores=[], index=4)
     whole = bench.cost.ranking(prompt, Random(0), options)
@@ -151,12 +136,12 @@ def test_cost_learns_from_responses_as_long_as_those_drawn(bench: ModuleType) ->
     assert (pair.responses, pair.comparisons) == ([whole.responses[0], whole.responses[2]], [(0, 1)])
 
 
-def test_cost_needs_rankings(bench: ModuleType, pairs: Path) -> None:
+def test_cost_needs_rankings(pairs: Path) -> None:
     with pytest.raises(SystemExit, match="--responses=1: a ranking needs two responses; raise it"):
         bench.main(["cost", "--data", str(pairs), *ROLLOUT, "--responses", "1"])
 
 
-def test_sampling(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampling(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--rounds", "2", "--prompts", "4", "--responses", "2", "--tokens", "8", "--threads", "1"]
     bench.main(["sampling", "--json", *small])
     result = json.loads(capsys.readouterr().out)
@@ -168,7 +153,7 @@ def test_sampling(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.slow
-def test_paths(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {"questions": 16, "heldout": 8, "epochs": 1, "duplicates": 4, "pool": 2, "threads": 1}
     words = [f"--{name}={number}" for name, number in sizes.items()]
     bench.main(["paths", "--json", "--output", str(tmp_path), *words, "--samples", "1", "4"])
@@ -183,7 +168,7 @@ def test_paths(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "paths.png").exists()
 
 
-def test_questions_are_asked_in_turns_and_answered(bench: ModuleType) -> None:
+def test_questions_are_asked_in_turns_and_answered() -> None:
     rows = bench.paths.questions("train", 8, seed=1)
     steps = [row["chosen"][0]["content"].count("<<") for row in rows]
     assert steps == [1, 2, 2, 1, 2, 2, 1, 2]
