@@ -131,6 +131,7 @@ def train_ours(
 ) -> None:
     """A roll-out with one update by our PPO; ``reward``: a ``function``, a ``model`` apart or the ``role``."""
     from align.model.batch import Batch
+    from align.settings.config import TrainerConfig
     from align.training.rollout import Rollouts
     from methods.ppo.ppo import PPO
 
@@ -147,16 +148,17 @@ def train_ours(
     policy.require([*method.roles, *(["reward"] if reward == "role" else [])])
     stepper = make_stepper(policy, method, options)
     scorer = _scorer(reward, folder, options.max_prompt + options.tokens)
-    rollouts = Rollouts(policy, method, _prompts(folder), scorer, stepper, stepper.accelerator, seed=options.seed)
     prompts = prompts_of_steps(policy, options, folder)
 
     def draw(number: int) -> tuple[Batch, list[int]]:
         chosen = Batch.from_examples(prompts[number])
         return chosen, list(chosen.rows)
 
+    config = TrainerConfig(seed=options.seed, tokens_per_microbatch=options.tokens_per_microbatch)
+    rollouts = Rollouts(policy, method, draw, _prompts(folder), scorer, stepper.processes, config)
     for step in range(1, options.warmup + options.steps + 1):
         turn.begin()
-        batch = rollouts.update(step, draw)
+        batch = rollouts.batch(step)
         assert batch is not None
         stepper.step(batch)
         turn.end()
