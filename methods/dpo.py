@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from align.errors import UserError
+from align.evaluation.measurement import ordered_right
 from align.method.base import Loss, Optimization, PairwiseMethod, require_positive, sequence_sums
 
 if TYPE_CHECKING:
@@ -102,15 +103,11 @@ class DPO(PairwiseMethod):
         """The reference's summed log-probabilities, where they are cached."""
         return ("reference_PK",) if self.reference == "cached" else ()
 
-    def precompute(self, policy: Policy, batch: Batch) -> Batch:
-        """Before the first step the policy is its reference."""
-        return batch.with_columns(reference_PK=_sums(policy, batch))
-
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
-        """Add the reference's summed log-probabilities, unless they were cached."""
+        """Add the reference's summed log-probabilities; before the first step, where they are cached, the policy's."""
         if "reference_PK" in batch:
             return batch
-        with policy.use("reference"):
+        with policy.use("reference" if self.reference == "live" else "policy"):
             return batch.with_columns(reference_PK=_sums(policy, batch))
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
@@ -135,7 +132,7 @@ class DPO(PairwiseMethod):
         return {
             "rewards/chosen": (reward_PK[:, 0].sum(), pairs),
             "rewards/rejected": (reward_PK[:, 1].sum(), pairs),
-            "rewards/accuracies": ((reward_PK[:, 0] > reward_PK[:, 1]).float().sum(), pairs),
+            "rewards/accuracies": (ordered_right(reward_PK[:, 0] - reward_PK[:, 1]).sum(), pairs),
             "rewards/margins": ((reward_PK[:, 0] - reward_PK[:, 1]).sum(), pairs),
             "logps/chosen": (policy_PK[:, 0].sum(), pairs),
             "logps/rejected": (policy_PK[:, 1].sum(), pairs),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from align.evaluation.measurement import ordered_right
+
 
 def best_response(better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
     """Index of the best response of each prompt; int64 (P,).
@@ -32,6 +34,6 @@ def comparison_metrics(reward_PK: Tensor, better_PKK: Tensor) -> dict[str, tuple
     return {
         "rewards/chosen": (high.sum(), comparisons),
         "rewards/rejected": (low.sum(), comparisons),
-        "rewards/accuracies": ((high > low).float().sum(), comparisons),
+        "rewards/accuracies": (ordered_right(high - low).sum(), comparisons),
         "rewards/margins": ((high - low).sum(), comparisons),
     }

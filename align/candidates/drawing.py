@@ -41,7 +41,7 @@ from align.errors import ScorerError, UserError
 from align.sampling.sampler import Sampler
 from align.scoring.reward_role import RoleScorer
 from align.scoring.rows import score_texts
-from align.system.processes import on_first, process_state
+from align.system.processes import Processes
 from align.system.signals import Interrupted, StopRequest
 
 if TYPE_CHECKING:
@@ -158,8 +158,7 @@ class _Drawing:
     ) -> None:
         self.policies, self.data, self.plan, self.file = policies, data, plan, file
         self.scorer, self.seed, self.stop = scorer if plan.scored else None, seed, stop
-        self.processes = process_state()
-        self.rank, self.world = self.processes.process_index, self.processes.num_processes
+        self.processes = Processes()
         self.prompts = self._tokenize(max_length)
         self.own = _responses(data, policies[0].tokenizer) if plan.include_data else {}
         self.settings = json.loads(json.dumps(self._settings(settings)))
@@ -167,12 +166,12 @@ class _Drawing:
     def execute(self) -> dict[str, float]:
         """Draw what is missing; returns the counts of the whole."""
         left_out = sum(self.prompts.report.rejected.values())
-        file = on_first(lambda: GrowingFile(self.file, self.settings, {"left_out": left_out}))
+        file = self.processes.on_first(lambda: GrowingFile(self.file, self.settings, {"left_out": left_out}))
         done, counts = file.done, file.counts
         bar = tqdm(
             total=len(self.prompts),
             initial=done,
-            disable=self.rank != 0 or done == len(self.prompts),
+            disable=not self.processes.is_first or done == len(self.prompts),
             desc="drawing candidates",
             unit="prompt",
         )
@@ -181,27 +180,23 @@ class _Drawing:
                 chunk = range(start, min(start + _CHUNK, len(self.prompts)))
                 rows, found = self._chunk(chunk)
                 counts = _added(counts, found)
-                if self.rank == 0:
+                if self.processes.is_first:
                     file.append(rows, done=chunk.stop, counts=counts)
                 bar.update(len(chunk))
-        self.processes.wait_for_everyone()
+        self.processes.barrier()
         return counts
 
     # A chunk of prompts
 
     def _chunk(self, chunk: range) -> tuple[list[dict[str, Any]], dict[str, float]]:
         """The rows that these prompts give, of all ranks in the order of the prompts, and the counts."""
-        from accelerate.utils import gather_object
-
         problem: ScorerError | UserError | None = None
         results: list[tuple[int, list[dict[str, Any]], dict[str, float]]] = []
         try:
-            results = self._selected(chunk[self.rank :: self.world])
+            results = self._selected(self.processes.share(chunk))
         except (ScorerError, UserError) as error:  # raised on all ranks
             problem = error
-        parts = [(problem, self.stop.signum, results)]
-        if self.world > 1:
-            parts = gather_object(parts)
+        parts = self.processes.gather((problem, self.stop.signum, results))
         if problems := [problem for problem, _, _ in parts if problem]:
             raise type(problems[0])(
                 f"{problems[0]} {chunk.start:,} of {len(self.prompts):,} prompts are in {self.file}; continue with "
@@ -271,7 +266,7 @@ class _Drawing:
 
     def _leave(self) -> None:
         """Between batches; with several ranks a signal is answered at the end of the chunk."""
-        if self.stop.signum and self.world == 1:
+        if self.stop.signum and self.processes.world_size == 1:
             raise Interrupted(self.stop.signum, None)
 
     # What is drawn for
@@ -293,7 +288,7 @@ class _Drawing:
                 f"candidates: {longest} tokens leave no room for a prompt beside a response of "
                 f"{self.plan.sampling.max_new_tokens}; raise trainer.max_length or lower method.max_new_tokens."
             )
-        with self.processes.main_process_first():
+        with self.processes.first_goes_first():
             prompts = tokenize(self.data, first.tokenizer, max_length=room, unit="prompt")
         return prompts.distinct_prompts()
 

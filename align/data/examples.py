@@ -53,6 +53,8 @@ class TokenizedPreferences(Sequence[Example]):
     fingerprint: str
     """sha256 over data, tokenizer, chat template, max_length, unit and version: the same in every process."""
     report: LoadReport
+    preferences: Preferences
+    """The rows that `Example.index` counts, as they were before tokenisation."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -224,6 +226,7 @@ def _opened(
         unit=unit,
         fingerprint=fingerprint,
         report=report,
+        preferences=preferences,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a policy does on held-out prompts and pairs, before and after training.
+"""Measures a policy on held-out prompts and pairs, before and after training.
 
 Everything is computed twice in the same way: with the start model and with the trained one, same prompts, same seed.
 """
@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 
 from align.data import Example, Preferences, TokenizedPreferences
 from align.data.examples import tokenize
 from align.errors import UserError
-from align.evaluation.measurement import Measurement, Sample
+from align.evaluation.measurement import Measurement, Sample, ordered_right
 from align.model.batch import Batch
 from align.model.policy import Policy
 from align.sampling.sampler import Sampler, SamplingParams
 from align.scoring.rows import prompt_text, scorer_columns
 from align.scoring.scorer import Scorer
 from align.scoring.table import score
+from align.system.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +37,14 @@ class Evaluator:
     texts: Sequence[str] = ()
     """The prompts as text, for scorers and tables; as many as ``prompts``."""
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, "Sequence[Any]"])
-    """What scorers get beside the texts, one value per prompt: ``messages``, ``chosen``, ``answer``, ``source``."""
+    """Further arguments of scorers, one value per prompt: ``messages``, ``chosen``, ``answer``, ``source``."""
     pairs: TokenizedPreferences | None = None
     """Held-out pairs for the preference accuracy."""
     scorers: Sequence[Scorer] = ()
     """The first one decides the win rate."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     notes: Sequence[str] = ()
-    """What was left out, for the user."""
+    """Sentences on the prompts that were left out, for the user."""
     seed: int = 0
     tokens_per_batch: int = 16384
 
@@ -62,7 +62,7 @@ class Evaluator:
     ) -> Evaluator:
         """Tokenise prompts and pairs for this policy; at most ``limit`` of each, evenly spaced over the data.
 
-        What is too long for the model, prompts with the longest answer, is left out and said in ``notes``.
+        Prompts that do not fit into the model with the longest answer are left out; ``notes`` say so.
         """
         tokenized: TokenizedPreferences | None = None
         texts: list[str] = []
@@ -96,11 +96,16 @@ class Evaluator:
         )
 
     def measure(
-        self, policy: Policy, *, rank: int = 0, world: int = 1, between: Callable[[], None] = lambda: None
+        self, policy: Policy, processes: Processes | None = None, *, between: Callable[[], None] = lambda: None
     ) -> Measurement:
-        """Measure the policy role against the reference role; ranks share the work and all get the result."""
-        samples = self._measure_samples(policy, rank, world, between) if self.prompts is not None else []
-        preferred = self._measure_pairs(policy, rank, world, between) if self.pairs is not None else []
+        """Measure the policy role against the reference role; ranks share the work and all get the result.
+
+        ``processes``: of the run; None: those that the process has joined. ``between`` is called between batches and
+        may raise to stop.
+        """
+        processes = processes or Processes()
+        samples = self._measure_samples(policy, processes, between) if self.prompts is not None else []
+        preferred = self._measure_pairs(policy, processes, between) if self.pairs is not None else []
         accuracy = float(np.mean(preferred)) if preferred else None
         return Measurement(samples=samples, preference_accuracy=accuracy, preferred=preferred)
 
@@ -117,9 +122,9 @@ class Evaluator:
         texts = [self.texts[p] for p in prompts]
         return {scorer.name: score(scorer, texts, responses, **columns) for scorer in self.scorers}
 
-    def _measure_samples(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> list[Sample]:
+    def _measure_samples(self, policy: Policy, processes: Processes, between: Callable[[], None]) -> list[Sample]:
         assert self.prompts is not None
-        mine = list(range(rank, len(self.prompts), world))
+        mine = processes.share(range(len(self.prompts)))
         examples = [self.prompts[p] for p in mine]
         with policy.use("policy"):
             drawn = Sampler(policy, self.sampling).generate(
@@ -140,10 +145,7 @@ class Evaluator:
             )
             for i in range(len(mine))
         ]
-        if world == 1:
-            return samples
-        gathered: list[tuple[int, Sample]] = gather_object(list(zip(mine, samples, strict=True)))
-        return [sample for _, sample in sorted(gathered, key=lambda item: item[0])]
+        return processes.in_order(mine, samples)
 
     @torch.no_grad()
     def _divergences(
@@ -165,19 +167,18 @@ class Evaluator:
         return out
 
     @torch.no_grad()
-    def _measure_pairs(self, policy: Policy, rank: int, world: int, between: Callable[[], None]) -> list[float]:
+    def _measure_pairs(self, policy: Policy, processes: Processes, between: Callable[[], None]) -> list[float]:
         assert self.pairs is not None
         if "reference" not in policy.roles.names:
             return []
         wins: list[float] = []
-        mine = [self.pairs[p] for p in range(rank, len(self.pairs), world)]
+        mine = [self.pairs[p] for p in processes.share(range(len(self.pairs)))]
         if mine:
             for part in Batch.from_examples(mine).micro_batches(self.tokens_per_batch, policy.layout):
                 between()
                 ratio_PK = _log_ratios(policy, part)
-                difference = ratio_PK[:, 0] - ratio_PK[:, 1]
-                wins.extend((0.5 * (1 + difference.sign())).tolist())
-        return wins if world == 1 else list(gather_object(wins))
+                wins.extend(ordered_right(ratio_PK[:, 0] - ratio_PK[:, 1]).tolist())
+        return [win for part in processes.gather(wins) for win in part]
 
 
 def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferences:

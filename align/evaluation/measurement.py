@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Differences = TypeVar("Differences", "Tensor", NDArray[np.float64])
 
 _RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One response with what was measured of it."""
+    """One response and its measurements."""
 
     prompt: str
     response: str
@@ -28,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All that was measured of a policy at one time."""
+    """The measurements of a policy at one time."""
 
     samples: Sequence[Sample]
     preference_accuracy: float | None
@@ -73,13 +78,21 @@ def compare(before: Measurement, after: Measurement, *, seed: int = 0) -> dict[s
     return report
 
 
+def ordered_right(differences: Differences) -> Differences:
+    """1 for a positive difference (the comparison is ordered right), ½ for a tie, 0 for a negative one.
+
+    The mean is an accuracy in which ties count half, so that a model that tells nothing apart has ½.
+    """
+    return 0.5 * (differences > 0) + 0.5 * (differences >= 0)
+
+
 def win_rate(differences: ArrayLike, *, seed: int = 0) -> dict[str, float]:
     """Share of wins with a 95 % bootstrap interval, from score differences (N,) or (S, N); ties count half.
 
     Of S runs on the same N prompts both runs and prompts are drawn anew in each of 10,000 resamples: the crossed, or
     pigeonhole, bootstrap of Owen (2007), which scipy does not have. ``n`` is the number of prompts.
     """
-    wins_SN = 0.5 * (1 + np.sign(np.round(np.atleast_2d(np.asarray(differences, dtype=np.float64)), 9)))
+    wins_SN = ordered_right(np.round(np.atleast_2d(np.asarray(differences, dtype=np.float64)), 9))
     runs, n = wins_SN.shape
     rng = np.random.default_rng(seed)
     means = [wins_SN[rng.integers(runs, size=runs)][:, rng.integers(n, size=n)].mean() for _ in range(_RESAMPLES)]

@@ -1,13 +1,20 @@
-"""What a method is: hyper-parameters in a frozen dataclass, and a loss over ``logp_PKT``.
+"""The protocol between a method and the trainer: hyper-parameters in a frozen dataclass, and a loss over ``logp_PKT``.
 
-The trainer asks a method, for each optimiser step::
+A run, with every call of a method in it::
 
-    micro_batches = [method.prepare(policy, part) for part in batch.micro_batches(...)]   # no gradients
-    weight = sum(method.weight(part) for part in micro_batches)                            # over all ranks
-    for role in method.trains:
-        with policy.use(role):
-            for part in micro_batches:
-                (method.loss(policy, part).sums[role] / weight).backward()
+    data = method.learns_from(rows)                        # then tokenised into examples of method.unit
+    data = method.prepare(policy, data)                    # once, if there are cached_columns to keep
+    method.begin(policy)
+    for step in steps:
+        if method.rollout and a new roll-out is due:       # every rollout.updates steps
+            responses = draw(rollout.responses, each prompt), scored
+            batch = method.compute_advantages(method.ask_roles(policy, responses))
+        parts = [method.prepare(policy, part) for part in micro-batches of the step's batch]
+        weight = sum(method.weight(part) for part in parts)              # over all ranks
+        for role in method.trains, part in parts:
+            (method.loss(policy, part).sums[role] / weight).backward()
+        optimizer.step()                                   # then method.stops_early, method.warnings, method.merit
+    method.report(policy, data, heldout)
 
 A loss is a *sum*; the trainer divides it by the step-wide weight, so that the size of micro-batches, accumulation and
 the number of ranks never change the result.
@@ -16,7 +23,7 @@ the number of ranks never change the result.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,12 +36,17 @@ from align.errors import UserError
 if TYPE_CHECKING:
     from align.candidates.plan import CandidatePlan
     from align.data import Preferences, TokenizedPreferences, Unit
+    from align.evaluation.measurement import Measurement
     from align.model.batch import Batch
     from align.model.policy import Policy
     from align.model.roles import Role
+    from align.sampling.sampler import SamplingParams
 
 
 Metrics = Mapping[str, "tuple[Tensor, Tensor | float]"]
+"""Name → (sum, weight): logged as Σsum / Σweight over micro-batches and ranks."""
+State = Mapping[str, float]
+"""What a method must know at the next roll-out (a controller's weight, running moments); JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +61,7 @@ class Optimization:
     batch_size: int = 16
     """Prompts per optimiser step, over all ranks and micro-batches."""
     warmup: float = 0.1
-    """Share of the steps in which the learning rate rises from 0."""
+    """Share of the steps in which the learning rate rises to its peak."""
     schedule: str = "cosine"
 
 
@@ -59,17 +71,53 @@ class Loss:
 
     sums: Mapping[Role, Tensor]
     """Per trained role the un-normalised sum, a scalar with gradient."""
-    metrics: Mapping[str, tuple[Tensor, Tensor | float]] = field(
-        default_factory=dict[str, "tuple[Tensor, Tensor | float]"]
-    )
-    """Name → (sum, weight): logged as Σsum / Σweight over micro-batches and ranks."""
+    metrics: Metrics = field(default_factory=dict[str, "tuple[Tensor, Tensor | float]"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutPlan:
+    """How much an on-line method draws and how often it uses it."""
+
+    responses: int
+    """K, drawn for each prompt."""
+    sampling: SamplingParams
+    epochs: int = 1
+    """Passes over a roll-out."""
+    minibatches: int = 1
+    """Optimiser steps of a pass."""
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps of a roll-out."""
+        return self.epochs * self.minibatches
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A roll-out as the loss will see it."""
+
+    batch: Batch
+    metrics: Metrics = field(default_factory=dict[str, "tuple[Tensor, Tensor | float]"])
+    state: State = field(default_factory=dict[str, float])
 
 
 class Method(ABC):
-    """Base of all methods. Subclasses are frozen dataclasses whose fields are the hyper-parameters."""
+    """Base of all methods. Subclasses are frozen dataclasses whose fields are the hyper-parameters.
+
+    Only :meth:`weight` and :meth:`loss` must be written. By the time they are asked:
+
+    * what the method is: ``unit``, ``optimization``, ``headline``, ``trains``, ``frozen``, ``generates``;
+    * what it asks of a run: ``candidates``, ``rollout``, ``needs_reward``, ``cached_columns``, ``mixing``;
+    * before the first step: :meth:`learns_from`, :meth:`begin`;
+    * for each optimiser step: :meth:`prepare`, :meth:`weight`, :meth:`loss`;
+    * for each roll-out of an on-line method: :meth:`ask_roles`, :meth:`compute_advantages`, :meth:`stops_early`;
+    * after a roll-out, an evaluation, the last step: :meth:`warnings`, :meth:`merit`, :meth:`report`.
+    """
+
+    # What it is
 
     unit: ClassVar[Unit]
-    """What one example is: a demonstration (K=1), a pair (K=2), a ranking (any K) or a bare prompt (K=0)."""
+    """One example: a demonstration (K=1), a pair (K=2), a ranking (any K) or a bare prompt (K=0)."""
     optimization: ClassVar[Optimization]
     headline: ClassVar[str] = "loss"
     """The metric shown in the progress bar beside the loss."""
@@ -90,53 +138,56 @@ class Method(ABC):
         return (*self.trains, *self.frozen)
 
     @property
+    def generates(self) -> bool:
+        """Whether the trained policy answers the prompts of the data, so that its answers can be evaluated."""
+        return "policy" in self.trains
+
+    # What it asks of a run
+
+    @property
     def candidates(self) -> CandidatePlan | None:
-        """What is drawn and scored before training (:mod:`align.candidates.drawing`), to be trained on; usually
-        nothing."""
+        """Responses to draw, score and train on (:mod:`align.candidates.drawing`); None: it trains on the data."""
+        return None
+
+    @property
+    def rollout(self) -> RolloutPlan | None:
+        """Responses to draw while it trains, which makes it an on-line method; None: its batches are the data's."""
         return None
 
     @property
     def needs_reward(self) -> bool:
-        """Whether responses that are drawn must be scored, before training or while it trains."""
-        return self.candidates is not None and self.candidates.scored
-
-    @property
-    def generates(self) -> bool:
-        """Whether what it trains answers the prompts of the data, so that its answers can be evaluated."""
-        return "policy" in self.trains
+        """Whether responses that are drawn, before training or during it, must be scored."""
+        return self.rollout is not None or (self.candidates is not None and self.candidates.scored)
 
     @property
     def cached_columns(self) -> tuple[str, ...]:
-        """Columns :meth:`precompute` makes once for the whole dataset, before the first step; usually none."""
+        """Columns of :meth:`prepare` that are computed once for all of the data, by the policy before its first step.
+
+        The batches of the steps then have them, and :meth:`prepare` must leave them as they are.
+        """
         return ()
 
+    @property
+    def mixing(self) -> float:
+        """Weight γ of the loss on demonstrations that is added to each update; 0: none."""
+        return 0.0
+
+    # Before the first step
+
     def learns_from(self, data: Preferences) -> Preferences:
-        """The rows it learns from, made of those of the data before they are tokenised; usually the same."""
+        """The rows to tokenise, made from those of the data."""
         return data
 
     def begin(self, policy: Policy) -> None:
-        """Before a new run: change roles from what they begin with. Not called when a run is resumed."""
+        """Initialise roles from others. Not called when a run is resumed."""
         del policy
 
-    def precompute(self, policy: Policy, batch: Batch) -> Batch:
-        """Add the ``cached_columns``, computed by the policy as it was at the start. Runs without gradients."""
-        del policy
-        return batch
+    # For each step
 
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
-        """Add what the loss needs and gradients do not flow through (reference log-probabilities, advantages)."""
+        """Add what the loss needs and no gradient flows through, such as the reference's log-probabilities."""
         del policy
         return batch
-
-    def report(
-        self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
-    ) -> Mapping[str, Any]:
-        """After the last step: set in the roles what training does not, and report for ``evaluation.json``.
-
-        Every rank calls it and must come to the same; ``folder`` is the run's for pictures, on rank 0 only.
-        """
-        del policy, train, heldout, folder
-        return {}
 
     @abstractmethod
     def weight(self, batch: Batch) -> float:
@@ -144,7 +195,60 @@ class Method(ABC):
 
     @abstractmethod
     def loss(self, policy: Policy, batch: Batch) -> Loss:
-        """The loss sum on a prepared micro-batch."""
+        """The loss sum on a prepared micro-batch, for the role in use."""
+
+    # For each roll-out
+
+    def ask_roles(self, policy: Policy, batch: Batch) -> Batch:
+        """Ask the roles about drawn responses, micro-batch by micro-batch, without gradients.
+
+        ``batch`` has ``score_PK``, ``ended_PK`` (False where a response was cut off) and ``sampler_logp_PKT``.
+        """
+        del policy
+        return batch
+
+    def compute_advantages(self, batch: Batch, state: State, total: Callable[[Tensor], Tensor]) -> Experience:
+        """Turn this rank's part of the roll-out, its roles asked, into the columns that the loss needs.
+
+        Args:
+            batch: All responses of this rank.
+            state: That of the roll-out before; empty at first.
+            total: Sums a tensor over all ranks.
+        """
+        del total
+        return Experience(batch, state=state)
+
+    def stops_early(self, metrics: Mapping[str, float]) -> bool:
+        """Whether, after an update with these metrics, the rest of the roll-out is left unused."""
+        del metrics
+        return False
+
+    # After a roll-out, an evaluation, the last step
+
+    def warnings(self, rollouts: Sequence[Mapping[str, float]], evaluations: Sequence[Measurement]) -> dict[str, str]:
+        """Name → sentence: signs of a run going wrong, asked after each roll-out.
+
+        Args:
+            rollouts: The metrics of all roll-outs of the run, the oldest first.
+            evaluations: Its evaluations, that of the start model first.
+        """
+        del rollouts, evaluations
+        return {}
+
+    def merit(self, measurement: Measurement) -> float | None:
+        """How good an evaluated policy is; the best of a run is kept in ``best/``. None: none is kept."""
+        del measurement
+        return None
+
+    def report(
+        self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
+    ) -> Mapping[str, Any]:
+        """Set in the roles what training does not, and return entries of ``evaluation.json``.
+
+        Every rank calls it and must come to the same; ``folder`` is the run's for pictures, on rank 0 only.
+        """
+        del policy, train, heldout, folder
+        return {}
 
 
 class PairwiseMethod(Method):

@@ -19,6 +19,8 @@ from typing import Any
 from align.errors import UserError
 
 MANIFEST = "manifest.json"
+VERSION = 2
+"""Of what a checkpoint means: raise it when a run cannot be continued by what comes after."""
 _PREFIX, _PARTIAL = "step-", ".partial-"
 
 
@@ -30,6 +32,19 @@ class Checkpoint:
     step: int
     state: Mapping[str, Any]
     """What the trainer stored beside the files (counters)."""
+    version: int = VERSION
+
+    def require_current_version(self) -> None:
+        """Check that training can go on from here.
+
+        Raises:
+            UserError: An earlier version wrote it.
+        """
+        if self.version != VERSION:
+            raise UserError(
+                f"{self.folder.parent.parent} was begun by an earlier version of align, whose learning-rate warm-up "
+                "differs; finish it with that version, or give if_exists=new."
+            )
 
 
 class CheckpointStore:
@@ -105,13 +120,16 @@ class CheckpointStore:
             except (OSError, ValueError) as error:
                 skipped.append(f"checkpoint {folder.name} passed over: {error}")
                 continue
-            self._check_identity(folder, manifest["identity"])
-            return Checkpoint(folder, int(manifest["step"]), manifest["state"]), skipped
+            version = int(manifest.get("version", 1))
+            if version == VERSION:  # of an earlier one the identity says other things
+                self._check_identity(folder, manifest["identity"])
+            return Checkpoint(folder, int(manifest["step"]), manifest["state"], version), skipped
         return None, skipped
 
     def _publish(self, partial: Path, final: Path, step: int, state: Mapping[str, Any]) -> None:
         files = sorted(path for path in partial.rglob("*") if path.is_file())
         manifest = {
+            "version": VERSION,
             "step": step,
             "state": dict(state),
             "identity": self.identity,

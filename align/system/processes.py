@@ -1,21 +1,125 @@
-"""The processes of a run."""
+"""The processes of a run: who this one is, what they share out, and what they sum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 
 from align.errors import UserError
+
+__all__ = ["Processes", "add_metrics", "on_first", "process_state"]
 
 T = TypeVar("T")
 
 
+class Processes:
+    """This process among those of the run. All of them call a collective method together."""
+
+    def __init__(self, precision: str = "float32") -> None:
+        """``precision``: of :meth:`autocast`, ``float32`` or ``bfloat16``."""
+        self._state = process_state()
+        self._bfloat16 = precision == "bfloat16"
+        self.rank: int = self._state.process_index
+        self.world_size: int = self._state.num_processes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files and speaks to the user."""
+        return self.rank == 0
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Compute matrix products in bfloat16 inside the block, where that is the precision of the run."""
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bfloat16)
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Every ``world_size``-th item, beginning with that of this rank."""
+        return items[self.rank :: self.world_size]
+
+    # Collective
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        self._state.wait_for_everyone()
+
+    def first_goes_first(self) -> AbstractContextManager[Any]:
+        """Let the first process through the block before the others, which then find what it cached."""
+        return self._state.main_process_first()
+
+    def on_first(self, make: Callable[[], T]) -> T:
+        """Call ``make`` on the first process and give its result to all.
+
+        Raises:
+            UserError, OSError: ``make`` raised it; all ranks do.
+        """
+        made: list[T | UserError | OSError | None] = [None]
+        if self.is_first:
+            try:
+                made[0] = make()
+            except (UserError, OSError) as error:
+                made[0] = error
+        if self.world_size > 1:
+            broadcast_object_list(made)
+        (result,) = made
+        if isinstance(result, (UserError, OSError)):
+            raise result
+        return result  # pyright: ignore[reportReturnType]
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in their order."""
+        return gather_object([value]) if self.world_size > 1 else [value]
+
+    def in_order(self, numbers: Iterable[int], values: Iterable[T]) -> list[T]:
+        """The values of all ranks in the order of their numbers, which no two ranks share."""
+        mine = list(zip(numbers, values, strict=True))
+        everyone = [item for part in self.gather(mine) for item in part]
+        return [value for _, value in sorted(everyone, key=lambda item: item[0])]
+
+    def sum(self, value: float) -> float:
+        """The sum of a number over the ranks."""
+        return sum(self.gather(value))
+
+    def sum_tensor(self, value: Tensor) -> Tensor:
+        """The sum of a small tensor over the ranks, wherever it lies."""
+        if self.world_size == 1:
+            return value
+        summed = value.to(self._state.device, copy=True)
+        dist.all_reduce(summed)
+        return summed.to(value.device)
+
+    def sum_in_place(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over the ranks."""
+        if self.world_size > 1:
+            pending: list[Any] = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+            for work in pending:
+                work.wait()
+
+    def reduce_metrics(self, collected: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
+        """``Σsum / Σweight`` of every metric over the ranks; NaN where the weights sum to 0."""
+        mine: dict[str, tuple[float, float]] = {}
+        add_metrics(mine, collected)
+        totals: dict[str, tuple[float, float]] = {}
+        for part in self.gather(mine):
+            add_metrics(totals, part)
+        return {name: value / weight if weight else math.nan for name, (value, weight) in totals.items()}
+
+
+def add_metrics(into: dict[str, tuple[float, float]], metrics: Mapping[str, tuple[Any, Any]]) -> None:
+    """Add the (sum, weight) of each metric to those collected so far."""
+    for name, (value, weight) in metrics.items():
+        before = into.get(name, (0.0, 0.0))
+        into[name] = (before[0] + float(value), before[1] + float(weight))
+
+
 def process_state() -> PartialState:
-    """This process among those of the run; the first call joins them.
+    """Return accelerate's state of this process; the first call joins the processes of the run.
 
     Without an accelerator the state must be told so: under torchrun on CPUs a bare ``Accelerator()`` joins nobody, and
     every rank would train a run of its own.
@@ -24,17 +128,5 @@ def process_state() -> PartialState:
 
 
 def on_first(make: Callable[[], T]) -> T:
-    """What ``make`` returns on the first process, given to all; a `UserError` or `OSError` of its is raised on all."""
-    state = process_state()
-    made: list[T | UserError | OSError | None] = [None]
-    if state.is_main_process:
-        try:
-            made[0] = make()
-        except (UserError, OSError) as error:
-            made[0] = error
-    if state.num_processes > 1:
-        broadcast_object_list(made)
-    (result,) = made
-    if isinstance(result, (UserError, OSError)):
-        raise result
-    return result  # pyright: ignore[reportReturnType]
+    """Do :meth:`Processes.on_first` where there is no such object at hand."""
+    return Processes().on_first(make)

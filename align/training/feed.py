@@ -1,128 +1,249 @@
-"""What a run learns from: training, held-out and mixed-in data, tokenised and dealt to the steps."""
+"""Where the batches of a run come from: a source gives each optimiser step its batch.
+
+Of a method that learns from the data the source is the :class:`Feed` itself, which deals examples to steps and ranks.
+For an on-line method the feed deals prompts, and :class:`align.training.rollout.Rollouts` draws the batches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accelerate import Accelerator
+import torch
+from tqdm import tqdm
 
+from align.data import TokenizedPreferences
 from align.data.examples import tokenize
 from align.errors import UserError
-from align.method.online import OnlineMethod
 from align.model.batch import Batch
-from align.training.batches import Batches
+from align.system.randomness import epoch_order
+from align.training.plan import Plan
 
 if TYPE_CHECKING:
-    from align.data import Preferences, TokenizedPreferences, Unit
+    from transformers import PreTrainedTokenizerBase
+
+    from align.data import Preferences
     from align.method.base import Method
     from align.model.policy import Policy
     from align.settings.config import TrainerConfig
-    from align.training.plan import Plan
-    from align.training.step import Stepper
+    from align.system.processes import Processes
 
-__all__ = ["Feed"]
+__all__ = ["Batches", "Feed", "Source", "tokenize_for"]
+
+_CHUNK = 256  # examples at a time
 
 
-class Feed:
-    """The data of one run as one process sees it; batches are numbered from 0 on."""
+class Source(ABC):
+    """Gives each optimiser step its batch. Steps are counted from 1; every rank calls every method."""
+
+    metrics: Mapping[str, float] = {}
+    """What was measured when the batch of the last step was drawn; empty where nothing was drawn for it."""
+
+    @abstractmethod
+    def batch(self, step: int) -> Batch | None:
+        """This rank's share of a step, which may have no prompts; None: the step is left out."""
+
+    def updated(self, metrics: Mapping[str, float]) -> None:
+        """Take note of the metrics of the update with the batch given last."""
+        del metrics
+
+    def save(self, folder: Path) -> None:
+        """Write what the next batches depend on, beside the number of the step, into a new folder."""
+        del folder
+
+    def load(self, folder: Path) -> None:
+        """Go on from what :meth:`save` wrote."""
+        del folder
+
+
+class Feed(Source):
+    """Training, held-out and mixed-in data of one run, tokenised and dealt to steps and ranks."""
 
     def __init__(
         self,
         policy: Policy,
         method: Method,
         config: TrainerConfig,
-        accelerator: Accelerator,
+        processes: Processes,
         *,
-        train: Preferences,
-        heldout: Preferences | None,
+        train: Preferences | TokenizedPreferences,
+        heldout: Preferences | TokenizedPreferences | None,
         mix: Preferences | None,
     ) -> None:
         """
         Args:
-            policy: Whose tokenizer counts, and whose positions bound the texts.
-            method: Says which unit of the data it learns from; of an on-line method the data gives prompts.
-            config: For ``max_length`` and ``seed``.
-            accelerator: Who this process is.
-            train: See :meth:`align.training.trainer.Trainer.fit`, as the following.
-            heldout: Not read for an on-line method, which has metrics of its own samples only.
-            mix: Not read for a method that mixes nothing in.
+            policy: Gives the tokenizer; the number of its positions bounds ``max_length``.
+            method: Names the unit of the examples; those of an on-line method are prompts.
+            config: Gives ``max_length``, ``seed``, and what :class:`align.training.plan.Plan` needs.
+            processes: Share the examples of a step.
+            train: See :meth:`align.training.trainer.Trainer.fit`, as for the following two.
+            heldout: Not read for an on-line method, whose metrics are those of its own samples.
+            mix: Read only for a method with ``mixing``.
 
         Raises:
-            UserError: No room in ``max_length``, or nothing left to learn from.
+            UserError: ``max_length`` does not fit, tokenised examples do not suit the method, or no example is left.
         """
-        self._policy, self._method, self._accelerator = policy, method, accelerator
-        self._seed = config.seed
-        online = method if isinstance(method, OnlineMethod) else None
-        data = self._tokenize(train, _longest(policy, config, online))
-        if online:
-            data = data.distinct_prompts()
-        self.train = self._batches(data)
+        self._policy, self._method, self._config, self._processes = policy, method, config, processes
+        limit = policy.max_positions
+        if limit is not None and config.max_length > limit:
+            raise UserError(
+                f"trainer.max_length={config.max_length} is beyond the {limit} positions of the model; set "
+                f"trainer.max_length={limit} or less."
+            )
+        self.train = Batches(self._examples(train), processes)
         self.heldout: Batches | None = None
-        if heldout is not None and not online:
+        if heldout is not None and method.rollout is None:
             # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
-            self.heldout = self._batches(self._tokenize(heldout, config.max_length, max_rejected=1.0))
+            self.heldout = Batches(self._examples(heldout, max_rejected=1.0), processes)
         if not len(self.train):
             raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
         self._mix: Batches | None = None
-        if online and online.mixing:
-            self._mix = self._batches(self._tokenize(mix or train, config.max_length, unit="demonstration"))
+        if method.mixing:
+            rows = mix or self.train.data.preferences
+            with processes.first_goes_first():
+                examples = tokenize(rows, policy.tokenizer, max_length=config.max_length, unit="demonstration")
+            self._mix = Batches(examples, processes)
+        self.plan = Plan.of(config, method, examples=len(self.train), adapters=policy.uses_adapters)
 
-    def batch(self, number: int, plan: Plan) -> Batch:
-        """This rank's share."""
-        return self.train.share(self._turn(number, plan))
+    def batch(self, step: int) -> Batch:
+        """This rank's share of a step."""
+        return self.prompts(step - 1)[0]
 
-    def prompts(self, number: int, plan: Plan) -> tuple[Batch, list[int]]:
-        """This rank's share of the prompts of a roll-out, and the rows of all of them."""
-        chosen = self._turn(number, plan)
+    def prompts(self, turn: int) -> tuple[Batch, list[int]]:
+        """This rank's share of a turn, counted from 0, and the rows of the data that all ranks share."""
+        plan = self.plan
+        chosen = self.train.turn(turn, plan.batch_size, plan.turns_per_epoch, self._config.seed)
         return self.train.share(chosen), [self.train.data[i].index for i in chosen]
 
-    def mixed(self, number: int, plan: Plan) -> Batch | None:
+    def mixed(self, step: int) -> Batch | None:
         """Demonstrations to mix into a step, as many as it has prompts."""
         if self._mix is None:
             return None
-        size = min(max(1, plan.batch_size // plan.minibatches), len(self._mix))
-        return self._mix.share(self._mix.turn(number, size, len(self._mix) // size, self._seed + 2))
+        size = min(max(1, self.plan.batch_size // self.plan.minibatches), len(self._mix))
+        return self._mix.share(self._mix.turn(step - 1, size, len(self._mix) // size, self._config.seed + 2))
 
-    def cache_columns(self, stepper: Stepper, between: Callable[[], None]) -> None:
+    def losses(self) -> list[str]:
+        """Sentences on the rows that were rejected or cut."""
+        reports = [batches.data.report for batches in (self.train, self.heldout) if batches is not None]
+        return [report.summary() for report in reports if report.rejected or report.noted]
+
+    def cache_columns(self, between: Callable[[], None]) -> None:
         """Compute the method's cached columns, by the policy as it is now; ``between`` may raise to stop."""
         for batches in (self.train, self.heldout):
-            if batches is not None:
-                batches.cache_columns(self._method, stepper, between)
+            if batches is not None and self._method.cached_columns:
+                batches.cache_columns(self._method, self._policy, self._config.tokens_per_microbatch, between)
 
-    def _turn(self, number: int, plan: Plan) -> list[int]:
-        return self.train.turn(number, plan.batch_size, plan.turns_per_epoch, self._seed)
-
-    def _batches(self, data: TokenizedPreferences) -> Batches:
-        return Batches(data, rank=self._accelerator.process_index, world=self._accelerator.num_processes)
-
-    def _tokenize(
-        self, preferences: Preferences, max_length: int, max_rejected: float | None = None, unit: Unit | None = None
+    def _examples(
+        self, data: Preferences | TokenizedPreferences, max_rejected: float | None = None
     ) -> TokenizedPreferences:
-        with self._accelerator.main_process_first():  # the other ranks read its cache
-            return tokenize(
-                self._method.learns_from(preferences),
-                self._policy.tokenizer,
-                max_length=max_length,
-                unit=unit or self._method.unit,
-                max_rejected=max_rejected,
+        method, config = self._method, self._config
+        if not isinstance(data, TokenizedPreferences):
+            with self._processes.first_goes_first():
+                return tokenize_for(method, data, self._policy.tokenizer, config.max_length, max_rejected=max_rejected)
+        if data.unit != method.unit:
+            raise UserError(
+                f"{type(method).__name__} learns from a {method.unit}, but the data was tokenised as a {data.unit}; "
+                "give Trainer.fit the Preferences instead."
             )
+        longest = _longest(method, config.max_length)
+        if method.unit == "prompt" and len(data) and data.lengths.max() > longest:
+            raise UserError(
+                f"the longest tokenised prompt has {data.lengths.max()} tokens, where trainer.max_length="
+                f"{config.max_length} leaves room for {longest} beside an answer; give Trainer.fit the Preferences "
+                "instead."
+            )
+        return data
 
 
-def _longest(policy: Policy, config: TrainerConfig, online: OnlineMethod | None) -> int:
-    """Tokens of the longest training example: of an on-line method's the prompt, which leaves room for an answer."""
-    limit = policy.max_positions
-    if limit is not None and config.max_length > limit:
+class Batches:
+    """One data set as one process sees it."""
+
+    def __init__(self, data: TokenizedPreferences, processes: Processes) -> None:
+        self.data, self._processes = data, processes
+        self._cached: Mapping[str, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def turn(self, number: int, size: int, per_epoch: int, seed: int) -> list[int]:
+        """The examples of all ranks whose turn it is, counted from 0: ``per_epoch`` turns of ``size`` are a pass."""
+        epoch, position = divmod(number, per_epoch)
+        order = epoch_order(len(self.data), seed=seed, epoch=epoch)
+        return order[position * size : (position + 1) * size]
+
+    def share(self, chosen: Sequence[int]) -> Batch:
+        """This rank's part of these examples: dealt by length, so that ranks have equal work."""
+        by_length = sorted(chosen, key=lambda i: (-int(self.data.lengths[i]), i))
+        return self._load(self._processes.share(by_length))
+
+    def all(self, size: int) -> Iterator[Batch]:
+        """This rank's part of all examples, ``size`` at a time."""
+        mine = self._processes.share(range(len(self.data)))
+        for start in range(0, len(mine), size):
+            yield self._load(mine[start : start + size])
+
+    @torch.no_grad()
+    def cache_columns(self, method: Method, policy: Policy, tokens: int, between: Callable[[], None]) -> None:
+        """Compute the method's cached columns of all examples in micro-batches of at most ``tokens`` tokens."""
+        processes, names = self._processes, method.cached_columns
+        places: list[int] = []
+        rows: list[dict[str, torch.Tensor]] = []
+        mine = processes.share(range(len(self.data)))
+        for start in tqdm(range(0, len(mine), _CHUNK), disable=not processes.is_first, desc="reference"):
+            between()
+            chunk = mine[start : start + _CHUNK]
+            # `rows` names rows of the dataset; here the place among the tokenised examples is needed.
+            part = dataclasses.replace(self._load(chunk), rows=tuple(chunk))
+            for micro in part.micro_batches(tokens, policy.layout):
+                with processes.autocast(policy.device):
+                    done = method.prepare(policy, micro)
+                places.extend(micro.rows)
+                rows.extend({name: done[name][i].cpu() for name in names} for i in range(micro.P))
+        everyone = processes.in_order(places, rows)
+        self._cached = {name: torch.stack([columns[name] for columns in everyone]) for name in names}
+
+    def _load(self, indices: Sequence[int]) -> Batch:
+        """These examples with their cached columns."""
+        batch = Batch.from_examples(self.data[i] for i in indices)
+        return batch.with_columns(**{name: table[list(indices)] for name, table in self._cached.items()})
+
+
+def tokenize_for(
+    method: Method,
+    data: Preferences,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    max_rejected: float | None = None,
+) -> TokenizedPreferences:
+    """Tokenise data as the method learns from it: its rows, its unit, each distinct prompt of an on-line method once.
+
+    Args:
+        method: That will train.
+        data: Training or held-out data.
+        tokenizer: Of the policy.
+        max_length: Tokens of prompt and response together (``trainer.max_length``).
+        max_rejected: Share of the examples that may be rejected; None: that of the data.
+
+    Raises:
+        UserError: An on-line method's longest response leaves no room for a prompt, or too many rows are rejected.
+    """
+    longest, unit = _longest(method, max_length), method.unit
+    examples = tokenize(method.learns_from(data), tokenizer, max_length=longest, unit=unit, max_rejected=max_rejected)
+    return examples.distinct_prompts() if unit == "prompt" else examples
+
+
+def _longest(method: Method, max_length: int) -> int:
+    """Tokens of the longest example: a prompt that is answered in training must leave room for the response."""
+    if method.rollout is None:
+        return max_length
+    response = method.rollout.sampling.max_new_tokens
+    if max_length - response < 2:
         raise UserError(
-            f"trainer.max_length={config.max_length} is beyond the {limit} positions of the model; set "
-            f"trainer.max_length={limit} or less."
+            f"trainer.max_length={max_length} leaves no room for a prompt beside an answer of {response} tokens; raise "
+            "it or lower method.max_new_tokens."
         )
-    if online is None:
-        return config.max_length
-    longest = config.max_length - online.rollout.sampling.max_new_tokens
-    if longest < 2:
-        raise UserError(
-            f"trainer.max_length={config.max_length} leaves no room for a prompt beside an answer of "
-            f"{online.rollout.sampling.max_new_tokens} tokens; raise it or lower method.max_new_tokens."
-        )
-    return longest
+    return max_length - response

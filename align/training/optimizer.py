@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,16 +47,32 @@ def make_optimizer(
 
 def make_schedule(
     optimizer: torch.optim.Optimizer, name: str, *, warmup: float, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Linear warm-up from 0, then ``cosine`` or ``linear`` to 0, or ``constant``.
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The learning rate of each step: a linear warm-up, then ``cosine`` or ``linear`` to 0, or ``constant``.
+
+    With W steps of warm-up out of N, step s (the first is 1) has the peak learning rate times
+
+    * ``s / W`` for s ≤ W, so that the first step learns and step W has the full rate;
+    * ``½·(1 + cos πp)`` (``cosine``), ``1 − p`` (``linear``) or 1 after it, ``p = (s − 1 − W) / (N − W)``: the full
+      rate once more at step W + 1, and 0 would be reached at step N + 1.
 
     ``warmup`` below 1 is a share of the steps, from 1 a number of steps.
     """
-    from transformers import get_scheduler
-
     warmup_steps = round(warmup * steps) if warmup < 1 else int(warmup)
-    kind = "constant_with_warmup" if name == "constant" else name
-    return get_scheduler(kind, optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps)
+
+    def factor(done: int) -> float:
+        if done < warmup_steps:
+            return (done + 1) / warmup_steps
+        rest = max(1, steps - warmup_steps)
+        match name:
+            case "cosine":
+                return 0.5 * (1 + math.cos(math.pi * ((done - warmup_steps) / rest)))
+            case "linear":
+                return (steps - done) / rest
+            case _:
+                return 1.0
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path) -> None:

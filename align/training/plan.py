@@ -1,4 +1,4 @@
-"""What a run will do, settled before the first step, and what makes it the same run when it is resumed."""
+"""The plan of a run, settled before its first step, and the identity that a resumed run must share with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
-from align.method.online import OnlineMethod
 from align.model.fingerprint import weights_fingerprint
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from align.model.policy import Policy
     from align.settings.config import TrainerConfig
 
-# Settings that may change when a run is resumed: they do not touch the result.
+# Settings that may change when a run is resumed: they do not affect the result.
 _FREE = ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps")
 
 
@@ -33,20 +32,20 @@ class Plan:
     turns_per_epoch: int
     """Batches in the data."""
     steps_per_epoch: int
-    """Optimiser steps of a pass; each roll-out is good for several."""
+    """Optimiser steps of a pass over the data; each roll-out may serve several."""
     steps: int
     minibatches: int = 1
-    """Parts a roll-out is cut into."""
+    """Parts that a roll-out is cut into."""
 
     @classmethod
     def of(cls, config: TrainerConfig, method: Method, *, examples: int, adapters: bool) -> Plan:
         """Resolve ``config`` against the method's :class:`align.method.base.Optimization` for this much data."""
         default = method.optimization
         batch_size = default.batch_size if config.batch_size is None else config.batch_size
-        rollout = method.rollout if isinstance(method, OnlineMethod) else None
+        rollout = method.rollout
         if rollout is None:
             turns = math.ceil(examples / batch_size)
-        else:  # whole batches only: what is left over meets another epoch's order
+        else:  # whole batches only: the prompts left over come up in another epoch's order
             batch_size = min(batch_size, examples)
             turns = examples // batch_size
             if batch_size < rollout.minibatches:
@@ -54,7 +53,7 @@ class Plan:
                     f"trainer.batch_size={batch_size} prompts cannot be cut into {rollout.minibatches} minibatches; "
                     "raise it or lower method.minibatches."
                 )
-        per_epoch = turns * (rollout.updates if rollout else 1)
+        per_epoch = turns * (1 if rollout is None else rollout.updates)
         epochs = default.epochs if config.epochs is None else config.epochs
         rate = default.learning_rate if adapters else default.full_learning_rate
         return cls(
@@ -64,7 +63,7 @@ class Plan:
             batch_size=batch_size,
             turns_per_epoch=turns,
             steps_per_epoch=per_epoch,
-            minibatches=rollout.minibatches if rollout else 1,
+            minibatches=1 if rollout is None else rollout.minibatches,
             steps=config.steps if config.steps is not None else max(1, round(epochs * per_epoch)),
         )
 
@@ -74,10 +73,19 @@ def method_settings(method: Method) -> dict[str, Any]:
     return {"name": type(method).__name__, **dataclasses.asdict(method)}  # pyright: ignore[reportArgumentType]
 
 
+def describe(method: Method, config: TrainerConfig, policy: Policy) -> dict[str, Any]:
+    """The content of ``config.yaml`` for a run that was not composed of configuration files."""
+    return {
+        "method": method_settings(method),
+        "model": policy.model.config.name_or_path,
+        "trainer": dataclasses.asdict(config),
+    }
+
+
 def identity(
-    method: Method, config: TrainerConfig, plan: Plan, data: TokenizedPreferences, policy: Policy, world: int
+    method: Method, config: TrainerConfig, plan: Plan, data: TokenizedPreferences, policy: Policy, world_size: int
 ) -> dict[str, Any]:
-    """What must be the same for a resumed run to be the same run; ``policy`` as it is before the first step."""
+    """All that a resumed run must share with the run before; ``policy`` is as it was before the first step."""
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
     return {
         "method": method_settings(method),
@@ -85,5 +93,5 @@ def identity(
         "plan": dataclasses.asdict(plan),
         "data": data.fingerprint,
         "start": weights_fingerprint(policy),
-        "world_size": world,
+        "world_size": world_size,
     }

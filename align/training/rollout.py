@@ -1,7 +1,6 @@
-"""On-line methods: what they are, and the roll-outs they learn from.
+"""Roll-outs: the batches of an on-line method are responses that the policy draws while it is trained.
 
-An on-line method learns from responses that the policy draws while it is trained. One roll-out is good for
-``plan.updates`` optimiser steps::
+One roll-out is good for ``plan.updates`` optimiser steps::
 
     draw K responses to each prompt → score them → method.ask_roles → method.compute_advantages
     then plan.epochs passes over it, each in plan.minibatches parts drawn anew
@@ -15,73 +14,76 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from align.errors import UserError
-from align.method.online import OnlineMethod, State
 from align.model.batch import Batch
 from align.sampling.sampler import Response, Sampler
 from align.scoring.rows import score_texts
 from align.scoring.table import record_scores
 from align.system.randomness import epoch_order
+from align.training.feed import Source
 
 if TYPE_CHECKING:
     from align.data import Preferences
+    from align.method.base import Method, State
     from align.model.policy import Policy
     from align.scoring.scorer import Scorer
-    from align.training.step import Stepper
+    from align.settings.config import TrainerConfig
+    from align.system.processes import Processes
 
 
-class Rollouts:
+class Rollouts(Source):
     """Draws and keeps the roll-out in use."""
 
     def __init__(
         self,
         policy: Policy,
-        method: OnlineMethod,
-        prompts: Preferences,
+        method: Method,
+        prompts: Callable[[int], tuple[Batch, list[int]]],
+        rows: Preferences,
         scorer: Scorer | None,
-        stepper: Stepper,
-        accelerator: Accelerator,
-        *,
-        seed: int,
+        processes: Processes,
+        config: TrainerConfig,
     ) -> None:
         """
         Args:
-            prompts: What the rows of batches are indices of: texts and columns for the scorer.
+            policy: Draws.
+            method: An on-line one.
+            prompts: Gives those of a roll-out, counted from 0: this rank's as a batch, and the rows of all ranks.
+            rows: Texts and columns of the prompts for the scorer; the rows of batches are its indices.
             scorer: Gives the rewards; None: the policy's reward role.
+            processes: Share the prompts of a roll-out.
+            config: Gives ``seed`` and ``tokens_per_microbatch``.
         """
         if scorer is None and "reward" not in policy.roles.names:
             raise UserError(
                 f"{type(method).__name__} needs rewards: train the reward role of this policy first "
                 "(reward.RewardModel), or give Trainer.fit a scorer."
             )
-        self.policy, self.method, self.prompts, self.scorer = policy, method, prompts, scorer
-        self.stepper, self.accelerator, self.seed = stepper, accelerator, seed
-        self.plan = method.rollout
+        assert method.rollout is not None
+        self.policy, self.method, self.plan = policy, method, method.rollout
+        self.prompts, self.rows, self.scorer = prompts, rows, scorer
+        self.processes, self.tokens_per_microbatch, self.seed = processes, config.tokens_per_microbatch, config.seed
         self.state: State = {}
         self.number = -1
         self.abandoned = False
         self._batch: Batch | None = None
         self._order: list[int] = []  # rows of the roll-out, of all ranks
-        self.metrics: dict[str, float] = {}
 
-    def update(self, step: int, draw: Callable[[int], tuple[Batch, list[int]]]) -> Batch | None:
-        """This rank's batch of an optimiser step, counted from 1; None where the roll-out was left early.
-
-        ``draw`` gives the prompts of a roll-out, counted from 0: this rank's as a batch, and the rows of all ranks.
-        """
+    def batch(self, step: int) -> Batch | None:
+        """This rank's part of a minibatch; None where the roll-out was left early."""
         number, place = divmod(step - 1, self.plan.updates)
+        self.metrics = {}
         if number != self.number:
-            prompts, self._order = draw(number)
-            self._gather(number, prompts)
+            self._draw(number)
         assert self._batch is not None
         if self.abandoned:
             return None
@@ -90,15 +92,16 @@ class Rollouts:
         chosen = {self._order[i] for i in order[part :: self.plan.minibatches]}
         return self._batch.select([p for p, row in enumerate(self._batch.rows) if row in chosen])
 
-    def new(self, step: int) -> bool:
-        """Whether this step is the first with its roll-out."""
-        return (step - 1) % self.plan.updates == 0
+    def updated(self, metrics: Mapping[str, float]) -> None:
+        """Leave the rest of the roll-out unused where the method says so."""
+        self.abandoned = self.method.stops_early(metrics)
 
-    # Gathering
+    # Drawing
 
     @torch.no_grad()
-    def _gather(self, number: int, prompts: Batch) -> None:
+    def _draw(self, number: int) -> None:
         began = time.perf_counter()
+        prompts, order = self.prompts(number)
         batch, metrics = self._sample(number, prompts)
         sampled = time.perf_counter()
         if self.scorer is not None:
@@ -106,21 +109,19 @@ class Rollouts:
                 scores = self._score(batch, self.scorer)
             batch = batch.with_columns(score_PK=_padded(scores, batch.K))
             metrics |= log.metrics()
-        with self.stepper.autocast():
+        with self.processes.autocast(self.policy.device):
             parts = [self._ask_roles(part) for part in self._micro_batches(batch)]
         if parts:
             whole = Batch.concatenate(parts)
             place = {row: p for p, row in enumerate(whole.rows)}
             batch = whole.select([place[row] for row in batch.rows])
-        experience = self.method.compute_advantages(batch, self.state, self._total)
+        experience = self.method.compute_advantages(batch, self.state, self.processes.sum_tensor)
         seconds = {"seconds/sampling": sampled - began, "seconds/rollout": time.perf_counter() - began}
         metrics |= {name: (value * batch.P, batch.P) for name, value in seconds.items()}
         metrics |= _sampler_difference(experience.batch)
-        collected = {**metrics, **experience.metrics}
-        plain = {name: (float(value), float(weight)) for name, (value, weight) in collected.items()}
-        self.metrics = self.stepper.reduce_metrics(plain)
+        self.metrics = self.processes.reduce_metrics({**metrics, **experience.metrics})
         self.number, self.abandoned = number, False
-        self._batch, self.state = experience.batch, experience.state
+        self._batch, self._order, self.state = experience.batch, order, experience.state
 
     def _sample(self, number: int, prompts: Batch) -> tuple[Batch, dict[str, Any]]:
         with self.policy.use("policy"):
@@ -147,7 +148,7 @@ class Rollouts:
 
     def _score(self, batch: Batch, scorer: Scorer) -> list[list[float]]:
         texts = [[self.policy.decode(ids) for ids in responses] for responses in batch.response_ids]
-        return score_texts(scorer, [self.prompts[row] for row in batch.rows], texts)
+        return score_texts(scorer, [self.rows[row] for row in batch.rows], texts)
 
     def _ask_roles(self, part: Batch) -> Batch:
         if self.scorer is None:
@@ -157,11 +158,7 @@ class Rollouts:
         return part.with_columns(**{name: column.cpu() for name, column in part.columns.items()})
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
-        return list(batch.micro_batches(self.stepper.tokens_per_microbatch, self.policy.layout)) if batch.P else []
-
-    def _total(self, value: Tensor) -> Tensor:
-        summed: Any = self.accelerator.reduce(value.clone(), reduction="sum")
-        return summed
+        return list(batch.micro_batches(self.tokens_per_microbatch, self.policy.layout)) if batch.P else []
 
     # Checkpoints
 
@@ -207,16 +204,13 @@ def _padded_tokens(drawn: Sequence[Sequence[Response]], batch: Batch) -> Tensor:
 
 
 def _identical(batch: Batch) -> int:
-    """Responses that another response of this rank's roll-out repeats."""
-    seen: dict[tuple[int, ...], int] = {}
-    for responses in batch.response_ids:
-        for ids in responses:
-            seen[tuple(ids)] = seen.get(tuple(ids), 0) + 1
+    """Number of responses that occur more than once in this rank's part of the roll-out."""
+    seen = Counter(tuple(ids) for responses in batch.response_ids for ids in responses)
     return sum(count for count in seen.values() if count > 1)
 
 
 def _sampler_difference(batch: Batch) -> dict[str, Any]:
-    """How far the trainer's log-probabilities are from the sampler's."""
+    """Mean and largest difference between the trainer's log-probabilities and the sampler's."""
     if "old_logp_PKT" not in batch:
         return {}
     difference = (batch["old_logp_PKT"] - batch["sampler_logp_PKT"]).abs()[batch.mask_PKT]

@@ -1,63 +1,108 @@
-"""What a checkpoint holds: trained roles, optimiser, schedule, random states, and the roll-out in use."""
+"""The state of a run, and when it is saved: every few steps, when a signal asks to stop, and when a scorer fails."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from align.errors import ScorerError
 from align.model.roles import Role
 from align.runs.checkpoint import Checkpoint, CheckpointStore
 from align.system.randomness import load_random_state, save_random_state
+from align.system.signals import Interrupted, StopRequest
 from align.training.optimizer import load_optimizer, save_optimizer
+from align.training.step import Stepper, TrainingError
 
 if TYPE_CHECKING:
-    from align.method.base import Method
-    from align.model.policy import Policy
-    from align.training.rollout import Rollouts
+    from align.training.feed import Source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """Everything that changes while training, as one thing to save and to restore."""
+    """Everything that changes while training: roles, optimiser, schedule, random states, and the source of batches."""
 
-    policy: Policy
-    method: Method
-    optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    """Has policy, method and optimiser."""
     schedule: LRScheduler
-    rollouts: Rollouts | None
-    rank: int
+    source: Source
+    store: CheckpointStore
+    stop: StopRequest
+    steps: int
+    """Of the whole run."""
 
-    def save(self, store: CheckpointStore, step: int, steps: int) -> Path:
-        """Write the checkpoint of a step out of ``steps``; all ranks call it."""
-        return store.save(step, {"steps": steps}, shared=self._save_shared, own=self._save_own)
+    def save(self, step: int) -> Path:
+        """Write the checkpoint of a step; all ranks call it."""
+        return self.store.save(step, {"steps": self.steps}, shared=self._save_shared, own=self._save_own)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back as it was after the checkpoint's step."""
-        folder = checkpoint.folder
+        folder, rank = checkpoint.folder, self.stepper.processes.rank
         for role in self._roles():
-            self.policy.roles.load(role, folder / role)
-        load_optimizer(self.optimizer, self.schedule, folder)
-        load_random_state(folder / f"random-{self.rank}.json")
-        if self.rollouts is not None:
-            self.rollouts.load(folder / f"rollout-{self.rank}")
+            self.stepper.policy.roles.load(role, folder / role)
+        load_optimizer(self.stepper.optimizer, self.schedule, folder)
+        load_random_state(folder / f"random-{rank}.json")
+        self.source.load(folder / f"rollout-{rank}")
+
+    def stop_if_asked(self, step: int) -> None:
+        """At a step boundary: if any rank caught a signal, all of them save and leave.
+
+        Raises:
+            Interrupted: A signal asked for it.
+        """
+        caught = max(self.stepper.processes.gather(self.stop.signum))
+        if caught:
+            raise Interrupted(caught, self.save(step) if step > 0 else None)
+
+    def stop_between_batches(self, step: int) -> None:
+        """Answer a signal while the model after ``step`` is measured; several ranks do so at the next step boundary.
+
+        Raises:
+            Interrupted: A signal asked for it.
+        """
+        if self.stop.signum and self.stepper.processes.world_size == 1:
+            self.stop_if_asked(step)
+
+    def stop_unsaved(self) -> None:
+        """Answer a signal at once, before there is anything to save.
+
+        Raises:
+            Interrupted: A signal asked for it.
+        """
+        if self.stop.signum:
+            raise Interrupted(self.stop.signum, None)
+
+    @contextmanager
+    def saved_if_scorer_fails(self, step: int) -> Generator[None]:
+        """Save the steps that are done if a scorer fails inside the block.
+
+        Raises:
+            TrainingError: In place of the scorer's error.
+        """
+        try:
+            yield
+        except ScorerError as error:
+            kept = f" Step {self.save(step).name[5:].lstrip('0')} is saved." if step > 0 else ""
+            raise TrainingError(f"{error}{kept} Continue with if_exists=resume.") from error
 
     def _save_shared(self, folder: Path) -> None:
         for role in self._roles():
-            self.policy.roles.save(role, folder / role)
-        save_optimizer(self.optimizer, self.schedule, folder)
+            self.stepper.policy.roles.save(role, folder / role)
+        save_optimizer(self.stepper.optimizer, self.schedule, folder)
 
     def _save_own(self, folder: Path) -> None:
-        save_random_state(folder / f"random-{self.rank}.json")
-        if self.rollouts is not None:
-            self.rollouts.save(folder / f"rollout-{self.rank}")
+        rank = self.stepper.processes.rank
+        save_random_state(folder / f"random-{rank}.json")
+        self.source.save(folder / f"rollout-{rank}")
 
     def _roles(self) -> tuple[Role, ...]:
         """Trained roles, and the reference where it is an adapter of its own."""
-        kept: list[Role] = [role for role in self.policy.roles.names if role in self.method.trains]
-        if self.policy.uses_adapters and self.policy.roles.weights("reference"):
+        policy = self.stepper.policy
+        kept: list[Role] = [role for role in policy.roles.names if role in self.stepper.method.trains]
+        if policy.uses_adapters and policy.roles.weights("reference"):
             kept.append("reference")
         return tuple(kept)

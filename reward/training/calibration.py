@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
+from align.evaluation.measurement import ordered_right
+
 Array = NDArray[np.float64]
 BINS = 10
 
@@ -57,12 +59,12 @@ def assess(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 
 def accuracy(delta: Array) -> float:
     """Share of comparisons ordered as labelled; a tie is half right."""
-    return float(np.mean(0.5 * (1 + np.sign(delta))))
+    return float(np.mean(ordered_right(delta)))
 
 
 def reliability(delta: Array, bins: int = BINS) -> list[dict[str, float]]:
     """For each bin of confidence that is not empty: its mean confidence, its accuracy and its size."""
-    confidence, right = expit(np.abs(delta)), 0.5 * (1 + np.sign(delta))
+    confidence, right = expit(np.abs(delta)), ordered_right(delta)
     place = np.minimum((2 * (confidence - 0.5) * bins).astype(int), bins - 1)
     return [
         {

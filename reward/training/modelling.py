@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from align.errors import UserError
+from align.evaluation.measurement import ordered_right
 from align.method.base import Loss, Method, Optimization, require_not_negative
 from align.model.batch import Batch
 from align.scoring.reward_role import role_scores
@@ -168,7 +169,7 @@ def _metrics(reward_PK: Tensor, better_PKK: Tensor) -> dict[str, tuple[Tensor, T
     chosen = reward_PK[:, :, None].expand_as(better_PKK)[better_PKK]
     comparisons = float(len(delta))
     return {
-        "accuracy": (0.5 * (1 + delta.sign()).sum(), comparisons),
+        "accuracy": (ordered_right(delta).sum(), comparisons),
         "margin": (delta.sum(), comparisons),
         "rewards/chosen": (chosen.sum(), comparisons),
         "rewards/rejected": ((chosen - delta).sum(), comparisons),

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from align.data.encoding import encode_response
+from align.evaluation.measurement import ordered_right
 from align.method.base import Loss, Optimization, PairwiseMethod, sequence_sums
 from align.model.batch import Batch
 from align.scoring.rows import prompt_text
@@ -89,7 +90,7 @@ class Ranker(PairwiseMethod):
         logp_PKT = policy.logprobs(batch).logp_PKT
         sums_PK = sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
         loss = -(sums_PK[:, 0] * batch["weight_P"].to(logp_PKT.device)).sum()
-        right_P = 0.5 * (1 + (sums_PK[:, 0] - sums_PK[:, 1]).detach().sign())
+        right_P = ordered_right((sums_PK[:, 0] - sums_PK[:, 1]).detach())
         return Loss(
             sums={"policy": loss},
             metrics={"loss": (loss.detach(), self.weight(batch)), "accuracy": (right_P.sum(), float(batch.P))},
@@ -141,5 +142,5 @@ def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, float]:
     logp_N2 = answer_logprobs(policy, [example.prompt_ids for pair in pairs for example in pair])
     first_N = (logp_N2[:, 0] - logp_N2[:, 1]).sigmoid()
     forward, backward = first_N[::2], first_N[1::2]
-    right = 0.5 * (1 + (forward - backward).sign())
+    right = ordered_right(forward - backward)
     return {"accuracy": right.mean().item(), "position_bias": first_N.mean().item() - 0.5}

@@ -157,7 +157,7 @@ def _same_loss(stepper: Stepper, trainer: Any, examples: Sequence[Example]) -> d
     inputs = trainer.data_collator(list(trainer.train_dataset)[: len(examples)])
     with torch.no_grad():
         theirs = float(trainer.compute_loss(trainer.model, inputs))
-    ours = stepper.reduce_metrics(stepper.measure(Batch.from_examples(examples)))["loss"]
+    ours = stepper.processes.reduce_metrics(stepper.measure(Batch.from_examples(examples)))["loss"]
     assert abs(ours - theirs) <= LOSS_TOLERANCE, f"the losses of the first batch differ: {ours} and {theirs} (TRL)"
     return {"ours": ours, "trl": theirs}
 

@@ -129,6 +129,7 @@ def train_ours(
 ) -> None:
     """Make roll-outs with one update each; ``reward`` is ``function``, ``model`` (separate) or ``role``."""
     from align.model.batch import Batch
+    from align.settings.config import TrainerConfig
     from align.training.rollout import Rollouts
     from methods.ppo.ppo import PPO
 
@@ -145,16 +146,17 @@ def train_ours(
     policy.require([*method.roles, *(["reward"] if reward == "role" else [])])
     stepper = make_stepper(policy, method, options)
     scorer = _scorer(reward, folder, options.max_prompt + options.tokens)
-    rollouts = Rollouts(policy, method, _prompts(folder), scorer, stepper, stepper.accelerator, seed=options.seed)
     prompts = prompts_of_steps(policy, options, folder)
 
     def draw(number: int) -> tuple[Batch, list[int]]:
         chosen = Batch.from_examples(prompts[number])
         return chosen, list(chosen.rows)
 
+    config = TrainerConfig(seed=options.seed, tokens_per_microbatch=options.tokens_per_microbatch)
+    rollouts = Rollouts(policy, method, draw, _prompts(folder), scorer, stepper.processes, config)
     for step in range(1, options.warmup + options.steps + 1):
         turn.begin()
-        batch = rollouts.update(step, draw)
+        batch = rollouts.batch(step)
         assert batch is not None
         stepper.step(batch)
         turn.end()

@@ -25,18 +25,16 @@ def load_policy(folder: Path, options: argparse.Namespace, *, adapters: bool = T
 
 def make_stepper(policy: Policy, method: Method, options: argparse.Namespace) -> Stepper:
     """Return the stepper that trains the method's roles, which the policy must have."""
-    from accelerate import Accelerator
-
     from align.settings.config import TrainerConfig
+    from align.system.processes import Processes
     from align.training.optimizer import make_optimizer
     from align.training.step import Stepper
 
     return Stepper(
         policy,
         method,
-        Accelerator(),
+        Processes(),
         make_optimizer(policy.parameters(method.trains), TrainerConfig(), LEARNING_RATE),
         tokens_per_microbatch=options.tokens_per_microbatch,
         max_grad_norm=MAX_GRAD_NORM,
-        precision="float32",
     )

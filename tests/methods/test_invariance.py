@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from align.method.base import Method
 from align.model.batch import Batch
 from align.model.policy import Policy
+from align.system.processes import Processes
 from align.training.step import Stepper
 from methods.dpo import DPO
 from methods.rrhf import RRHF
@@ -60,11 +60,10 @@ def one_step(policy: Policy, method: Method, batch: Batch, tokens: int) -> tuple
     stepper = Stepper(
         policy,
         method,
-        Accelerator(cpu=True),
+        Processes(),
         recorder,
         tokens_per_microbatch=tokens,
         max_grad_norm=float("inf"),
-        precision="float32",
     )
     return stepper.step(batch).metrics["loss"], recorder.gradient
 
@@ -132,7 +131,7 @@ def test_cached_reference_is_the_live_one(make_policy: Callable[..., Policy]) ->
         for name, parameter in policy.roles.parameters("policy").items():
             if "lora_B" in name:
                 parameter.zero_()
-        cached = DPO(reference="cached").precompute(policy, batch)
+        cached = DPO(reference="cached").prepare(policy, batch)
         for name, parameter in policy.roles.parameters("policy").items():
             parameter.copy_(moved[name])
     live_loss, live_gradient = one_step(policy, DPO(), batch, 100)
