@@ -74,6 +74,11 @@ def place_score(score_PK: Tensor, mask_PKT: Tensor) -> Tensor:
     return torch.where(last_PKT, score_PK[..., None], 0)
 
 
+def on_every_token(advantage_PK: Tensor, mask_PKT: Tensor) -> Tensor:
+    """The advantage of a response at each of its tokens, 0 beyond them; (P, K, T)."""
+    return torch.where(mask_PKT, advantage_PK[..., None], 0)
+
+
 @torch.no_grad()
 def gae(reward_PKT: Tensor, value_PKT: Tensor, mask_PKT: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16): advantages and returns, each (P, K, T).
