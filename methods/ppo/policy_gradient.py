@@ -1,4 +1,4 @@
-"""What PPO, RLOO and GRPO share: roll-outs, the KL to the reference, shaped scores and the clipped policy loss.
+"""The common part of PPO, RLOO and GRPO: roll-outs, shaped scores, the KL to the reference, the clipped policy loss.
 
 The objective is ``E[r(x, y)] − β·KL(π‖π_ref) + γ·E[log π(demonstrations)]`` (Ouyang et al. 2022, eq. 2), and its
 gradient is estimated on responses that the policy has drawn::
@@ -311,7 +311,7 @@ class PolicyGradient(OnlineMethod):
         return kl_loss(logp_PKT, old_PKT, reference_PKT, mask_PKT, self.kl_estimator)
 
     def stops_early(self, metrics: Mapping[str, float]) -> bool:
-        """Whether the approximate KL per token to the policy that drew has passed its bound."""
+        """True once the approximate KL per token to the policy that drew the responses passes ``target_kl``."""
         return self.target_kl is not None and metrics["policy/approxkl"] > self.target_kl
 
     # Evaluations
