@@ -1,4 +1,4 @@
-"""RRHF: the vectors of methods.md, a plain loop over ragged rankings with ties, the reference, and a training."""
+"""RRHF: the vectors of docs/methods.md, a plain loop over ragged rankings with ties, the reference, and a training."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class TestReference:
         assert policy.role == "policy"
 
     def test_vector_of_k3(self) -> None:
-        """methods.md, PPO: Σk3 = .172623 of one response; a second one at its reference halves the mean."""
+        """docs/methods.md, PPO: Σk3 = .172623 of one response; a second one at its reference halves the mean."""
         logp = torch.tensor([[[-1.0, -0.5, -2.0], [-1.0, 99.0, 99.0]]])
         reference = torch.tensor([[[-1.2, -0.4, -1.5], [-1.0, 7.0, 7.0]]])
         mask = torch.tensor([[[True] * 3, [True, False, False]]])
