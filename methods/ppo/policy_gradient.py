@@ -334,9 +334,7 @@ def on_device(policy: Policy, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
     return columns, batch.mask_PKT.to(policy.device)
 
 
-def _objective(
-    batch: Batch, score_PK: Tensor, log_ratio_PKT: Tensor, paid: Tensor, beta: float
-) -> dict[str, tuple[Tensor, Tensor | float]]:
+def _objective(batch: Batch, score_PK: Tensor, log_ratio_PKT: Tensor, paid: Tensor, beta: float) -> dict[str, Any]:
     """Metrics of a roll-out under TRL's names; KL and entropy are sums over a response, in nats."""
     responses = float(batch.valid_PK.sum())
     return {

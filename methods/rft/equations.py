@@ -23,8 +23,8 @@ from typing import Any
 
 __all__ = ["LONGEST_EQUATION", "equations", "is_correct", "normalize", "path_key"]
 
-LONGEST_EQUATION = 300  # characters; a longer one is wrong. The longest of GSM8K has 36
-_MOST_BITS = 4096  # of a power
+LONGEST_EQUATION = 300  # characters; longer ones count as wrong. The longest one of GSM8K has 36
+_MOST_BITS = 4096  # of the result of a power
 _TOLERANCE = 1e-3
 
 _ANNOTATION = re.compile(r"<<([^>]*)(>>|>|\Z)")  # consumes what is not closed: linear on "<<<<<<…"

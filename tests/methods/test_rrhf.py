@@ -218,7 +218,7 @@ def test_construction_errors(settings: dict[str, Any], message: str) -> None:
 
 
 def test_it_learns_to_rank_the_worlds_pairs(tmp_path: Path, measured: Callable[..., dict[str, float]]) -> None:
-    """Of 24 prompts: p_i orders more of their comparisons as people did, and the run reports it."""
+    """On 24 prompts p_i comes to order more comparisons as people did, and the run reports it."""
     method, policy = RRHF(rank_weight=20.0, kl_coef=0.1), Policy.load("world/base", start="world/sft")
     rows = Preferences.load("world").select(range(24))
     before = measured(method, policy, rows)
