@@ -1,4 +1,4 @@
-"""The training methods, one file each: loss mathematics and defaults.
+"""The training methods: objective, loss and defaults of each in a module of its own.
 
 They are found by name through the ``align.methods`` entry points; other packages add theirs the same way.
 """
@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from methods.dpo import DPO
+    from methods.ppo.grpo import GRPO
     from methods.ppo.ppo import PPO
+    from methods.ppo.rloo import RLOO
     from methods.rft.rft import RFT
     from methods.rrhf import RRHF
     from methods.sft import SFT
     from methods.slic import SLiC
 
-__all__ = ["DPO", "PPO", "RFT", "RRHF", "SFT", "SLiC"]
+__all__ = ["DPO", "GRPO", "PPO", "RFT", "RLOO", "RRHF", "SFT", "SLiC"]
 
 _WHERE = {
     "DPO": "methods.dpo",
+    "GRPO": "methods.ppo.grpo",
     "PPO": "methods.ppo.ppo",
     "RFT": "methods.rft.rft",
+    "RLOO": "methods.ppo.rloo",
     "RRHF": "methods.rrhf",
     "SFT": "methods.sft",
     "SLiC": "methods.slic",

@@ -1,4 +1,4 @@
-"""Checks on entry of the functions over tensors."""
+"""Checks of tensor arguments."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def require_like(mask: Tensor, **tensors: Tensor) -> None:
 
 
 def require_right_padded(mask_PKT: Tensor) -> None:
-    """Assert that a response begins at token 0 and has no gap."""
+    """Assert that every response begins at token 0 and has no gap."""
     assert mask_PKT.ndim == 3, f"the mask has {mask_PKT.ndim} dimensions, not (P, K, T)"
     assert not bool((mask_PKT[..., 1:] & ~mask_PKT[..., :-1]).any()), "a response is not padded on the right"

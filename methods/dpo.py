@@ -1,10 +1,12 @@
-"""Direct preference optimisation and its siblings that compare the policy with a reference on pairs.
+"""DPO: direct preference optimisation (Rafailov et al. 2023), and its siblings that use a reference on pairs.
 
-All of them are functions of the log-ratio margin ``h = (S_w − S_l) − (Sref_w − Sref_l)``, S the summed log-probability
-of a response (end-of-turn included), w the chosen and l the rejected one.
+For a pair of a chosen response w and a rejected one l, S the summed log-probability, end-of-turn included::
+
+    h = (S_w − S_l) − (Sref_w − Sref_l)
+    L = mean over pairs of −log σ(βh)                    loss_type=sigmoid; the others are other functions of h
 
 Departures from the papers: IPO uses averages per token instead of sums, the form its authors confirmed after
-publication (``ipo_sums=True`` is the paper's text). ``hinge`` is that of RSO with a reference, not SLiC-HF.
+publication (``ipo_sums=True`` is the paper's text). ``hinge`` is the one of RSO, with a reference; it is not SLiC-HF.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def ipo_loss(h: Tensor, beta: float) -> Tensor:
 
 
 def hinge_loss(h: Tensor, beta: float) -> Tensor:
-    """Hinge on the log-ratio margin (RSO, Liu et al. 2023): ``max(0, 1 − βh)``."""
+    """Hinge loss of the log-ratio margin (RSO, Liu et al. 2023): ``max(0, 1 − βh)``."""
     return torch.relu(1 - beta * h)
 
 
@@ -100,7 +102,7 @@ class DPO(PairwiseMethod):
 
     @property
     def cached_columns(self) -> tuple[str, ...]:
-        """The reference's summed log-probabilities, where they are cached."""
+        """The reference's summed log-probabilities, if they are cached."""
         return ("reference_PK",) if self.reference == "cached" else ()
 
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
@@ -111,7 +113,7 @@ class DPO(PairwiseMethod):
             return batch.with_columns(reference_PK=_sums(policy, batch))
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
-        """The chosen loss of the pairs, weighted by ``weight_P``."""
+        """The loss named by ``loss_type``, each pair weighted by ``weight_P``."""
         policy_PK = _sums(policy, batch)
         reference_PK = batch["reference_PK"].to(policy_PK.device)
         ratio_PK = policy_PK - reference_PK

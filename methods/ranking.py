@@ -1,4 +1,4 @@
-"""What the methods that learn from rankings share: which response is the best, and how well rewards follow the data."""
+"""Rankings: the best response of each prompt, and the accuracy of a reward on the comparisons."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from align.evaluation.measurement import ordered_right
 def best_response(better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
     """Index of the best response of each prompt; int64 (P,).
 
-    It is one that nothing was preferred to; of several the one preferred to the most others, then the first. Where
-    comparisons go in a circle everything was beaten, and the number of wins alone decides.
+    No response was preferred to it; among several such, it has the most wins, then the lowest index. If the comparisons
+    form a circle, every response was beaten and the number of wins decides.
 
     Args:
         better_PKK: True at (p, i, j) where response i was preferred to response j.
-        valid_PK: Where a response exists.
+        valid_PK: True where a response exists.
     """
     assert better_PKK.shape == (*valid_PK.shape, valid_PK.shape[1])
     assert bool(valid_PK.any(1).all()), "a prompt without responses"
@@ -27,7 +27,7 @@ def best_response(better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
 
 @torch.no_grad()
 def comparison_metrics(reward_PK: Tensor, better_PKK: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
-    """``reward_PK`` as a reward model, under the field's usual names: means over the comparisons of the data."""
+    """Metrics of ``reward_PK`` as a reward model: means over the comparisons, under the field's usual names."""
     high_PKK, low_PKK = reward_PK[:, :, None].expand_as(better_PKK), reward_PK[:, None, :].expand_as(better_PKK)
     high, low = high_PKK[better_PKK], low_PKK[better_PKK]
     comparisons = float(len(high))

@@ -1,16 +1,19 @@
-"""RRHF: rank responses by their average log-probability as people did, and learn the best one (Yuan et al. 2023).
+"""RRHF: rank responses to align with human feedback (Yuan et al. 2023).
 
-``p_i = (1/T_i)·Σ_t logp_t`` of response i, end-of-turn included, is the model's own score of it; there is no reward
-model and no value model in training, and no reference unless ``kl_coef`` asks for one.
+With ``p_i = (1/T_i)·Σ_t logp_t``, the model's own score of response i, end-of-turn included::
+
+    L = Σ_{r_i<r_j} max(0, p_i − p_j) − Σ_t logp_t(best response)         the mean over prompts
+
+Training needs no reward model and no value model, and no reference unless ``kl_coef`` is above 0.
 
 Departures from the paper: the order comes from the comparisons of the data, which scores decide where it has them, so
 that pairs without any score (K=2) and incomplete rankings train as well. ``form="code"`` is the authors' code in its
 denominator, per prompt: there L_ft is a mean over the padded row of the best response, prompt and padding counted.
 Their code also changes the labels in place before it counts them, which divides every ``p_i`` of a query by the length
 of that row instead of its own; that is not reproduced. Nor is the default of 100 for their ``rrhf_weight``, which their
-scripts set to 1. Candidates are random samples unless ``temperature=0, diversity_penalty=1.0`` asks for the authors'
+scripts set to 1. Candidates are random samples; ``temperature=0, diversity_penalty=1.0`` gives the authors'
 diverse beam search; the temperature of .8 that their script sets has no effect on it in transformers. The KL term is
-ours: online sampling without one was found to be hacked.
+an addition: the authors saw online sampling without one exploit the reward model.
 """
 
 from __future__ import annotations
@@ -52,9 +55,9 @@ def rank_loss(p_PK: Tensor, better_PKK: Tensor) -> Tensor:
 def kl_penalty(logp_PKT: Tensor, reference_logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
     """``Σ_t (e^d_t − 1 − d_t)`` with ``d = logp_ref − logp``, averaged over the responses of each prompt; (P,).
 
-    It is Schulman's k3 ("Approximating KL Divergence", 2020): never negative, 0 only at the reference. Of responses
-    that the policy sampled itself it estimates ``KL(π‖π_ref)`` in nats per response; of others it is a penalty on
-    moving away from the reference on them.
+    It is Schulman's k3 ("Approximating KL Divergence", 2020): never negative, 0 only at the reference. On responses
+    that the policy sampled itself it estimates ``KL(π‖π_ref)`` in nats per response; on others it penalises moving
+    away from the reference on them.
 
     Args:
         logp_PKT: Token log-probabilities of the policy, in nats.
@@ -81,9 +84,9 @@ class RRHF(SampledMethod):
     kl_coef: float = 0.0
     """Weight of a penalty on leaving the reference, in nats per response; above 0 a reference is kept in memory."""
     temperature: float = 0.8
-    """Of the drawing of candidates."""
+    """Sampling temperature of the candidates; 0 with a ``diversity_penalty``."""
     rounds: int = 1
-    """Times that candidates are drawn and trained on, each time from what the training before left (iterated RRHF)."""
+    """Times that candidates are drawn and trained on, each time by the policy of the time before (iterated RRHF)."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(
@@ -107,18 +110,18 @@ class RRHF(SampledMethod):
 
     @property
     def frozen(self) -> tuple[Role, ...]:
-        """The reference, where the policy is held to it."""
+        """The reference, if the policy is held to it."""
         return ("reference",) if self.kl_coef else ()
 
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
-        """Add the reference's log-probabilities, where the policy is held to it."""
+        """Add the reference's log-probabilities, if the policy is held to it."""
         if not self.kl_coef:
             return batch
         with policy.use("reference"):
             return batch.with_columns(reference_logp_PKT=policy.logprobs(batch).logp_PKT)
 
     def weight(self, batch: Batch) -> float:
-        """The summed weights of the prompts; one whose responses are all tied has its fine-tuning loss."""
+        """The summed weights of the prompts; one whose responses are all tied still has its fine-tuning loss."""
         return float(batch["weight_P"].sum())
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
@@ -152,9 +155,9 @@ class RRHF(SampledMethod):
     def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> dict[str, Any]:
-        """How well ``p_i`` orders the held-out comparisons, as a reward model; before only if a reference was kept.
+        """Accuracy of ``p_i`` as a reward model on held-out comparisons; "before" only if a reference was kept.
 
-        Of candidates also ``reward_best``, the mean of the best one's reward: what the policy's own should come to.
+        With candidates also ``reward_best``, the mean reward of the best one: the aim for the policy's own responses.
         """
         report = dict(super().report(policy, train, heldout, folder))
         if heldout is None or not len(heldout):
@@ -167,7 +170,7 @@ class RRHF(SampledMethod):
 
 
 def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences, *, tokens: int = 16384) -> float:
-    """Share of comparisons whose preferred response has the larger ``p_i``."""
+    """Share of the comparisons in which the preferred response has the larger ``p_i``."""
     correct, comparisons = 0.0, 0.0
     with policy.use(role):
         for part in Batch.from_examples(data).micro_batches(tokens, policy.layout):
@@ -185,6 +188,6 @@ def _average(S_PK: Tensor, batch: Batch) -> Tensor:
 
 
 def _row_length(batch: Batch) -> Tensor:
-    """Tokens of the rows of each prompt when they are padded to the longest of them: prompt plus response; (P,)."""
+    """Tokens of a padded row of each prompt: the prompt and its longest response; (P,)."""
     prompts = torch.tensor([len(ids) for ids in batch.prompt_ids])
     return prompts + batch.length_PK.max(1).values

@@ -1,4 +1,4 @@
-"""What the methods share that learn from candidates: how these are drawn."""
+"""The common part of the methods that learn from candidates: settings of the drawing, and its report."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ class SampledMethod(Method):
     samples: int = 0
     """Responses drawn for each prompt, scored and trained on; 0 trains on the data as it is."""
     sources: tuple[str, ...] = ()
-    """Adapters on the same base or models with the same tokenizer, folders or hub names, that draw as many each."""
+    """Further adapters on this base, or models with this tokenizer (folders or hub names), that draw as many each."""
     temperature: float = 0.7
-    """Of the drawing; 0 with a ``diversity_penalty``."""
+    """Sampling temperature; 0 with a ``diversity_penalty``."""
     top_k: int = 0
-    """Only the k most probable tokens; 0 means all."""
+    """Sample from the k most probable tokens only; 0: all."""
     top_p: float = 1.0
-    """Nucleus of the drawing."""
+    """Nucleus sampling: the smallest set of tokens that has this probability; 1: all."""
     diversity_penalty: float = 0.0
-    """Above 0, with temperature 0: diverse beam search instead of random samples
-    (:mod:`align.sampling.diverse_beam`)."""
+    """Above 0, with temperature 0: diverse beam search (:mod:`align.sampling.diverse_beam`) instead of sampling."""
     max_new_tokens: int = 64
-    """Longest response."""
+    """Longest response, in tokens."""
     keep_unfinished: bool = False
     """Keep responses that were cut off at the longest length."""
     include_data: bool = True
-    """The responses of the data are candidates too."""
+    """Use the responses of the data as candidates too."""
 
     def __post_init__(self) -> None:
         if self.samples < 0:
@@ -56,7 +55,7 @@ class SampledMethod(Method):
         self.sampling()
 
     def sampling(self) -> SamplingParams:
-        """How responses are drawn."""
+        """Return the settings with which responses are drawn."""
         if self.temperature == 0 and self.samples > 1 and not self.diversity_penalty:
             raise UserError(
                 "method.temperature=0: all samples of a prompt would be the same; raise it or method.diversity_penalty."
@@ -71,7 +70,7 @@ class SampledMethod(Method):
 
     @property
     def candidates(self) -> CandidatePlan | None:
-        """Rankings by score, where samples are asked for."""
+        """Rankings by score, if ``samples`` is above 0."""
         if not self.samples:
             return None
         return CandidatePlan(
@@ -85,7 +84,7 @@ class SampledMethod(Method):
     def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> Mapping[str, Any]:
-        """What became of the samples, where the training data was drawn by :mod:`align.candidates.drawing`."""
+        """Counts of the samples by fate, if the training data was drawn by :mod:`align.candidates.drawing`."""
         del policy, heldout, folder
         summary = read_summary(train.report.source)
         return {} if summary is None else {"candidates": summary}

@@ -1,7 +1,11 @@
-"""Supervised fine-tuning: cross-entropy on the tokens of the wanted response, the prompt masked.
+"""SFT: supervised fine-tuning on the chosen responses.
 
-Departures from the usual trainer: the denominator is the number of response tokens of the whole optimiser step, never
-of a micro-batch or a rank (averages of averages weigh short responses more).
+The loss of an optimiser step::
+
+    L = −Σ_t log π(y_t | x, y_<t) / (response tokens of the step)        the prompt is masked
+
+Departure from the usual trainer: the denominator counts the whole optimiser step, never a micro-batch or a rank,
+because averages of averages weigh short responses more.
 """
 
 from __future__ import annotations
@@ -24,15 +28,15 @@ Reduction = Literal["token_mean", "sequence_mean", "sequence_sum"]
 
 
 def sft_loss(logp_PKT: Tensor, mask_PKT: Tensor, *, reduction: Reduction = "token_mean") -> Tensor:
-    """Negative log-likelihood of each response, (P, K); its sum over the batch is the numerator of the loss.
+    """Negative log-likelihood of each response, to be summed and divided by :meth:`SFT.weight`; (P, K).
 
-    ``token_mean`` and ``sequence_sum``: ``−Σ_t logp_t``; ``sequence_mean``: ``−(1/T)·Σ_t logp_t``. The denominators are
-    the step's number of response tokens, and of responses for the other two (``SFT.weight``).
+    ``token_mean`` and ``sequence_sum``: ``−Σ_t logp_t``; ``sequence_mean``: ``−(1/T)·Σ_t logp_t``. The denominator is
+    the number of response tokens of the step for ``token_mean``, of responses for the other two.
 
     Args:
         logp_PKT: Token log-probabilities in nats.
         mask_PKT: Where a response token exists.
-        reduction: How sequences of different lengths are weighed.
+        reduction: Weighting of sequences of different lengths.
     """
     assert logp_PKT.shape == mask_PKT.shape
     sums_PK = -sequence_sums(logp_PKT, mask_PKT)
@@ -57,7 +61,7 @@ class SFT(Method):
             raise UserError(f"method.reduction={self.reduction}: choose token_mean, sequence_mean or sequence_sum.")
 
     def weight(self, batch: Batch) -> float:
-        """Response tokens (``token_mean``) or responses, each times the weight of its row."""
+        """Number of response tokens (``token_mean``) or responses, each times the weight of its row."""
         count_P = batch.length_PK.sum(-1) if self.reduction == "token_mean" else batch.valid_PK.sum(-1)
         return float((count_P * batch["weight_P"]).sum())
 

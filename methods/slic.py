@@ -1,7 +1,11 @@
 """SLiC-HF: sequence likelihood calibration with human feedback (Zhao et al. 2023).
 
-The preferred response is pushed ahead of the other one by a margin δ of log-probability, and a cross-entropy on a
-target keeps the model fluent. There is no reference model: the hinge of DPO's family subtracts one, this does not.
+For a comparison of a preferred response + and the other one −, S the summed log-probability::
+
+    L = max(0, δ − S⁺ + S⁻) − λ·S_target                 the mean over comparisons
+
+The hinge puts the preferred response ahead by a margin δ, the cross-entropy on a target keeps the model fluent. There
+is no reference model, unlike in the hinge of DPO's family.
 
 Departures from the paper: a ranking of K responses gives all of its comparisons, where the paper draws some of them;
 each comparison is one example, so that a prompt weighs as much as it was compared.
@@ -43,21 +47,21 @@ def calibration_loss(S_PK: Tensor, better_PKK: Tensor, delta: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class SLiC(SampledMethod):
-    """SLiC-HF: ``max(0, δ − S⁺ + S⁻) − λ·S_target``, the mean over comparisons; S the summed log-probability."""
+    """Sequence likelihood calibration with human feedback."""
 
     delta: float = 1.0
-    """Margin δ in nats by which the preferred response shall be ahead."""
+    """Margin δ, in nats, of the preferred response."""
     sft_weight: float = 0.5
     """Weight λ of the cross-entropy on the target."""
     target: Target = "chosen"
     """``chosen``: the preferred response of each comparison; ``best``: the best one of the ranking; ``sft``: the
-    demonstration, a response that was compared with none (the best where a prompt has no such)."""
+    demonstration, a response that was compared with none (the best one if there is no such response)."""
     normalize_length: bool = False
-    """Averages per token instead of sums, in both terms; the margin is then in nats per token."""
+    """Average per token instead of summing, in both terms; the margin is then in nats per token."""
     top_k: int = 40
-    """Of the drawing of candidates: only the k most probable tokens; 0 means all."""
+    """Sample candidates from the k most probable tokens only; 0: all."""
     include_data: bool = False
-    """The responses of the data are candidates too."""
+    """Use the responses of the data as candidates too."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(
@@ -99,7 +103,7 @@ class SLiC(SampledMethod):
         )
 
     def _targets(self, better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
-        """Of how many comparisons each response is the target; int64 (P, K)."""
+        """Number of comparisons that each response is the target of; int64 (P, K)."""
         if self.target == "chosen":
             return better_PKK.sum(2)
         target_P = best_response(better_PKK, valid_PK)

@@ -4,8 +4,8 @@ Scores are shaped (:func:`missing_eos`, :func:`overlong_penalty`), put at the la
 KL penalty per token, and become advantages with a value model (:func:`gae`) or without one, by comparing the K
 responses to a prompt (:func:`rloo`, :func:`group`). :func:`whiten` normalises over a whole roll-out.
 
-Whatever stands behind a mask (NaN too) is never looked at, and results are 0 there, so the amount of padding and
-missing responses change nothing. No gradient is meant to flow through any of this.
+Values beyond a mask (NaN too) are never read, and results are 0 there: padding and missing responses change nothing. No
+gradient flows through any of this.
 
 Departures: TRL raises for K = 1 in training; here, as in its evaluation, a response without siblings has advantage 0.
 """
@@ -31,12 +31,12 @@ WHITEN_EPSILON = 1e-8
 def missing_eos(score_PK: Tensor, ended_PK: Tensor, *, how: MissingEOS, value: float) -> Tensor:
     """Scores of responses that were cut off before an end-of-turn token; (P, K).
 
-    ``replace``: the score *is* ``value`` (usually −1; Huang et al. 2024); ``subtract``: ``score − value``
-    (``value ≥ 0``); ``none``: as it was.
+    ``replace``: ``value`` (usually −1; Huang et al. 2024); ``subtract``: ``score − value`` (``value ≥ 0``); ``none``:
+    unchanged.
 
     Args:
         score_PK: Scores in the scorer's units.
-        ended_PK: Where the response has its end-of-turn token; bool.
+        ended_PK: True where the response has its end-of-turn token.
         how: See above.
         value: See above.
     """
@@ -56,8 +56,8 @@ def overlong_penalty(length_PK: Tensor, *, max_tokens: int, buffer: int, penalty
     linear down to ``−penalty`` at ``max_tokens``.
 
     Args:
-        length_PK: Tokens of each response, end-of-turn included; 0 where there is none.
-        max_tokens: The longest response that is sampled.
+        length_PK: Tokens of each response, end-of-turn included; 0 where there is no response.
+        max_tokens: Tokens of the longest response that is sampled.
         buffer: Width of the linear part in tokens, 1 … ``max_tokens``.
         penalty: Penalty of the longest response, in the scorer's units.
     """
@@ -72,6 +72,11 @@ def place_score(score_PK: Tensor, mask_PKT: Tensor) -> Tensor:
     require_like(length_PK > 0, score_PK=score_PK)
     last_PKT = torch.arange(mask_PKT.shape[-1], device=mask_PKT.device) == length_PK[..., None] - 1
     return torch.where(last_PKT, score_PK[..., None], 0)
+
+
+def on_every_token(advantage_PK: Tensor, mask_PKT: Tensor) -> Tensor:
+    """The advantage of a response at each of its tokens, 0 beyond them; (P, K, T)."""
+    return torch.where(mask_PKT, advantage_PK[..., None], 0)
 
 
 @torch.no_grad()
@@ -102,7 +107,7 @@ def gae(reward_PKT: Tensor, value_PKT: Tensor, mask_PKT: Tensor, *, gamma: float
 
 
 def moments(x: Tensor, mask: Tensor) -> Tensor:
-    """``[count, Σx, Σx²]`` over the mask, float64 (3,): those of several micro-batches or ranks are added."""
+    """``[count, Σx, Σx²]`` over the mask; float64 (3,). Add them over micro-batches and ranks."""
     require_like(mask, x=x)
     x = x.detach()[mask].double()
     return torch.stack([x.new_tensor(x.numel()), x.sum(), x.square().sum()])
@@ -113,9 +118,9 @@ def whiten(x: Tensor, mask: Tensor, statistics: Tensor | None = None, *, shift_m
 
     Args:
         x: Advantages, or rewards.
-        mask: Where x counts.
+        mask: True where x counts.
         statistics: :func:`moments` of the whole roll-out over all ranks; those of ``x`` where not given.
-        shift_mean: Whether the mean becomes 0 (advantages); rewards keep theirs.
+        shift_mean: True makes the mean 0 (advantages), False keeps it (rewards).
     """
     require_like(mask, x=x)
     count, total, squares = (moments(x, mask) if statistics is None else statistics.to(x.device)).unbind()
@@ -133,7 +138,7 @@ def rloo(score_PK: Tensor, valid_PK: Tensor) -> Tensor:
     ``A_i = r_i − 1/(n−1)·Σ_{j≠i} r_j`` over the n responses to the prompt; 0 where n = 1.
 
     Args:
-        score_PK: Scores, a KL penalty of the whole response included where it is wanted.
+        score_PK: Scores; with the KL in the reward, less the penalty of the whole response.
         valid_PK: Where a response (with a score) exists.
     """
     centred_PK, count_P1 = _centred(score_PK, valid_PK)

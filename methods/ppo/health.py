@@ -1,7 +1,7 @@
-"""When a PPO run is not healthy, in plain words and with what to change.
+"""Warnings about an unhealthy on-line run, each with its remedy.
 
-A proxy reward can be raised without limit while what it stands for falls (Gao et al. 2023). None of these bounds is
-sharp; they are where runs that went wrong were told from runs that did not.
+A policy can raise a proxy reward without limit while true quality falls (Gao et al. 2023). The bounds are not sharp;
+they separated the runs that went wrong from those that did not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FALL = 0.05  # of the best held-out score
 
 
 def warnings(rollouts: Rollouts, evaluations: Sequence[Measurement], *, trains_value: bool) -> dict[str, str]:
-    """Name → sentence of everything that has left its healthy range; see :class:`align.method.online.OnlineMethod`."""
+    """Name → sentence for each quantity outside its healthy range; see :class:`align.method.online.OnlineMethod`."""
     found = {
         "over-optimised": _over_optimised(rollouts, evaluations),
         "kl": _kl(rollouts),
@@ -48,7 +48,7 @@ def _last(rollouts: Rollouts, name: str) -> float:
 
 
 def _over_optimised(rollouts: Rollouts, evaluations: Sequence[Measurement]) -> str | None:
-    """The reward of training rises while the held-out score has left its peak."""
+    """The training reward rises while the held-out score falls from its peak."""
     scores = [_decisive(measurement) for measurement in evaluations]
     if len(scores) < 3 or None in scores or len(rollouts) < 2 * WINDOW:
         return None
@@ -59,7 +59,7 @@ def _over_optimised(rollouts: Rollouts, evaluations: Sequence[Measurement]) -> s
         return None
     return (
         f"the training reward still rises but {name} on held-out prompts fell from {best:.3f} to {last:.3f}: the "
-        "reward is over-optimised. Use the policy of the peak (best/), raise method.beta, or better the reward model."
+        "reward is over-optimised. Use the policy of the peak (best/), raise method.beta, or improve the reward model."
     )
 
 
@@ -121,5 +121,5 @@ def _value(rollouts: Rollouts) -> str | None:
         return None
     return (
         f"the value role explains nothing of the returns (explained variance {explained:.2f}): give it time with "
-        "method.value_warmup, begin from method.value_init=reward, or use method.advantage=rloo, which has none."
+        "method.value_warmup, begin from method.value_init=reward, or use method=rloo, which has none."
     )

@@ -1,8 +1,8 @@
 """The distance of the policy from its reference: estimators per token, and controllers of their weight β.
 
 With ``x_t = log π(y_t) − log π_ref(y_t)`` on tokens that the policy π itself has sampled, each estimator is one number
-per token whose expectation is (near) KL(π‖π_ref) (Schulman, "Approximating KL divergence", 2020). In the *reward* no
-gradient flows through it, and ``k1`` is the exact choice. As a term of the *loss* what counts is its gradient, plain
+per token whose expectation is (close to) KL(π‖π_ref) (Schulman, "Approximating KL divergence", 2020). In the *reward*
+no gradient flows through it, and ``k1`` is the exact choice. In the *loss* only its gradient counts, plain
 (:func:`per_token_kl`) or times the ratio ρ = π/π_old (:func:`methods.ppo.loss.kl_loss`, as in DeepSeek-V3.2 and TRL):
 
 ========= =============== ============= ================================== =========================
@@ -13,7 +13,8 @@ estimator value           its mean      gradient in the loss, on policy    gradi
 ``k3``    ``e⁻ˣ − 1 + x`` exact         that of KL(π_ref‖π) (GRPO)         exact
 ========= =============== ============= ================================== =========================
 
-*Exact* is ∇KL(π‖π_ref) per token, given the tokens before it. The plain ``k1`` holds nothing back in the loss.
+*Exact* is ∇KL(π‖π_ref) per token, given the tokens before it. The plain ``k1`` in the loss does not hold the policy
+back at all.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def per_token_kl(logp_PKT: Tensor, reference_PKT: Tensor, mask_PKT: Tensor, esti
 
 
 def k1(log_ratio: Tensor) -> Tensor:
-    """``x``: unbiased, negative wherever the reference likes the token better."""
+    """``x``: unbiased, negative where the token is more probable under the reference."""
     return log_ratio
 
 
@@ -65,7 +66,7 @@ _ESTIMATORS: dict[KLEstimator, Callable[[Tensor], Tensor]] = {"k1": k1, "k2": k2
 
 
 class KLController(Protocol):
-    """Says the weight β of the KL penalty, and learns from the KL that was measured."""
+    """Sets the weight β of the KL penalty from the KL that was measured."""
 
     @property
     def beta(self) -> float:
@@ -73,20 +74,20 @@ class KLController(Protocol):
         ...
 
     def update(self, kl: float, samples: int) -> None:
-        """After a roll-out: its mean KL per response in nats, and its number of responses, both over all ranks."""
+        """Take in a roll-out: its mean KL per response in nats and its number of responses, both over all ranks."""
         ...
 
     def state_dict(self) -> dict[str, float]:
-        """What a checkpoint keeps, as JSON."""
+        """State to keep in a checkpoint; JSON."""
         ...
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from what a checkpoint kept."""
+        """Continue from the state in a checkpoint."""
         ...
 
 
 class FixedKL:
-    """A constant β; it has no state, so a resumed run follows its configuration.
+    """A constant β without state: a resumed run takes β from its configuration.
 
     Raises:
         UserError: ``beta`` is negative or not finite.
@@ -98,14 +99,14 @@ class FixedKL:
         self.beta = beta
 
     def update(self, kl: float, samples: int) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
     def state_dict(self) -> dict[str, float]:
-        """Nothing to keep."""
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Nothing to load."""
+        """Do nothing."""
 
 
 class AdaptiveKL:
@@ -115,7 +116,7 @@ class AdaptiveKL:
 
     Args:
         beta: β at the start.
-        target: Mean KL(π‖π_ref) of a whole response to steer to, nats.
+        target: Mean KL(π‖π_ref) of a whole response to steer to, in nats.
         horizon: Responses in which β may change by about a fifth of its value.
 
     Raises:
@@ -129,9 +130,9 @@ class AdaptiveKL:
         self.horizon = horizon
 
     def update(self, kl: float, samples: int) -> None:
-        """Move β by the mean KL per response of a roll-out of so many responses, both over all ranks.
+        """Move β by the mean KL per response of a roll-out with this many responses, both over all ranks.
 
-        A departure from the paper: more responses than the horizon count as one horizon, for beyond five of them the
+        Departure from the paper: more responses than the horizon count as one horizon, since beyond five horizons the
         formula would make β negative.
         """
         assert math.isfinite(kl), f"KL is {kl}"
@@ -139,9 +140,9 @@ class AdaptiveKL:
         self.beta *= 1 + error * min(samples / self.horizon, 1.0)
 
     def state_dict(self) -> dict[str, float]:
-        """β as it is now; target and horizon are configuration."""
+        """The current β; target and horizon are configuration."""
         return {"beta": self.beta}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from a saved β."""
+        """Continue from a saved β."""
         self.beta = float(state["beta"])

@@ -1,13 +1,13 @@
-"""The losses of proximal policy optimisation and what is measured beside them.
+"""The losses of PPO, RLOO and GRPO, and their metrics.
 
 Losses are per token, (P, K, T), 0 beyond the mask: the caller sums them and divides by the weight of the whole step, so
 that the size of micro-batches and the number of ranks never change the result. A mean over the tokens of the step is
-PPO's, DAPO's and TRL's ``bnpo`` reduction; dividing each response by its length first is GRPO's.
+the reduction of PPO, DAPO and TRL's ``bnpo``; GRPO's paper divides each response by its length first.
 
 Metrics are (sum, weight) pairs, logged as Σsum / Σweight over micro-batches, inner epochs and ranks.
 
-A policy loss over whole responses, as TRL's RLOOTrainer has it, is the same function of one "token" per response: give
-the summed log-probabilities as (P, K, 1). At ratio 1 its gradient is that of the sum over tokens.
+For a policy loss over whole responses, as in TRL's RLOOTrainer, pass the summed log-probabilities as one "token" per
+response, (P, K, 1). At ratio 1 its gradient is that of the sum over tokens.
 
 Departure from the papers: log-ratios are clamped to ±20 before the exponential, beyond which the gradient of a clipped
 token would be 0·∞.
@@ -45,13 +45,13 @@ def policy_loss(
 
     Args:
         logp_PKT: Log-probabilities that are trained.
-        old_logp_PKT: Those of the policy that began the inner epochs.
+        old_logp_PKT: Those of the policy before the first update of the roll-out.
         advantage_PKT: Advantages A; one per response is expanded over its tokens.
         mask_PKT: Where a response token exists.
         clip_low: ε_low in (0, 1).
         clip_high: ε_high > 0; larger than ``clip_low`` is DAPO's "clip higher".
         dual_clip: c > 1 (3 in the paper), or none. With ``c > 1 + ε_high`` it is TRL's ``delta``.
-        importance_PKT: :func:`importance_weights` of old policy against sampler, which multiply the loss.
+        importance_PKT: Factors of the loss: :func:`importance_weights` of the old policy against the sampler.
     """
     require_like(mask_PKT, logp_PKT=logp_PKT, old_logp_PKT=old_logp_PKT, advantage_PKT=advantage_PKT)
     assert 0 < clip_low < 1, clip_low
@@ -139,11 +139,11 @@ def policy_metrics(
     clip_low: float = 0.2,
     clip_high: float = 0.2,
 ) -> Metrics:
-    """How far an update has moved the policy, averaged over tokens; arguments as for :func:`policy_loss`.
+    """Distance that updates have moved the policy, averaged over tokens; arguments as for :func:`policy_loss`.
 
     ``policy/approxkl``: ``½(logp − logp_old)²``, nats per token. ``policy/clipfrac``: share of tokens whose gradient is
-    cut off by the clip. ``val/ratio``: mean ρ. ``val/ratio_var``: ``mean (ρ − 1)²``, the variance about the value that
-    the mean has on policy (a sum over micro-batches, unlike the variance about the measured mean).
+    cut off by the clip. ``val/ratio``: mean ρ. ``val/ratio_var``: ``mean (ρ − 1)²``, the variance about the mean on
+    policy, which adds up over micro-batches (the variance about the measured mean does not).
     """
     require_like(mask_PKT, logp_PKT=logp_PKT, old_logp_PKT=old_logp_PKT, advantage_PKT=advantage_PKT)
     tokens = mask_PKT.sum()
@@ -175,16 +175,15 @@ def value_metrics(
 def explained_variance(value_PKT: Tensor, return_PKT: Tensor, mask_PKT: Tensor, statistics: Tensor) -> Metrics:
     """``val/explained_variance``: ``1 − Σ(ret − V)² / Σ(ret − mean)²`` (lm-human-preferences).
 
-    1 is a perfect value model, 0 one no better than a constant, negative one that is worse. An offset of V counts as
-    error, which ``1 − Var(ret − V)/Var(ret)`` would not see. NaN once logged where the returns are all alike.
+    A perfect value model has 1, a constant 0, a worse model less than 0. An offset of V counts as an error, which
+    ``1 − Var(ret − V)/Var(ret)`` would miss. Logged as NaN if all returns are equal.
 
     Args:
         value_PKT: Values.
         return_PKT: Returns.
         mask_PKT: Where a response token exists.
-        statistics: :func:`methods.ppo.advantages.moments` of the returns of the whole roll-out: what makes the pair of
-        sums
-            add up over micro-batches and ranks.
+        statistics: :func:`methods.ppo.advantages.moments` of the returns of the whole roll-out, so that the sums add up
+            over micro-batches and ranks.
     """
     require_like(mask_PKT, value_PKT=value_PKT, return_PKT=return_PKT)
     count, total, _ = statistics.to(return_PKT.device).unbind()

@@ -1,14 +1,13 @@
-"""The calculations that a solution annotates as ``<<3+4=7>>`` (GSM8K; Cobbe et al. 2021): found, checked, made a key.
+"""Equations that a solution annotates as ``<<3+4=7>>`` (GSM8K; Cobbe et al. 2021): found, checked, made into a key.
 
-Solutions are written by models, so nothing here is evaluated as code: Python's parser gives the tree of an expression
-of at most ``LONGEST_EQUATION`` characters of arithmetic, and only numbers and operators in it have a value; a power
-whose result would be large has none.
+Models write the solutions, so nothing here is evaluated as code: Python's parser gives the tree of an expression of at
+most ``LONGEST_EQUATION`` characters of arithmetic, and only numbers and operators are evaluated, no large powers.
 
-By default numbers are exact fractions, may have thousands separators, dollar and percent signs (50 % is .5; alone on
-a right side, where people write ``1/4*100=25%``, also 50), and all sides of ``a=b=c`` must agree. The filter of the RFT
-authors (github.com/OFA-Sys/gsm8k-ScRel, ``collect_rejection_sampling.py``: ``strict_reference=True``) reads floats as
-Python does, so that such signs are errors, and looks at the first two sides only. Where it calls ``eval``, arithmetic
-without scientific notation is read here and anything else (names, calls, texts) is a wrong equation. Both allow an
+By default numbers are exact fractions, may have thousands separators, dollar and percent signs (50 % is .5; alone on a
+right-hand side also 50, since people write ``1/4*100=25%``), and all sides of ``a=b=c`` must agree. The filter of the
+RFT authors (github.com/OFA-Sys/gsm8k-ScRel, ``collect_rejection_sampling.py``: ``strict_reference=True``) reads floats
+as Python does, so that such signs are errors, and looks at the first two sides only. It calls ``eval``; here arithmetic
+without scientific notation is parsed, and anything else (names, calls, texts) is a wrong equation. Both allow an
 absolute difference of 10⁻³.
 """
 
@@ -24,8 +23,8 @@ from typing import Any
 
 __all__ = ["LONGEST_EQUATION", "equations", "is_correct", "normalize", "path_key"]
 
-LONGEST_EQUATION = 300  # characters; a longer one is wrong. The longest of GSM8K has 36
-_MOST_BITS = 4096  # of a power
+LONGEST_EQUATION = 300  # characters; longer ones count as wrong. The longest one of GSM8K has 36
+_MOST_BITS = 4096  # of the result of a power
 _TOLERANCE = 1e-3
 
 _ANNOTATION = re.compile(r"<<([^>]*)(>>|>|\Z)")  # consumes what is not closed: linear on "<<<<<<…"
@@ -49,12 +48,12 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 def equations(text: str) -> list[str]:
-    """Return what stands in each ``<<…>>``, in order and unchanged; takes linear time."""
+    """Return the contents of each ``<<…>>``, in order and unchanged, in linear time."""
     return [match[1] for match in _ANNOTATION.finditer(text) if match[2] == ">>"]
 
 
 def path_key(text: str, *, strict_reference: bool = False) -> str:
-    """Return the ordered equations of a reasoning path, joined by ``|``: equal keys, equal paths; "" without any."""
+    """Return the ordered equations of a reasoning path, joined by ``|``; paths are equal if their keys are."""
     if strict_reference:
         return "|".join(equations(text)).replace(" ", "")
     return "|".join(normalize(equation) for equation in equations(text))
@@ -68,7 +67,7 @@ def normalize(equation: str) -> str:
 
 
 def is_correct(equation: str, *, strict_reference: bool = False) -> bool:
-    """Whether the sides of ``a=b`` have equal values; False where one has none. Bounded in time and memory."""
+    """Return True if all sides of ``a=b=…`` have the same value. Bounded in time and memory."""
     if len(equation) > LONGEST_EQUATION:
         return False
     try:
@@ -83,14 +82,14 @@ def is_correct(equation: str, *, strict_reference: bool = False) -> bool:
 
 
 def _readings(side: str) -> tuple[Any, ...]:
-    """What a right side may mean: of a bare percentage the hundredth or the number."""
+    """Return the possible values of a right-hand side: a bare percentage is the hundredth or the number."""
     value = _value(_plain(side), number=_exact_number)
     bare = _NUMBER.fullmatch(side.translate(_SIGNS).strip())
     return (value, 100 * value) if bare and bare["percent"] else (value,)
 
 
 def _plain(text: str) -> str:
-    """Write numbers as Python would, in one form each; two of them side by side stay apart."""
+    """Write each number in Python's form; adjacent numbers stay apart."""
     return _NUMBER.sub(_plain_number, text.translate(_SIGNS))
 
 

@@ -1,4 +1,4 @@
-"""Which samples rejection-sampling fine-tuning trains on (RFT; Yuan et al. 2023, arXiv 2308.01825, section 3.3).
+"""Selection of the samples that RFT trains on (Yuan et al. 2023, arXiv 2308.01825, section 3.3).
 
 With verifiable answers (`select_paths`): samples with a wrong final answer or a wrong ``<<a=b>>`` equation are dropped;
 of those with the same ordered list of equations one is kept. Samples are taken in order. When one repeats the equations
@@ -6,8 +6,8 @@ of a kept path y, it replaces y, in its place, if it is farther from the other p
 
     Σ_{y′ ∈ Y∖{y}} Levenshtein(sample, y′)  >  Σ_{y′ ∈ Y∖{y}} Levenshtein(y, y′)
 
-Without them (`select_best`): the best by score, as in RAFT (Dong et al. 2023, arXiv 2304.06767), or all from a score
-on.
+Without them (`select_best`): the best by score, as in RAFT (Dong et al. 2023, arXiv 2304.06767), or all from a
+threshold on.
 
 Departures from the authors' code, each undone by ``strict_reference=True``: the forms of numbers that equations may
 have (``equations.py``); and the final answer, which is the last that ``reward.verifiers.math_answers`` finds marked
@@ -43,12 +43,12 @@ _REFERENCE_ANSWER = re.compile(r"#### (-?[0-9.,]+)")
 
 @dataclass(frozen=True)
 class Selection:
-    """What became of the samples of one question."""
+    """The samples of one question: which are kept, and why the others are not."""
 
     kept: tuple[int, ...]
     """Indices of the samples to train on."""
     fates: tuple[Fate, ...]
-    """One per sample; of samples that repeat each other all but the kept one are duplicates."""
+    """One per sample; of samples that repeat each other, all but the kept one are duplicates."""
 
     @property
     def counts(self) -> dict[Fate, int]:
@@ -131,7 +131,7 @@ def select_best(
 
 
 def _fault(sample: str, gold: str, right: float | None, strict_reference: bool) -> Fate | None:
-    """Return why a sample cannot be trained on, if it cannot."""
+    """Return the reason to reject a sample, or None."""
     if len(sample) > LONGEST_SAMPLE:
         return "too_long"
     if strict_reference:

@@ -1,15 +1,19 @@
 """RFT: rejection-sampling fine-tuning (Yuan et al. 2023, arXiv 2308.01825).
 
-A fine-tuned model draws k solutions of each *training* question; the right ones, distinct in their equations, join the
-demonstrations D as D′; the *pretrained* model, not the one that drew them, is fine-tuned on D ∪ D′ as in SFT. What is
-kept is decided by ``methods/rft/rejection.py``: with ``select="answer"`` by the column ``answer`` of the data, as in
-the paper; with ``select="score"`` a scorer takes its place, the best of the k or all from a score on, as in RAFT (Dong
-et al. 2023, arXiv 2304.06767), so that plain pairs do as well. ``sources`` adds the samples of further models, as the
+The whole of it::
+
+    draw k solutions of each training question with the fine-tuned model
+    D′ = the right ones, one for each list of equations                     methods/rft/rejection.py
+    L  = SFT loss of the pretrained model on demonstrations D and D′        methods/sft.py
+
+With ``select="answer"`` the column ``answer`` of the data decides which are right, as in the paper. With
+``select="score"`` D′ are the responses that a scorer prefers, the best of the k or all above a threshold, as in RAFT
+(Dong et al. 2023, arXiv 2304.06767): plain pairs are then enough. ``sources`` adds samples of further models, as the
 paper pools those of several sizes.
 
 Departures: a sample with the text of the question's demonstration is not trained on twice. The paper's k is 100; the
-default is what the embedded model draws in minutes. A run's own "before" and reference are the pretrained model that it
-begins from; compare with the fine-tuned one by ``scripts/evaluate.py``.
+default is small enough for the embedded model to draw in minutes. "Before" and the reference of a run are the
+pretrained model that it begins from; to compare with the fine-tuned one use ``scripts/evaluate.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ __all__ = ["RFT", "BestResponses", "RightPaths"]
 
 @dataclass(frozen=True)
 class RightPaths:
-    """Distinct right solutions by the column ``answer``, see `select_paths`."""
+    """Distinct right solutions by the column ``answer``; see `select_paths`."""
 
     demonstrations: bool = True
     strict_reference: bool = False
@@ -64,7 +68,7 @@ class RightPaths:
 
 @dataclass(frozen=True)
 class BestResponses:
-    """The best by score, see `select_best`."""
+    """The best responses by score; see `select_best`."""
 
     demonstrations: bool = True
     best: int | None = 1
@@ -81,23 +85,23 @@ class BestResponses:
 
 @dataclass(frozen=True, kw_only=True)
 class RFT(SampledMethod, SFT):
-    """Fine-tunes the pretrained model on demonstrations and on the samples that were right, or best."""
+    """Fine-tune the pretrained model on demonstrations and on the samples that were right, or best."""
 
     samples: int = 8
     select: Literal["score", "answer"] = "score"
     """``answer``: samples whose final answer and equations are right; ``score``: the best by a scorer."""
     best: int | None = 1
-    """``score``: at most so many samples of each prompt; None: all from the threshold on."""
+    """``score``: keep at most this many samples of each prompt; none: all from the threshold on."""
     threshold: float | None = None
-    """``score``: none below this score."""
+    """``score``: keep no sample below this score."""
     demonstrations: bool = True
-    """Train on the data's preferred responses as well (D); False leaves the samples alone (D′)."""
+    """Train on the data's preferred responses (D) as well as on the samples (D′)."""
     deduplicate: bool = True
-    """``answer``: one sample for each list of equations."""
+    """``answer``: keep one sample for each list of equations."""
     strict_reference: bool = False
     """``answer``: filter exactly as the authors' code."""
     include_data: bool = False
-    """``score``: the data's responses compete with the samples."""
+    """``score``: let the data's responses compete with the samples."""
 
     optimization: ClassVar[Optimization] = Optimization(
         learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=128, warmup=0.03
@@ -114,7 +118,9 @@ class RFT(SampledMethod, SFT):
         if self.best is not None and self.best < 1:
             raise UserError(f"method.best={self.best}: must be at least 1.")
         if self.select == "answer" and self.include_data:
-            raise UserError("method.include_data=true is of method.select=score; demonstrations are kept without it.")
+            raise UserError(
+                "method.include_data=true applies only to method.select=score; demonstrations are kept without it."
+            )
         self.sampling()
 
     @property
@@ -136,7 +142,7 @@ class RFT(SampledMethod, SFT):
 
 
 def _fates(selection: Selection, times: Sequence[int]) -> dict[str, int]:
-    """Samples by what became of them; each repetition of a text is a duplicate."""
+    """Counts of the samples by fate; each repetition of a text is a duplicate."""
     counts: dict[str, int] = {str(fate): count for fate, count in selection.counts.items()}
     repeated = sum(max(0, time - 1) for time in times)
     counts["duplicate"] = counts.get("duplicate", 0) + repeated
@@ -150,7 +156,7 @@ def _demonstration(pool: Pool) -> str | None:
 def _with_demonstration(
     pool: Pool, kept: Sequence[tuple[int, int]], demonstrations: bool, counts: Mapping[str, int]
 ) -> Selected:
-    """Rows of the kept samples, each so many times, and of the demonstration if it is none of them."""
+    """Rows of the kept samples, each as often as given, and of the demonstration if it is not among them."""
     rows: list[dict[str, Any]] = []
     for i, times in kept:
         score = pool.scores[i] if pool.scores is not None else None

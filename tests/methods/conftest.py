@@ -1,4 +1,4 @@
-"""What the tests of methods share: a stub policy with given log-probabilities, and a tiny real one."""
+"""Fixtures for the tests of methods: a stub policy with given log-probabilities, and a tiny real one."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Generator[None]:
-    """Tiny matrices lose more time to the hand-over between threads than they gain."""
+    """Several threads are slower than one on tiny matrices."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

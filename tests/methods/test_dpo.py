@@ -1,4 +1,4 @@
-"""The DPO family: the vectors of methods.md on the pure losses and through `DPO.loss`, errors, weights, reference."""
+"""The DPO family: the vectors of docs/methods.md on the pure losses and `DPO.loss`, errors, weights, reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLICY = [[[-0.5, -1.0, -1.5], [-0.8, -0.4]]]
 REFERENCE = [[[-1.0, -1.0, -1.5], [-0.4, -0.6]]]
 H, H_OF_MEANS = 0.7, 0.5 / 3 + 0.2 / 2
 
-TABLE = [  # settings, values at β=.1 and β=.5 as printed in methods.md
+TABLE = [  # settings, values at β=.1 and β=.5 as printed in docs/methods.md
     ({"loss_type": "sigmoid"}, 0.658760, 0.533382),
     ({"loss_type": "cdpo", "label_smoothing": 0.1}, 0.665760, 0.568382),
     ({"loss_type": "robust", "label_smoothing": 0.1}, 0.650010, 0.489632),

@@ -90,12 +90,12 @@ def random_batch(lengths: Sequence[tuple[int, ...]], seed: int = 0) -> Batch:
 
 
 def first_responses(batch: Batch) -> Batch:
-    """What a demonstration has: the chosen response alone."""
+    """The batch with its chosen responses alone, as demonstrations."""
     return Batch(batch.prompt_ids, tuple(row[:1] for row in batch.response_ids), batch.rows, batch.columns)
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """Relative, in the Euclidean norm."""
+    """Relative difference in the Euclidean norm."""
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 

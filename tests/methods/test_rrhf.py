@@ -1,4 +1,4 @@
-"""RRHF: the vectors of methods.md, a plain loop over ragged rankings with ties, the reference, and a training."""
+"""RRHF: the vectors of docs/methods.md, a plain loop over ragged rankings with ties, the reference, and a training."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class TestReference:
         assert policy.role == "policy"
 
     def test_vector_of_k3(self) -> None:
-        """methods.md, PPO: Σk3 = .172623 of one response; a second one at its reference halves the mean."""
+        """docs/methods.md, PPO: Σk3 = .172623 of one response; a second one at its reference halves the mean."""
         logp = torch.tensor([[[-1.0, -0.5, -2.0], [-1.0, 99.0, 99.0]]])
         reference = torch.tensor([[[-1.2, -0.4, -1.5], [-1.0, 7.0, 7.0]]])
         mask = torch.tensor([[[True] * 3, [True, False, False]]])
@@ -218,7 +218,7 @@ def test_construction_errors(settings: dict[str, Any], message: str) -> None:
 
 
 def test_it_learns_to_rank_the_worlds_pairs(tmp_path: Path, measured: Callable[..., dict[str, float]]) -> None:
-    """Of 24 prompts: p_i orders more of their comparisons as people did, and the run reports it."""
+    """On 24 prompts p_i comes to order more comparisons as people did, and the run reports it."""
     method, policy = RRHF(rank_weight=20.0, kl_coef=0.1), Policy.load("world/base", start="world/sft")
     rows = Preferences.load("world").select(range(24))
     before = measured(method, policy, rows)

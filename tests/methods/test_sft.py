@@ -1,4 +1,4 @@
-"""SFT: the vectors of methods.md, weights, and independence of the micro-batches."""
+"""SFT: the vectors of docs/methods.md, weights, and independence of the micro-batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SLiC-HF: the vectors of methods.md, a plain loop over ragged rankings, TRL's hinge, targets, and a training."""
+"""SLiC-HF: the vectors of docs/methods.md, a plain loop over ragged rankings, TRL's hinge, targets, and a training."""
 
 from __future__ import annotations
 

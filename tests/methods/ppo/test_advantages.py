@@ -1,4 +1,4 @@
-"""Scores, GAE, whitening and the critic-free advantages: the vector of methods.md, closed forms, loops, padding."""
+"""Scores, GAE, whitening and the critic-free advantages: the vector of docs/methods.md, closed forms, padding."""
 
 from __future__ import annotations
 

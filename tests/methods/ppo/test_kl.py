@@ -1,4 +1,4 @@
-"""KL estimators on the vector of methods.md and in exact expectation over a vocabulary; controllers by hand."""
+"""KL estimators on the vector of docs/methods.md and in exact expectation over a vocabulary; controllers by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PPO losses and their metrics: the vector of methods.md, clipping by cases, gradients, padding, micro-batches."""
+"""The PPO losses and their metrics: the vector of docs/methods.md, clipping by cases, gradients, micro-batches."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def test_prompts_need_room_for_an_answer(tiny_policy: Policy, pair_rows: Rows, t
 
 
 def healthy(**changed: Sequence[float]) -> list[Metrics]:
-    """Twelve roll-outs in which all is well, except what is changed: first and last value of a straight line."""
+    """Twelve healthy roll-outs; ``changed`` gives first and last value of a metric that is not."""
     lines = {
         "objective/scores": (0.2, 0.6),
         "objective/kl": (0.0, 4.0),

@@ -1,4 +1,4 @@
-"""Rejection sampling: the seven strings of methods.md, the rule on collisions, selection by score, real solutions."""
+"""Rejection sampling: the seven strings of docs/methods.md, the rule on collisions, scores, real solutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RFT: which rows the samples become, with what counts, and that it trains on them as SFT does."""
+"""RFT: the rows and counts that samples become, and that it trains on them as SFT does."""
 
 from __future__ import annotations
 
