@@ -295,7 +295,7 @@ class _Run:
             if evaluation:
                 runfolder.write_json(self.folder / "evaluation.json", evaluation)
                 report.print_evaluation(evaluation, self.console)
-            report.plot_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
+            report.plot_curves(self.folder)
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
             write_final(self.policy, self.folder / "final", settings, evaluation or None)
         self.accelerator.wait_for_everyone()

@@ -110,7 +110,7 @@ def test_curves_are_drawn_from_the_metrics(tmp_path: Path) -> None:
     for step in range(1, 40):
         tracker.log(step, {"loss": 1 / step, "grad_norm": 1.0})
     tracker.log(39, {"eval/loss": 0.1})
-    report.plot_curves(tracker.metrics, tmp_path / "curves.png")
+    report.plot_curves(tmp_path)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
