@@ -109,7 +109,7 @@ def ranked(scores: Mapping[str, float | None], pairs: Iterable[tuple[str, str]])
         RowError: if the pairs contradict each other.
     """
     rank = {text: (-score if score is not None else float("inf"), i) for i, (text, score) in enumerate(scores.items())}
-    sorter = TopologicalSorter[str]({text: () for text in scores})
+    sorter = TopologicalSorter[str](dict.fromkeys(scores, ()))
     for better, worse in pairs:
         sorter.add(worse, better)
     try:
