@@ -19,8 +19,6 @@ from align.errors import UserError
 from align.system.files import partial_of, publish_folder, remove_folder, remove_leftovers, write_json
 
 MANIFEST = "manifest.json"
-FORMAT = 2
-"""Of the files in a checkpoint; one with another number cannot be read."""
 _PREFIX = "step-"
 
 
@@ -98,8 +96,7 @@ class CheckpointStore:
         """Return the newest checkpoint that verifies, and a sentence for each newer one that was passed over.
 
         Raises:
-            UserError: It belongs to a run with another configuration (the message names the differences), or was
-                written by another version.
+            UserError: It belongs to a run with another configuration; the message names the differences.
         """
         skipped: list[str] = []
         for folder in sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True):
@@ -108,11 +105,6 @@ class CheckpointStore:
             except (OSError, ValueError) as error:
                 skipped.append(f"checkpoint {folder.name} passed over: {error}")
                 continue
-            if manifest.get("format", 1) != FORMAT:
-                raise UserError(
-                    f"{folder} was written by another version of align and cannot be read by this one; resume with "
-                    "that version, or begin anew with if_exists=new."
-                )
             self._check_identity(folder, manifest["identity"])
             return Checkpoint(folder, int(manifest["step"]), manifest["state"]), skipped
         return None, skipped
@@ -120,7 +112,6 @@ class CheckpointStore:
     def _publish(self, partial: Path, final: Path, step: int, state: Mapping[str, Any]) -> None:
         files = sorted(path for path in partial.rglob("*") if path.is_file())
         manifest = {
-            "format": FORMAT,
             "step": step,
             "state": dict(state),
             "identity": self.identity,
