@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
+from align.system.files import write_json
 
 __all__ = ["GrowingFile", "state_file"]
 
@@ -88,12 +89,7 @@ class GrowingFile:
             stream.truncate(self.state["bytes"])
 
     def _write_state(self) -> None:
-        partial = self._state.with_name(f".{self._state.name}.tmp")
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(json.dumps(self.state, indent=1) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(self._state)
+        write_json(self._state, self.state)
 
 
 def state_file(file: Path) -> Path:

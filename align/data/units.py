@@ -1,11 +1,12 @@
-"""Examples out of rows: which responses a unit takes, and rankings put together again from their pairs."""
+"""Rows to examples: the responses of each unit, and rankings rebuilt from their pairs."""
 
 from __future__ import annotations
 
-import heapq
 import itertools
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from align.data.schema import Message, Unit
@@ -22,13 +23,13 @@ class Draft:
     responses: list[str] = field(default_factory=list[str])
     scores: list[float | None] = field(default_factory=list[float | None])
     comparisons: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    """Indices (better, worse) of responses; what the data leaves open is not among them."""
+    """Indices (better, worse) of the responses whose order the data gives."""
     margin: float | None = None
     weight: float = 1.0
 
 
 def group_rows(prompt_ids: Iterable[str], unit: Unit) -> list[list[int]]:
-    """Return the rows of each example: one row each, or for rankings all rows of a prompt_id, in order."""
+    """Return the rows of each example: one row, or for rankings all rows with the same prompt_id, in order."""
     if unit != "ranking":
         return [[index] for index, _ in enumerate(prompt_ids)]
     groups: dict[str, list[int]] = {}
@@ -38,7 +39,11 @@ def group_rows(prompt_ids: Iterable[str], unit: Unit) -> list[list[int]]:
 
 
 def draft(rows: Sequence[Mapping[str, Any]], unit: Unit) -> Draft:
-    """Return the example that `rows` (one, or of a ranking several) give; raises `RowError` where they do not."""
+    """Return the example made of `rows` (one, or several of a ranking).
+
+    Raises:
+        RowError: The rows do not have what the unit needs.
+    """
     row = rows[0]
     if unit == "prompt":
         return Draft(prompt=row["prompt"], weight=_weight(row))
@@ -59,7 +64,7 @@ def draft(rows: Sequence[Mapping[str, Any]], unit: Unit) -> Draft:
 
 
 def _ranking(rows: Sequence[Mapping[str, Any]]) -> Draft:
-    """Put the pairs of one prompt together; the weight is their mean, a response's score the first one given."""
+    """Merge the pairs of one prompt; the weight is their mean, a response's score the first one given."""
     scores: dict[str, float | None] = {}
     pairs: list[tuple[str, str]] = []
     for row in rows:
@@ -85,7 +90,7 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> Draft:
 def _comparisons(
     responses: Sequence[str], scores: Mapping[str, float | None], pairs: Iterable[tuple[str, str]]
 ) -> list[tuple[int, int]]:
-    """Return the pairs that were given, and those that two different scores decide, as indices (better, worse)."""
+    """Return as indices (better, worse) the pairs that were given and those that two different scores decide."""
     place = {text: i for i, text in enumerate(responses)}
     found = {(place[better], place[worse]) for better, worse in pairs}
     for i, j in itertools.combinations(range(len(responses)), 2):  # best first: a lower score never precedes
@@ -104,25 +109,20 @@ def ranked(scores: Mapping[str, float | None], pairs: Iterable[tuple[str, str]])
         RowError: if the pairs contradict each other.
     """
     rank = {text: (-score if score is not None else float("inf"), i) for i, (text, score) in enumerate(scores.items())}
-    worse: dict[str, set[str]] = {text: set() for text in scores}
-    for better, other in pairs:
-        worse[better].add(other)
-    above = dict.fromkeys(scores, 0)
-    for others in worse.values():
-        for text in others:
-            above[text] += 1
-    ready = [(rank[text], text) for text, count in above.items() if not count]
-    heapq.heapify(ready)
+    sorter = TopologicalSorter[str](dict.fromkeys(scores, ()))
+    for better, worse in pairs:
+        sorter.add(worse, better)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise RowError("pairs of the prompt contradict each other") from error
     order: list[str] = []
-    while ready:
-        _, text = heapq.heappop(ready)
-        order.append(text)
-        for other in worse[text]:
-            above[other] -= 1
-            if not above[other]:
-                heapq.heappush(ready, (rank[other], other))
-    if len(order) < len(scores):
-        raise RowError("pairs of the prompt contradict each other")
+    ready: list[str] = []  # best first
+    while sorter.is_active():
+        for text in sorter.get_ready():
+            insort(ready, text, key=rank.__getitem__)
+        order.append(ready.pop(0))
+        sorter.done(order[-1])
     return order
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from align.errors import UserError
+from align.system.charts import chart
 
 Array = NDArray[np.float64]
 
@@ -77,26 +78,20 @@ def plot_best_of_n(curve: Sequence[BestOfN], name: str, picture: Path) -> None:
 
     In standard deviations, since scores of different scorers have different units.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis: Any = figure.subplots()
     kl = [point.kl for point in curve]
     chosen = [point.gain for point in curve]
-    axis.plot(kl, chosen, marker="o", label=f"{name} (chooses)")
-    for other in curve[0].others:
-        looked_at = [point.other_gains[other] for point in curve]
-        (line,) = axis.plot(kl, looked_at, marker="s", linestyle="--", label=other)
-        axis.fill_between(kl, looked_at, chosen, color=line.get_color(), alpha=0.1, label=f"gap to {other}")
-    for point in curve:
-        axis.annotate(f"n={point.n}", (point.kl, point.gain), (-4, 6), textcoords="offset points", fontsize=7)
-    axis.set(xlabel="KL from the policy, log n − (n − 1)/n nats", ylabel="gain of the best of n, standard deviations")
-    axis.margins(y=0.1)
-    axis.grid(alpha=0.25)
-    axis.legend(fontsize=8)
-    figure.savefig(picture, dpi=120)
+    with chart(picture, (6, 4)) as (axis,):
+        axis.plot(kl, chosen, marker="o", label=f"{name} (chooses)")
+        for other in curve[0].others:
+            looked_at = [point.other_gains[other] for point in curve]
+            (line,) = axis.plot(kl, looked_at, marker="s", linestyle="--", label=other)
+            axis.fill_between(kl, looked_at, chosen, color=line.get_color(), alpha=0.1, label=f"gap to {other}")
+        for point in curve:
+            axis.annotate(f"n={point.n}", (point.kl, point.gain), (-4, 6), textcoords="offset points", fontsize=7)
+        axis.set_xlabel("KL from the policy, log n − (n − 1)/n nats")
+        axis.set_ylabel("gain of the best of n, standard deviations")
+        axis.margins(y=0.1)
+        axis.legend(fontsize=8)
 
 
 def _table(values: ArrayLike) -> Array:

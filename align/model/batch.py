@@ -188,13 +188,18 @@ class Batch:
         ``overhead``, the cost of a model call in tokens. A prompt stays together with its responses (a pairwise loss
         needs them in one graph), so a prompt longer than the budget is a batch of its own.
         """
+        for prompts in self.micro_batch_prompts(tokens, layout, overhead=overhead):
+            yield self.select(prompts)
+
+    def micro_batch_prompts(self, tokens: int, layout: Layout, *, overhead: int = 256) -> Iterator[list[int]]:
+        """Yield the indices of the prompts in each batch of :meth:`micro_batches`."""
         lengths = self.row_lengths(layout)
         longest = [max(rows, default=0) for rows in lengths]
         # Longest first: memory peaks in the first micro-batch, not in the last.
         order = sorted(range(self.P), key=lambda p: (-longest[p], p))
         cuts = _cheapest_cuts([longest[p] for p in order], [len(lengths[p]) for p in order], tokens, overhead)
         for start, end in pairwise(cuts):
-            yield self.select(order[start:end])
+            yield order[start:end]
 
 
 def padded(
@@ -232,6 +237,18 @@ def _cheapest_cuts(widths: Sequence[int], rows: Sequence[int], tokens: int, over
     while cuts[-1]:
         cuts.append(begin[cuts[-1]])
     return cuts[::-1]
+
+
+def batches_by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Yield indices of rows of similar length, shortest first: at most ``tokens`` padded tokens, or one row."""
+    part: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if part and (len(part) + 1) * lengths[i] > tokens:
+            yield part
+            part = []
+        part.append(i)
+    if part:
+        yield part
 
 
 def _suffix(name: str) -> str:

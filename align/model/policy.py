@@ -10,8 +10,9 @@ use::
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,6 +214,25 @@ class Policy:
         """Return one scalar per response token, the head's output at the token before it; float32 (P, K, T)."""
         head, rows = self._head(batch)
         return head[rows.source_PKT] * batch.mask_PKT.to(self.device)
+
+    @torch.no_grad()
+    def in_micro_batches(self, batch: Batch, ask: Callable[[Batch], Batch], *, tokens: int = 16384) -> Batch:
+        """Call ``ask`` on every micro-batch, without gradients, and join the results in the order of the prompts.
+
+        Args:
+            batch: P prompts.
+            ask: Returns the micro-batch with further columns; all columns are moved to the CPU.
+            tokens: Most padded tokens of a micro-batch.
+        """
+        if not batch.P:
+            return batch
+        prompts = list(batch.micro_batch_prompts(tokens, self.layout))
+        asked = [ask(batch.select(part)) for part in prompts]
+        joined = Batch.concatenate(
+            [part.with_columns(**{name: column.cpu() for name, column in part.columns.items()}) for part in asked]
+        )
+        place = {p: i for i, p in enumerate(chain.from_iterable(prompts))}
+        return joined.select([place[p] for p in range(batch.P)])
 
     def _head(self, batch: Batch) -> tuple[Tensor, Rows]:
         """Return the head's output at every token of every row, (R·L,), and the rows."""

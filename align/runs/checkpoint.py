@@ -1,15 +1,14 @@
 """Checkpoints that survive being killed at any moment.
 
-A checkpoint is written into a hidden folder beside its final place, every file is flushed to disk, the manifest with
-the sha256 of each file comes last, and one rename makes it visible. Nothing is ever overwritten in place, and older
-ones are deleted only after the new one has been read back and verified. Only safetensors and JSON are written.
+A checkpoint is written into a hidden folder beside its final place. The manifest with the sha256 of each file comes
+last, everything is flushed to disk, and one rename makes it visible. Nothing is overwritten in place, and older
+checkpoints are deleted only after the new one has been read back and verified. Only safetensors and JSON are written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
+from align.system.files import partial_of, publish_folder, remove_folder, remove_leftovers, write_json
 
 MANIFEST = "manifest.json"
 VERSION = 2
 """Of what a checkpoint means: raise it when a run cannot be continued by what comes after."""
-_PREFIX, _PARTIAL = "step-", ".partial-"
+_PREFIX = "step-"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Checkpoint:
     folder: Path
     step: int
     state: Mapping[str, Any]
-    """What the trainer stored beside the files (counters)."""
+    """Counters that the trainer stored beside the files."""
     version: int = VERSION
 
     def require_current_version(self) -> None:
@@ -56,8 +56,8 @@ class CheckpointStore:
         """
         Args:
             folder: ``<run>/checkpoints``.
-            identity: What must be the same to resume: configuration, data, tokenizer, world size.
-            keep: How many to keep.
+            identity: Must be the same to resume: configuration, data, tokenizer, world size.
+            keep: Number of checkpoints to keep.
             rank: Of this process.
             barrier: Waits for all ranks.
         """
@@ -77,7 +77,7 @@ class CheckpointStore:
     ) -> Path:
         """Write the checkpoint of a step; all ranks call it.
 
-        ``shared`` writes what is the same on every rank (called on rank 0), ``own`` what each rank has of its own.
+        Rank 0 calls ``shared`` for the files that all ranks have in common; every rank calls ``own`` for its own files.
 
         Raises:
             UserError: The disk is full or not writable; older checkpoints are intact and partial files removed.
@@ -85,10 +85,10 @@ class CheckpointStore:
         final = self.folder / f"{_PREFIX}{step:08d}"
         if final.exists():  # resumed and stopped again before the next step
             return final
-        partial = self.folder / f"{_PARTIAL}{step:08d}"
+        partial = partial_of(final)
         try:
             if self.rank == 0:
-                self._clear_partial()
+                remove_leftovers(self.folder)
                 partial.mkdir(parents=True)
             self.barrier()
             own(partial)
@@ -108,10 +108,10 @@ class CheckpointStore:
         return final
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that verifies, and a sentence for each newer one that was passed over.
+        """Return the newest checkpoint that verifies, and a sentence for each newer one that was passed over.
 
         Raises:
-            UserError: It belongs to a run with another configuration; the message names what differs.
+            UserError: It belongs to a run with another configuration; the message names the differences.
         """
         skipped: list[str] = []
         for folder in sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True):
@@ -137,27 +137,14 @@ class CheckpointStore:
                 str(path.relative_to(partial)): {"sha256": sha256(path), "size": path.stat().st_size} for path in files
             },
         }
-        for path in files:
-            _flush(path)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        _flush(partial / MANIFEST)
-        for folder in {path.parent for path in files} | {partial}:
-            _flush(folder)
-        partial.rename(final)
-        _flush(self.folder)
+        write_json(partial / MANIFEST, manifest)
+        publish_folder(partial, final)
 
     def _rotate(self) -> None:
         folders = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True)
         verify(folders[0])
         for old in folders[self.keep :]:
-            # Hidden first: a kill in the middle of deleting must not leave something that looks like a checkpoint.
-            doomed = old.with_name(_PARTIAL + old.name)
-            old.rename(doomed)
-            shutil.rmtree(doomed)
-
-    def _clear_partial(self) -> None:
-        for left in self.folder.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(left)
+            remove_folder(old)
 
     def _check_identity(self, folder: Path, saved: Mapping[str, Any]) -> None:
         ours, theirs = _flatten(self.identity), _flatten(saved)
@@ -193,14 +180,6 @@ def sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

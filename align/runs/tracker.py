@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.system.files import write_text
+
 if TYPE_CHECKING:
     from align.evaluation.measurement import Measurement
     from align.settings.config import WandbConfig
@@ -35,7 +37,7 @@ class Tracker:
             self._wandb = _start_wandb(folder, wandb, config or {})
 
     def truncate(self, step: int) -> None:
-        """Forget what was logged after ``step``: the resumed run will log those steps again."""
+        """Drop what was logged after ``step``: the resumed run logs those steps again."""
         if self.enabled:
             for path in (self.metrics, self.samples, self.warnings):
                 _rewrite(path, [record for record in read_records(path) if record["step"] <= step])
@@ -79,14 +81,14 @@ class Tracker:
             self._to_wandb(send)
 
     def read_evaluation(self, step: int) -> Measurement | None:
-        """What :meth:`log_evaluation` wrote for this step; None where it did not come to its end."""
+        """Read back what :meth:`log_evaluation` wrote for this step; None where it did not finish."""
         found = self.read_evaluations().get(step)
         if found is None:
             _rewrite(self.samples, [record for record in read_records(self.samples) if record["step"] != step])
         return found
 
     def read_evaluations(self) -> dict[int, Measurement]:
-        """The evaluations that came to their end, by step, in their order."""
+        """Return the finished evaluations by step, oldest first."""
         from align.evaluation.measurement import Measurement, Sample
 
         samples: dict[int, list[Sample]] = {}
@@ -97,11 +99,11 @@ class Tracker:
         return {step: Measurement(samples.get(step, []), found.get(accuracy)) for step, found in means.items()}
 
     def read_rollouts(self) -> list[Mapping[str, float]]:
-        """The metrics of the steps at which a roll-out was drawn."""
+        """Return the metrics of the steps at which a roll-out was drawn."""
         return [record for record in read_records(self.metrics) if "seconds/rollout" in record]
 
     def read_warnings(self) -> set[str]:
-        """The names of the warnings in the log."""
+        """Return the names of the warnings in the log."""
         return {record["name"] for record in read_records(self.warnings)}
 
     def close(self, exit_code: int = 0) -> None:
@@ -120,7 +122,7 @@ class Tracker:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file of the run, none where it does not exist; a last line cut by a kill is left out."""
+    """Return the records of a JSONL file, none if it does not exist; a last line cut off by a kill is left out."""
     if not path.exists():
         return []
     records: list[dict[str, Any]] = []
@@ -136,15 +138,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        file.write(_lines(records))
 
 
 def _rewrite(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     if path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        _append(temporary, records)
-        temporary.replace(path)
+        write_text(path, _lines(records))
+
+
+def _lines(records: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _start_wandb(folder: Path, settings: WandbConfig, config: Mapping[str, Any]) -> Any:

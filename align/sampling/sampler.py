@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from align.data.encoding import end_of_turn_id
 from align.errors import UserError
+from align.model.batch import batches_by_length
 from align.model.policy import Policy
 from align.sampling.decoding import decode, make_cache, pad_left
 from align.sampling.diverse_beam import diverse_tokens
@@ -104,25 +105,14 @@ class Sampler:
         keys = range(len(prompts)) if keys is None else keys
         drawn: list[list[Response]] = [[] for _ in prompts]
         with self.policy.roles.merged():
-            for part in self._batches(prompts, n):
+            longest = [n * (len(prompt) + self.params.max_new_tokens) for prompt in prompts]
+            for part in batches_by_length(longest, self.tokens_per_batch):
                 between()
                 draw = _Draw(self, [(seed, keys[p]) for p in part], n)
                 self._generate([prompts[p] for p in part], n, draw)
                 for i, p in enumerate(part):
                     drawn[p] = draw.responses[i * n : (i + 1) * n]
         return drawn
-
-    def _batches(self, prompts: Sequence[Sequence[int]], n: int) -> Generator[list[int]]:
-        """Yield the indices of the prompts of each batch."""
-        part: list[int] = []
-        for p in sorted(range(len(prompts)), key=lambda p: len(prompts[p])):
-            longest = len(prompts[p]) + self.params.max_new_tokens
-            if part and (len(part) + 1) * n * longest > self.tokens_per_batch:
-                yield part
-                part = []
-            part.append(p)
-        if part:
-            yield part
 
     def _generate(self, prompts: list[Sequence[int]], n: int, draw: _Draw) -> None:
         model, longest, pad_id = self.policy.model.eval(), self.params.max_new_tokens, self.policy.pad_id

@@ -36,12 +36,12 @@ class RoleScorer:
 
 
 def role_scores(policy: Policy, batch: Batch, *, tokens: int = 16384) -> list[list[float]]:
-    """The reward role's scalar of every response of a batch whose ``rows`` count its prompts from 0."""
-    import torch
-
-    scores: list[list[float]] = [[] for _ in range(batch.P)]
-    with torch.no_grad(), policy.use("reward"):
-        for part in batch.micro_batches(tokens, policy.layout):
-            for p, row in zip(part.rows, policy.scalars(part).tolist(), strict=True):
-                scores[p] = row[: len(batch.response_ids[p])]
-    return scores
+    """Return the reward role's scalar of every response of a batch, without padding."""
+    if not batch.P:
+        return []
+    with policy.use("reward"):
+        asked = policy.in_micro_batches(
+            batch, lambda part: part.with_columns(reward_PK=policy.scalars(part)), tokens=tokens
+        )
+    rows = zip(asked["reward_PK"].tolist(), batch.response_ids, strict=True)
+    return [scores[: len(responses)] for scores, responses in rows]

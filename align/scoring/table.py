@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -116,6 +116,28 @@ def score_part(
             require_all(table, scorer.name)
         taken.append(table)
     return table
+
+
+def score_parts(
+    name: str,
+    scorers: Mapping[str, Scorer],
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[str]],
+    **columns: Sequence[Any],
+) -> list[list[dict[str, float]]]:
+    """Return for each response (P, K) the checked scores of the scorers that apply to it, by their names in ``name``.
+
+    Raises:
+        ScorerError: No scorer applies to a response; or as :func:`score_part`.
+    """
+    tables = {part: score_part(part, scorer, prompts, responses, **columns) for part, scorer in scorers.items()}
+    out: list[list[dict[str, float]]] = []
+    for p, row in enumerate(responses):
+        cells = [{part: table[p][k] for part, table in tables.items()} for k in range(len(row))]
+        out.append([{part: value for part, value in cell.items() if value is not None} for cell in cells])
+        if not all(out[-1]):
+            raise ScorerError(f"{name}: no scorer applies to a response to prompt {p}; add one that always does.")
+    return out
 
 
 @contextmanager

@@ -1,14 +1,78 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there.
+
+Each is written beside its place under a hidden name, flushed to disk, and renamed. A process killed at any moment
+leaves the old one or the new one, and at worst a hidden one that the next write removes.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_PARTIAL, _OLD = ".partial-", ".old-"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; one that is there is replaced."""
+    partial = partial_of(path)
+    partial.write_text(text, encoding="utf-8")
+    flush(partial)
+    partial.replace(path)
+
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write a JSON file; one that is there is replaced."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Generator[Path]:
+    """Yield an empty folder to fill; it replaces ``folder`` when the block ends without an exception."""
+    partial = partial_of(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    remove_folder(folder)
+    publish_folder(partial, folder)
+
+
+def partial_of(path: Path) -> Path:
+    """The hidden place beside ``path`` where it is written first."""
+    return path.with_name(f"{_PARTIAL}{path.name}")
+
+
+def publish_folder(partial: Path, folder: Path) -> None:
+    """Flush everything in ``partial`` to disk and rename it to ``folder``, which does not exist."""
+    for path in (*partial.rglob("*"), partial):
+        flush(path)
+    partial.rename(folder)
+    flush(folder.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, if it is there; renamed first, so that none is ever found half deleted."""
+    doomed = folder.with_name(f"{_OLD}{folder.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if folder.exists():
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the hidden folders in ``folder`` that a killed process left there."""
+    for left in (*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"{_OLD}*")):
+        shutil.rmtree(left)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The state of every random generator a run uses, as JSON."""
+"""Seeds, and the state of every random generator that a run uses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 
 def seed_everything(seed: int) -> None:
@@ -17,40 +18,47 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def save_random_state(path: Path) -> None:
-    """Write the state of Python's, NumPy's and PyTorch's generators."""
-    version, internal, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state = {
-        "python": [version, list(internal), gauss],
-        "numpy": [str(kind), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
-        "torch": _to_hex(torch.get_rng_state()),
-        "cuda": [_to_hex(state) for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
-    }
-    path.write_text(json.dumps(state), encoding="utf-8")
-
-
-def load_random_state(path: Path) -> None:
-    """Put the generators back into the state that was written."""
-    state = json.loads(path.read_text(encoding="utf-8"))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(_from_hex(state["torch"]))
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([_from_hex(text) for text in state["cuda"]])
+def derived_seed(seed: int, number: int) -> int:
+    """Return the seed of the ``number``-th draw of a run: an epoch, a roll-out, a part of the candidates."""
+    return seed * 1_000_003 + number
 
 
 def epoch_order(size: int, *, seed: int, epoch: int) -> list[int]:
-    """The order of the data in an epoch: a function of seed and epoch alone, so that resuming needs no state."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    """Return the order of the data in an epoch; it depends on seed and epoch alone, so that resuming needs no state."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, epoch) % 2**63)
     return torch.randperm(size, generator=generator).tolist()
 
 
-def _to_hex(state: torch.Tensor) -> str:
-    return bytes(state.tolist()).hex()
+def save_random_state(path: Path) -> None:
+    """Write the state of Python's, NumPy's and PyTorch's generators.
+
+    Numbers go into ``path`` as JSON, arrays into a file beside it that ends in ``.safetensors``.
+    """
+    version, internal, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    tensors = {
+        "python": torch.tensor(internal),
+        "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        tensors |= {f"cuda/{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    save_file(tensors, path.with_suffix(".safetensors"))
+    numbers = {
+        "python": {"version": version, "gauss": gauss},
+        "numpy": {"kind": str(kind), "position": int(position), "has_gauss": int(has_gauss), "cached": float(cached)},
+    }
+    path.write_text(json.dumps(numbers), encoding="utf-8")
 
 
-def _from_hex(text: str) -> torch.Tensor:
-    return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
+def load_random_state(path: Path) -> None:
+    """Put the generators back into the state that :func:`save_random_state` wrote."""
+    numbers = json.loads(path.read_text(encoding="utf-8"))
+    tensors = load_file(path.with_suffix(".safetensors"))
+    python, numpy = numbers["python"], numbers["numpy"]
+    random.setstate((python["version"], tuple(tensors["python"].tolist()), python["gauss"]))
+    keys = tensors["numpy"].numpy().astype(np.uint32)
+    np.random.set_state((numpy["kind"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+    torch.set_rng_state(tensors["torch"])
+    if devices := sum(name.startswith("cuda/") for name in tensors):
+        torch.cuda.set_rng_state_all([tensors[f"cuda/{i}"] for i in range(devices)])

@@ -134,7 +134,7 @@ class Monitor:
             if evaluation:
                 write_json(self.folder / "evaluation.json", evaluation)
                 report.print_evaluation(evaluation, self.console)
-            report.plot_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
+            report.plot_curves(self.folder)
         return evaluation
 
     def _measure(self, step: int) -> Measurement | None:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
 
-from align.errors import ScorerError, UserError
-from align.scoring.table import check_scorers, score_part
+from align.errors import UserError
+from align.scoring.table import check_scorers, score_parts
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
@@ -54,16 +54,10 @@ class Ensemble:
         Raises:
             ScorerError: No scorer applies to a response.
         """
-        tables = [score_part(name, one, prompts, responses, **columns) for name, one in self.scorers.items()]
-        out: list[list[float]] = []
-        for p, row in enumerate(responses):
-            cells = [[table[p][k] for table in tables] for k in range(len(row))]
-            out.append([self._combined([value for value in cell if value is not None], p) for cell in cells])
-        return out
+        parts = score_parts(self.name, self.scorers, prompts, responses, **columns)
+        return [[self._combined(list(cell.values())) for cell in row] for row in parts]
 
-    def _combined(self, values: list[float], p: int) -> float:
-        if not values:
-            raise ScorerError(f"{self.name}: no scorer applies to a response to prompt {p}; add one that always does.")
+    def _combined(self, values: list[float]) -> float:
         if self.combine == "min":
             return min(values)
         return fmean(values) - (self.penalty * pstdev(values) if self.combine == "mean_minus_std" else 0.0)

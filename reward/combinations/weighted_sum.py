@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from align.errors import ScorerError, UserError, did_you_mean
-from align.scoring.table import check_scorers, score_part
+from align.errors import UserError, did_you_mean
+from align.scoring.table import check_scorers, score_parts
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
@@ -52,17 +52,11 @@ class WeightedSum:
         Raises:
             ScorerError: A scorer gave something that is no table of scores, or none applies to a response.
         """
-        parts = {name: score_part(name, one, prompts, responses, **columns) for name, one in self.scorers.items()}
-        return [
-            [self._sum({name: table[p][k] for name, table in parts.items()}, p) for k in range(len(row))]
-            for p, row in enumerate(responses)
-        ]
+        parts = score_parts(self.name, self.scorers, prompts, responses, **columns)
+        return [[self._sum(cell) for cell in row] for row in parts]
 
-    def _sum(self, scores: Mapping[str, float | None], p: int) -> float:
-        known = {name: score for name, score in scores.items() if score is not None}
-        if not known:
-            raise ScorerError(f"no scorer applies to a response to prompt {p}; add one that always does.")
-        return sum(self.weights.get(name, 1.0) * self._clipped(name, score) for name, score in known.items())
+    def _sum(self, scores: Mapping[str, float]) -> float:
+        return sum(self.weights.get(name, 1.0) * self._clipped(name, score) for name, score in scores.items())
 
     def _clipped(self, name: str, score: float) -> float:
         low, high = self.clip.get(name, (-math.inf, math.inf))

@@ -8,7 +8,7 @@ the pad token; an encoder (DeBERTa and the like) reads its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,12 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from align.data.encoding import Encoder
 from align.data.tally import RowError
 from align.errors import UserError
+from align.model.batch import batches_by_length
 from align.model.loading import base_of, load_tokenizer, resolve
 from align.system.processes import process_state
 
@@ -106,7 +108,7 @@ class RewardModelScorer:
         mean, std = self._scale
         scores = [0.0] * len(rows)
         tokens = self.tokens_per_batch or (2048 if self._classifier.model.device.type == "cpu" else 16384)
-        for part in _batches([len(row) for row in rows], tokens):
+        for part in batches_by_length([len(row) for row in rows], tokens):
             values = self._classifier([rows[i] for i in part])
             for i, value in zip(part, values.tolist(), strict=True):
                 scores[i] = (value - mean) / std
@@ -126,10 +128,10 @@ class Classifier:
         if self.adapter is not None:
             model.set_adapter(self.adapter)
             model = model.get_base_model()
-        width = max(map(len, rows))
-        device, pad_id = model.device, model.config.pad_token_id or 0  # masked, but the model must have the token
-        ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+        pad_id = model.config.pad_token_id or 0  # masked, but the model must have the token
+        tensors = [torch.tensor(row) for row in rows]
+        ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id).to(model.device)
+        mask = pad_sequence([torch.ones_like(row) for row in tensors], batch_first=True).to(model.device)
         if not hasattr(model, "score"):  # an encoder pools by itself
             return model(input_ids=ids, attention_mask=mask).logits[:, 0].float()
         # transformers finds the last token by the id of the pad token, which may be that of the end of a turn.
@@ -185,15 +187,3 @@ def _load_adapter(path: str, base: str, dtype: torch.dtype, revision: str | None
         name = str(len(shared.peft_config))
         shared.load_adapter(path, adapter_name=name)
     return Classifier(shared.eval(), name)
-
-
-def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Indices of rows of similar length, at most ``tokens`` padded tokens together (one row at least)."""
-    part: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if part and (len(part) + 1) * lengths[i] > tokens:
-            yield part
-            part = []
-        part.append(i)
-    if part:
-        yield part

@@ -19,6 +19,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from align.evaluation.measurement import ordered_right
+from align.system.charts import chart
 
 Array = NDArray[np.float64]
 BINS = 10
@@ -96,25 +97,18 @@ def fit_temperature(delta: Array) -> float:
 
 def plot_reliability(report: dict[str, Any], picture: Path) -> None:
     """Accuracy against confidence, with the number of pairs behind each point."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     table = report["reliability"]
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis: Any = figure.subplots()
-    axis.plot([0.5, 1], [0.5, 1], linestyle="--", color="grey", linewidth=1, label="calibrated")
     confidence, right = ([row[name] for row in table] for name in ("confidence", "accuracy"))
-    axis.plot(confidence, right, marker="o", label="held-out pairs")
-    for row in table:
-        axis.annotate(row["n"], (row["confidence"], row["accuracy"]), (4, -12), textcoords="offset points", fontsize=8)
-    axis.set(xlabel="confidence σ(|Δ|)", ylabel="ordered as labelled", xlim=(0.48, 1.02), ylim=(0, 1.03))
-    axis.set_title(
-        f"accuracy {report['accuracy']:.1%}, calibration error {report['expected_calibration_error']:.3f}", fontsize=10
-    )
-    axis.grid(alpha=0.25)
-    axis.legend(fontsize=8)
-    figure.savefig(picture, dpi=120)
+    with chart(picture, (5, 5)) as (axis,):
+        axis.plot([0.5, 1], [0.5, 1], linestyle="--", color="grey", linewidth=1, label="calibrated")
+        axis.plot(confidence, right, marker="o", label="held-out pairs")
+        for row in table:
+            place = (row["confidence"], row["accuracy"])
+            axis.annotate(row["n"], place, (4, -12), textcoords="offset points", fontsize=8)
+        axis.set(xlabel="confidence σ(|Δ|)", ylabel="ordered as labelled", xlim=(0.48, 1.02), ylim=(0, 1.03))
+        error = report["expected_calibration_error"]
+        axis.set_title(f"accuracy {report['accuracy']:.1%}, calibration error {error:.3f}", fontsize=10)
+        axis.legend(fontsize=8)
 
 
 def _gaps(comparisons: Sequence[Comparison]) -> Array:

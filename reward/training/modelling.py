@@ -139,9 +139,8 @@ def normalize(policy: Policy, data: TokenizedPreferences, *, unit_variance: bool
 
 
 def score_examples(policy: Policy, examples: Sequence[Example]) -> list[list[float]]:
-    """The reward role's scalar of every response of every example."""
-    numbered = [replace(example, index=i) for i, example in enumerate(examples)]
-    return role_scores(policy, Batch.from_examples(numbered))
+    """Return the reward role's scalar of every response of every example."""
+    return role_scores(policy, Batch.from_examples(examples))
 
 
 def _comparisons(policy: Policy, data: TokenizedPreferences) -> Iterator[Comparison]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from align.data.encoding import encode_response
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from align.model.policy import Policy
 
 ANSWERS = ("A", "B")
-_TOKENS = 16384  # of one forward pass
 
 
 def question(prompt: str, a: str, b: str) -> str:
@@ -118,12 +116,13 @@ def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tenso
     batch = Batch(
         prompt_ids=tuple(questions), response_ids=(answers,) * len(questions), rows=tuple(range(len(questions)))
     )
-    logp_N2 = torch.zeros(len(questions), len(ANSWERS))
-    with torch.no_grad(), policy.use("policy"):
-        for part in batch.micro_batches(_TOKENS, policy.layout):
-            logp_PKT = policy.logprobs(part).logp_PKT
-            logp_N2[list(part.rows)] = sequence_sums(logp_PKT, part.mask_PKT.to(logp_PKT.device)).cpu()
-    return logp_N2
+
+    def ask(part: Batch) -> Batch:
+        logp_PKT = policy.logprobs(part).logp_PKT
+        return part.with_columns(logp_PK=sequence_sums(logp_PKT, part.mask_PKT.to(logp_PKT.device)))
+
+    with policy.use("policy"):
+        return policy.in_micro_batches(batch, ask)["logp_PK"]
 
 
 def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, float]:

@@ -98,17 +98,12 @@ class JsonSchema(Verifier):
             _check_schema(json.dumps(self.schema))
 
     def score(
-        self,
-        prompts: Sequence[str],
-        responses: Sequence[Sequence[str]],
-        *,
-        answer: Sequence[Any] | None = None,
-        **_columns: Sequence[Any],
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
         """Return one row per prompt, one number per response."""
         if self.schema is not None:
-            answer = [json.dumps(self.schema)] * len(prompts)
-        return super().score(prompts, responses, answer=answer)
+            columns["answer"] = [json.dumps(self.schema)] * len(prompts)
+        return super().score(prompts, responses, **columns)
 
     def judge(self, response: str, answer: str) -> Verdict:
         """Score one response under the schema ``answer``."""

@@ -72,6 +72,7 @@ def _draw(turn: Turn, options: argparse.Namespace, folder: Path) -> None:
     from align.model.batch import Batch
     from align.sampling.sampler import Sampler, SamplingParams
     from align.scoring.reward_role import role_scores
+    from align.system.randomness import derived_seed
 
     policy = load_policy(folder, options)
     policy.require(["reward"])
@@ -79,7 +80,7 @@ def _draw(turn: Turn, options: argparse.Namespace, folder: Path) -> None:
     for number, examples in enumerate(online.prompts_of_steps(policy, options, folder)):
         turn.begin()
         prompt_ids = tuple(example.prompt_ids for example in examples)
-        drawn = sampler.generate(prompt_ids, n=options.responses, seed=options.seed * 1_000_003 + number)
+        drawn = sampler.generate(prompt_ids, n=options.responses, seed=derived_seed(options.seed, number))
         response_ids = tuple(tuple(response.ids for response in row) for row in drawn)
         batch = Batch(prompt_ids=prompt_ids, response_ids=response_ids, rows=tuple(range(len(drawn))))
         role_scores(policy, batch, tokens=options.tokens_per_microbatch)

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from align.system import charts
 from benchmarks.models import quiet
 
 Points = dict[str, dict[str, Any]]
@@ -56,19 +57,12 @@ def chart(points: Mapping[str, Mapping[str, Any]], across: str, up: str, picture
         picture: File to write.
         words: ``xlabel``, ``ylabel`` and ``title``.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for name, point in points.items():
-        (x, xerr), (y, yerr) = _with_error(point[across]), _with_error(point[up])
-        axes.errorbar(x, y, xerr=xerr, yerr=yerr, marker="o", capsize=2, linestyle="none", label=name)
-    axes.set(**words)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper")
-    figure.savefig(picture, dpi=150)
+    with charts.chart(picture, (8.5, 4.5)) as (axis,):
+        for name, point in points.items():
+            (x, xerr), (y, yerr) = _with_error(point[across]), _with_error(point[up])
+            axis.errorbar(x, y, xerr=xerr, yerr=yerr, marker="o", capsize=2, linestyle="none", label=name)
+        axis.set(**words)
+        axis.figure.legend(loc="outside right upper")
 
 
 def interval(value: Mapping[str, float]) -> str:

@@ -33,6 +33,18 @@ def test_scorers_by_rule_are_made_before_torch_is_imported() -> None:
     assert done.stdout.strip() == "False"
 
 
+def test_public_names_are_those_of_the_registered_classes() -> None:
+    import reward
+
+    methods = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["align.methods"]
+    targets = [target for target in (*SCORERS.values(), *methods.values()) if target.startswith("reward.")]
+    assert set(reward.__all__) == {target.partition(":")[2] for target in targets} | {"RewardServer"}
+    for name in reward.__all__:
+        assert getattr(reward, name).__name__ == name
+    with pytest.raises(AttributeError, match="'reward' has no attribute 'Nothing'"):
+        reward.Nothing  # noqa: B018  # pyright: ignore
+
+
 def test_the_readme_lists_every_scorer_with_settings_that_it_has() -> None:
     table = re.findall(r"^\| `(\w+)` \| .* \| `(\{scorer: .*\})` \|$", (ROOT / "reward/README.md").read_text(), re.M)
     assert {name for name, _ in table} == SCORERS.keys()

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from huggingface_hub import ModelCard
 from rich.console import Console
 
 from align.errors import UserError
 from align.evaluation.measurement import Measurement, Sample, compare
+from align.model.policy import Policy
 from align.runs import folder as runfolder
 from align.runs import report
+from align.runs.final import write_final
 from align.runs.tracker import Tracker, read_records
+from align.settings.adapter import Adapter
 from align.settings.config import WandbConfig
+from align.system.charts import chart
+from align.system.files import write_json
+from align.world.shipped import FOLDER
 
 
 class TestRunFolder:
@@ -110,7 +122,7 @@ def test_curves_are_drawn_from_the_metrics(tmp_path: Path) -> None:
     for step in range(1, 40):
         tracker.log(step, {"loss": 1 / step, "grad_norm": 1.0})
     tracker.log(39, {"eval/loss": 0.1})
-    report.plot_curves(tracker.metrics, tmp_path / "curves.png")
+    report.plot_curves(tmp_path)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -127,3 +139,72 @@ def test_an_evaluation_reads_back_only_when_it_was_written_to_its_end(tmp_path: 
     tracker.metrics.unlink()  # killed between samples and means
     assert tracker.read_evaluation(0) is None
     assert tracker.samples.read_text() == ""
+
+
+def titles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Panels of ``curves.png`` and the bars in each."""
+    found: dict[str, int] = {}
+
+    @contextmanager
+    def watched(*args: Any, **kwargs: Any) -> Generator[list[Any]]:
+        with chart(*args, **kwargs) as axes:
+            yield axes
+            found.update({axis.get_title(): len(axis.patches) for axis in axes if axis.get_visible()})
+
+    monkeypatch.setattr(report, "chart", watched)
+    report.plot_curves(folder)
+    return found
+
+
+def test_before_and_after_are_bars_and_more_points_a_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    before, after = measured(0.2), measured(0.8)
+    tracker.log_evaluation(0, before, shown=0)
+    for step in (1, 2):
+        tracker.log(step, {"loss": 1.0})
+    tracker.log_evaluation(2, after, shown=0)
+    assert titles(tmp_path, monkeypatch) == {
+        "loss": 0,
+        "evaluation/distinct_2": 2,
+        "evaluation/kl": 2,
+        "evaluation/preference_accuracy": 2,
+        "evaluation/response_length": 2,
+        "evaluation/true_reward": 2,
+    }
+    tracker.log_evaluation(3, after, shown=0)
+    write_json(tmp_path / "evaluation.json", compare(before, after))
+    drawn = titles(tmp_path, monkeypatch)
+    assert drawn["evaluation/kl"] == 0
+    assert drawn["win rate by true_reward"] == 1
+
+
+def test_intervals_by_hand() -> None:
+    """Of 0, 1, 2: standard error 1/√3, t with two degrees of freedom 4.302653."""
+    samples = [Sample("p", "r", i, None, {"quality": float(i)}) for i in range(3)]
+    half = report._half_interval  # pyright: ignore[reportPrivateUsage]
+    assert half(Measurement(samples, 0.5), "evaluation/quality") == pytest.approx(4.302653 / 3**0.5, abs=1e-5)
+    assert half(Measurement(samples, 0.5), "evaluation/response_length") == pytest.approx(4.302653 / 3**0.5, abs=1e-5)
+    for name in ("kl", "distinct_2", "preference_accuracy"):
+        assert half(Measurement(samples, 0.5), f"evaluation/{name}") is None
+    assert half(None, "evaluation/quality") is None
+
+
+@pytest.mark.parametrize("adapter", [Adapter(r=2), None], ids=["adapter", "whole model"])
+def test_the_code_on_the_model_card_runs(
+    adapter: Adapter | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Policy.load("world/base", adapter=adapter)
+    evaluation = compare(measured(0.2), measured(0.8))
+    write_final(policy, tmp_path / "final", {"name": "DPO", "beta": 0.1}, evaluation)
+    text = (tmp_path / "final" / "README.md").read_text()
+    assert str(FOLDER) not in text
+    card = ModelCard(text)
+    assert card.data.base_model == "world/base"
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results}["win_rate"] == 1
+    assert "| true_reward | 0.200 | 0.800 |" in text
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    ids = scope["tokenizer"]("Is a cat an animal?", return_tensors="pt").input_ids
+    assert torch.isfinite(scope["model"](ids).logits).all()
