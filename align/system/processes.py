@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
+from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from align.errors import UserError
 
-__all__ = ["Processes", "add_metrics", "on_first", "process_state"]
+__all__ = ["Processes", "add_metrics", "on_first", "process_state", "require_data_parallel"]
 
 T = TypeVar("T")
 
@@ -125,6 +125,20 @@ def process_state() -> PartialState:
     every rank would train a run of its own.
     """
     return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def require_data_parallel() -> None:
+    """Check that accelerate was set up for what this toolkit can do.
+
+    Raises:
+        UserError: It was set up for sharded models or other hardware.
+    """
+    kind = Accelerator().distributed_type
+    if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise UserError(
+            f"accelerate is set up for {kind.value}, but this version trains on one device or data-parallel "
+            "(MULTI_GPU, MULTI_CPU); run `accelerate config` again."
+        )
 
 
 def on_first(make: Callable[[], T]) -> T:
