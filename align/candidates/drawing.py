@@ -1,9 +1,9 @@
 """Candidates: responses drawn before training, scored, and written as data in the shared pairwise format.
 
 For each distinct prompt of a data set K responses are drawn from one policy or several, the data's own responses join
-where the plan says so, a scorer scores each distinct one, and a selection makes rows of them: pairs of a ranking
-(:mod:`align.candidates.plan`), or whatever a method needs. The rows are in ``FILE.jsonl``; ``FILE.json`` beside it says
-how far the drawing came, with which settings, and what became of the responses.
+them if the plan says so, a scorer scores each distinct one, and a selection turns them into rows: pairs of a ranking
+(:mod:`align.candidates.plan`), or rows of another kind that a method needs. The rows are in ``FILE.jsonl``;
+``FILE.json`` beside it records the settings, the number of prompts done, and the counts of responses.
 
 ::
 
@@ -14,9 +14,8 @@ A prompt is drawn once however often the work is killed (:mod:`align.candidates.
 prompt and policy alone, so the file is the same for any number of processes: they share each chunk of prompts, and the
 first one writes.
 
-Several policies draw for the same prompts, all of them in memory at once; they must have the same tokenizer. What the
-sampler draws may be the groups of a diverse beam search (:mod:`align.sampling.diverse_beam`), as RRHF's authors have
-it.
+Several policies draw for the same prompts, all of them in memory at once; they must have the same tokenizer. The
+responses may be the groups of a diverse beam search (:mod:`align.sampling.diverse_beam`), as in the RRHF paper.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ def draw(
     """Draw, score and write the candidates for every prompt of ``data``; goes on where an earlier call was stopped.
 
     Args:
-        policies: Who draws, each its ``plan.samples``; where the plan names sources, the policy and then these.
-        data: Prompts, and the responses that may join.
+        policies: Each draws ``plan.samples`` responses; where the plan names sources, the policy and then these.
+        data: Prompts, and responses that become candidates if the plan includes them.
         plan: See :class:`align.candidates.plan.CandidatePlan`; a method has one as ``method.candidates``.
         file: ``NAME.jsonl``, written together with ``NAME.json``.
         scorer: None: the reward role of the first policy.
@@ -84,8 +83,8 @@ def draw(
         The rows of the file.
 
     Raises:
-        UserError: No scorer, policies that the plan lacks or that have other tokenizers, a file of other settings, or
-            nothing to learn from in the end.
+        UserError: No scorer is given, a source is missing, tokenizers differ, the file was made with other settings, or
+            no candidate is left.
         ScorerError: The scorer failed; the prompts before are in the file, and a call with the same settings goes on.
         Interrupted: SIGINT or SIGTERM; the same.
     """
@@ -114,7 +113,7 @@ def draw(
 
 
 def read_summary(file: str | Path) -> dict[str, float] | None:
-    """What became of the responses in the drawing of ``file``; None where it is no file of candidates.
+    """Read the counts of the drawing of ``file``; None where it is not a file of candidates.
 
     Counts of prompts and responses; ``reward_mean``, of all candidates, and ``reward_best``, the mean over prompts of
     the best one's.
@@ -321,7 +320,7 @@ def _responses(data: Preferences, tokenizer: PreTrainedTokenizerBase) -> dict[st
 
 
 def _usable(text: str) -> bool:
-    """Whether the shared format takes the text as a response: something to be seen, no NUL."""
+    """True if the shared format takes the text as a response: it has a visible character and no NUL."""
     try:
         valid_row({"prompt": "?", "chosen": text}, lambda _: None)
     except RowError:

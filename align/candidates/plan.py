@@ -1,4 +1,4 @@
-"""What is drawn before training, and what is made of the candidates of a prompt.
+"""The plan of a drawing before training, and the selection that turns candidates into rows.
 
 See :mod:`align.candidates.drawing` for the drawing itself.
 """
@@ -23,26 +23,26 @@ class Pool:
     texts: Sequence[str]
     """Distinct responses: those drawn, in the order of drawing, then those of the data."""
     times: Sequence[int]
-    """How often each was drawn; 0 for one that only the data has."""
+    """Times that each was drawn; 0 for one that only the data has."""
     scores: Sequence[float] | None
     """One per response; None where nothing was scored."""
 
 
 @dataclass(frozen=True)
 class Selected:
-    """What is made of one pool."""
+    """The rows selected from one pool."""
 
     rows: Sequence[Mapping[str, Any]]
     """Rows of the pairwise format, without the columns of the prompt, which are the same for all."""
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
-    """What shall be added up over the prompts, by name."""
+    """Counts to sum over the prompts, by name."""
 
 
 class Selection(Protocol):
-    """Makes rows of a pool; a frozen dataclass, whose fields are part of what must stay the same in resuming."""
+    """Turns a pool into rows; a frozen dataclass, whose fields must be the same when a drawing is resumed."""
 
     def __call__(self, pool: Pool) -> Selected:
-        """What is made of the candidates of one prompt."""
+        """Select rows from the candidates of one prompt."""
         ...
 
 
@@ -74,7 +74,7 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidatePlan:
-    """What is drawn for each prompt and what becomes of it."""
+    """How responses are drawn for each prompt, and the selection from them."""
 
     samples: int
     """K, drawn from each policy."""
@@ -86,10 +86,10 @@ class CandidatePlan:
     keep_unfinished: bool = False
     """Keep responses that were cut off at the longest length; to train on them teaches to end there."""
     scored: bool = True
-    """Whether a scorer is needed."""
+    """A scorer is needed."""
     select: Selection = field(default_factory=Ranking)
     rounds: int = 1
-    """Times that candidates are drawn, from what the training before left, and trained on."""
+    """Rounds of drawing and training, each from the policy that the round before left."""
     from_base: bool = False
     """Training begins from the pretrained model, not from the policy that the candidates were drawn from."""
 

@@ -28,7 +28,7 @@ class GrowingFile:
         Args:
             file: Its name ends in ``.jsonl``.
             settings: JSON; of a file that is there already they must be the same.
-            counts: Of a new file.
+            counts: Those that a new file begins with.
 
         Raises:
             UserError: The file cannot be continued.
@@ -51,12 +51,12 @@ class GrowingFile:
 
     @property
     def done(self) -> int:
-        """How much of the work is in the file."""
+        """Prompts whose rows are in the file."""
         return int(self.state["done"])
 
     @property
     def counts(self) -> dict[str, float]:
-        """What was counted on the way."""
+        """Counts so far, by name."""
         return dict(self.state["counts"])
 
     def append(self, rows: Sequence[Mapping[str, Any]], *, done: int, counts: Mapping[str, float]) -> None:
@@ -71,7 +71,7 @@ class GrowingFile:
             self._write_state()
         except OSError as error:
             raise UserError(
-                f"{self.file} cannot be written ({error.strerror}); what was written before is kept, make room and "
+                f"{self.file} cannot be written ({error.strerror}); earlier rows are kept; free space and "
                 "continue with if_exists=resume."
             ) from error
 
@@ -93,5 +93,5 @@ class GrowingFile:
 
 
 def state_file(file: Path) -> Path:
-    """Where the state of ``file`` is."""
+    """Path of the state of ``file``."""
     return file.with_suffix(".json")

@@ -1,7 +1,7 @@
 """Best-of-n sampling: of n responses the one with the highest score.
 
 Its divergence from the policy is known exactly, ``KL = log n − (n − 1)/n`` nats (Stiennon et al. 2020, appendix G.3),
-so a curve over n shows how a score, and a second one that was not maximised, change with the distance from the policy.
+so a curve over n shows how the chosen score, and a second one, change with the distance from the policy.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class BestOfN:
     kl: float
     """``log n − (n − 1)/n`` in nats."""
     score: float
-    """Of the scorer that chooses."""
+    """Mean score by the scorer that chooses."""
     others: dict[str, float]
-    """Of the scorers that look on, by name."""
+    """Mean scores by the other scorers, by name."""
     gain: float
     """The score's distance from that of the mean response, in standard deviations of single responses."""
     other_gains: dict[str, float]
-    """The same of the others; what the chooser gains beyond them is over-optimisation."""
+    """The same for the others; a gain of the chooser beyond theirs is over-optimisation."""
 
 
 def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list[BestOfN]:
@@ -46,7 +46,7 @@ def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list
 
     Args:
         score_PK: The score that chooses; every prompt has K responses.
-        others: Further scores (P, K) by name, looked at but not maximised.
+        others: Further scores (P, K) by name, which choose nothing.
 
     Raises:
         UserError: The prompts have different numbers of responses, or none.
@@ -74,7 +74,7 @@ def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list
 
 
 def plot_best_of_n(curve: Sequence[BestOfN], name: str, picture: Path) -> None:
-    """The gains over the divergence; where the others bend away from the one that chooses, it is over-optimised.
+    """Plot the gains over the divergence; where the others fall behind the one that chooses, it is over-optimised.
 
     In standard deviations, since scores of different scorers have different units.
     """
@@ -113,7 +113,7 @@ def _gain(mean: float, table: Array) -> float:
 
 
 def _weights(row: Array, n: int) -> Array:
-    """The probability of each response to be the best of n random ones."""
+    """Probability of each response to be the best of n random ones."""
     K = len(row)
     by_rank = np.array([math.comb(i, n - 1) / math.comb(K, n) for i in range(K)])
     weights = np.empty(K)

@@ -1,6 +1,6 @@
 """Measures a policy on held-out prompts and pairs, before and after training.
 
-Everything is computed twice in the same way: with the start model and with the trained one, same prompts, same seed.
+The start model and the trained one are measured in the same way, on the same prompts with the same seed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from align.system.processes import Processes
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Generates on held-out prompts, scores, and compares two policies.
+    """Draws responses to held-out prompts, scores them, and measures preference accuracy on held-out pairs.
 
     Without ``scorers`` it still reports KL, length, diversity and preference accuracy.
     """

@@ -1,19 +1,18 @@
 """The protocol between a method and the trainer: hyper-parameters in a frozen dataclass, and a loss over ``logp_PKT``.
 
-A run, with every call of a method in it::
+A run, with every call of a method that changes what is learnt::
 
-    data = method.learns_from(rows)                        # then tokenised into examples of method.unit
-    data = method.prepare(policy, data)                    # once, if there are cached_columns to keep
+    data = tokenize(method.learns_from(rows), unit=method.unit)
     method.begin(policy)
     for step in steps:
-        if method.rollout and a new roll-out is due:       # every rollout.updates steps
-            responses = draw(rollout.responses, each prompt), scored
-            batch = method.compute_advantages(method.ask_roles(policy, responses))
-        parts = [method.prepare(policy, part) for part in micro-batches of the step's batch]
-        weight = sum(method.weight(part) for part in parts)              # over all ranks
+        if method.rollout and the last roll-out is used up:
+            drawn = rollout.responses to each prompt, with scores
+            data = method.compute_advantages(method.ask_roles(policy, drawn))
+        parts = [method.prepare(policy, part) for part in micro-batches of the step's share of data]
+        weight = sum(method.weight(part) for part in parts), over all ranks
         for role in method.trains, part in parts:
             (method.loss(policy, part).sums[role] / weight).backward()
-        optimizer.step()                                   # then method.stops_early, method.warnings, method.merit
+        optimizer.step()
     method.report(policy, data, heldout)
 
 A loss is a *sum*; the trainer divides it by the step-wide weight, so that the size of micro-batches, accumulation and
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 Metrics = Mapping[str, "tuple[Tensor, Tensor | float]"]
 """Name → (sum, weight): logged as Σsum / Σweight over micro-batches and ranks."""
 State = Mapping[str, float]
-"""What a method must know at the next roll-out (a controller's weight, running moments); JSON."""
+"""Numbers that a method carries from one roll-out to the next (a controller's weight, running moments); JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutPlan:
-    """How much an on-line method draws and how often it uses it."""
+    """The size of an on-line method's roll-outs, and their number of uses."""
 
     responses: int
     """K, drawn for each prompt."""
@@ -139,7 +138,7 @@ class Method(ABC):
 
     @property
     def generates(self) -> bool:
-        """Whether the trained policy answers the prompts of the data, so that its answers can be evaluated."""
+        """True if the trained policy answers the prompts of the data, so that its answers can be evaluated."""
         return "policy" in self.trains
 
     # What it asks of a run
@@ -156,7 +155,7 @@ class Method(ABC):
 
     @property
     def needs_reward(self) -> bool:
-        """Whether responses that are drawn, before training or during it, must be scored."""
+        """True if responses are drawn, before training or during it, that must be scored."""
         return self.rollout is not None or (self.candidates is not None and self.candidates.scored)
 
     @property
@@ -219,7 +218,7 @@ class Method(ABC):
         return Experience(batch, state=state)
 
     def stops_early(self, metrics: Mapping[str, float]) -> bool:
-        """Whether, after an update with these metrics, the rest of the roll-out is left unused."""
+        """Decide, after an update with these metrics, whether to leave the rest of the roll-out unused."""
         del metrics
         return False
 
@@ -236,7 +235,7 @@ class Method(ABC):
         return {}
 
     def merit(self, measurement: Measurement) -> float | None:
-        """How good an evaluated policy is; the best of a run is kept in ``best/``. None: none is kept."""
+        """Rate an evaluated policy; the best of a run is kept in ``best/``. None: none is kept."""
         del measurement
         return None
 

@@ -26,7 +26,7 @@ class OnlineMethod(Method):
     @property
     @abstractmethod
     def rollout(self) -> RolloutPlan:
-        """How much is drawn and how often it is used."""
+        """The size of the roll-outs, and their number of uses."""
 
     @abstractmethod
     def ask_roles(self, policy: Policy, batch: Batch) -> Batch:

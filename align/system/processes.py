@@ -1,4 +1,4 @@
-"""The processes of a run: who this one is, what they share out, and what they sum."""
+"""The processes of a run: the rank of this one, the work they share out, and the numbers they sum."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
+from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from align.errors import UserError
 
-__all__ = ["Processes", "add_metrics", "on_first", "process_state"]
+__all__ = ["Processes", "add_metrics", "on_first", "process_state", "require_data_parallel"]
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes files and speaks to the user."""
+        """True for the process that writes files and speaks to the user."""
         return self.rank == 0
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
@@ -50,7 +50,7 @@ class Processes:
         self._state.wait_for_everyone()
 
     def first_goes_first(self) -> AbstractContextManager[Any]:
-        """Let the first process through the block before the others, which then find what it cached."""
+        """Run the block on the first process before the others, which then find its results in the cache."""
         return self._state.main_process_first()
 
     def on_first(self, make: Callable[[], T]) -> T:
@@ -121,10 +121,24 @@ def add_metrics(into: dict[str, tuple[float, float]], metrics: Mapping[str, tupl
 def process_state() -> PartialState:
     """Return accelerate's state of this process; the first call joins the processes of the run.
 
-    Without an accelerator the state must be told so: under torchrun on CPUs a bare ``Accelerator()`` joins nobody, and
+    Without an accelerator ``cpu=True`` is needed: under torchrun on CPUs a bare ``Accelerator()`` joins nobody, and
     every rank would train a run of its own.
     """
     return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def require_data_parallel() -> None:
+    """Check that accelerate was set up for what this toolkit can do.
+
+    Raises:
+        UserError: It was set up for sharded models or other hardware.
+    """
+    kind = Accelerator().distributed_type
+    if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise UserError(
+            f"accelerate is set up for {kind.value}, but this version trains on one device or data-parallel "
+            "(MULTI_GPU, MULTI_CPU); run `accelerate config` again."
+        )
 
 
 def on_first(make: Callable[[], T]) -> T:

@@ -40,7 +40,7 @@ class Source(ABC):
     """Gives each optimiser step its batch. Steps are counted from 1; every rank calls every method."""
 
     metrics: Mapping[str, float] = {}
-    """What was measured when the batch of the last step was drawn; empty where nothing was drawn for it."""
+    """Metrics of the drawing of the last batch; empty where nothing was drawn for it."""
 
     @abstractmethod
     def batch(self, step: int) -> Batch | None:
@@ -84,7 +84,7 @@ class Feed(Source):
             mix: Read only for a method with ``mixing``.
 
         Raises:
-            UserError: ``max_length`` does not fit, tokenised examples do not suit the method, or no example is left.
+            UserError: ``max_length`` does not fit the model, tokenised examples do not fit the method, or none is left.
         """
         self._policy, self._method, self._config, self._processes = policy, method, config, processes
         limit = policy.max_positions

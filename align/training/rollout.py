@@ -29,7 +29,7 @@ from align.sampling.sampler import Response, Sampler
 from align.scoring.rows import score_texts
 from align.scoring.table import record_scores
 from align.system.randomness import epoch_order
-from align.training.feed import Source
+from align.training.feed import Feed, Source
 
 if TYPE_CHECKING:
     from align.data import Preferences
@@ -38,6 +38,15 @@ if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
     from align.settings.config import TrainerConfig
     from align.system.processes import Processes
+
+
+def make_source(
+    feed: Feed, policy: Policy, method: Method, scorer: Scorer | None, processes: Processes, config: TrainerConfig
+) -> Source:
+    """Make the source of a run's batches: the data itself, or what the policy draws in answer to its prompts."""
+    if method.rollout is None:
+        return feed
+    return Rollouts(policy, method, feed.prompts, feed.train.data.preferences, scorer, processes, config)
 
 
 class Rollouts(Source):

@@ -1,4 +1,4 @@
-"""One optimiser step: micro-batches in, one update out, the same whatever their size and the number of ranks."""
+"""One optimiser step: the same update whatever the size of micro-batches and the number of ranks."""
 
 from __future__ import annotations
 

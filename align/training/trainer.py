@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator, DistributedType
 from rich.console import Console
 from tqdm import tqdm
 
-from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement
 from align.runs import folder as runfolder
@@ -28,14 +26,14 @@ from align.runs.result import TrainResult
 from align.runs.tracker import Tracker
 from align.scoring.scorer import Scorer
 from align.settings.config import TrainerConfig, WandbConfig
-from align.system.processes import Processes
+from align.system.processes import Processes, require_data_parallel
 from align.system.randomness import seed_everything
 from align.system.signals import Interrupted, StopRequest
-from align.training.feed import Feed, Source
+from align.training.feed import Feed
 from align.training.monitor import Monitor
 from align.training.optimizer import make_optimizer, make_schedule
 from align.training.plan import describe, identity, method_settings
-from align.training.rollout import Rollouts
+from align.training.rollout import make_source
 from align.training.state import TrainingState
 from align.training.step import Stepper
 
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
     from align.data import Preferences, TokenizedPreferences
     from align.method.base import Method
     from align.model.policy import Policy
-
-_SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class Trainer:
@@ -81,12 +77,7 @@ class Trainer:
         self.wandb = wandb
         self.run_config = run_config
         self.processes = Processes(self.config.precision)
-        distributed = Accelerator().distributed_type
-        if distributed not in _SUPPORTED:
-            raise UserError(
-                f"accelerate is set up for {distributed.value}, but this version trains on one device or data-parallel "
-                "(MULTI_GPU, MULTI_CPU); run `accelerate config` again."
-            )
+        require_data_parallel()
         self.console = Console(quiet=not self.processes.is_first)
 
     def fit(
@@ -155,17 +146,7 @@ class _Run:
             tokens_per_microbatch=config.tokens_per_microbatch,
             max_grad_norm=config.max_grad_norm,
         )
-        self.source: Source = self.feed
-        if method.rollout is not None:
-            self.source = Rollouts(
-                self.policy,
-                method,
-                self.feed.prompts,
-                self.feed.train.data.preferences,
-                scorer,
-                self.processes,
-                config,
-            )
+        self.source = make_source(self.feed, self.policy, method, scorer, self.processes, config)
         self.description = trainer.run_config or describe(method, config, self.policy)
         self.description = {**self.description, "resolved": dataclasses.asdict(self.plan)}
 
@@ -213,8 +194,7 @@ class _Run:
         """Do the steps after ``done``; returns the metrics of the last one."""
         config, steps, state = self.config, self.plan.steps, self.state
         metrics: Mapping[str, float] = {}
-        quiet = not self.processes.is_first
-        with tqdm(total=steps, initial=done, disable=quiet, desc="training", unit="step") as bar:
+        with tqdm(total=steps, initial=done, disable=self.console.quiet, desc="training", unit="step") as bar:
             for step in range(done + 1, steps + 1):
                 metrics = self._step(step) or metrics
                 bar.update()
@@ -256,11 +236,11 @@ class _Run:
 
     def _open_folder(self) -> Checkpoint | None:
         """Make the run folder and the state that is saved in it; returns the checkpoint of a run to resume."""
-        processes, if_exists = self.processes, self.trainer.if_exists
-        same_run = identity(
-            self.method, self.config, self.plan, self.feed.train.data, self.policy, processes.world_size
+        trainer, processes, data = self.trainer, self.processes, self.feed.train.data
+        same_run = identity(self.method, self.config, self.plan, data, self.policy, processes.world_size)
+        self.folder = processes.on_first(
+            lambda: runfolder.begin(trainer.output_dir, trainer.if_exists, self.description)
         )
-        self.folder = processes.on_first(lambda: runfolder.begin(self.trainer.output_dir, if_exists, self.description))
         store = CheckpointStore(
             self.folder / "checkpoints",
             same_run,
@@ -276,7 +256,7 @@ class _Run:
             stop=self.stop,
             steps=self.plan.steps,
         )
-        checkpoint, skipped = store.latest() if if_exists == "resume" else (None, [])
+        checkpoint, skipped = store.latest() if trainer.if_exists == "resume" else (None, [])
         for sentence in skipped:
             self.console.print(sentence)
         return checkpoint
@@ -295,10 +275,9 @@ class _Run:
     def _announce(self, checkpoint: Checkpoint | None) -> None:
         plan, (trainable, total) = self.plan, self.policy.parameter_count()
         print_ = self.console.print
-        for note in (*self.policy.notes, *(self.evaluator.notes if self.evaluator is not None else ())):
-            print_(note)
-        for sentence in self.feed.losses():
-            print_(sentence, soft_wrap=True, markup=False, highlight=False)
+        notes = self.evaluator.notes if self.evaluator is not None else ()
+        for note in (*self.policy.notes, *notes, *self.feed.losses()):
+            print_(note, soft_wrap=True, markup=False, highlight=False)
         print_(
             f"{type(self.method).__name__}: {len(self.feed.train):,} examples, {plan.steps:,} steps of "
             f"{plan.batch_size}, learning rate {plan.learning_rate:g}; training {trainable:,} of {total:,} parameters"

@@ -12,7 +12,7 @@ from align import Policy, Preferences
 from align.data.examples import tokenize
 from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
-from align.evaluation.measurement import Measurement, Sample, compare, distinct_n, win_rate
+from align.evaluation.measurement import Measurement, Sample, compare, distinct_n, ordered_right, win_rate
 from align.sampling.sampler import Sampler, SamplingParams
 
 
@@ -87,6 +87,13 @@ def test_win_rate_counts_ties_half_and_gives_an_interval() -> None:
     deviation = (0.3 * 0.6**2 + 0.2 * 0.1**2 + 0.5 * 0.4**2) ** 0.5 / 10
     assert result["low"] == pytest.approx(0.4 - 1.96 * deviation, abs=0.01)
     assert result["high"] == pytest.approx(0.4 + 1.96 * deviation, abs=0.01)
+
+
+def test_a_tie_is_half_right() -> None:
+    assert ordered_right(np.array([0.3, 0.0, -2.0, -0.0])).tolist() == [1.0, 0.5, 0.0, 0.5]
+    right = ordered_right(torch.tensor([0.3, 0.0, -2.0], dtype=torch.float64))
+    assert right.tolist() == [1.0, 0.5, 0.0]
+    assert right.mean() == 0.5
 
 
 def test_compare_pairs_prompts() -> None:

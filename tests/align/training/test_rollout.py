@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from safetensors.torch import load_file
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.data.examples import tokenize
-from align.errors import ScorerError
+from align.errors import ScorerError, UserError
 from align.model.batch import Batch
 from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
+from align.training.feed import tokenize_for
 from align.training.step import TrainingError
 from methods import PPO
 from reward.combinations.weighted_sum import WeightedSum
@@ -146,6 +148,20 @@ def test_each_prompt_is_met_once_in_an_epoch(tiny_model: Path, pair_rows: Rows, 
 
     train(tiny_model, [*pair_rows, *pair_rows], tmp_path / "run", Spy(), steps=20, save_steps=None)
     assert len(asked) == len(set(asked)) == 40
+
+
+def test_tokenised_prompts_must_leave_room_for_an_answer(tiny_policy: Policy, pair_rows: Rows, tmp_path: Path) -> None:
+    data, method = Preferences.from_rows(pair_rows), PPO(max_new_tokens=8)
+    loose = replace(data, max_rejected=1.0)
+    examples = tokenize(loose, tiny_policy.tokenizer, max_length=200, unit="prompt")
+    room = int(sorted(examples.lengths)[12])
+    config = TrainerConfig(steps=1, batch_size=8, max_length=room + 10)
+    with pytest.raises(UserError, match=rf"leaves room for {room + 2} beside an answer"):
+        Trainer(tiny_policy, tmp_path / "run", config).fit(method, examples, scorer=Lengths())
+    examples = tokenize_for(method, loose, tiny_policy.tokenizer, config.max_length)
+    assert 12 < len(examples) < 40
+    result = Trainer(tiny_policy, tmp_path / "run", config).fit(method, examples, scorer=Lengths())
+    assert result.metrics["objective/scores"] > 0
 
 
 def test_rewards_are_logged_by_component(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from align.evaluation.evaluator import Evaluator
 from align.sampling.sampler import SamplingParams
 from align.settings.adapter import Adapter
 from align.system.signals import Interrupted
+from align.training.feed import tokenize_for
 from align.training.step import TrainingError
 from methods import DPO, SFT
 
@@ -112,6 +114,39 @@ def test_a_run_leaves_what_it_promises(tiny_model: Path, pair_rows: Rows, tmp_pa
     assert [sample["step"] for sample in samples] == [0] * 8 + [2] * 8 + [4] * 8
     assert samples[0].keys() >= {"prompt", "response", "tokens", "kl", "scores"}
     assert [record["step"] for record in records if "evaluation/kl" in record] == [0, 2, 4]
+
+
+def test_the_first_step_of_a_default_run_learns(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+    before = {name: p.detach().clone() for name, p in policy.roles.parameters("policy").items()}
+    config = TrainerConfig(steps=20, max_length=200, save_steps=1, keep_checkpoints=20)
+    folder = Trainer(policy, tmp_path / "run", config).fit(DPO(), Preferences.from_rows(pair_rows)).folder
+    first = load_file(folder / "checkpoints" / "step-00000001" / "policy" / "adapter_model.safetensors")
+    names = {name.removeprefix("policy.").replace(".policy.", "."): name for name in before}
+    changed = [not torch.equal(first[short], before[name]) for short, name in names.items() if "lora_B" in name]
+    assert changed
+    assert all(changed)
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["learning_rate"] for record in records][:3] == [5e-5, 1e-4, 1e-4]  # two of 20 steps warm up
+    assert records[0]["rewards/accuracies"] == 0.5  # every pair is tied before it
+
+
+def test_tokenised_data_trains_as_its_rows_do(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+    rows, heldout = Preferences.from_rows(pair_rows).train_test_split(8, seed=0)
+    config = TrainerConfig(steps=2, batch_size=8, learning_rate=1e-2, max_length=200)
+    finals: list[dict[str, torch.Tensor]] = []
+    for name in ("rows", "tokens"):
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+        data: list[Any] = [rows, heldout]
+        if name == "tokens":
+            data = [tokenize_for(DPO(), each, policy.tokenizer, 200) for each in data]
+        folder = Trainer(policy, tmp_path / name, config).fit(DPO(), *data).folder
+        finals.append(load_file(folder / "final" / "adapter_model.safetensors"))
+        assert "eval/loss" in (folder / "metrics.jsonl").read_text()
+    assert largest_difference(*finals) == 0
+    with pytest.raises(UserError, match=r"SFT learns from a demonstration, but the data was tokenised as a pair"):
+        Trainer(policy, tmp_path / "other", config).fit(SFT(), tokenize_for(DPO(), rows, policy.tokenizer, 200))
 
 
 def test_a_second_run_of_the_same_name_gets_its_own_folder(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
@@ -239,6 +274,24 @@ class TestResume:
         rows = pair_rows[1:] if change.pop("data", False) else pair_rows
         with pytest.raises(UserError, match=named):
             train(tiny_model, rows, tmp_path / "run", **{"steps": 2, "if_exists": "resume", **change})
+
+    def test_a_run_of_an_earlier_version_is_refused_unless_it_is_finished(
+        self, tiny_model: Path, pair_rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder, straight = train(tiny_model, pair_rows, tmp_path / "run", steps=2)
+        file = folder / "checkpoints" / "step-00000002" / "manifest.json"
+        manifest = json.loads(file.read_text())
+        del manifest["version"]  # it had none, and other settings
+        manifest["identity"]["method"]["was_called"] = "otherwise"
+        file.write_text(json.dumps(manifest))
+        _, again = train(tiny_model, pair_rows, folder, steps=2, if_exists="resume")
+        assert "This run is finished" in capsys.readouterr().out
+        assert largest_difference(straight, again) == 0
+        shutil.rmtree(folder / "final")
+        with pytest.raises(
+            UserError, match=r"run was begun by an earlier version of align, whose learning-rate warm-up"
+        ):
+            train(tiny_model, pair_rows, folder, steps=2, if_exists="resume")
 
     def test_checkpoints_are_rotated(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
         folder, _ = train(tiny_model, pair_rows, tmp_path / "run", keep_checkpoints=2)
