@@ -1,4 +1,4 @@
-"""What all tests share: quiet libraries, the folder of real data, tiny models."""
+"""Shared by all tests: quiet libraries, the folder of real data, tiny models."""
 
 from __future__ import annotations
 

@@ -1,10 +1,15 @@
-"""The rule of the house: a folder imports only from folders above it in the list, and nothing goes in a circle."""
+"""Rules of the house that hold for every source file: imports, length, and the words of docstrings.
+
+Each message names the place that breaks the rule.
+"""
 
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,15 +34,25 @@ FOLDERS = (
     "reward",
     "methods",
 )
-"""From the top down; imports go upward in this list only, those for type checkers too."""
+"""From the top down; a folder imports only from itself and from folders above it, also for type checkers."""
+
+PACKAGES = ("align", "reward", "methods")
+MAX_LINES, MAX_FUNCTION = 400, 60
 
 
-def modules() -> dict[str, Path]:
-    files = [file for top in ("align", "reward", "methods") for file in sorted((ROOT / top).rglob("*.py"))]
+def sources(*tops: str) -> dict[str, Path]:
+    """Module name → file of all modules below these folders."""
+    files = [file for top in tops for file in sorted((ROOT / top).rglob("*.py"))]
     return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
-MODULES = modules()
+MODULES = sources(*PACKAGES)
+FILES = [str(file.relative_to(ROOT)) for file in sources(*PACKAGES, "scripts").values()]
+ALL_FILES = [*FILES, *(str(file.relative_to(ROOT)) for file in sources("tests").values())]
+
+
+def tree(file: str | Path) -> ast.Module:
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"))
 
 
 def folder(module: str) -> str | None:
@@ -45,70 +60,140 @@ def folder(module: str) -> str | None:
     return next((name for name in FOLDERS if module == name or module.startswith(f"{name}.")), None)
 
 
-def imports(module: str) -> Iterator[tuple[str, int]]:
-    """Modules of this project that a module imports, anywhere in it, with the line."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+def imports(module: str) -> Iterator[tuple[str, str]]:
+    """Modules of this project that a module imports, anywhere in it, with the place."""
+    place = MODULES[module].relative_to(ROOT)
+    for node in ast.walk(tree(MODULES[module])):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names if alias.name in MODULES)
+            yield from ((alias.name, f"{place}:{node.lineno}") for alias in node.names if alias.name in MODULES)
         elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                yield (inner if inner in MODULES else node.module), node.lineno
+                yield (inner if inner in MODULES else node.module), f"{place}:{node.lineno}"
+
+
+# Imports
 
 
 def test_a_folder_imports_only_from_folders_above_it() -> None:
     wrong = [
-        f"{MODULES[module].relative_to(ROOT)}:{line} imports {imported}: {theirs} is not above {ours}"
+        f"{place}: {ours} imports {imported}, but {theirs} is not above it"
         for module in MODULES
         if (ours := folder(module)) is not None
-        for imported, line in imports(module)
+        for imported, place in imports(module)
         if (theirs := folder(imported)) is not None and FOLDERS.index(theirs) > FOLDERS.index(ours)
     ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_nothing_imports_the_root_of_the_package() -> None:
-    wrong = [
-        f"{MODULES[module].relative_to(ROOT)}:{line}"
-        for module in MODULES
-        for name, line in imports(module)
-        if name == "align"
-    ]
+    wrong = [place for module in MODULES for name, place in imports(module) if name == "align"]
     assert not wrong, f"import from the module that defines the name: {', '.join(wrong)}"
 
 
 def test_no_imports_go_in_a_circle() -> None:
-    graph = {module: {name for name, _ in imports(module) if name != module} for module in MODULES}
+    graph = {module: {name: place for name, place in imports(module) if name != module} for module in MODULES}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail(f"a circle of imports: {' ← '.join(error.args[1])}")
+        circle: list[str] = error.args[1][::-1]  # each imports the next
+        steps = [f"{graph[one][other]} imports {other}" for one, other in pairwise(circle)]
+        pytest.fail("a circle of imports:\n" + "\n".join(steps))
 
 
-def test_the_lists_of_folders_is_complete() -> None:
-    assert {module for module in MODULES if folder(module) is None} <= {"align"}
+def test_every_module_is_in_a_folder_of_the_list() -> None:
+    assert {module for module in MODULES if folder(module) is None} == {"align"}
+    assert {name for name in FOLDERS if name in MODULES} == set(FOLDERS)
+
+
+@pytest.mark.parametrize("package", [name for name, file in MODULES.items() if file.name == "__init__.py"])
+def test_no_package_imports_torch(package: str) -> None:
+    """Neither itself nor through a module that it imports, as long as no function is called."""
+    came_from: dict[str, str | None] = {package: None}
+    waiting = [package]
+    for module in waiting:
+        for name in imported_at_once(tree(MODULES[module]).body):
+            if name.partition(".")[0] in HEAVY:
+                path, at = [name], module
+                while at is not None:
+                    path, at = [at, *path], came_from[at]
+                pytest.fail(" imports ".join(path))
+            parts = name.split(".")
+            for inner in (".".join(parts[: i + 1]) for i in range(len(parts))):
+                if inner in MODULES and inner not in came_from:
+                    came_from[inner] = module
+                    waiting.append(inner)
+
+
+HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
+"""torch and the libraries that import it."""
+
+
+def imported_at_once(body: list[ast.stmt]) -> Iterator[str]:
+    """Names of the modules that running these statements imports: not those inside functions or for types."""
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            yield from imported_at_once([*node.body, *node.orelse])
+        elif isinstance(node, ast.Try | ast.With | ast.ClassDef):
+            yield from imported_at_once(node.body)
 
 
 @pytest.mark.parametrize("top", ["align"])
 def test_the_common_part_names_no_method_and_no_reward(top: str) -> None:
     """Neither by an import nor by a registered name in its code; docstrings and examples may."""
-    import tomllib
-
     entries = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
     methods = set(entries["align.methods"])
     found: list[str] = []
     for module, file in MODULES.items():
         if not module.startswith(top):
             continue
-        tree = ast.parse(file.read_text(encoding="utf-8"))
         found += [
-            f"{file.relative_to(ROOT)}:{line} imports {name}"
-            for name, line in imports(module)
+            f"{place} imports {name}"
+            for name, place in imports(module)
             if name.partition(".")[0] in ("methods", "reward")
         ]
         found += [
             f"{file.relative_to(ROOT)}:{node.lineno} has the name {node.value!r}"
-            for node in ast.walk(tree)
+            for node in ast.walk(tree(file))
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in methods
         ]
+    assert not found, "\n".join(found)
+
+
+# Length
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_and_functions_are_short(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    lines = len(text.splitlines())
+    assert lines <= MAX_LINES, f"{file} has {lines} lines, at most {MAX_LINES} are allowed"
+    long = [
+        f"{file}:{node.lineno} {node.name} has {length} lines, at most {MAX_FUNCTION} are allowed"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION
+    ]
+    assert not long, "\n".join(long)
+
+
+# Words
+
+
+@pytest.mark.parametrize("file", ALL_FILES)
+def test_no_docstring_begins_with_what(file: str) -> None:
+    """Nor does the string below a field, which documents it."""
+    found = [
+        f'{file}:{node.lineno}: "{node.value.value.splitlines()[0]}": name the thing instead'
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and node.value.value.lstrip().startswith("What ")
+    ]
     assert not found, "\n".join(found)

@@ -1,4 +1,4 @@
-"""What the sampler draws: the right distribution, the same whatever shares the batch, and ended where it should be."""
+"""Drawn responses: from the right distribution, the same in any batch, and ended at the right token."""
 
 from __future__ import annotations
 
