@@ -77,12 +77,9 @@ class DPO(PairwiseMethod):
     )
     headline: ClassVar[str] = "rewards/accuracies"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         require_positive("DPO", beta=self.beta)
-        if self.loss_type not in _LOSSES:
-            raise UserError(f"method.loss_type={self.loss_type}: choose one of {', '.join(_LOSSES)}.")
-        if self.reference not in ("live", "cached"):
-            raise UserError(f"method.reference={self.reference}: choose live or cached.")
         noisy = self.loss_type in ("cdpo", "robust")
         if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing > 0 and not noisy):
             raise UserError(

@@ -91,11 +91,10 @@ class RRHF(SampledMethod):
     )
     headline: ClassVar[str] = "rewards/accuracies"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         require_not_negative(rank_weight=self.rank_weight, kl_coef=self.kl_coef)
-        if self.form not in ("paper", "code"):
-            raise UserError(f"method.form={self.form}: choose paper or code.")
-        SampledMethod.__post_init__(self)
+        super().check()
         if self.rounds < 1 or (self.rounds > 1 and not self.samples):
             raise UserError(f"method.rounds={self.rounds}: at least 1, and above 1 only with method.samples.")
 

@@ -44,7 +44,8 @@ class SampledMethod(Method):
     include_data: bool = True
     """The responses of the data are candidates too."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         if self.samples < 0:
             raise UserError(f"method.samples={self.samples}: must be at least 0.")
         if self.samples == 1 and not self.sources and not self.include_data:

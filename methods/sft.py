@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from align.errors import UserError
 from align.method.base import Loss, Method, Optimization, sequence_sums
 
 if TYPE_CHECKING:
@@ -51,10 +50,6 @@ class SFT(Method):
         learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=16, warmup=0.03
     )
     headline: ClassVar[str] = "nll_per_token"
-
-    def __post_init__(self) -> None:
-        if self.reduction not in ("token_mean", "sequence_mean", "sequence_sum"):
-            raise UserError(f"method.reduction={self.reduction}: choose token_mean, sequence_mean or sequence_sum.")
 
     def weight(self, batch: Batch) -> float:
         """Response tokens (``token_mean``) or responses, each times the weight of its row."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from align.errors import UserError
 from align.method.base import Loss, Optimization, require_not_negative, require_positive, sequence_sums
 from methods.ranking import best_response, comparison_metrics
 from methods.sampled import SampledMethod
@@ -65,12 +64,11 @@ class SLiC(SampledMethod):
     )
     headline: ClassVar[str] = "rewards/accuracies"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         require_positive("SLiC", delta=self.delta)
         require_not_negative(sft_weight=self.sft_weight)
-        if self.target not in ("chosen", "best", "sft"):
-            raise UserError(f"method.target={self.target}: choose chosen, best or sft.")
-        SampledMethod.__post_init__(self)
+        super().check()
 
     def weight(self, batch: Batch) -> float:
         """The number of comparisons, each times the weight of its prompt."""

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
+from align.settings.checking import Settings
 
 if TYPE_CHECKING:
     from align.candidates.plan import CandidatePlan
@@ -65,8 +66,11 @@ class Loss:
     """Name → (sum, weight): logged as Σsum / Σweight over micro-batches and ranks."""
 
 
-class Method(ABC):
-    """Base of all methods. Subclasses are frozen dataclasses whose fields are the hyper-parameters."""
+class Method(Settings, ABC):
+    """Base of all methods. Subclasses are frozen dataclasses whose fields are the hyper-parameters.
+
+    The types and choices of the fields are checked when one is built; ``check`` adds ranges and contradictions.
+    """
 
     unit: ClassVar[Unit]
     """What one example is: a demonstration (K=1), a pair (K=2), a ranking (any K) or a bare prompt (K=0)."""

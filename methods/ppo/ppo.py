@@ -140,7 +140,8 @@ class PPO(OnlineMethod):
     )
     headline: ClassVar[str] = "objective/scores"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         require_positive("PPO", temperature=self.temperature, clip=self.clip, kl_horizon=self.kl_horizon)
         self.sampling()
         for name in ("responses", "epochs", "minibatches"):
@@ -154,9 +155,6 @@ class PPO(OnlineMethod):
         for name in ("clip_high", "value_clip", "score_clip", "target_kl", "kl_target"):
             if getattr(self, name) is not None:
                 require_positive("PPO", **{name: getattr(self, name)})
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"method.{name}={getattr(self, name)}: choose one of {', '.join(choices)}.")
         if not self.clip < 1:
             raise UserError(f"method.clip={self.clip}: must be below 1.")
         for name in ("dual_clip", "importance_cap"):
@@ -404,11 +402,3 @@ class PPO(OnlineMethod):
 
 
 _MOMENTS = ("score_count", "score_sum", "score_squares")
-_CHOICES = {
-    "advantage": ("gae", "rloo", "group"),
-    "kl_in": ("reward", "loss"),
-    "kl_estimator": ("k1", "k2", "k3"),
-    "value_init": ("zero", "reward"),
-    "missing_eos": ("replace", "subtract", "none"),
-    "group_scale": ("group", "batch", "none"),
-}

@@ -103,12 +103,10 @@ class RFT(SampledMethod, SFT):
         learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=128, warmup=0.03
     )
 
-    def __post_init__(self) -> None:
-        SFT.__post_init__(self)
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         if self.samples < 1:
             raise UserError(f"method.samples={self.samples}: RFT draws at least 1 response.")
-        if self.select not in ("score", "answer"):
-            raise UserError(f"method.select={self.select}: choose score or answer.")
         if self.best is None and self.threshold is None:
             raise UserError("method.best=null: give method.threshold as well, or nothing is rejected.")
         if self.best is not None and self.best < 1:

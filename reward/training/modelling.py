@@ -73,7 +73,8 @@ class RewardModel(Method):
     )
     headline: ClassVar[str] = "accuracy"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         if not 0 <= self.label_smoothing < 0.5:
             raise UserError(f"method.label_smoothing={self.label_smoothing}: must be in [0, 0.5).")
         require_not_negative(centring=self.centring)
