@@ -25,18 +25,17 @@ class SampledMethod(Method):
     """A method whose data may be responses that the policy draws before training."""
 
     samples: int = 0
-    """Responses drawn for each prompt, scored and trained on; 0 trains on the data as it is."""
+    """Candidates drawn for each prompt, scored and ranked, before training; 0: the data as it is."""
     sources: tuple[str, ...] = ()
-    """Adapters on the same base or models with the same tokenizer, folders or hub names, that draw as many each."""
+    """Folders or hub names of adapters, or models with this tokenizer, that draw as many each; all in memory."""
     temperature: float = 0.7
-    """Of the drawing; 0 with a ``diversity_penalty``."""
+    """Sampling temperature; 0 with a ``diversity_penalty``."""
     top_k: int = 0
-    """Only the k most probable tokens; 0 means all."""
+    """Sample from the k most probable tokens; 0: from all."""
     top_p: float = 1.0
-    """Nucleus of the drawing."""
+    """Nucleus sampling."""
     diversity_penalty: float = 0.0
-    """Above 0, with temperature 0: diverse beam search instead of random samples
-    (:mod:`align.sampling.diverse_beam`)."""
+    """Above 0, with temperature 0: diverse beam search instead of random samples."""
     max_new_tokens: int = 64
     """Longest response."""
     keep_unfinished: bool = False

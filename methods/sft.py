@@ -40,10 +40,10 @@ def sft_loss(logp_PKT: Tensor, mask_PKT: Tensor, *, reduction: Reduction = "toke
 
 @dataclass(frozen=True, kw_only=True)
 class SFT(Method):
-    """Supervised fine-tuning on the chosen responses."""
+    """Supervised fine-tuning on the chosen responses, prompts masked."""
 
     reduction: Reduction = "token_mean"
-    """``token_mean`` weighs every token alike, ``sequence_mean`` every response, ``sequence_sum`` favours long ones."""
+    """``token_mean`` weighs all tokens alike, ``sequence_mean`` all responses; ``sequence_sum`` favours long ones."""
 
     unit: ClassVar[Unit] = "demonstration"
     optimization: ClassVar[Optimization] = Optimization(

@@ -42,21 +42,21 @@ def calibration_loss(S_PK: Tensor, better_PKK: Tensor, delta: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class SLiC(SampledMethod):
-    """SLiC-HF: ``max(0, δ − S⁺ + S⁻) − λ·S_target``, the mean over comparisons; S the summed log-probability."""
+    """SLiC-HF: the preferred response ahead by a margin, and a cross-entropy on a target; no reference model.
+
+    The loss is ``max(0, δ − S⁺ + S⁻) − λ·S_target``, the mean over comparisons; S the summed log-probability.
+    """
 
     delta: float = 1.0
-    """Margin δ in nats by which the preferred response shall be ahead."""
+    """Margin δ in nats by which the preferred response must be ahead."""
     sft_weight: float = 0.5
     """Weight λ of the cross-entropy on the target."""
     target: Target = "chosen"
-    """``chosen``: the preferred response of each comparison; ``best``: the best one of the ranking; ``sft``: the
-    demonstration, a response that was compared with none (the best where a prompt has no such)."""
+    """Of the cross-entropy: ``chosen``, ``best`` of the ranking, ``sft`` (an uncompared demonstration, else best)."""
     normalize_length: bool = False
     """Averages per token instead of sums, in both terms; the margin is then in nats per token."""
     top_k: int = 40
-    """Of the drawing of candidates: only the k most probable tokens; 0 means all."""
     include_data: bool = False
-    """The responses of the data are candidates too."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(

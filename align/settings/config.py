@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig(Settings):
-    """How to optimise; null takes the default of the method."""
+    """Optimisation; null takes the default of the method."""
 
     learning_rate: NotNegative | None = None
     """Peak learning rate."""
@@ -45,7 +45,7 @@ class TrainerConfig(Settings):
     tokens_per_microbatch: Count = 8192
     """Padded tokens in one forward pass; lower it when memory runs out."""
     optimizer: Literal["adamw", "adamw_8bit", "rmsprop", "sgd"] = "adamw"
-    """Optimiser: adamw, adamw_8bit (needs bitsandbytes), rmsprop, sgd."""
+    """adamw, adamw_8bit (needs bitsandbytes), rmsprop, sgd."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averages of gradient and squared gradient."""
     eps: Positive = 1e-8
@@ -100,7 +100,7 @@ class ModelConfig(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the frozen weights: float32, bfloat16; adapters are float32."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
-    """Attention: sdpa, eager, flash_attention_2, flex_attention; null: sdpa where the model has it."""
+    """sdpa, eager, flash_attention_2, flex_attention; null: sdpa where the model has it."""
     chat_template: str | None = None
     """Bundled name (hh, chatml) or a Jinja file; null: the tokenizer's own."""
     layout: Literal["auto", "tree", "flat"] = "auto"
@@ -174,7 +174,7 @@ class EvaluationConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig(Settings):
-    """Weights & Biases; the run folder holds every metric without it."""
+    """Logging to Weights & Biases; the run folder holds every metric without it."""
 
     mode: Literal["disabled", "offline", "online"] = "disabled"
     """disabled, offline (files for `wandb sync`), online (needs `wandb login`)."""

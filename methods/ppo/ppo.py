@@ -62,16 +62,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PPO(OnlineMethod):
-    """Proximal policy optimisation."""
+    """Reinforcement learning from human feedback: PPO with a value role, or RLOO and GRPO without one."""
 
     advantage: Literal["gae", "rloo", "group"] = "gae"
     """``gae`` trains a value role; ``rloo`` and ``group`` (GRPO) compare the responses to a prompt with each other."""
     responses: int = 1
     """Responses drawn for each prompt; at least 2 without a value role."""
     temperature: float = 0.7
-    """Of the sampling; log-probabilities are taken at the same one."""
+    """Sampling temperature; log-probabilities are taken at the same one."""
     top_p: float = 1.0
-    """Nucleus of the sampling."""
+    """Nucleus sampling."""
     max_new_tokens: int = 64
     """Longest response."""
     min_new_tokens: int = 0
@@ -133,7 +133,7 @@ class PPO(OnlineMethod):
     ptx_coef: float = 0.0
     """γ: weight of the loss on demonstrations that keeps other abilities (PPO-ptx)."""
     target_kl: float | None = None
-    """Leave the rest of a roll-out unused once the policy has moved so far from its sampler, nats per token."""
+    """Leave the rest of a roll-out unused once the policy is so far from its sampler, in nats per token."""
 
     optimization: ClassVar[Optimization] = Optimization(
         learning_rate=3e-5, full_learning_rate=3e-6, epochs=1, batch_size=64, warmup=0.0, schedule="linear"

@@ -81,17 +81,18 @@ class BestResponses:
 
 @dataclass(frozen=True, kw_only=True)
 class RFT(SampledMethod, SFT):
-    """Fine-tunes the pretrained model on demonstrations and on the samples that were right, or best."""
+    """Rejection-sampling fine-tuning: the base model learns demonstrations and the samples that were right, or best."""
 
     samples: int = 8
+    """Drawn for each prompt by the fine-tuned model."""
     select: Literal["score", "answer"] = "score"
-    """``answer``: samples whose final answer and equations are right; ``score``: the best by a scorer."""
+    """``score`` keeps the best by a scorer; ``answer`` those with the right answer and equations (column answer)."""
     best: int | None = 1
-    """``score``: at most so many samples of each prompt; None: all from the threshold on."""
+    """``score``: at most so many samples of each prompt; null with a threshold: all."""
     threshold: float | None = None
-    """``score``: none below this score."""
+    """``score``: none below it."""
     demonstrations: bool = True
-    """Train on the data's preferred responses as well (D); False leaves the samples alone (D′)."""
+    """Train on the data's preferred responses as well (D); false leaves the samples alone (D′)."""
     deduplicate: bool = True
     """``answer``: one sample for each list of equations."""
     strict_reference: bool = False
