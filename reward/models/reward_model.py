@@ -22,6 +22,7 @@ from align.data.encoding import Encoder
 from align.data.tally import RowError
 from align.errors import UserError
 from align.model.loading import base_of, load_tokenizer, resolve
+from align.settings.config import ModelConfig
 from align.system.processes import process_state
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class RewardModelScorer:
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(resolve(self.model, "model"), chat_template=self.chat_template, revision=self.revision)
+        return load_tokenizer(ModelConfig(name=self.model, chat_template=self.chat_template, revision=self.revision))
 
     @cached_property
     def _classifier(self) -> Classifier:
