@@ -100,7 +100,7 @@ class Policy:
         """
         place = Path(folder)
         template = place / "chat_template.jinja"  # the one it was trained with, which the base may not have
-        settings = {"dtype": dtype, "chat_template": template if template.is_file() else None}
+        settings: dict[str, Any] = {"dtype": dtype, "chat_template": template if template.is_file() else None}
         adapter = place / "adapter_config.json"
         if not adapter.is_file():
             return cls.load(place, adapter=None, **settings)
