@@ -10,9 +10,9 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AllowInfNan, ConfigDict, InstanceOf, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import SchemaError
+from pydantic_core import SchemaError, core_schema
 
 from align.errors import UserError, did_you_mean
 
@@ -114,9 +114,11 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
     """Strict: "1e-4" is not a number, true not a whole number. Types unknown to pydantic count as any type."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):  # it is made already, and has checked itself
+        instance = core_schema.is_instance_schema(hint)
+        hint = Annotated[Any, GetPydanticSchema(lambda _type, _handler: instance)]
     try:
-        whole: Any = InstanceOf[hint] if dataclasses.is_dataclass(hint) else hint
-        return TypeAdapter(whole, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+        return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except (PydanticUserError, SchemaError):  # such as a protocol that cannot be checked at run time
         return TypeAdapter(Any)
 

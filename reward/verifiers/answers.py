@@ -39,7 +39,7 @@ class MultipleChoice(Verifier):
     name: str = "multiple_choice"
 
     def check(self) -> None:
-        """Settings that no answer could fit."""
+        """The letters are different capitals."""
         if not re.fullmatch(r"[A-Z]{2,26}", self.letters) or len(set(self.letters)) < len(self.letters):
             raise UserError(f"multiple_choice: letters={self.letters!r} must be two or more different capitals.")
 
@@ -95,7 +95,7 @@ class JsonSchema(Verifier):
     name: str = "json_schema"
 
     def check(self) -> None:
-        """Settings that no answer could fit."""
+        """The schema is one."""
         if self.schema is not None:
             _check_schema(json.dumps(self.schema))
 
