@@ -7,7 +7,7 @@ READY := .venv/.ready
 # without --quiet it adds a traceback of its own to an error that has been explained already.
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test test-all lint format
+.PHONY: help demo test test-all lint format configs
 
 help:
 	@echo "make demo      align the embedded model with DPO, offline (a few minutes on a laptop)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-all  and the slow ones: whole trainings, comparisons with other libraries"
 	@echo "make lint      style and types"
 	@echo "make format    put the style right"
+	@echo "make configs   write configs/ anew from the settings' and methods' classes"
 
 demo: $(READY)
 	$(LAUNCH) scripts/run.py method=dpo
@@ -33,6 +34,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+configs: $(READY)
+	$(BIN)/python scripts/make_configs.py
 
 # PyTorch first: other packages then build and check against the version that is there.
 $(READY): pyproject.toml constraints.txt

@@ -62,30 +62,27 @@ def hinge_loss(h: Tensor, beta: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class DPO(PairwiseMethod):
-    """Direct preference optimisation."""
+    """Direct preference optimisation (and cDPO, robust, IPO, hinge): pairs against a reference, no reward model."""
 
     beta: float = 0.1
     """Strength of the tie to the reference: the larger, the closer the policy stays."""
     loss_type: DPOLoss = "sigmoid"
     """``sigmoid`` (DPO), ``cdpo`` or ``robust`` (noisy labels), ``ipo``, ``hinge`` (RSO)."""
     label_smoothing: float = 0.0
-    """Assumed share of flipped labels ε in [0, ½), for ``cdpo`` and ``robust``."""
+    """Assumed share ε of flipped labels, 0 to below 0.5, for ``cdpo`` and ``robust``."""
     ipo_sums: bool = False
-    """IPO on summed log-probabilities, as printed in the paper, instead of averages per token."""
+    """IPO on summed log-probabilities, as in the paper, instead of averages per token."""
     reference: Literal["live", "cached"] = "live"
-    """``live`` asks the reference in each step; ``cached`` computes its log-probabilities once, before the first."""
+    """``live`` asks the reference in each step; ``cached`` computes it once, before the first."""
 
     optimization: ClassVar[Optimization] = Optimization(
         learning_rate=1e-4, full_learning_rate=1e-6, epochs=1, batch_size=16, warmup=0.1
     )
     headline: ClassVar[str] = "rewards/accuracies"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         require_positive("DPO", beta=self.beta)
-        if self.loss_type not in _LOSSES:
-            raise UserError(f"method.loss_type={self.loss_type}: choose one of {', '.join(_LOSSES)}.")
-        if self.reference not in ("live", "cached"):
-            raise UserError(f"method.reference={self.reference}: choose live or cached.")
         noisy = self.loss_type in ("cdpo", "robust")
         if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing > 0 and not noisy):
             raise UserError(

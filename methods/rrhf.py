@@ -71,18 +71,18 @@ def kl_penalty(logp_PKT: Tensor, reference_logp_PKT: Tensor, mask_PKT: Tensor) -
 
 @dataclass(frozen=True, kw_only=True)
 class RRHF(SampledMethod):
-    """Rank responses to align with human feedback: ``rank_weight·L_rank + L_ft + kl_coef·KL``, the mean over prompts.
+    """RRHF: ranks responses by their average log-probability, and learns the best one; no reference model.
 
-    ``L_ft = −S(best)``, S the summed log-probability; ``form="code"`` divides it by the prompt's tokens
-    plus those of its longest response.
+    The loss is ``rank_weight·L_rank + L_ft + kl_coef·KL``, the mean over prompts. ``L_ft = −S(best)``, S the summed
+    log-probability; ``form="code"`` divides it by the prompt's tokens plus those of its longest response.
     """
 
     rank_weight: float = 1.0
-    """Weight of the ranking loss; 0 leaves fine-tuning on the best responses (``rrhf_weight`` of the authors' code)."""
+    """Weight of the ranking loss; 0 leaves fine-tuning on the best responses."""
     form: Form = "paper"
     """``paper`` sums the log-probabilities of the best response, ``code`` averages them over the padded row."""
     kl_coef: float = 0.0
-    """Weight of a penalty on leaving the reference, in nats per response; above 0 a reference is kept in memory."""
+    """Weight of a penalty on leaving the reference, in nats per response; above 0 a reference is kept."""
     temperature: float = 0.8
     """Sampling temperature of the candidates; 0 with a ``diversity_penalty``."""
     rounds: int = 1
@@ -94,11 +94,10 @@ class RRHF(SampledMethod):
     )
     headline: ClassVar[str] = "rewards/accuracies"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         require_not_negative(rank_weight=self.rank_weight, kl_coef=self.kl_coef)
-        if self.form not in ("paper", "code"):
-            raise UserError(f"method.form={self.form}: choose paper or code.")
-        SampledMethod.__post_init__(self)
+        super().check()
         if self.rounds < 1 or (self.rounds > 1 and not self.samples):
             raise UserError(f"method.rounds={self.rounds}: at least 1, and above 1 only with method.samples.")
 

@@ -25,7 +25,7 @@ class SampledMethod(Method):
     """A method whose data may be responses that the policy draws before training."""
 
     samples: int = 0
-    """Responses drawn for each prompt, scored and trained on; 0 trains on the data as it is."""
+    """Candidates drawn for each prompt, scored and ranked, before training; 0: the data as it is."""
     sources: tuple[str, ...] = ()
     """Further adapters on this base, or models with this tokenizer (folders or hub names), that draw as many each."""
     temperature: float = 0.7
@@ -43,7 +43,8 @@ class SampledMethod(Method):
     include_data: bool = True
     """Use the responses of the data as candidates too."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         if self.samples < 0:
             raise UserError(f"method.samples={self.samples}: must be at least 0.")
         if self.samples == 1 and not self.sources and not self.include_data:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from align.errors import UserError
 from align.method.base import Loss, Method, Optimization, sequence_sums
 
 if TYPE_CHECKING:
@@ -45,20 +44,16 @@ def sft_loss(logp_PKT: Tensor, mask_PKT: Tensor, *, reduction: Reduction = "toke
 
 @dataclass(frozen=True, kw_only=True)
 class SFT(Method):
-    """Supervised fine-tuning on the chosen responses."""
+    """Supervised fine-tuning on the chosen responses, prompts masked."""
 
     reduction: Reduction = "token_mean"
-    """``token_mean`` weighs every token alike, ``sequence_mean`` every response, ``sequence_sum`` favours long ones."""
+    """``token_mean`` weighs all tokens alike, ``sequence_mean`` all responses; ``sequence_sum`` favours long ones."""
 
     unit: ClassVar[Unit] = "demonstration"
     optimization: ClassVar[Optimization] = Optimization(
         learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=16, warmup=0.03
     )
     headline: ClassVar[str] = "nll_per_token"
-
-    def __post_init__(self) -> None:
-        if self.reduction not in ("token_mean", "sequence_mean", "sequence_sum"):
-            raise UserError(f"method.reduction={self.reduction}: choose token_mean, sequence_mean or sequence_sum.")
 
     def weight(self, batch: Batch) -> float:
         """Number of response tokens (``token_mean``) or responses, each times the weight of its row."""

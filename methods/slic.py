@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from align.errors import UserError
 from align.method.base import Loss, Optimization, require_not_negative, require_positive, sequence_sums
 from methods.ranking import best_response, comparison_metrics
 from methods.sampled import SampledMethod
@@ -47,7 +46,10 @@ def calibration_loss(S_PK: Tensor, better_PKK: Tensor, delta: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class SLiC(SampledMethod):
-    """Sequence likelihood calibration with human feedback."""
+    """SLiC-HF: the preferred response ahead by a margin, and a cross-entropy on a target; no reference model.
+
+    The loss is ``max(0, δ − S⁺ + S⁻) − λ·S_target``, the mean over comparisons; S the summed log-probability.
+    """
 
     delta: float = 1.0
     """Margin δ, in nats, of the preferred response."""
@@ -69,12 +71,11 @@ class SLiC(SampledMethod):
     )
     headline: ClassVar[str] = "rewards/accuracies"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         require_positive("SLiC", delta=self.delta)
         require_not_negative(sft_weight=self.sft_weight)
-        if self.target not in ("chosen", "best", "sft"):
-            raise UserError(f"method.target={self.target}: choose chosen, best or sft.")
-        SampledMethod.__post_init__(self)
+        super().check()
 
     def weight(self, batch: Batch) -> float:
         """The number of comparisons, each times the weight of its prompt."""

@@ -22,12 +22,13 @@ from typing import Any
 
 from align.errors import ScorerError, UserError
 from align.scoring.table import ScoreTable, check_table, require_all
+from align.settings.checking import Settings
 
 _TRL_NAMES = frozenset({"completions", "completion_ids"})  # parameters by which TRL's form is told
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionScorer:
+class FunctionScorer(Settings):
     """Calls a function on a whole batch.
 
     Two forms are told apart by the names of their parameters:
@@ -48,7 +49,8 @@ class FunctionScorer:
     tokenizer: str = ""
     """Model whose tokenizer makes TRL's ``completion_ids``; empty: the caller gives the column, P × K lists of ids."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Find the function; its form is known before a run begins."""
         if not self.name:
             object.__setattr__(self, "name", _name(self.function))
         parameters = self._parameters  # imports the function: what cannot be called is known before a run begins

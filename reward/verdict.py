@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from align.errors import UserError
+from align.settings.checking import Settings
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Verdict:
     reason: str
 
 
-class Rule(ABC):
+class Rule(Settings, ABC):
     """A scorer that looks at one response alone."""
 
     @abstractmethod
@@ -32,7 +33,7 @@ class Rule(ABC):
         return [[self.judge(text).score for text in row] for _, row in zip(prompts, responses, strict=True)]
 
 
-class Verifier(ABC):
+class Verifier(Settings, ABC):
     """A scorer that compares one response with the ``answer`` column of its prompt."""
 
     name: str

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
+from align.settings.checking import Settings
 
 if TYPE_CHECKING:
     from align.candidates.plan import CandidatePlan
@@ -100,9 +101,10 @@ class Experience:
     state: State = field(default_factory=dict[str, float])
 
 
-class Method(ABC):
+class Method(Settings, ABC):
     """Base of all methods. Subclasses are frozen dataclasses whose fields are the hyper-parameters.
 
+    The types and choices of the fields are checked when one is built; ``check`` adds ranges and contradictions.
     Only :meth:`weight` and :meth:`loss` must be written. By the time they are asked:
 
     * what the method is: ``unit``, ``optimization``, ``headline``, ``trains``, ``frozen``, ``generates``;

@@ -1,4 +1,4 @@
-"""How a policy is put together: tokenizer first (cheap, and most mistakes show there), weights last."""
+"""Loading of the parts of a policy: tokenizer first (cheap, and most mistakes show there), weights last."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from align.model.forward import Forward
 from align.model.probe import choose_layout, probe_head
 from align.model.roles import FullCopies, Roles, SharedBase
 from align.settings.adapter import Adapter
+from align.settings.config import ModelConfig
 from align.system.processes import process_state
 
 if TYPE_CHECKING:
@@ -37,51 +38,33 @@ class Loaded:
     """Sentences about the loading that a user should read."""
 
 
-def load(
-    name: str,
-    *,
-    adapter: Adapter | None,
-    start: str | None,
-    dtype: str,
-    revision: str | None,
-    trust_remote_code: bool,
-    quantization: str | None,
-    chat_template: str | None,
-    attention: str | None,
-    layout: str,
-    device: str | torch.device | None,
-    seed: int,
-) -> Loaded:
+def load(model: ModelConfig, *, adapter: Adapter | None, device: str | torch.device | None, seed: int) -> Loaded:
     """See :meth:`align.model.policy.Policy.load`."""
-    if dtype not in _DTYPES:
-        raise UserError(f"model.dtype={dtype}: choose float32 or bfloat16.")
-    if trust_remote_code and revision is None:
-        raise UserError(f"model.trust_remote_code=true runs code of {name}; pin it with model.revision=COMMIT.")
-    if start is not None and adapter is None:
-        raise UserError(f"model.start={start} is an adapter, but adapter=none; choose adapter=lora or merge it first.")
-    if quantization and adapter is None:
+    if model.start is not None and adapter is None:
+        raise UserError(
+            f"model.start={model.start} is an adapter, but adapter=none; choose adapter=lora or merge it first."
+        )
+    if model.quantization and adapter is None:
         raise UserError("model.quantization=4bit freezes the base; choose adapter=lora or quantization=null.")
-    path = resolve(name)
     notes: list[str] = []
-    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    tokenizer = load_tokenizer(path, chat_template=chat_template, notes=notes, **hub)
-    model = _load_model(path, _DTYPES[dtype], quantization, attention, device, hub)
-    _fit_embedding(model, tokenizer, notes)
-    disable_dropout(model)
+    tokenizer = load_tokenizer(model, notes)
+    network = _load_network(model, device)
+    _fit_embedding(network, tokenizer, notes)
+    disable_dropout(network)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        roles = _make_roles(model, adapter, start)
+        roles = _make_roles(network, adapter, model.start)
     forward = Forward(model=roles.module, layout="flat", pad_id=int(tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
     head = probe_head(forward)
     forward = replace(forward, fused_head=head.exact)
     if not head.exact:
         notes.append(f"log-probabilities from the model's full logits ({head.detail} from its output embedding)")
-    chosen, note = choose_layout(forward, layout)
-    return Loaded(roles=roles, tokenizer=tokenizer, layout=chosen, fused_head=head.exact, notes=(*notes, note))
+    layout, note = choose_layout(forward, model.layout)
+    return Loaded(roles=roles, tokenizer=tokenizer, layout=layout, fused_head=head.exact, notes=(*notes, note))
 
 
 def base_of(adapter: Path) -> str:
-    """The base that an ``adapter_config.json`` names.
+    """Return the base that an ``adapter_config.json`` names.
 
     Raises:
         UserError: It was a folder that is no longer there.
@@ -96,7 +79,7 @@ def base_of(adapter: Path) -> str:
 
 
 def resolve(name: str, setting: str = "model.name") -> str:
-    """``world/...`` is an embedded asset; everything else is a folder or a hub name and stays as it is."""
+    """Return the folder of an embedded asset (``world/...``); a folder or a hub name stays as it is."""
     if name.startswith("world/"):
         from align.world import asset
 
@@ -106,23 +89,23 @@ def resolve(name: str, setting: str = "model.name") -> str:
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
-def load_tokenizer(
-    path: str, *, chat_template: str | None, notes: list[str] | None = None, **hub: Any
-) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a chat template if one is given and a pad token that is never EOS.
+def load_tokenizer(model: ModelConfig, notes: list[str] | None = None) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer, with the chat template if one is set and a pad token that is never EOS.
 
-    A missing pad token becomes the unknown token where that is neither EOS nor BOS, else a new token ``<|pad|>``.
+    A missing pad token becomes the unknown token where that is neither EOS nor BOS, else a new token ``<|pad|>``; a
+    sentence about it is added to ``notes``.
     """
     from transformers import AutoTokenizer
 
-    from align.data.encoding import chat_template as read_template
+    from align.data.encoding import chat_template
 
+    path = resolve(model.name)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **hub)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **_hub(model))
     except (OSError, ValueError) as error:
         raise UserError(f"model.name={path}: no tokenizer could be loaded ({_first_line(error)}).") from error
-    if chat_template is not None:
-        tokenizer.chat_template = read_template(chat_template)
+    if model.chat_template is not None:
+        tokenizer.chat_template = chat_template(model.chat_template)
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={path}: its tokenizer has no end-of-sequence token; set eos_token in it.")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -136,28 +119,26 @@ def load_tokenizer(
     return tokenizer
 
 
-def _load_model(
-    path: str,
-    dtype: torch.dtype,
-    quantization: str | None,
-    attention: str | None,
-    device: str | torch.device | None,
-    hub: dict[str, Any],
-) -> PreTrainedModel:
+def _hub(model: ModelConfig) -> dict[str, Any]:
+    return {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+
+
+def _load_network(model: ModelConfig, device: str | torch.device | None) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
+    path, dtype = resolve(model.name), _DTYPES[model.dtype]
     device = torch.device(device) if device is not None else process_state().device
     extra: dict[str, Any] = {}
-    if attention is not None:
-        extra["attn_implementation"] = attention
-    if quantization:
+    if model.attention is not None:
+        extra["attn_implementation"] = model.attention
+    if model.quantization:
         extra["quantization_config"] = _four_bit(dtype)
         extra["device_map"] = {"": device}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra, **hub)
+        network: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra, **_hub(model))
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model.name={path}: the model could not be loaded ({_first_line(error)}).") from error
-    return model if quantization else model.to(device)
+    return network if model.quantization else network.to(device)
 
 
 def _four_bit(dtype: torch.dtype) -> Any:
@@ -176,7 +157,7 @@ def _four_bit(dtype: torch.dtype) -> Any:
 
 
 def _fit_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, notes: list[str]) -> None:
-    """Make room for an added pad token; refuse a tokenizer with other tokens the model has never seen."""
+    """Add a row for a new pad token; refuse a tokenizer with other tokens that the model has never seen."""
     embedding: Any = model.get_input_embeddings()
     rows = int(embedding.weight.shape[0])
     beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
@@ -192,7 +173,7 @@ def _fit_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n
 
 
 def disable_dropout(model: PreTrainedModel) -> None:
-    """The base is deterministic: dropout in a reference or a sampler makes ratios and KL wrong."""
+    """Make the base deterministic: dropout in a reference or a sampler makes ratios and KL wrong."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -228,7 +209,7 @@ def _make_roles(model: PreTrainedModel, adapter: Adapter | None, start: str | No
 
 
 def _check_start(folder: str, adapter: Adapter) -> None:
-    """An existing adapter brings its own settings; contradicting them is a mistake."""
+    """Refuse settings that contradict those of an existing adapter."""
     from peft import LoraConfig, PeftConfig
 
     try:

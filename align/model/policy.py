@@ -10,6 +10,7 @@ use::
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -27,6 +28,8 @@ from align.model.layout import Rows
 from align.model.loading import base_of, load
 from align.model.roles import Role, Roles, SharedBase
 from align.settings.adapter import Adapter
+from align.settings.checking import build
+from align.settings.config import ModelConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,53 +61,29 @@ class Policy:
     @classmethod
     def load(
         cls,
-        name: str | Path,
+        model: ModelConfig | str | Path,
         *,
         adapter: Adapter | None = Adapter(),
-        start: str | Path | None = None,
-        dtype: str = "float32",
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        quantization: str | None = None,
-        chat_template: str | None = None,
-        attention: str | None = None,
-        layout: str = "auto",
         device: str | torch.device | None = None,
         seed: int = 0,
+        **settings: Any,
     ) -> Policy:
         """Load any causal language model of transformers and give it its policy and reference roles.
 
         Args:
-            name: Hub name, folder, or ``world/base`` (the embedded model).
-            adapter: LoRA settings; ``None`` trains all parameters.
-            start: Folder of an existing PEFT adapter the policy continues (or ``world/sft``); the reference is then
-                a frozen copy of it. Its own settings count: ``adapter`` must be left at its default or agree.
-            dtype: ``float32`` or ``bfloat16``, of the base; adapters are float32.
-            revision: Commit or tag on the hub; needed with ``trust_remote_code``.
-            quantization: ``4bit`` loads the frozen base in NF4 (QLoRA; needs bitsandbytes).
-            chat_template: ``hh``, ``chatml`` or a Jinja file, for tokenizers that have none.
-            attention: Attention implementation of transformers; default ``sdpa`` where the model has it.
-            layout: ``auto`` probes whether the tree layout is exact on this model; ``tree`` or ``flat`` insist.
+            model: Hub name, folder, or ``world/base`` (the embedded model); or all of its settings.
+            adapter: LoRA settings; ``None`` trains all parameters. An adapter to start from brings its own: leave this
+                at its default then, or let it agree.
             device: Default: the accelerator if there is one.
             seed: Of the adapters' initial weights; every rank must use the same.
+            **settings: Fields of :class:`align.settings.config.ModelConfig`, such as ``start`` or ``dtype``.
 
         Raises:
             UserError: The model, adapter or tokenizer cannot be used; one sentence says why.
         """
-        loaded = load(
-            str(name),
-            adapter=adapter,
-            start=None if start is None else str(start),
-            dtype=dtype,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            quantization=quantization,
-            chat_template=chat_template,
-            attention=attention,
-            layout=layout,
-            device=device,
-            seed=seed,
-        )
+        settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+        given = dataclasses.asdict(model) if isinstance(model, ModelConfig) else {"name": str(model)}
+        loaded = load(build(ModelConfig, {**given, **settings}), adapter=adapter, device=device, seed=seed)
         return cls(
             loaded.roles,
             loaded.tokenizer,
@@ -122,11 +101,11 @@ class Policy:
         """
         place = Path(folder)
         template = place / "chat_template.jinja"  # the one used in training, which the base may lack
-        chat_template = str(template) if template.is_file() else None
+        settings: dict[str, Any] = {"dtype": dtype, "chat_template": template if template.is_file() else None}
         adapter = place / "adapter_config.json"
         if not adapter.is_file():
-            return cls.load(place, adapter=None, dtype=dtype, chat_template=chat_template)
-        return cls.load(base_of(adapter), start=place, dtype=dtype, chat_template=chat_template)
+            return cls.load(place, adapter=None, **settings)
+        return cls.load(base_of(adapter), start=place, **settings)
 
     # Roles
 

@@ -28,7 +28,7 @@ YAML = (".yaml", ".yml")
 
 
 def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
-    """Make the scorer that ``settings`` describe; ``place`` is the key they stand under.
+    """Make the scorer that ``settings`` describe; ``place`` is their key, for messages.
 
     Raises:
         UserError: There is no such scorer, or one of its settings is wrong.
@@ -66,7 +66,7 @@ def read_scorer(word: str) -> Scorer:
 
 
 def read_settings(file: str) -> dict[str, Any]:
-    """The settings of a scorer in a YAML file; raises `UserError` where it is not readable or holds none."""
+    """Read the settings of a scorer from a YAML file; raises `UserError` where it is not readable or holds none."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError

@@ -1,50 +1,46 @@
-"""The LoRA adapter of a role: what PEFT is asked for."""
+"""Settings of the LoRA adapter of a role."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Lt
 
 from align.errors import UserError
+from align.settings.checking import Count, Positive, Settings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapter:
+class Adapter(Settings):
     """Low-rank adaptation, ``h = W₀x + (alpha/r)·BAx`` with ``B = 0`` at the start (Hu et al. 2021, eq. 3).
 
     PEFT provides the mathematics; every saved role is a plain PEFT adapter.
     """
 
-    r: int = 16
+    r: Count = 16
     """Rank."""
-    alpha: float | None = None
-    """Numerator of the scale ``alpha/r`` (rsLoRA: ``alpha/√r``); ``None`` is ``2·r``."""
-    dropout: float = 0.0
-    """Dropout on the adapter's input, active in the policy while it is trained, never in the reference."""
+    alpha: Positive | None = None
+    """Numerator of the scale alpha/r (rsLoRA: alpha/√r); null: 2·r."""
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """On the adapter's input, in training only; never in the reference."""
     targets: str | tuple[str, ...] = "all-linear"
-    """Names of the linear layers that get an adapter, or ``all-linear``: all but the output head."""
+    """Names of the linear layers that get an adapter; all-linear: all but the output head."""
     rslora: bool = False
-    """Rank-stabilised scale ``alpha/√r`` (Kalajdzievski 2023)."""
+    """Rank-stabilised scale alpha/√r (Kalajdzievski 2023)."""
     dora: bool = False
     """Weight-decomposed adapter (Liu et al. 2024)."""
 
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise UserError(f"adapter.r={self.r}: the rank must be at least 1.")
-        if self.alpha is not None and not self.alpha > 0:
-            raise UserError(f"adapter.alpha={self.alpha}: must be above 0 (null is 2·r).")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"adapter.dropout={self.dropout}: must be in [0, 1).")
+    def check(self) -> None:
+        """There is something to adapt."""
         if not self.targets:
-            raise UserError("adapter.targets is empty; name linear layers or use all-linear.")
-        if isinstance(self.targets, list):  # from YAML
-            object.__setattr__(self, "targets", tuple(self.targets))
+            raise UserError("targets is empty; name linear layers or use all-linear.")
 
     def to_peft(self) -> LoraConfig:
-        """The same adapter as a PEFT configuration for a causal language model."""
+        """Return the PEFT configuration for a causal language model."""
         from peft import LoraConfig, TaskType
 
         return LoraConfig(

@@ -1,62 +1,105 @@
-"""Checks of settings: types, choices and ranges."""
+"""Checks of settings: pydantic decides on types, choices and ranges, and its errors become one sentence each."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AllowInfNan, ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import SchemaError, core_schema
 
 from align.errors import UserError, did_you_mean
 
+__all__ = ["Count", "NotNegative", "Positive", "Settings", "Shape", "Share", "build", "defaults"]
+
 T = TypeVar("T")
+
+Positive = Annotated[float, Gt(0), AllowInfNan(False)]
+NotNegative = Annotated[float, Ge(0), AllowInfNan(False)]
+Share = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(1)]
 
 
 class Settings:
-    """Checks the type of every field, then what `check` of the subclass asks for."""
+    """Base of the dataclasses that check themselves: types and declared ranges first, then what `check` asks for.
+
+    Lists become tuples where a field is a tuple. Messages begin with the field's name.
+    """
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        shape = shape_of(type(self))
+        for name, value in shape.check({name: getattr(self, name) for name in shape.hints}).items():
+            object.__setattr__(self, name, value)  # frozen
         self.check()
 
     def check(self) -> None:
-        """Raise `UserError` where values are out of range or contradict each other."""
+        """Raise `UserError` where values contradict each other."""
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build the dataclass `cls` from plain values, as YAML gives them.
+    """Build any dataclass from plain values, as YAML gives them.
 
-    Lists become tuples where the field is a tuple. Raises `UserError` for a field that does not exist, is missing or
-    has a value of another type.
+    Raises:
+        UserError: A field does not exist, is missing or has a value of another type.
     """
+    return cls(**shape_of(cls).check(values))
+
+
+def defaults(cls: Any) -> dict[str, Any]:
+    """Return the default of each field as YAML holds it; ``???`` marks a field that must be given."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        value: Any = "???" if field.default is dataclasses.MISSING else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        if field.init:
+            values[field.name] = list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
+    return values
+
+
+class Shape:
+    """Names and types that values must have; ``name`` is that of the class in messages."""
+
+    def __init__(self, name: str, hints: Mapping[str, Any], required: Collection[str] = ()) -> None:
+        self.name = name
+        self.hints = hints
+        self.required = required
+        self._adapters = {field: _adapter(hint) for field, hint in hints.items()}
+
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values, with tuples for lists where a tuple is wanted.
+
+        Raises:
+            UserError: A name is unknown or missing, or a value does not fit.
+        """
+        for name in values:
+            if name not in self.hints:
+                raise UserError(f"{name} is not a setting of {self.name}.{did_you_mean(name, self.hints)}")
+        for name in self.required:
+            if name not in values:
+                raise UserError(f"{name} is missing; it must be given.")
+        checked = {name: _as_tuple(value, self.hints[name]) for name, value in values.items()}
+        for name, value in checked.items():
+            try:
+                self._adapters[name].validate_python(value)
+            except ValidationError as error:
+                raise UserError(_sentence(name, value, self.hints[name], error)) from None
+        return checked
+
+
+@cache
+def shape_of(cls: type) -> Shape:
+    """Return the shape of a dataclass, whatever package it comes from."""
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     hints = _hints(cls)
-    fields = [f for f in dataclasses.fields(cls) if f.init]  # pyright: ignore[reportArgumentType]
-    names = [f.name for f in fields]
-    for name in values:
-        if name not in names:
-            raise UserError(f"{name} is not a setting of {cls.__name__}.{did_you_mean(name, names)}")
-    for f in fields:
-        if f.name not in values and f.default is f.default_factory is dataclasses.MISSING:
-            raise UserError(f"{f.name} is missing; it must be given.")
-    plain = {name: _as_tuple(value, hints[name]) for name, value in values.items()}
-    for name, value in plain.items():
-        _check_type(name, value, hints[name])
-    return cls(**plain)
-
-
-def _check_types(settings: Any) -> None:
-    hints = _hints(type(settings))
-    for f in dataclasses.fields(settings):
-        _check_type(f.name, getattr(settings, f.name), hints[f.name])
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    if not _matches(value, hint):
-        choices = [str(c) for h in _alternatives(hint) if typing.get_origin(h) is Literal for c in typing.get_args(h)]
-        remedy = did_you_mean(value, choices) if isinstance(value, str) else ""
-        raise UserError(f"{name} must be {_expected(hint)}, not {_shown(value)}.{remedy}")
+    required = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+    return Shape(cls.__name__, {name: hints[name] for name in fields}, required)
 
 
 def _hints(cls: type) -> dict[str, Any]:
@@ -64,43 +107,67 @@ def _hints(cls: type) -> dict[str, Any]:
     unknown: dict[str, Any] = {}
     while True:
         try:
-            return typing.get_type_hints(cls, localns=unknown)
+            return typing.get_type_hints(cls, localns=unknown, include_extras=True)
         except NameError as error:
             unknown[str(error.name)] = Any
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    """Strict: "1e-4" is not a number, true not a whole number. Types unknown to pydantic count as any type."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):  # it is made already, and has checked itself
+        instance = core_schema.is_instance_schema(hint)
+        hint = Annotated[Any, GetPydanticSchema(lambda _type, _handler: instance)]
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    except (PydanticUserError, SchemaError):  # such as a protocol that cannot be checked at run time
+        return TypeAdapter(Any)
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    """The members of a union, without their constraints."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.get_args(hint)
-    return (hint,)
+        return [h for member in typing.get_args(hint) for h in _alternatives(member)]
+    return [typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint]
 
 
 def _as_tuple(value: Any, hint: Any) -> Any:
-    wants_tuple = any(typing.get_origin(h) is tuple or h is tuple for h in _alternatives(hint))
-    return tuple(cast("list[Any]", value)) if isinstance(value, list) and wants_tuple else value
+    """YAML has no tuples."""
+    for h in _alternatives(hint):
+        if isinstance(value, list) and (h is tuple or typing.get_origin(h) is tuple):
+            item = (*typing.get_args(h), Any)[0]
+            return tuple(_as_tuple(inner, item) for inner in cast("list[Any]", value))
+    return value
 
 
-def _matches(value: Any, hint: Any) -> bool:
-    if len(_alternatives(hint)) > 1:
-        return any(_matches(value, h) for h in _alternatives(hint))
-    if hint is Any:
-        return True
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in arguments)
-    if origin in (tuple, list, Sequence) and arguments:
-        if not isinstance(value, (tuple, list)):
-            return False
-        items = cast("Sequence[Any]", value)
-        if origin is tuple and Ellipsis not in arguments:
-            return len(items) == len(arguments) and all(map(_matches, items, arguments))
-        return all(_matches(item, arguments[0]) for item in items)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    checkable = origin or hint
-    return isinstance(value, checkable) if isinstance(checkable, type) else True
+# Sentences
+
+_RANGE_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
+
+
+def _sentence(name: str, value: Any, hint: Any, error: ValidationError) -> str:
+    if {found["type"] for found in error.errors()} <= _RANGE_ERRORS and (bounds := _bounds(hint)):
+        return f"{name} must be {bounds}, not {_shown(value)}."
+    choices = [str(c) for h in _alternatives(hint) if typing.get_origin(h) is Literal for c in typing.get_args(h)]
+    remedy = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return f"{name} must be {_expected(hint)}, not {_shown(value)}.{remedy}"
+
+
+def _bounds(hint: Any) -> str:
+    words: list[str] = []
+    for h in (hint, *typing.get_args(hint)):
+        for bound in typing.get_args(h)[1:] if typing.get_origin(h) is Annotated else ():
+            match bound:
+                case Gt():
+                    words.append(f"above {bound.gt}")
+                case Ge():
+                    words.append(f"at least {bound.ge}")
+                case Lt():
+                    words.append(f"below {bound.lt}")
+                case Le():
+                    words.append(f"at most {bound.le}")
+                case _:
+                    pass
+    return " and ".join(words)
 
 
 def _expected(hint: Any) -> str:
@@ -123,8 +190,11 @@ _TYPE_NAMES: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "text",
+    list: "a list",
+    tuple: "a list",
     type(None): "null",
     Mapping: "names with values (name: value)",
+    dict: "names with values (name: value)",
 }
 
 
@@ -137,17 +207,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         value = list(cast("tuple[Any, ...]", value))
     return str(value).lower() if isinstance(value, bool) else ascii(value)[:80]
-
-
-def require_positive(settings: object, name: str) -> None:
-    """Raise `UserError` unless the field is a finite number above 0, or None."""
-    value = getattr(settings, name)
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise UserError(f"{name} must be above 0, not {value}.")
-
-
-def require_at_least(settings: object, name: str, lowest: int) -> None:
-    """Raise `UserError` unless the field is a finite number of at least `lowest`, or None."""
-    value = getattr(settings, name)
-    if value is not None and not (math.isfinite(value) and value >= lowest):
-        raise UserError(f"{name} must be at least {lowest}, not {value}.")

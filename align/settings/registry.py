@@ -21,13 +21,13 @@ __all__ = ["Group", "choices", "load"]
 Group = Literal["methods", "scorers", "formats"]
 
 
-def choices(group: Group) -> list[str]:
-    """Return the sorted names registered in `group`."""
-    return sorted(_registered(group))
+def choices(group: Group, *, shipped: bool = False) -> list[str]:
+    """Return the sorted names registered in `group`, or only those of this project."""
+    return sorted(name for name, entry in _registered(group).items() if _is_ours(entry) or not shipped)
 
 
 def load(group: Group, name: str) -> Any:
-    """Import and return what `name` stands for in `group`."""
+    """Import and return the class or function registered as `name` in `group`."""
     registered = _registered(group)
     if name not in registered:
         raise UserError(
@@ -46,7 +46,10 @@ def _registered(group: Group) -> dict[str, EntryPoint]:
     """Entry points by name; this project's own win over another package's of the same name."""
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=f"align.{group}"):
-        ours = entry.dist is not None and entry.dist.name == "align-rlhf"
-        if ours or entry.name not in found:
+        if _is_ours(entry) or entry.name not in found:
             found[entry.name] = entry
     return found
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == "align-rlhf"

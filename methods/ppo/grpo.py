@@ -16,9 +16,8 @@ draws 64 responses; the default is TRL's 8. ``group_scale=none`` is Dr. GRPO's a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GRPO(PolicyGradient):
-    """Group-relative policy optimisation."""
+    """GRPO: PPO without a value role; a response is compared with the mean of its group, in standard deviations."""
 
     responses: int = 8
     """Responses drawn for each prompt; at least 2."""
@@ -48,10 +47,6 @@ class GRPO(PolicyGradient):
     optimization: ClassVar[Optimization] = Optimization(
         learning_rate=1e-5, full_learning_rate=1e-6, epochs=1, batch_size=64, warmup=0.0, schedule="linear"
     )
-    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **PolicyGradient.choices,
-        "group_scale": get_args(GroupScale),
-    }
 
     def advantages(self, batch: Batch, rewards: Rewards, total: Total) -> tuple[dict[str, Tensor], Metrics]:
         """See :func:`group_relative`."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -124,13 +124,9 @@ class PolicyGradient(OnlineMethod):
         learning_rate=3e-5, full_learning_rate=3e-6, epochs=1, batch_size=64, warmup=0.0, schedule="linear"
     )
     headline: ClassVar[str] = "objective/scores"
-    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "kl_in": get_args(KLPlace),
-        "kl_estimator": get_args(KLEstimator),
-        "missing_eos": get_args(MissingEOS),
-    }
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         name_of_method = type(self).__name__
         require_positive(name_of_method, temperature=self.temperature, clip=self.clip, kl_horizon=self.kl_horizon)
         self.sampling()
@@ -142,9 +138,6 @@ class PolicyGradient(OnlineMethod):
         for name in ("clip_high", "score_clip", "target_kl", "kl_target"):
             if getattr(self, name) is not None:
                 require_positive(name_of_method, **{name: getattr(self, name)})
-        for name, choices in self.choices.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"method.{name}={getattr(self, name)}: choose one of {', '.join(choices)}.")
         if not self.clip < 1:
             raise UserError(f"method.clip={self.clip}: must be below 1.")
         for name in ("dual_clip", "importance_cap"):

@@ -24,9 +24,8 @@ add it one position later.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ ValueInit = Literal["zero", "reward"]
 
 @dataclass(frozen=True, kw_only=True)
 class PPO(PolicyGradient):
-    """Proximal policy optimisation."""
+    """Reinforcement learning from human feedback: PPO with a value role; rloo and grpo do without."""
 
     advantage: Advantage = "gae"
     """``gae`` trains a value role; ``rloo`` and ``group`` (GRPO) compare the responses to a prompt with each other."""
@@ -74,15 +73,9 @@ class PPO(PolicyGradient):
     group_scale: GroupScale = "group"
     """Divisor of ``group``: the standard deviation of the ``group`` or of the ``batch``, or ``none``."""
 
-    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "advantage": get_args(Advantage),
-        **PolicyGradient.choices,
-        "value_init": get_args(ValueInit),
-        "group_scale": get_args(GroupScale),
-    }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
+        super().check()
         require_not_negative(value_coef=self.value_coef, value_warmup=self.value_warmup)
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RLOO(PolicyGradient):
-    """REINFORCE with the other responses to a prompt as the baseline."""
+    """RLOO: PPO without a value role; a response is compared with the mean score of the others to its prompt."""
 
     responses: int = 4
     """Responses drawn for each prompt; at least 2."""

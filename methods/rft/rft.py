@@ -85,11 +85,12 @@ class BestResponses:
 
 @dataclass(frozen=True, kw_only=True)
 class RFT(SampledMethod, SFT):
-    """Fine-tune the pretrained model on demonstrations and on the samples that were right, or best."""
+    """Rejection-sampling fine-tuning: the base model learns demonstrations and the samples that were right, or best."""
 
     samples: int = 8
+    """Drawn for each prompt by the fine-tuned model."""
     select: Literal["score", "answer"] = "score"
-    """``answer``: samples whose final answer and equations are right; ``score``: the best by a scorer."""
+    """``score`` keeps the best by a scorer; ``answer`` those with the right answer and equations (column answer)."""
     best: int | None = 1
     """``score``: keep at most this many samples of each prompt; none: all from the threshold on."""
     threshold: float | None = None
@@ -107,12 +108,10 @@ class RFT(SampledMethod, SFT):
         learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=128, warmup=0.03
     )
 
-    def __post_init__(self) -> None:
-        SFT.__post_init__(self)
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         if self.samples < 1:
             raise UserError(f"method.samples={self.samples}: RFT draws at least 1 response.")
-        if self.select not in ("score", "answer"):
-            raise UserError(f"method.select={self.select}: choose score or answer.")
         if self.best is None and self.threshold is None:
             raise UserError("method.best=null: give method.threshold as well, or nothing is rejected.")
         if self.best is not None and self.best < 1:

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import UserError
 from align.scoring.table import check_scorers, score_parts
+from align.settings.checking import Settings
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ensemble:
+class Ensemble(Settings):
     """One score from the scores of several scorers."""
 
     scorers: Mapping[str, Scorer]
@@ -37,12 +38,11 @@ class Ensemble:
     """λ of ``mean_minus_std``; .5 is the best of Coste et al."""
     name: str = "ensemble"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Scorers that can be combined."""
         if not self.scorers:
             raise UserError("ensemble: there are no scorers to combine; name at least one.")
         check_scorers(**self.scorers)
-        if self.combine not in ("mean", "min", "mean_minus_std"):
-            raise UserError(f"ensemble: combine={self.combine!r} is none of mean, min, mean_minus_std.")
         if not 0 <= self.penalty < float("inf"):
             raise UserError(f"ensemble: penalty={self.penalty} must be a finite number of at least 0.")
 

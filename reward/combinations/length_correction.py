@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import UserError
 from align.scoring.table import ScoreTable, check_scorers, require_all, score_part
+from align.settings.checking import Settings
 from reward.verifiers.rules import length
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LengthCorrected:
+class LengthCorrected(Settings):
     """A scorer less a linear length penalty; where that scorer does not apply, neither does this one."""
 
     base: Scorer
@@ -35,14 +36,13 @@ class LengthCorrected:
     name: str = ""
     """Name in logs and tables; empty: that of the scorer with ``_length_corrected``."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges; then the name, if none is given."""
         check_scorers(base=self.base)
         if not 0 <= self.weight < float("inf"):
             raise UserError(f"length correction: weight={self.weight} must be a finite number of at least 0.")
         if self.per < 1 or self.free < 0:
             raise UserError(f"length correction: per={self.per} must be at least 1 and free={self.free} at least 0.")
-        if self.unit not in ("words", "characters"):
-            raise UserError(f"length correction: unit={self.unit!r} is neither 'words' nor 'characters'.")
         if not self.name:
             object.__setattr__(self, "name", f"{self.base.name}_length_corrected")
 

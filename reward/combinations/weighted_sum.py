@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError, did_you_mean
 from align.scoring.table import check_scorers, score_parts
+from align.settings.checking import Settings
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightedSum:
+class WeightedSum(Settings):
     """``Σ_i w_i · clip(s_i)``; a scorer that does not apply to a response adds nothing to it."""
 
     scorers: Mapping[str, Scorer]
@@ -26,7 +27,8 @@ class WeightedSum:
     """Lowest and highest score that counts, by the same names; none: as it is."""
     name: str = "reward"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Scorers that can be combined, with a weight each."""
         if not self.scorers:
             raise UserError("scorers is empty; name at least one.")
         check_scorers(**self.scorers)

@@ -24,6 +24,8 @@ from align.data.tally import RowError
 from align.errors import UserError
 from align.model.batch import batches_by_length
 from align.model.loading import base_of, load_tokenizer, resolve
+from align.settings.checking import Settings
+from align.settings.config import ModelConfig
 from align.system.processes import process_state
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModelScorer:
+class RewardModelScorer(Settings):
     """The scalar of a reward model, normalised where it was trained here."""
 
     model: str
@@ -50,9 +52,8 @@ class RewardModelScorer:
     """Padded tokens of one forward pass; none: 16,384 on an accelerator, 2,048 on a CPU, whose caches hold no more."""
     name: str = "reward_model"
 
-    def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise UserError(f"dtype={self.dtype}: choose float32 or bfloat16.")
+    def check(self) -> None:
+        """Ranges, and a folder that exists."""
         resolve(self.model, "model")  # a folder that is not there is said before a run begins
         if self.max_length < 2 or (self.tokens_per_batch is not None and self.tokens_per_batch < 1):
             raise UserError("max_length must be at least 2 and tokens_per_batch at least 1.")
@@ -66,7 +67,7 @@ class RewardModelScorer:
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(resolve(self.model, "model"), chat_template=self.chat_template, revision=self.revision)
+        return load_tokenizer(ModelConfig(name=self.model, chat_template=self.chat_template, revision=self.revision))
 
     @cached_property
     def _classifier(self) -> Classifier:

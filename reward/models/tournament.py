@@ -15,6 +15,7 @@ from align.data.encoding import Encoder
 from align.errors import UserError
 from align.model.loading import resolve
 from align.model.policy import Policy
+from align.settings.checking import Settings
 from reward.training.ranker import ANSWERS, answer_logprobs, question
 
 Match = tuple[int, int, int]
@@ -48,7 +49,7 @@ def tournament(sizes: Sequence[int], compare: Callable[[Sequence[Match]], Sequen
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankerScorer:
+class RankerScorer(Settings):
     """Rounds won in a tournament of the responses to a prompt, 0 to ⌈log₂ K⌉; see :func:`tournament`.
 
     It is a rank, not an amount, and compares responses to one prompt only. A single response is compared with the
@@ -62,7 +63,8 @@ class RankerScorer:
     """Of the weights."""
     name: str = "ranker"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """The folder holds a saved model."""
         folder = Path(resolve(self.model, "model"))
         if not any((folder / file).is_file() for file in ("adapter_config.json", "config.json")):
             raise UserError(f"model={self.model} is no saved model; name the folder `final` of a run of method=ranker.")

@@ -30,6 +30,7 @@ from tenacity import (
 )
 
 from align.errors import ScorerError, UserError
+from align.settings.checking import Settings
 
 if TYPE_CHECKING:
     import ssl
@@ -46,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remote:
+class Remote(Settings):
     """The bounds under which a server is asked."""
 
     timeout: float = 120.0
@@ -60,7 +61,8 @@ class Remote:
     max_answer_bytes: int = 2**20
     """Longer answers are cut off and refused."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges."""
         for name in ("timeout", "connect_timeout", "backoff", "max_answer_bytes"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):

@@ -32,11 +32,10 @@ class HttpScorer(Remote):
 
     name = "http"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """Ranges, and an address that may be asked."""
+        super().check()
         check_address("url", self.url, "token_env", self.token_env)
-        if self.protocol not in DIALECTS:
-            raise UserError(f"protocol must be align or openrlhf, not {self.protocol!a}.")
         if self.batch_size < 1:
             raise UserError(f"batch_size must be at least 1, not {self.batch_size}.")
 

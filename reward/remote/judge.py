@@ -114,8 +114,9 @@ class Judge(Remote):
     usage: Usage = field(default_factory=Usage, init=False, repr=False, compare=False)
     name = "judge"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """Ranges, and an address that may be asked."""
+        super().check()
         check_address("base_url", self.base_url, "api_key_env", self.api_key_env)
         if not self.model:
             raise UserError("model is missing: give the name of the judging model.")

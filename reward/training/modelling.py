@@ -59,14 +59,14 @@ def bradley_terry_loss(
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModel(Method):
-    """Train the reward role on comparisons."""
+    """Reward modelling: a scalar for every response, trained on the comparisons (Bradley-Terry)."""
 
     label_smoothing: float = 0.0
-    """Assumed share of flipped labels ε in [0, ½)."""
+    """Assumed share ε of flipped labels, 0 to below 0.5."""
     centring: float = 0.0
-    """Weight c of ``mean (r_i + r_j)²`` over the comparisons, which keeps rewards near 0 (Eisenstein et al. 2023)."""
+    """Weight of ``mean (r_i + r_j)²`` over the comparisons, which keeps rewards near 0; 0.01 is usual."""
     unit_variance: bool = False
-    """After training, also divide by the standard deviation of the rewards; their mean is subtracted always."""
+    """After training divide by the standard deviation too; the mean is subtracted always."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(
@@ -74,7 +74,8 @@ class RewardModel(Method):
     )
     headline: ClassVar[str] = "accuracy"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         if not 0 <= self.label_smoothing < 0.5:
             raise UserError(f"method.label_smoothing={self.label_smoothing}: must be in [0, 0.5).")
         require_not_negative(centring=self.centring)

@@ -64,9 +64,10 @@ def both_orders(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranker(PairwiseMethod):
-    """Fine-tune the policy to name the better of two responses: ``−log π(answer | question)``, the mean over questions.
+    """Pairwise ranker (SLiC-HF): the policy is shown two responses and learns to say which is better, A or B.
 
-    It is the loss of supervised fine-tuning on the right answers, end of turn included.
+    The loss is ``−log π(answer | question)``, the mean over questions: that of supervised fine-tuning on the right
+    answers, end of turn included.
     """
 
     optimization: ClassVar[Optimization] = Optimization(

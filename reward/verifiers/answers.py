@@ -38,7 +38,8 @@ class MultipleChoice(Verifier):
     """The letters to choose from."""
     name: str = "multiple_choice"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """The letters are different capitals."""
         if not re.fullmatch(r"[A-Z]{2,26}", self.letters) or len(set(self.letters)) < len(self.letters):
             raise UserError(f"multiple_choice: letters={self.letters!r} must be two or more different capitals.")
 
@@ -93,7 +94,8 @@ class JsonSchema(Verifier):
     """JSON schema for all prompts; none: each prompt's ``answer`` holds one, as JSON text."""
     name: str = "json_schema"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """The schema is one."""
         if self.schema is not None:
             _check_schema(json.dumps(self.schema))
 

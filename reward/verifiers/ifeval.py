@@ -18,6 +18,7 @@ from itertools import product
 from typing import Any, Literal
 
 from align.errors import UserError, did_you_mean
+from align.settings.checking import Settings
 from reward.verifiers.instructions import CHECKS
 
 LONGEST = 200_000  # characters; a longer response follows nothing
@@ -59,7 +60,7 @@ class Instruction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IFEval:
+class IFEval(Settings):
     """Accuracy of following instructions, in [0, 1]."""
 
     level: Literal["prompt", "instruction"] = "prompt"
@@ -67,10 +68,6 @@ class IFEval:
     loose: bool = False
     """The paper's loose accuracy instead of the strict one."""
     name: str = "ifeval"
-
-    def __post_init__(self) -> None:
-        if self.level not in ("prompt", "instruction"):
-            raise UserError(f"ifeval: level={self.level!r} is neither 'prompt' nor 'instruction'.")
 
     def score(
         self,

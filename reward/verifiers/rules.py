@@ -32,7 +32,8 @@ class Length(Rule):
     """What is counted; words are what blanks separate."""
     name: str = "length"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         low, high = self.minimum, self.maximum
         if low is None and high is None:
             raise UserError("the length scorer has neither `minimum` nor `maximum`; give one or both.")
@@ -42,8 +43,6 @@ class Length(Rule):
             )
         if low is not None and high is not None and low > high:
             raise UserError(f"length: minimum={low} is above maximum={high}; exchange them.")
-        if self.unit not in ("words", "characters"):
-            raise UserError(f"length: unit={self.unit!r} is neither 'words' nor 'characters'.")
 
     def judge(self, response: str) -> Verdict:
         """Score one response."""
@@ -69,7 +68,8 @@ class Regex(Rule):
     """Match the whole response instead of a part."""
     name: str = "regex"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         try:
             re.compile(self.pattern)
         except re.error as error:
@@ -92,7 +92,8 @@ class Repetition(Rule):
     """Words in an n-gram."""
     name: str = "repetition"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         if self.n < 1:
             raise UserError(f"repetition: n={self.n} must be at least 1.")
 
@@ -114,7 +115,8 @@ class Language(Rule):
     """Code of the language as langdetect has it: ``en``, ``de``, ``zh-cn`` …"""
     name: str = "language"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
         known = languages()
         if self.language not in known:
             raise UserError(f"language: {self.language!r} is not one of {', '.join(known)}.")

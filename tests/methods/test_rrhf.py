@@ -209,7 +209,7 @@ class TestReference:
         ({"rank_weight": float("nan")}, r"method\.rank_weight=nan"),
         ({"kl_coef": -0.1}, r"method\.kl_coef=-0\.1"),
         ({"kl_coef": float("inf")}, r"method\.kl_coef=inf"),
-        ({"form": "authors"}, r"method\.form=authors: choose paper or code"),
+        ({"form": "authors"}, r"form must be paper or code, not 'authors'\."),
     ],
 )
 def test_construction_errors(settings: dict[str, Any], message: str) -> None:

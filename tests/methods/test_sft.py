@@ -67,5 +67,5 @@ def test_metrics(stub: Any, like: Callable[..., Any]) -> None:
 
 
 def test_unknown_reduction() -> None:
-    with pytest.raises(UserError, match=r"method\.reduction=mean: choose token_mean"):
+    with pytest.raises(UserError, match=r"reduction must be token_mean, sequence_mean or sequence_sum, not 'mean'"):
         SFT(reduction="mean")  # pyright: ignore[reportArgumentType]

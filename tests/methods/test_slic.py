@@ -191,7 +191,7 @@ def test_there_is_no_reference() -> None:
         ({"delta": float("nan")}, r"method\.delta=nan"),
         ({"sft_weight": -0.5}, r"method\.sft_weight=-0\.5"),
         ({"sft_weight": float("inf")}, r"method\.sft_weight=inf"),
-        ({"target": "demonstration"}, r"method\.target=demonstration: choose chosen, best or sft"),
+        ({"target": "demonstration"}, r"target must be chosen, best or sft, not 'demonstration'\."),
     ],
 )
 def test_construction_errors(settings: dict[str, Any], message: str) -> None:

@@ -130,16 +130,10 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
 
 def tokenize_for(config: RunConfig, method: Method, train: Preferences) -> TokenizedPreferences:
     """Return `train` as the method will see it, without loading the model."""
-    from align.model.loading import load_tokenizer, resolve
+    from align.model.loading import load_tokenizer
     from align.system.processes import process_state
 
-    model = config.model
-    tokenizer = load_tokenizer(
-        resolve(model.name),
-        chat_template=model.chat_template,
-        revision=model.revision,
-        trust_remote_code=model.trust_remote_code,
-    )
+    tokenizer = load_tokenizer(config.model)
     with process_state().main_process_first():
         rows = method.learns_from(train)
         tokens = tokenize(rows, tokenizer, max_length=config.trainer.max_length, unit=method.unit)
@@ -265,20 +259,7 @@ def _rewards(config: RunConfig, method: Method, policy: Policy) -> Scorer | None
 def _load_policy(config: RunConfig) -> Policy:
     from align.model.policy import Policy
 
-    model = config.model
-    return Policy.load(
-        model.name,
-        adapter=config.adapter,
-        start=model.start,
-        dtype=model.dtype,
-        revision=model.revision,
-        trust_remote_code=model.trust_remote_code,
-        quantization=model.quantization,
-        chat_template=model.chat_template,
-        attention=model.attention,
-        layout=model.layout,
-        seed=config.seed,
-    )
+    return Policy.load(config.model, adapter=config.adapter, seed=config.seed)
 
 
 def _load_source(config: RunConfig, source: str) -> Policy:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from align.errors import UserError, did_you_mean
+from align.settings.checking import Shape
 
 __all__ = ["SECTIONS", "check_additions", "check_complete", "check_keys", "check_method"]
 
@@ -52,30 +53,15 @@ def check_complete(plain: Mapping[str, Any]) -> None:
 
 
 def check_method(choice: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise where a value has not the type of the method's default; the class itself checks ranges later."""
+    """Raise where a value cannot be right, by the type of its default; the class, which imports PyTorch, decides."""
     if given["name"] != known["name"]:
         raise UserError(f"method.name belongs to method={choice}: write method={given['name']} to choose.")
-    for name, default in known.items():
-        value = given[name]
-        if default in (None, "???") or value == default:
-            continue
-        kind = _kind(default)
-        if _kind(value) != kind:
-            raise UserError(f"method.{name} must be {kind}, not {value!r}.")
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    for types, kind in (
-        ((int, float), "a number"),
-        (str, "text"),
-        (list, "a list"),
-        (dict, "a group of settings"),
-    ):
-        if isinstance(value, types):
-            return kind
-    return "a value"
+    changed = [name for name, default in known.items() if default not in (None, "???") and given[name] != default]
+    kinds = {name: float if type(known[name]) is int else type(known[name]) for name in changed}
+    try:
+        Shape(choice, kinds).check({name: given[name] for name in changed})
+    except UserError as error:
+        raise UserError(f"method.{error}") from error
 
 
 def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from align.cli.parse import checks, groups
 from align.errors import UserError
 from align.settings import registry
 from align.settings.adapter import Adapter
-from align.settings.checking import build
+from align.settings.checking import build, defaults
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
 
 __all__ = ["compose_run", "register_methods"]
@@ -63,20 +62,8 @@ def register_methods(configs: Path, overrides: Sequence[str]) -> None:
     chosen = {name for o in overrides if _key(o) == "method" for name in re.split(r"[=,\s]+", o)}
     for name in registry.choices("methods"):
         if name in chosen and not (configs / "method" / f"{name}.yaml").exists():
-            defaults = _defaults(registry.load("methods", name))
-            ConfigStore.instance().store(group="method", name=name, node={"name": name, **defaults})
-
-
-def _defaults(cls: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for f in dataclasses.fields(cls):
-        if f.default_factory is not dataclasses.MISSING:
-            value: Any = f.default_factory()
-        else:
-            value = "???" if f.default is dataclasses.MISSING else f.default
-        if f.init:
-            values[f.name] = list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
-    return values
+            settings = defaults(registry.load("methods", name))
+            ConfigStore.instance().store(group="method", name=name, node={"name": name, **settings})
 
 
 def _key(override: str) -> str:
@@ -140,7 +127,5 @@ def _typed(plain: dict[str, Any]) -> RunConfig:
 def _section(name: str, cls: type[T], plain: Mapping[str, Any]) -> T:
     try:
         return build(cls, plain[name])
-    except UserError as error:
-        # A class names its field; here the user needs the key.
-        message = str(error)
-        raise UserError(message if message.startswith(f"{name}.") else f"{name}.{message}") from error
+    except UserError as error:  # it begins with the field's name; here the user needs the key
+        raise UserError(f"{name}.{error}") from error

@@ -316,10 +316,11 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"dtype": "float17"}, "choose float32 or bfloat16"),
-            ({"trust_remote_code": True}, "model.revision"),
+            ({"dtype": "float17"}, "dtype must be float32 or bfloat16, not 'float17'"),
+            ({"trust_remote_code": True}, "revision must be the 40-digit commit"),
+            ({"layuot": "flat"}, 'layuot is not a setting of ModelConfig. Did you mean "layout"'),
             ({"adapter": None, "start": "x"}, "adapter=none"),
-            ({"start": "/nowhere"}, "model.start=/nowhere: there is no such folder"),
+            ({"start": "/nowhere"}, "start='/nowhere': there is no such file or folder"),
             ({"adapter": Adapter(targets=("no_such_layer",))}, "adapter.targets"),
             ({"adapter": Adapter(targets=("lm_head",))}, "output head"),
             ({"quantization": "4bit", "adapter": None}, "freezes the base"),
@@ -332,7 +333,7 @@ class TestLoading:
             Policy.load(str(tiny_model), **settings)  # pyright: ignore[reportArgumentType]
 
     def test_a_folder_that_is_not_there(self) -> None:
-        with pytest.raises(UserError, match="no such folder"):
+        with pytest.raises(UserError, match="no such file or folder"):
             Policy.load("./no/such/model")
 
     def test_initial_adapters_depend_on_the_seed_alone(self, tiny_model: Path) -> None:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
 
@@ -143,39 +141,3 @@ def test_the_plain_form_has_the_shape_of_the_yaml() -> None:
     assert plain["method"] == {"name": "dpo", "beta": 0.2}
     assert plain["model"]["name"] == "a/b"
     assert "settings" not in plain
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    text: str
-    numbers: tuple[float, ...] = ()
-    names: str | tuple[str, ...] = "all"
-    items: Sequence[int] = ()
-    choice: Literal["a", "b"] | None = None
-    anything: Unknown = None  # type: ignore[name-defined]  # noqa: F821
-    fixed: ClassVar[int] = 3
-
-
-def test_build_turns_lists_into_tuples_where_a_tuple_is_wanted() -> None:
-    made = build(Example, {"text": "x", "numbers": [1, 2.5], "names": ["q", "v"], "items": [1]})
-    assert made == Example(text="x", numbers=(1, 2.5), names=("q", "v"), items=[1])
-
-
-def test_build_accepts_any_value_where_the_type_is_unknown_at_run_time() -> None:
-    assert build(Example, {"text": "x", "anything": {1}}).anything == {1}
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"text": "x", "txt": 1}, 'txt is not a setting of Example. Did you mean "text"?'),
-        ({"text": "x", "fixed": 4}, "fixed is not a setting of Example."),
-        ({"text": 3}, "text must be text, not 3."),
-        ({"text": "x", "numbers": ["a"]}, "numbers must be a list of numbers, not ['a']."),
-        ({"text": "x", "choice": "c"}, "choice must be a, b or null, not 'c'."),
-    ],
-)
-def test_build_names_what_does_not_fit(values: dict[str, Any], expected: str) -> None:
-    with pytest.raises(UserError) as error:
-        build(Example, values)
-    assert str(error.value) == expected

@@ -210,7 +210,7 @@ class TestRuns:
     ("settings", "words"),
     [
         ({"advantage": "rloo"}, "responses=1"),
-        ({"advantage": "gea"}, "advantage=gea: choose one of gae, rloo, group"),
+        ({"advantage": "gea"}, "advantage must be gae, rloo or group, not 'gea'. Did you mean \"gae\""),
         ({"clip": 1.5}, r"method\.clip=1\.5"),
         ({"beta": -1.0}, r"method\.beta=-1"),
         ({"lam": 1.1}, r"method\.lam=1\.1"),

@@ -94,13 +94,13 @@ class TestBestResponses:
     ("settings", "message"),
     [
         ({"samples": 0}, "method.samples=0: RFT draws at least 1"),
-        ({"select": "luck"}, "method.select=luck: choose score or answer"),
+        ({"select": "luck"}, "select must be score or answer, not 'luck'"),
         ({"best": None}, "method.best=null: give method.threshold"),
         ({"best": 0}, "method.best=0"),
         ({"select": "answer", "include_data": True}, "method.include_data=true"),
         ({"temperature": -1.0}, "temperature"),
         ({"temperature": 0.0}, "method.temperature=0: all samples"),
-        ({"reduction": "sum"}, "method.reduction=sum"),
+        ({"reduction": "sum"}, "reduction must be token_mean, sequence_mean or sequence_sum, not 'sum'"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:

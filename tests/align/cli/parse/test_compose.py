@@ -100,7 +100,7 @@ def test_every_registered_method_has_a_description() -> None:
         (["trainer={foo: 1}"], "trainer is a group of settings: write trainer.KEY=VALUE."),
         (["method=sft", "method.beta=1"], "method.beta is not a setting of method=sft."),
         (["adapter=none", "adapter.r=8"], "adapter.r is not a setting of adapter=none."),
-        (["adapter.r=0"], "adapter.r=0: the rank must be at least 1."),
+        (["adapter.r=0"], "adapter.r must be at least 1, not 0."),
         (["adapter.targets=5"], "adapter.targets must be text or a list of texts, not 5."),
         (["method.beta=abc"], "method.beta must be a number, not 'abc'."),
         (["method.ipo_sums=1"], "method.ipo_sums must be true or false, not 1."),

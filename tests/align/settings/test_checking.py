@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import pytest
+from annotated_types import Gt, Le
+
+from align.errors import UserError
+from align.settings.checking import Count, Positive, Settings, Shape, build, defaults
+
+
+class Named(Protocol):
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    text: str
+    numbers: tuple[float, ...] = ()
+    names: str | tuple[str, ...] = "all"
+    items: Sequence[int] = ()
+    choice: Literal["a", "b"] | None = None
+    anything: Unknown = None  # type: ignore[name-defined]  # noqa: F821
+    fixed: ClassVar[int] = 3
+
+
+def test_build_turns_lists_into_tuples_where_a_tuple_is_wanted() -> None:
+    made = build(Example, {"text": "x", "numbers": [1, 2.5], "names": ["q", "v"], "items": [1]})
+    assert made == Example(text="x", numbers=(1, 2.5), names=("q", "v"), items=[1])
+
+
+def test_build_accepts_any_value_where_the_type_is_unknown_at_run_time() -> None:
+    assert build(Example, {"text": "x", "anything": {1}}).anything == {1}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"text": "x", "txt": 1}, 'txt is not a setting of Example. Did you mean "text"?'),
+        ({"text": "x", "fixed": 4}, "fixed is not a setting of Example."),
+        ({"text": 3}, "text must be text, not 3."),
+        ({"text": "x", "numbers": ["a"]}, "numbers must be a list of numbers, not ['a']."),
+        ({"text": "x", "choice": "c"}, "choice must be a, b or null, not 'c'."),
+    ],
+)
+def test_build_names_what_does_not_fit(values: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        build(Example, values)
+    assert str(error.value) == expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nested:
+    example: Example
+    named: Named | None = None
+    pairs: tuple[tuple[int, str], ...] = ()
+
+
+def test_build_knows_dataclasses_and_accepts_what_cannot_be_checked_at_run_time() -> None:
+    example = Example(text="x")
+    made = build(Nested, {"example": example, "named": example, "pairs": [[1, "a"]]})
+    assert (made.example, made.named, made.pairs) == (example, example, ((1, "a"),))
+    with pytest.raises(UserError, match=r"example must be Example, not \{'text': 'x'\}\."):
+        build(Nested, {"example": {"text": "x"}})
+
+
+def test_a_field_without_a_default_must_be_given() -> None:
+    with pytest.raises(UserError, match=r"text is missing; it must be given\."):
+        build(Example, {"numbers": [1]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked(Settings):
+    rate: Positive | None = None
+    count: Count = 1
+    share: Annotated[float, Gt(0), Le(1)] = 1.0
+    names: tuple[str, ...] = ()
+    form: Literal["paper", "code"] = "paper"
+    made: int = field(default=0, init=False)
+
+    def check(self) -> None:
+        if self.count == 13:
+            raise UserError("count is unlucky.")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"rate": 0}, "rate must be above 0, not 0."),
+        ({"rate": float("inf")}, "rate must be above 0, not inf."),
+        ({"rate": "1"}, "rate must be a number or null, not '1'."),
+        ({"count": True}, "count must be a whole number, not true."),
+        ({"share": 1.5}, "share must be above 0 and at most 1, not 1.5."),
+        ({"names": ["a", 1]}, "names must be a list of texts, not ['a', 1]."),
+        ({"form": "cod"}, "form must be paper or code, not 'cod'. Did you mean \"code\"?"),
+        ({"count": 13}, "count is unlucky."),
+    ],
+)
+def test_settings_check_themselves_when_they_are_made(values: dict[str, Any], expected: str) -> None:
+    for make in (lambda: Checked(**values), lambda: build(Checked, values)):
+        with pytest.raises(UserError) as error:
+            make()
+        assert str(error.value) == expected
+
+
+def test_values_stay_as_they_are_but_for_lists_that_must_be_tuples() -> None:
+    made = Checked(rate=2, names=["a"])  # type: ignore[arg-type]
+    assert (made.rate, type(made.rate), made.names) == (2, int, ("a",))
+
+
+def test_defaults_are_plain() -> None:
+    assert defaults(Example) == {
+        "text": "???",
+        "numbers": [],
+        "names": "all",
+        "items": [],
+        "choice": None,
+        "anything": None,
+    }
+    assert "made" not in defaults(Checked)
+
+
+def test_a_shape_of_names_and_types() -> None:
+    with pytest.raises(UserError, match=r"beta must be a number, not 'x'\."):
+        Shape("dpo", {"beta": float}).check({"beta": "x"})
