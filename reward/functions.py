@@ -1,12 +1,12 @@
 """A Python function as a scorer: one of this project's form, or a reward function written for TRL.
 
-In a configuration the function is named by ``path/to/file.py:name`` or ``package.module:name``. That imports the user's
-own code, and only when the scorer is made for a run.
+In a configuration the function is named by ``path/to/file.py:name`` or ``package.module:name``. This imports the user's
+code, but only when a run uses the scorer.
 
-TRL's functions may answer ``None``: "does not apply to this response". TRL leaves such rewards out of its sum over
-functions, and out of training where none applies. Here they are ``None`` in `FunctionScorer.score_where_it_applies`,
-which combinations of scorers ask (see ``ensemble.py``); `FunctionScorer.score`, asked alone, refuses: a reward that is
-missing is never 0.
+TRL's functions may return ``None``: "does not apply to this response". TRL leaves such rewards out of its sum over
+functions, and a response without any reward out of training. Here `FunctionScorer.score_where_it_applies` returns
+them as ``None``, for combinations of scorers (see ``ensemble.py``); `FunctionScorer.score` alone raises an error: a
+missing reward is never 0.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from align.errors import ScorerError, UserError
 from align.scoring.table import ScoreTable, check_table, require_all
 from align.settings.checking import Settings
 
-_TRL_NAMES = frozenset({"completions", "completion_ids"})  # parameters by which TRL's form is told
+_TRL_NAMES = frozenset({"completions", "completion_ids"})  # one of these parameters means TRL's form
 
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionScorer(Settings):
     """Calls a function on a whole batch.
 
-    Two forms are told apart by the names of their parameters:
+    The names of the parameters tell two forms apart:
 
     - ``f(prompts, responses, **columns)``: P prompts, P × K responses; returns P × K numbers.
     - TRL's ``f(completions=…, prompts=…, completion_ids=…, **columns)``: flat lists of P·K; returns P·K numbers or
-      ``None``. Columns are repeated for the K responses. Only what the function has parameters for is passed.
+      ``None``. Columns are repeated for the K responses. Only arguments that the function has are passed.
     """
 
     function: str | Callable[..., Any]
@@ -43,7 +43,7 @@ class FunctionScorer(Settings):
     name: str = ""
     """Name in logs and tables; empty: the function's own."""
     conversational: bool = True
-    """TRL's form: prompts and completions as lists of messages, which ``trl.rewards`` expect, or else as text."""
+    """TRL's form: pass prompts and completions as lists of messages, as ``trl.rewards`` expect, else as text."""
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     """Data columns under other names: ``{solution: answer}`` passes ``answer`` to the parameter ``solution``."""
     tokenizer: str = ""
@@ -53,14 +53,14 @@ class FunctionScorer(Settings):
         """Find the function; its form is known before a run begins."""
         if not self.name:
             object.__setattr__(self, "name", _name(self.function))
-        parameters = self._parameters  # imports the function: what cannot be called is known before a run begins
+        parameters = self._parameters  # imports the function, so that a mistake shows before the run begins
         if not self._is_trl and not {"prompts", "responses"} <= parameters.keys():
             raise UserError(
                 f"function {self.name!r} has parameters ({', '.join(parameters)}); it needs prompts and responses, or "
                 "TRL's completions or completion_ids."
             )
         if inspect.iscoroutinefunction(self._callable):
-            raise UserError(f"function {self.name!r} is asynchronous; give one that returns its rewards.")
+            raise UserError(f"function {self.name!r} is asynchronous; give a function that returns its rewards.")
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
@@ -68,7 +68,7 @@ class FunctionScorer(Settings):
         """Return P × K scores.
 
         Raises:
-            ScorerError: The function answered with another shape, NaN, something that is no number, or ``None``.
+            ScorerError: The function returned the wrong shape, NaN, something that is not a number, or ``None``.
         """
         return require_all(self.score_where_it_applies(prompts, responses, **columns), self.name)
 
@@ -90,7 +90,7 @@ class FunctionScorer(Settings):
     def _flat(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], columns: Mapping[str, Sequence[Any]]
     ) -> dict[str, Any]:
-        """TRL's keyword arguments: everything once per completion."""
+        """Return TRL's keyword arguments, one entry per completion."""
         out: dict[str, Any] = {
             key: [value for value, row in zip(values, responses, strict=True) for _ in row]
             for key, values in columns.items()

@@ -1,4 +1,4 @@
-"""What the scorers here share: a score with its reason, and the loop over prompts and responses."""
+"""The common part of rules and verifiers: a score with its reason, and the loop over prompts and responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from align.settings.checking import Settings
 
 @dataclass(frozen=True)
 class Verdict:
-    """The score of one response and why it is so."""
+    """The score of one response, with the reason."""
 
     score: float
     reason: str
@@ -43,18 +43,14 @@ class Verifier(Settings, ABC):
         """Score one response against the right answer."""
 
     def score(
-        self,
-        prompts: Sequence[str],
-        responses: Sequence[Sequence[str]],
-        *,
-        answer: Sequence[Any] | None = None,
-        **_columns: Sequence[Any],
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
         """Return one row per prompt, one number per response.
 
         Raises:
-            UserError: A prompt comes without an answer; 0 is never put in its place.
+            UserError: A prompt has no answer; it is never scored 0 instead.
         """
+        answer = columns.get("answer")
         if answer is None:
             raise UserError(f"the {self.name} scorer needs the data column `answer`; add it or choose another scorer.")
         rows: list[list[float]] = []
@@ -62,7 +58,7 @@ class Verifier(Settings, ABC):
             if right is None or not str(right).strip():
                 raise UserError(
                     f"the {self.name} scorer finds no `answer` for prompt {number} of this batch; "
-                    "fill the column or leave the row out."
+                    "fill in the column or leave the row out."
                 )
             rows.append([self.judge(text, str(right)).score for text in row])
         return rows

@@ -1,1 +1,1 @@
-"""Everything that a run leaves on disk: folder, checkpoints, metrics, report, model card, final weights."""
+"""The files of a run: folder, checkpoints, metrics, report, model card, final weights."""

@@ -1,4 +1,4 @@
-"""The folder of a run: made by rank 0 alone; ``config.yaml``, ``command.txt``, ``environment.json`` describe it."""
+"""The folder of a run, created by rank 0, with ``config.yaml``, ``command.txt`` and ``environment.json``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MARKER = "config.yaml"
 
 
 def begin(folder: Path, if_exists: IfExists, config: Mapping[str, Any]) -> Path:
-    """Make the folder of a run and, where it is new, write what describes it; see `create` and `describe`.
+    """Create the folder of a run, and describe the run in it if it is new; see `create` and `describe`.
 
     Raises:
         UserError: See `create`; or the folder cannot be written.
@@ -33,12 +33,12 @@ def begin(folder: Path, if_exists: IfExists, config: Mapping[str, Any]) -> Path:
         if not (made / _MARKER).exists():
             describe(made, config)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); choose output_root.") from error
+        raise UserError(f"{folder} cannot be created ({error.strerror}); choose another output_root.") from error
     return made
 
 
 def create(folder: Path, if_exists: IfExists) -> Path:
-    """Make the folder of a run and return it; call this on one rank and tell the others.
+    """Create the folder of a run and return it; call this on one rank and tell the others.
 
     ``new`` never touches an existing folder: it takes ``folder``, else ``folder-2``, ``folder-3`` …. ``resume`` takes
     the folder as it is, or creates it. ``overwrite`` deletes an earlier run there.
@@ -78,7 +78,7 @@ def describe(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, as far as they bear on a result."""
+    """Return the versions and the machine that a result depends on."""
     packages: dict[str, str] = {}
     for name in ("align-rlhf", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "wandb"):
         try:
@@ -94,7 +94,7 @@ def environment() -> dict[str, Any]:
 
 
 def redact(value: Any) -> Any:
-    """The same nested value with ``***`` in place of what a key calls a secret, and of credentials in URLs."""
+    """Return the nested value with ``***`` for values under a secret's key and for credentials in URLs."""
     if isinstance(value, Mapping):
         return {
             key: "***" if _is_secret(str(key)) and item not in (None, "") else redact(item)

@@ -1,6 +1,6 @@
 """Metrics and samples of a run: ``metrics.jsonl`` and ``samples.jsonl`` always, Weights & Biases when asked for.
 
-Whatever happens to W&B, training goes on and the local log is complete.
+If W&B fails, training goes on and the local log stays complete.
 """
 
 from __future__ import annotations

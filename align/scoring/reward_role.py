@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RoleScorer:
-    """The reward role of a policy as a scorer: no second model in memory."""
+    """The reward role of a policy as a scorer, without a second model in memory."""
 
     policy: Policy
     name: str = "reward_model"
@@ -22,7 +22,7 @@ class RoleScorer:
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
-        """Rewards (P, K); a prompt is its column ``messages`` where there is one, else one user turn."""
+        """Return rewards (P, K); a prompt is the column ``messages`` if there is one, else one user turn."""
         from align.data.encoding import encode_prompt, encode_response
         from align.model.batch import Batch
 

@@ -1,4 +1,4 @@
-"""Rows of a data set as scorers see them: texts and columns."""
+"""Rows of a dataset as texts and columns for scorers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 def score_texts(
     scorer: Scorer, rows: Sequence[Mapping[str, Any]], responses: Sequence[Sequence[str]]
 ) -> list[list[float]]:
-    """Scores (P, K) of K responses to the prompts of these rows of a data set; every one a finite number.
+    """Return the scores (P, K) of K responses to the prompt of each row; all are finite numbers.
 
     Raises:
-        ScorerError: Scores are missing, or are no finite numbers.
+        ScorerError: A score is missing or is not a finite number.
     """
     return score(scorer, [prompt_text(row["prompt"]) for row in rows], responses, **scorer_columns(rows))
 
 
 def scorer_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """What a scorer gets beside prompts and responses, one value per prompt."""
+    """Return the columns for a scorer, one value per prompt."""
     return {
         "messages": [row["prompt"] for row in rows],
         "chosen": [row["chosen"][0]["content"] if row["chosen"] else None for row in rows],
@@ -33,7 +33,7 @@ def scorer_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def prompt_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A prompt of the shared schema as readable text: its only message, or the whole conversation."""
+    """Return a prompt as readable text: its only message, or the whole conversation."""
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -17,5 +17,5 @@ class Scorer(Protocol):
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> Sequence[Sequence[float]]:
-        """Scores (P, K) of K responses to each of P prompts; ``columns`` are data columns, one per prompt."""
+        """Return the scores (P, K) of K responses to each of P prompts; ``columns`` are data columns."""
         ...

@@ -1,8 +1,8 @@
-"""Tables of scores, P prompts × K responses: what a scorer gives is checked here, whoever asks it.
+"""Tables of scores, P prompts × K responses, and their check.
 
-A place where a scorer does not apply holds ``None``. Anything else that is no finite number ends in a `ScorerError`:
-no score is ever made up. Since every scorer is asked through here, those inside others too, this is also where their
-means, deviations and times are taken: see `record_scores`.
+An entry is ``None`` where a scorer does not apply. Anything else that is not a finite number raises a `ScorerError`:
+no score is ever made up. Every scorer is called through this module, also one inside another, so their means,
+deviations and times are recorded here: see `record_scores`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ ScoreTable = list[list[float | None]]
 
 
 def check_scorers(**scorers: Any) -> None:
-    """Check what a combination of scorers is given, by name.
+    """Check that these are scorers, each under the name of its setting.
 
     Raises:
-        UserError: It is no scorer; in a configuration a bare name is not made into one.
+        UserError: One is not; in a configuration a bare name does not make a scorer.
     """
     for name, scorer in scorers.items():
         if not callable(getattr(scorer, "score", None)):
@@ -39,7 +39,7 @@ def check_scorers(**scorers: Any) -> None:
 
 @runtime_checkable
 class PartialScorer(Protocol):
-    """A scorer that may not apply to every response."""
+    """A scorer that does not apply to every response."""
 
     def score_where_it_applies(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
@@ -50,18 +50,18 @@ class PartialScorer(Protocol):
 
 @dataclass
 class ScoreLog:
-    """What scorers gave, and how long they took."""
+    """Scores by scorer, and the time they took."""
 
     values: dict[str, list[float]] = field(default_factory=dict[str, "list[float]"])
-    """Scores by scorer, where it applied; a scorer inside another has the name it is held by (``quality/base``)."""
+    """Scores that are not ``None``; a scorer inside another is named by its place (``quality/base``)."""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     def milliseconds(self) -> dict[str, float]:
-        """Per response, by scorer."""
+        """Return the time per response, by scorer."""
         return {name: 1000 * self.seconds[name] / max(1, len(values)) for name, values in self.values.items()}
 
     def metrics(self) -> dict[str, tuple[float, float]]:
-        """``scores/NAME`` (the mean), ``…/std`` and ``…/milliseconds`` per response, as sums and their weights."""
+        """Return ``scores/NAME`` (the mean), ``…/std`` and ``…/milliseconds`` per response, as sums and weights."""
         out: dict[str, tuple[float, float]] = {}
         for name, values in self.values.items():
             n = len(values)
@@ -77,7 +77,7 @@ _place: ContextVar[tuple[str, ...]] = ContextVar("place", default=())
 
 @contextmanager
 def record_scores() -> Generator[ScoreLog]:
-    """Take down what every scorer gives that is asked inside the block."""
+    """Record the scores of every scorer called inside the block."""
     log = ScoreLog()
     token = _log.set(log)
     try:
@@ -92,11 +92,11 @@ def score(
     """Return the checked scores (P, K) of any scorer, which must apply everywhere.
 
     Raises:
-        ScorerError: Scores are missing, or are no finite numbers.
+        ScorerError: A score is missing or is not a finite number.
     """
-    with _taken_down(scorer.name, ()) as taken:
+    with _recorded(scorer.name, ()) as tables:
         table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
-        taken.append(table)
+        tables.append(table)
     return require_all(table, scorer.name)
 
 
@@ -106,15 +106,15 @@ def score_part(
     """Return the checked scores of a scorer that another one holds under ``name``; ``None`` where it does not apply.
 
     Raises:
-        ScorerError: Scores are missing, or are no finite numbers.
+        ScorerError: A score is missing or is not a finite number.
     """
-    with _taken_down(name, (*_place.get(), name)) as taken:
+    with _recorded(name, (*_place.get(), name)) as tables:
         if isinstance(scorer, PartialScorer):
             table = scorer.score_where_it_applies(prompts, responses, **columns)
         else:
             table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
             require_all(table, scorer.name)
-        taken.append(table)
+        tables.append(table)
     return table
 
 
@@ -141,11 +141,11 @@ def score_parts(
 
 
 @contextmanager
-def _taken_down(name: str, place: tuple[str, ...]) -> Generator[list[ScoreTable]]:
-    """Add what the block leaves in the list to the log; scorers asked inside stand at ``place``."""
-    began, taken, token = time.perf_counter(), list[ScoreTable](), _place.set(place)
+def _recorded(name: str, place: tuple[str, ...]) -> Generator[list[ScoreTable]]:
+    """Log the tables that the block puts into the list; scorers called inside it are named under ``place``."""
+    began, tables, token = time.perf_counter(), list[ScoreTable](), _place.set(place)
     try:
-        yield taken
+        yield tables
     finally:
         _place.reset(token)
     log = _log.get()
@@ -153,7 +153,7 @@ def _taken_down(name: str, place: tuple[str, ...]) -> Generator[list[ScoreTable]
         return
     name = "/".join(place) or name
     values = log.values.setdefault(name, [])
-    values.extend(value for table in taken for row in table for value in row if value is not None)
+    values.extend(value for table in tables for row in table for value in row if value is not None)
     log.seconds[name] = log.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
@@ -161,7 +161,7 @@ def check_table(table: Any, responses: Sequence[Sequence[str]], name: str) -> Sc
     """Return the table as floats.
 
     Raises:
-        ScorerError: Another shape than the responses, or an entry that is neither a finite number nor ``None``.
+        ScorerError: The table has another shape than the responses, or an entry is neither finite nor ``None``.
     """
     shape = [len(row) for row in responses]
     try:

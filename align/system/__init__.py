@@ -1,1 +1,1 @@
-"""Processes, random state, signals, and files that are whole or not there."""
+"""Processes, random state, signals, charts, lazy imports, and files that are whole or not there."""

@@ -1,4 +1,4 @@
-"""Several scorers as one.
+"""An ensemble: the mean, minimum, or mean minus deviation of several scorers.
 
 Coste et al. (2024, "Reward Model Ensembles Help Mitigate Overoptimization"), for the scores r_1 … r_n of one response:
 
@@ -7,8 +7,8 @@ Coste et al. (2024, "Reward Model Ensembles Help Mitigate Overoptimization"), fo
 - ``mean_minus_std``: uncertainty-weighted optimisation, eq. 4, but with the standard deviation where the paper has the
   variance, so that λ has no unit: ``Σ r_i / n − λ·sqrt(Σ (r_i − mean)² / n)``
 
-A scorer that does not apply to a response (``None`` of a TRL function) is left out of that response, as TRL leaves it
-out of its sum; where none applies there is no score, and that is an error.
+A scorer that does not apply to a response (``None`` of a TRL function) is left out for that response, as in TRL's sum.
+If none applies, that is an error.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Ensemble(Settings):
     """One score from the scores of several scorers."""
 
     scorers: Mapping[str, Scorer]
-    """What is combined, by a name of your choice; their scores should be on one scale."""
+    """The scorers by a name of your choice; their scores should be on one scale."""
     combine: Literal["mean", "min", "mean_minus_std"] = "mean"
-    """How; see the module."""
+    """See the module's docstring."""
     penalty: float = 0.5
     """λ of ``mean_minus_std``; .5 is the best of Coste et al."""
     name: str = "ensemble"

@@ -1,7 +1,7 @@
-"""A reward with the length taken off, against scorers that like long answers.
+"""A length penalty on a scorer, against scorers that prefer long answers.
 
 For a response of n units: ``score − weight·max(0, n − free) / per``. The penalty is 0 up to ``free`` units and has the
-slope ``weight / per`` beyond, so ``weight`` is what ``per`` further units cost (linear, without bound).
+slope ``weight / per`` beyond: ``per`` more units cost ``weight``, without bound.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthCorrected(Settings):
-    """A scorer less a linear length penalty; where that scorer does not apply, neither does this one."""
+    """A scorer minus a linear length penalty; it applies where that scorer applies."""
 
     base: Scorer
-    """What is corrected."""
+    """The scorer to correct."""
     weight: float
     """Cost of ``per`` units, in the unit of the score."""
     per: int = 100
@@ -32,7 +32,7 @@ class LengthCorrected(Settings):
     free: int = 0
     """Units that cost nothing."""
     unit: Literal["words", "characters"] = "words"
-    """What is counted; words are what blanks separate."""
+    """The unit of length; words are separated by white space."""
     name: str = ""
     """Name in logs and tables; empty: that of the scorer with ``_length_corrected``."""
 
@@ -67,5 +67,5 @@ class LengthCorrected(Settings):
         ]
 
     def penalty(self, response: str) -> float:
-        """Return what the length of a response costs."""
+        """Return the penalty of a response."""
         return self.weight * max(0, length(response, self.unit) - self.free) / self.per

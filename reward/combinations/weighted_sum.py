@@ -1,4 +1,4 @@
-"""Several scorers as one number: each clipped, weighted and added, and each reported alone."""
+"""A weighted sum of clipped scores; each scorer is also reported alone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class WeightedSum(Settings):
     """``Σ_i w_i · clip(s_i)``; a scorer that does not apply to a response adds nothing to it."""
 
     scorers: Mapping[str, Scorer]
-    """What is added, by a name of your choice."""
+    """The scorers by a name of your choice."""
     weights: Mapping[str, float] = field(default_factory=dict[str, float])
-    """By the same names; 1 where none is given."""
+    """Weights by the same names; default 1."""
     clip: Mapping[str, Sequence[float]] = field(default_factory=dict[str, "Sequence[float]"])
-    """Lowest and highest score that counts, by the same names; none: as it is."""
+    """Lower and upper bound of the score, by the same names; default: no bounds."""
     name: str = "reward"
 
     def check(self) -> None:
@@ -49,10 +49,10 @@ class WeightedSum(Settings):
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
-        """The sums (P, K).
+        """Return the sums (P, K).
 
         Raises:
-            ScorerError: A scorer gave something that is no table of scores, or none applies to a response.
+            ScorerError: A scorer did not return a table of scores, or none applies to a response.
         """
         parts = score_parts(self.name, self.scorers, prompts, responses, **columns)
         return [[self._sum(cell) for cell in row] for row in parts]

@@ -1,8 +1,8 @@
-"""Reward models as scorers: one trained here, or any sequence-classification model with one label from elsewhere.
+"""Reward models as scorers: trained here, or any sequence-classification model with one label.
 
-Text is encoded with the reward model's own tokenizer and chat template, so it may differ from the policy's. The
-scalar of a decoder is read at the last token of the conversation, found by the attention mask and never by the id of
-the pad token; an encoder (DeBERTa and the like) reads its own.
+Text is encoded with the tokenizer and chat template of the reward model, which may differ from the policy's. The scalar
+of a decoder is read at the last token of the conversation, found by the attention mask and never by the id of the pad
+token; an encoder (DeBERTa and the like) pools by itself.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelScorer(Settings):
-    """The scalar of a reward model, normalised where it was trained here."""
+    """The scalar of a reward model; one trained here is normalised."""
 
     model: str
     """A folder (``runs/…/final/reward``) or hub name: a PEFT adapter or a whole model."""
@@ -45,23 +45,23 @@ class RewardModelScorer(Settings):
     chat_template: str | None = None
     """A bundled name or a Jinja file, for tokenizers that have none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights."""
+    """Type of the weights."""
     max_length: int = 2048
-    """Longest conversation in tokens; a longer one is an error, never cut."""
+    """Longest conversation in tokens; a longer one is an error and is never cut."""
     tokens_per_batch: int | None = None
-    """Padded tokens of one forward pass; none: 16,384 on an accelerator, 2,048 on a CPU, whose caches hold no more."""
+    """Padded tokens of one forward pass; none: 16,384 on an accelerator, 2,048 on a CPU, to fit its caches."""
     name: str = "reward_model"
 
     def check(self) -> None:
         """Ranges, and a folder that exists."""
-        resolve(self.model, "model")  # a folder that is not there is said before a run begins
+        resolve(self.model, "model")  # a missing folder is reported before the run begins
         if self.max_length < 2 or (self.tokens_per_batch is not None and self.tokens_per_batch < 1):
             raise UserError("max_length must be at least 2 and tokens_per_batch at least 1.")
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
-        """Rewards (P, K); a prompt is its column ``messages`` where there is one, else one user turn."""
+        """Return rewards (P, K); a prompt is the column ``messages`` if there is one, else one user turn."""
         values = iter(self._score_rows(self._encode(columns.get("messages", prompts), responses)))
         return [[next(values) for _ in answers] for answers in responses]
 
@@ -75,7 +75,7 @@ class RewardModelScorer(Settings):
 
     @cached_property
     def _scale(self) -> tuple[float, float]:
-        """Mean and standard deviation, where the model was trained here."""
+        """Mean and standard deviation of a model trained here, else 0 and 1."""
         file = Path(resolve(self.model, "model")) / "scale.json"
         if not file.exists():
             return 0.0, 1.0
@@ -89,7 +89,7 @@ class RewardModelScorer(Settings):
     def _encode(
         self, conversations: Sequence[str | Sequence[Mapping[str, Any]]], responses: Sequence[Sequence[str]]
     ) -> list[list[int]]:
-        """The ids of every conversation with each of its responses."""
+        """Return the ids of each prompt with each of its responses."""
         try:
             prompts = self._encoder.prompts(self._tokenizer, conversations)
         except RowError as rejection:
@@ -118,18 +118,18 @@ class RewardModelScorer(Settings):
 
 @dataclass(frozen=True)
 class Classifier:
-    """A sequence-classification model with one label; where several adapters share it, by this one of them."""
+    """A sequence-classification model with one label; if several adapters share it, with this one of them."""
 
     model: PreTrainedModel
     adapter: str | None = None
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """The scalar of each row of token ids; float32 (R,). Rows are padded on the right."""
+        """Return the scalar of each row of token ids; float32 (R,). Rows are padded on the right."""
         model: Any = self.model
         if self.adapter is not None:
             model.set_adapter(self.adapter)
             model = model.get_base_model()
-        pad_id = model.config.pad_token_id or 0  # masked, but the model must have the token
+        pad_id = model.config.pad_token_id or 0  # masked, but it must be a token of the model
         tensors = [torch.tensor(row) for row in rows]
         ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id).to(model.device)
         mask = pad_sequence([torch.ones_like(row) for row in tensors], batch_first=True).to(model.device)
@@ -142,20 +142,20 @@ class Classifier:
 
 
 _in_use: WeakValueDictionary[tuple[str, str | None, torch.dtype], PreTrainedModel] = WeakValueDictionary()
-"""Bases with adapters, by name, revision and type: the models of an ensemble share one."""
+"""Bases with adapters, by name, revision and type: the models of an ensemble share a base."""
 
 
 def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) -> Classifier:
-    """A whole model in evaluation mode, or a PEFT adapter on its base, which all adapters in use share.
+    """Load a whole model in evaluation mode, or a PEFT adapter on its base, which all adapters in use share.
 
     Raises:
-        UserError: It cannot be loaded, or has more labels than one.
+        UserError: It cannot be loaded, or has more than one label.
     """
     from transformers.utils import logging
 
     adapter = Path(path) / "adapter_config.json"
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # a base without a head is told to be "newly initialized"; the adapter brings it
+    logging.set_verbosity_error()  # transformers warns that the head of a bare base is new; the adapter brings it
     try:
         if not adapter.exists():
             return Classifier(_load(path, dtype, revision))

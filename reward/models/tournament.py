@@ -1,6 +1,6 @@
-"""A pairwise ranker as a scorer: responses to a prompt meet in a knockout tournament (SLiC-HF, Zhao et al. 2023).
+"""A pairwise ranker as a scorer: the responses to a prompt play a knockout tournament (SLiC-HF, Zhao et al. 2023).
 
-K responses are ranked with K − 1 comparisons, where all pairs would be K·(K − 1)/2.
+It takes K − 1 comparisons to rank K responses; all pairs would be K·(K − 1)/2.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Match = tuple[int, int, int]
 
 
 def tournament(sizes: Sequence[int], compare: Callable[[Sequence[Match]], Sequence[float]]) -> list[list[int]]:
-    """Rounds that each of ``sizes[p]`` responses to prompt p comes through with ``sizes[p] − 1`` comparisons.
+    """Return the rounds won by each of ``sizes[p]`` responses to prompt p, from ``sizes[p] − 1`` comparisons.
 
-    In each round the responses left to a prompt meet in pairs, in their order. Of an odd number the last one goes
-    through without a comparison, and is the first of the next round, so that this happens to none of them twice.
-    The winner of a tournament alone has the most rounds, and every other response fewer than the one it lost to.
-    Responses that never met may have the same number; it means nothing beyond the prompt.
+    In each round the responses left to a prompt meet in pairs, in their order. If their number is odd, the last one
+    advances without a comparison and is the first of the next round, so that no response skips two comparisons. Only
+    the winner has the most rounds, and every other response has fewer than the one it lost to. Responses that never met
+    may have the same number. Rounds of different prompts cannot be compared.
 
     Args:
         sizes: Number of responses to each prompt.
-        compare: Asked once per round, for all prompts: the probability that the first response of each match is the
-            better one; at ½ it goes through.
+        compare: Called once per round with the matches of all prompts; returns the probability that the first response
+            of each is the better one. At ½ or more the first advances.
     """
     won = [[0] * size for size in sizes]
     left = [list(range(size)) for size in sizes]
@@ -52,15 +52,15 @@ def tournament(sizes: Sequence[int], compare: Callable[[Sequence[Match]], Sequen
 class RankerScorer(Settings):
     """Rounds won in a tournament of the responses to a prompt, 0 to ⌈log₂ K⌉; see :func:`tournament`.
 
-    It is a rank, not an amount, and compares responses to one prompt only. A single response is compared with the
-    column ``chosen`` instead, and gets the probability of being better; their mean over prompts is a win rate. Without
-    that column it has won no round.
+    The score is a rank among the responses to one prompt, without a scale. A single response is compared with the
+    column ``chosen`` instead and gets the probability of being better; the mean over prompts is a win rate. Without
+    that column its score is 0.
     """
 
     model: str
     """Folder of a trained ranker: ``runs/…/final``."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights."""
+    """Type of the weights."""
     name: str = "ranker"
 
     def check(self) -> None:
@@ -72,12 +72,12 @@ class RankerScorer(Settings):
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
-        """Rounds won, or of a single response the probability of being better than the column ``chosen``; (P, K).
+        """Return rounds won, or for a single response the probability of being better than ``chosen``; (P, K).
 
-        Equal responses to a prompt are one in the tournament.
+        Equal responses to a prompt enter the tournament as one.
 
         Raises:
-            UserError: There is nothing at all to compare, a comparison is too long for the model, or it is no ranker.
+            UserError: There is nothing to compare, a comparison is too long for the model, or the model is no ranker.
         """
         references = columns.get("chosen", [None] * len(prompts))
         alone = [p for p, row in enumerate(responses) if len(row) == 1 and isinstance(references[p], str)]
@@ -108,7 +108,7 @@ class RankerScorer(Settings):
         return scores
 
     def compare(self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]) -> list[float]:
-        """``P(a is better) = ½·(p_A(a, b) + p_B(b, a))`` for two responses to each prompt: position cancels out."""
+        """Return ``P(a is better) = ½·(p_A(a, b) + p_B(b, a))`` for each prompt; the position cancels out."""
         if not prompts:
             return []
         texts = [

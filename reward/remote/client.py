@@ -1,7 +1,7 @@
-"""Asking a server over HTTP, under bounds: of time, of bytes, of repetition, and of whom a text may be sent to.
+"""An HTTP client with bounds on time, bytes, repetitions, and addresses that texts may be sent to.
 
-A request that fails is repeated with growing pauses where that can help. After the last one a `ScorerError` says why;
-nothing is ever put in the place of an answer.
+A failed request is repeated with growing pauses if that can help. After the last one a `ScorerError` says why; an
+answer is never made up.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ T = TypeVar("T")
 
 _LONGEST_PAUSE = 60.0
 _REPEATED = (408, 425, 429)  # of the 4xx, those that say "later"; 5xx are repeated as well
-_REASON_BYTES = 4096  # read of an answer that reports an error
+_REASON_BYTES = 4096  # most that is read of an error message
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remote(Settings):
-    """The bounds under which a server is asked."""
+    """A server's client and its bounds."""
 
     timeout: float = 120.0
-    """Seconds for one whole answer, however slowly it comes."""
+    """Seconds for one whole answer."""
     connect_timeout: float = 10.0
     """Seconds to reach the server."""
     retries: int = 5
-    """How often a failed request is repeated."""
+    """Repetitions of a failed request."""
     backoff: float = 1.0
-    """Seconds before the first repetition; doubled each time up to a minute, with a random part added."""
+    """Seconds before the first repetition; doubled each time up to a minute, plus a random part."""
     max_answer_bytes: int = 2**20
     """Longer answers are cut off and refused."""
 
@@ -81,11 +81,11 @@ class Remote(Settings):
     ) -> list[T]:
         """POST each body as JSON, at most `concurrency` at a time; return what `read` makes of (index, answer).
 
-        `read` raises `ValueError` for an answer that is wrong; the request is then repeated. It runs as soon as an
-        answer is there, whatever happens to the others.
+        `read` raises `ValueError` for a wrong answer; the request is then repeated. It runs as soon as its answer
+        arrives, even if other requests fail.
 
         Raises:
-            ScorerError: One of them failed for good; the others are given up.
+            ScorerError: A request failed for good; the others are cancelled.
             UserError: A body cannot be written as JSON.
         """
         token = None if token_env is None else read_token("token_env", token_env)
@@ -97,7 +97,7 @@ class Remote(Settings):
         async def run() -> list[T]:
             answers: dict[int, T] = {}
             limiter = anyio.CapacityLimiter(concurrency)
-            # A proxy of the environment would see what is meant for this machine alone.
+            # A proxy from the environment would see texts meant for this machine only.
             proxies = httpx2.URL(url).scheme == "https"
             waits = httpx2.Timeout(self.timeout, connect=self.connect_timeout)
             async with httpx2.AsyncClient(timeout=waits, verify=_tls(), trust_env=proxies) as client:
@@ -115,7 +115,7 @@ class Remote(Settings):
                     raise failures.exceptions[0] from None
             return [answers[index] for index in range(len(contents))]
 
-        # A loop in a thread of its own: the caller's thread may have one already, as in a notebook.
+        # The event loop gets its own thread: the caller's thread may have one already, as in a notebook.
         with start_blocking_portal() as portal:
             return portal.call(run)
 
@@ -194,7 +194,7 @@ class Remote(Settings):
 
 
 def check_address(field: str, url: str, token_field: str, token_env: str | None) -> None:
-    """Raise `UserError` unless `url` is a plain address that texts, and the token, may be sent to."""
+    """Raise `UserError` unless texts and the token may be sent to `url`."""
     if not url:
         raise UserError(f"{field} is missing: give the address of a server, such as http://127.0.0.1:8000/score.")
     try:
@@ -202,7 +202,7 @@ def check_address(field: str, url: str, token_field: str, token_env: str | None)
     except httpx2.InvalidURL as error:
         raise UserError(f"{field} is not an address: {error}.") from None
     if parts.userinfo or parts.query or parts.fragment:
-        # The address is printed; what is secret in it would be too.
+        # The address is printed, and a secret in it would be too.
         raise UserError(
             f"{field} must be an address without user, password, query or fragment: "
             f"name the environment variable of a token in {token_field}."
@@ -222,7 +222,7 @@ def check_address(field: str, url: str, token_field: str, token_env: str | None)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` can only be this machine."""
+    """Return True if `host` can only be this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -230,7 +230,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(field: str, variable: str) -> str:
-    """Return the token in the environment variable; neither it nor a token given by mistake is ever shown."""
+    """Return the token in the environment variable; no message ever shows it, or a token given instead of a name."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
         raise UserError(f"{field} must be the name of an environment variable, not the token itself.")
     token = os.environ.get(variable, "")
@@ -241,7 +241,7 @@ def read_token(field: str, variable: str) -> str:
 
 
 class _Failure(Exception):
-    """One request failed; `again` where repeating it can help."""
+    """A failed request; `again` if repeating it can help."""
 
     def __init__(self, reason: str, remedy: str, *, again: bool = True, pause: float = 0.0) -> None:
         super().__init__(reason)
@@ -273,7 +273,7 @@ async def _refusal(response: httpx2.Response, token: str | None) -> _Failure:
 
 
 async def _explanation(response: httpx2.Response, token: str | None) -> str:
-    """What the server says of its error: ``{"error": "…"}``, or OpenAI's ``{"error": {"message": "…"}}``."""
+    """The server's error message: ``{"error": "…"}``, or OpenAI's ``{"error": {"message": "…"}}``."""
     data = b""
     async for chunk in response.aiter_raw():
         data += chunk
@@ -295,11 +295,11 @@ def _parse(data: bytes) -> Any:
 
 
 def _clean(text: str) -> str:
-    """A short text of others without control characters and final dot."""
+    """Text from outside, cut, without control characters and final dot."""
     return ascii(text)[1:-1][:200].rstrip(".")
 
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Reading the system's certificates takes longer than a request."""
+    """The system's certificates, read once: that takes longer than a request."""
     return httpx2.create_ssl_context()

@@ -17,14 +17,14 @@ __all__ = ["HttpScorer"]
 class HttpScorer(Remote):
     """Asks a reward server, such as `scripts/serve_reward.py` or one written for OpenRLHF.
 
-    `reward.remote.protocol` describes both languages. Every answer is checked for its type, size, shape and numbers;
-    a server that fails to give one, also when it is asked again, ends in `ScorerError`.
+    `reward.remote.protocol` describes both protocols. The type, size, shape and numbers of every answer are checked; if
+    no right answer comes, also after repetitions, `ScorerError` is raised.
     """
 
     url: str = ""
-    """Address that is asked: http on this machine, https with a token elsewhere."""
+    """Address of the server: http on this machine, https with a token elsewhere."""
     protocol: Literal["align", "openrlhf"] = "align"
-    """``openrlhf`` has no request id and of all columns sends ``answer`` only."""
+    """``openrlhf`` has no request id and sends only the column ``answer``."""
     token_env: str | None = None
     """Environment variable that holds the server's token."""
     batch_size: int = 64
@@ -45,7 +45,7 @@ class HttpScorer(Remote):
         """Return the server's scores (P, K).
 
         Raises:
-            ScorerError: They could not be had.
+            ScorerError: The server gave no scores.
         """
         if not prompts:
             return []

@@ -1,7 +1,7 @@
-"""A language model as judge: which of two answers to a prompt is better?
+"""A language model as judge of which of two answers to a prompt is better.
 
-Judges prefer what they read first (Zheng et al. 2023, "Judging LLM-as-a-Judge", §3.3), so each pair is asked in both
-orders, and an answer wins only if it wins in both; anything else is a tie.
+Judges prefer the answer they read first (Zheng et al. 2023, "Judging LLM-as-a-Judge", §3.3), so each pair is asked in
+both orders. An answer wins only if it wins in both; anything else is a tie.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ answer B is better, [[C]] if they are equally good."""
 _VERDICT = re.compile(r"\[\[\s*([ABC]|tie)\s*\]\]", re.IGNORECASE)
 _WINNERS: Mapping[str, Winner] = {"A": "a", "B": "b", "C": "tie", "TIE": "tie"}
 _SWAPPED: Mapping[Winner | None, Winner | None] = {"a": "b", "b": "a", "tie": "tie", None: None}
-_FEW, _SHARE = 2, 0.1  # answers without a verdict that are borne: two, and a tenth of all
+_FEW, _SHARE = 2, 0.1  # answers without a verdict that are tolerated: two, and a tenth of all
 
 
 @dataclass(frozen=True)
 class PairVerdict:
-    """What the judge said of answers a and b; None where it gave no verdict."""
+    """The judge's verdict on answers a and b; None if it gave none."""
 
     forward: Winner | None
-    """With a shown first."""
+    """With a first."""
     backward: Winner | None
-    """With b shown first."""
+    """With b first."""
 
     @property
     def score(self) -> float:
@@ -68,16 +68,16 @@ class PairVerdict:
 
 @dataclass
 class Usage:
-    """What a judge has been asked since it was made."""
+    """Counts of a judge's requests since it was created."""
 
     answers: int = 0
     """Answers from the server."""
     cached: int = 0
-    """Answers from the disk; they cost nothing."""
+    """Answers from the cache; they cost nothing."""
     unreadable: int = 0
     """Answers from the server without a verdict."""
     prompt_tokens: int = 0
-    """As the server counts them; servers that do not are counted as 0."""
+    """As counted by the server; 0 if it does not count."""
     completion_tokens: int = 0
     """Likewise."""
 
@@ -86,8 +86,8 @@ class Usage:
 class Judge(Remote):
     """Compares answers with any chat model behind an OpenAI-compatible endpoint.
 
-    As a scorer: of K ≥ 2 responses each gets its win share against the others to the same prompt, in [0, 1] with a mean
-    of ½; a single response is compared with the column `reference` and gets 1, ½ or 0.
+    As a scorer: each of K ≥ 2 responses gets its share of wins against the others to the same prompt, in [0, 1] with a
+    mean of ½; a single response is compared with the column `reference` and gets 1, ½ or 0.
     """
 
     base_url: str = ""
@@ -97,19 +97,19 @@ class Judge(Remote):
     api_key_env: str | None = None
     """Environment variable that holds the key."""
     template: str | None = None
-    """File with the question: ``{prompt}``, ``{a}``, ``{b}`` stand for the texts; it asks for [[A]], [[B]] or [[C]]."""
+    """File with the question, with ``{prompt}``, ``{a}``, ``{b}`` for the texts; it asks for [[A]], [[B]] or [[C]]."""
     reference: str = "chosen"
     """Column that a single response is compared with."""
     max_tokens: int = 1024
     """Longest answer of the judge."""
     concurrency: int = 8
-    """Most requests under way at once."""
+    """Most concurrent requests."""
     cache: str = "~/.cache/align/judge.sqlite"
-    """File of answers; the same question to the same model is asked once."""
+    """File of answers: the same question to the same model is asked once."""
     prompt_price: float | None = None
-    """Price of a million tokens of the question, for `cost`."""
+    """Price of a million prompt tokens, for `cost`."""
     completion_price: float | None = None
-    """Price of a million tokens of the answer, for `cost`."""
+    """Price of a million completion tokens, for `cost`."""
 
     usage: Usage = field(default_factory=Usage, init=False, repr=False, compare=False)
     name = "judge"
@@ -132,7 +132,7 @@ class Judge(Remote):
 
     @property
     def cost(self) -> float | None:
-        """What was paid since this judge was made; None without both prices."""
+        """The cost of all requests since this judge was created; None without both prices."""
         if self.prompt_price is None or self.completion_price is None:
             return None
         paid = self.usage.prompt_tokens * self.prompt_price + self.usage.completion_tokens * self.completion_price
@@ -141,10 +141,10 @@ class Judge(Remote):
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
-        """Return win shares (P, K).
+        """Return shares of wins (P, K).
 
         Raises:
-            ScorerError: They could not be had.
+            ScorerError: The judge gave no verdicts.
         """
         references: Sequence[Any] = columns.get(self.reference, [])
         if not references and any(len(row) == 1 for row in responses):
@@ -166,9 +166,9 @@ class Judge(Remote):
         return [[points / (len(rivals[p]) - 1) for points in won[p][: len(row)]] for p, row in enumerate(responses)]
 
     def compare(self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]) -> list[PairVerdict]:
-        """Return for each prompt how its answers a and b compare; the win rate of a is the mean of the scores.
+        """Return the verdict on answers a and b to each prompt; the mean of their scores is the win rate of a.
 
-        Equal texts are a tie without a question.
+        Equal texts are a tie; the judge is not asked.
 
         Raises:
             ScorerError: The judge could not be asked, or more than a tenth of its answers have no verdict.
@@ -187,7 +187,7 @@ class Judge(Remote):
         ]
 
     def _judge(self, questions: Sequence[str]) -> dict[str, Winner | None]:
-        """The winner by question, from the cache or from the server."""
+        """Return the winner by question, from the cache or from the server."""
         cache = self._open_cache()
         bodies = {question: self._body(question) for question in questions}
         keys = {question: AnswerCache.key([self.base_url, body]) for question, body in bodies.items()}
@@ -197,7 +197,7 @@ class Judge(Remote):
 
         def read(index: int, body: Any) -> str:
             answer = self._read_answer(body)
-            # Kept at once: what has been paid for survives the failure of another request.
+            # Stored at once, so that a paid answer is kept if another request fails.
             if _winner(answer) is not None:
                 cache.put(keys[missing[index]], answer)
             return answer
@@ -255,19 +255,19 @@ class Judge(Remote):
 
 
 def _fill(template: str, prompt: str, a: str, b: str) -> str:
-    """In one pass, so that ``{a}`` in somebody's text stays what it is."""
+    """Fill in the texts in one pass, so that ``{a}`` inside a text stays as it is."""
     texts = {"prompt": prompt, "a": a, "b": b}
     return re.sub(r"\{(prompt|a|b)\}", lambda place: texts[place[1]], template)
 
 
 def _winner(answer: str) -> Winner | None:
-    """The last verdict: reasons before it may quote the others."""
+    """Return the last verdict: the reasons before it may quote others."""
     found = _VERDICT.findall(answer)
     return _WINNERS[found[-1].upper()] if found else None
 
 
 def _text(value: Any, column: str) -> str:
-    """A response as text; the shared schema has lists of one message."""
+    """Return a response as text; in the shared schema it is a list of one message."""
     if isinstance(value, str):
         return value
     messages = cast("Sequence[Mapping[str, Any]]", value or [])

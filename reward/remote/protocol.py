@@ -1,4 +1,4 @@
-"""What a reward server and its clients say to each other, in two dialects; both sides check what they read.
+"""The protocol between a reward server and its clients, in two dialects; both sides check what they read.
 
 ``align``, by default at ``/score``. P prompts with K responses each; columns have one value per prompt::
 
@@ -11,8 +11,8 @@
     → {"query": ["…", …], "prompts": ["…", …], "labels": ["…", …]}
     ← {"rewards": [0.5, …]}
 
-It has no request id, so that only the number of rewards can be checked. Mistakes are answered, with a status that is
-not 200, by ``{"error": "…"}`` in both.
+It has no request id, so only the number of rewards can be checked. Both answer a mistake with ``{"error": "…"}`` and a
+status other than 200.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["DIALECTS", "Dialect", "ProtocolError", "Question"]
 
 
 class ProtocolError(ValueError):
-    """A message that breaks the protocol; says in a few words how."""
+    """A message breaks the protocol; the text says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Question:
 
 
 class Dialect(Protocol):
-    """How questions and scores are written as JSON; reading raises `ProtocolError`."""
+    """Questions and scores as JSON; reading raises `ProtocolError`."""
 
     path: str
 
@@ -140,7 +140,7 @@ DIALECTS: Mapping[str, Dialect] = {"align": _Align(), "openrlhf": _OpenRLHF()}
 
 
 def _numbers(name: str, value: Any, length: int) -> list[float]:
-    """The finite numbers of a row; text, null and true are none."""
+    """Return the numbers of a row; text, null, true, NaN and infinity are refused."""
     values = _list(name, value, length, "responses")
     for i, number in enumerate(values):
         # false of NaN, infinity and of whole numbers beyond every float
@@ -173,7 +173,7 @@ def _texts(name: str, value: Any, length: int | None = None, of: str = "") -> li
 
 
 def _shown(value: Any) -> str:
-    """The value as JSON, cut; escapes keep control characters out of messages."""
+    """The value as JSON, cut; control characters are escaped."""
     if isinstance(value, (list, dict)):
         return "a list" if isinstance(value, list) else "an object"
     text = json.dumps(value)

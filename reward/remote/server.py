@@ -1,8 +1,7 @@
-"""A small server that lends a scorer to other processes, in the two languages of `reward.remote.protocol`.
+"""A small server that offers a scorer to other processes, in the two dialects of `reward.remote.protocol`.
 
-Requests that arrive together are scored together; the scorer itself is called by one thread at a time. It listens on
-this machine only; other addresses need TLS and a token. Without them anybody in reach could use it, which is
-OpenRLHF issue 1317.
+Requests that arrive together are scored together; one thread calls the scorer. The server listens on this machine only;
+other addresses need TLS and a token, since anybody on the network could use it otherwise (OpenRLHF issue 1317).
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ if TYPE_CHECKING:
 
 __all__ = ["RewardServer"]
 
-_CONNECTIONS = 64  # at once; more are answered 503, which clients repeat
-_GRACE = 30  # seconds that requests under way get when the server stops
+_CONNECTIONS = 64  # at once; further ones get 503, and clients repeat them
+_GRACE = 30  # seconds for open requests when the server stops
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardServer:
-    """Serves `scorer` at ``/score`` and ``/get_reward``; ``GET /health`` says whether it is up."""
+    """Serves `scorer` at ``/score`` and ``/get_reward``; ``GET /health`` answers when it is up."""
 
     scorer: Scorer
     host: str = "127.0.0.1"
@@ -51,15 +50,15 @@ class RewardServer:
     port: int = 8000
     """Port; 0 takes a free one."""
     token_env: str | None = None
-    """Environment variable with the token that requests must bring as ``Authorization: Bearer …``."""
+    """Environment variable with the token; requests send it as ``Authorization: Bearer …``."""
     tls_cert: str | None = None
-    """File with the certificate, and those between it and its root."""
+    """File with the certificate chain."""
     tls_key: str | None = None
     """File with the certificate's key."""
     batch_size: int = 64
-    """Most responses the scorer gets at once; larger requests are divided, smaller ones joined."""
+    """Most responses per call of the scorer; larger requests are split, smaller ones joined."""
     wait: float = 0.005
-    """Seconds to wait for more requests before a batch that is not full is scored."""
+    """Seconds to wait for more requests before scoring a batch that is not full."""
     max_request_bytes: int = 2**24
     """Longer requests are refused."""
 
@@ -86,13 +85,13 @@ class RewardServer:
             )
 
     def run(self) -> None:
-        """Serve until SIGINT or SIGTERM; requests under way are answered first."""
+        """Serve until SIGINT or SIGTERM; open requests are answered first."""
         if not is_loopback(self.host):
             _log.warning("open to other machines: every request needs the token in %s", self.token_env)
         uvicorn.Server(self.uvicorn_config()).run()
 
     def uvicorn_config(self) -> uvicorn.Config:
-        """Return all that uvicorn needs to know."""
+        """Return the configuration of uvicorn."""
         return uvicorn.Config(
             self.app(),
             host=self.host,
@@ -105,7 +104,7 @@ class RewardServer:
         )
 
     def app(self) -> Starlette:
-        """Return the ASGI application; token and sizes are its concern, address and TLS are not."""
+        """Return the ASGI application, which checks tokens and sizes; uvicorn handles address and TLS."""
         batcher = _Batcher(self.scorer, self.batch_size, self.wait)
         token = None if self.token_env is None else read_token("token_env", self.token_env)
 
@@ -143,12 +142,12 @@ class _Row:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Rows of one kind can be scored together: a rectangle (P, K), the same columns."""
+        """Rows of the same kind can be scored together: they have equally many responses and the same columns."""
         return (len(self.responses), *sorted(self.columns))
 
 
 class _Batcher:
-    """Joins the rows of requests that arrive together and divides those of large ones."""
+    """Joins the rows of requests that arrive together and splits those of large ones."""
 
     def __init__(self, scorer: Scorer, batch_size: int, wait: float) -> None:
         self._scorer, self._batch_size, self._wait = scorer, batch_size, wait
@@ -186,7 +185,7 @@ class _Batcher:
                 self._arrived.clear()
 
     def _take(self) -> list[_Row]:
-        """The oldest row and, until the batch is full, others of its kind."""
+        """Take the oldest row and, until the batch is full, others of its kind."""
         kind = self._rows[0].kind
         most = max(1, self._batch_size // max(1, len(self._rows[0].responses)))
         taken: list[_Row] = []
@@ -200,8 +199,8 @@ class _Batcher:
         loop = asyncio.get_running_loop()
         try:
             table = await loop.run_in_executor(self._thread, self._call, rows)
-        except Exception as error:  # whatever the scorer raises is answered to its client; the server goes on
-            if len(rows) > 1:  # only the request that is wrong shall fail, not those joined with it
+        except Exception as error:  # any error of the scorer is sent to its client; the server goes on
+            if len(rows) > 1:  # only the wrong request must fail, not those joined with it
                 for row in rows:
                     await self._score_rows([row])
                 return
@@ -210,7 +209,7 @@ class _Batcher:
                 rows[0].scores.set_exception(refusal)
             return
         for row, scores in zip(rows, table, strict=True):
-            if not row.scores.done():  # its client has gone
+            if not row.scores.done():  # its client has left
                 row.scores.set_result(scores)
 
     def _call(self, rows: list[_Row]) -> list[list[float]]:
@@ -231,13 +230,13 @@ def _check_token(request: Request, token: str | None) -> None:
     if token is None:
         return
     given = request.headers.get("Authorization", "")
-    # compare_digest takes the same time wherever the two differ, so that a token cannot be guessed letter by letter
+    # compare_digest takes the same time wherever the two differ, so a token cannot be guessed letter by letter
     if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
         raise HTTPException(401, "the header Authorization: Bearer TOKEN is missing or wrong.")
 
 
 async def _read_json(request: Request, limit: int) -> Any:
-    # A web page may send text or forms to this machine without asking, but not JSON.
+    # A web page may send text or forms to this machine unasked, but not JSON.
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "the request must have Content-Type: application/json.")
     data = bytearray()

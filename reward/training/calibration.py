@@ -1,8 +1,8 @@
-"""How far a reward model can be trusted: accuracy, and whether its probabilities mean what they say.
+"""Accuracy and calibration of a reward model.
 
 A reward model gives the preferred response of a pair the probability ``σ(Δ)``, Δ = r_chosen − r_rejected. Its
-confidence is that of the response it prefers, ``σ(|Δ|)`` from ½ to 1; it is calibrated if of the pairs it is 80 % sure
-of 80 % are ordered as labelled.
+confidence is the probability of the response it prefers, ``σ(|Δ|)``, from ½ to 1. It is calibrated if, for example,
+80 % of the pairs with a confidence of 80 % are ordered as labelled.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Comparison:
-    """One labelled comparison with its reward difference and what it can be grouped by."""
+    """One labelled comparison: its reward difference, and the values to group it by."""
 
     delta: float
     """Reward of the preferred response minus that of the other."""
     longer: int
-    """Tokens by which the preferred response is longer."""
+    """Length of the preferred response minus that of the other, in tokens."""
     gap: float | None = None
-    """Difference of the annotator's scores, where the data has them."""
+    """Difference of the annotator's scores, if the data has them."""
     source: str | None = None
 
 
 def assess(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """The report for ``evaluation.json``: accuracy with its groups, calibration, and the temperature that mends it."""
+    """Return the report for ``evaluation.json``: accuracy, also by group, calibration, and correcting temperature."""
     delta = np.array([comparison.delta for comparison in comparisons])
     temperature = fit_temperature(delta)
     return {
@@ -64,7 +64,7 @@ def accuracy(delta: Array) -> float:
 
 
 def reliability(delta: Array, bins: int = BINS) -> list[dict[str, float]]:
-    """For each bin of confidence that is not empty: its mean confidence, its accuracy and its size."""
+    """Return mean confidence, accuracy and size of each bin of confidence that is not empty."""
     confidence, right = expit(np.abs(delta)), ordered_right(delta)
     place = np.minimum((2 * (confidence - 0.5) * bins).astype(int), bins - 1)
     return [
@@ -85,7 +85,7 @@ def expected_calibration_error(delta: Array, bins: int = BINS) -> float:
 
 
 def fit_temperature(delta: Array) -> float:
-    """The T > 0 with the least mean ``−log σ(Δ/T)`` (Guo et al. 2017), between 1/100 and 100."""
+    """Return the T > 0 with the smallest mean ``−log σ(Δ/T)`` (Guo et al. 2017), between 1/100 and 100."""
 
     def loss(log_temperature: float) -> float:
         return float(np.mean(np.logaddexp(0, -delta / np.exp(log_temperature))))
@@ -96,7 +96,7 @@ def fit_temperature(delta: Array) -> float:
 
 
 def plot_reliability(report: dict[str, Any], picture: Path) -> None:
-    """Accuracy against confidence, with the number of pairs behind each point."""
+    """Plot accuracy against confidence, with the number of pairs at each point."""
     table = report["reliability"]
     confidence, right = ([row[name] for row in table] for name in ("confidence", "accuracy"))
     with chart(picture, (5, 5)) as (axis,):
@@ -120,7 +120,7 @@ def _group(delta: Array, chosen: NDArray[np.bool_]) -> dict[str, float]:
 
 
 def _by_quartile(delta: Array, values: Array) -> dict[str, dict[str, float]]:
-    """Groups of about equal size by the size of a value; none where it is unknown."""
+    """Quartiles of a value; pairs without the value are left out."""
     known = np.isfinite(values)
     if known.sum() < 8:
         return {}

@@ -1,7 +1,7 @@
-"""Reward modelling: a scalar for every response, trained so that preferred responses get the larger one.
+"""Reward modelling: a scalar per response, trained to be larger for preferred responses.
 
 The model is Bradley–Terry: ``P(w ≻ l) = σ(r_w − r_l)`` (Bradley & Terry 1952; Ouyang et al. 2022, eq. 1). The scalar
-is read at the last response token by a head without bias. All comparisons of one prompt are one element of the batch.
+is read at the last response token by a head without bias. All comparisons of a prompt are one element of the batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from align.model.roles import Role
 
 
-_REFERENCES = 10_000  # responses that normalisation asks
+_REFERENCES = 10_000  # responses scored for the normalisation
 
 
 def bradley_terry_loss(
@@ -43,7 +43,7 @@ def bradley_terry_loss(
     Args:
         reward_PK: Scalar rewards.
         better_PKK: True at (p, i, j) where response i was preferred to j; a prompt without any has loss 0.
-        margin_P: ``m`` ≥ 0, by how much the preferred response must be ahead (Touvron et al. 2023); default 0.
+        margin_P: ``m`` ≥ 0, the lead that the preferred response must have (Touvron et al. 2023); default 0.
         label_smoothing: ε in [0, ½), the assumed share of flipped labels.
     """
     assert reward_PK.shape == better_PKK.shape[:2]
@@ -66,7 +66,7 @@ class RewardModel(Method):
     centring: float = 0.0
     """Weight of ``mean (r_i + r_j)²`` over the comparisons, which keeps rewards near 0; 0.01 is usual."""
     unit_variance: bool = False
-    """After training divide by the standard deviation too; the mean is subtracted always."""
+    """After training, also divide by the standard deviation of the rewards; the mean is always subtracted."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(
@@ -82,16 +82,16 @@ class RewardModel(Method):
 
     @property
     def trains(self) -> tuple[Role, ...]:
-        """The reward role alone."""
+        """Only the reward role."""
         return ("reward",)
 
     def weight(self, batch: Batch) -> float:
-        """The summed weights of the prompts that have a comparison."""
+        """Return the sum of the weights of the prompts with a comparison."""
         compared_P = batch["better_PKK"].any((1, 2))
         return float((batch["weight_P"] * compared_P).sum())
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
-        """See :func:`bradley_terry_loss`; the margin is the data's, where it has one."""
+        """See :func:`bradley_terry_loss`; the margin comes from the data, 0 if it has none."""
         reward_PK = policy.scalars(batch)
         device = reward_PK.device
         better_PKK, weight_P = batch["better_PKK"].to(device), batch["weight_P"].to(device)
@@ -109,7 +109,7 @@ class RewardModel(Method):
     def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> dict[str, Any]:
-        """Shift (and scale) the rewards so that the preferred training responses have mean 0; assess held-out pairs."""
+        """Normalise the rewards to mean 0 over the preferred training responses, then assess held-out pairs."""
         normalize(policy, train, unit_variance=self.unit_variance)
         if heldout is None or not len(heldout):
             return {}
@@ -121,17 +121,17 @@ class RewardModel(Method):
 
 
 def normalize(policy: Policy, data: TokenizedPreferences, *, unit_variance: bool = False) -> None:
-    """Set the reward head's mean (and standard deviation) to those of its rewards for the preferred responses.
+    """Set the mean (and standard deviation) of the reward head to those of the preferred responses' rewards.
 
-    A bias then makes the mean reward of demonstrations 0 (Ouyang et al. 2022, appendix C.2). At most 10,000 of them,
-    evenly spread over the data, are asked: the mean is then known to a hundredth of the standard deviation.
+    The mean reward of demonstrations is then 0 (Ouyang et al. 2022, appendix C.2). At most 10,000 responses are scored,
+    spread evenly over the data: the standard error of the mean is then a hundredth of the standard deviation.
     """
     head = policy.roles.heads["reward"]
     head.mean, head.std = 0.0, 1.0
-    asked = np.unique(np.linspace(0, len(data) - 1, min(len(data), _REFERENCES)).astype(int)).tolist()
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), _REFERENCES)).astype(int)).tolist()
     preferred = [
         replace(example, responses=example.responses[:1], scores=example.scores[:1], comparisons=())
-        for example in (data[i] for i in asked)
+        for example in (data[i] for i in chosen)
     ]
     rewards = torch.tensor([reward for (reward,) in score_examples(policy, preferred)])
     head.mean = rewards.mean().item()
@@ -158,13 +158,13 @@ def _comparisons(policy: Policy, data: TokenizedPreferences) -> Iterator[Compari
 
 
 def centring_penalty(reward_PK: Tensor, better_PKK: Tensor) -> Tensor:
-    """``mean (r_i + r_j)²`` over the comparisons of each prompt; (P,)."""
+    """Return ``mean (r_i + r_j)²`` over the comparisons of each prompt; (P,)."""
     squares_PKK = (reward_PK[:, :, None] + reward_PK[:, None, :]) ** 2
     return torch.where(better_PKK, squares_PKK, 0).sum((1, 2)) / better_PKK.sum((1, 2)).clamp(min=1)
 
 
 def _metrics(reward_PK: Tensor, better_PKK: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
-    """Under TRL's names; a tie is half right."""
+    """Metrics under TRL's names; a tie counts half."""
     delta = (reward_PK[:, :, None] - reward_PK[:, None, :])[better_PKK]
     chosen = reward_PK[:, :, None].expand_as(better_PKK)[better_PKK]
     comparisons = float(len(delta))

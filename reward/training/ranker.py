@@ -1,12 +1,11 @@
-"""The pairwise ranker of SLiC-HF (Zhao et al. 2023): a language model that is shown two responses and says A or B.
+"""The pairwise ranker of SLiC-HF (Zhao et al. 2023): a language model that reads two responses and answers A or B.
 
-It is the policy itself, fine-tuned text to text: a pair of the data becomes two demonstrations, the preferred response
-first with the answer A and second with the answer B, so that the position carries no information. Where a reward model
-gives each response a number of its own, a ranker reads both at once; :mod:`reward.models.tournament` makes scores of
-it.
+It is the policy itself, fine-tuned text to text. Each pair becomes two demonstrations, with the preferred response
+first (answer A) and second (answer B), so that the position carries no information. A reward model scores each response
+alone; a ranker reads both together. :mod:`reward.models.tournament` turns its comparisons into scores.
 
-Departures from the paper: both orders of each pair are trained on, where the paper draws one; a comparison is asked in
-both orders and averaged, which it does once; the question is in words, where the paper marks the parts with tags alone.
+Departures from the paper: both orders of each pair are trained on (the paper draws one); a comparison is asked in both
+orders and averaged (the paper asks once); the question is in words (the paper marks its parts with tags only).
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ ANSWERS = ("A", "B")
 
 
 def question(prompt: str, a: str, b: str) -> str:
-    """What the ranker is asked about responses a and b to a prompt; it answers with one of :data:`ANSWERS`.
+    """Return the question about responses a and b to a prompt; the answer is one of :data:`ANSWERS`.
 
-    White space around the responses is no part of what is compared.
+    White space around the responses is left out.
     """
     return (
         "Which response to the request is better, A or B?\n\n"
@@ -43,10 +42,10 @@ def question(prompt: str, a: str, b: str) -> str:
 
 
 def both_orders(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The two comparisons that a row of the pairwise format gives, the preferred response first in the first of them.
+    """Yield the two comparisons of a row, first the one with the preferred response first.
 
-    Their ``chosen`` is the right answer, their ``rejected`` the other one. A row that is no pair stays as it is, twice,
-    to be counted among those that cannot be used.
+    Their ``chosen`` is the right answer, their ``rejected`` the wrong one. A row that is not a pair is yielded twice as
+    it is, to be counted among the rejected ones.
     """
     if row["chosen"] is None or row["rejected"] is None:
         yield from (row, row)
@@ -77,15 +76,15 @@ class Ranker(PairwiseMethod):
 
     @property
     def generates(self) -> bool:
-        """It no longer answers prompts, it compares answers."""
+        """False: it compares responses instead of writing them."""
         return False
 
     def learns_from(self, data: Preferences) -> Preferences:
-        """Both orders of every pair; see :func:`both_orders`."""
+        """Return both orders of every pair; see :func:`both_orders`."""
         return data.rewritten(both_orders)
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
-        """The cross-entropy of the right answer; ``accuracy`` is the share of questions where it is the likelier."""
+        """Cross-entropy of the right answer; ``accuracy`` is the share of questions where it is the more likely one."""
         logp_PKT = policy.logprobs(batch).logp_PKT
         sums_PK = sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
         loss = -(sums_PK[:, 0] * batch["weight_P"].to(logp_PKT.device)).sum()
@@ -98,14 +97,14 @@ class Ranker(PairwiseMethod):
     def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> dict[str, Any]:
-        """How well it orders the held-out pairs, each asked in both orders; see :func:`assess`."""
+        """Report how well it orders the held-out pairs; see :func:`assess`."""
         del train, folder
         found = assess(policy, heldout) if heldout is not None else {}
         return {"metrics": {name: {"before": None, "after": value} for name, value in found.items()}} if found else {}
 
 
 def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tensor:
-    """``log π("A" | question)`` and ``log π("B" | question)``, end of turn included; (N, 2), nats.
+    """Return ``log π("A" | question)`` and ``log π("B" | question)``, end of turn included; (N, 2), nats.
 
     ``p_A = σ(log π("A") − log π("B"))`` is then the ranker's probability that the first response is the better one.
 
@@ -127,11 +126,10 @@ def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tenso
 
 
 def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, float]:
-    """Accuracy on pairs and position bias of a ranker, over the pairs of which both orders have room in the data.
+    """Return accuracy and position bias of a ranker over the pairs whose two orders both fit; empty without any.
 
     The accuracy is the share of pairs with ``½·(p_A(forward) + p_B(backward)) > ½``, where the preferred response comes
-    first in ``forward``; a tie is half right. The position bias is the mean of ``p_A − ½``: 0 where position does not
-    count. Without a pair there is nothing to report.
+    first in ``forward``; a tie counts half. The position bias is the mean of ``p_A − ½``, 0 without bias.
     """
     orders: dict[int, list[Example]] = {}
     for example in data:

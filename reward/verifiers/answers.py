@@ -1,6 +1,6 @@
-"""Verifiable answers without mathematics: a choice by letter, the exact text, a JSON document of a given form.
+"""Verifiers of a choice by letter, an exact text, or JSON under a schema. All scores are 0 or 1.
 
-The mathematical one is ``math_answers.py``. All scores are 0 or 1.
+Mathematics is in ``math_answers.py``.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ class MultipleChoice(Verifier):
 class ExactMatch(Verifier):
     """1 if response and ``answer`` are the same text after normalisation.
 
-    Normalised as for SQuAD (Rajpurkar et al. 2016): letter case, punctuation, the articles a, an, the and the amount of
-    white space do not count; before that Unicode compatibility forms are made one (NFKC).
+    Normalised as for SQuAD (Rajpurkar et al. 2016), after Unicode's NFKC: letter case, punctuation, the articles a, an,
+    the, and the amount of white space do not count.
     """
 
     name: str = "exact_match"
 
     def judge(self, response: str, answer: str) -> Verdict:
         """Score one response."""
-        if len(response) > 100 * (len(answer) + 100):  # not the same text, and not worth to normalise
+        if len(response) > 100 * (len(answer) + 100):  # cannot be the same text; not worth normalising
             return Verdict(0.0, "much longer than the answer")
         same = normalize(response) == normalize(answer)
         return Verdict(float(same), "the same text" if same else "different texts")
@@ -85,9 +85,9 @@ class ExactMatch(Verifier):
 
 @dataclass(frozen=True, kw_only=True)
 class JsonSchema(Verifier):
-    """1 if the response is JSON that is valid under a schema; a single Markdown code fence around it is taken off.
+    """1 if the response is JSON that is valid under a schema; a Markdown code fence around it is removed.
 
-    Remote references are never fetched. Validation runs in a process that is killed when it takes too long.
+    Remote references are never fetched. Validation runs in a process that is killed if it takes too long.
     """
 
     schema: Mapping[str, Any] | None = None
@@ -117,7 +117,7 @@ class JsonSchema(Verifier):
 
 
 def normalize(text: str) -> str:
-    """Return the text without letter case, punctuation, articles and superfluous white space."""
+    """Return the text without letter case, punctuation, articles and extra white space."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = "".join(c for c in text if unicodedata.category(c)[0] != "P")
     return " ".join(_ARTICLES.sub(" ", text).split())

@@ -1,9 +1,9 @@
-"""Judgements that may not end, made in a process that can be killed.
+"""Checks that may never end, run in a process that can be killed.
 
 Symbolic mathematics, regular expressions and schemas can take exponential time and memory on text that a model wrote,
-and a timeout by signal works in the main thread only and cannot interrupt the inside of ``9**9**9``. So ``worker.py``
-does them in a child of its own: limited memory, no environment, no import of this package, JSON on its pipes, nothing
-pickled. It lives on between calls; when a call takes too long the child is killed and the next call starts another.
+and a timeout by signal works only in the main thread and cannot interrupt ``9**9**9``. So ``worker.py`` runs them in a
+child process: limited memory, no environment, no import of this package, JSON on its pipes, nothing pickled. The child
+stays alive between calls; if a call takes too long, it is killed and the next call starts another.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ SECONDS = 5.0  # for one judgement
 _START_SECONDS = 120.0  # for the child's imports, on a busy machine
 _LONGEST_LINE = 65536  # no answer of the child is longer
 _WORKER = Path(__file__).with_name("worker.py")
-_KEPT = ("PATH", "LD_LIBRARY_PATH")  # what an interpreter may need to start; keys and tokens stay here
+_KEPT = ("PATH", "LD_LIBRARY_PATH")  # an interpreter may need to start; keys and tokens stay here
 
 
 def judge(kind: Kind, *arguments: str) -> Verdict:
-    """Have the child judge; a judgement that takes too long, or kills the child, is a score of 0.
+    """Let the child judge; if it takes too long or dies, the score is 0.
 
     Raises:
         UserError: The pattern or schema, not the response, is at fault.
@@ -86,7 +86,7 @@ class _Child:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                with suppress(BrokenPipeError):  # what was not read is lost with the child
+                with suppress(BrokenPipeError):  # unread data is lost with the child
                     pipe.close()
 
     def _running(self) -> subprocess.Popen[bytes]:

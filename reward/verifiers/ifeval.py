@@ -1,11 +1,11 @@
-"""IFEval: does a response follow the instructions in its prompt that a program can verify (Zhou et al. 2023)?
+"""IFEval: accuracy of following the verifiable instructions in a prompt (Zhou et al. 2023).
 
 The instructions of a prompt are in the columns ``instruction_id_list`` and ``kwargs`` as published, or, in data of this
 project's form, in ``answer`` as JSON: ``{"instruction_id_list": [...], "kwargs": [...]}``.
 
 Strict: each instruction is checked on the response as it is. Loose (section 2.3 of the paper): an instruction counts as
-followed if it is followed in any of the eight texts that one gets by taking off, or not, the first line, the last line
-and all asterisks. An empty text follows nothing.
+followed if it is followed in any of the eight texts made by removing, or not, the first line, the last line and all
+asterisks. An empty text follows nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Instruction:
 
     @classmethod
     def read(cls, identity: str, arguments: Mapping[str, Any] | None) -> Instruction:
-        """Check id and arguments; those that are null, as some editions of the data have them, do not count.
+        """Check id and arguments; null arguments, which some editions of the data have, are ignored.
 
         Raises:
             UserError: An unknown id, or missing or unknown arguments.
@@ -53,7 +53,7 @@ class Instruction:
         return cls(identity, given)
 
     def followed(self, response: str) -> bool:
-        """Whether a text follows the instruction."""
+        """Return True if a text follows the instruction."""
         if not response.strip() or len(response) > LONGEST:
             return False
         return CHECKS[self.id](response, **self.arguments)
@@ -122,12 +122,12 @@ def read_instructions(ids: Sequence[str], arguments: Sequence[Mapping[str, Any] 
     """Read the instructions of one prompt.
 
     Raises:
-        UserError: There is none, ids and arguments are not as many, or one of them is wrong.
+        UserError: There is none, the numbers of ids and arguments differ, or one of them is wrong.
     """
     if not ids or len(ids) != len(arguments):
         raise UserError(
-            f"ifeval: a prompt has {len(ids)} instruction ids and {len(arguments)} `kwargs`; there must be as many of "
-            "both, and at least one."
+            f"ifeval: a prompt has {len(ids)} instruction ids and {len(arguments)} `kwargs`; give as many of "
+            "both, at least one."
         )
     return [Instruction.read(*pair) for pair in zip(ids, arguments, strict=True)]
 
@@ -136,7 +136,7 @@ def instructions_from_json(text: Any) -> list[Instruction]:
     """Read the instructions of one prompt from the ``answer`` column.
 
     Raises:
-        UserError: This is not the JSON that is wanted, or as `read_instructions`.
+        UserError: The text is not such JSON; or as `read_instructions`.
     """
     try:
         row = json.loads(text)

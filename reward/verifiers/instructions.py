@@ -9,9 +9,9 @@ follows the authors' program. Departures:
   word, NLTK makes two of it;
 - keywords are literal text, there they are regular expressions;
 - an argument that is missing is an error, there it is drawn at random;
-- the language is told from the first 10,000 characters with a fixed seed, there with a new one each time.
+- the language is detected in the first 10,000 characters with a fixed seed, there with a new one each time.
 
-All checks take linear time. As there, a text whose language cannot be told counts as followed.
+All checks take linear time. As there, a text whose language cannot be detected counts as followed.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ Relation = Literal["at least", "less than"]
 
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s)")
-_NO_END = re.compile(  # what stands before a period that ends no sentence
+_NO_END = re.compile(  # text before a period that does not end a sentence
     r"(?:(?:^|\n)[ \t]*\d{1,3}"
     r"|(?<![\w.])(?i:mr|mrs|ms|dr|prof|rev|gen|sen|rep|st|vs|dept|approx|e\.g|i\.e|a\.m|p\.m)|(?<![\w.])[A-HJ-Z])$"
 )
-_REACH = 20  # characters back that decide this
+_REACH = 20  # characters before the period that decide this
 _WORD_IN_CAPITALS = re.compile(r"\w+(?:[-.'’&]\w+)*")
 _POSTSCRIPTS = {"P.S.": re.compile(r"p\.\s?s\."), "P.P.S": re.compile(r"p\.\s?p\.\s?s")}
 
 
 def compare(number: int, relation: str, threshold: int) -> bool:
-    """Compare as the instructions say it: at least, or less than."""
+    """Compare with one of the instructions' two relations."""
     assert relation in ("at least", "less than"), relation
     return number >= threshold if relation == "at least" else number < threshold
 
 
 def count_sentences(text: str) -> int:
-    """Count sentences; a rest without a mark at its end is one."""
+    """Count sentences; text after the last end mark is one."""
     count = start = 0
     for match in _SENTENCE_END.finditer(text):
         before = text[max(start, match.start() - _REACH) : match.start()]
@@ -58,7 +58,7 @@ def keywords_exist(response: str, keywords: Sequence[str]) -> bool:
 
 
 def keyword_frequency(response: str, keyword: str, frequency: int, relation: Relation) -> bool:
-    """The keyword occurs so often, in any letter case, also inside words."""
+    """The keyword occurs this often, in any letter case, also inside words."""
     return compare(response.lower().count(keyword.strip().lower()), relation, frequency)
 
 
@@ -68,7 +68,7 @@ def forbidden_words(response: str, forbidden_words: Sequence[str]) -> bool:
 
 
 def letter_frequency(response: str, letter: str, let_frequency: int, let_relation: Relation) -> bool:
-    """The letter (or sign) occurs so often, in any letter case."""
+    """The letter (or sign) occurs this often, in any letter case."""
     return compare(response.lower().count(letter.strip().lower()), let_relation, let_frequency)
 
 
@@ -79,23 +79,23 @@ def response_language(response: str, language: str) -> bool:
 
 
 def number_sentences(response: str, num_sentences: int, relation: Relation) -> bool:
-    """There are so many sentences."""
+    """There are this many sentences."""
     return compare(count_sentences(response), relation, num_sentences)
 
 
 def number_words(response: str, num_words: int, relation: Relation) -> bool:
-    """There are so many runs of letters and digits."""
+    """There are this many words: runs of letters and digits."""
     return compare(len(re.findall(r"\w+", response)), relation, num_words)
 
 
 def number_paragraphs(response: str, num_paragraphs: int) -> bool:
-    """Exactly so many paragraphs between ``***``; only the first and the last piece may be empty."""
+    """Exactly this many paragraphs between ``***``; only the first and the last piece may be empty."""
     pieces = [bool(piece.strip()) for piece in response.split("***")]
     return all(pieces[1:-1]) and sum(pieces) == num_paragraphs
 
 
 def nth_paragraph_first_word(response: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
-    """Exactly so many paragraphs between blank lines, and the n-th begins with the word."""
+    """Exactly this many paragraphs between blank lines, and the n-th begins with the word."""
     pieces = response.split("\n\n")
     count = sum(bool(piece.strip()) for piece in pieces)
     if nth_paragraph > count or not pieces[nth_paragraph - 1].strip():
@@ -105,7 +105,7 @@ def nth_paragraph_first_word(response: str, num_paragraphs: int, nth_paragraph: 
 
 
 def number_placeholders(response: str, num_placeholders: int) -> bool:
-    """At least so many placeholders in square brackets, each within one line."""
+    """At least this many placeholders in square brackets, each within one line."""
     count = 0
     for line in response.split("\n"):
         at = line.find("[")
@@ -123,25 +123,25 @@ def postscript(response: str, postscript_marker: str) -> bool:
 
 
 def number_bullet_lists(response: str, num_bullets: int) -> bool:
-    """Exactly so many lines that begin with ``-`` or with one ``*``."""
+    """Exactly this many lines that begin with ``-`` or with one ``*``."""
     lines = [line.lstrip() for line in response.split("\n")]
     return sum(line.startswith("-") or bool(re.match(r"\*[^*]", line)) for line in lines) == num_bullets
 
 
 def constrained_response(response: str) -> bool:
-    """One of the three answers allowed occurs."""
+    """One of the three allowed answers occurs."""
     return any(option in response for option in _OPTIONS)
 
 
 def number_highlighted_sections(response: str, num_highlights: int) -> bool:
-    """At least so many parts ``*highlighted*`` or ``**highlighted**`` that are not empty."""
+    """At least this many parts ``*highlighted*`` or ``**highlighted**`` that are not empty."""
     single = re.findall(r"\*[^\n*]*\*", response)
     double = re.findall(r"\*\*[^\n*]*\*\*", response)
     return sum(bool(part.strip("*").strip()) for part in single + double) >= num_highlights
 
 
 def multiple_sections(response: str, section_spliter: str, num_sections: int) -> bool:
-    """At least so many headings such as "SECTION 1"."""
+    """At least this many headings such as "SECTION 1"."""
     return len(re.findall(rf"{re.escape(section_spliter.strip())}\s?\d+", response)) >= num_sections
 
 
@@ -184,7 +184,7 @@ def end_checker(response: str, end_phrase: str) -> bool:
 
 
 def quotation(response: str) -> bool:
-    """The whole response stands in double quotation marks."""
+    """The whole response is in double quotation marks."""
     text = response.strip()
     return len(text) > 1 and text[0] == text[-1] == '"'
 
@@ -200,7 +200,7 @@ def english_lowercase(response: str) -> bool:
 
 
 def capital_word_frequency(response: str, capital_frequency: int, capital_relation: Relation) -> bool:
-    """So many words all in capital letters."""
+    """This many words are all in capital letters."""
     words = [word for word in _WORD_IN_CAPITALS.findall(response) if word.isupper()]
     return compare(len(words), capital_relation, capital_frequency)
 

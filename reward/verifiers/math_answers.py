@@ -1,16 +1,17 @@
-r"""Right or wrong for mathematics: numbers, fractions, percentages, and symbolic equality of LaTeX.
+r"""Verifier of mathematics: numbers, fractions, percentages, and symbolic equality of LaTeX.
 
-The final answer is, in this order, the content of the last ``\boxed{}``, what follows the last ``####``, what follows
-the last "answer is", "Answer:" or "A:" in its line. In the ``answer`` column, where whole solutions may stand as in
-GSM8K, it is else the whole text; in a response the whole text if that is one line without words, else its last number.
+The final answer is, in this order, the content of the last ``\boxed{}``, the text after the last ``####``, or the text
+after the last "answer is", "Answer:" or "A:" in its line. Without such a mark it is the whole text in the ``answer``
+column (which may hold whole solutions, as in GSM8K); in a response it is the whole text if that is one line without
+words, else the last number.
 
-Plain numbers are read here, exactly, and decide at once; equal texts are equal. Only what is left goes to math-verify,
-in the killable process of ``bounded.py``, and only after it passed the limits below. Nothing is ever evaluated as code
+Plain numbers are read here, exactly, and decide at once; equal texts are equal. Only the rest goes to math-verify, in
+the killable process of ``bounded.py``, and only within the limits below. Nothing is ever evaluated as code
 (CVE-2026-6878).
 
-Two numbers are equal when they differ by at most 10⁻⁶, relative below 1 and absolute above, so that .333333 is ⅓. A
-percentage is equal to its number and to its hundredth (12 % is 12 and .12), as in math-verify. What a number counts
-("18 dollars", "$18") does not matter.
+Two numbers are equal if they differ by at most 10⁻⁶, relative below 1 and absolute above, so that .333333 is ⅓. A
+percentage is equal to its number and to its hundredth (12 % is 12 and .12), as in math-verify. Units ("18 dollars",
+"$18") do not matter.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LONGEST_ANSWER = 1_000
 DEEPEST = 20  # nested brackets
 _TOWER = 2  # powers of powers
 _DIGITS = 40  # of a number that goes to symbolic comparison
-_LARGEST_EXPONENT = 10_000  # or upper bound of a sum
+_LARGEST_EXPONENT = 10_000  # also of the upper bound of a sum
 _LARGEST_FACTORIAL = 200
 _TOLERANCE = Fraction(1, 10**6)
 
@@ -67,7 +68,7 @@ class Math(Verifier):
 
 
 def marked_answer(text: str) -> str:
-    """Return what a solution marks as its final answer, or an empty string; takes linear time."""
+    """Return the marked final answer of a solution, or an empty string; takes linear time."""
     at = text.rfind("\\boxed{")
     if at >= 0:
         return _braced(text[at + len("\\boxed{") : at + len("\\boxed{") + LONGEST_ANSWER + 1])
@@ -98,13 +99,13 @@ def compare(predicted: str, gold: str) -> Verdict:
 
 
 def answer_key(answer: str) -> str | tuple[Fraction, ...]:
-    """Return what votes for one answer have in common: its number, however it is written, else its plain text."""
+    """Return the key under which votes for one answer are counted: its number, however written, else its plain text."""
     plain = _undress(answer)
     return numbers(plain) or plain
 
 
 def numbers(text: str) -> tuple[Fraction, ...]:
-    """Return what a plain number may mean: nothing if it is none, number and hundredth if it is a percentage."""
+    """Return the values of a plain number: none if it is not one, number and hundredth if it is a percentage."""
     match = _PLAIN.fullmatch(text) or _FRACTION.fullmatch(text)
     if match is None:
         return ()
@@ -122,7 +123,7 @@ def numbers(text: str) -> tuple[Fraction, ...]:
 
 
 def too_hard(text: str) -> str:
-    """Return why this must not be given to symbolic mathematics, or an empty string."""
+    """Return why this text must not go to symbolic mathematics, or an empty string."""
     if "__" in text or re.search(r"[A-Za-z]\s*\.\s*[A-Za-z_]|[;'\"`@]|\\(?:input|write|def|newcommand)", text):
         return "not mathematics"
     depth = deepest = 0
@@ -144,7 +145,7 @@ def too_hard(text: str) -> str:
 
 
 def _towers(text: str) -> Iterator[int]:
-    """Powers on powers: heights of the runs of ``^`` with nothing but one operand or open brackets between."""
+    """Yield the heights of powers of powers: runs of ``^`` with one operand or open brackets between."""
     height, end = 0, -1
     for match in re.finditer(r"[\w.]*[})]*\^[{(]*-?", text):
         height = height + 1 if match.start() == end else 1
@@ -154,7 +155,7 @@ def _towers(text: str) -> Iterator[int]:
 
 @lru_cache(maxsize=4096)
 def _symbolic(predicted: str, gold: str) -> Verdict:
-    # Kept, because the responses to one prompt repeat their answers.
+    # Cached: the responses to one prompt repeat their answers.
     return bounded.judge("equal", gold, predicted)
 
 
@@ -163,7 +164,7 @@ def _close(a: Fraction, b: Fraction) -> bool:
 
 
 def _mathematical(text: str) -> bool:
-    """Whether there is something to calculate: a digit, a command, an operator or a lone letter."""
+    """Return True if there is something to calculate: a digit, a command, an operator or a single letter."""
     return bool(re.search(r"\d|\\[a-zA-Z]|[-+*/^=<>]|^[A-Za-z]$", text))
 
 
@@ -181,7 +182,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _braced(text: str) -> str:
-    """Return the text up to the brace that closes; all of it if none does."""
+    """Return the text up to the closing brace, or all of it."""
     depth = 0
     for index, character in enumerate(text):
         if character == "}" and depth == 0:
@@ -195,7 +196,7 @@ def _line(text: str) -> str:
 
 
 def _undress(text: str) -> str:
-    """Take off what has no meaning: dollar signs, spacing commands, emphasis, units, a full stop at the end."""
+    """Remove dollar signs, spacing commands, emphasis, units, and a full stop at the end."""
     text = _TEXT.sub(r"\1", _UNIT.sub("", _DRESS.sub("", text))).replace("\\%", "%").replace("−", "-")
     text = _BOLD.sub(r"\1", " ".join(text.split())).strip("*_: ")
     return text.removesuffix(".").strip()

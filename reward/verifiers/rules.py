@@ -13,23 +13,23 @@ from align.errors import UserError
 from reward.verdict import Rule, Verdict
 from reward.verifiers import bounded
 
-_READ = 10_000  # characters the language is told by; langdetect's own bound, applied before its regular expressions
+_READ = 10_000  # characters read to detect a language: langdetect's own bound, applied before its regular expressions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Length(Rule):
     """1 between ``minimum`` and ``maximum``, with a linear slope outside.
 
-    With n units: ``n / minimum`` below the minimum, ``max(0, 2 − n / maximum)`` above the maximum, so 0 at twice the
-    maximum. The same number for both is a target.
+    With n units: ``n / minimum`` below the minimum, ``max(0, 2 − n / maximum)`` above the maximum (0 at twice the
+    maximum). Set both to the same number for a target.
     """
 
     minimum: int | None = None
-    """Fewest units with the full score; none: no lower limit."""
+    """Fewest units with full score; none: no lower limit."""
     maximum: int | None = None
-    """Most units with the full score; none: no upper limit."""
+    """Most units with full score; none: no upper limit."""
     unit: Literal["words", "characters"] = "words"
-    """What is counted; words are what blanks separate."""
+    """The unit of length; words are separated by white space."""
     name: str = "length"
 
     def check(self) -> None:
@@ -58,8 +58,8 @@ class Length(Rule):
 class Regex(Rule):
     """1 if the pattern is found in the response, else 0; with ``full`` it must match from end to end.
 
-    The search runs in a process that is killed when it takes too long: backtracking can be exponential in a response
-    that the model wrote to that end. Such a response scores 0.
+    The search runs in a process that is killed if it takes too long, since backtracking can be exponential. Such a
+    response scores 0.
     """
 
     pattern: str
@@ -82,10 +82,10 @@ class Regex(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Repetition(Rule):
-    """Distinct n-grams of words over all n-grams: 1 if nothing is repeated, towards 0 for a loop.
+    """Distinct n-grams of words divided by all n-grams: 1 without repetition, near 0 for a loop.
 
-    It is 1 + TRL's ``get_repetition_penalty_reward`` (Yeo et al. 2025, appendix C.2) at ``max_penalty=-1``, of words
-    instead of tokens. A response of fewer than n words scores 1.
+    This is 1 + TRL's ``get_repetition_penalty_reward`` (Yeo et al. 2025, appendix C.2) at ``max_penalty=-1``, with
+    words instead of tokens. A response of fewer than n words scores 1.
     """
 
     n: int = 3
@@ -112,7 +112,7 @@ class Language(Rule):
     """Probability that the response is in ``language``, by langdetect (seeded); 0 where there are no letters."""
 
     language: str
-    """Code of the language as langdetect has it: ``en``, ``de``, ``zh-cn`` …"""
+    """Langdetect's code of the language: ``en``, ``de``, ``zh-cn`` …"""
     name: str = "language"
 
     def check(self) -> None:
@@ -130,19 +130,19 @@ class Language(Rule):
 
 
 def length(text: str, unit: Literal["words", "characters"]) -> int:
-    """Count words (what blanks separate) or characters."""
+    """Count words (separated by white space) or characters."""
     return len(text.split()) if unit == "words" else len(text)
 
 
 def languages() -> list[str]:
-    """Return the codes of all languages that can be told."""
+    """Return the codes of all languages that can be detected."""
     return sorted(_factory().get_lang_list())
 
 
 def detect_languages(text: str) -> dict[str, float]:
     """Return the probable languages of the text, most probable first; empty where there are no letters.
 
-    The same text always gives the same answer: langdetect draws at random, here from a seed of this detector alone.
+    The same text always gives the same answer: langdetect draws at random, here with a fixed seed.
     """
     detector = _factory().create()
     detector.seed = 0

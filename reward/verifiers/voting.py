@@ -1,7 +1,7 @@
-"""Accuracy on verifiable questions by majority vote over samples: maj1@1, maj1@k (self-consistency; Wang et al. 2022).
+"""Accuracy of the majority vote over samples: maj1@1, maj1@k (self-consistency; Wang et al. 2022).
 
 A response votes for its marked final answer (``math_answers.marked_answer``: ``#### 7``, ``\\boxed{7}``, "A: 7", "The
-answer is 7"); a response without one does not vote. Numbers are one answer however they are written (7, $7.00, 7
+answer is 7"); a response without one does not vote. Equal numbers are one answer, however written (7, $7.00, 7
 apples).
 """
 
@@ -18,12 +18,12 @@ __all__ = ["maj1_at_k", "majority_answer"]
 
 
 def maj1_at_k(responses: Sequence[Sequence[str]], answers: Sequence[str], k: int | None = None) -> float:
-    """Return the share of questions whose majority answer is right; one without any vote is wrong.
+    """Return the share of questions whose majority answer is right; without any vote it is wrong.
 
     Args:
-        responses: Samples of each question; the first k vote, so that one list gives the whole curve over k.
+        responses: Samples of each question; the first k vote, so one list gives the whole curve over k.
         answers: The right answer of each question, or a solution that ends in it.
-        k: Votes per question; all where not given. With k=1 and greedy responses this is maj1@1, plain accuracy.
+        k: Votes per question; default: all. With k=1 and greedy responses this is maj1@1, plain accuracy.
 
     Raises:
         UserError: There is no question, or one has no answer or fewer than k samples.
@@ -43,9 +43,9 @@ def maj1_at_k(responses: Sequence[Sequence[str]], answers: Sequence[str], k: int
 
 
 def majority_answer(responses: Sequence[str]) -> str:
-    """Return the final answer that most responses give, as the vote that decided wrote it; "" if there is no vote.
+    """Return the final answer of most responses, as written in the deciding vote; "" without any vote.
 
-    Of answers with equally many votes the first to reach that number wins.
+    In a tie, the answer that reached the number of votes first wins.
     """
     votes: Counter[str | tuple[Fraction, ...]] = Counter()
     winner, most = "", 0

@@ -1,9 +1,9 @@
 """The child process of ``bounded.py``: reads one JSON list per line, writes ``[score, reason]``.
 
-Run as a script, never imported by this package. Nothing of the text is evaluated. LaTeX goes through math-verify's
-grammar; its reader of plain expressions (``sympy.parse_expr``, which calls ``eval``) is not asked. Yet each number of
-the grammar reaches ``eval`` as well (``sympy.Number(text)`` sympifies), so SymPy's reader is replaced by one that knows
-nothing but digits before the first line is read.
+Run as a script, never imported by this package. No text is evaluated. LaTeX is parsed by math-verify's grammar; its
+parser of plain expressions (``sympy.parse_expr``, which calls ``eval``) is not used. But numbers in the grammar also
+reach ``eval`` (``sympy.Number(text)`` sympifies), so SymPy's parser is replaced by one that reads only digits, before
+the first line is read.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 MEMORY = 2 << 30  # bytes of address space; an allocation beyond raises MemoryError
-_SOFT_SECONDS = 2  # math-verify's own alarm: cheaper than to be killed, but blind to what happens inside one C call
+_SOFT_SECONDS = 2  # math-verify's own timeout: cheaper than a kill, but it cannot interrupt a C call
 
 Answer = tuple[float | None, str]
-"""Score and reason; no score where the user's own pattern or schema is at fault."""
+"""Score and reason; no score if the user's own pattern or schema is wrong."""
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def _equal() -> Callable[..., Answer]:
             return _refuse()
         return Float(text) if "." in text else Integer(int(text))
 
-    importlib.import_module("sympy.physics.units")  # simplification does so later, and it reads names of its own
+    importlib.import_module("sympy.physics.units")  # simplification imports it later, and it parses names itself
     logging.disable(logging.CRITICAL)
     sympy_parser.__dict__.update(parse_expr=digits, eval_expr=_refuse)
     latex = [LatexExtractionConfig(boxed_match_priority=0)]
