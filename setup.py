@@ -1,4 +1,4 @@
-"""The packages of the distribution; everything else is in pyproject.toml. ``configs/`` is installed as ``align/configs``."""
+"""The packages of the distribution; the rest is in pyproject.toml. ``configs/`` is installed as ``align/configs``."""
 
 from setuptools import find_packages, setup
 
