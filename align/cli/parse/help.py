@@ -66,33 +66,31 @@ _MOST_USED = (
 
 def help_text(configs: Path, words: Sequence[str] = ()) -> str:
     """Return usage, choices, settings and examples, for the method and the model that `words` choose."""
-    chosen = _chosen(configs, words)
+    model, method = (_choice(configs, words, group) for group in ("model", "method"))
     commands = "|".join(registry.choices("commands"))
     parts = [_USAGE.format(commands=commands, blanks=" " * (49 - len(commands)))]
     for title, group in _GROUPS:
         choices = sorted(groups.choices(configs, group), key=lambda choice: (choice == "custom", choice))
         rows = [(choice, groups.description(configs, group, choice)) for choice in choices]
         parts.append(_table(f"{title} ({group}=…)", rows))
-    method = chosen["method"]
     if (configs / "method" / f"{method}.yaml").exists():
         own = [row for row in _comments(configs / "method" / f"{method}.yaml", "method.") if row[1]]
         parts.append(_table(f"Settings of method={method}", own))
-    parts.append(_tuned(configs, chosen["model"], method))
+    parts.append(_tuned(configs, model, method))
     comments = dict(_comments(configs / "config.yaml", ""))
     for group, file in (("model", "custom"), ("data", "custom"), ("adapter", "lora")):
         comments.update(_comments(configs / group / f"{file}.yaml", f"{group}."))
     most_used = [(key, comments[key]) for key in _MOST_USED]
-    parts.append(_table("Most used settings (all are in configs/)", most_used))
+    parts.append(_table(f"Most used settings (all of them are in {configs})", most_used))
     parts.append(_EXAMPLES)
     return "\n".join(parts)
 
 
-def _chosen(configs: Path, words: Sequence[str]) -> dict[str, str]:
-    """Return the choice in each group: the one in `words`, else the default of ``config.yaml``."""
+def _choice(configs: Path, words: Sequence[str], group: str) -> str:
+    """Return what `words` choose in a group, else the default of ``config.yaml``."""
     config: Any = OmegaConf.to_container(OmegaConf.load(configs / "config.yaml"))
-    defaults = {group: choice for entry in config["defaults"] if entry != "_self_" for group, choice in entry.items()}
-    typed = dict(word.split("=", 1) for word in words if "=" in word)
-    return {group: typed.get(group, choice) for group, choice in defaults.items()}
+    default = next(entry[group] for entry in config["defaults"] if group in entry)
+    return next((word.partition("=")[2] for word in words if word.startswith(f"{group}=")), default)
 
 
 def _tuned(configs: Path, model: str, method: str) -> str:
