@@ -1,42 +1,8 @@
-"""Serve a registered scorer over HTTP; ``python scripts/serve_reward.py --help`` says how."""
+"""Serve a registered scorer over HTTP, as ``align serve-reward`` does; ``--help`` says how."""
 
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
 
-from align.errors import UserError
-from align.scoring.from_config import read_scorer
-from align.settings import registry
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Serve a scorer over HTTP, for align and for OpenRLHF.")
-    names = ", ".join(registry.choices("scorers"))
-    parser.add_argument("scorer", help=f"a YAML file with a scorer and its settings, or one of {names}")
-    parser.add_argument("--host", default="127.0.0.1", help="beyond this machine only with token and certificate")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
-    parser.add_argument("--token-env", help="environment variable with the token that requests must bring")
-    parser.add_argument("--tls-cert", help="file with the certificate")
-    parser.add_argument("--tls-key", help="file with its key")
-    parser.add_argument("--batch-size", type=int, default=64, help="most responses scored at once")
-    settings = vars(parser.parse_args(arguments))
-    try:
-        scorer = read_scorer(settings.pop("scorer"))
-        from reward.remote.server import RewardServer
-
-        server = RewardServer(scorer=scorer, **settings)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    try:
-        server.run()
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
+from reward.remote.serve import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

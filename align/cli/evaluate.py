@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="evaluate.py", description="Answer prompts with a model, score the answers, compare with another model."
+        prog="align evaluate", description="Answer prompts with a model, score the answers, compare with another model."
     )
     parser.add_argument(
         "model", nargs="?", help="folder of a run, or model as in model.name (world/base); not needed with --pairs"

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from align.cli.console import report, wait_for_first_process
+from align.cli.parse import groups
 from align.errors import UserError
+from align.settings import registry
 
-__all__ = ["main"]
+__all__ = ["align", "main"]
+
+
+def align() -> int:
+    """Run the installed command: ``align method=dpo``, ``align evaluate …``."""
+    return main(sys.argv[1:], groups.find_configs())
 
 
 def main(words: Sequence[str], configs: Path) -> int:
-    """Run what `words` ask for, with the groups in the folder `configs`."""
+    """Run the registered command that `words` begin with, otherwise train with the settings they give.
+
+    Args:
+        words: The command line without the program's name.
+        configs: Folder of the configuration groups.
+    """
+    if words and words[0] in registry.choices("commands"):
+        return registry.load("commands", words[0])(words[1:])
     if {"-h", "--help"} & set(words):
         from align.cli.parse.help import help_text
 

@@ -1,4 +1,4 @@
-"""Methods, scorers and data formats by name.
+"""Methods, scorers, data formats and commands by name.
 
 Names come from installed packages' entry points, so that other people's packages join without a change here::
 
@@ -18,7 +18,7 @@ from align.errors import UserError, did_you_mean
 
 __all__ = ["Group", "choices", "load"]
 
-Group = Literal["methods", "scorers", "formats"]
+Group = Literal["methods", "scorers", "formats", "commands"]
 
 
 def choices(group: Group, *, shipped: bool = False) -> list[str]:

@@ -63,7 +63,7 @@ def relabelled(file: Path, swapped: float) -> Path:
     [("dpo", 1.25), ("slic", 1.35), ("rrhf", 1.25), ("rft", 1.25), ("ppo", 1.25)],
 )
 def test_the_true_reward_rises(method: str, longest: float, tmp_path: Path) -> None:
-    """Better than the SFT model beyond doubt; how much better is in align/world/README.md."""
+    """Better than the SFT model beyond doubt; how much better is in docs/results.md."""
     folders = [run(tmp_path / str(seed), f"method={method}", f"seed={seed}") for seed in SEEDS]
     together = win_rate(np.array([differences(folder) for folder in folders]))
     assert together["low"] > 0.5

@@ -6,11 +6,18 @@ from pathlib import Path
 
 from align.settings import registry
 
-__all__ = ["OPTIONAL", "choices", "description", "names"]
+__all__ = ["OPTIONAL", "choices", "description", "find_configs", "names"]
 
-_FOLLOWS = frozenset({"tuned"})  # chosen by other choices, never by the user
+OPTIONAL = frozenset({"experiment", "recipe", "reward"})
+"""Groups from which nothing needs to be chosen."""
+_FOLLOWS = frozenset({"tuned"})  # chosen by model and method, never by the user
 
-OPTIONAL = frozenset({"experiment", "recipe", "reward"})  # groups from which nothing needs to be chosen
+
+def find_configs() -> Path:
+    """Return the folder `configs`: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def names(configs: Path) -> list[str]:
