@@ -43,6 +43,8 @@ _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
 class TokenizedPreferences(Sequence[Example]):
     """Examples of one unit as token ids, backed by an Arrow file."""
 
+    preferences: Preferences
+    """The rows that were tokenised; ``index`` of an example is a row of them."""
     table: datasets.Dataset
     """One row per example, rejected ones included."""
     rows: NDArray[np.int64]
@@ -218,6 +220,7 @@ def _opened(
         "or accept the loss with data.max_rejected={limit}.",
     )
     return TokenizedPreferences(
+        preferences=preferences,
         table=table,
         rows=np.flatnonzero(kept),
         lengths=columns["length"].to_numpy()[kept],

@@ -51,6 +51,7 @@ def load(
     layout: str,
     device: str | torch.device | None,
     seed: int,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Loaded:
     """See :meth:`align.model.policy.Policy.load`."""
     if dtype not in _DTYPES:
@@ -64,7 +65,8 @@ def load(
     path = resolve(name)
     notes: list[str] = []
     hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    tokenizer = load_tokenizer(path, chat_template=chat_template, notes=notes, **hub)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(path, chat_template=chat_template, notes=notes, **hub)
     model = _load_model(path, _DTYPES[dtype], quantization, attention, device, hub)
     _fit_embedding(model, tokenizer, notes)
     disable_dropout(model)

@@ -70,6 +70,7 @@ class Policy:
         layout: str = "auto",
         device: str | torch.device | None = None,
         seed: int = 0,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Policy:
         """Load any causal language model of transformers and give it its policy and reference roles.
 
@@ -86,6 +87,7 @@ class Policy:
             layout: ``auto`` probes whether the tree layout is exact on this model; ``tree`` or ``flat`` insist.
             device: Default: the accelerator if there is one.
             seed: Of the adapters' initial weights; every rank must use the same.
+            tokenizer: From :func:`align.model.loading.load_tokenizer` for this model; None: loaded here.
 
         Raises:
             UserError: The model, adapter or tokenizer cannot be used; one sentence says why.
@@ -103,6 +105,7 @@ class Policy:
             layout=layout,
             device=device,
             seed=seed,
+            tokenizer=tokenizer,
         )
         return cls(
             loaded.roles,

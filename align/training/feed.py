@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from align.data.examples import tokenize
+from align.data.examples import TokenizedPreferences, tokenize
 from align.errors import UserError
 from align.method.online import OnlineMethod
 from align.model.batch import Batch
+from align.system.processes import process_state
 from align.training.batches import Batches
 
 if TYPE_CHECKING:
-    from align.data import Preferences, TokenizedPreferences, Unit
+    from transformers import PreTrainedTokenizerBase
+
+    from align.data import Preferences
     from align.method.base import Method
     from align.model.policy import Policy
     from align.settings.config import TrainerConfig
     from align.training.plan import Plan
     from align.training.step import Stepper
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "heldout_examples", "training_examples"]
 
 
 class Feed:
@@ -34,8 +37,8 @@ class Feed:
         config: TrainerConfig,
         accelerator: Accelerator,
         *,
-        train: Preferences,
-        heldout: Preferences | None,
+        train: Preferences | TokenizedPreferences,
+        heldout: Preferences | TokenizedPreferences | None,
         mix: Preferences | None,
     ) -> None:
         """
@@ -54,19 +57,22 @@ class Feed:
         self._policy, self._method, self._accelerator = policy, method, accelerator
         self._seed = config.seed
         online = method if isinstance(method, OnlineMethod) else None
-        data = self._tokenize(train, _longest(policy, config, online))
-        if online:
-            data = data.distinct_prompts()
-        self.train = self._batches(data)
+        _require_positions(policy, config)
+        if not isinstance(train, TokenizedPreferences):
+            train = training_examples(method, train, policy.tokenizer, max_length=config.max_length)
+        self.train = self._batches(train)
         self.heldout: Batches | None = None
         if heldout is not None and not online:
-            # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
-            self.heldout = self._batches(self._tokenize(heldout, config.max_length, max_rejected=1.0))
+            if not isinstance(heldout, TokenizedPreferences):
+                heldout = heldout_examples(method, heldout, policy.tokenizer, max_length=config.max_length)
+            self.heldout = self._batches(heldout)
         if not len(self.train):
             raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
         self._mix: Batches | None = None
         if online and online.mixing:
-            self._mix = self._batches(self._tokenize(mix or train, config.max_length, unit="demonstration"))
+            data = method.learns_from(mix or train.preferences)
+            examples = _tokenize(data, policy.tokenizer, max_length=config.max_length, unit="demonstration")
+            self._mix = self._batches(examples)
 
     def batch(self, number: int, plan: Plan) -> Batch:
         """This rank's share."""
@@ -96,33 +102,47 @@ class Feed:
     def _batches(self, data: TokenizedPreferences) -> Batches:
         return Batches(data, rank=self._accelerator.process_index, world=self._accelerator.num_processes)
 
-    def _tokenize(
-        self, preferences: Preferences, max_length: int, max_rejected: float | None = None, unit: Unit | None = None
-    ) -> TokenizedPreferences:
-        with self._accelerator.main_process_first():  # the other ranks read its cache
-            return tokenize(
-                self._method.learns_from(preferences),
-                self._policy.tokenizer,
-                max_length=max_length,
-                unit=unit or self._method.unit,
-                max_rejected=max_rejected,
+
+def training_examples(
+    method: Method, data: Preferences, tokenizer: PreTrainedTokenizerBase, *, max_length: int
+) -> TokenizedPreferences:
+    """Tokenise what a method trains on; of an on-line method the distinct prompts that leave room for a response.
+
+    Raises:
+        UserError: ``max_length`` is too short, or too many rows are rejected.
+    """
+    online = method if isinstance(method, OnlineMethod) else None
+    if online:
+        response = online.rollout.sampling.max_new_tokens
+        if max_length - response < 2:
+            raise UserError(
+                f"trainer.max_length={max_length} leaves no room for a prompt beside an answer of {response} tokens; "
+                "raise it or lower method.max_new_tokens."
             )
+        max_length -= response
+    examples = _tokenize(method.learns_from(data), tokenizer, max_length=max_length, unit=method.unit)
+    return examples.distinct_prompts() if online else examples
 
 
-def _longest(policy: Policy, config: TrainerConfig, online: OnlineMethod | None) -> int:
-    """Tokens of the longest training example: of an on-line method's the prompt, which leaves room for an answer."""
+def heldout_examples(
+    method: Method, data: Preferences, tokenizer: PreTrainedTokenizerBase, *, max_length: int
+) -> TokenizedPreferences:
+    """Tokenise held-out data for the method's own metrics.
+
+    Rows that do not fit are only counted: the limit on rejected rows guards the training data.
+    """
+    return _tokenize(method.learns_from(data), tokenizer, max_length=max_length, unit=method.unit, max_rejected=1.0)
+
+
+def _tokenize(data: Preferences, tokenizer: PreTrainedTokenizerBase, **settings: Any) -> TokenizedPreferences:
+    with process_state().main_process_first():  # the other ranks read its cache
+        return tokenize(data, tokenizer, **settings)
+
+
+def _require_positions(policy: Policy, config: TrainerConfig) -> None:
     limit = policy.max_positions
     if limit is not None and config.max_length > limit:
         raise UserError(
             f"trainer.max_length={config.max_length} is beyond the {limit} positions of the model; set "
             f"trainer.max_length={limit} or less."
         )
-    if online is None:
-        return config.max_length
-    longest = config.max_length - online.rollout.sampling.max_new_tokens
-    if longest < 2:
-        raise UserError(
-            f"trainer.max_length={config.max_length} leaves no room for a prompt beside an answer of "
-            f"{online.rollout.sampling.max_new_tokens} tokens; raise it or lower method.max_new_tokens."
-        )
-    return longest

@@ -48,7 +48,7 @@ from align.training.step import Stepper, StepResult, TrainingError
 from align.training.watch import Watch
 
 if TYPE_CHECKING:
-    from align.data import Preferences
+    from align.data import Preferences, TokenizedPreferences
     from align.method.base import Method
     from align.model.policy import Policy
 
@@ -113,8 +113,8 @@ class Trainer:
     def fit(
         self,
         method: Method,
-        train: Preferences,
-        heldout: Preferences | None = None,
+        train: Preferences | TokenizedPreferences,
+        heldout: Preferences | TokenizedPreferences | None = None,
         evaluator: Evaluator | None = None,
         *,
         scorer: Scorer | None = None,
@@ -124,8 +124,9 @@ class Trainer:
 
         Args:
             method: What to do.
-            train: What to learn from; for an on-line method its prompts.
-            heldout: For the method's own metrics.
+            train: What to learn from; for an on-line method its prompts. Tokenised examples are taken as they are
+                (:func:`align.training.feed.training_examples`).
+            heldout: For the method's own metrics, likewise.
             evaluator: Measures the policy before and after, and every ``eval_steps``.
             scorer: Rewards what an on-line method draws; None: the policy's reward role.
             mix: Demonstrations an on-line method mixes in (PPO-ptx); None: the preferred responses of ``train``.
@@ -147,8 +148,8 @@ class _Run:
         self,
         trainer: Trainer,
         method: Method,
-        train: Preferences,
-        heldout: Preferences | None,
+        train: Preferences | TokenizedPreferences,
+        heldout: Preferences | TokenizedPreferences | None,
         evaluator: Evaluator | None,
         scorer: Scorer | None,
         mix: Preferences | None,
@@ -184,7 +185,7 @@ class _Run:
         self.rollouts: Rollouts | None = None
         if isinstance(method, OnlineMethod):
             self.rollouts = Rollouts(
-                self.policy, method, train, scorer, self.stepper, self.accelerator, seed=config.seed
+                self.policy, method, self.data.preferences, scorer, self.stepper, self.accelerator, seed=config.seed
             )
         self.state = TrainingState(self.policy, method, self.optimizer, self.schedule, self.rollouts, self.rank)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from align.cli.launch import execute as execution
+from align.cli.launch.assemble import Run
 from align.cli.main import main
 from align.errors import UserError
 from align.settings.config import RunConfig
@@ -16,7 +17,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunConfig]:
     monkeypatch.chdir(tmp_path)
     done: list[RunConfig] = []
 
-    def execute(config: RunConfig) -> int:
+    def execute(run: Run) -> int:
+        config = run.config
         done.append(config)
         if config.seed == 2:
             raise UserError("no such data.")
