@@ -43,8 +43,6 @@ _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
 class TokenizedPreferences(Sequence[Example]):
     """Examples of one unit as token ids, backed by an Arrow file."""
 
-    preferences: Preferences
-    """The rows that were tokenised; ``index`` of an example is a row of them."""
     table: datasets.Dataset
     """One row per example, rejected ones included."""
     rows: NDArray[np.int64]
@@ -55,6 +53,8 @@ class TokenizedPreferences(Sequence[Example]):
     fingerprint: str
     """sha256 over data, tokenizer, chat template, max_length, unit and version: the same in every process."""
     report: LoadReport
+    preferences: Preferences
+    """The rows that `Example.index` counts, as they were before tokenisation."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -220,13 +220,13 @@ def _opened(
         "or accept the loss with data.max_rejected={limit}.",
     )
     return TokenizedPreferences(
-        preferences=preferences,
         table=table,
         rows=np.flatnonzero(kept),
         lengths=columns["length"].to_numpy()[kept],
         unit=unit,
         fingerprint=fingerprint,
         report=report,
+        preferences=preferences,
     )
 
 

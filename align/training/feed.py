@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 
@@ -11,7 +11,6 @@ from align.data.examples import TokenizedPreferences, tokenize
 from align.errors import UserError
 from align.method.online import OnlineMethod
 from align.model.batch import Batch
-from align.system.processes import process_state
 from align.training.batches import Batches
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from align.training.plan import Plan
     from align.training.step import Stepper
 
-__all__ = ["Feed", "heldout_examples", "training_examples"]
+__all__ = ["Feed", "tokenize_for"]
 
 
 class Feed:
@@ -59,19 +58,23 @@ class Feed:
         online = method if isinstance(method, OnlineMethod) else None
         _require_positions(policy, config)
         if not isinstance(train, TokenizedPreferences):
-            train = training_examples(method, train, policy.tokenizer, max_length=config.max_length)
+            with accelerator.main_process_first():  # the other ranks read its cache
+                train = tokenize_for(method, train, policy.tokenizer, config.max_length)
         self.train = self._batches(train)
         self.heldout: Batches | None = None
         if heldout is not None and not online:
+            # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
             if not isinstance(heldout, TokenizedPreferences):
-                heldout = heldout_examples(method, heldout, policy.tokenizer, max_length=config.max_length)
+                with accelerator.main_process_first():
+                    heldout = tokenize_for(method, heldout, policy.tokenizer, config.max_length, max_rejected=1.0)
             self.heldout = self._batches(heldout)
         if not len(self.train):
             raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
         self._mix: Batches | None = None
         if online and online.mixing:
-            data = method.learns_from(mix or train.preferences)
-            examples = _tokenize(data, policy.tokenizer, max_length=config.max_length, unit="demonstration")
+            rows = mix or train.preferences
+            with accelerator.main_process_first():
+                examples = tokenize(rows, policy.tokenizer, max_length=config.max_length, unit="demonstration")
             self._mix = self._batches(examples)
 
     def batch(self, number: int, plan: Plan) -> Batch:
@@ -103,40 +106,42 @@ class Feed:
         return Batches(data, rank=self._accelerator.process_index, world=self._accelerator.num_processes)
 
 
-def training_examples(
-    method: Method, data: Preferences, tokenizer: PreTrainedTokenizerBase, *, max_length: int
+def tokenize_for(
+    method: Method,
+    data: Preferences,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    max_rejected: float | None = None,
 ) -> TokenizedPreferences:
-    """Tokenise what a method trains on; of an on-line method the distinct prompts that leave room for a response.
+    """Tokenise data as the method learns from it: its rows, its unit, each distinct prompt of an on-line method once.
+
+    Args:
+        method: That will train.
+        data: Training or held-out data.
+        tokenizer: Of the policy.
+        max_length: Tokens of prompt and response together (``trainer.max_length``).
+        max_rejected: Share of the examples that may be rejected; None: that of the data.
 
     Raises:
-        UserError: ``max_length`` is too short, or too many rows are rejected.
+        UserError: An on-line method's longest response leaves no room for a prompt, or too many rows are rejected.
     """
-    online = method if isinstance(method, OnlineMethod) else None
-    if online:
-        response = online.rollout.sampling.max_new_tokens
-        if max_length - response < 2:
-            raise UserError(
-                f"trainer.max_length={max_length} leaves no room for a prompt beside an answer of {response} tokens; "
-                "raise it or lower method.max_new_tokens."
-            )
-        max_length -= response
-    examples = _tokenize(method.learns_from(data), tokenizer, max_length=max_length, unit=method.unit)
-    return examples.distinct_prompts() if online else examples
+    longest, unit = _longest(method, max_length), method.unit
+    examples = tokenize(method.learns_from(data), tokenizer, max_length=longest, unit=unit, max_rejected=max_rejected)
+    return examples.distinct_prompts() if unit == "prompt" else examples
 
 
-def heldout_examples(
-    method: Method, data: Preferences, tokenizer: PreTrainedTokenizerBase, *, max_length: int
-) -> TokenizedPreferences:
-    """Tokenise held-out data for the method's own metrics.
-
-    Rows that do not fit are only counted: the limit on rejected rows guards the training data.
-    """
-    return _tokenize(method.learns_from(data), tokenizer, max_length=max_length, unit=method.unit, max_rejected=1.0)
-
-
-def _tokenize(data: Preferences, tokenizer: PreTrainedTokenizerBase, **settings: Any) -> TokenizedPreferences:
-    with process_state().main_process_first():  # the other ranks read its cache
-        return tokenize(data, tokenizer, **settings)
+def _longest(method: Method, max_length: int) -> int:
+    """Tokens of the longest example: a prompt that is answered in training must leave room for the response."""
+    if not isinstance(method, OnlineMethod):
+        return max_length
+    response = method.rollout.sampling.max_new_tokens
+    if max_length - response < 2:
+        raise UserError(
+            f"trainer.max_length={max_length} leaves no room for a prompt beside an answer of {response} tokens; raise "
+            "it or lower method.max_new_tokens."
+        )
+    return max_length - response
 
 
 def _require_positions(policy: Policy, config: TrainerConfig) -> None:

@@ -60,8 +60,8 @@ class Rollouts:
         """
         if scorer is None and "reward" not in policy.roles.names:
             raise UserError(
-                f"{type(method).__name__} needs rewards: train the reward role of this policy first "
-                "(reward.RewardModel), or give Trainer.fit a scorer."
+                f"{type(method).__name__} needs rewards: train the reward role of this policy first, or give "
+                "Trainer.fit a scorer."
             )
         self.policy, self.method, self.prompts, self.scorer = policy, method, prompts, scorer
         self.stepper, self.accelerator, self.seed = stepper, accelerator, seed

@@ -125,7 +125,7 @@ class Trainer:
         Args:
             method: What to do.
             train: What to learn from; for an on-line method its prompts. Tokenised examples are taken as they are
-                (:func:`align.training.feed.training_examples`).
+                (:func:`align.training.feed.tokenize_for`).
             heldout: For the method's own metrics, likewise.
             evaluator: Measures the policy before and after, and every ``eval_steps``.
             scorer: Rewards what an on-line method draws; None: the policy's reward role.

@@ -17,7 +17,8 @@ from align.settings import registry
 from align.settings.adapter import Adapter
 from align.settings.checking import build
 from align.settings.config import RunConfig
-from align.training.feed import heldout_examples, training_examples
+from align.system.processes import process_state
+from align.training.feed import tokenize_for
 from align.world import TrueReward
 
 if TYPE_CHECKING:
@@ -147,11 +148,13 @@ def tokenize_data(
     run: Run, train: Preferences, heldout: Preferences | None, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[TokenizedPreferences, TokenizedPreferences | None]:
     """Tokenise both as the method sees them; held-out prompts alone give it no metrics."""
-    length = run.config.trainer.max_length
-    examples = training_examples(run.method, train, tokenizer, max_length=length)
-    if heldout is None or run.method.unit == "prompt":
-        return examples, None
-    return examples, heldout_examples(run.method, heldout, tokenizer, max_length=length)
+    method, length = run.method, run.config.trainer.max_length
+    with process_state().main_process_first():  # the other ranks read its cache
+        examples = tokenize_for(method, train, tokenizer, length)
+        if heldout is None or method.unit == "prompt":
+            return examples, None
+        # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
+        return examples, tokenize_for(method, heldout, tokenizer, length, max_rejected=1.0)
 
 
 # Models

@@ -60,8 +60,10 @@ _MOST_USED = (
 
 
 def help_text(configs: Path, words: Sequence[str] = ()) -> str:
-    """Return usage, choices, settings and examples; `words` may choose another method than dpo."""
-    method = next((word.partition("=")[2] for word in words if word.startswith("method=")), "dpo")
+    """Return usage, choices, settings and examples, for the method that `words` choose."""
+    text = (configs / "config.yaml").read_text(encoding="utf-8")
+    chosen = re.findall(r"^  - method: (\w+)", text, flags=re.MULTILINE)  # by default
+    method = next((word.partition("=")[2] for word in words if word.startswith("method=")), chosen[0])
     parts = [_USAGE]
     for title, group in _GROUPS:
         choices = sorted(groups.choices(configs, group), key=lambda choice: (choice == "custom", choice))
