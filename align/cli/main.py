@@ -1,4 +1,4 @@
-"""From the words typed to an exit code: 0 done, 2 a mistake of the user's, else what the run ended with."""
+"""From the words typed to an exit code: 0 done, 2 a mistake of the user, otherwise the code of the run."""
 
 from __future__ import annotations
 

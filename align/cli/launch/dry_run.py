@@ -58,7 +58,7 @@ class Size:
 
 
 def estimate(config: RunConfig, size: Size, *, copies: int) -> dict[str, float]:
-    """Bytes by purpose; `copies` is the number of roles, which share the base where there are adapters.
+    """Estimate the bytes of each purpose; `copies` is the number of roles, which share the base if there are adapters.
 
     Backward needs of each token and decoder layer about ten vectors of the hidden size (norms, attention, residuals)
     and four of the intermediate size (gated MLP): counted on LLaMA and Qwen3 with autograd's hooks, right within

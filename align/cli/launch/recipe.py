@@ -21,7 +21,7 @@ from align.system.processes import on_first
 
 __all__ = ["CANDIDATES", "HELDOUT", "Recipe", "Stage", "assemble_job"]
 
-CANDIDATES, HELDOUT = "candidates.jsonl", "heldout.jsonl"  # what a stage `sample` leaves in its folder
+CANDIDATES, HELDOUT = "candidates.jsonl", "heldout.jsonl"  # written by a stage `sample`
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def assemble_job(job: Job) -> Run | Recipe:
     runs: dict[str, Run] = {}
     stages: list[Stage] = []
     for config in job.runs:
-        run = runs.setdefault(config.method, assemble(config))
+        run = runs[config.method] = runs.get(config.method) or assemble(config)
         rewarded = config.reward is not None or any("reward" in runs[stage.method].method.trains for stage in stages)
         if run.needs_reward and not rewarded:
             first = job.reward_method
-            runs.setdefault(first, assemble(job.overrides.compose(first)))
+            runs[first] = assemble(job.overrides.compose(first))
             stages.append(Stage(first))
         stages += _stages(run)
     for method in {stage.method for stage in stages if stage.part == "sample"}:
@@ -65,7 +65,7 @@ def assemble_job(job: Job) -> Run | Recipe:
 
 
 def _stages(run: Run) -> list[Stage]:
-    """The stages of one method: drawing and training as often as its candidates have rounds, or just one run."""
+    """List the stages of one method: drawing and training in each round, or a single run."""
     config, plan = run.config, run.method.candidates
     if plan is None or config.stage == "train":
         return [Stage(config.method, config.stage)]
@@ -93,21 +93,21 @@ class Recipe:
         if whole.dry_run:
             return max([execute(self._run(self._settings(stage))) for stage in self.stages])
         folder = on_first(lambda: _make_folder(Path(whole.output_root) / whole.run_name, whole.if_exists))
-        left = _Left()
+        results = _Results()
         for number, stage in enumerate(self.stages, start=1):
             settings = self._settings(stage)
             name = f"{number}-{stage.name}"
             settings = dataclasses.replace(settings, output_root=str(folder), run_name=name)
             say(f"Stage {number} of {len(self.stages)}: {stage.name}")
-            code = execute(self._run(left.put_into(settings, stage)))
+            code = execute(self._run(results.put_into(settings, stage)))
             if code:
                 return code
-            left = self._left_by(stage, folder / name, left)
+            results = self._add_results(stage, folder / name, results)
         say(f"All stages: {folder}")
         return 0
 
     def _settings(self, stage: Stage) -> RunConfig:
-        """The settings of a stage before any stage has run."""
+        """Return the settings of a stage as they are before any stage has run."""
         config = self.runs[stage.method].config
         name = config.run_name
         if name.startswith(f"{stage.method}-"):  # the default name has the method's
@@ -120,23 +120,23 @@ class Recipe:
     def _run(self, config: RunConfig) -> Run:
         return dataclasses.replace(self.runs[config.method], config=config)
 
-    def _left_by(self, stage: Stage, folder: Path, left: _Left) -> _Left:
-        """What the stages after `stage` begin with, `left` by those before it."""
+    def _add_results(self, stage: Stage, folder: Path, results: _Results) -> _Results:
+        """Add the results of a stage in `folder` to those of the stages before it."""
         if stage.part == "sample":
-            return dataclasses.replace(left, data=_candidates(folder))
+            return dataclasses.replace(results, data=_candidates(folder))
         run = self.runs[stage.method]
         final = folder / "final"
         if "policy" in run.method.trains:
             field = "start" if run.config.adapter is not None else "name"
-            left = dataclasses.replace(left, model={**left.model, field: str(final)})
+            results = dataclasses.replace(results, model={**results.model, field: str(final)})
         if "reward" in run.method.trains:
-            left = dataclasses.replace(left, reward={**self.job.reward_choice, "model": str(final / "reward")})
-        return left
+            results = dataclasses.replace(results, reward={**self.job.reward_settings, "model": str(final / "reward")})
+        return results
 
 
 @dataclass(frozen=True)
-class _Left:
-    """What finished stages left for later ones."""
+class _Results:
+    """Results of finished stages, which later ones begin with."""
 
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     """Fields of `ModelConfig`."""
@@ -145,7 +145,7 @@ class _Left:
     """Fields of `DataConfig`, for the training on the candidates drawn last."""
 
     def put_into(self, config: RunConfig, stage: Stage) -> RunConfig:
-        """Return the settings with what was left in place of what they had."""
+        """Return the settings of `stage` with the results in them."""
         model: ModelConfig = config.model if stage.from_base else dataclasses.replace(config.model, **self.model)
         data = dataclasses.replace(config.data, **self.data) if stage.part == "train" else config.data
         reward = config.reward if self.reward is None else self.reward
@@ -153,7 +153,7 @@ class _Left:
 
 
 def _candidates(folder: Path) -> dict[str, Any]:
-    """The candidates as data, with what was held out from the prompts they were drawn for."""
+    """Return fields of `DataConfig`: the candidates, and the rows held out from their prompts."""
     heldout = folder / HELDOUT
     held = {"heldout": str(heldout)} if heldout.exists() else {}
     return {"train": str(folder / CANDIDATES), "format": "auto", "expected_rows": None, **held}

@@ -1,4 +1,4 @@
-"""What a composed configuration may hold: known keys, values present, types of a method's settings."""
+"""Checks of a composed configuration: known keys, values present, types of a method's settings."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
         config, choices = _compose(configs, chosen)
         known = _plain(config)
         checks.check_keys(known, choices, given)
-        # As Hydra applies them; it would have to compose twice for `known`.
+        # Hydra would apply them in the same way, but then `known` needs a composition of its own.
         for override in OverridesParser.create().parse_overrides(given):
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         plain = _plain(config)
@@ -54,7 +54,7 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
 
 
 def _give_way(plain: Mapping[str, Any], asked: Sequence[str]) -> None:
-    """Of the two that say how long to train, what a file sets gives way to the other one that was asked for."""
+    """Drop a file's ``trainer.steps`` where the words give ``trainer.epochs``, and the other way round."""
     for name, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"trainer.{name}" in asked and f"trainer.{other}" not in asked:
             plain["trainer"][other] = None
@@ -114,7 +114,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _run_name(plain: Mapping[str, Any], choices: Mapping[str, str], swept: Sequence[str]) -> Any:
-    """The name given or method-model-data-seed, and for a multirun the `swept` values that are not in it."""
+    """Return the name given, or method-model-data-seed; in a multirun with the `swept` values that it does not show."""
     name, shown = plain["run_name"], {"run_name"}
     if isinstance(name, (int, float)):
         name = str(name)  # run_name=2026

@@ -15,7 +15,7 @@ from align.cli.parse.wandb_key import require_wandb_key
 from align.errors import UserError
 from align.settings.config import RunConfig
 
-__all__ = ["Job", "read_job"]
+__all__ = ["Job", "StageOverrides", "read_job"]
 
 # Trainer settings that do not depend on the method: they apply to all stages.
 _COMMON = frozenset(
@@ -25,7 +25,7 @@ _COMMON = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overrides:
+class StageOverrides:
     """The words typed, by the stages they apply to."""
 
     configs: Path
@@ -49,17 +49,17 @@ class Job:
     name: str
     """The recipe, or the only method."""
     runs: tuple[RunConfig, ...]
-    """Settings of the methods that were asked for, in the order of training; each is composed once."""
+    """Settings of the methods that the words name, in the order of training."""
     is_recipe: bool
-    overrides: Overrides
+    overrides: StageOverrides
     reward_method: str
-    """Trains the reward model of a method that needs one, where the command gives none."""
-    reward_choice: Mapping[str, Any]
-    """The settings ``reward=`` of such a model; its folder is their ``model``."""
+    """Trains a reward model for a method that needs one, where the words give none."""
+    reward_settings: Mapping[str, Any]
+    """The scorer of such a reward model; ``model`` must be set to its folder."""
 
 
 def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = ()) -> Job:
-    """Compose and check what `overrides` ask for, without making any object of it.
+    """Compose and check the settings that `overrides` ask for; no method is imported.
 
     Args:
         overrides: As in `Command.overrides`.
@@ -75,15 +75,15 @@ def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = 
     if recipe == "null":
         config = compose_run(configs, overrides, swept=swept)
         name, runs = config.method, (config,)
-        sorted_ = _sort(overrides, configs, (name,), first["method"])
+        by_stage = _sort(overrides, configs, (name,), first["method"])
     else:
         if given := sorted({"method", "stage"} & set(chosen)):
             raise UserError(f"recipe={recipe} chooses the methods itself; leave {given[0]}={chosen[given[0]]} out.")
         content = _read(configs / "recipe" / f"{recipe}.yaml")
         methods: list[str] = content["stages"]
         _require_stage_names(overrides, methods)
-        sorted_ = _sort(overrides, configs, methods, first["method"], from_base=content.get("from_base", False))
-        composed = {method: sorted_.compose(method) for method in dict.fromkeys(methods)}
+        by_stage = _sort(overrides, configs, methods, first["method"], from_base=content.get("from_base", False))
+        composed = {method: by_stage.compose(method) for method in dict.fromkeys(methods)}
         name, runs = recipe, tuple(composed[method] for method in methods)
     for run in runs:
         require_wandb_key(run.wandb)
@@ -91,9 +91,9 @@ def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = 
         name=name,
         runs=runs,
         is_recipe=recipe != "null",
-        overrides=sorted_,
+        overrides=by_stage,
         reward_method=first["method"],
-        reward_choice=_read(configs / "reward" / f"{first['choice']}.yaml"),
+        reward_settings=_read(configs / "reward" / f"{first['choice']}.yaml"),
     )
 
 
@@ -103,7 +103,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _sort(
     overrides: Sequence[str], configs: Path, methods: Sequence[str], first: str, *, from_base: bool = False
-) -> Overrides:
+) -> StageOverrides:
     """Sort `overrides` into those of all stages and those of each method; `first` may train before the methods named.
 
     Settings of ``method`` and ``trainer`` without the name of a stage belong to the last method.
@@ -122,7 +122,7 @@ def _sort(
             own.setdefault(methods[-1], []).append(override)
         else:
             shared.append(override)
-    return Overrides(configs=configs, shared=shared, own=own, from_base=from_base)
+    return StageOverrides(configs=configs, shared=shared, own=own, from_base=from_base)
 
 
 def _require_stage_names(overrides: Sequence[str], methods: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""How often an ordinary run makes what it is made of."""
+"""A run makes each of its parts once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.main import main
+from align.cli.parse.job import read_job
 from align.data import Preferences
 from methods import DPO
 
@@ -75,3 +77,20 @@ def test_each_thing_is_made_once(
         (heldout.fingerprint, "prompt"): 1,  # for the answers that are evaluated
     }
     assert list(Path("runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "methods"),
+    [
+        (["method=rrhf", "method.samples=4", "method.rounds=2"], 2),  # a reward model, and RRHF in four stages
+        (["recipe=rlhf"], 3),
+        (["recipe=rft"], 3),
+    ],
+)
+def test_the_stages_of_a_recipe_are_composed_once_for_each_method(
+    words: list[str], methods: int, made: Counter[Any], configs: Path
+) -> None:
+    recipe = assemble_job(read_job(words, configs))
+    assert isinstance(recipe, Recipe)
+    assert len(recipe.runs) == methods
+    assert made["compositions"] == methods
