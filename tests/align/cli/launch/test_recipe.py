@@ -11,6 +11,7 @@ import pytest
 from align.cli.launch.assemble import Run
 from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.main import main
+from align.cli.parse.command import read_command
 from align.cli.parse.job import read_job
 from align.errors import UserError
 
@@ -44,6 +45,17 @@ def test_settings_of_one_stage_carry_its_name() -> None:
     assert [stage.name for stage in recipe.stages] == ["sft", "reward", "ppo"]
     assert recipe.job.overrides.own == {"sft": ["trainer.epochs=2"], "reward": ["method.centring=0.01"]}
     assert recipe.config.run_name == "rlhf-world-world-seed1"
+
+
+@pytest.mark.parametrize("first", ["method=rrhf", "recipe=rft"])
+def test_settings_of_a_scorer_of_ones_own_are_of_all_stages(first: str, tmp_path: Path) -> None:
+    file = tmp_path / "mixture.yaml"
+    file.write_text("{scorer: weighted_sum, scorers: {brevity: {scorer: length}}, weights: {brevity: 1.0}}")
+    words = [first, f"reward={file}", "reward.weights.brevity=0.5", *["method.samples=2"] * (first == "method=rrhf")]
+    recipe = read(read_command(words, CONFIGS).overrides)
+    assert isinstance(recipe, Recipe)
+    rewards = [run.config.reward for run in recipe.runs.values()]
+    assert [reward and reward["weights"] for reward in rewards] == [{"brevity": 0.5}] * len(rewards)
 
 
 @pytest.mark.parametrize(
