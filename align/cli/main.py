@@ -20,7 +20,6 @@ def main(words: Sequence[str], configs: Path) -> int:
         return 0
     # Imported when needed: Hydra before PyTorch, and PyTorch only once the words are known to be right.
     try:
-        from align.cli.launch.sweep import sweep
         from align.cli.parse.command import read_command
         from align.cli.parse.compose import register_methods
         from align.cli.parse.job import read_job
@@ -28,6 +27,8 @@ def main(words: Sequence[str], configs: Path) -> int:
         command = read_command(words, configs)
         register_methods(configs, command.overrides)
         if command.multirun:
+            from align.cli.launch.sweep import sweep
+
             return sweep(command, configs)
         job = read_job(command.overrides, configs)
         from align.cli.launch.execute import execute_all
