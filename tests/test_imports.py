@@ -6,6 +6,7 @@ Each message names the place that breaks the rule.
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -143,26 +144,45 @@ def imported_at_once(body: list[ast.stmt]) -> Iterator[str]:
             yield from imported_at_once(node.body)
 
 
-@pytest.mark.parametrize("top", ["align"])
-def test_the_common_part_names_no_method_and_no_reward(top: str) -> None:
-    """Neither by an import nor by a registered name in its code; docstrings and examples may."""
+# Registered names that the common part has in another sense.
+OTHER_SENSE = {
+    "reward": "a role of the policy, and a group of settings",
+    "length": "a column of the table of examples",
+    "reward_model": "the reward role as a scorer, in reports",
+}
+ASSETS = {"sft": "align.world"}  # the embedded adapter world/sft
+SHOWN = ("align.cli.parse.help",)  # its examples are for people
+
+
+def test_the_common_part_names_no_method_and_no_reward() -> None:
+    """Neither by an import, nor a registered name in its code, nor a method's in a message; docstrings may."""
     entries = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
-    methods = set(entries["align.methods"])
+    methods = set(entries["align.methods"]) - set(OTHER_SENSE)
+    scorers = {name for name, target in entries["align.scorers"].items() if not target.startswith("align.")}
+    registered = methods | scorers - set(OTHER_SENSE)
+    named = re.compile(rf"(?<![\w/])({'|'.join(sorted(methods))}|RewardModel)(?!\w)", re.IGNORECASE)
     found: list[str] = []
     for module, file in MODULES.items():
-        if not module.startswith(top):
+        if folder(module) in ("reward", "methods"):
             continue
-        found += [
-            f"{place} imports {name}"
-            for name, place in imports(module)
-            if name.partition(".")[0] in ("methods", "reward")
-        ]
-        found += [
-            f"{file.relative_to(ROOT)}:{node.lineno} has the name {node.value!r}"
-            for node in ast.walk(tree(file))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in methods
-        ]
+        place = file.relative_to(ROOT)
+        for name, line in imports(module):
+            if folder(name) in ("reward", "methods"):
+                found.append(f"{place}:{line} imports {name}")
+        allowed = {name for name, top in ASSETS.items() if module.startswith(top)}
+        for text, line in strings(file):
+            names = {text} & registered if module in SHOWN else {text} & registered | set(named.findall(text))
+            found += [f"{place}:{line} has the name {name!r}" for name in names - allowed]
     assert not found, "\n".join(found)
+
+
+def strings(file: Path) -> Iterator[tuple[str, int]]:
+    """The strings in a module's code with their lines, without docstrings."""
+    nodes = list(ast.walk(tree(file)))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value, node.lineno
 
 
 # Length

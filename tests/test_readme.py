@@ -28,7 +28,7 @@ FOLDERS = ("align/", "configs/", "docs/", "methods/", "reward/", "scripts/", "te
 
 
 def commands() -> list[str]:
-    """What the table "You want" tells to add, the command that is not this program's left out."""
+    """The words that the table "You want" says to add, without commands of other programs."""
     (table,) = re.findall(r"\| You want \| Add \|\n\|[-|]+\|\n((?:\|.*\n)+)", README)
     spans = re.findall(r"`([^`]+)`", " ".join(row.split("|")[2] for row in table.splitlines()))
     return [span for span in spans if "=" in span and not span.startswith("torchrun")]

@@ -99,8 +99,7 @@ def draw(
     if plan.scored and scorer is None:
         if "reward" not in pool[0].roles.names:
             raise UserError(
-                "candidates need scores: give draw() a scorer, or train the reward role of the policy first "
-                "(reward.RewardModel)."
+                "candidates need scores: give draw() a scorer, or train the reward role of the policy first."
             )
         scorer = RoleScorer(pool[0])
     stop = StopRequest()

@@ -1,5 +1,5 @@
 """The command line: everything between ``scripts/run.py`` and the Python API.
 
-What can be wrong in the words typed is answered here, before PyTorch is imported: `command` reads them,
-`compose` makes a checked `RunConfig` of them with Hydra, `execute` hands it to the library.
+`parse` turns the words typed into checked settings before PyTorch is imported; `launch` makes objects of the settings
+and runs them; `evaluate` is a command of its own.
 """

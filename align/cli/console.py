@@ -1,4 +1,4 @@
-"""Lines for the user, said once however many processes run."""
+"""Prints lines for the user once, however many processes run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["is_first_process", "process_count", "report", "say", "wait_for_first
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for all (set by torchrun and accelerate before anything is imported)."""
+    """Return whether this process prints for all; torchrun and accelerate set its rank before anything is imported."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def process_count() -> int:
-    """Return how many processes run together."""
+    """Return the number of processes that run together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -32,6 +32,6 @@ def report(line: str) -> None:
 
 
 def wait_for_first_process() -> None:
-    """Let the first process speak: torchrun ends it as soon as another one fails."""
+    """Give the first process time to print: torchrun ends it as soon as another one fails."""
     if not is_first_process():
         time.sleep(2)

@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 
 def main(words: Sequence[str]) -> int:
-    """Evaluate as the words say; returns the exit code."""
+    """Run the evaluation that `words` describe; returns the exit code."""
     arguments = _parser().parse_args(words)
     try:
         _evaluate(arguments)
@@ -51,14 +51,16 @@ def _parser() -> argparse.ArgumentParser:
         "--scorer", action="append", default=[], help="a scorer's name or YAML file; the first decides; repeatable"
     )
     parser.add_argument(
-        "--pairs", action="store_true", help="the data are labelled pairs: which share of them each scorer orders so"
+        "--pairs",
+        action="store_true",
+        help="the data are labelled pairs: the share that each scorer orders rightly",
     )
     parser.add_argument("--best-of", type=int, default=1, metavar="N", help="responses per prompt of a best-of-n curve")
-    parser.add_argument("--prompts", type=int, default=300, help="at most so many prompts (default 300)")
+    parser.add_argument("--prompts", type=int, default=300, help="largest number of prompts (default 300)")
     parser.add_argument("--max-new-tokens", type=int, default=128, help="longest response (default 128)")
     parser.add_argument("--max-length", type=int, default=1024, help="longest prompt with response (default 1024)")
     parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default 0.7)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.json, samples and pictures there")
     return parser
 
@@ -92,7 +94,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _scorers(arguments: argparse.Namespace) -> list[Scorer]:
-    """The scorers, once it is clear that what is asked for can be done with them."""
+    """Check that the options fit together, and make the scorers."""
     from align.scoring.from_config import read_scorer
 
     if arguments.model is None and not arguments.pairs:
@@ -111,7 +113,7 @@ def _scorers(arguments: argparse.Namespace) -> list[Scorer]:
 def _measure(
     arguments: argparse.Namespace, data: Preferences, scorers: Sequence[Scorer], console: Any
 ) -> dict[str, Any]:
-    """What the model answers, alone or against another one, and its best of n."""
+    """Measure the model, alone or against another one, and its best of n."""
     from align.evaluation.evaluator import Evaluator
     from align.evaluation.measurement import compare
     from align.sampling.sampler import SamplingParams
@@ -138,7 +140,9 @@ def _measure(
     if arguments.against is not None:
         rival, its_evaluator = prepare(arguments.against, arguments.against_start)
         if its_evaluator.texts != evaluator.texts:
-            raise UserError("the models have not room for the same prompts; lower --max-new-tokens or leave some out.")
+            raise UserError(
+                "some prompts fit only one of the models; lower --max-new-tokens or leave the longest prompts out."
+            )
         compared = compare(its_evaluator.measure(rival), measured, seed=arguments.seed)
         rows = compared["metrics"].items()
         result = compared | {"metrics": {name: {"against": r["before"], "model": r["after"]} for name, r in rows}}
@@ -159,7 +163,7 @@ def _load(model: str, start: str | None) -> Policy:
 
 
 def _accuracy(scorer: Scorer, data: Preferences) -> dict[str, dict[str, float]]:
-    """Share of pairs whose chosen response scores higher, ties half, over all and by ``source``."""
+    """Return the share of pairs whose chosen response scores higher, ties half: over all, and by ``source``."""
     import numpy as np
 
     from align.evaluation.measurement import win_rate

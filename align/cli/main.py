@@ -1,4 +1,4 @@
-"""From the words typed to an exit code: 0 done, 2 a mistake of the user's, else what the run ended with."""
+"""From the words typed to an exit code: 0 done, 2 a mistake of the user, otherwise the code of the run."""
 
 from __future__ import annotations
 
@@ -35,24 +35,21 @@ def main(words: Sequence[str], configs: Path) -> int:
         return 0
     # Imported when needed: Hydra before PyTorch, and PyTorch only once the words are known to be right.
     try:
-        from align.cli.launch.recipe import names_recipe, read_recipe
-        from align.cli.launch.sweep import sweep
         from align.cli.parse.command import read_command
-        from align.cli.parse.compose import compose_run, register_methods
-        from align.cli.parse.wandb_key import require_wandb_key
+        from align.cli.parse.compose import register_methods
+        from align.cli.parse.job import read_job
 
         command = read_command(words, configs)
         register_methods(configs, command.overrides)
         if command.multirun:
-            return sweep(command, configs)
-        if not names_recipe(command.overrides):  # checked before a method, and with it PyTorch, is imported
-            require_wandb_key(compose_run(configs, command.overrides).wandb)
-        recipe = read_recipe(command.overrides, configs)
-        config = compose_run(configs, command.overrides) if recipe is None else recipe.check()
-        require_wandb_key(config.wandb)
-        from align.cli.launch.execute import execute
+            from align.cli.launch.sweep import sweep
 
-        return execute(config) if recipe is None else recipe.run(execute)
+            return sweep(command, configs)
+        job = read_job(command.overrides, configs)
+        from align.cli.launch.execute import execute_all
+        from align.cli.launch.recipe import assemble_job
+
+        return execute_all(assemble_job(job))
     except UserError as error:
         report(f"Error: {error}")
         wait_for_first_process()

@@ -53,7 +53,7 @@ class Evaluator:
         cls,
         policy: Policy,
         prompts: Preferences | None,
-        pairs: Preferences | None,
+        pairs: Preferences | TokenizedPreferences | None,
         *,
         max_length: int,
         limit: int | None = None,
@@ -89,8 +89,9 @@ class Evaluator:
             columns = scorer_columns(rows)
         held: TokenizedPreferences | None = None
         if pairs is not None:
-            held = tokenize(pairs, policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
-            held = _spread(held, limit)
+            if not isinstance(pairs, TokenizedPreferences):
+                pairs = tokenize(pairs, policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
+            held = _spread(pairs, limit)
         return cls(
             prompts=tokenized, texts=texts, columns=columns, pairs=held, sampling=sampling, notes=notes, **settings
         )

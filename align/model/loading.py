@@ -38,7 +38,14 @@ class Loaded:
     """Sentences about the loading that a user should read."""
 
 
-def load(model: ModelConfig, *, adapter: Adapter | None, device: str | torch.device | None, seed: int) -> Loaded:
+def load(
+    model: ModelConfig,
+    *,
+    adapter: Adapter | None,
+    device: str | torch.device | None,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Loaded:
     """See :meth:`align.model.policy.Policy.load`."""
     if model.start is not None and adapter is None:
         raise UserError(
@@ -47,7 +54,8 @@ def load(model: ModelConfig, *, adapter: Adapter | None, device: str | torch.dev
     if model.quantization and adapter is None:
         raise UserError("model.quantization=4bit freezes the base; choose adapter=lora or quantization=null.")
     notes: list[str] = []
-    tokenizer = load_tokenizer(model, notes)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(model, notes)
     network = _load_network(model, device)
     _fit_embedding(network, tokenizer, notes)
     disable_dropout(network)

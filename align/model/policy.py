@@ -66,6 +66,7 @@ class Policy:
         adapter: Adapter | None = Adapter(),
         device: str | torch.device | None = None,
         seed: int = 0,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         **settings: Any,
     ) -> Policy:
         """Load any causal language model of transformers and give it its policy and reference roles.
@@ -76,6 +77,7 @@ class Policy:
                 at its default then, or let it agree.
             device: Default: the accelerator if there is one.
             seed: Of the adapters' initial weights; every rank must use the same.
+            tokenizer: From :func:`align.model.loading.load_tokenizer` for this model; None: loaded here.
             **settings: Fields of :class:`align.settings.config.ModelConfig`, such as ``start`` or ``dtype``.
 
         Raises:
@@ -83,7 +85,8 @@ class Policy:
         """
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
         given = dataclasses.asdict(model) if isinstance(model, ModelConfig) else {"name": str(model)}
-        loaded = load(build(ModelConfig, {**given, **settings}), adapter=adapter, device=device, seed=seed)
+        config = build(ModelConfig, {**given, **settings})
+        loaded = load(config, adapter=adapter, device=device, seed=seed, tokenizer=tokenizer)
         return cls(
             loaded.roles,
             loaded.tokenizer,

@@ -1,1 +1,1 @@
-"""What a run is made of: dataclasses that check themselves, and the registry of names."""
+"""The settings of a run: dataclasses that check themselves, and the registry of names."""

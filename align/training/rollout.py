@@ -74,8 +74,8 @@ class Rollouts(Source):
         """
         if scorer is None and "reward" not in policy.roles.names:
             raise UserError(
-                f"{type(method).__name__} needs rewards: train the reward role of this policy first "
-                "(reward.RewardModel), or give Trainer.fit a scorer."
+                f"{type(method).__name__} needs rewards: train the reward role of this policy first, or give "
+                "Trainer.fit a scorer."
             )
         assert method.rollout is not None
         self.policy, self.method, self.plan = policy, method, method.rollout

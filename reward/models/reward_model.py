@@ -58,6 +58,11 @@ class RewardModelScorer(Settings):
         if self.max_length < 2 or (self.tokens_per_batch is not None and self.tokens_per_batch < 1):
             raise UserError("max_length must be at least 2 and tokens_per_batch at least 1.")
 
+    @property
+    def role_folder(self) -> Path:
+        """Where a policy may load its reward role from, instead of a second model."""
+        return Path(self.model)
+
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -19,11 +19,13 @@ from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
 from align.cli.console import process_count, report
-from align.cli.launch.recipe import names_recipe, read_recipe
 from align.cli.parse.command import Command
-from align.cli.parse.compose import compose_run
-from align.cli.parse.wandb_key import require_wandb_key
+from align.cli.parse.job import read_job
 from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.cli.launch.assemble import Run
+    from align.cli.launch.recipe import Recipe
 
 __all__ = ["sweep"]
 
@@ -32,14 +34,11 @@ _INTERRUPTED = (130, 143)  # exit codes after SIGINT and SIGTERM
 
 def sweep(command: Command, configs: Path) -> int:
     """Check every run, then run them; 0 if all ended well, otherwise the first other exit code."""
-    jobs = _expand(command.overrides)
-    for overrides in jobs:  # all of them before a method, and with it PyTorch, is imported
-        if not names_recipe(overrides):
-            require_wandb_key(compose_run(configs, overrides, swept=command.swept).wandb)
-    for overrides in jobs:
-        recipe = read_recipe(overrides, configs)
-        config = compose_run(configs, overrides, swept=command.swept) if recipe is None else recipe.check()
-        require_wandb_key(config.wandb)
+    words = _expand(command.overrides)
+    jobs = [read_job(overrides, configs, swept=command.swept) for overrides in words]
+    from align.cli.launch.recipe import assemble_job  # imports PyTorch: only once all words are right
+
+    runs = [assemble_job(job) for job in jobs]
     with (
         # Hydra keeps a multirun.yaml in its sweep folder; each run's own folder already says how it was made.
         tempfile.TemporaryDirectory() as folder,
@@ -49,7 +48,7 @@ def sweep(command: Command, configs: Path) -> int:
         assert hydra is not None
         returns = hydra.multirun(
             "config",
-            task_function=partial(_run_one, configs, command.swept, len(jobs)),
+            task_function=partial(_run_one, runs),
             overrides=[*command.overrides, f"hydra.sweep.dir='{folder}'"],
             with_log_configuration=False,
         )
@@ -70,18 +69,15 @@ def _expand(overrides: Sequence[str]) -> list[list[str]]:
     return jobs
 
 
-def _run_one(configs: Path, swept: Sequence[str], count: int, _: DictConfig) -> int:
-    """One run of the multirun, from the overrides that Hydra chose for it."""
-    from align.cli.launch.execute import execute
+def _run_one(runs: Sequence[Run | Recipe], _: DictConfig) -> int:
+    """Do the run of the multirun whose turn it is."""
+    from align.cli.launch.execute import execute_all
 
-    job = HydraConfig.get()
-    place = f"Run {job.job.num + 1} of {count}"
+    number = HydraConfig.get().job.num
+    place = f"Run {number + 1} of {len(runs)}"
     try:
-        overrides = list(job.overrides.task)
-        recipe = read_recipe(overrides, configs)
-        config = compose_run(configs, overrides, swept=swept) if recipe is None else recipe.check()
-        report(f"{place}: {config.run_name}")
-        code = execute(config) if recipe is None else recipe.run(execute)
+        report(f"{place}: {runs[number].config.run_name}")
+        code = execute_all(runs[number])
     except UserError as error:
         report(f"{place} failed: {error}")
         return 2

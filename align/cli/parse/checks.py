@@ -1,4 +1,4 @@
-"""What a composed configuration may hold: known keys, values present, types of a method's settings."""
+"""Checks of a composed configuration: known keys, values present, types of a method's settings."""
 
 from __future__ import annotations
 
@@ -28,17 +28,14 @@ def check_keys(known: Mapping[str, Any], choices: Mapping[str, str], overrides: 
             raise UserError(f"{key} is not a setting{place}.{_nearest(key, [*keys, *choices])}")
 
 
-def check_additions(plain: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise where a YAML file brought keys that do not exist."""
-    keys = [key for key, _ in _leaves(known)]
+def check_additions(plain: Mapping[str, Any]) -> None:
+    """Raise where a YAML file adds a section that does not exist, or names a class."""
     for name in plain:
         if name not in (*SECTIONS, *_ROOT):
             raise UserError(f"{name} is not a setting.{did_you_mean(name, (*SECTIONS, *_ROOT))}")
     for key, _ in _leaves(plain):
         if "_target_" in key:
             raise UserError(f"{key}: classes are chosen by name, _target_ is not accepted.")
-        if key not in keys:
-            raise UserError(f"{key} is not a setting.{_nearest(key, keys)}")
 
 
 def check_complete(plain: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Reads the words typed after ``scripts/run.py`` and answers those that cannot be right."""
+"""Reads the words of the command line and refuses those that cannot be right."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Command", "read_command"]
 
 _MULTIRUN = ("-m", "--multirun")
 _HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.")
-# Choosing a model or a file of one's own: this key implies the group's choice `custom`.
+# A model or data of your own, named by this key, imply the group's choice `custom`.
 _CUSTOM_KEYS = {"model": "name", "data": "train"}
 
 
@@ -34,7 +34,11 @@ class Command:
 
 
 def read_command(words: Sequence[str], configs: Path) -> Command:
-    """Sort `words` into options and overrides; raises `UserError` for what no configuration could accept."""
+    """Sort `words` into options and overrides.
+
+    Raises:
+        UserError: A word that no configuration could accept.
+    """
     flags = [word for word in words if word.startswith("-")]
     for flag in flags:
         if flag not in _MULTIRUN:
@@ -123,7 +127,7 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
 
 
 def _scorer_of_ones_own(value: str) -> str:
-    """Make a YAML file with a scorer a choice of ``reward=``, as Hydra knows them; returns its name."""
+    """Register a YAML file with a scorer as a choice of ``reward=``; returns its name."""
     file = value.strip("'\"")
     if not file.endswith(YAML):
         return value

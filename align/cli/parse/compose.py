@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from align.cli.parse import checks, groups
@@ -36,11 +36,16 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
     names = groups.names(configs)
     chosen = [o for o in overrides if _key(o) in names or o.startswith(("hydra.", "hydra/"))]
     given = [o for o in overrides if o not in chosen]
-    known, choices = _compose(configs, chosen)
-    checks.check_keys(known, choices, given)
-    plain, _ = _compose(configs, [*chosen, *given])
+    with _errors_of_hydra(overrides or [str(configs)]):
+        config, choices = _compose(configs, chosen)
+        known = _plain(config)
+        checks.check_keys(known, choices, given)
+        # Hydra would apply them in the same way, but then `known` needs a composition of its own.
+        for override in OverridesParser.create().parse_overrides(given):
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+        plain = _plain(config)
     _give_way(plain, [_key(o) for o in given])
-    checks.check_additions(plain, known)
+    checks.check_additions(plain)
     checks.check_complete(plain)
     checks.check_method(choices["method"], plain["method"], known["method"])
     plain["run_name"] = _run_name(plain, choices, [o for o in overrides if _key(o) in swept])
@@ -48,7 +53,7 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
 
 
 def _give_way(plain: Mapping[str, Any], asked: Sequence[str]) -> None:
-    """Of the two that say how long to train, what a file sets gives way to the other one that was asked for."""
+    """Drop a file's ``trainer.steps`` where the words give ``trainer.epochs``, and the other way round."""
     for name, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"trainer.{name}" in asked and f"trainer.{other}" not in asked:
             plain["trainer"][other] = None
@@ -70,25 +75,33 @@ def _key(override: str) -> str:
     return override.partition("=")[0].strip()
 
 
-def _compose(configs: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the composed configuration as plain values, and the choice made in each group."""
+def _compose(configs: Path, chosen: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """Compose the configuration with its groups; returns it with the choice made in each group."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(configs.resolve())):
+        config = compose("config", overrides=list(chosen), return_hydra_config=True)
+    choices = OmegaConf.to_container(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+        config.pop("recipe", None)  # read by align.cli.parse.job
+    return config, cast("dict[str, str]", choices)
+
+
+@contextmanager
+def _errors_of_hydra(words: Sequence[str]) -> Generator[None]:
+    """Turn an error of Hydra or OmegaConf into one sentence that begins with `words`."""
     try:
-        within = GlobalHydra.instance().is_initialized()  # inside a multirun
-        with nullcontext() if within else initialize_config_dir(version_base="1.3", config_dir=str(configs.resolve())):
-            config = compose("config", overrides=list(overrides), return_hydra_config=True)
-        choices = OmegaConf.to_container(config.hydra.runtime.choices)
-        with open_dict(config):
-            del config["hydra"]
-            config.pop("recipe", None)  # what it says is read before: it makes several runs
-        plain = OmegaConf.to_container(config, resolve=True)
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{' '.join(overrides) or configs}: {lines[0].strip().rstrip('.')}.") from error
-    return cast("dict[str, Any]", plain), cast("dict[str, str]", choices)
+        raise UserError(f"{' '.join(words)}: {lines[0].strip().rstrip('.')}.") from error
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
 
 
 def _run_name(plain: Mapping[str, Any], choices: Mapping[str, str], swept: Sequence[str]) -> Any:
-    """The name given or method-model-data-seed, and for a multirun the `swept` values that are not in it."""
+    """Return the name given, or method-model-data-seed; in a multirun with the `swept` values that it does not show."""
     name, shown = plain["run_name"], {"run_name"}
     if isinstance(name, (int, float)):
         name = str(name)  # run_name=2026

@@ -1,4 +1,4 @@
-"""Is there a key for Weights & Biases? Asked before anything starts, so that nothing prompts or hangs."""
+"""Looks for a key for Weights & Biases before a run starts, so that nothing prompts or hangs."""
 
 from __future__ import annotations
 

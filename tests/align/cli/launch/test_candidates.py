@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from align.cli.launch.recipe import Recipe, Stage, read_recipe
+from align.cli.launch.assemble import Run
+from align.cli.launch.recipe import Recipe, Stage, assemble_job
 from align.cli.main import main
+from align.cli.parse.job import read_job
 from align.errors import UserError
 from align.settings.config import RunConfig
 
@@ -18,9 +21,14 @@ CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 REWARD, SCORED = Stage("reward"), "reward=world"
 
 
+def read(words: Sequence[str]) -> Run | Recipe:
+    return assemble_job(read_job(words, CONFIGS))
+
+
 def stages(*words: str) -> tuple[Stage, ...] | None:
-    recipe = read_recipe(words, CONFIGS)
-    return recipe.stages if recipe is not None else None
+    """The stages of a recipe; None where the words mean a single run."""
+    job = read(words)
+    return job.stages if isinstance(job, Recipe) else None
 
 
 def parts(method: str, *, from_base: bool = False) -> tuple[Stage, Stage]:
@@ -58,12 +66,13 @@ def test_a_recipe_chooses_its_stages() -> None:
         stages("recipe=rft", "method.samples=4")
 
 
-def runs(recipe: Recipe | None, folder: Path) -> list[RunConfig]:
+def runs(recipe: Run | Recipe, folder: Path) -> list[RunConfig]:
     """The configurations that the stages get, when each leaves what it should."""
-    assert recipe is not None
+    assert isinstance(recipe, Recipe)
     done: list[RunConfig] = []
 
-    def execute(config: RunConfig) -> int:
+    def execute(run: Run) -> int:
+        config = run.config
         place = Path(config.output_root) / config.run_name
         for name in ("candidates.jsonl", "heldout.jsonl"):
             if config.stage == "sample":
@@ -72,7 +81,7 @@ def runs(recipe: Recipe | None, folder: Path) -> list[RunConfig]:
         done.append(config)
         return 0
 
-    assert recipe.run(execute) == 0
+    assert recipe.execute(execute) == 0
     assert {config.output_root for config in done} == {str(folder)}
     return done
 
@@ -82,7 +91,7 @@ def test_each_round_draws_for_the_data_from_what_the_one_before_trained(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["method=rrhf", "method.samples=2", "method.rounds=2", "run_name=it", "trainer.steps=3"]
-    reward, first, one, second, two = runs(read_recipe(words, CONFIGS), Path("runs/it"))
+    reward, first, one, second, two = runs(read(words), Path("runs/it"))
     assert reward.trainer.steps is None
     assert [c.run_name for c in (reward, first, one, second, two)] == [
         *("1-reward", "2-sample", "3-rrhf", "4-sample", "5-rrhf")
@@ -102,15 +111,15 @@ def test_rft_trains_the_base_and_draws_from_what_was_fine_tuned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    _, _, sample, train = runs(read_recipe(["recipe=rft", "run_name=r"], CONFIGS), Path("runs/r"))
+    _, _, sample, train = runs(read(["recipe=rft", "run_name=r"]), Path("runs/r"))
     assert sample.model.start == "runs/r/1-sft/final"
     assert train.model.start is None
-    _, sample, train = runs(read_recipe(["method=rft", "run_name=s"], CONFIGS), Path("runs/s"))
+    _, sample, train = runs(read(["method=rft", "run_name=s"]), Path("runs/s"))
     assert sample.model.start == "world/sft"
     assert train.model.start is None
     assert train.model.name == "world/base"
     full = ["adapter=none", "model.start=null", "recipe=rft", "run_name=f"]
-    _, _, sample, train = runs(read_recipe(full, CONFIGS), Path("runs/f"))
+    _, _, sample, train = runs(read(full), Path("runs/f"))
     assert sample.model.name == "runs/f/1-sft/final"
     assert train.model.name == "world/base"
 
@@ -202,7 +211,7 @@ def listed(*sources: Path) -> str:
 def test_sources_draw_besides_the_policy(
     words: list[str], tiny_model: Path, pairs: Path, sources: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the command draws is what `draw` does with the same models loaded by hand."""
+    """The command draws the same as `draw` does with the same models loaded by hand."""
     from align.candidates.drawing import draw
     from align.data import Preferences
     from align.model.policy import Policy

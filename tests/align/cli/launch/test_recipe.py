@@ -3,40 +3,59 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from align.cli.launch.recipe import read_recipe
+from align.cli.launch.assemble import Run
+from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.main import main
+from align.cli.parse.command import read_command
+from align.cli.parse.job import read_job
 from align.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 Rows = list[dict[str, str]]
 
 
+def read(words: Sequence[str]) -> Run | Recipe:
+    return assemble_job(read_job(words, CONFIGS))
+
+
 def test_a_method_that_needs_no_rewards_is_a_single_run() -> None:
-    assert read_recipe(["method=dpo"], CONFIGS) is None
-    assert read_recipe(["method=ppo", "reward=world"], CONFIGS) is None
+    assert isinstance(read(["method=dpo"]), Run)
+    assert isinstance(read(["method=ppo", "reward=world"]), Run)
 
 
 def test_a_reward_model_comes_first_where_none_is_given() -> None:
-    recipe = read_recipe(["method=ppo", "method.beta=0.1", "trainer.max_length=300", "seed=3"], CONFIGS)
-    assert recipe is not None
+    recipe = read(["method=ppo", "method.beta=0.1", "trainer.max_length=300", "seed=3"])
+    assert isinstance(recipe, Recipe)
     assert [stage.name for stage in recipe.stages] == ["reward", "ppo"]
-    assert recipe.own == {"ppo": ["method.beta=0.1"]}
-    assert recipe.shared == ["trainer.max_length=300", "seed=3"]
-    config = recipe.check()
+    assert recipe.job.overrides.own == {"ppo": ["method.beta=0.1"]}
+    assert recipe.job.overrides.shared == ["trainer.max_length=300", "seed=3"]
+    config = recipe.config
     assert (config.method, config.settings["beta"], config.trainer.max_length) == ("ppo", 0.1, 300)
     assert config.run_name == "ppo-world-world-seed3"
 
 
 def test_settings_of_one_stage_carry_its_name() -> None:
-    recipe = read_recipe(["recipe=rlhf", "sft.trainer.epochs=2", "reward.method.centring=0.01", "seed=1"], CONFIGS)
-    assert recipe is not None
+    recipe = read(["recipe=rlhf", "sft.trainer.epochs=2", "reward.method.centring=0.01", "seed=1"])
+    assert isinstance(recipe, Recipe)
     assert [stage.name for stage in recipe.stages] == ["sft", "reward", "ppo"]
-    assert recipe.own == {"sft": ["trainer.epochs=2"], "reward": ["method.centring=0.01"]}
-    assert recipe.check().run_name == "rlhf-world-world-seed1"
+    assert recipe.job.overrides.own == {"sft": ["trainer.epochs=2"], "reward": ["method.centring=0.01"]}
+    assert recipe.config.run_name == "rlhf-world-world-seed1"
+
+
+@pytest.mark.parametrize("first", ["method=rrhf", "recipe=rft"])
+def test_settings_of_a_scorer_of_ones_own_are_of_all_stages(first: str, tmp_path: Path) -> None:
+    file = tmp_path / "mixture.yaml"
+    file.write_text("{scorer: weighted_sum, scorers: {brevity: {scorer: length}}, weights: {brevity: 1.0}}")
+    words = [first, f"reward={file}", "reward.weights.brevity=0.5", *["method.samples=2"] * (first == "method=rrhf")]
+    recipe = read(read_command(words, CONFIGS).overrides)
+    assert isinstance(recipe, Recipe)
+    rewards = [run.config.reward for run in recipe.runs.values()]
+    assert [reward and reward["weights"] for reward in rewards] == [{"brevity": 0.5}] * len(rewards)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +68,7 @@ def test_settings_of_one_stage_carry_its_name() -> None:
 )
 def test_what_is_not_clear_is_asked(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_recipe(words, CONFIGS)
+        read(words)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +80,7 @@ def test_what_is_not_clear_is_asked(words: list[str], message: str) -> None:
 )
 def test_a_wrong_setting_of_a_later_stage_is_answered_before_the_first_runs(word: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_recipe(["recipe=rlhf", word], CONFIGS)
+        read(["recipe=rlhf", word])
 
 
 def test_all_stages_run_and_finished_ones_are_not_run_again(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from align.cli.launch import execute as execution
+from align.cli.launch.assemble import Run
 from align.cli.main import main
 from align.errors import UserError
 from align.settings.config import RunConfig
@@ -16,7 +17,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunConfig]:
     monkeypatch.chdir(tmp_path)
     done: list[RunConfig] = []
 
-    def execute(config: RunConfig) -> int:
+    def execute(run: Run) -> int:
+        config = run.config
         done.append(config)
         if config.seed == 2:
             raise UserError("no such data.")
@@ -45,6 +47,16 @@ def test_nothing_is_left_in_the_working_folder(ran: list[RunConfig], configs: Pa
     assert Path.cwd() == before
     assert list(tmp_path.iterdir()) == []
     assert len(ran) == 2
+
+
+def test_runs_of_several_stages_get_folders_of_their_own(ran: list[RunConfig], configs: Path) -> None:
+    assert main(["-m", "method=ppo", "method.beta=0.1,0.2"], configs) == 0
+    names = ["ppo-world-world-seed0-beta=0.1", "ppo-world-world-seed0-beta=0.2"]
+    assert sorted(folder.name for folder in Path("runs").iterdir()) == names
+    assert [(run.run_name, run.settings.get("beta")) for run in ran] == [
+        *(("1-reward", None), ("2-ppo", 0.1)),
+        *(("1-reward", None), ("2-ppo", 0.2)),
+    ]
 
 
 def test_one_failed_run_is_named_and_the_others_happen(

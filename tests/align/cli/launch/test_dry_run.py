@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from align.cli.launch.memory import Size, estimate
+from align.cli.launch.dry_run import Size, estimate
 from align.settings.adapter import Adapter
 from align.settings.config import DataConfig, ModelConfig, RunConfig, TrainerConfig
 

@@ -1,0 +1,270 @@
+"""Makes objects of settings: method, scorers, data, tokens, models, evaluator. Each is made once and handed on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.cli.console import report, say
+from align.data import Preferences, leaked_prompts
+from align.errors import UserError
+from align.model.loading import load_tokenizer, resolve
+from align.scoring.from_config import make_scorer
+from align.settings import registry
+from align.settings.adapter import Adapter
+from align.settings.checking import build
+from align.settings.config import RunConfig
+from align.system.processes import Processes
+from align.training.feed import tokenize_for
+from align.world import TrueReward
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from align.data import TokenizedPreferences
+    from align.evaluation.evaluator import Evaluator
+    from align.method.base import Method
+    from align.model.policy import Policy
+    from align.scoring.scorer import Scorer
+
+__all__ = [
+    "Run",
+    "Scorers",
+    "assemble",
+    "check_sources",
+    "load_data",
+    "load_policy",
+    "load_source",
+    "make_evaluator",
+    "make_scorers",
+    "read_architecture",
+    "read_tokenizer",
+    "take_reward_role",
+    "tokenize_data",
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The settings of a run and its method."""
+
+    config: RunConfig
+    method: Method
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether this run draws responses that must be scored; where candidates are at hand, none are drawn."""
+        only_trains = self.config.stage == "train" and self.method.candidates is not None
+        return self.method.needs_reward and not only_trains
+
+
+@dataclass(frozen=True)
+class Scorers:
+    """The scorers of a run."""
+
+    evaluation: tuple[Scorer, ...]
+    """The first one decides the win rate."""
+    reward: Scorer | None
+    """Of ``reward=``, where something asks it."""
+
+
+def assemble(config: RunConfig) -> Run:
+    """Build the method, which checks the ranges of its settings."""
+    cls = registry.load("methods", config.method)
+    try:
+        return Run(config, build(cls, config.settings))
+    except ValueError as error:
+        message = str(error)
+        field = message.partition(" ")[0].partition("=")[0]
+        raise UserError(f"method.{message}" if field in config.settings else message) from error
+
+
+def make_scorers(run: Run) -> Scorers:
+    """Make the scorers; their settings are checked here."""
+    config = run.config
+    name = config.evaluation.scorer
+    asked = name == "auto" or run.needs_reward
+    reward = make_scorer(config.reward) if config.reward is not None and asked else None
+    if name == "none":
+        return Scorers((), reward)
+    if name != "auto":
+        return Scorers((make_scorer({"scorer": name}, "evaluation"),), reward)
+    scorers: list[Scorer] = []
+    if "world" in (config.data.train.partition("/")[0], (config.data.heldout or "").partition("/")[0]):
+        scorers.append(TrueReward())
+    if reward is not None and not (scorers and isinstance(reward, TrueReward)):
+        scorers.append(reward)
+    return Scorers(tuple(scorers), reward)
+
+
+# Data
+
+
+def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
+    """Load the training data and what is held out from it."""
+    data = config.data
+    train = Preferences.load(
+        data.train,
+        format=data.format,
+        split=data.split,
+        max_rejected=data.max_rejected,
+        expected_rows=data.expected_rows,
+    )
+    say(train.report.summary())
+    if data.heldout is not None:
+        heldout = Preferences.load(
+            data.heldout, format=data.format, split=data.heldout_split, max_rejected=data.max_rejected
+        )
+        say(heldout.report.summary())
+        leaked = leaked_prompts(train, heldout)
+        if leaked:
+            report(f"Warning: {len(leaked):,} rows of data.heldout ask what data.train asks (first: {leaked[0]}).")
+        return train, heldout
+    if data.heldout_size == 0:
+        return train, None
+    size = data.heldout_size
+    train, heldout = train.train_test_split(int(size) if size >= 1 else size, config.seed)
+    say(f"{len(heldout):,} of these rows are held out, no prompt of theirs is trained on")
+    return train, heldout
+
+
+def read_tokenizer(config: RunConfig) -> tuple[PreTrainedTokenizerBase, list[str]]:
+    """Load the model's tokenizer; returns it with notes for the user."""
+    notes: list[str] = []
+    return load_tokenizer(config.model, notes), notes
+
+
+def tokenize_data(
+    run: Run, train: Preferences, heldout: Preferences | None, tokenizer: PreTrainedTokenizerBase
+) -> tuple[TokenizedPreferences, TokenizedPreferences | None]:
+    """Tokenise both as the method sees them; held-out prompts alone give it no metrics."""
+    method, length = run.method, run.config.trainer.max_length
+    with Processes().first_goes_first():  # the other ranks read its cache
+        examples = tokenize_for(method, train, tokenizer, length)
+        if heldout is None or method.unit == "prompt":
+            return examples, None
+        # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
+        return examples, tokenize_for(method, heldout, tokenizer, length, max_rejected=1.0)
+
+
+# Models
+
+
+def read_architecture(config: RunConfig) -> PretrainedConfig:
+    """Return the model's own configuration; what it cannot do is said before weights and data are loaded."""
+    from transformers import AutoConfig
+
+    model, longest = config.model, config.trainer.max_length
+    try:
+        architecture: PretrainedConfig = AutoConfig.from_pretrained(
+            resolve(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name={model.name}: {str(error).strip().splitlines()[0].rstrip('.')}.") from error
+    positions = getattr(architecture.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise UserError(
+            f"trainer.max_length={longest} is beyond the {positions} positions of {model.name}: "
+            f"set trainer.max_length={positions} or less."
+        )
+    return architecture
+
+
+def load_policy(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase | None = None, notes: Sequence[str] = ()
+) -> Policy:
+    """Load the policy, with a `tokenizer` that is loaded already and the `notes` on it."""
+    from align.model.policy import Policy
+
+    policy = Policy.load(config.model, adapter=config.adapter, seed=config.seed, tokenizer=tokenizer)
+    policy.notes = (*notes, *policy.notes)
+    return policy
+
+
+def load_source(config: RunConfig, source: str) -> Policy:
+    """Load a model, or an adapter on the policy's base, that draws besides the policy, with the policy's settings.
+
+    An adapter keeps its own rank and targets. Code that a model brings is not run.
+    """
+    folder = _source_folder(source)
+    model = dataclasses.replace(config.model, start=str(folder))
+    if not (folder / "adapter_config.json").exists():
+        model = dataclasses.replace(model, name=str(folder), start=None, revision=None, trust_remote_code=False)
+    adapter = None if config.adapter is None else Adapter()
+    try:
+        return load_policy(dataclasses.replace(config, model=model, adapter=adapter))
+    except UserError as error:
+        raise UserError(f"method.sources={source} cannot be loaded: {error}") from error
+
+
+def check_sources(method: Method) -> None:
+    """Look for the models that draw besides the policy, without their weights."""
+    for source in method.candidates.sources if method.candidates is not None else ():
+        _source_folder(source, weights=False)
+
+
+def _source_folder(source: str, *, weights: bool = True) -> Path:
+    """Return the folder of a source; for a name on the hub its local copy, with the weights only if asked for."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(resolve(source, "method.sources"))
+    if folder.is_dir():
+        return folder
+    files = ["*.json", *(("*.safetensors", "*.model", "*.txt", "*.jinja") if weights else ())]
+    try:
+        return Path(snapshot_download(source, allow_patterns=files))
+    except (HFValidationError, OSError) as error:
+        raise UserError(
+            f"method.sources={source}: there is no such folder, nor could it be had from the hub "
+            f"({str(error).splitlines()[0]}); give adapters on the same base, or models with the same tokenizer."
+        ) from error
+
+
+def take_reward_role(policy: Policy, reward: Scorer | None) -> bool:
+    """Load the reward role of `policy` from a reward model on the same base; returns False for other scorers.
+
+    No second model is then kept in memory.
+    """
+    folder: Path | None = getattr(reward, "role_folder", None)
+    if folder is None or not policy.roles.can_load(folder):
+        return False
+    policy.require(("reward",))
+    policy.roles.load("reward", folder)
+    return True
+
+
+# Evaluation
+
+
+def make_evaluator(
+    config: RunConfig,
+    policy: Policy,
+    heldout: Preferences | None,
+    tokens: TokenizedPreferences | None,
+    scorers: Sequence[Scorer],
+) -> Evaluator | None:
+    """Make the evaluator on held-out prompts, and pairs where there are any; `tokens` is `heldout` tokenised."""
+    from align.evaluation.evaluator import Evaluator
+    from align.sampling.sampler import SamplingParams
+
+    settings = config.evaluation
+    if heldout is None or settings.prompts == 0:
+        return None
+    is_pairs = tokens is not None and tokens.unit == "pair" and tokens.preferences is heldout
+    pairs = tokens if is_pairs else heldout
+    return Evaluator.from_preferences(
+        policy,
+        prompts=heldout,
+        pairs=pairs if any(heldout.dataset["rejected"]) else None,
+        max_length=config.trainer.max_length,
+        limit=settings.prompts,
+        scorers=scorers,
+        sampling=SamplingParams(
+            temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
+        ),
+        seed=config.seed,
+    )

@@ -1,0 +1,137 @@
+"""Reads what a command asks for, one run or the stages of a recipe, and finds what is wrong with its words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from align.cli.parse.checks import SECTIONS
+from align.cli.parse.compose import compose_run
+from align.cli.parse.wandb_key import require_wandb_key
+from align.errors import UserError
+from align.settings.config import RunConfig
+
+__all__ = ["Job", "StageOverrides", "read_job"]
+
+# Trainer settings that do not depend on the method: they apply to all stages.
+_COMMON = frozenset(
+    f"trainer.{name}"
+    for name in ("max_length", "precision", "tokens_per_microbatch", "gradient_checkpointing", "save_steps", "samples")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOverrides:
+    """The words typed, by the stages they apply to."""
+
+    configs: Path
+    shared: list[str]
+    """For all stages."""
+    own: dict[str, list[str]]
+    """For the stages of one method, without its name in front."""
+    from_base: bool = False
+    """Stages begin from the pretrained model, not from the adapter of ``model.start``."""
+
+    def compose(self, method: str) -> RunConfig:
+        """Compose the settings of a method."""
+        begin = ["model.start=null"] if self.from_base else []
+        return compose_run(self.configs, [f"method={method}", *self.shared, *begin, *self.own.get(method, [])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The checked settings of a command."""
+
+    name: str
+    """The recipe, or the only method."""
+    runs: tuple[RunConfig, ...]
+    """Settings of the methods that the words name, in the order of training."""
+    is_recipe: bool
+    overrides: StageOverrides
+    reward_method: str
+    """Trains a reward model for a method that needs one, where the words give none."""
+    reward_settings: Mapping[str, Any]
+    """The scorer of such a reward model; ``model`` must be set to its folder."""
+
+
+def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = ()) -> Job:
+    """Compose and check the settings that `overrides` ask for; no method is imported.
+
+    Args:
+        overrides: As in `Command.overrides`.
+        configs: Folder of the configuration groups.
+        swept: Keys that differ between the runs of a multirun; see `compose_run`.
+
+    Raises:
+        UserError: A word is wrong, or does not say which stage it is for.
+    """
+    chosen = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    first = _read(configs / "prerequisites.yaml")["reward"]
+    recipe = chosen.get("recipe", "null")
+    if recipe == "null":
+        config = compose_run(configs, overrides, swept=swept)
+        name, runs = config.method, (config,)
+        by_stage = _sort(overrides, configs, (name,), first["method"])
+    else:
+        if given := sorted({"method", "stage"} & set(chosen)):
+            raise UserError(f"recipe={recipe} chooses the methods itself; leave {given[0]}={chosen[given[0]]} out.")
+        content = _read(configs / "recipe" / f"{recipe}.yaml")
+        methods: list[str] = content["stages"]
+        _require_stage_names(overrides, methods)
+        by_stage = _sort(overrides, configs, methods, first["method"], from_base=content.get("from_base", False))
+        composed = {method: by_stage.compose(method) for method in dict.fromkeys(methods)}
+        name, runs = recipe, tuple(composed[method] for method in methods)
+    for run in runs:
+        require_wandb_key(run.wandb)
+    return Job(
+        name=name,
+        runs=runs,
+        is_recipe=recipe != "null",
+        overrides=by_stage,
+        reward_method=first["method"],
+        reward_settings=_read(configs / "reward" / f"{first['choice']}.yaml"),
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file)))
+
+
+def _sort(
+    overrides: Sequence[str], configs: Path, methods: Sequence[str], first: str, *, from_base: bool = False
+) -> StageOverrides:
+    """Sort `overrides` into those of all stages and those of each method; `first` may train before the methods named.
+
+    Settings of ``method`` and ``trainer`` without the name of a stage belong to the last method.
+    """
+    shared: list[str] = []
+    own: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key in ("recipe", "method", "stage"):
+            continue
+        stage, _, rest = key.partition(".")
+        section = rest.partition(".")[0]
+        if stage in (*methods, first) and "." in rest and (stage not in SECTIONS or section in SECTIONS):
+            own.setdefault(stage, []).append(override.removeprefix(f"{stage}."))
+        elif _depends_on_method(key):
+            own.setdefault(methods[-1], []).append(override)
+        else:
+            shared.append(override)
+    return StageOverrides(configs=configs, shared=shared, own=own, from_base=from_base)
+
+
+def _require_stage_names(overrides: Sequence[str], methods: Sequence[str]) -> None:
+    for override in overrides:
+        key = override.partition("=")[0]
+        if _depends_on_method(key):
+            example = ", ".join(f"{method}.{override}" for method in methods)
+            raise UserError(f"{key}: say of which stage it is: {example}.")
+
+
+def _depends_on_method(key: str) -> bool:
+    return key.partition(".")[0] in ("method", "trainer") and "." in key and key not in _COMMON

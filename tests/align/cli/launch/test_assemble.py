@@ -1,0 +1,96 @@
+"""A run makes each of its parts once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align.cli.launch.recipe import Recipe, assemble_job
+from align.cli.main import main
+from align.cli.parse.job import read_job
+from align.data import Preferences
+from methods import DPO
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
+    """Counts compositions, methods, tokenizers, and tokenisations by data and unit."""
+    from transformers import AutoTokenizer
+
+    import align.candidates.drawing
+    import align.cli.parse.compose
+    import align.data.examples
+    import align.evaluation.evaluator
+    import align.training.feed
+
+    counts: Counter[Any] = Counter()
+
+    def count(owner: Any, name: str, key: Callable[..., Any]) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            counts[key(*args, **kwargs)] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    def tokens(data: Preferences, *_: Any, unit: str = "pair", **__: Any) -> tuple[str, str]:
+        return data.fingerprint, unit
+
+    count(align.cli.parse.compose, "compose", lambda *_, **__: "compositions")
+    count(DPO, "__init__", lambda *_, **__: "methods")
+    count(AutoTokenizer, "from_pretrained", lambda *_, **__: "tokenizers")
+    for module in (align.training.feed, align.evaluation.evaluator, align.candidates.drawing):
+        count(module, "tokenize", tokens)
+    return counts
+
+
+def test_each_thing_is_made_once(
+    made: Counter[Any], tiny_model: Path, pairs: Path, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "method=dpo",
+        f"model={tiny_model}",
+        f"data={pairs}",
+        "data.max_rejected=0.1",
+        "data.heldout_size=3",
+        "adapter.r=2",
+        "trainer.max_length=64",
+        "trainer.steps=2",
+        "trainer.batch_size=4",
+        "evaluation.prompts=2",
+        "evaluation.max_new_tokens=4",
+    ]
+    assert main(words, configs) == 0
+    train, heldout = Preferences.load(pairs, max_rejected=0.1).train_test_split(3, 0)
+    assert made == {
+        "compositions": 1,
+        "methods": 1,
+        "tokenizers": 1,
+        (train.fingerprint, "pair"): 1,
+        (heldout.fingerprint, "pair"): 1,
+        (heldout.fingerprint, "prompt"): 1,  # for the answers that are evaluated
+    }
+    assert list(Path("runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "methods"),
+    [
+        (["method=rrhf", "method.samples=4", "method.rounds=2"], 2),  # a reward model, and RRHF in four stages
+        (["recipe=rlhf"], 3),
+        (["recipe=rft"], 3),
+    ],
+)
+def test_the_stages_of_a_recipe_are_composed_once_for_each_method(
+    words: list[str], methods: int, made: Counter[Any], configs: Path
+) -> None:
+    recipe = assemble_job(read_job(words, configs))
+    assert isinstance(recipe, Recipe)
+    assert len(recipe.runs) == methods
+    assert made["compositions"] == methods
