@@ -30,7 +30,7 @@ class Rows:
     """A batch laid out as model input.
 
     ``source_PKT`` and ``last_PK`` index the flattened ``(R * L)`` hidden states: the position that predicts a
-    response token, and the position of the last response token itself. Both are 0 where there is no response (token).
+    response token, and the position of the last response token itself. Both are 0 if there is none.
     """
 
     input_ids_RL: Tensor
@@ -42,7 +42,8 @@ class Rows:
 
     def to(self, device: torch.device) -> Rows:
         """Return the rows on ``device``."""
-        return Rows(**{name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()})
+        moved: dict[str, Any] = {name: part if part is None else part.to(device) for name, part in vars(self).items()}
+        return Rows(**moved)
 
 
 def lay_out(batch: Batch, layout: Layout, *, pad_id: int, device: torch.device) -> Rows:
