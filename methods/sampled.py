@@ -27,7 +27,7 @@ class SampledMethod(Method):
     samples: int = 0
     """Candidates drawn for each prompt, scored and ranked, before training; 0: the data as it is."""
     sources: tuple[str, ...] = ()
-    """Further adapters on this base, or models with this tokenizer (folders or hub names), that draw as many each."""
+    """Adapters on this base, or models with this tokenizer (folders or hub names), that draw as many each."""
     temperature: float = 0.7
     """Sampling temperature; 0 with a ``diversity_penalty``."""
     top_k: int = 0
@@ -35,7 +35,7 @@ class SampledMethod(Method):
     top_p: float = 1.0
     """Nucleus sampling: the smallest set of tokens that has this probability; 1: all."""
     diversity_penalty: float = 0.0
-    """Above 0, with temperature 0: diverse beam search (:mod:`align.sampling.diverse_beam`) instead of sampling."""
+    """Above 0, with temperature 0: diverse beam search instead of random samples."""
     max_new_tokens: int = 64
     """Longest response, in tokens."""
     keep_unfinished: bool = False

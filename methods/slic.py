@@ -56,8 +56,7 @@ class SLiC(SampledMethod):
     sft_weight: float = 0.5
     """Weight λ of the cross-entropy on the target."""
     target: Target = "chosen"
-    """``chosen``: the preferred response of each comparison; ``best``: the best one of the ranking; ``sft``: the
-    demonstration, a response that was compared with none (the best one if there is no such response)."""
+    """Of the cross-entropy: ``chosen``, ``best`` of the ranking, ``sft`` (an uncompared demonstration, else best)."""
     normalize_length: bool = False
     """Average per token instead of summing, in both terms; the margin is then in nats per token."""
     top_k: int = 40

@@ -11,7 +11,6 @@ import pytest
 
 from align.cli.launch import execute as execution
 from align.cli.main import main
-from align.settings import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +22,6 @@ PAGES = (
     "reward/README.md",
     "scripts/benchmarks/README.md",
 )
-NOT_YET = "grpo" not in registry.choices("methods")
 FOLDERS = ("align/", "configs/", "docs/", "methods/", "reward/", "scripts/", "tests/")
 
 
@@ -50,8 +48,6 @@ def test_a_command_of_the_table(
     command: str, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted up to the point where data and model would be loaded."""
-    if NOT_YET and re.search(r"method=(rloo|grpo)", command):
-        pytest.xfail("this method is not registered yet")
     monkeypatch.setattr(execution, "execute", lambda *_: 0)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)  # as after `wandb login`
     words = shlex.split(command.replace("FOLDER", str(tiny_model)))
@@ -70,8 +66,6 @@ def test_every_path_exists(page: str) -> None:
     links = [link.partition("#") for link in re.findall(r"\]\(([^):]+)\)", text)]
     targets = [((ROOT / page).parent / file if file else ROOT / page, heading) for file, _, heading in links]
     missing = {path for path in quoted | {file for file, _ in targets} if not path.exists()}
-    if NOT_YET:
-        missing -= {ROOT / "docs/methods.md"}
     assert not missing, f"{page} names {', '.join(str(path) for path in sorted(missing))}"
     broken = [f"{file.name}#{heading}" for file, heading in targets if heading and heading not in headings(file)]
     assert not broken, f"{page} links {', '.join(broken)}"

@@ -42,8 +42,13 @@ class Rows:
 
     def to(self, device: torch.device) -> Rows:
         """Return the rows on ``device``."""
-        moved: dict[str, Any] = {name: part if part is None else part.to(device) for name, part in vars(self).items()}
-        return Rows(**moved)
+        return Rows(
+            self.input_ids_RL.to(device),
+            self.position_ids_RL.to(device),
+            None if self.segment_RL is None else self.segment_RL.to(device),
+            self.source_PKT.to(device),
+            self.last_PK.to(device),
+        )
 
 
 def lay_out(batch: Batch, layout: Layout, *, pad_id: int, device: torch.device) -> Rows:

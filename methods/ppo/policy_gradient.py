@@ -112,7 +112,7 @@ class PolicyGradient(OnlineMethod):
     normalize_scores: bool = False
     """Divide scores by their running standard deviation."""
     importance_cap: float | None = None
-    """Bound on importance weights that correct for a sampler with other probabilities; none: no weights."""
+    """Bound on the importance weights that correct for a sampler of other probabilities; none: off."""
     entropy_coef: float = 0.0
     """Weight of an entropy bonus."""
     ptx_coef: float = 0.0

@@ -66,7 +66,7 @@ class RewardModel(Method):
     centring: float = 0.0
     """Weight of ``mean (r_i + r_j)²`` over the comparisons, which keeps rewards near 0; 0.01 is usual."""
     unit_variance: bool = False
-    """After training, also divide by the standard deviation of the rewards; the mean is always subtracted."""
+    """After training, divide by the standard deviation too; the mean is always subtracted."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(

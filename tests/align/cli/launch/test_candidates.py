@@ -302,7 +302,7 @@ def test_sources_that_cannot_draw_are_answered_before_anything_is_drawn(
 def test_diverse_beams_are_drawn_by_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["method=rrhf", "method.samples=4", "method.diversity_penalty=100", "method.include_data=false", *words]
     assert main([*words, "stage=sample"], CONFIGS) == 2
-    answer = "method.diversity_penalty=100 is of diverse beam search, which draws nothing at random: set temperature=0"
+    answer = "method.diversity_penalty=100 applies only to diverse beam search, which is not random: set temperature=0"
     assert answer in capsys.readouterr().err
     assert main([*words, "stage=sample", "method.temperature=0"], CONFIGS) == 0
     assert re.search(r"drawn 48.* distinct 4[0-8]", capsys.readouterr().out)  # large, so that all four differ
