@@ -5,8 +5,9 @@ Public names are loaded when asked for, so that configuration can be checked bef
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from align.system.lazy import lazy
 
 if TYPE_CHECKING:
     from align.data import Preferences
@@ -36,24 +37,21 @@ __all__ = [
     "UserError",
 ]
 
-_WHERE = {
-    "Adapter": "align.settings.adapter",
-    "Batch": "align.model.batch",
-    "Evaluator": "align.evaluation.evaluator",
-    "Loss": "align.method.base",
-    "Method": "align.method.base",
-    "PairwiseMethod": "align.method.base",
-    "Policy": "align.model.policy",
-    "Preferences": "align.data",
-    "Sampler": "align.sampling.sampler",
-    "SamplingParams": "align.sampling.sampler",
-    "Trainer": "align.training.trainer",
-    "TrainerConfig": "align.settings.config",
-    "UserError": "align.errors",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'align' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+__getattr__ = lazy(
+    "align",
+    {
+        "Adapter": "align.settings.adapter",
+        "Batch": "align.model.batch",
+        "Evaluator": "align.evaluation.evaluator",
+        "Loss": "align.method.base",
+        "Method": "align.method.base",
+        "PairwiseMethod": "align.method.base",
+        "Policy": "align.model.policy",
+        "Preferences": "align.data",
+        "Sampler": "align.sampling.sampler",
+        "SamplingParams": "align.sampling.sampler",
+        "Trainer": "align.training.trainer",
+        "TrainerConfig": "align.settings.config",
+        "UserError": "align.errors",
+    },
+)

@@ -5,7 +5,9 @@ They are found by name through the ``align.methods`` entry points; other package
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from align.system.lazy import lazy
 
 if TYPE_CHECKING:
     from methods.dpo import DPO
@@ -19,22 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["DPO", "GRPO", "PPO", "RFT", "RLOO", "RRHF", "SFT", "SLiC"]
 
-_WHERE = {
-    "DPO": "methods.dpo",
-    "GRPO": "methods.ppo.grpo",
-    "PPO": "methods.ppo.ppo",
-    "RFT": "methods.rft.rft",
-    "RLOO": "methods.ppo.rloo",
-    "RRHF": "methods.rrhf",
-    "SFT": "methods.sft",
-    "SLiC": "methods.slic",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Loaded when asked for: the command line checks its arguments before torch is imported.
-    if name not in _WHERE:
-        raise AttributeError(f"module 'methods' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_WHERE[name]), name)
+__getattr__ = lazy(
+    "methods",
+    {
+        "DPO": "methods.dpo",
+        "GRPO": "methods.ppo.grpo",
+        "PPO": "methods.ppo.ppo",
+        "RFT": "methods.rft.rft",
+        "RLOO": "methods.ppo.rloo",
+        "RRHF": "methods.rrhf",
+        "SFT": "methods.sft",
+        "SLiC": "methods.slic",
+    },
+)

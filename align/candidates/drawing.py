@@ -41,6 +41,7 @@ from align.sampling.sampler import Sampler
 from align.scoring.reward_role import RoleScorer
 from align.scoring.rows import score_texts
 from align.system.processes import Processes
+from align.system.randomness import derived_seed
 from align.system.signals import Interrupted, StopRequest
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class _Drawing:
                 responses = Sampler(policy, self.plan.sampling).generate(
                     [example.prompt_ids for example in examples],
                     n=self.plan.samples,
-                    seed=self.seed * 1_000_003 + number,
+                    seed=derived_seed(self.seed, number),
                     keys=[example.index for example in examples],
                     between=self._leave,
                 )

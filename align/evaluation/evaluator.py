@@ -159,27 +159,16 @@ class Evaluator:
             response_ids=tuple((ids,) for ids in responses),
             rows=tuple(range(len(responses))),
         )
-        out: list[float | None] = [None] * len(responses)
-        for part in batch.micro_batches(self.tokens_per_batch, policy.layout):
-            between()
-            ratio_PK = _log_ratios(policy, part)
-            for row, value in zip(part.rows, ratio_PK[:, 0].tolist(), strict=True):
-                out[row] = value
-        return out
+        return _log_ratios(policy, batch, self.tokens_per_batch, between)[:, 0].tolist()
 
     @torch.no_grad()
     def _measure_pairs(self, policy: Policy, processes: Processes, between: Callable[[], None]) -> list[float]:
         assert self.pairs is not None
         if "reference" not in policy.roles.names:
             return []
-        wins: list[float] = []
-        mine = [self.pairs[p] for p in processes.share(range(len(self.pairs)))]
-        if mine:
-            for part in Batch.from_examples(mine).micro_batches(self.tokens_per_batch, policy.layout):
-                between()
-                ratio_PK = _log_ratios(policy, part)
-                wins.extend(ordered_right(ratio_PK[:, 0] - ratio_PK[:, 1]).tolist())
-        return [win for part in processes.gather(wins) for win in part]
+        mine = processes.share(range(len(self.pairs)))
+        ratio_PK = _log_ratios(policy, Batch.from_examples(self.pairs[p] for p in mine), self.tokens_per_batch, between)
+        return processes.in_order(mine, ordered_right(ratio_PK[:, 0] - ratio_PK[:, 1]).tolist())
 
 
 def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferences:
@@ -189,10 +178,18 @@ def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferenc
     return replace(data, rows=data.rows[chosen], lengths=data.lengths[chosen])
 
 
-def _log_ratios(policy: Policy, batch: Batch) -> torch.Tensor:
-    mask_PKT = batch.mask_PKT.to(policy.device)
-    with policy.use("policy"):
-        ours = policy.logprobs(batch).logp_PKT
-    with policy.use("reference"):
-        theirs = policy.logprobs(batch).logp_PKT
-    return ((ours - theirs) * mask_PKT).sum(-1).cpu()
+def _log_ratios(policy: Policy, batch: Batch, tokens: int, between: Callable[[], None]) -> torch.Tensor:
+    """``Σ_t log π(y_t) − log π_ref(y_t)`` of every response, in nats; (P, K)."""
+    if not batch.P:  # a rank without a share
+        return torch.empty(0, 2)
+
+    def ask(part: Batch) -> Batch:
+        between()
+        with policy.use("policy"):
+            ours = policy.logprobs(part).logp_PKT
+        with policy.use("reference"):
+            theirs = policy.logprobs(part).logp_PKT
+        mask_PKT = part.mask_PKT.to(ours.device)
+        return part.with_columns(ratio_PK=((ours - theirs) * mask_PKT).sum(-1))
+
+    return policy.in_micro_batches(batch, ask, tokens=tokens)["ratio_PK"]

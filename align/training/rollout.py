@@ -28,7 +28,7 @@ from align.model.batch import Batch
 from align.sampling.sampler import Response, Sampler
 from align.scoring.rows import score_texts
 from align.scoring.table import record_scores
-from align.system.randomness import epoch_order
+from align.system.randomness import derived_seed, epoch_order
 from align.training.feed import Feed, Source
 
 if TYPE_CHECKING:
@@ -119,11 +119,7 @@ class Rollouts(Source):
             batch = batch.with_columns(score_PK=_padded(scores, batch.K))
             metrics |= log.metrics()
         with self.processes.autocast(self.policy.device):
-            parts = [self._ask_roles(part) for part in self._micro_batches(batch)]
-        if parts:
-            whole = Batch.concatenate(parts)
-            place = {row: p for p, row in enumerate(whole.rows)}
-            batch = whole.select([place[row] for row in batch.rows])
+            batch = self.policy.in_micro_batches(batch, self._ask_roles, tokens=self.tokens_per_microbatch)
         experience = self.method.compute_advantages(batch, self.state, self.processes.sum_tensor)
         seconds = {"seconds/sampling": sampled - began, "seconds/rollout": time.perf_counter() - began}
         metrics |= {name: (value * batch.P, batch.P) for name, value in seconds.items()}
@@ -135,7 +131,7 @@ class Rollouts(Source):
     def _sample(self, number: int, prompts: Batch) -> tuple[Batch, dict[str, Any]]:
         with self.policy.use("policy"):
             drawn = Sampler(self.policy, self.plan.sampling).generate(
-                prompts.prompt_ids, n=self.plan.responses, seed=self.seed * 1_000_003 + number, keys=prompts.rows
+                prompts.prompt_ids, n=self.plan.responses, seed=derived_seed(self.seed, number), keys=prompts.rows
             )
         batch = Batch(
             prompt_ids=prompts.prompt_ids,
@@ -163,11 +159,7 @@ class Rollouts(Source):
         if self.scorer is None:
             with self.policy.use("reward"):
                 part = part.with_columns(score_PK=self.policy.scalars(part))
-        part = self.method.ask_roles(self.policy, part)
-        return part.with_columns(**{name: column.cpu() for name, column in part.columns.items()})
-
-    def _micro_batches(self, batch: Batch) -> list[Batch]:
-        return list(batch.micro_batches(self.tokens_per_microbatch, self.policy.layout)) if batch.P else []
+        return self.method.ask_roles(self.policy, part)
 
     # Checkpoints
 

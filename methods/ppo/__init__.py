@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from align.system.lazy import lazy
 
 if TYPE_CHECKING:
     from methods.ppo.grpo import GRPO
@@ -11,11 +13,4 @@ if TYPE_CHECKING:
 
 __all__ = ["GRPO", "PPO", "RLOO"]
 
-
-def __getattr__(name: str) -> Any:
-    # Loaded when asked for, as in `methods`.
-    if name not in __all__:
-        raise AttributeError(f"module 'methods.ppo' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"methods.ppo.{name.lower()}"), name)
+__getattr__ = lazy("methods.ppo", {"GRPO": "methods.ppo.grpo", "PPO": "methods.ppo.ppo", "RLOO": "methods.ppo.rloo"})
