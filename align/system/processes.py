@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -124,7 +126,16 @@ def process_state() -> PartialState:
     Without an accelerator ``cpu=True`` is needed: under torchrun on CPUs a bare ``Accelerator()`` joins nobody, and
     every rank would train a run of its own.
     """
-    return PartialState(cpu=not torch.accelerator.is_available())
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    if state.num_processes > 1:
+        _leave_at_exit()
+    return state
+
+
+@cache
+def _leave_at_exit() -> None:
+    """Leave the group before the interpreter ends: gloo's threads, still alive then, may abort a finished process."""
+    atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
 
 
 def require_data_parallel() -> None:
