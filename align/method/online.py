@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from align.model.batch import Batch
     from align.model.policy import Policy
 
-__all__ = ["Experience", "OnlineMethod", "RolloutPlan", "State"]
+__all__ = ["OnlineMethod"]
 
 
 class OnlineMethod(Method):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from align.errors import UserError
 
-__all__ = ["Processes", "add_metrics", "on_first", "process_state", "require_data_parallel"]
+__all__ = ["Processes", "add_metrics", "process_state", "require_data_parallel"]
 
 T = TypeVar("T")
 
@@ -150,8 +150,3 @@ def require_data_parallel() -> None:
             f"accelerate is set up for {kind.value}, but this version trains on one device or data-parallel "
             "(MULTI_GPU, MULTI_CPU); run `accelerate config` again."
         )
-
-
-def on_first(make: Callable[[], T]) -> T:
-    """Do :meth:`Processes.on_first` where there is no such object at hand."""
-    return Processes().on_first(make)

@@ -29,8 +29,17 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.method.base import Loss, Metrics, Optimization, require_not_negative, require_positive
-from align.method.online import Experience, OnlineMethod, RolloutPlan, State
+from align.method.base import (
+    Experience,
+    Loss,
+    Metrics,
+    Optimization,
+    RolloutPlan,
+    State,
+    require_not_negative,
+    require_positive,
+)
+from align.method.online import OnlineMethod
 from align.sampling.sampler import SamplingParams
 from methods.ppo import health
 from methods.ppo.advantages import MissingEOS, missing_eos, moments, overlong_penalty

@@ -31,8 +31,7 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.method.base import Loss, Metrics, require_not_negative, require_positive
-from align.method.online import Experience, State
+from align.method.base import Experience, Loss, Metrics, State, require_not_negative, require_positive
 from methods.ppo.advantages import GroupScale, gae, moments, place_score, whiten
 from methods.ppo.grpo import group_relative
 from methods.ppo.loss import explained_variance, value_loss, value_metrics

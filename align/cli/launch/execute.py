@@ -16,7 +16,7 @@ from align.data import Preferences
 from align.errors import ScorerError, UserError
 from align.runs import folder as runfolder
 from align.scoring.reward_role import RoleScorer
-from align.system.processes import on_first, process_state
+from align.system.processes import Processes
 from align.system.signals import Interrupted
 from align.training.step import TrainingError
 from align.training.trainer import Trainer
@@ -44,7 +44,7 @@ def execute(run: Run) -> int:
     scorers = assemble.make_scorers(run)
     _hide_noise()
     if process_count() > 1:
-        process_state()  # joins the processes that torchrun or accelerate started, on the CPU too
+        Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
     architecture = assemble.read_architecture(config)
     if config.dry_run:
         dry_run(run, architecture)
@@ -109,7 +109,7 @@ def _sample(run: Run, scorers: Scorers) -> None:
             save_rows(heldout, made / HELDOUT)
         return made
 
-    file = on_first(make_folder) / CANDIDATES
+    file = Processes().on_first(make_folder) / CANDIDATES
     reward = scorers.reward if run.needs_reward else None
     drawn = draw(
         [policy, *sources],

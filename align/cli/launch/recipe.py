@@ -17,7 +17,7 @@ from align.cli.console import say
 from align.cli.launch.assemble import Run, assemble, check_sources
 from align.cli.parse.job import Job
 from align.settings.config import ModelConfig, RunConfig
-from align.system.processes import on_first
+from align.system.processes import Processes
 
 __all__ = ["CANDIDATES", "HELDOUT", "Recipe", "Stage", "assemble_job"]
 
@@ -92,7 +92,7 @@ class Recipe:
         whole = self.config
         if whole.dry_run:
             return max([execute(self._run(self._settings(stage))) for stage in self.stages])
-        folder = on_first(lambda: _make_folder(Path(whole.output_root) / whole.run_name, whole.if_exists))
+        folder = Processes().on_first(lambda: _make_folder(Path(whole.output_root) / whole.run_name, whole.if_exists))
         results = _Results()
         for number, stage in enumerate(self.stages, start=1):
             settings = self._settings(stage)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.method.online import Experience
+from align.method.base import Experience
 from align.model.batch import Batch
 from align.model.forward import Logprobs
 from methods import GRPO, PPO, RLOO
