@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from align.method.base import Loss, Method, PairwiseMethod
     from align.model.batch import Batch
     from align.model.policy import Policy
-    from align.sampling.sampler import Sampler, SamplingParams
+    from align.sampling.params import SamplingParams
+    from align.sampling.sampler import Sampler
     from align.settings.adapter import Adapter
     from align.settings.config import TrainerConfig
     from align.training.trainer import Trainer
@@ -49,7 +50,7 @@ __getattr__ = lazy(
         "Policy": "align.model.policy",
         "Preferences": "align.data",
         "Sampler": "align.sampling.sampler",
-        "SamplingParams": "align.sampling.sampler",
+        "SamplingParams": "align.sampling.params",
         "Trainer": "align.training.trainer",
         "TrainerConfig": "align.settings.config",
         "UserError": "align.errors",

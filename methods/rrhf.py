@@ -28,8 +28,8 @@ from torch import Tensor
 from align.errors import UserError
 from align.method.base import Loss, Optimization, require_not_negative, sequence_sums
 from align.model.batch import Batch
+from methods.from_candidates import SampledMethod
 from methods.ranking import best_response, comparison_metrics
-from methods.sampled import SampledMethod
 
 if TYPE_CHECKING:
     from align.candidates.plan import CandidatePlan

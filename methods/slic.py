@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from align.method.base import Loss, Optimization, require_not_negative, require_positive, sequence_sums
+from methods.from_candidates import SampledMethod
 from methods.ranking import best_response, comparison_metrics
-from methods.sampled import SampledMethod
 
 if TYPE_CHECKING:
     from align.data import Unit

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import ScorerError, UserError
-from align.scoring.table import ScoreTable, check_table, require_all
-from align.settings.checking import Settings
+from align.scoring.checked_scores import ScoreTable, check_table, require_all
+from align.settings.type_checks import Settings
 
 _TRL_NAMES = frozenset({"completions", "completion_ids"})  # one of these parameters means TRL's form
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from align.errors import UserError
-from align.settings.checking import Settings
+from align.settings.type_checks import Settings
 
 
 @dataclass(frozen=True)

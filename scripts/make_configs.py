@@ -18,8 +18,8 @@ import yaml
 
 from align.settings import registry
 from align.settings.adapter import Adapter
-from align.settings.checking import defaults
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
+from align.settings.type_checks import defaults
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BLOCKS = {"trainer": TrainerConfig, "evaluation": EvaluationConfig, "wandb": WandbConfig}

@@ -2,7 +2,7 @@
 
 import sys
 
-from reward.remote.serve import main
+from reward.remote.serve_command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -33,13 +33,13 @@ from align.candidates.plan import CandidatePlan, Pool
 from align.candidates.store import GrowingFile, state_file
 from align.data.encoding import trimmed
 from align.data.examples import tokenize
+from align.data.load_report import RowError
 from align.data.schema import COLUMNS, prompt_key
-from align.data.tally import RowError
 from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.sampling.sampler import Sampler
 from align.scoring.reward_role import RoleScorer
-from align.scoring.rows import score_texts
+from align.scoring.scorer_inputs import score_texts
 from align.system.processes import Processes
 from align.system.randomness import derived_seed
 from align.system.signals import Interrupted, StopRequest

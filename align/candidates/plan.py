@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from align.sampling.sampler import SamplingParams
+from align.sampling.params import SamplingParams
 
 __all__ = ["CandidatePlan", "Pool", "Ranking", "Selected", "Selection"]
 

@@ -70,7 +70,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from align.data import Preferences
     from align.runs import report as pictures
-    from align.scoring.table import record_scores
+    from align.scoring.checked_scores import record_scores
     from align.system.files import write_json
 
     # PEFT 0.21 asks transformers 5 for a name that it deprecates.
@@ -116,7 +116,7 @@ def _measure(
     """Measure the model, alone or against another one, and its best of n."""
     from align.evaluation.evaluator import Evaluator
     from align.evaluation.measurement import compare
-    from align.sampling.sampler import SamplingParams
+    from align.sampling.params import SamplingParams
 
     def prepare(model: str, start: str | None) -> tuple[Policy, Evaluator]:
         policy = _load(model, start)
@@ -167,8 +167,8 @@ def _accuracy(scorer: Scorer, data: Preferences) -> dict[str, dict[str, float]]:
     import numpy as np
 
     from align.evaluation.measurement import win_rate
-    from align.scoring.rows import prompt_text
-    from align.scoring.table import score
+    from align.scoring.checked_scores import score
+    from align.scoring.scorer_inputs import prompt_text
 
     rows = [row for row in data if row["chosen"] and row["rejected"]]
     scores = score(

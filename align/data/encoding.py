@@ -21,8 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.data.load_report import RowError
 from align.data.schema import Message
-from align.data.tally import RowError
 from align.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from align.data.encoding import Encoder, MarkedText
+from align.data.load_report import EXAMPLES_PER_REASON, LoadReport, RowError, Tally
+from align.data.pairs_and_rankings import Draft, draft, group_rows
 from align.data.schema import Example, Unit
-from align.data.tally import EXAMPLES_PER_REASON, LoadReport, RowError, Tally
-from align.data.units import Draft, draft, group_rows
 from align.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from align.data.formats import Format, Sample, find_format
+from align.data.load_report import LoadReport, RowError, Tally
 from align.data.reading import RawRow, read_rows, rows_in_memory
 from align.data.schema import Row, arrow_schema, prompt_key
-from align.data.tally import LoadReport, RowError, Tally
 from align.data.validation import kind, valid_row
 from align.errors import UserError
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
+from align.data.load_report import RowError
 from align.data.schema import ROLES, SCORE_COLUMNS, Message, Row, prompt_key
-from align.data.tally import RowError
 
 __all__ = ["kind", "valid_row"]
 

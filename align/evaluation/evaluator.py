@@ -18,10 +18,11 @@ from align.errors import UserError
 from align.evaluation.measurement import Measurement, Sample, ordered_right
 from align.model.batch import Batch
 from align.model.policy import Policy
-from align.sampling.sampler import Sampler, SamplingParams
-from align.scoring.rows import prompt_text, scorer_columns
+from align.sampling.params import SamplingParams
+from align.sampling.sampler import Sampler
+from align.scoring.checked_scores import score
 from align.scoring.scorer import Scorer
-from align.scoring.table import score
+from align.scoring.scorer_inputs import prompt_text, scorer_columns
 from align.system.processes import Processes
 
 

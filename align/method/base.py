@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.settings.checking import Settings
+from align.settings.type_checks import Settings
 
 if TYPE_CHECKING:
     from align.candidates.plan import CandidatePlan
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from align.model.batch import Batch
     from align.model.policy import Policy
     from align.model.roles import Role
-    from align.sampling.sampler import SamplingParams
+    from align.sampling.params import SamplingParams
 
 
 Metrics = Mapping[str, "tuple[Tensor, Tensor | float]"]

@@ -6,7 +6,7 @@ Shape suffixes used everywhere in this project:
 P   prompts of the batch
 K   responses per prompt (ragged: the largest count; see ``valid_PK``)
 T   tokens of a response, end-of-turn token included (ragged; see ``mask_PKT``)
-R   rows of a model input, L their padded length (see :mod:`align.model.layout`)
+R   rows of a model input, L their padded length (see :mod:`align.model.tree_layout`)
 N   response tokens of the whole batch, flattened
 V   vocabulary, D hidden size
 === =======================================================================
@@ -170,7 +170,7 @@ class Batch:
         return joined.with_columns(**columns)
 
     def row_lengths(self, layout: Layout) -> list[list[int]]:
-        """Return for each prompt the lengths of its model rows in this layout (see :mod:`align.model.layout`)."""
+        """Return for each prompt the lengths of its model rows in this layout (see :mod:`align.model.tree_layout`)."""
         if layout == "flat":
             return [
                 [len(prompt) + len(ids) for ids in responses]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from align.model.batch import Batch, Layout
-from align.model.layout import Rows, lay_out, model_inputs
 from align.model.logprobs import HeadTransform, gather_logprobs, token_logprobs
+from align.model.tree_layout import Rows, lay_out, model_inputs
 
 
 @dataclass(frozen=True)

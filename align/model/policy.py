@@ -24,12 +24,12 @@ from align.data.encoding import decode_response
 from align.model.batch import Batch, Layout
 from align.model.export import merge_and_export, save_roles
 from align.model.forward import Forward, Logprobs
-from align.model.layout import Rows
 from align.model.loading import base_of, load
 from align.model.roles import Role, Roles, SharedBase
+from align.model.tree_layout import Rows
 from align.settings.adapter import Adapter
-from align.settings.checking import build
 from align.settings.config import ModelConfig
+from align.settings.type_checks import build
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from align.errors import UserError
 from align.settings import registry
-from align.settings.checking import build
+from align.settings.type_checks import build
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer

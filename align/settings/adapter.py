@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge, Lt
 
 from align.errors import UserError
-from align.settings.checking import Count, Positive, Settings
+from align.settings.type_checks import Count, Positive, Settings
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt, Le
 
 from align.errors import UserError
 from align.settings.adapter import Adapter
-from align.settings.checking import Count, NotNegative, Positive, Settings, Share
+from align.settings.type_checks import Count, NotNegative, Positive, Settings, Share
 
 __all__ = [
     "DataConfig",

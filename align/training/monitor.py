@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.evaluation.measurement import compare
 from align.runs import report
-from align.runs.final import replace_policy
+from align.runs.final_weights import replace_policy
 from align.system.files import write_json
 from align.system.processes import add_metrics
 

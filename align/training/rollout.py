@@ -25,9 +25,10 @@ from torch import Tensor
 
 from align.errors import UserError
 from align.model.batch import Batch
-from align.sampling.sampler import Response, Sampler
-from align.scoring.rows import score_texts
-from align.scoring.table import record_scores
+from align.sampling.params import Response
+from align.sampling.sampler import Sampler
+from align.scoring.checked_scores import record_scores
+from align.scoring.scorer_inputs import score_texts
 from align.system.randomness import derived_seed, epoch_order
 from align.training.feed import Feed, Source
 

@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement
-from align.runs import folder as runfolder
+from align.runs import run_folder as runfolder
 from align.runs.checkpoint import Checkpoint, CheckpointStore
-from align.runs.final import write_final
-from align.runs.folder import IfExists
+from align.runs.final_weights import write_final
 from align.runs.result import TrainResult
+from align.runs.run_folder import IfExists
 from align.runs.tracker import Tracker
 from align.scoring.scorer import Scorer
 from align.settings.config import TrainerConfig, WandbConfig

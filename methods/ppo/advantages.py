@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from methods.checks import require_like, require_right_padded
+from methods.shape_checks import require_like, require_right_padded
 
 MissingEOS = Literal["replace", "subtract", "none"]
 GroupScale = Literal["group", "batch", "none"]

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from align.method.base import require_positive
-from methods.checks import require_like
+from methods.shape_checks import require_like
 
 KLEstimator = Literal["k1", "k2", "k3"]
 

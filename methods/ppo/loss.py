@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from align.method.base import Metrics
-from methods.checks import require_like
 from methods.ppo.kl import KLEstimator, per_token_kl
+from methods.shape_checks import require_like
 
 _LOG_RATIO_BOUND = 20.0
 

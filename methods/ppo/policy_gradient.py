@@ -40,7 +40,7 @@ from align.method.base import (
     require_positive,
 )
 from align.method.online import OnlineMethod
-from align.sampling.sampler import SamplingParams
+from align.sampling.params import SamplingParams
 from methods.ppo import health
 from methods.ppo.advantages import MissingEOS, missing_eos, moments, overlong_penalty
 from methods.ppo.kl import AdaptiveKL, FixedKL, KLController, KLEstimator, per_token_kl

@@ -10,10 +10,10 @@ Without them (`select_best`): the best by score, as in RAFT (Dong et al. 2023, a
 threshold on.
 
 Departures from the authors' code, each undone by ``strict_reference=True``: the forms of numbers that equations may
-have (``equations.py``); and the final answer, which is the last that ``reward.verifiers.math_answers`` finds marked
-(``####``, ``\\boxed{}``, "The answer is", "A:"), compared as there, while theirs is what follows the first ``####``, as
-a float. In both, a sample of more than `LONGEST_SAMPLE` characters is dropped, because edit distances take quadratic
-time.
+have (``solution_equations.py``); and the final answer, which is the last that ``reward.verifiers.math_answers`` finds
+marked (``####``, ``\\boxed{}``, "The answer is", "A:"), compared as there, while theirs is what follows the first
+``####``, as a float. In both, a sample of more than `LONGEST_SAMPLE` characters is dropped, because edit distances take
+quadratic time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Literal
 from rapidfuzz.distance import Levenshtein
 
 from align.errors import UserError
-from methods.rft.equations import equations, is_correct, path_key
+from methods.rft.solution_equations import equations, is_correct, path_key
 from reward.verifiers.math_answers import compare, marked_answer
 
 __all__ = ["LONGEST_SAMPLE", "Fate", "Selection", "select_best", "select_paths"]

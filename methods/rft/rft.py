@@ -25,9 +25,9 @@ from typing import Any, ClassVar, Literal
 from align.candidates.plan import CandidatePlan, Pool, Selected
 from align.errors import UserError
 from align.method.base import Optimization
-from methods.rft.equations import path_key
+from methods.from_candidates import SampledMethod
 from methods.rft.rejection import Selection, select_best, select_paths
-from methods.sampled import SampledMethod
+from methods.rft.solution_equations import path_key
 from methods.sft import SFT
 
 __all__ = ["RFT", "BestResponses", "RightPaths"]

@@ -19,8 +19,8 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import UserError
-from align.scoring.table import check_scorers, score_parts
-from align.settings.checking import Settings
+from align.scoring.checked_scores import check_scorers, score_parts
+from align.settings.type_checks import Settings
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import UserError
-from align.scoring.table import ScoreTable, check_scorers, require_all, score_part
-from align.settings.checking import Settings
+from align.scoring.checked_scores import ScoreTable, check_scorers, require_all, score_part
+from align.settings.type_checks import Settings
 from reward.verifiers.rules import length
 
 if TYPE_CHECKING:

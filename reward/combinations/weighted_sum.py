@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError, did_you_mean
-from align.scoring.table import check_scorers, score_parts
-from align.settings.checking import Settings
+from align.scoring.checked_scores import check_scorers, score_parts
+from align.settings.type_checks import Settings
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer

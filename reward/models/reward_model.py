@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from align.data.encoding import Encoder
-from align.data.tally import RowError
+from align.data.load_report import RowError
 from align.errors import UserError
 from align.model.batch import batches_by_length
 from align.model.loading import base_of, load_tokenizer, resolve
-from align.settings.checking import Settings
 from align.settings.config import ModelConfig
+from align.settings.type_checks import Settings
 from align.system.processes import process_state
 
 if TYPE_CHECKING:

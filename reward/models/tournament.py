@@ -15,7 +15,7 @@ from align.data.encoding import Encoder
 from align.errors import UserError
 from align.model.loading import resolve
 from align.model.policy import Policy
-from align.settings.checking import Settings
+from align.settings.type_checks import Settings
 from reward.training.ranker import ANSWERS, answer_logprobs, question
 
 Match = tuple[int, int, int]

@@ -30,7 +30,7 @@ from tenacity import (
 )
 
 from align.errors import ScorerError, UserError
-from align.settings.checking import Settings
+from align.settings.type_checks import Settings
 
 if TYPE_CHECKING:
     import ssl

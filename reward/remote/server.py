@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from align.errors import ScorerError, UserError
-from align.scoring.table import score
+from align.scoring.checked_scores import score
 from reward.remote.client import is_loopback, read_token
 from reward.remote.protocol import DIALECTS, Dialect, ProtocolError, Question
 

@@ -21,7 +21,7 @@ from align.data.encoding import encode_response
 from align.evaluation.measurement import ordered_right
 from align.method.base import Loss, Optimization, PairwiseMethod, sequence_sums
 from align.model.batch import Batch
-from align.scoring.rows import prompt_text
+from align.scoring.scorer_inputs import prompt_text
 
 if TYPE_CHECKING:
     from align.data import Example, Preferences, TokenizedPreferences

@@ -18,7 +18,7 @@ from itertools import product
 from typing import Any, Literal
 
 from align.errors import UserError, did_you_mean
-from align.settings.checking import Settings
+from align.settings.type_checks import Settings
 from reward.verifiers.instructions import CHECKS
 
 LONGEST = 200_000  # characters; a longer response follows nothing

@@ -70,7 +70,8 @@ def training(draw: Course, step: Course, epochs: float) -> Course:
 def _draw(turn: Turn, options: argparse.Namespace, folder: Path) -> None:
     """Draw K candidates per prompt, and compute the scalars of the reward role."""
     from align.model.batch import Batch
-    from align.sampling.sampler import Sampler, SamplingParams
+    from align.sampling.params import SamplingParams
+    from align.sampling.sampler import Sampler
     from align.scoring.reward_role import role_scores
     from align.system.randomness import derived_seed
 

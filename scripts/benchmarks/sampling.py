@@ -18,7 +18,8 @@ def bench_sampling(options: argparse.Namespace) -> None:
     """Measure both in turns and print the result."""
     from align.data import Preferences
     from align.model.policy import Policy
-    from align.sampling.sampler import Sampler, SamplingParams
+    from align.sampling.params import SamplingParams
+    from align.sampling.sampler import Sampler
 
     quiet(options.threads)
     policy = Policy.load("world/base", start="world/sft", device="cpu")
@@ -55,7 +56,7 @@ def _generate(
     """Return the responses of `generate`, cut after their end; all prompts are in one batch."""
     import torch
 
-    from align.sampling.decoding import pad_left
+    from align.sampling.decode_loop import pad_left
 
     ids, mask = pad_left(prompts, policy.pad_id, policy.device)
     generator: Any = policy.model.eval()

@@ -7,7 +7,8 @@ from typing import Any
 
 from align.data.encoding import encode_prompt
 from align.model.policy import Policy
-from align.sampling.sampler import Sampler, SamplingParams
+from align.sampling.params import SamplingParams
+from align.sampling.sampler import Sampler
 
 
 def generate(

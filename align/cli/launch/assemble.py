@@ -15,8 +15,8 @@ from align.model.loading import load_tokenizer, resolve
 from align.scoring.from_config import make_scorer
 from align.settings import registry
 from align.settings.adapter import Adapter
-from align.settings.checking import build
 from align.settings.config import RunConfig
+from align.settings.type_checks import build
 from align.system.processes import Processes
 from align.training.feed import tokenize_for
 from align.world import TrueReward
@@ -249,7 +249,7 @@ def make_evaluator(
 ) -> Evaluator | None:
     """Make the evaluator on held-out prompts, and pairs where there are any; `tokens` is `heldout` tokenised."""
     from align.evaluation.evaluator import Evaluator
-    from align.sampling.sampler import SamplingParams
+    from align.sampling.params import SamplingParams
 
     settings = config.evaluation
     if heldout is None or settings.prompts == 0:

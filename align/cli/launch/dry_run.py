@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from align.cli.console import say
 from align.cli.launch.assemble import Run, load_data, read_tokenizer, tokenize_data
 from align.model.loading import resolve
-from align.runs.folder import redact
+from align.runs.run_folder import redact
 from align.settings.config import RunConfig
 from align.training.plan import Plan
 

@@ -14,7 +14,7 @@ from align.cli.launch.dry_run import dry_run
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.data import Preferences
 from align.errors import ScorerError, UserError
-from align.runs import folder as runfolder
+from align.runs import run_folder as runfolder
 from align.scoring.reward_role import RoleScorer
 from align.system.processes import Processes
 from align.system.signals import Interrupted

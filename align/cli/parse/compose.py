@@ -15,12 +15,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from align.cli.parse import checks, groups
+from align.cli.parse import groups
+from align.cli.parse import unknown_keys as checks
 from align.errors import UserError
 from align.settings import registry
 from align.settings.adapter import Adapter
-from align.settings.checking import build, defaults
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
+from align.settings.type_checks import build, defaults
 
 __all__ = ["compose_run", "register_methods"]
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from align.cli.parse.checks import SECTIONS
 from align.cli.parse.compose import compose_run
+from align.cli.parse.unknown_keys import SECTIONS
 from align.cli.parse.wandb_key import require_wandb_key
 from align.errors import UserError
 from align.settings.config import RunConfig

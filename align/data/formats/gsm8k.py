@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from align.data.formats.base import Format, Sample, shared_fields
-from align.data.tally import RowError
+from align.data.load_report import RowError
 from align.data.validation import kind
 
 __all__ = ["GSM8K"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from align.data.formats.base import Format, Sample, shared_fields
-from align.data.tally import RowError
+from align.data.load_report import RowError
 
 __all__ = ["HH"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from align.data.formats.base import Format, shared_fields
-from align.data.tally import RowError
+from align.data.load_report import RowError
 
 __all__ = ["DEMONSTRATION", "MESSAGES", "PAIRWISE", "PROMPT", "PROMPT_COMPLETION"]
 

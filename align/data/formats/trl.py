@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from align.data.formats.base import Format, Sample, shared_fields
 from align.data.formats.hh import HH
-from align.data.tally import RowError
+from align.data.load_report import RowError
 from align.data.validation import kind
 
 __all__ = ["IMPLICIT", "shared_turns", "shared_words"]

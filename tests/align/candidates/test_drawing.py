@@ -23,7 +23,8 @@ from align.data import Preferences
 from align.data.examples import tokenize
 from align.errors import ScorerError, UserError
 from align.model.policy import Policy
-from align.sampling.sampler import Response, Sampler, SamplingParams
+from align.sampling.params import Response, SamplingParams
+from align.sampling.sampler import Sampler
 from align.scoring.reward_role import RoleScorer
 from align.system.signals import Interrupted
 
@@ -100,7 +101,7 @@ class TestRanking:
 
     @given(st.lists(st.integers(0, 3), min_size=2, max_size=9))
     def test_every_comparison_is_put_together_again(self, scores: list[int]) -> None:
-        from align.data.units import draft
+        from align.data.pairs_and_rankings import draft
 
         texts = [f"text {i}" for i in range(len(scores))]
         rows = Ranking()(Pool({}, texts, [1] * len(texts), [float(s) for s in scores])).rows

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from align.data import Example, Preferences
 from align.data.encoding import chat_template, encode_prompt, encode_response
 from align.data.examples import tokenize, tokenizer_fingerprint
-from align.data.tally import RowError
-from align.data.units import ranked
+from align.data.load_report import RowError
+from align.data.pairs_and_rankings import ranked
 from align.errors import UserError
 
 Pair = Callable[..., dict[str, Any]]

@@ -13,7 +13,8 @@ from align.data.examples import tokenize
 from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement, Sample, compare, distinct_n, ordered_right, win_rate
-from align.sampling.sampler import Sampler, SamplingParams
+from align.sampling.params import SamplingParams
+from align.sampling.sampler import Sampler
 
 
 class Length:

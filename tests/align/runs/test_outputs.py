@@ -18,9 +18,9 @@ from rich.console import Console
 from align.errors import UserError
 from align.evaluation.measurement import Measurement, Sample, compare
 from align.model.policy import Policy
-from align.runs import folder as runfolder
 from align.runs import report
-from align.runs.final import write_final
+from align.runs import run_folder as runfolder
+from align.runs.final_weights import write_final
 from align.runs.tracker import Tracker, read_records
 from align.settings.adapter import Adapter
 from align.settings.config import WandbConfig

@@ -11,9 +11,10 @@ import torch
 from align.errors import UserError
 from align.model.policy import Policy
 from align.sampling.diverse_beam import diverse_tokens
-from align.sampling.sampler import Sampler, SamplingParams
-from tests.align.model.test_layout import policy_of
-from tests.align.sampling.test_decoding import HYBRID
+from align.sampling.params import SamplingParams
+from align.sampling.sampler import Sampler
+from tests.align.model.test_tree_layout import policy_of
+from tests.align.sampling.test_decode_loop import HYBRID
 
 PROMPTS = ([7, 8, 9], [10], [11, 12, 13, 14, 15])
 GROUPS, LONGEST = 4, 12

@@ -11,9 +11,10 @@ import torch
 from align.errors import UserError
 from align.model.batch import Batch
 from align.model.policy import Policy
-from align.sampling.sampler import Sampler, SamplingParams
-from tests.align.model.test_layout import policy_of
-from tests.align.sampling.test_decoding import HYBRID
+from align.sampling.params import SamplingParams
+from align.sampling.sampler import Sampler
+from tests.align.model.test_tree_layout import policy_of
+from tests.align.sampling.test_decode_loop import HYBRID
 
 
 class TestSampler:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from align.errors import ScorerError, UserError
+from align.scoring.checked_scores import score
 from align.scoring.from_config import make_scorer, read_scorer
-from align.scoring.table import score
 
 NESTED = """
 scorer: weighted_sum

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from align.errors import UserError
-from align.settings.checking import build
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
+from align.settings.type_checks import build
 
 NAN, INFINITY = float("nan"), float("inf")
 

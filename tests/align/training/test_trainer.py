@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
-from align.sampling.sampler import SamplingParams
+from align.sampling.params import SamplingParams
 from align.settings.adapter import Adapter
 from align.system.signals import Interrupted
 from align.training.feed import tokenize_for

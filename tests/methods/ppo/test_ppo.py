@@ -16,7 +16,7 @@ from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement, Sample
 from align.model.batch import Batch
 from align.runs.tracker import read_records
-from align.sampling.sampler import SamplingParams
+from align.sampling.params import SamplingParams
 from align.settings.adapter import Adapter
 from methods import PPO
 from methods.ppo.health import warnings

@@ -179,11 +179,11 @@ def test_only_the_settings_that_apply() -> None:
 def test_wrong_settings(cls: Any) -> None:
     for settings, words in [
         ({"responses": 1}, r"method\.responses=1: .* draw at least 2"),
-        ({"kl_in": "score"}, r"method\.kl_in=score: choose one of reward, loss"),
+        ({"kl_in": "score"}, r"kl_in must be reward or loss, not 'score'"),
         ({"temperature": 0.0}, rf"method\.temperature=0\.0: {cls.__name__} needs"),
         ({"clip": 1.0}, r"method\.clip=1\.0"),
     ]:
         with pytest.raises(UserError, match=words):
             cls(**settings)
-    with pytest.raises(UserError, match=r"method\.group_scale=all: choose one of group, batch, none"):
+    with pytest.raises(UserError, match=r"group_scale must be group, batch or none, not 'all'"):
         GRPO(group_scale="all")  # pyright: ignore[reportArgumentType]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.errors import UserError
-from methods.rft.equations import path_key
 from methods.rft.rejection import LONGEST_SAMPLE, select_best, select_paths
+from methods.rft.solution_equations import path_key
 
 SEVEN = [
     "3+4=<<3+4=7>>7. #### 7",

@@ -115,7 +115,10 @@ def test_settings_of_rankings_that_cannot_be(method: Any) -> None:
         ({"samples": 1, "include_data": False}, "method.samples=1: a ranking needs two"),
         ({"samples": 4, "temperature": 0.0}, "method.temperature=0: all samples"),
         ({"samples": 4, "top_p": 0.0}, "top_p"),
-        ({"samples": 4, "diversity_penalty": 1.0}, "diversity_penalty=1.0 is of diverse beam search.*temperature=0"),
+        (
+            {"samples": 4, "diversity_penalty": 1.0},
+            "diversity_penalty=1.0 applies only to diverse beam search.*temperature=0",
+        ),
         ({"sources": ("a",)}, "method.sources draw method.samples each, which is 0"),
     ):
         with pytest.raises(UserError, match=message):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from align.errors import ScorerError, UserError
-from align.scoring.table import record_scores, score
+from align.scoring.checked_scores import record_scores, score
 from reward.combinations.ensemble import Ensemble
 from reward.combinations.length_correction import LengthCorrected
 from reward.combinations.weighted_sum import WeightedSum

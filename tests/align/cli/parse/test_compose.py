@@ -13,8 +13,8 @@ from align.cli.parse.compose import compose_run, register_methods
 from align.errors import UserError
 from align.settings import registry
 from align.settings.adapter import Adapter
-from align.settings.checking import build
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
+from align.settings.type_checks import build
 
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 SHIPPED = sorted(file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml"))

@@ -10,11 +10,11 @@ import transformers
 from torch import Tensor
 
 from align.model.batch import Batch
-from align.model.layout import lay_out, tree_mask
 from align.model.loading import disable_dropout
 from align.model.policy import Policy
 from align.model.probe import choose_layout, probe_tree
 from align.model.roles import FullCopies
+from align.model.tree_layout import lay_out, tree_mask
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
@@ -206,5 +206,5 @@ def test_the_probe_sees_a_wrong_mask(monkeypatch: pytest.MonkeyPatch) -> None:
         R, L = rows.input_ids_RL.shape
         return torch.ones(L, L, dtype=torch.bool).tril().expand(R, 1, L, L)
 
-    monkeypatch.setattr("align.model.layout.tree_mask", causal_only)
+    monkeypatch.setattr("align.model.tree_layout.tree_mask", causal_only)
     assert not probe_tree(policy_of(CONFIGS["llama"], "sdpa").forward).exact

@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from align.sampling.decoding import decode, make_cache
-from tests.align.model.test_layout import CONFIGS, EAGER_ONLY, SMALL, policy_of, without
+from align.sampling.decode_loop import decode, make_cache
+from tests.align.model.test_tree_layout import CONFIGS, EAGER_ONLY, SMALL, policy_of, without
 
 PROMPTS = [[7, 8, 9, 10, 11, 12, 13, 14, 15], [16], [17, 18, 19, 20]]
 STOPS = [3, 5, 8]  # of 97 tokens: rows end at different steps
@@ -75,7 +75,7 @@ def test_each_response_follows_its_own_history(name: str, monkeypatch: pytest.Mo
     """Of n rows of one prompt each takes another of the likeliest tokens, rows end early, late and in between, and the
     cache outgrows its buffer; the oracle repeats every row alone.
     """
-    monkeypatch.setattr("align.sampling.decoding._GROWTH", 2)
+    monkeypatch.setattr("align.sampling.decode_loop._GROWTH", 2)
     model = policy_of(CONFIGS[name], "sdpa").model.eval()
     cache = make_cache(model)
     assert cache is not None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.rft.equations import LONGEST_EQUATION, equations, is_correct, normalize, path_key
+from methods.rft.solution_equations import LONGEST_EQUATION, equations, is_correct, normalize, path_key
 
 
 @pytest.mark.parametrize(

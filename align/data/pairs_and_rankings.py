@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from align.data.load_report import RowError
 from align.data.schema import Message, Unit
-from align.data.tally import RowError
 
 __all__ = ["Draft", "draft", "group_rows", "ranked"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from align.errors import UserError, did_you_mean
-from align.settings.checking import Shape
+from align.settings.type_checks import Shape
 
 __all__ = ["SECTIONS", "check_additions", "check_complete", "check_keys", "check_method"]
 

@@ -8,7 +8,7 @@ import pytest
 from annotated_types import Gt, Le
 
 from align.errors import UserError
-from align.settings.checking import Count, Positive, Settings, Shape, build, defaults
+from align.settings.type_checks import Count, Positive, Settings, Shape, build, defaults
 
 
 class Named(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from align.scoring.table import score
+from align.scoring.checked_scores import score
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer

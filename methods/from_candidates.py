@@ -11,7 +11,7 @@ from align.candidates.drawing import read_summary
 from align.candidates.plan import CandidatePlan
 from align.errors import UserError
 from align.method.base import Method
-from align.sampling.sampler import SamplingParams
+from align.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
     from align.data import TokenizedPreferences

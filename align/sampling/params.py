@@ -1,0 +1,60 @@
+"""Settings of sampling, and the responses it gives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from align.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """Settings of sampling."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 means greedy."""
+    top_p: float = 1.0
+    """Only the smallest set of tokens with this much probability (nucleus)."""
+    top_k: int = 0
+    """Only the k most probable tokens; 0 means all."""
+    max_new_tokens: int = 128
+    """Longest response, end-of-turn token included."""
+    min_new_tokens: int = 0
+    """Shortest response."""
+    stop_strings: tuple[str, ...] = ()
+    """Texts that end a response, besides the end-of-turn token; they are kept."""
+    diversity_penalty: float = 0.0
+    """At temperature 0: λ of diverse beam search, with each response to a prompt as a group
+    (:mod:`align.sampling.diverse_beam`)."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
+            raise UserError(
+                f"sampling with {self}: temperature and top_k must be at least 0, top_p in (0, 1], "
+                "max_new_tokens at least 1."
+            )
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise UserError(f"min_new_tokens={self.min_new_tokens} must be from 0 to {self.max_new_tokens}.")
+        if not all(self.stop_strings):
+            raise UserError("stop_strings: an empty text would end every response at once.")
+        if not 0 <= self.diversity_penalty < math.inf:
+            raise UserError(f"diversity_penalty={self.diversity_penalty}: must be at least 0, and finite.")
+        if self.diversity_penalty and (self.temperature or self.top_k or self.top_p < 1):
+            raise UserError(
+                f"diversity_penalty={self.diversity_penalty} applies only to diverse beam search, which is not random: "
+                f"set temperature=0, top_k=0 and top_p=1 (now {self.temperature}, {self.top_k} and {self.top_p})."
+            )
+
+
+@dataclass
+class Response:
+    """One drawn response."""
+
+    ids: list[int] = field(default_factory=list[int])
+    """Its tokens, including the one that ended it."""
+    logps: list[float] = field(default_factory=list[float])
+    """Log-probability of each token, ``log softmax(logits / temperature)`` before top-k and top-p, in nats; greedy:
+    at temperature 1."""
+    finished: bool = False
+    """It ended with a token or a stop string and was not cut off."""

@@ -1,0 +1,103 @@
+"""The choice of the next tokens: by the distribution with each response's own random numbers, greedy, or diverse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+from align.sampling.diverse_beam import diverse_tokens
+from align.sampling.params import Response, SamplingParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TokenChoice:
+    """Chooses tokens by inverting the distribution function with each response's own uniform numbers.
+
+    At temperature 0 it takes the most probable ones.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        tokenizer: PreTrainedTokenizerBase,
+        stops: Sequence[int],
+        keys: Sequence[tuple[int, int]],
+        n: int,
+    ) -> None:
+        """
+        Args:
+            params: Settings of sampling.
+            tokenizer: Decodes responses to find stop strings.
+            stops: Tokens that end a response.
+            keys: Seeds of the random numbers, one per prompt.
+            n: Responses per prompt.
+        """
+        self.params, self.tokenizer, self.stops, self.n = params, tokenizer, stops, n
+        self.responses = [Response() for _ in range(len(keys) * n)]
+        params = self.params
+        self.warpers: list[Any] = []
+        if params.temperature > 0:
+            own = [np.random.default_rng((*key, k)) for key in keys for k in range(n)]
+            self.uniform = np.stack([generator.random(params.max_new_tokens) for generator in own])
+            if params.top_k:
+                self.warpers.append(TopKLogitsWarper(params.top_k))
+            if params.top_p < 1:
+                self.warpers.append(TopPLogitsWarper(params.top_p))
+
+    def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Choose and keep the next token of each row; see :class:`align.sampling.decode_loop.Draw`."""
+        step = len(self.responses[rows[0]].ids)
+        logits = logits / (self.params.temperature or 1.0)
+        unlimited, normalizer = logits, logits.logsumexp(-1)
+        if step < self.params.min_new_tokens - 1:
+            logits = logits.index_fill(-1, torch.tensor(self.stops, device=logits.device), -torch.inf)
+        for warper in self.warpers:
+            logits = warper(None, logits)
+        if self.params.temperature > 0:
+            cumulative = logits.softmax(-1, dtype=torch.float64).cumsum_(-1)
+            uniform = torch.from_numpy(self.uniform[list(rows), step]).to(logits.device)[:, None]
+            chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+            chosen = chosen.clamp(max=logits.shape[-1] - 1)
+        elif self.params.diversity_penalty:
+            chosen = diverse_tokens(logits, rows, self.n, self.params.diversity_penalty)[:, None]
+        else:
+            chosen = logits.argmax(-1, keepdim=True)
+        logps = (unlimited.gather(-1, chosen)[:, 0] - normalizer).tolist()
+        ended = [self._keep(*kept) for kept in zip(rows, chosen[:, 0].tolist(), logps, strict=True)]
+        return chosen[:, 0], torch.tensor(ended, device=logits.device)
+
+    def _keep(self, row: int, token: int, logp: float) -> bool:
+        response = self.responses[row]
+        response.ids.append(token)
+        response.logps.append(logp)
+        response.finished = token in self.stops or self._says_stop(response.ids)
+        return response.finished
+
+    def _says_stop(self, ids: list[int]) -> bool:
+        if not self.params.stop_strings or len(ids) < self.params.min_new_tokens:
+            return False
+        # Nearly every token adds at least a byte, so these tokens are enough for the longest stop string.
+        text = self.tokenizer.decode(ids[-(4 * max(map(len, self.params.stop_strings)) + 4) :])
+        return any(stop in text for stop in self.params.stop_strings)
+
+    # For transformers' own loop, which keeps finished rows until the end
+
+    def process(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Leave only the drawn token."""
+        del ids
+        going = [row for row, response in enumerate(self.responses) if not response.finished]
+        chosen = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+        chosen[going], _ = self(scores[going].float(), going)
+        return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0.0)
+
+    def all_ended(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Return for each row whether all responses have ended."""
+        del scores
+        return torch.full((len(ids),), all(response.finished for response in self.responses), device=ids.device)
