@@ -58,7 +58,7 @@ class Measurement:
 
 
 def compare(before: Measurement, after: Measurement, *, seed: int = 0) -> dict[str, Any]:
-    """``evaluation.json``: every metric before and after, and the win rate of after over before.
+    """``evaluation.json``: every metric before and after, on how many prompts and pairs, and the win rate of after.
 
     A win is a higher score of the first scorer on the same prompt, a tie counts half. Without a scorer the win rate is
     by likelihood: the share of held-out pairs whose chosen response gained more log-probability since the reference
@@ -66,7 +66,8 @@ def compare(before: Measurement, after: Measurement, *, seed: int = 0) -> dict[s
     """
     old, new = before.metrics(), after.metrics()
     report: dict[str, Any] = {
-        "metrics": {name: {"before": old.get(name), "after": new.get(name)} for name in {**old, **new}}
+        "metrics": {name: {"before": old.get(name), "after": new.get(name)} for name in {**old, **new}},
+        "n": {"prompts": len(after.samples), "pairs": len(after.preferred)},
     }
     if before.samples and before.samples[0].scores:
         decisive = next(iter(before.samples[0].scores))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -48,6 +49,7 @@ _LAST_CURVES = (
 
 _SCORE = re.compile(r"evaluation/.*|scores/(?!.*/(std|milliseconds)$).*")  # held out; of roll-outs, the means alone
 _WIN_RATE = "win_rate"
+_PREFERENCE = "evaluation/preference_accuracy"
 _MEASURED = ("evaluation/", "eval/")  # before and after training, and in between where asked for
 _BARS = ("#a8b2bd", "#1f77b4")  # before, after
 
@@ -122,22 +124,25 @@ def _panels(folder: Path) -> dict[str, Callable[[Any], None]]:
     """Title of each panel, and the function that draws it on an axis."""
     tracker = Tracker(folder, enabled=False)
     records, evaluations = read_records(tracker.metrics), tracker.read_evaluations()
+    result = _read_json(folder / "evaluation.json")
     scored = sorted({name for record in records for name in record if _SCORE.fullmatch(name)})
     panels: dict[str, Callable[[Any], None]] = {}
     for name in (*_FIRST_CURVES, *scored, _WIN_RATE, *_LAST_CURVES):
         points = [(record["step"], record[name]) for record in records if name in record]
-        if name == _WIN_RATE and (win := _read_win_rate(folder / "evaluation.json")):
+        if name == _WIN_RATE and (win := result.get("win_rate")):
             panels[f"win rate by {win['by']}"] = partial(_draw_win_rate, win=win)
         elif len(points) == 2 and name.startswith(_MEASURED):
             errors = [_half_interval(evaluations.get(step), name) for step, _ in points]
+            if name == _PREFERENCE and (pairs := result.get("n", {}).get("pairs")):
+                errors = [_half_interval_of_share(share, pairs) for _, share in points]
             panels[name] = partial(_draw_bars, values=[value for _, value in points], errors=errors)
         elif len(points) > 1:
             panels[name] = partial(_draw_curve, points=points, smooth=name != "learning_rate")
     return panels
 
 
-def _read_win_rate(evaluation: Path) -> Mapping[str, Any] | None:
-    return json.loads(evaluation.read_text(encoding="utf-8")).get("win_rate") if evaluation.exists() else None
+def _read_json(file: Path) -> Mapping[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def _draw_curve(axis: Any, *, points: Sequence[tuple[int, float]], smooth: bool) -> None:
@@ -189,6 +194,13 @@ def _half_interval(measurement: Measurement | None, name: str) -> float | None:
     found = [read(sample) for sample in measurement.samples] if measurement is not None else []
     values = [value for value in found if value is not None]
     return float(t.ppf(0.975, len(values) - 1) * sem(values)) if len(values) > 1 else None
+
+
+def _half_interval_of_share(share: float, n: int) -> float:
+    """Half the width of the 95 % normal interval of a share of n; ties, which count half, make the true one smaller."""
+    from scipy.stats import norm
+
+    return float(norm.ppf(0.975) * math.sqrt(share * (1 - share) / n))
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

@@ -208,3 +208,8 @@ def test_the_code_on_the_model_card_runs(
     exec(code, scope)
     ids = scope["tokenizer"]("Is a cat an animal?", return_tensors="pt").input_ids
     assert torch.isfinite(scope["model"](ids).logits).all()
+
+
+def test_the_interval_of_a_share_by_hand() -> None:
+    half = report._half_interval_of_share(0.6, 100)  # pyright: ignore[reportPrivateUsage]
+    assert half == pytest.approx(1.959964 * 0.6**0.5 * 0.4**0.5 / 10, abs=1e-6)
