@@ -39,7 +39,7 @@ configs: $(READY)
 	$(BIN)/python scripts/make_configs.py
 
 # PyTorch first: other packages then build and check against the version that is there.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet torch -c constraints.txt
