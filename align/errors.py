@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ScorerError", "UserError", "did_you_mean"]
+__all__ = ["ScorerError", "UserError", "did_you_mean", "first_line"]
 
 
 class UserError(ValueError):
@@ -33,3 +33,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     by_lower_case = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.6)
     return f' Did you mean "{by_lower_case[near[0]]}"?' if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text without its full stop; of one without a text its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

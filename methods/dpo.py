@@ -103,7 +103,7 @@ class DPO(PairwiseMethod):
         return ("reference_PK",) if self.reference == "cached" else ()
 
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
-        """Add the reference's summed log-probabilities; before the first step, where they are cached, the policy's."""
+        """Add the reference's summed log-probabilities; where they are cached, the policy's before its first step."""
         if "reference_PK" in batch:
             return batch
         with policy.use("reference" if self.reference == "live" else "policy"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from align.errors import UserError
+from align.errors import UserError, first_line
 from align.model.batch import Layout
 from align.model.forward import Forward
 from align.model.probe import choose_layout, probe_head
@@ -111,7 +111,7 @@ def load_tokenizer(model: ModelConfig, notes: list[str] | None = None) -> PreTra
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **_hub(model))
     except (OSError, ValueError) as error:
-        raise UserError(f"model.name={path}: no tokenizer could be loaded ({_first_line(error)}).") from error
+        raise UserError(f"model.name={path}: no tokenizer could be loaded ({first_line(error)}).") from error
     if model.chat_template is not None:
         tokenizer.chat_template = chat_template(model.chat_template)
     if tokenizer.eos_token_id is None:
@@ -145,7 +145,7 @@ def _load_network(model: ModelConfig, device: str | torch.device | None) -> PreT
     try:
         network: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra, **_hub(model))
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.name={path}: the model could not be loaded ({_first_line(error)}).") from error
+        raise UserError(f"model.name={path}: the model could not be loaded ({first_line(error)}).") from error
     return network if model.quantization else network.to(device)
 
 
@@ -201,14 +201,14 @@ def _make_roles(model: PreTrainedModel, adapter: Adapter | None, start: str | No
         try:
             peft_model: Any = PeftModel.from_pretrained(model, folder, adapter_name="policy", is_trainable=True)
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"model.start={start}: no adapter could be loaded ({_first_line(error)}).") from error
+            raise UserError(f"model.start={start}: no adapter could be loaded ({first_line(error)}).") from error
         return SharedBase(peft_model, start_is_adapter=True)
     config = copy.deepcopy(adapter.to_peft())
     config.fan_in_fan_out = model.config.model_type == "gpt2"  # its linear layers are transposed (Conv1D)
     try:
         peft_model = get_peft_model(model, config, adapter_name="policy")
     except ValueError as error:
-        raise UserError(f"adapter.targets={adapter.targets}: {_first_line(error)}") from error
+        raise UserError(f"adapter.targets={adapter.targets}: {first_line(error)}") from error
     roles = SharedBase(peft_model, start_is_adapter=False)
     head: Any = model.get_output_embeddings()
     if any("lora" in name for name, _ in head.named_parameters()):
@@ -223,7 +223,7 @@ def _check_start(folder: str, adapter: Adapter) -> None:
     try:
         saved: Any = PeftConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.start={folder}: no PEFT adapter there ({_first_line(error)}).") from error
+        raise UserError(f"model.start={folder}: no PEFT adapter there ({first_line(error)}).") from error
     if not isinstance(saved, LoraConfig):
         raise UserError(f"model.start={folder}: its adapter is {saved.peft_type}, only LoRA can be continued.")
     wanted, default = adapter.to_peft(), Adapter().to_peft()
@@ -234,7 +234,3 @@ def _check_start(folder: str, adapter: Adapter) -> None:
                 f"adapter.{ours}={getattr(wanted, theirs)}, but the adapter of model.start={folder} has "
                 f"{getattr(saved, theirs)}; leave adapter.{ours} out, or set model.start=null."
             )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

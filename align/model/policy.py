@@ -78,7 +78,8 @@ class Policy:
             device: Default: the accelerator if there is one.
             seed: Of the adapters' initial weights; every rank must use the same.
             tokenizer: From :func:`align.model.loading.load_tokenizer` for this model; None: loaded here.
-            **settings: Fields of :class:`align.settings.config.ModelConfig`, such as ``start`` or ``dtype``.
+            **settings: Fields of :class:`align.settings.config.ModelConfig`, such as ``start`` or ``dtype``;
+                ``trust_remote_code`` needs a 40-digit commit in ``revision``.
 
         Raises:
             UserError: The model, adapter or tokenizer cannot be used; one sentence says why.
@@ -203,7 +204,8 @@ class Policy:
 
         Args:
             batch: P prompts.
-            ask: Returns the micro-batch with further columns; all columns are moved to the CPU.
+            ask: Returns the micro-batch with further columns; all columns are moved to the CPU. A batch without prompts
+                comes back as it is.
             tokens: Most padded tokens of a micro-batch.
         """
         if not batch.P:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from align.errors import UserError
+from align.errors import UserError, first_line
 from align.model.batch import Batch, Layout
 from align.model.forward import Forward
 
@@ -34,7 +34,7 @@ def probe_tree(forward: Forward, *, seed: int = 0) -> Probe:
             tree = replace(forward, layout="tree").logprobs(batch).logp_PKT
         # An architecture may refuse the mask or the position ids in its own way; then it has no tree.
         except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
-            return Probe(False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            return Probe(False, f"{type(error).__name__}: {first_line(error)}")
     return _compare(forward, flat, tree)
 
 

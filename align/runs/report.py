@@ -50,7 +50,6 @@ _LAST_CURVES = (
 _SCORE = re.compile(r"evaluation/.*|scores/(?!.*/(std|milliseconds)$).*")  # held out; of roll-outs, the means alone
 _WIN_RATE = "win_rate"
 _PREFERENCE = "evaluation/preference_accuracy"
-_MEASURED = ("evaluation/", "eval/")  # before and after training, and in between where asked for
 _BARS = ("#a8b2bd", "#1f77b4")  # before, after
 
 
@@ -131,7 +130,7 @@ def _panels(folder: Path) -> dict[str, Callable[[Any], None]]:
         points = [(record["step"], record[name]) for record in records if name in record]
         if name == _WIN_RATE and (win := result.get("win_rate")):
             panels[f"win rate by {win['by']}"] = partial(_draw_win_rate, win=win)
-        elif len(points) == 2 and name.startswith(_MEASURED):
+        elif len(points) == 2 and points[0][0] == 0:
             errors = [_half_interval(evaluations.get(step), name) for step, _ in points]
             if name == _PREFERENCE and (pairs := result.get("n", {}).get("pairs")):
                 errors = [_half_interval_of_share(share, pairs) for _, share in points]

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from align.errors import UserError
+from align.errors import UserError, first_line
 from align.settings import registry
 from align.settings.type_checks import build
 
@@ -74,7 +74,7 @@ def read_settings(file: str) -> dict[str, Any]:
     try:
         settings = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"{file} cannot be read: {first_line(error)}.") from error
     if not isinstance(settings, Mapping):
         raise UserError(f"{file} holds no settings; write `scorer: NAME` in it.")
     if "scorer" not in settings:

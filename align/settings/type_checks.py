@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -89,7 +89,7 @@ class Shape:
             try:
                 self._adapters[name].validate_python(value)
             except ValidationError as error:
-                raise UserError(_sentence(name, value, self.hints[name], error)) from None
+                raise UserError(_sentence(*_inmost(name, value, self.hints[name], error), error)) from None
         return checked
 
 
@@ -110,6 +110,8 @@ def _hints(cls: type) -> dict[str, Any]:
             return typing.get_type_hints(cls, localns=unknown, include_extras=True)
         except NameError as error:
             unknown[str(error.name)] = Any
+        except (AttributeError, TypeError):  # a part of such a name: np.ndarray, Mapping[str, float]
+            return {field.name: Any for field in dataclasses.fields(cls)}
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
@@ -142,6 +144,14 @@ def _as_tuple(value: Any, hint: Any) -> Any:
 # Sentences
 
 _RANGE_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
+
+
+def _inmost(name: str, value: Any, hint: Any, error: ValidationError) -> tuple[str, Any, Any]:
+    """Return the name, value and type of the entry that is wrong, where a mapping holds it."""
+    key = error.errors()[0]["loc"][:1]
+    if isinstance(value, Mapping) and typing.get_origin(hint) is Mapping and key and key[0] in value:
+        return f"{name}.{key[0]}", cast("Mapping[Any, Any]", value)[key[0]], typing.get_args(hint)[1]
+    return name, value, hint
 
 
 def _sentence(name: str, value: Any, hint: Any, error: ValidationError) -> str:
@@ -193,6 +203,7 @@ _TYPE_NAMES: dict[Any, str] = {
     list: "a list",
     tuple: "a list",
     type(None): "null",
+    Callable: "a function",
     Mapping: "names with values (name: value)",
     dict: "names with values (name: value)",
 }

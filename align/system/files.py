@@ -1,7 +1,8 @@
 """Files and folders that are whole or not there.
 
 Each is written beside its place under a hidden name, flushed to disk, and renamed. A process killed at any moment
-leaves the old one or the new one, and at worst a hidden one that the next write removes.
+leaves the old one or the new one; of a folder that is replaced at worst the old one under its hidden name and the new
+one under its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file; one that is there is replaced."""
     partial = partial_of(path)
     partial.write_text(text, encoding="utf-8")
-    flush(partial)
+    _flush(partial)
     partial.replace(path)
 
 
@@ -37,8 +38,13 @@ def new_folder(folder: Path) -> Generator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
-    remove_folder(folder)
-    publish_folder(partial, folder)
+    _flush_tree(partial)
+    old = folder.with_name(f"{_OLD}{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    _rename(partial, folder)  # at once: in between there is only the old one under its hidden name
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def partial_of(path: Path) -> Path:
@@ -48,10 +54,8 @@ def partial_of(path: Path) -> Path:
 
 def publish_folder(partial: Path, folder: Path) -> None:
     """Flush everything in ``partial`` to disk and rename it to ``folder``, which does not exist."""
-    for path in (*partial.rglob("*"), partial):
-        flush(path)
-    partial.rename(folder)
-    flush(folder.parent)
+    _flush_tree(partial)
+    _rename(partial, folder)
 
 
 def remove_folder(folder: Path) -> None:
@@ -69,7 +73,17 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(left)
 
 
-def flush(path: Path) -> None:
+def _rename(partial: Path, folder: Path) -> None:
+    partial.rename(folder)
+    _flush(folder.parent)
+
+
+def _flush_tree(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
     """Wait until a file, or the list of names in a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -107,6 +107,11 @@ class Feed(Source):
                 examples = tokenize(rows, policy.tokenizer, max_length=config.max_length, unit="demonstration")
             self._mix = Batches(examples, processes)
         self.plan = Plan.of(config, method, examples=len(self.train), adapters=policy.uses_adapters)
+        if method.rollout is not None and self.plan.batch_size < processes.world_size:
+            raise UserError(
+                f"trainer.batch_size={self.plan.batch_size} prompts of a roll-out cannot be shared out to "
+                f"{processes.world_size} processes; raise it."
+            )
 
     def batch(self, step: int) -> Batch:
         """This rank's share of a step."""

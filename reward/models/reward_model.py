@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from align.data.encoding import Encoder
 from align.data.load_report import RowError
-from align.errors import UserError
+from align.errors import UserError, first_line
 from align.model.batch import batches_by_length
 from align.model.loading import base_of, load_tokenizer, resolve
 from align.settings.config import ModelConfig
@@ -60,8 +60,8 @@ class RewardModelScorer(Settings):
 
     @property
     def role_folder(self) -> Path:
-        """Where a policy may load its reward role from, instead of a second model."""
-        return Path(self.model)
+        """The folder from which a policy can load this model as its reward role."""
+        return Path(resolve(self.model, "model"))
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
@@ -166,7 +166,7 @@ def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) 
             return Classifier(_load(path, dtype, revision))
         return _load_adapter(path, base_of(adapter), dtype, revision)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"the reward model {path} could not be loaded ({str(error).splitlines()[0]}).") from error
+        raise UserError(f"the reward model {path} could not be loaded ({first_line(error)}).") from error
     finally:
         logging.set_verbosity(verbosity)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from align.data.encoding import encode_response
@@ -112,6 +113,8 @@ def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tenso
         policy: A trained ranker.
         questions: Token ids of the N questions, as prompts.
     """
+    if not questions:
+        return torch.zeros(0, len(ANSWERS))
     answers = tuple(encode_response(policy.tokenizer, answer) for answer in ANSWERS)
     batch = Batch(
         prompt_ids=tuple(questions), response_ids=(answers,) * len(questions), rows=tuple(range(len(questions)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from align.cli.console import report, say
 from align.data import Preferences, leaked_prompts
-from align.errors import UserError
+from align.errors import UserError, first_line
 from align.model.loading import load_tokenizer, resolve
 from align.scoring.from_config import make_scorer
 from align.settings import registry
@@ -163,7 +163,7 @@ def read_architecture(config: RunConfig) -> PretrainedConfig:
             resolve(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.name={model.name}: {str(error).strip().splitlines()[0].rstrip('.')}.") from error
+        raise UserError(f"model.name={model.name}: {first_line(error)}.") from error
     positions = getattr(architecture.get_text_config(), "max_position_embeddings", None)
     if positions is not None and longest > positions:
         raise UserError(
@@ -220,7 +220,7 @@ def _source_folder(source: str, *, weights: bool = True) -> Path:
     except (HFValidationError, OSError) as error:
         raise UserError(
             f"method.sources={source}: there is no such folder, nor could it be had from the hub "
-            f"({str(error).splitlines()[0]}); give adapters on the same base, or models with the same tokenizer."
+            f"({first_line(error)}); give adapters on the same base, or models with the same tokenizer."
         ) from error
 
 

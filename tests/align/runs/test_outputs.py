@@ -213,3 +213,10 @@ def test_the_code_on_the_model_card_runs(
 def test_the_interval_of_a_share_by_hand() -> None:
     half = report._half_interval_of_share(0.6, 100)  # pyright: ignore[reportPrivateUsage]
     assert half == pytest.approx(1.959964 * 0.6**0.5 * 0.4**0.5 / 10, abs=1e-6)
+
+
+def test_texts_may_hold_any_line_separator(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    sample = Sample(prompt="a\u2028b\u2029\x85c", response="d\x0ce\r\nf\u2028", tokens=3, kl=None, scores={})
+    tracker.log_evaluation(0, Measurement([sample], None), shown=1)
+    assert tracker.read_evaluations()[0].samples == [sample]

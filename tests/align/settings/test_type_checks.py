@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -125,3 +125,21 @@ def test_defaults_are_plain() -> None:
 def test_a_shape_of_names_and_types() -> None:
     with pytest.raises(UserError, match=r"beta must be a number, not 'x'\."):
         Shape("dpo", {"beta": float}).check({"beta": "x"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture(Settings):
+    weights: Mapping[str, float]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"a": "x"}, "weights.a must be a number, not 'x'."),
+        ([1.0], "weights must be names with values (name: value), not [1.0]."),
+    ],
+)
+def test_the_wrong_entry_of_a_mapping_is_named(weights: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(Mixture, {"weights": weights})
+    assert str(caught.value) == message
