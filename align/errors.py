@@ -18,17 +18,17 @@ class UserError(ValueError):
 
 
 class ScorerError(RuntimeError):
-    """Scores could not be had; no score is ever made up in their place.
+    """A scorer gave no usable scores; none is ever made up.
 
-    Whoever trains saves a checkpoint and exits, so that the run can be resumed. The message is one sentence that names
-    the address, the reason and the remedy.
+    The trainer saves a checkpoint and exits, so that the run can be resumed. The message is one sentence that names the
+    address, the reason and the remedy.
     """
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``' Did you mean "beta"?'`` for the choice nearest to `word`, or ``''`` where none is near.
 
-    The leading blank lets the result be appended to a finished sentence; letter case is ignored.
+    The leading space lets the result be appended to a finished sentence; letter case is ignored.
     """
     by_lower_case = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.6)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from align.data import TokenizedPreferences
     from align.model.policy import Policy
 
-__all__ = ["SampledMethod"]
+__all__ = ["CandidateMethod"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampledMethod(Method):
+class CandidateMethod(Method):
     """A method whose data may be responses that the policy draws before training."""
 
     samples: int = 0

@@ -28,7 +28,7 @@ from torch import Tensor
 from align.errors import UserError
 from align.method.base import Loss, Optimization, require_not_negative, sequence_sums
 from align.model.batch import Batch
-from methods.from_candidates import SampledMethod
+from methods.from_candidates import CandidateMethod
 from methods.ranking import best_response, comparison_metrics
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def kl_penalty(logp_PKT: Tensor, reference_logp_PKT: Tensor, mask_PKT: Tensor) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class RRHF(SampledMethod):
+class RRHF(CandidateMethod):
     """RRHF: ranks responses by their average log-probability, and learns the best one; no reference model.
 
     The loss is ``rank_weight·L_rank + L_ft + kl_coef·KL``, the mean over prompts. ``L_ft = −S(best)``, S the summed
@@ -86,7 +86,7 @@ class RRHF(SampledMethod):
     temperature: float = 0.8
     """Sampling temperature of the candidates; 0 with a ``diversity_penalty``."""
     rounds: int = 1
-    """Times that candidates are drawn and trained on, each time by the policy of the time before (iterated RRHF)."""
+    """Rounds of drawing and training, each from the policy of the round before (iterated RRHF)."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(
@@ -168,17 +168,18 @@ class RRHF(SampledMethod):
         return {**report, "metrics": {"likelihood_accuracy": accuracy}}
 
 
-def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences, *, tokens: int = 16384) -> float:
+def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences) -> float:
     """Share of the comparisons in which the preferred response has the larger ``p_i``."""
-    correct, comparisons = 0.0, 0.0
+
+    def ask(part: Batch) -> Batch:
+        logp_PKT = policy.logprobs(part).logp_PKT
+        S_PK = sequence_sums(logp_PKT, part.mask_PKT.to(logp_PKT.device))
+        return part.with_columns(mean_PK=_average(S_PK, part))
+
     with policy.use(role):
-        for part in Batch.from_examples(data).micro_batches(tokens, policy.layout):
-            logp_PKT = policy.logprobs(part).logp_PKT
-            S_PK = sequence_sums(logp_PKT, part.mask_PKT.to(logp_PKT.device))
-            metrics = comparison_metrics(_average(S_PK, part), part["better_PKK"].to(logp_PKT.device))
-            correct += float(metrics["rewards/accuracies"][0])
-            comparisons += float(metrics["rewards/accuracies"][1])
-    return correct / comparisons if comparisons else float("nan")
+        done = policy.in_micro_batches(Batch.from_examples(data), ask)
+    right, n = comparison_metrics(done["mean_PK"], done["better_PKK"])["rewards/accuracies"]
+    return float(right) / float(n) if n else float("nan")
 
 
 def _average(S_PK: Tensor, batch: Batch) -> Tensor:

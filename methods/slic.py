@@ -8,7 +8,7 @@ The hinge puts the preferred response ahead by a margin δ, the cross-entropy on
 is no reference model, unlike in the hinge of DPO's family.
 
 Departures from the paper: a ranking of K responses gives all of its comparisons, where the paper draws some of them;
-each comparison is one example, so that a prompt weighs as much as it was compared.
+each comparison is one example, so a prompt counts once per comparison.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from align.method.base import Loss, Optimization, require_not_negative, require_positive, sequence_sums
-from methods.from_candidates import SampledMethod
+from methods.from_candidates import CandidateMethod
 from methods.ranking import best_response, comparison_metrics
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def calibration_loss(S_PK: Tensor, better_PKK: Tensor, delta: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SLiC(SampledMethod):
+class SLiC(CandidateMethod):
     """SLiC-HF: the preferred response ahead by a margin, and a cross-entropy on a target; no reference model.
 
     The loss is ``max(0, δ − S⁺ + S⁻) − λ·S_target``, the mean over comparisons; S the summed log-probability.

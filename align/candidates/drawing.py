@@ -38,8 +38,8 @@ from align.data.schema import COLUMNS, prompt_key
 from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.sampling.sampler import Sampler
+from align.scoring.checked_scores import score_texts
 from align.scoring.reward_role import RoleScorer
-from align.scoring.scorer_inputs import score_texts
 from align.system.processes import Processes
 from align.system.randomness import derived_seed
 from align.system.signals import Interrupted, StopRequest

@@ -33,7 +33,7 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
     layout: Layout
     fused_head: bool
-    """Whether the model's logits are its output embedding applied to its last hidden state (probed)."""
+    """The model's logits are its output embedding applied to its last hidden state (probed)."""
     notes: tuple[str, ...]
     """Sentences about the loading that a user should read."""
 

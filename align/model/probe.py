@@ -25,9 +25,9 @@ class Probe:
     detail: str
 
 
-def probe_tree(forward: Forward, *, seed: int = 0) -> Probe:
+def probe_tree(forward: Forward) -> Probe:
     """Compare the tree layout with the flat one on random prompts and responses of uneven lengths."""
-    batch = _random_batch(forward, seed)
+    batch = _random_batch(forward)
     with torch.no_grad():
         flat = replace(forward, layout="flat").logprobs(batch).logp_PKT
         try:
@@ -38,9 +38,9 @@ def probe_tree(forward: Forward, *, seed: int = 0) -> Probe:
     return _compare(forward, flat, tree)
 
 
-def probe_head(forward: Forward, *, seed: int = 0) -> Probe:
+def probe_head(forward: Forward) -> Probe:
     """Compare log-probabilities from hidden states with those of the model's own logits."""
-    batch = _random_batch(forward, seed).select([0])
+    batch = _random_batch(forward).select([0])
     with torch.no_grad():
         plain = replace(forward, fused_head=False).logprobs(batch).logp_PKT
         fused = replace(forward, fused_head=True).logprobs(batch).logp_PKT
@@ -69,9 +69,9 @@ def _compare(forward: Forward, expected: torch.Tensor, found: torch.Tensor) -> P
     return Probe(difference <= tolerance, f"largest difference {difference:.1e} nats")
 
 
-def _random_batch(forward: Forward, seed: int) -> Batch:
+def _random_batch(forward: Forward) -> Batch:
     """Return three prompts with up to three responses, longer than a small sliding window."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     vocabulary = int(forward.model.config.get_text_config().vocab_size)
 
     def tokens(length: int) -> list[int]:

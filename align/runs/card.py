@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from align.runs.report import number, win_rate_sentence
+from align.runs.report import format_number, win_rate_sentence
 
 
 def model_card(
@@ -17,7 +17,7 @@ def model_card(
 
     Args:
         base: The base model: a hub name, a folder, or ``world/…`` for an embedded one.
-        adapters: Whether ``final/`` holds an adapter instead of a whole model.
+        adapters: True if ``final/`` holds an adapter, False for a whole model.
         settings: The method's ``name`` and every setting of the run.
         evaluation: The content of ``evaluation.json``, where there is one.
     """
@@ -36,7 +36,7 @@ def model_card(
     if evaluation is not None:
         lines += ["## Held-out data", "", "| metric | before | after |", "|---|---|---|"]
         lines += [
-            f"| {metric} | {number(values['before'])} | {number(values['after'])} |"
+            f"| {metric} | {format_number(values['before'])} | {format_number(values['after'])} |"
             for metric, values in evaluation.get("metrics", {}).items()
         ]
         lines += ["", win_rate_sentence(evaluation["win_rate"])] if "win_rate" in evaluation else []

@@ -20,7 +20,7 @@ from align.system.files import partial_of, publish_folder, remove_folder, remove
 
 MANIFEST = "manifest.json"
 VERSION = 2
-"""Of what a checkpoint means: raise it when a run cannot be continued by what comes after."""
+"""Version of the checkpoint format; raise it when newer code cannot continue older runs."""
 _PREFIX = "step-"
 
 
@@ -121,7 +121,7 @@ class CheckpointStore:
                 skipped.append(f"checkpoint {folder.name} passed over: {error}")
                 continue
             version = int(manifest.get("version", 1))
-            if version == VERSION:  # of an earlier one the identity says other things
+            if version == VERSION:  # the identity of an earlier version has other entries
                 self._check_identity(folder, manifest["identity"])
             return Checkpoint(folder, int(manifest["step"]), manifest["state"], version), skipped
         return None, skipped

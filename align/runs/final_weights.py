@@ -1,4 +1,4 @@
-"""The folders ``final/`` and ``best/`` of a run: trained roles with tokenizer and model card, complete or not there."""
+"""The folders ``final/`` (all trained roles, with a model card) and ``best/`` (the policy of the best evaluation)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def replace_policy(policy: Policy, folder: Path, merit: Mapping[str, Any]) -> None:
-    """Write the policy over the one in ``folder``; ``merit.json`` says by which merit it was chosen."""
+    """Write the policy over the one in ``folder``; ``merit.json`` records the step and its merit."""
     with new_folder(folder) as partial:
         policy.roles.save("policy", partial)
         policy.tokenizer.save_pretrained(partial)
@@ -35,6 +35,6 @@ def write_final(
 
 
 def _name_of_base(policy: Policy) -> str:
-    """The base as a user names it: an embedded one is ``world/…``, wherever the package is installed."""
+    """Return the base as a user names it: ``world/…`` for an embedded one, wherever the package is installed."""
     name = str(policy.model.config.name_or_path)
     return f"world/{Path(name).name}" if Path(name).parent == FOLDER else name

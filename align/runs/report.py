@@ -71,7 +71,7 @@ def print_evaluation(
         table.add_column(kind, justify="right")
     table.add_column("meaning")
     for name, row in metrics.items():
-        table.add_row(name, *(number(row[kind]) for kind in kinds), _MEANINGS.get(name, ""))
+        table.add_row(name, *(format_number(row[kind]) for kind in kinds), _MEANINGS.get(name, ""))
     if table.row_count:
         console.print(table)
     if "win_rate" in report:
@@ -79,7 +79,10 @@ def print_evaluation(
 
 
 def win_rate_sentence(win: Mapping[str, Any], models: tuple[str, str] = MODELS) -> str:
-    """Say how often the second of two models beats the first, with the interval; ``win`` is of ``evaluation.json``."""
+    """Say how often the second of two models beats the first, with the interval.
+
+    ``win`` is the entry ``win_rate`` of ``evaluation.json``.
+    """
     counted = "pairs" if win["by"] == "likelihood" else "prompts"
     return (
         f"Win rate of {models[1]} over {models[0]}, by {win['by']}: {win['mean']:.1%} "
@@ -159,7 +162,7 @@ def _draw_bars(axis: Any, *, values: Sequence[float], errors: Sequence[float | N
         if error is not None:
             axis.errorbar(place, value, yerr=error, color="black", capsize=4, linewidth=1)
     numbers = [
-        number(value) + ("" if error is None else f" ± {error:.3f}")
+        format_number(value) + ("" if error is None else f" ± {error:.3f}")
         for value, error in zip(values, errors, strict=True)
     ]
     _name_bars(axis, [f"{when}\n{shown}" for when, shown in zip(("before", "after"), numbers, strict=True)])
@@ -181,7 +184,7 @@ def _name_bars(axis: Any, names: Sequence[str]) -> None:
 
 
 def _half_interval(measurement: Measurement | None, name: str) -> float | None:
-    """Half the width of the 95 % t-interval of a mean over samples; None where the metric is no such mean."""
+    """Half the width of the 95 % t-interval of a mean over samples; None if the metric is not a mean over samples."""
     from scipy.stats import sem, t
 
     name = name.removeprefix("evaluation/")
@@ -210,8 +213,8 @@ def _smooth(values: Sequence[float]) -> list[float]:
     return out
 
 
-def number(value: float | None) -> str:
-    """A number of a table; a dash where there is none."""
+def format_number(value: float | None) -> str:
+    """Format a number for a table; None is a dash."""
     return "–" if value is None else f"{value:.3f}"
 
 

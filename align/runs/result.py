@@ -1,4 +1,4 @@
-"""The outcome of a run, and how it is read back from the run's folder."""
+"""The result of a run, and reading it back from the run's folder."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from align.runs.tracker import read_records
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The outcome of a finished run."""
+    """The result of a finished run."""
 
     folder: Path
     steps: int
     metrics: Mapping[str, float]
-    """Of the last step."""
+    """Metrics of the last step."""
     evaluation: Mapping[str, Any] | None
     """The content of ``evaluation.json``; None without an evaluator."""
 
     @classmethod
     def read(cls, folder: Path, steps: int) -> TrainResult:
-        """Read the result of a run of so many steps back from its folder."""
+        """Read back the result of a finished run of ``steps`` steps."""
         records = read_records(folder / "metrics.jsonl")
         file = folder / "evaluation.json"
         return cls(

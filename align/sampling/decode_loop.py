@@ -71,7 +71,7 @@ class _GrowingLayer(DynamicLayer):
         self.keys, self.values = self.keys[: len(indices)], self.values[: len(indices)]
 
 
-class Draw(Protocol):
+class ChooseTokens(Protocol):
     """Chooses the next tokens."""
 
     def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -95,18 +95,18 @@ def decode(
     prompts: Sequence[Sequence[int]],
     *,
     n: int,
-    draw: Draw,
+    choose: ChooseTokens,
     max_new_tokens: int,
     pad_id: int,
 ) -> None:
-    """Generate ``n`` responses per prompt, until ``draw`` ends them or they have ``max_new_tokens``.
+    """Generate ``n`` responses per prompt, until ``choose`` ends them or they have ``max_new_tokens``.
 
     Args:
         model: A model in evaluation mode.
         cache: A new cache of :func:`make_cache`.
         prompts: Token ids of each prompt.
         n: Responses per prompt.
-        draw: Chooses and stores the tokens; response k to prompt p is row ``p * n + k``.
+        choose: Chooses and stores the tokens; response k to prompt p is row ``p * n + k``.
         max_new_tokens: Longest response.
         pad_id: Padding token, masked.
     """
@@ -127,7 +127,7 @@ def decode(
         logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
     rows = torch.arange(len(prompts) * n, device=device)  # response of each row of the batch
     for step in range(max_new_tokens):
-        chosen, ended = draw(logits, rows.tolist())
+        chosen, ended = choose(logits, rows.tolist())
         going = (~ended).nonzero()[:, 0]
         if not len(going) or step == max_new_tokens - 1:
             break

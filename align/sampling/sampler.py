@@ -52,17 +52,17 @@ class Sampler:
             for part in batches_by_length(longest, self.tokens_per_batch):
                 between()
                 seeds = [(seed, keys[p]) for p in part]
-                draw = TokenChoice(self.params, self.policy.tokenizer, self.stops, seeds, n)
-                self._generate([prompts[p] for p in part], n, draw)
+                choose = TokenChoice(self.params, self.policy.tokenizer, self.stops, seeds, n)
+                self._generate([prompts[p] for p in part], n, choose)
                 for i, p in enumerate(part):
-                    drawn[p] = draw.responses[i * n : (i + 1) * n]
+                    drawn[p] = choose.responses[i * n : (i + 1) * n]
         return drawn
 
-    def _generate(self, prompts: list[Sequence[int]], n: int, draw: TokenChoice) -> None:
+    def _generate(self, prompts: list[Sequence[int]], n: int, choose: TokenChoice) -> None:
         model, longest, pad_id = self.policy.model.eval(), self.params.max_new_tokens, self.policy.pad_id
         cache = make_cache(model)
         if cache is not None:
-            decode(model, cache, prompts, n=n, draw=draw, max_new_tokens=longest, pad_id=pad_id)
+            decode(model, cache, prompts, n=n, choose=choose, max_new_tokens=longest, pad_id=pad_id)
             return
         # Another cache than plain attention (recurrent, hybrid): transformers' own loop
         ids, mask = pad_left(prompts, pad_id, self.policy.device)
@@ -74,6 +74,6 @@ class Sampler:
             max_new_tokens=longest,
             eos_token_id=None,
             pad_token_id=pad_id,
-            logits_processor=[draw.process],
-            stopping_criteria=[draw.all_ended],
+            logits_processor=[choose.process],
+            stopping_criteria=[choose.all_ended],
         )

@@ -28,7 +28,7 @@ class TokenChoice:
         params: SamplingParams,
         tokenizer: PreTrainedTokenizerBase,
         stops: Sequence[int],
-        keys: Sequence[tuple[int, int]],
+        seeds: Sequence[tuple[int, int]],
         n: int,
     ) -> None:
         """
@@ -36,15 +36,14 @@ class TokenChoice:
             params: Settings of sampling.
             tokenizer: Decodes responses to find stop strings.
             stops: Tokens that end a response.
-            keys: Seeds of the random numbers, one per prompt.
+            seeds: Seeds of the random numbers, one per prompt.
             n: Responses per prompt.
         """
         self.params, self.tokenizer, self.stops, self.n = params, tokenizer, stops, n
-        self.responses = [Response() for _ in range(len(keys) * n)]
-        params = self.params
+        self.responses = [Response() for _ in range(len(seeds) * n)]
         self.warpers: list[Any] = []
         if params.temperature > 0:
-            own = [np.random.default_rng((*key, k)) for key in keys for k in range(n)]
+            own = [np.random.default_rng((*seed, k)) for seed in seeds for k in range(n)]
             self.uniform = np.stack([generator.random(params.max_new_tokens) for generator in own])
             if params.top_k:
                 self.warpers.append(TopKLogitsWarper(params.top_k))
@@ -52,7 +51,7 @@ class TokenChoice:
                 self.warpers.append(TopPLogitsWarper(params.top_p))
 
     def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Choose and keep the next token of each row; see :class:`align.sampling.decode_loop.Draw`."""
+        """Choose and keep the next token of each row; see :class:`align.sampling.decode_loop.ChooseTokens`."""
         step = len(self.responses[rows[0]].ids)
         logits = logits / (self.params.temperature or 1.0)
         unlimited, normalizer = logits, logits.logsumexp(-1)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from align.errors import ScorerError, UserError
+from align.scoring.scorer_inputs import prompt_text, scorer_columns
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
@@ -27,10 +28,10 @@ ScoreTable = list[list[float | None]]
 
 
 def check_scorers(**scorers: Any) -> None:
-    """Check that these are scorers, each under the name of its setting.
+    """Check that each value is a scorer; the keyword is the name of its setting.
 
     Raises:
-        UserError: One is not; in a configuration a bare name does not make a scorer.
+        UserError: One is not. A bare name in a configuration does not make a scorer.
     """
     for name, scorer in scorers.items():
         if not callable(getattr(scorer, "score", None)):
@@ -100,6 +101,17 @@ def score(
     return require_all(table, scorer.name)
 
 
+def score_texts(
+    scorer: Scorer, rows: Sequence[Mapping[str, Any]], responses: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    """Return the scores (P, K) of K responses to the prompt of each row; all are finite numbers.
+
+    Raises:
+        ScorerError: A score is missing or is not a finite number.
+    """
+    return score(scorer, [prompt_text(row["prompt"]) for row in rows], responses, **scorer_columns(rows))
+
+
 def score_part(
     name: str, scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
 ) -> ScoreTable:
@@ -125,7 +137,9 @@ def score_parts(
     responses: Sequence[Sequence[str]],
     **columns: Sequence[Any],
 ) -> list[list[dict[str, float]]]:
-    """Return for each response (P, K) the checked scores of the scorers that apply to it, by their names in ``name``.
+    """Return for each response (P, K) the checked scores of the scorers that apply to it, by scorer.
+
+    ``name`` is the combination's, for the message.
 
     Raises:
         ScorerError: No scorer applies to a response; or as :func:`score_part`.

@@ -59,14 +59,18 @@ def read_scorer(word: str) -> Scorer:
     """Make the scorer of a command-line word: a registered name, or a YAML file with ``scorer:`` and its settings.
 
     Raises:
-        UserError: Neither, or the file is not readable, or the scorer cannot be made.
+        UserError: No scorer has this name, the file cannot be read, or a setting is wrong.
     """
     settings = read_settings(word) if word.endswith(YAML) else {"scorer": word}
     return make_scorer(settings, word)
 
 
 def read_settings(file: str) -> dict[str, Any]:
-    """Read the settings of a scorer from a YAML file; raises `UserError` where it is not readable or holds none."""
+    """Read the settings of a scorer from a YAML file.
+
+    Raises:
+        UserError: The file cannot be read or has no ``scorer:``.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError

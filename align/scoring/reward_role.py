@@ -1,4 +1,4 @@
-"""The reward role of a policy as a scorer."""
+"""Scores by the reward role of a policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ class RoleScorer:
 
     policy: Policy
     name: str = "reward_model"
-    tokens_per_batch: int = 16384
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
@@ -32,7 +31,7 @@ class RoleScorer:
             response_ids=tuple(tuple(encode_response(tokenizer, text) for text in row) for row in responses),
             rows=tuple(range(len(prompts))),
         )
-        return role_scores(self.policy, batch, tokens=self.tokens_per_batch)
+        return role_scores(self.policy, batch)
 
 
 def role_scores(policy: Policy, batch: Batch, *, tokens: int = 16384) -> list[list[float]]:

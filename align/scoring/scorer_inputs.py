@@ -3,23 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from align.scoring.checked_scores import score
-
-if TYPE_CHECKING:
-    from align.scoring.scorer import Scorer
-
-
-def score_texts(
-    scorer: Scorer, rows: Sequence[Mapping[str, Any]], responses: Sequence[Sequence[str]]
-) -> list[list[float]]:
-    """Return the scores (P, K) of K responses to the prompt of each row; all are finite numbers.
-
-    Raises:
-        ScorerError: A score is missing or is not a finite number.
-    """
-    return score(scorer, [prompt_text(row["prompt"]) for row in rows], responses, **scorer_columns(rows))
+from typing import Any
 
 
 def scorer_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def chart(picture: Path, size: tuple[float, float], *, rows: int = 1, columns: int = 1) -> Generator[list[Any]]:
-    """Yield the axes to draw on, row by row; the picture is written when the block ends.
+    """Yield the axes to draw on, row by row; the picture is written when the block ends without an exception.
 
     Args:
         picture: The file.

@@ -24,11 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from align.errors import UserError
-from align.model.batch import Batch
+from align.model.batch import Batch, padded
 from align.sampling.params import Response
 from align.sampling.sampler import Sampler
-from align.scoring.checked_scores import record_scores
-from align.scoring.scorer_inputs import score_texts
+from align.scoring.checked_scores import record_scores, score_texts
 from align.system.randomness import derived_seed, epoch_order
 from align.training.feed import Feed, Source
 
@@ -117,7 +116,7 @@ class Rollouts(Source):
         if self.scorer is not None:
             with record_scores() as log:
                 scores = self._score(batch, self.scorer)
-            batch = batch.with_columns(score_PK=_padded(scores, batch.K))
+            batch = batch.with_columns(score_PK=padded(scores, 0.0, dtype=torch.float32))
             metrics |= log.metrics()
         with self.processes.autocast(self.policy.device):
             batch = self.policy.in_micro_batches(batch, self._ask_roles, tokens=self.tokens_per_microbatch)
@@ -191,10 +190,6 @@ class Rollouts(Source):
         )
         self._order, self.state = list(content["order"]), content["state"]
         self.number, self.abandoned = int(content["number"]), bool(content["abandoned"])
-
-
-def _padded(scores: Sequence[Sequence[float]], K: int) -> Tensor:
-    return torch.tensor([[*row, *[0.0] * (K - len(row))] for row in scores], dtype=torch.float32).reshape(-1, K)
 
 
 def _padded_tokens(drawn: Sequence[Sequence[Response]], batch: Batch) -> Tensor:

@@ -75,7 +75,7 @@ def place_score(score_PK: Tensor, mask_PKT: Tensor) -> Tensor:
 
 
 def on_every_token(advantage_PK: Tensor, mask_PKT: Tensor) -> Tensor:
-    """The advantage of a response at each of its tokens, 0 beyond them; (P, K, T)."""
+    """Advantages, each response's repeated at its tokens, 0 beyond them; (P, K, T)."""
     return torch.where(mask_PKT, advantage_PK[..., None], 0)
 
 

@@ -54,7 +54,7 @@ class GRPO(PolicyGradient):
 
 
 def group_relative(batch: Batch, rewards: Rewards, scale: GroupScale, total: Total) -> Tensor:
-    """The advantage of its response at each token, by :func:`~methods.ppo.advantages.group`; (P, K, T)."""
+    """Group-relative advantages, each response's repeated at its tokens; (P, K, T)."""
     outcome_PK, valid_PK = rewards.outcome_PK, batch.valid_PK
     statistics = total(moments(outcome_PK, valid_PK))
     return on_every_token(group(outcome_PK, valid_PK, scale=scale, statistics=statistics), batch.mask_PKT)

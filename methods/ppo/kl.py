@@ -81,10 +81,6 @@ class KLController(Protocol):
         """State to keep in a checkpoint; JSON."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Continue from the state in a checkpoint."""
-        ...
-
 
 class FixedKL:
     """A constant β without state: a resumed run takes β from its configuration.
@@ -104,9 +100,6 @@ class FixedKL:
     def state_dict(self) -> dict[str, float]:
         """Return an empty state."""
         return {}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Do nothing."""
 
 
 class AdaptiveKL:

@@ -103,7 +103,7 @@ class PolicyGradient(OnlineMethod):
     beta: float = 0.05
     """Weight of the KL to the reference."""
     kl_in: KLPlace = "reward"
-    """Where the KL is paid: ``reward``, in the reward of each token, or ``loss``, as a term of the loss."""
+    """``reward``: the KL is subtracted from the reward of each token; ``loss``: it is a term of the loss."""
     kl_estimator: KLEstimator = "k1"
     """``k1`` = log-ratio; ``k2`` = its square / 2; ``k3`` = never negative and unbiased."""
     kl_target: float | None = None

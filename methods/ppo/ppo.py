@@ -80,7 +80,7 @@ class PPO(PolicyGradient):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"method.{name}={getattr(self, name)}: must be from 0 to 1.")
         if self.value_clip is not None:
-            require_positive("PPO", value_clip=self.value_clip)
+            require_positive(type(self).__name__, value_clip=self.value_clip)
 
     @property
     def trains(self) -> tuple[Role, ...]:
@@ -88,7 +88,7 @@ class PPO(PolicyGradient):
         return ("policy", "value") if self.advantage == "gae" else ("policy",)
 
     def begin(self, policy: Policy) -> None:
-        """Copy the reward role into the value role where that was asked for."""
+        """Copy the reward role into the value role if ``value_init=reward``."""
         if self.advantage != "gae" or self.value_init == "zero":
             return
         if "reward" not in policy.roles.names:

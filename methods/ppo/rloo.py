@@ -1,6 +1,6 @@
 """RLOO: REINFORCE leave-one-out (Ahmadian et al. 2024, "Back to Basics").
 
-For K responses to a prompt, each with its KL to the reference taken off its score::
+For K responses to a prompt, each with its KL to the reference subtracted from its score::
 
     R_i = r(x, y_i) − β·Σ_t (logp − logp_ref)_t
     A_i = R_i − 1/(K−1)·Σ_{j≠i} R_j                     the same for every token of y_i
@@ -45,5 +45,5 @@ class RLOO(PolicyGradient):
 
 
 def leave_one_out(batch: Batch, rewards: Rewards) -> Tensor:
-    """The advantage of its response at each token, by :func:`~methods.ppo.advantages.rloo`; (P, K, T)."""
+    """Leave-one-out advantages, each response's repeated at its tokens; (P, K, T)."""
     return on_every_token(rloo(rewards.outcome_PK, batch.valid_PK), batch.mask_PKT)

@@ -1,6 +1,6 @@
 """RFT: rejection-sampling fine-tuning (Yuan et al. 2023, arXiv 2308.01825).
 
-The whole of it::
+In short::
 
     draw k solutions of each training question with the fine-tuned model
     D′ = the right ones, one for each list of equations                     methods/rft/rejection.py
@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 from align.candidates.plan import CandidatePlan, Pool, Selected
 from align.errors import UserError
 from align.method.base import Optimization
-from methods.from_candidates import SampledMethod
+from methods.from_candidates import CandidateMethod
 from methods.rft.rejection import Selection, select_best, select_paths
 from methods.rft.solution_equations import path_key
 from methods.sft import SFT
@@ -84,7 +84,7 @@ class BestResponses:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RFT(SampledMethod, SFT):
+class RFT(CandidateMethod, SFT):
     """Rejection-sampling fine-tuning: the base model learns demonstrations and the samples that were right, or best."""
 
     samples: int = 8

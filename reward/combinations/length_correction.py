@@ -37,7 +37,7 @@ class LengthCorrected(Settings):
     """Name in logs and tables; empty: that of the scorer with ``_length_corrected``."""
 
     def check(self) -> None:
-        """Ranges; then the name, if none is given."""
+        """Check the ranges; derive the name if none is given."""
         check_scorers(base=self.base)
         if not 0 <= self.weight < float("inf"):
             raise UserError(f"length correction: weight={self.weight} must be a finite number of at least 0.")

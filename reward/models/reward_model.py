@@ -17,12 +17,11 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from align.data.encoding import Encoder
 from align.data.load_report import RowError
 from align.errors import UserError, first_line
-from align.model.batch import batches_by_length
+from align.model.batch import batches_by_length, padded
 from align.model.loading import base_of, load_tokenizer, resolve
 from align.settings.config import ModelConfig
 from align.settings.type_checks import Settings
@@ -135,9 +134,8 @@ class Classifier:
             model.set_adapter(self.adapter)
             model = model.get_base_model()
         pad_id = model.config.pad_token_id or 0  # masked, but it must be a token of the model
-        tensors = [torch.tensor(row) for row in rows]
-        ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id).to(model.device)
-        mask = pad_sequence([torch.ones_like(row) for row in tensors], batch_first=True).to(model.device)
+        ids = padded(rows, pad_id).to(model.device)
+        mask = padded([[1] * len(row) for row in rows], 0).to(model.device)
         if not hasattr(model, "score"):  # an encoder pools by itself
             return model(input_ids=ids, attention_mask=mask).logits[:, 0].float()
         # transformers finds the last token by the id of the pad token, which may be that of the end of a turn.

@@ -33,7 +33,7 @@ class HttpScorer(Remote):
     name = "http"
 
     def check(self) -> None:
-        """Ranges, and an address that may be asked."""
+        """Ranges, and an address that texts may be sent to."""
         super().check()
         check_address("url", self.url, "token_env", self.token_env)
         if self.batch_size < 1:

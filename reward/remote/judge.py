@@ -115,7 +115,7 @@ class Judge(Remote):
     name = "judge"
 
     def check(self) -> None:
-        """Ranges, and an address that may be asked."""
+        """Ranges, and an address that texts may be sent to."""
         super().check()
         check_address("base_url", self.base_url, "api_key_env", self.api_key_env)
         if not self.model:

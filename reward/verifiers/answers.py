@@ -95,7 +95,7 @@ class JsonSchema(Verifier):
     name: str = "json_schema"
 
     def check(self) -> None:
-        """The schema is one."""
+        """The schema must be a valid JSON schema."""
         if self.schema is not None:
             _check_schema(json.dumps(self.schema))
 

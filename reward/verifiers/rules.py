@@ -69,7 +69,7 @@ class Regex(Rule):
     name: str = "regex"
 
     def check(self) -> None:
-        """Ranges, and settings that contradict each other."""
+        """The pattern must compile."""
         try:
             re.compile(self.pattern)
         except re.error as error:
@@ -93,7 +93,7 @@ class Repetition(Rule):
     name: str = "repetition"
 
     def check(self) -> None:
-        """Ranges, and settings that contradict each other."""
+        """n must be at least 1."""
         if self.n < 1:
             raise UserError(f"repetition: n={self.n} must be at least 1.")
 
@@ -116,7 +116,7 @@ class Language(Rule):
     name: str = "language"
 
     def check(self) -> None:
-        """Ranges, and settings that contradict each other."""
+        """langdetect must know the language."""
         known = languages()
         if self.language not in known:
             raise UserError(f"language: {self.language!r} is not one of {', '.join(known)}.")

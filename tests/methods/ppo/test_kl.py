@@ -125,7 +125,7 @@ def test_adaptive_goes_on_from_its_state() -> None:
 def test_fixed() -> None:
     controller: KLController = FixedKL(0.05)
     controller.update(100.0, 1000)
-    controller.load_state_dict(json.loads(json.dumps(controller.state_dict())))
+    assert controller.state_dict() == {}
     assert controller.beta == 0.05
     assert FixedKL(0).beta == 0
 
