@@ -1,4 +1,4 @@
-"""Write what the files of ``configs/`` say of dataclasses: fields, defaults and, as comments, field docstrings.
+"""Generate the parts of ``configs/`` that come from dataclasses: fields, defaults and, as comments, field docstrings.
 
 Run it with ``make configs`` after a change of a setting or a method. Other files of ``configs/``, and in
 ``config.yaml`` the first paragraph and the last one, are written by hand.

@@ -74,7 +74,7 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidatePlan:
-    """How responses are drawn for each prompt, and the selection from them."""
+    """The drawing of responses for each prompt, and the selection from them."""
 
     samples: int
     """K, drawn from each policy."""

@@ -27,7 +27,12 @@ def main(words: Sequence[str], configs: Path) -> int:
         configs: Folder of the configuration groups.
     """
     if words and words[0] in registry.choices("commands"):
-        return registry.load("commands", words[0])(words[1:])
+        try:
+            command = registry.load("commands", words[0])
+        except UserError as error:
+            report(f"Error: {error}")
+            return 2
+        return command(words[1:])
     if {"-h", "--help"} & set(words):
         from align.cli.parse.help import help_text
 

@@ -100,7 +100,7 @@ class Evaluator:
     def measure(
         self, policy: Policy, processes: Processes | None = None, *, between: Callable[[], None] = lambda: None
     ) -> Measurement:
-        """Measure the policy role against the reference role; ranks share the work and all get the result.
+        """Measure the policy role against the reference role; every rank calls it, does its share and gets the result.
 
         ``processes``: of the run; None: those that the process has joined. ``between`` is called between batches and
         may raise to stop.

@@ -1,6 +1,6 @@
 """The protocol between a method and the trainer: hyper-parameters in a frozen dataclass, and a loss over ``logp_PKT``.
 
-A run, with every call of a method that changes what is learnt::
+The main calls of a run::
 
     data = tokenize(method.learns_from(rows), unit=method.unit)
     method.begin(policy)
@@ -105,7 +105,7 @@ class Method(Settings, ABC):
     """Base of all methods. Subclasses are frozen dataclasses whose fields are the hyper-parameters.
 
     The types and choices of the fields are checked when one is built; ``check`` adds ranges and contradictions.
-    Only :meth:`weight` and :meth:`loss` must be written. By the time they are asked:
+    Only :meth:`weight` and :meth:`loss` must be written. Grouped by when they are called:
 
     * what the method is: ``unit``, ``optimization``, ``headline``, ``trains``, ``frozen``, ``generates``;
     * what it asks of a run: ``candidates``, ``rollout``, ``needs_reward``, ``cached_columns``, ``mixing``;

@@ -78,7 +78,7 @@ class TrainerConfig(Settings):
     """Responses shown before and after training."""
 
     def check(self) -> None:
-        """The length of training is given once."""
+        """Betas lie in [0, 1), and the length of training is given once."""
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"betas must be two numbers from 0 to below 1, not {list(self.betas)}.")
         if self.epochs is not None and self.steps is not None:

@@ -1,6 +1,6 @@
-"""Where the batches of a run come from: a source gives each optimiser step its batch.
+"""Sources of batches: each optimiser step asks its run's source for one.
 
-Of a method that learns from the data the source is the :class:`Feed` itself, which deals examples to steps and ranks.
+For a method that learns from the data the source is the :class:`Feed` itself, which deals examples to steps and ranks.
 For an on-line method the feed deals prompts, and :class:`align.training.rollout.Rollouts` draws the batches.
 """
 
@@ -115,12 +115,11 @@ class Feed(Source):
 
     def batch(self, step: int) -> Batch:
         """This rank's share of a step."""
-        return self.prompts(step - 1)[0]
+        return self.train.share(self._turn(step - 1))
 
     def prompts(self, turn: int) -> tuple[Batch, list[int]]:
         """This rank's share of a turn, counted from 0, and the rows of the data that all ranks share."""
-        plan = self.plan
-        chosen = self.train.turn(turn, plan.batch_size, plan.turns_per_epoch, self._config.seed)
+        chosen = self._turn(turn)
         return self.train.share(chosen), [self.train.data[i].index for i in chosen]
 
     def mixed(self, step: int) -> Batch | None:
@@ -130,7 +129,7 @@ class Feed(Source):
         size = min(max(1, self.plan.batch_size // self.plan.minibatches), len(self._mix))
         return self._mix.share(self._mix.turn(step - 1, size, len(self._mix) // size, self._config.seed + 2))
 
-    def losses(self) -> list[str]:
+    def notes(self) -> list[str]:
         """Sentences on the rows that were rejected or cut."""
         reports = [batches.data.report for batches in (self.train, self.heldout) if batches is not None]
         return [report.summary() for report in reports if report.rejected or report.noted]
@@ -140,6 +139,9 @@ class Feed(Source):
         for batches in (self.train, self.heldout):
             if batches is not None and self._method.cached_columns:
                 batches.cache_columns(self._method, self._policy, self._config.tokens_per_microbatch, between)
+
+    def _turn(self, number: int) -> list[int]:
+        return self.train.turn(number, self.plan.batch_size, self.plan.turns_per_epoch, self._config.seed)
 
     def _examples(
         self, data: Preferences | TokenizedPreferences, max_rejected: float | None = None

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement
-from align.runs import run_folder as runfolder
+from align.runs import run_folder
 from align.runs.checkpoint import Checkpoint, CheckpointStore
 from align.runs.final_weights import write_final
 from align.runs.result import TrainResult
@@ -108,7 +108,8 @@ class Trainer:
         """
         stop = StopRequest()
         with stop.listening():
-            return _Run(self, method, evaluator, scorer, stop, train=train, heldout=heldout, mix=mix).execute()
+            feed = Feed(self.policy, method, self.config, self.processes, train=train, heldout=heldout, mix=mix)
+            return _Run(self, method, feed, evaluator, scorer, stop).execute()
 
 
 class _Run:
@@ -118,19 +119,17 @@ class _Run:
         self,
         trainer: Trainer,
         method: Method,
+        feed: Feed,
         evaluator: Evaluator | None,
         scorer: Scorer | None,
         stop: StopRequest,
-        **data: Any,
     ) -> None:
-        """``data``: train, heldout and mix of :meth:`Trainer.fit`."""
         config = trainer.config
         self.trainer, self.method, self.config, self.stop = trainer, method, config, stop
         self.policy, self.console, self.processes = trainer.policy, trainer.console, trainer.processes
         self.evaluator = evaluator if method.generates else None
         seed_everything(config.seed)
-        self.feed = Feed(self.policy, method, config, self.processes, **data)
-        self.plan = self.feed.plan
+        self.feed, self.plan = feed, feed.plan
         self.policy.require(method.roles)
         if config.gradient_checkpointing:
             self.policy.recompute_activations(method.trains)
@@ -239,7 +238,7 @@ class _Run:
         trainer, processes, data = self.trainer, self.processes, self.feed.train.data
         same_run = identity(self.method, self.config, self.plan, data, self.policy, processes.world_size)
         self.folder = processes.on_first(
-            lambda: runfolder.begin(trainer.output_dir, trainer.if_exists, self.description)
+            lambda: run_folder.begin(trainer.output_dir, trainer.if_exists, self.description)
         )
         store = CheckpointStore(
             self.folder / "checkpoints",
@@ -276,7 +275,7 @@ class _Run:
         plan, (trainable, total) = self.plan, self.policy.parameter_count()
         print_ = self.console.print
         notes = self.evaluator.notes if self.evaluator is not None else ()
-        for note in (*self.policy.notes, *notes, *self.feed.losses()):
+        for note in (*self.policy.notes, *notes, *self.feed.notes()):
             print_(note, soft_wrap=True, markup=False, highlight=False)
         print_(
             f"{type(self.method).__name__}: {len(self.feed.train):,} examples, {plan.steps:,} steps of "

@@ -56,7 +56,7 @@ class Run:
 
     @property
     def needs_reward(self) -> bool:
-        """Whether this run draws responses that must be scored; where candidates are at hand, none are drawn."""
+        """True if this run draws responses that must be scored; a run on finished candidates draws none."""
         only_trains = self.config.stage == "train" and self.method.candidates is not None
         return self.method.needs_reward and not only_trains
 
@@ -154,7 +154,7 @@ def tokenize_data(
 
 
 def read_architecture(config: RunConfig) -> PretrainedConfig:
-    """Return the model's own configuration; what it cannot do is said before weights and data are loaded."""
+    """Read the model's configuration, and check trainer.max_length against it before anything is loaded."""
     from transformers import AutoConfig
 
     model, longest = config.model, config.trainer.max_length

@@ -14,7 +14,7 @@ from align.cli.launch.dry_run import dry_run
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.data import Preferences
 from align.errors import ScorerError, UserError
-from align.runs import run_folder as runfolder
+from align.runs import run_folder
 from align.scoring.reward_role import RoleScorer
 from align.system.processes import Processes
 from align.system.signals import Interrupted
@@ -104,7 +104,7 @@ def _sample(run: Run, scorers: Scorers) -> None:
     sources = [assemble.load_source(config, source) for source in plan.sources]
 
     def make_folder() -> Path:
-        made = runfolder.begin(Path(config.output_root) / config.run_name, config.if_exists, config.plain())
+        made = run_folder.begin(Path(config.output_root) / config.run_name, config.if_exists, config.plain())
         if heldout is not None and (config.data.heldout is None or config.data.format != "auto"):
             save_rows(heldout, made / HELDOUT)
         return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -42,15 +42,17 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
         known = _plain(config)
         checks.check_keys(known, choices, given)
         # Hydra would apply them in the same way, but then `known` needs a composition of its own.
-        for override in OverridesParser.create().parse_overrides(given):
+        parsed = OverridesParser.create().parse_overrides(given)
+    for override in parsed:
+        with _errors_of_hydra([str(override.input_line)]):
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+    with _errors_of_hydra(overrides or [str(configs)]):
         plain = _plain(config)
     _give_way(plain, [_key(o) for o in given])
     checks.check_additions(plain)
     checks.check_complete(plain)
     checks.check_method(choices["method"], plain["method"], known["method"])
-    plain["run_name"] = _run_name(plain, choices, [o for o in overrides if _key(o) in swept])
-    return _typed(plain)
+    return _typed(plain, lambda: _run_name(plain, choices, [o for o in overrides if _key(o) in swept]))
 
 
 def _give_way(plain: Mapping[str, Any], asked: Sequence[str]) -> None:
@@ -124,8 +126,9 @@ def _clean(text: str) -> str:
     return re.sub(r"[^\w.+,@-]+", "_", text)
 
 
-def _typed(plain: dict[str, Any]) -> RunConfig:
-    method = dict(plain.pop("method"))
+def _typed(plain: dict[str, Any], run_name: Callable[[], Any]) -> RunConfig:
+    """Build the settings; `run_name` is asked once the types of model and data are known to be right."""
+    method = dict(plain["method"])
     sections: dict[str, Any] = {
         "model": _section("model", ModelConfig, plain),
         "adapter": _section("adapter", Adapter, plain) if plain.get("adapter") else None,
@@ -135,7 +138,8 @@ def _typed(plain: dict[str, Any]) -> RunConfig:
         "reward": plain.get("reward"),
         "wandb": _section("wandb", WandbConfig, plain),
     }
-    return build(RunConfig, {**plain, **sections, "method": method.pop("name"), "settings": method})
+    named = {"run_name": run_name(), "method": method.pop("name"), "settings": method}
+    return build(RunConfig, {**plain, **sections, **named})
 
 
 def _section(name: str, cls: type[T], plain: Mapping[str, Any]) -> T:

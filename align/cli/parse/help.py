@@ -68,7 +68,7 @@ def help_text(configs: Path, words: Sequence[str] = ()) -> str:
     """Return usage, choices, settings and examples, for the method and the model that `words` choose."""
     model, method = (_choice(configs, words, group) for group in ("model", "method"))
     commands = "|".join(registry.choices("commands"))
-    parts = [_USAGE.format(commands=commands, blanks=" " * (49 - len(commands)))]
+    parts = [_USAGE.format(commands=commands, blanks=" " * max(1, 49 - len(commands)))]
     for title, group in _GROUPS:
         choices = sorted(groups.choices(configs, group), key=lambda choice: (choice == "custom", choice))
         rows = [(choice, groups.description(configs, group, choice)) for choice in choices]

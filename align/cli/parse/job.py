@@ -82,7 +82,12 @@ def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = 
         content = _read(configs / "recipe" / f"{recipe}.yaml")
         methods: list[str] = content["stages"]
         _require_stage_names(overrides, methods)
-        by_stage = _sort(overrides, configs, methods, first["method"], from_base=content.get("from_base", False))
+        if "from_base" not in content:
+            raise UserError(
+                f"recipe={recipe}: add `from_base: true` (begin from model.name alone) or `from_base: false` (from "
+                f"model.start) to its file."
+            )
+        by_stage = _sort(overrides, configs, methods, first["method"], from_base=content["from_base"])
         composed = {method: by_stage.compose(method) for method in dict.fromkeys(methods)}
         name, runs = recipe, tuple(composed[method] for method in methods)
     for run in runs:
