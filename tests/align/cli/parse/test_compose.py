@@ -282,3 +282,10 @@ def test_a_file_that_is_no_scorer(content: str | None, said: str, tmp_path: Path
         file.write_text(content)
     with pytest.raises(UserError, match=rf"mine\.yaml ?{said}"):
         run("method=ppo", f"reward={file}")
+
+
+@pytest.mark.parametrize("word", ["data.train={a: 1}", "model.name={a: 1}", "data.train=3", "model.name=[a]"])
+def test_a_wrong_type_of_what_names_the_run_is_one_sentence(word: str) -> None:
+    key = word.partition("=")[0]
+    with pytest.raises(UserError, match=rf"^{key}"):
+        run(word)
