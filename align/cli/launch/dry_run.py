@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from align.cli.console import say
 from align.cli.launch.assemble import Run, load_data, read_tokenizer, tokenize_data
+from align.errors import UserError, first_line
 from align.model.loading import resolve
 from align.runs.run_folder import redact
 from align.settings.config import RunConfig
@@ -100,7 +101,12 @@ def _size(config: RunConfig, architecture: PretrainedConfig) -> Size:
         skeleton: Any = AutoModelForCausalLM.from_config(architecture, trust_remote_code=model.trust_remote_code)
     total = trainable = sum(p.numel() for p in skeleton.parameters())
     if config.adapter is not None:
-        lora = config.adapter.to_peft() if model.start is None else PeftConfig.from_pretrained(resolve(model.start))
+        lora: Any = config.adapter.to_peft()
+        if model.start is not None:
+            try:
+                lora = PeftConfig.from_pretrained(resolve(model.start, "model.start"))
+            except (OSError, ValueError) as error:
+                raise UserError(f"model.start={model.start}: no PEFT adapter there ({first_line(error)}).") from error
         assert isinstance(lora, LoraConfig)
         with torch.device("meta"):
             skeleton = get_peft_model(skeleton, lora)

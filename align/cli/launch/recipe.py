@@ -91,7 +91,7 @@ class Recipe:
         """Run the stages until one ends with another exit code than 0; returns the last one's."""
         whole = self.config
         if whole.dry_run:
-            return max([execute(self._run(self._settings(stage))) for stage in self.stages])
+            return max([self._try_out(execute, number) for number in range(len(self.stages))])
         folder = Processes().on_first(lambda: _make_folder(Path(whole.output_root) / whole.run_name, whole.if_exists))
         results = _Results()
         for number, stage in enumerate(self.stages, start=1):
@@ -105,6 +105,12 @@ class Recipe:
             results = self._add_results(stage, folder / name, results)
         say(f"All stages: {folder}")
         return 0
+
+    def _try_out(self, execute: Callable[[Run], int], number: int) -> int:
+        """Do the dry run of a stage."""
+        stage = self.stages[number]
+        say(f"Stage {number + 1} of {len(self.stages)}: {stage.name}")
+        return execute(self._run(self._settings(stage)))
 
     def _settings(self, stage: Stage) -> RunConfig:
         """Return the settings of a stage as they are before any stage has run."""

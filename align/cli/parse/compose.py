@@ -48,15 +48,25 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
     with _errors_of_hydra(overrides or [str(configs)]):
         plain = _plain(config)
-    _give_way(plain, [_key(o) for o in given])
+    experiment = choices.get("experiment")
+    of_experiment = _trainer_keys(configs / "experiment" / f"{experiment}.yaml") if experiment else []
+    length = {"trainer.steps", "trainer.epochs"}
+    typed = [_key(o) for o in given]
+    _give_way(plain, typed if length & set(typed) else of_experiment)
     checks.check_additions(plain)
     checks.check_complete(plain)
     checks.check_method(choices["method"], plain["method"], known["method"])
     return _typed(plain, lambda: _run_name(plain, choices, [o for o in overrides if _key(o) in swept]))
 
 
+def _trainer_keys(file: Path) -> list[str]:
+    """Return the keys of the trainer that an experiment sets."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.exists() else {}
+    return [f"trainer.{name}" for name in content.get("trainer") or {}]
+
+
 def _give_way(plain: Mapping[str, Any], asked: Sequence[str]) -> None:
-    """Drop a file's ``trainer.steps`` where the words give ``trainer.epochs``, and the other way round."""
+    """Drop ``trainer.steps`` of a file where `asked` gives ``trainer.epochs``, and the other way round."""
     for name, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"trainer.{name}" in asked and f"trainer.{other}" not in asked:
             plain["trainer"][other] = None

@@ -73,7 +73,9 @@ def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = 
     first = _read(configs / "prerequisites.yaml")["reward"]
     recipe = chosen.get("recipe", "null")
     if recipe == "null":
-        config = compose_run(configs, overrides, swept=swept)
+        # Settings of the stage that may train first are for it alone.
+        mine = [override for override in overrides if not _is_of_stage(override.partition("=")[0], first["method"])]
+        config = compose_run(configs, mine, swept=swept)
         name, runs = config.method, (config,)
         by_stage = _sort(overrides, configs, (name,), first["method"])
     else:
@@ -119,15 +121,20 @@ def _sort(
         key = override.partition("=")[0]
         if key in ("recipe", "method", "stage"):
             continue
-        stage, _, rest = key.partition(".")
-        section = rest.partition(".")[0]
-        if stage in (*methods, first) and "." in rest and (stage not in SECTIONS or section in SECTIONS):
+        stage = key.partition(".")[0]
+        if stage in (*methods, first) and _is_of_stage(key, stage):
             own.setdefault(stage, []).append(override.removeprefix(f"{stage}."))
         elif _depends_on_method(key):
             own.setdefault(methods[-1], []).append(override)
         else:
             shared.append(override)
     return StageOverrides(configs=configs, shared=shared, own=own, from_base=from_base)
+
+
+def _is_of_stage(key: str, stage: str) -> bool:
+    """True for a key with the name of a stage in front, such as ``sft.trainer.steps``."""
+    name, _, rest = key.partition(".")
+    return name == stage and "." in rest and (stage not in SECTIONS or rest.partition(".")[0] in SECTIONS)
 
 
 def _require_stage_names(overrides: Sequence[str], methods: Sequence[str]) -> None:

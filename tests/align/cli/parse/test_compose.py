@@ -289,3 +289,11 @@ def test_a_wrong_type_of_what_names_the_run_is_one_sentence(word: str) -> None:
     key = word.partition("=")[0]
     with pytest.raises(UserError, match=rf"^{key}"):
         run(word)
+
+
+@pytest.mark.parametrize("method", ["dpo", "sft", "reward", "rrhf", "ppo", "grpo", "rloo", "rft", "slic", "ranker"])
+def test_the_smoke_experiment_sets_the_length_of_every_method(method: str) -> None:
+    trainer = run(f"method={method}", "experiment=smoke").trainer
+    assert (trainer.steps, trainer.epochs) == (4, None)
+    asked = run(f"method={method}", "experiment=smoke", "trainer.epochs=2").trainer
+    assert (asked.steps, asked.epochs) == (None, 2)
