@@ -1,4 +1,4 @@
-"""Candidates: the whole ranking survives the file, nothing is drawn twice or lost, and every failure is explained."""
+"""Drawing candidates: nothing is drawn twice or lost, and every failure is explained."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from align.candidates import drawing as candidates
 from align.candidates.drawing import draw, read_summary, save_rows
-from align.candidates.plan import CandidatePlan, Pool, Ranking
+from align.candidates.plan import CandidatePlan
 from align.candidates.store import GrowingFile
 from align.data import Preferences
 from align.data.examples import tokenize
@@ -77,47 +75,6 @@ def answers(monkeypatch: pytest.MonkeyPatch, policy: Policy, texts: Sequence[str
         return [row for _ in prompts]
 
     monkeypatch.setattr(Sampler, "generate", generate)
-
-
-class TestRanking:
-    def test_ties_and_order_by_hand(self) -> None:
-        pool = Pool({}, ["low", "best", "middle", "also best", "also low"], [1] * 5, [0.0, 2.0, 1.0, 2.0, 0.0])
-        selected = Ranking()(pool)
-        assert [(row["chosen"], row["rejected"]) for row in selected.rows] == [
-            ("best", "middle"),
-            ("also best", "middle"),
-            ("middle", "low"),
-            ("middle", "also low"),
-        ]
-        assert selected.counts == {"ranked": 1}
-
-    @pytest.mark.parametrize(
-        ("scores", "counts"), [([1.0, 1.0, 1.0], {"tied": 1}), ([1.0], {"single": 1}), ([], {"single": 1})]
-    )
-    def test_what_cannot_be_ranked_has_no_rows(self, scores: list[float], counts: dict[str, int]) -> None:
-        selected = Ranking()(Pool({}, [f"text {i}" for i in range(len(scores))], [1] * len(scores), scores))
-        assert selected.rows == []
-        assert selected.counts == counts
-
-    @given(st.lists(st.integers(0, 3), min_size=2, max_size=9))
-    def test_every_comparison_is_put_together_again(self, scores: list[int]) -> None:
-        from align.data.pairs_and_rankings import draft
-
-        texts = [f"text {i}" for i in range(len(scores))]
-        rows = Ranking()(Pool({}, texts, [1] * len(texts), [float(s) for s in scores])).rows
-        if len(set(scores)) < 2:
-            assert not rows
-            return
-        assert len(rows) <= len(texts)
-        full = [dict.fromkeys(("prompt", "margin", "weight")) | dict(row) for row in rows]
-        for row in full:
-            row |= {side: [{"role": None, "content": row[side]}] for side in ("chosen", "rejected")}
-        example = draft(full, "ranking")
-        found = {(example.responses[i], example.responses[j]) for i, j in example.comparisons}
-        wanted = {
-            (texts[i], texts[j]) for i, j in itertools.permutations(range(len(texts)), 2) if scores[i] > scores[j]
-        }
-        assert found == wanted
 
 
 def test_every_prompt_once_with_its_own_responses(tiny_policy: Policy, data: Preferences, tmp_path: Path) -> None:
