@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 
-__all__ = ["is_first_process", "process_count", "report", "say", "wait_for_first_process"]
+__all__ = ["hide_noise", "process_count", "report", "say", "wait_for_first_process"]
 
 
-def is_first_process() -> bool:
+def _is_first_process() -> bool:
     """Return whether this process prints for all; torchrun and accelerate set its rank before anything is imported."""
     return os.environ.get("RANK", "0") == "0"
 
@@ -19,19 +20,27 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def hide_noise() -> None:
+    """Ignore warnings of libraries about each other, which a user can do nothing about."""
+    # PEFT 0.21 asks transformers 5 for a name that it deprecates.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    # The embedded adapter names its base as world/base, which is a folder of the installed package.
+    warnings.filterwarnings("ignore", message=".*base_model_name_or_path. was renamed.*")
+
+
 def say(text: str) -> None:
     """Write `text` to stdout in the first process."""
-    if is_first_process():
+    if _is_first_process():
         print(text, flush=True)
 
 
 def report(line: str) -> None:
     """Write `line` to stderr in the first process."""
-    if is_first_process():
+    if _is_first_process():
         print(line, file=sys.stderr, flush=True)
 
 
 def wait_for_first_process() -> None:
     """Give the first process time to print: torchrun ends it as soon as another one fails."""
-    if not is_first_process():
+    if not _is_first_process():
         time.sleep(2)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.console import report
+from align.cli.console import hide_noise, report
 from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
@@ -73,10 +72,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from align.scoring.checked_scores import record_scores
     from align.system.files import write_json
 
-    # PEFT 0.21 asks transformers 5 for a name that it deprecates.
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    hide_noise()
     scorers = _scorers(arguments)
     data = Preferences.load(arguments.data)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     result: dict[str, Any] = {}
     with record_scores() as log:
@@ -89,7 +89,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     pictures.print_evaluation(result, console, title="Held-out prompts", models=models)
     _print_tables(result, console)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
         write_json(arguments.out / "evaluation.json", result)
 
 
@@ -149,7 +148,6 @@ def _measure(
     if arguments.best_of > 1:
         result["best_of_n"] = _best_of_n(arguments, policy, evaluator, scorers)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
         _write_samples(arguments.out / "samples.jsonl", measured)
     return result
 
@@ -196,7 +194,6 @@ def _best_of_n(
     chooser, *others = [scorer.name for scorer in scorers]
     curve = best_of_n(tables[chooser], {name: tables[name] for name in others})
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
         plot_best_of_n(curve, chooser, arguments.out / "best_of_n.png")
     return [asdict(point) for point in curve]
 

@@ -26,20 +26,15 @@ def main(words: Sequence[str], configs: Path) -> int:
         words: The command line without the program's name.
         configs: Folder of the configuration groups.
     """
-    if words and words[0] in registry.choices("commands"):
-        try:
-            command = registry.load("commands", words[0])
-        except UserError as error:
-            report(f"Error: {error}")
-            return 2
-        return command(words[1:])
-    if {"-h", "--help"} & set(words):
-        from align.cli.parse.help import help_text
-
-        print(help_text(configs, words))
-        return 0
     # Imported when needed: Hydra before PyTorch, and PyTorch only once the words are known to be right.
     try:
+        if words and words[0] in registry.choices("commands"):
+            return registry.load("commands", words[0])(words[1:])
+        if {"-h", "--help"} & set(words):
+            from align.cli.parse.help import help_text
+
+            print(help_text(configs, words))
+            return 0
         from align.cli.parse.command import read_command
         from align.cli.parse.compose import register_methods
         from align.cli.parse.job import read_job

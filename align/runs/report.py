@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from rich.table import Table
 from align.evaluation.measurement import Measurement, Sample, showcase
 from align.runs.tracker import Tracker, read_records
 from align.system.charts import chart
+from align.system.files import read_json
 
 MODELS = ("the start model", "the trained model")
 _MEANINGS = {
@@ -126,7 +126,7 @@ def _panels(folder: Path) -> dict[str, Callable[[Any], None]]:
     """Title of each panel, and the function that draws it on an axis."""
     tracker = Tracker(folder, enabled=False)
     records, evaluations = read_records(tracker.metrics), tracker.read_evaluations()
-    result = _read_json(folder / "evaluation.json")
+    result: Mapping[str, Any] = read_json(folder / "evaluation.json") or {}
     scored = sorted({name for record in records for name in record if _SCORE.fullmatch(name)})
     panels: dict[str, Callable[[Any], None]] = {}
     for name in (*_FIRST_CURVES, *scored, _WIN_RATE, *_LAST_CURVES):
@@ -141,10 +141,6 @@ def _panels(folder: Path) -> dict[str, Callable[[Any], None]]:
         elif len(points) > 1:
             panels[name] = partial(_draw_curve, points=points, smooth=name != "learning_rate")
     return panels
-
-
-def _read_json(file: Path) -> Mapping[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def _draw_curve(axis: Any, *, points: Sequence[tuple[int, float]], smooth: bool) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from align.runs.tracker import read_records
+from align.system.files import read_json
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,9 @@ class TrainResult:
     def read(cls, folder: Path, steps: int) -> TrainResult:
         """Read back the result of a finished run of ``steps`` steps."""
         records = read_records(folder / "metrics.jsonl")
-        file = folder / "evaluation.json"
         return cls(
             folder=folder,
             steps=steps,
             metrics=next(record for record in reversed(records) if "learning_rate" in record),
-            evaluation=json.loads(file.read_text(encoding="utf-8")) if file.exists() else None,
+            evaluation=read_json(folder / "evaluation.json"),
         )

@@ -34,13 +34,11 @@ class RoleScorer:
         return role_scores(self.policy, batch)
 
 
-def role_scores(policy: Policy, batch: Batch, *, tokens: int = 16384) -> list[list[float]]:
+def role_scores(policy: Policy, batch: Batch) -> list[list[float]]:
     """Return the reward role's scalar of every response of a batch, without padding."""
     if not batch.P:
         return []
     with policy.use("reward"):
-        asked = policy.in_micro_batches(
-            batch, lambda part: part.with_columns(reward_PK=policy.scalars(part)), tokens=tokens
-        )
+        asked = policy.in_micro_batches(batch, lambda part: part.with_columns(reward_PK=policy.scalars(part)))
     rows = zip(asked["reward_PK"].tolist(), batch.response_ids, strict=True)
     return [scores[: len(responses)] for scores, responses in rows]

@@ -31,6 +31,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file; None if it does not exist."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 @contextmanager
 def new_folder(folder: Path) -> Generator[Path]:
     """Yield an empty folder to fill; it replaces ``folder`` when the block ends without an exception."""
@@ -39,12 +44,8 @@ def new_folder(folder: Path) -> Generator[Path]:
     partial.mkdir(parents=True)
     yield partial
     _flush_tree(partial)
-    old = folder.with_name(f"{_OLD}{folder.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    _rename(partial, folder)  # at once: in between there is only the old one under its hidden name
-    shutil.rmtree(old, ignore_errors=True)
+    with _set_aside(folder):  # in between there is only the old one under its hidden name
+        _rename(partial, folder)
 
 
 def partial_of(path: Path) -> Path:
@@ -60,17 +61,26 @@ def publish_folder(partial: Path, folder: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder, if it is there; renamed first, so that none is ever found half deleted."""
-    doomed = folder.with_name(f"{_OLD}{folder.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    if folder.exists():
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
+    with _set_aside(folder):
+        pass
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the hidden folders in ``folder`` that a killed process left there."""
     for left in (*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"{_OLD}*")):
         shutil.rmtree(left)
+
+
+@contextmanager
+def _set_aside(folder: Path) -> Generator[None]:
+    """Give a folder, if it is there, its hidden name inside the block, and delete it after."""
+    old = folder.with_name(f"{_OLD}{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    yield
+    if old.exists():
+        shutil.rmtree(old)
 
 
 def _rename(partial: Path, folder: Path) -> None:

@@ -156,7 +156,7 @@ class Feed(Source):
                 "give Trainer.fit the Preferences instead."
             )
         longest = _longest(method, config.max_length)
-        if method.unit == "prompt" and len(data) and data.lengths.max() > longest:
+        if method.rollout is not None and len(data) and data.lengths.max() > longest:
             raise UserError(
                 f"the longest tokenised prompt has {data.lengths.max()} tokens, where trainer.max_length="
                 f"{config.max_length} leaves room for {longest} beside an answer; give Trainer.fit the Preferences "

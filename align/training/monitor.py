@@ -6,7 +6,6 @@ method is asked whether the course of the run is healthy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from align.evaluation.measurement import compare
 from align.runs import report
 from align.runs.final_weights import replace_policy
-from align.system.files import write_json
+from align.system.files import read_json, write_json
 from align.system.processes import add_metrics
 
 if TYPE_CHECKING:
@@ -152,8 +151,8 @@ class Monitor:
         if merit is None or not self.processes.is_first:
             return
         folder = self.folder / "best"
-        file = folder / "merit.json"
-        if file.exists() and json.loads(file.read_text(encoding="utf-8"))["merit"] >= merit:
+        best = read_json(folder / "merit.json")
+        if best is not None and best["merit"] >= merit:
             return
         replace_policy(self.policy, folder, {"step": step, "merit": merit})
 

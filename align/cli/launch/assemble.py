@@ -144,7 +144,7 @@ def tokenize_data(
     method, length = run.method, run.config.trainer.max_length
     with Processes().first_goes_first():  # the other ranks read its cache
         examples = tokenize_for(method, train, tokenizer, length)
-        if heldout is None or method.unit == "prompt":
+        if heldout is None or method.rollout is not None:
             return examples, None
         # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
         return examples, tokenize_for(method, heldout, tokenizer, length, max_rejected=1.0)

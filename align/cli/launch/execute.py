@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from pathlib import Path
 
 from align.candidates.drawing import draw, read_summary, save_rows
-from align.cli.console import process_count, report, say
+from align.cli.console import hide_noise, process_count, report, say
 from align.cli.launch import assemble
 from align.cli.launch.assemble import Run, Scorers
 from align.cli.launch.dry_run import dry_run
@@ -42,7 +41,7 @@ def execute(run: Run) -> int:
             "this setting, or choose a method that learns from candidates."
         )
     scorers = assemble.make_scorers(run)
-    _hide_noise()
+    hide_noise()
     if process_count() > 1:
         Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
     architecture = assemble.read_architecture(config)
@@ -61,13 +60,6 @@ def execute(run: Run) -> int:
         report(f"Error: {error}")
         return 1
     return 0
-
-
-def _hide_noise() -> None:
-    # PEFT 0.21 asks transformers 5 for a name that it deprecates.
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-    # The embedded adapter names its base as world/base, which is a folder of the installed package.
-    warnings.filterwarnings("ignore", message=".*base_model_name_or_path. was renamed.*")
 
 
 def _train(run: Run, scorers: Scorers) -> None:

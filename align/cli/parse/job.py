@@ -54,8 +54,13 @@ class Job:
     overrides: StageOverrides
     reward_method: str
     """Trains a reward model for a method that needs one, where the words give none."""
-    reward_settings: Mapping[str, Any]
-    """The scorer of such a reward model; ``model`` must be set to its folder."""
+    reward_choice: str
+    """The choice of ``reward=`` with which later stages use it."""
+
+    @property
+    def reward_settings(self) -> Mapping[str, Any]:
+        """The scorer of such a reward model; ``model`` must be set to its folder."""
+        return _read(self.overrides.configs / "reward" / f"{self.reward_choice}.yaml")
 
 
 def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = ()) -> Job:
@@ -100,7 +105,7 @@ def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = 
         is_recipe=recipe != "null",
         overrides=by_stage,
         reward_method=first["method"],
-        reward_settings=_read(configs / "reward" / f"{first['choice']}.yaml"),
+        reward_choice=first["choice"],
     )
 
 
