@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings(
     # PEFT on stacked experts:
     "ignore:.*_pattern keys did not match any targeted module:RuntimeWarning",
 )
-QUICK = ("parts", "plain", "full")
+QUICK = ("plain", "full")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,7 +31,7 @@ def _one_thread() -> Generator[None]:
 
 
 def is_quick(case: Case, name: str) -> bool:
-    """Everything of the main methods; of a family whatever depends on it, of a variant its sums."""
+    """Everything of the main methods; of a family whatever depends on it, of all the sums over parts."""
     return case in MAIN or name == "parts" or (case in FAMILIES and name in QUICK)
 
 
