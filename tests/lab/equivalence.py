@@ -53,7 +53,7 @@ def difference(found: Outcome, expected: Outcome) -> Difference:
     losses: list[float] = []
     for ours, theirs in zip(found.losses, expected.losses, strict=True):
         assert ours.keys() == theirs.keys()
-        largest = max(1, *map(abs, theirs.values()))
+        largest = max([1.0, *map(abs, theirs.values())])
         losses += [abs(ours[name] - theirs[name]) / largest for name in theirs]
     gradients = [abs(ours / theirs - 1) for ours, theirs in zip(found.norms, expected.norms, strict=True)]
     for ours, theirs in zip(found.gradients, expected.gradients, strict=True):

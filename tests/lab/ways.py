@@ -149,10 +149,13 @@ class Steps:
 
     def take(self, step: int) -> None:
         batch = self.source.batch(step)
-        assert batch is not None
+        if batch is None:  # the method leaves the rest of its roll-out unused
+            self.outcome.losses.append({})
+            return
         result = self.stepper.step(batch, self.feed.mixed(step))
         self.outcome.losses.append({name: x for name, x in result.metrics.items() if name.startswith("loss")})
         self.outcome.norms.append(result.grad_norm)
+        self.source.updated(result.metrics)
 
     def _keep_gradient(self, *_: object) -> None:
         gradient = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in self.parameters.items()}
