@@ -39,7 +39,7 @@ METHODS: dict[str, Method] = {
     "ppo": PPO(**ONLINE, kl_target=1.0, kl_horizon=20.0, normalize_scores=True, whiten_rewards=True, ptx_coef=0.5),
     "ppo reward role": PPO(**ONLINE, value_init="reward", value_clip=None, top_p=0.9),
     "ppo kl in loss": PPO(**ONLINE, kl_in="loss", kl_estimator="k3", entropy_coef=0.01, importance_cap=2.0),
-    "ppo stops early": PPO(**ONLINE, target_kl=1e-9),
+    "ppo stops early": PPO(**ONLINE | {"minibatches": 3}, target_kl=1e-9),
     "rloo": RLOO(**ONLINE),
     "grpo": GRPO(**ONLINE),
     "grpo batch": PPO(**ONLINE, advantage="group", group_scale="batch"),

@@ -119,7 +119,7 @@ class Steps:
         assert not examples.report.rejected
         # Two steps and one with what is left over, which may be less than there are ranks; or two roll-outs.
         size = 5 if method.rollout else max(1, (len(examples) - 1) // 2)
-        self.number = 4 if method.rollout else 3
+        self.number = 2 * method.rollout.updates if method.rollout else 3
         config = TrainerConfig(
             batch_size=size, steps=self.number, max_length=MAX_LENGTH, learning_rate=0.03, schedule="constant",
             warmup=0, optimizer=way.optimizer, tokens_per_microbatch=way.tokens, max_grad_norm=way.max_grad_norm,
