@@ -41,6 +41,10 @@ class Figures:
         self.rows.append(f"| {what} | ≥ {bound:g} | {found:.4g} | | |")
         assert found >= bound, f"{what}: {found} < {bound}"
 
+    def state(self, what: str, found: float) -> None:
+        """A number that is what it is, such as a known bias."""
+        self.rows.append(f"| {what} | | {found:.4g} | | |")
+
 
 def _largest(values: np.ndarray) -> str:
     if values.ndim == 0:

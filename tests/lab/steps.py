@@ -13,6 +13,7 @@ from torch import Tensor
 from align.method.base import Method
 from align.model.batch import Batch
 from align.model.policy import Policy
+from align.model.roles import Role
 from align.system.processes import Processes
 from align.training.step import Stepper
 from tests.lab.enumeration import Array, Enumeration
@@ -62,9 +63,9 @@ def gradient(policy: Policy, method: Method, batch: Batch, mixed: Batch | None =
     return found
 
 
-def minimise(policy: Policy, method: Method, batch: Batch) -> float:
+def minimise(policy: Policy, method: Method, batch: Batch, role: Role | None = None) -> float:
     """Descend to the minimum of a method's loss on a whole population by L-BFGS; returns the loss there."""
-    role = method.trains[0]
+    role = role or method.trains[0]
     with torch.no_grad():
         batch = method.prepare(policy, batch)
     optimizer = torch.optim.LBFGS(
