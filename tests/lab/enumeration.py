@@ -63,6 +63,18 @@ class Enumeration:
         """A score of each response to each prompt; (X, Y)."""
         return scale * np.random.default_rng(seed).normal(size=(len(self.prompts), len(self.responses)))
 
+    def shaped(self, score_XY: Array) -> Array:
+        """Scores where those of cut-off responses are replaced by −1, the default of the on-line methods."""
+        return np.where(self.ended_Y, score_XY, -1.0)
+
+    def table_of(self, logp_XY: Array) -> Array:
+        """A table with these probabilities: the logit of a token is the log of all that begins with it; (S, V)."""
+        out = np.full((len(self.rows), V), -np.inf)
+        for x, y in product(range(len(self.prompts)), range(len(self.responses))):
+            for s, token in self.steps(x, y):
+                out[s, token] = np.logaddexp(out[s, token], logp_XY[x, y])
+        return np.where(np.isfinite(out), out, 0.0)
+
     def steps(self, x: int, y: int) -> Iterator[tuple[int, int]]:
         """Row and token of each step of a response."""
         for t, token in enumerate(self.responses[y]):
@@ -121,6 +133,10 @@ def kl(logp_XY: Array, logq_XY: Array) -> Array:
 def normalised(logit_XY: Array) -> Array:
     """Log-probabilities proportional to ``exp(logit)``."""
     return log_softmax(logit_XY, axis=-1)
+
+
+def cosine(a: Array, b: Array) -> float:
+    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
 
 
 def sigmoid(x: Array) -> Array:

@@ -43,7 +43,7 @@ PREFERENCES: dict[str, Callable[[Any], Any]] = {  # P(i ≻ j) of r_i − r_j fo
 }
 
 
-def scores(world: Enumeration) -> Any:
+def scores() -> Any:
     """Differences stay below logit(1 − ε), where a share P(i ≻ j) with cDPO's optimum exists."""
     return np.random.default_rng(5).uniform(-1, 1, size=(3, 15))
 
@@ -51,7 +51,7 @@ def scores(world: Enumeration) -> Any:
 @pytest.mark.parametrize("name", METHODS)
 def test_gradient(name: str, world: Enumeration, figures: Any) -> None:
     """``∇L = Σ P(i ≻ j)·L′(h)·(∇ log π(y_i) − ∇ log π(y_j)) / Σ P(i ≻ j)``, away from the reference."""
-    reference, moved, r_XY = world.random_table(0), world.random_table(1), scores(world)
+    reference, moved, r_XY = world.random_table(0), world.random_table(1), scores()
     policy = make_policy(world, reference)
     set_table(policy, "policy", moved)
     ratio_XY, score_XYSV = world.logps(moved) - world.logps(reference), world.score_function(moved)
@@ -80,7 +80,7 @@ def closed_form(name: str, world: Enumeration, logref_XY: Any, r_XY: Any) -> Any
 
 @pytest.mark.parametrize("name", PREFERENCES)
 def test_optimum(name: str, world: Enumeration, figures: Any) -> None:
-    reference, r_XY = world.random_table(0), scores(world)
+    reference, r_XY = world.random_table(0), scores()
     policy = make_policy(world, reference)
     share = PREFERENCES[name]
     minimise(policy, METHODS[name], pairs(world, lambda x, i, j: share(r_XY[x, i] - r_XY[x, j])))
@@ -90,8 +90,8 @@ def test_optimum(name: str, world: Enumeration, figures: Any) -> None:
 
 
 def test_hinge_optimum(world: Enumeration, figures: Any) -> None:
-    """The hinge is a linear programme in ``f = log π/π_ref``; at its solution the loss is its value, and nowhere less."""
-    reference, r_XY = world.random_table(0), scores(world)
+    """The hinge is a linear programme in ``f = log π/π_ref``; its value is the loss at its solution, the least."""
+    reference, r_XY = world.random_table(0), scores()
     share_XYY = sigmoid(r_XY[:, :, None] - r_XY[:, None, :]) * (1 - np.eye(15))
     policy = make_policy(world, reference)
     batch = pairs(world, lambda x, i, j: share_XYY[x, i, j])
@@ -105,7 +105,7 @@ def test_hinge_optimum(world: Enumeration, figures: Any) -> None:
         solved = linprog(costs, A_ub=rows, b_ub=-np.ones(n), bounds=bounds)
         value += solved.fun
         logit_XY[x] += solved.x[:15]
-    set_table(policy, "policy", conditionals(world, normalised(logit_XY)))
+    set_table(policy, "policy", world.table_of(normalised(logit_XY)))
     prepared = METHODS["hinge"].prepare(policy, batch)
     found = METHODS["hinge"].loss(policy, prepared).sums["policy"].item()
     figures.equal("loss at the optimum, hinge", value, found, 1e-8)
@@ -116,19 +116,9 @@ def test_hinge_optimum(world: Enumeration, figures: Any) -> None:
         assert METHODS["hinge"].loss(policy, prepared).sums["policy"].item() >= value - 1e-8
 
 
-def conditionals(world: Enumeration, logp_XY: Any) -> Any:
-    """The table of a policy with these probabilities: the logit of a token is the log of all that begins with it."""
-    out = np.full((len(world.rows), 3), -np.inf)
-    for x in range(len(world.prompts)):
-        for y in range(len(world.responses)):
-            for s, token in world.steps(x, y):
-                out[s, token] = np.logaddexp(out[s, token], logp_XY[x, y])
-    return np.where(np.isfinite(out), out, 0.0)
-
-
 def test_robust_loss_is_unbiased_under_noise(world: Enumeration, figures: Any) -> None:
     """The gradient of the robust loss on noisy labels is that of DPO on clean ones (Chowdhury et al. 2024)."""
-    reference, moved, r_XY = world.random_table(0), world.random_table(1), scores(world)
+    reference, moved, r_XY = world.random_table(0), world.random_table(1), scores()
     policy = make_policy(world, reference)
     set_table(policy, "policy", moved)
     clean = gradient(policy, METHODS["sigmoid"], pairs(world, lambda x, i, j: sigmoid(r_XY[x, i] - r_XY[x, j])))

@@ -14,7 +14,7 @@ import pytest
 
 from methods.ppo.grpo import GRPO
 from methods.ppo.rloo import RLOO
-from tests.lab.enumeration import Enumeration
+from tests.lab.enumeration import Enumeration, cosine
 from tests.lab.steps import every_tuple, gradient, rolled_out
 from tests.lab.tabular import make_policy, set_table
 
@@ -25,11 +25,6 @@ def setting(K: int) -> tuple[Enumeration, Any, Any, Any]:
     """A world with few enough tuples; tables of policy and reference, scores."""
     world = Enumeration(longest=3 if K == 2 else 2)
     return world, world.random_table(1), world.random_table(0), world.random_scores(2)
-
-
-def shaped(world: Enumeration, score_XY: Any) -> Any:
-    """Cut-off responses have the score −1, the default of every method here."""
-    return np.where(world.ended_Y, score_XY, -1.0)
 
 
 def summed_gradient(method: Any, K: int, *, per_step: bool = False, score_XY: Any = None) -> Any:
@@ -44,17 +39,13 @@ def summed_gradient(method: Any, K: int, *, per_step: bool = False, score_XY: An
     return gradient(policy, method, batch) * method.weight(batch)
 
 
-def cosine(a: Any, b: Any) -> float:
-    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("K", [2, 3])
 def test_rloo_is_unbiased(K: int, temperature: float, figures: Any) -> None:
     """K times ``−∇(E[r] − β·KL(π ‖ π_ref))``, both at the sampling temperature."""
     world, table, reference, scores = setting(K)
     ratio_XY = world.logps(table, temperature) - world.logps(reference, temperature)
-    expected = -K * world.policy_gradient(table, shaped(world, scores) - BETA * ratio_XY, temperature)
+    expected = -K * world.policy_gradient(table, world.shaped(scores) - BETA * ratio_XY, temperature)
     found = summed_gradient(RLOO(responses=K, temperature=temperature, beta=BETA), K)
     figures.equal(f"RLOO ∇, K = {K}, T = {temperature}", expected, found, 1e-10)
 
@@ -71,15 +62,15 @@ def test_rloo_with_uneven_groups(figures: Any) -> None:
     batch = rolled_out(policy, RLOO(beta=BETA), world, tuples, scores, weights)
     found = gradient(policy, RLOO(beta=BETA), batch) * batch.tokens
     ratio_XY = world.logps(table) - world.logps(reference)
-    expected = -(2 + 3) * world.policy_gradient(table, shaped(world, scores) - BETA * ratio_XY)
+    expected = -(2 + 3) * world.policy_gradient(table, world.shaped(scores) - BETA * ratio_XY)
     figures.equal("RLOO ∇, K = 1, 2 and 3 in one batch", expected, found, 1e-10)
 
 
 def test_the_mean_over_tokens(figures: Any) -> None:
-    """A step of one prompt divides by the tokens it drew: the mean of a ratio, whose direction leans to short answers."""
+    """A step of one prompt divides by the tokens that it drew; the mean of such ratios has another direction."""
     K = 2
     world, table, reference, scores = setting(K)
-    r_XY = shaped(world, scores) - BETA * (world.logps(table) - world.logps(reference))
+    r_XY = world.shaped(scores) - BETA * (world.logps(table) - world.logps(reference))
     probability_XY, score_XYSV = world.probabilities(table), world.score_function(table)
     expected = np.zeros_like(table)
     for x, i, j in product(range(3), range(15), range(15)):
@@ -95,7 +86,7 @@ def test_the_mean_over_tokens(figures: Any) -> None:
 def test_grpo_without_scale(K: int, figures: Any) -> None:
     """Less the mean of all K, its own score included: (K − 1)/K of the exact gradient, in each of K responses."""
     world, table, _, scores = setting(K)
-    expected = -(K - 1) * world.policy_gradient(table, shaped(world, scores))
+    expected = -(K - 1) * world.policy_gradient(table, world.shaped(scores))
     found = summed_gradient(GRPO(responses=K, group_scale="none", beta=0.0), K)
     figures.equal(f"Dr. GRPO ∇, K = {K}", expected, found, 1e-10)
 
@@ -104,7 +95,7 @@ def test_grpo_without_scale(K: int, figures: Any) -> None:
 def test_grpo(K: int, figures: Any) -> None:
     """The exact gradient of another reward: the mean advantage of y over its possible siblings."""
     world, table, _, scores = setting(K)
-    r_XY, probability_XY = shaped(world, scores), world.probabilities(table)
+    r_XY, probability_XY = world.shaped(scores), world.probabilities(table)
     advantage_XY = np.zeros_like(r_XY)
     every = range(len(world.responses))
     for x, y, siblings in product(range(3), every, product(every, repeat=K - 1)):

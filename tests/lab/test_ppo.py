@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,11 @@ import torch
 from align.system.processes import Processes
 from align.training.step import Stepper
 from methods.ppo.ppo import PPO
-from tests.lab.enumeration import Array, Enumeration, kl, normalised
+from tests.lab.enumeration import Array, Enumeration, cosine, kl, normalised
 from tests.lab.steps import batch_of, gradient, minimise, rolled_out, singles
 from tests.lab.tabular import make_policy, parameter, set_scalars, set_table, table
 
 T, BETA = 0.7, 0.5
-
-
-def shaped(world: Enumeration, score_XY: Array) -> Array:
-    return np.where(world.ended_Y, score_XY, -1.0)
 
 
 def rewards(world: Enumeration, policy_SV: Array, reference_SV: Array, score_XY: Array, beta: float = BETA) -> Any:
@@ -29,7 +25,7 @@ def rewards(world: Enumeration, policy_SV: Array, reference_SV: Array, score_XY:
     out = [[[-beta * (a - b) for a, b in zip(*pair, strict=True)] for pair in zip(*rows, strict=True)]
            for rows in zip(ours, theirs, strict=True)]  # fmt: skip
     for x, y in product(range(len(world.prompts)), range(len(world.responses))):
-        out[x][y][-1] += shaped(world, score_XY)[x, y]
+        out[x][y][-1] += world.shaped(score_XY)[x, y]
     return out
 
 
@@ -64,7 +60,7 @@ def test_gae_with_true_values(lam: float, world: Enumeration, figures: Any) -> N
     weight_SV, sum_SV, expected_SV = (np.zeros_like(moved) for _ in range(3))
     for x, y in product(range(3), range(15)):
         steps = [*world.steps(x, y), (None, None)]
-        for t, ((s, token), (after, _)) in enumerate(zip(steps, steps[1:], strict=False)):
+        for t, ((s, token), (after, _)) in enumerate(pairwise(steps)):
             weight_SV[s, token] += p_XY[x, y]
             sum_SV[s, token] += p_XY[x, y] * advantage[x, y, t]
             expected_SV[s, token] = reward[x][y][t] + (0 if after is None else value_S[after]) - value_S[s]
@@ -103,7 +99,10 @@ def test_gradient(case: str, world: Enumeration, figures: Any) -> None:
         advantage = sum(lam**k * r for k, r in enumerate(reward[x][y][t:]))
         expected[s] -= p_XY[x, y] * advantage * score_V
     figures.equal(f"∇, {case}", expected, found, 1e-10)
-    figures.state(f"its cosine with the exact gradient, {case}", float((found * exact).sum() / np.sqrt((found**2).sum() * (exact**2).sum())))
+    figures.state(
+        f"its cosine with the exact gradient, {case}",
+        cosine(found, exact),
+    )
 
 
 def test_gradient_after_updates(world: Enumeration, figures: Any) -> None:
@@ -122,7 +121,9 @@ def test_gradient_after_updates(world: Enumeration, figures: Any) -> None:
             continue
         expected[s] -= p_XY[x, y] * ratio * advantage * score_V
     assert 10 < held < 100
-    figures.equal("∇ of a later pass, clipped at 0.2", expected, gradient(policy, method(), batch) * batch.tokens, 1e-10)
+    figures.equal(
+        "∇ of a later pass, clipped at 0.2", expected, gradient(policy, method(), batch) * batch.tokens, 1e-10
+    )
 
 
 def uniform_draw(world: Enumeration) -> list[tuple[int, tuple[int, ...]]]:
@@ -172,7 +173,7 @@ def test_demonstrations_are_added(world: Enumeration, figures: Any) -> None:
 
 
 def test_optimum(world: Enumeration, figures: Any) -> None:
-    """Roll-outs of all responses, four clipped passes each; temperature and the score of cut-off responses count too."""
+    """Roll-outs of all responses, four clipped passes each, at T = 0.7; cut-off responses have the score −1."""
     policy, reference, _, score_XY = set_up(world)
     set_table(policy, "policy", reference)
     ppo = method()
@@ -187,7 +188,7 @@ def test_optimum(world: Enumeration, figures: Any) -> None:
         for _ in range(ppo.epochs):
             stepper.step(batch)
         falling.step()
-    expected = normalised(world.logps(reference, T) + shaped(world, score_XY) / BETA)
+    expected = normalised(world.logps(reference, T) + world.shaped(score_XY) / BETA)
     found = kl(world.logps(table(policy), T), expected)
     figures.equal("KL(π ‖ π*) in nats, three prompts", np.zeros(3), found, 1e-3)
 
