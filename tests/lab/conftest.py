@@ -32,14 +32,14 @@ class Figures:
         expected, found = np.asarray(expected, dtype=float), np.asarray(found, dtype=float)
         assert expected.shape == found.shape, what
         difference = float(np.abs(found - expected).max())
+        assert difference <= bound, f"{what}: expected {expected}, found {found}, difference {difference} > {bound}"
         cells = [what, _largest(expected), _largest(found), f"{difference:.1e}", f"{bound:.0e}"]
         self.rows.append(f"| {' | '.join(cells)} |")
-        assert difference <= bound, f"{what}: expected {expected}, found {found}, difference {difference} > {bound}"
 
     def at_least(self, what: str, found: float, bound: float) -> None:
         """A number that may be larger."""
-        self.rows.append(f"| {what} | ≥ {bound:g} | {found:.4g} | | |")
         assert found >= bound, f"{what}: {found} < {bound}"
+        self.rows.append(f"| {what} | ≥ {bound:g} | {found:.4g} | | |")
 
     def state(self, what: str, found: float) -> None:
         """A number that is what it is, such as a known bias."""

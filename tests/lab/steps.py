@@ -48,9 +48,11 @@ def pairs(world: Enumeration, preference: Callable[[int, int, int], float]) -> B
     )
 
 
-def gradient(policy: Policy, method: Method, batch: Batch, mixed: Batch | None = None) -> Array:
-    """The gradient of a step's loss in the table of the first trained role: a step of SGD at rate 1, undone."""
-    trained = parameter(policy, method.trains[0])
+def gradient(
+    policy: Policy, method: Method, batch: Batch, mixed: Batch | None = None, *, role: Role | None = None
+) -> Array:
+    """The gradient of a step's loss in the table of a role (the first trained one): a step of SGD at rate 1, undone."""
+    trained = parameter(policy, role or method.trains[0])
     before = {name: p.detach().clone() for name, p in policy.parameters(method.trains).items()}
     sgd = torch.optim.SGD(policy.parameters(method.trains).values(), lr=1.0)
     stepper = Stepper(policy, method, Processes(), sgd, tokens_per_microbatch=4096, max_grad_norm=float("inf"))

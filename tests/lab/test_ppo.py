@@ -133,16 +133,22 @@ def uniform_draw(world: Enumeration) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def test_values_learn_the_returns(world: Enumeration, figures: Any) -> None:
-    """The minimum of the value loss on a roll-out of a uniform policy is V(prefix); nothing is weighted by hand."""
+    """``∂L/∂V = c·(V − ret)``, and V(prefix) at the minimum, on a roll-out of a uniform policy as it is drawn."""
     reference, uniform, score_XY = world.random_table(0), np.zeros((len(world.rows), 3)), world.random_scores(2)
-    policy, _, _, _ = set_up(world, np.zeros(len(world.rows)))
+    value_S = np.random.default_rng(4).normal(size=len(world.rows))
+    policy, _, _, _ = set_up(world, value_S)
     set_table(policy, "policy", uniform)
-    ppo = method(lam=1.0, value_clip=None)
+    ppo, reward = method(lam=1.0, value_clip=None), rewards(world, uniform, reference, score_XY)
     batch = rolled_out(policy, ppo, world, uniform_draw(world), score_XY, [1.0] * 3)
+    slope_S, returns = np.zeros(len(world.rows)), to_go(reward)
+    for x, ys in uniform_draw(world):
+        for y in ys:
+            for t, (s, _) in enumerate(world.steps(x, y)):
+                slope_S[s] += ppo.value_coef * (value_S[s] - returns[x][y][t]) / batch.tokens
+    figures.equal("∇ of the value loss", slope_S, gradient(policy, ppo, batch, role="value")[:, 0], 1e-10)
     minimise(policy, ppo, batch, "value")
     found = parameter(policy, "value").detach().numpy()[:-1, 0]
-    reward = rewards(world, uniform, reference, score_XY)
-    expected = world.values(world.probabilities(uniform, T), to_go(reward))
+    expected = world.values(world.probabilities(uniform, T), returns)
     figures.equal("values after the descent", expected[expected != 0], found[expected != 0], 1e-6)
 
 
