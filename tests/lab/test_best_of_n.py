@@ -33,17 +33,20 @@ def scores(world: Enumeration, ties: bool) -> Array:
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_curve_is_unbiased(n: int, ties: bool, figures: Any) -> None:
-    """The mean over all 4-tuples of the curve at n is the mean score of the best of n draws."""
+    """The mean over all 4-tuples of the curve at n is the mean of the best of n draws, also by another scorer."""
     world = Enumeration(longest=2)
-    p_XY, score_XY = world.probabilities(world.random_table(0)), scores(world, ties)
-    expected = (best_distribution(p_XY, score_XY, n) * score_XY).sum(-1)
-    found = np.zeros(3)
-    memo: dict[Any, float] = {}
+    p_XY, score_XY, other_XY = world.probabilities(world.random_table(0)), scores(world, ties), world.random_scores(3)
+    best_XY = best_distribution(p_XY, score_XY, n)
+    expected = [(best_XY * score_XY).sum(-1), (best_XY * other_XY).sum(-1)]
+    found = np.zeros((2, 3))
+    memo: dict[Any, Array] = {}
     for x, ys in product(range(3), product(range(7), repeat=4)):
-        r = tuple(sorted(score_XY[x, list(ys)]))
-        if r not in memo:
-            memo[r] = next(point.score for point in best_of_n([r]) if point.n == n)
-        found[x] += p_XY[x, list(ys)].prod() * memo[r]
+        key = (x, *sorted(ys))
+        if key not in memo:
+            chooser, other = ([list(table_XY[x, sorted(ys)])] for table_XY in (score_XY, other_XY))
+            (point,) = [point for point in best_of_n(chooser, {"other": other}) if point.n == n]
+            memo[key] = np.array([point.score, point.others["other"]])
+        found[:, x] += p_XY[x, list(ys)].prod() * memo[key]
     figures.equal(f"E[score of the best of {n}], {'ties' if ties else 'no ties'}", expected, found, 1e-10)
 
 

@@ -184,9 +184,9 @@ def test_optimum(world: Enumeration, figures: Any) -> None:
     set_table(policy, "policy", reference)
     ppo = method()
     adam = torch.optim.Adam([parameter(policy, "policy")], lr=0.3)
-    falling = torch.optim.lr_scheduler.ExponentialLR(adam, 0.98)
+    falling = torch.optim.lr_scheduler.ExponentialLR(adam, 0.96)
     stepper = Stepper(policy, OnlyPolicy(ppo), Processes(), adam, tokens_per_microbatch=4096, max_grad_norm=1e9)
-    for _ in range(150):
+    for _ in range(90):
         now = table(policy)
         p_XY = world.probabilities(now, T)
         set_scalars(policy, "value", world.values(p_XY, to_go(rewards(world, now, reference, score_XY))))
