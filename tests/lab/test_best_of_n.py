@@ -72,7 +72,7 @@ def test_kl(ties: bool, world: Enumeration, figures: Any) -> None:
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_rft(n: int, figures: Any) -> None:
-    """What RFT keeps of all n-tuples is best-of-n, and its loss has the optimum there.
+    """RFT keeps of all n-tuples the best of n, and its loss has the optimum there.
 
     Cut-off responses are left out of the pool (``keep_unfinished=False``), as in the drawing; an empty word too.
     """

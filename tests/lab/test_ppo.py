@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import log_softmax
 
 from align.system.processes import Processes
 from align.training.step import Stepper
@@ -127,7 +128,7 @@ def test_gradient_after_updates(world: Enumeration, figures: Any) -> None:
 
 
 def uniform_draw(world: Enumeration) -> list[tuple[int, tuple[int, ...]]]:
-    """What a uniform policy draws in 27 responses to each prompt if every one comes as often as it is probable."""
+    """27 responses to each prompt by a uniform policy, each as often as it is probable."""
     times = [3 ** (3 - n) for n in world.length_Y]
     return [(x, tuple(y for y in range(15) for _ in range(times[y]))) for x in range(3)]
 
@@ -176,6 +177,19 @@ def test_demonstrations_are_added(world: Enumeration, figures: Any) -> None:
     score_XYSV, tokens = world.score_function(moved), sum(world.length_Y[y] for _, y in shown)
     expected = plain - 2.5 * sum(score_XYSV[x, y] for x, y in shown) / tokens
     figures.equal("∇, γ = 2.5", expected, gradient(policy, method(ptx_coef=2.5), batch, mixed), 1e-10)
+
+
+def test_entropy_bonus(world: Enumeration, figures: Any) -> None:
+    """``−c·Σ_t ∇H(π_T(·|prefix))`` with ``∂H/∂z = −p·(log p + H)/T``; advantages and β are 0 here."""
+    policy, _, moved, score_XY = set_up(world)
+    ppo = method(entropy_coef=0.1)
+    batch = rolled_out(policy, ppo, world, singles(world), score_XY, [0.0] * 45)
+    logp_SV = log_softmax(moved / T, axis=-1)
+    p_SV, expected = np.exp(logp_SV), np.zeros_like(moved)
+    for x, y in product(range(3), range(15)):
+        for s, _ in world.steps(x, y):
+            expected[s] += 0.1 * p_SV[s] * (logp_SV[s] - p_SV[s] @ logp_SV[s]) / T
+    figures.equal("∇ of the entropy bonus", expected, gradient(policy, ppo, batch) * batch.tokens, 1e-10)
 
 
 def test_optimum(world: Enumeration, figures: Any) -> None:
