@@ -7,12 +7,13 @@ READY := .venv/.ready
 # without --quiet it adds a traceback of its own to an error that has been explained already.
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test test-all lint format configs
+.PHONY: help demo test test-all correctness lint format configs
 
 help:
 	@echo "make demo      align the embedded model with DPO, offline (a few minutes on a laptop)"
 	@echo "make test      the tests"
 	@echo "make test-all  and the slow ones: whole trainings, comparisons with other libraries"
+	@echo "make correctness  the exact lab, and its figures anew in docs/correctness.md"
 	@echo "make lint      style and types"
 	@echo "make format    put the style right"
 	@echo "make configs   write configs/ anew from the settings' and methods' classes"
@@ -25,6 +26,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+correctness: $(READY)
+	$(BIN)/python -m pytest tests/lab --write-figures
 
 lint: $(READY)
 	$(BIN)/ruff check
