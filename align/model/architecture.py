@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+from torch import nn
+
 from align.errors import UserError
 
 __all__ = ["body", "checkpoint_layers", "ignored_losses", "max_positions", "special_linear_layers"]
@@ -71,19 +74,28 @@ def ignored_losses(config: Any) -> list[str]:
 
 
 def special_linear_layers(model: Any) -> list[str]:
-    """Return the names of linear layers that compute something else than a matrix product, or are not always called.
+    """Return the names of linear layers on which LoRA would fail or be skipped.
 
-    LoRA on them fails or is skipped: routers that return a tuple (Llama 4, PhiMoE), grouped products (DeepSeek V4),
-    and the layers whose weights Mamba's fused kernels read themselves.
+    These are layers that compute something else than a matrix product: routers that return a tuple (Llama 4, PhiMoE),
+    grouped products (DeepSeek V4); and layers whose weights Mamba's fused kernels read themselves.
     """
-    from torch import nn
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (not _is_product(module) or _is_read_by_a_kernel(model.config, name))
+    ]
 
-    names: list[str] = []
-    for name, module in model.named_modules():
-        own_forward = type(module).forward is not nn.Linear.forward and "bitsandbytes" not in type(module).__module__
-        if isinstance(module, nn.Linear) and (own_forward or _is_read_by_a_kernel(model.config, name)):
-            names.append(name)
-    return names
+
+@torch.no_grad()
+def _is_product(layer: nn.Linear) -> bool:
+    """Return whether a layer with a forward pass of its own still maps (…, in) to (…, out)."""
+    if type(layer).forward is nn.Linear.forward or "bitsandbytes" in type(layer).__module__:
+        return True
+    try:
+        made = layer(layer.weight.new_zeros(1, 1, layer.in_features))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    return isinstance(made, torch.Tensor) and made.shape == (1, 1, layer.out_features)
 
 
 def _is_read_by_a_kernel(config: Any, name: str) -> bool:

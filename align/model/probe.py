@@ -23,7 +23,12 @@ from align.model.tree_layout import pad_left
 # An architecture may refuse a mask, position ids or padding in its own way.
 _REFUSALS = (ValueError, TypeError, RuntimeError, KeyError, AttributeError, IndexError, AssertionError)
 _MARGIN = 8.0  # of the differences between equally right computations; a wrong mask makes a hundred times more
+_BATCHMATES = 1000.0  # rounding is a few units in the last place; expert capacities shared by a batch are much more
 _SMALL_WINDOW = 6
+_UNSUPPORTED = {
+    "reformer": "its backward pass works in training mode alone, with dropout and random hashes",
+    "rwkv": "it changes its weights between training and drawing",
+}
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,11 @@ class Prober:
         """
         self._plain = replace(forward, layout="flat", fused_head=False)
         self._batch = _random_batch(ids)
-        name = forward.model.config.model_type
+        name, eps = forward.model.config.model_type, torch.finfo(forward.model.dtype).eps
+        if name in _UNSUPPORTED:
+            raise UserError(f"model.name: {name} models are not supported: {_UNSUPPORTED[name]}.")
         try:
-            expected, noise = self._noise()
+            ahead, (expected, noise) = self._looking_ahead(ids), self._noise()
         except _REFUSALS as error:
             raise UserError(
                 f"model.name: {name} models are not supported; a forward pass on tokens alone fails with "
@@ -60,13 +67,18 @@ class Prober:
             raise UserError(
                 f"model.name: this {name} model gives log-probabilities that are not finite; its weights are damaged."
             )
-        self._tolerance = _MARGIN * max(noise, torch.finfo(forward.model.dtype).eps)
-        ahead = self._looking_ahead(ids)
-        if ahead > self._tolerance:
+        scale = max(1.0, expected.abs().max().item())
+        if ahead > _MARGIN * eps * scale:
             raise UserError(
                 f"model.name: this {name} model is no causal language model: a later token changes the log-probabilities "
                 f"of those before it by {ahead:.1e} nats; choose a model that reads from left to right."
             )
+        if noise > _BATCHMATES * eps * scale:
+            raise UserError(
+                f"model.name: {name} models are not supported: the log-probabilities of a row change by {noise:.1e} nats "
+                "with the rows that share its batch."
+            )
+        self._tolerance = _MARGIN * max(noise, eps * scale)
 
     def head(self) -> Probe:
         """Compare log-probabilities from hidden states with those of the model's own logits."""
@@ -124,8 +136,7 @@ class Prober:
 
     def _judged(self, expected: Tensor, found: Tensor) -> Probe:
         difference = _difference(expected, found)
-        tolerance = self._tolerance * max(1.0, expected[expected.isfinite()].abs().max().item())
-        return Probe(difference <= tolerance, f"largest difference {difference:.1e} nats")
+        return Probe(difference <= self._tolerance, f"largest difference {difference:.1e} nats")
 
 
 def choose_layout(prober: Prober, wanted: str, *, fused_head: bool = True) -> tuple[Layout, str]:

@@ -81,6 +81,8 @@ class ChooseTokens(Protocol):
 
 def make_cache(model: PreTrainedModel) -> DynamicCache | None:
     """Return an empty cache for this decode loop, or None for a model that needs another kind."""
+    if "past_key_values" not in inspect.signature(model.forward).parameters:  # GPT-1 has no cache at all
+        return None
     cache = DynamicCache(config=model.config)
     if not cache.layers or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
         return None

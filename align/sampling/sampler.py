@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from align.data.encoding import end_of_turn_id
 from align.model.batch import batches_by_length
@@ -76,6 +77,8 @@ class Sampler:
             return
         # Another cache than plain attention (recurrent, hybrid): transformers' own loop
         ids, mask = pad_left(prompts, pad_id, self.policy.device)
+        if ids.shape[1] == 1 and self.policy.pads_left:  # RecurrentGemma takes a single token for a step of decoding
+            ids, mask = F.pad(ids, (1, 0), value=pad_id), F.pad(mask, (1, 0))
         generator: Any = model
         generator.generate(
             input_ids=ids.repeat_interleave(n, 0),

@@ -77,7 +77,20 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "zamba2": {"num_hidden_layers": 4, "layers_block_type": 2 * ["linear_attention", "hybrid"], "hybrid_layer_ids": [1, 3]},
     "zaya": {"num_experts_per_tok": 1},
 }
-NAMES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+# Other modalities, or no sizes that make them small
+_NOT_TINY = {
+    *("blt", "dbrx", "dots3_note", "emu3", "fuyu", "gemma3", "gemma3n", "gemma4", "gemma4_assistant", "gemma4_unified"),
+    *("gemma4_unified_assistant", "git", "got_ocr2", "llama4", "mllama", "moss_transcribe_diarize", "musicgen"),
+    *("musicgen_melody", "phi4_multimodal", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "qwen4_exp_text", "roc_bert"),
+    *("xlstm",),
+}
+NAMES = tuple(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in _NOT_TINY)
+# These read in both directions unless told otherwise, or cannot be called on tokens alone.
+REFUSED = {
+    *("bert", "bert-generation", "big_bird", "camembert", "cpmant", "data2vec-text", "electra", "ernie"),
+    *("megatron-bert", "prophetnet", "reformer", "rembert", "roberta", "roberta-prelayernorm", "roformer", "rwkv"),
+    *("xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod"),
+}
 _LARGEST = 3_000_000
 
 
@@ -86,7 +99,18 @@ def tiny_config(name: str, **more: Any) -> Any:
     of_type = CONFIG_MAPPING[name]
     known = of_type().to_dict().keys() | of_type.attribute_map.keys()
     sizes = {key: value for key, value in SIZES.items() if key in known} | SPECIAL.get(name, {}) | more
+    if "vocab_size_per_layer_input" in sizes:
+        sizes["vocab_size_per_layer_input"] = sizes["vocab_size"]
     return of_type(**{key: value for key, value in sizes.items() if value is not None})
+
+
+def with_dropout(config: Any) -> Any:
+    """Set every probability of dropping something to a half, and the noise of routers."""
+    for key, value in config.to_dict().items():
+        noisy = "drop" in key or "pdrop" in key or "jitter" in key
+        if noisy and isinstance(value, (int, float)) and not isinstance(value, bool) and config.model_type != "diffllama":
+            setattr(config, key, 0.5)
+    return config
 
 
 def tiny_network(config: Any) -> Any:
