@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def weights_fingerprint(policy: Policy) -> str:
-    """Return a cheap hash of the weights: names, shapes, sums and absolute sums."""
+    """Return the sha256 of the weights: names, types, shapes and bytes, the same on every device."""
     digest = hashlib.sha256()
     module: Any = policy.roles.peft_model if isinstance(policy.roles, SharedBase) else policy.roles.module
-    for name, parameter in module.named_parameters():
-        values = parameter.detach().double() if parameter.is_floating_point() else parameter.detach().to(torch.int64)
-        digest.update(f"{name}{tuple(parameter.shape)}{values.sum().item()!r}{values.abs().sum().item()!r}".encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
+from align.model.architecture import body
 from align.model.batch import Batch, Layout
 from align.model.logprobs import HeadTransform, gather_logprobs, token_logprobs
 from align.model.tree_layout import Rows, lay_out, model_inputs
@@ -34,7 +36,7 @@ class Forward:
     fused_head: bool = True
     """The model's logits are its output embedding applied to its last hidden state."""
     training: bool = False
-    """Dropout is active."""
+    """The adapters' dropout is active. The model itself never drops anything, nor does it add noise."""
 
     def rows(self, batch: Batch) -> Rows:
         """Lay the batch out as rows, on the device of the model's inputs."""
@@ -42,7 +44,7 @@ class Forward:
 
     def hidden(self, rows: Rows) -> Tensor:
         """Return the last hidden states of all tokens of all rows; (R·L, D)."""
-        hidden: Tensor = self._call(self.model.base_model, rows).last_hidden_state
+        hidden: Tensor = self._call(body(self.model), rows).last_hidden_state
         return hidden.reshape(-1, hidden.shape[-1])
 
     def logprobs(self, batch: Batch, *, temperature: float = 1.0, entropy: bool = False) -> Logprobs:
@@ -75,7 +77,21 @@ class Forward:
         )
 
     def _call(self, module: Any, rows: Rows) -> Any:
-        if self.model.training != self.training:
-            self.model.train(self.training)
+        _set_dropout(self.model, self.training)
         config: Any = self.model.config.get_text_config()
         return module(**model_inputs(rows, config, str(config._attn_implementation), self.model.dtype))
+
+
+def _set_dropout(model: Any, active: bool) -> None:
+    """Turn the adapters' dropout on or off, and everything else that distinguishes training off.
+
+    Dropout of the base would make references and ratios wrong, and it hides under many names: modules, attributes,
+    values read from the configuration, noise of a router. All of it looks at ``training``.
+    """
+    if model.training:
+        model.eval()
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.training = active  # DoRA looks at it
+            for dropout in module.lora_dropout.values():
+                dropout.train(active)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from align.errors import UserError, first_line
+from align.model.architecture import ignored_losses, special_linear_layers
 from align.model.batch import Layout
 from align.model.forward import Forward
-from align.model.probe import choose_layout, probe_head
+from align.model.probe import Prober, choose_layout
 from align.model.roles import FullCopies, Roles, SharedBase
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig
@@ -34,6 +35,8 @@ class Loaded:
     layout: Layout
     fused_head: bool
     """The model's logits are its output embedding applied to its last hidden state (probed)."""
+    pads_left: bool
+    """Padding on the left changes nothing, so prompts of different lengths may be drawn together (probed)."""
     notes: tuple[str, ...]
     """Sentences about the loading that a user should read."""
 
@@ -58,17 +61,32 @@ def load(
         tokenizer = load_tokenizer(model, notes)
     network = _load_network(model, device)
     _fit_embedding(network, tokenizer, notes)
-    disable_dropout(network)
+    network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    notes += ignored_losses(network.config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         roles = _make_roles(network, adapter, model.start)
     forward = Forward(model=roles.module, layout="flat", pad_id=int(tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
-    head = probe_head(forward)
-    forward = replace(forward, fused_head=head.exact)
+    prober = Prober(forward, known_ids(tokenizer))
+    head, padding = prober.head(), prober.left_padding()
     if not head.exact:
         notes.append(f"log-probabilities from the model's full logits ({head.detail} from its output embedding)")
-    layout, note = choose_layout(forward, model.layout)
-    return Loaded(roles=roles, tokenizer=tokenizer, layout=layout, fused_head=head.exact, notes=(*notes, note))
+    if not padding.exact:
+        notes.append(f"only prompts of one length are drawn together: this model sees padding ({padding.detail})")
+    layout, note = choose_layout(prober, model.layout, fused_head=head.exact)
+    return Loaded(
+        roles=roles,
+        tokenizer=tokenizer,
+        layout=layout,
+        fused_head=head.exact,
+        pads_left=padding.exact,
+        notes=(*notes, note),
+    )
+
+
+def known_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of the tokenizer's tokens; a model's vocabulary is often rounded up beyond them."""
+    return sorted(set(tokenizer.get_vocab().values()))
 
 
 def base_of(adapter: Path) -> str:
@@ -180,16 +198,6 @@ def _fit_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n
     notes.append(f"embedding: one row added for {tokenizer.pad_token}")
 
 
-def disable_dropout(model: PreTrainedModel) -> None:
-    """Make the base deterministic: dropout in a reference or a sampler makes ratios and KL wrong."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for name in ("attention_dropout", "attn_dropout", "dropout", "activation_dropout", "layerdrop"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-
-
 def _make_roles(model: PreTrainedModel, adapter: Adapter | None, start: str | None) -> Roles:
     if adapter is None:
         return FullCopies(model)
@@ -204,6 +212,7 @@ def _make_roles(model: PreTrainedModel, adapter: Adapter | None, start: str | No
             raise UserError(f"model.start={start}: no adapter could be loaded ({first_line(error)}).") from error
         return SharedBase(peft_model, start_is_adapter=True)
     config = copy.deepcopy(adapter.to_peft())
+    config.exclude_modules = special_linear_layers(model) or None
     config.fan_in_fan_out = model.config.model_type == "gpt2"  # its linear layers are transposed (Conv1D)
     try:
         peft_model = get_peft_model(model, config, adapter_name="policy")

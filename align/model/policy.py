@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from align.data.encoding import decode_response
+from align.model.architecture import checkpoint_layers, max_positions
 from align.model.batch import Batch, Layout
 from align.model.export import merge_and_export, save_roles
 from align.model.forward import Forward, Logprobs
@@ -48,6 +49,7 @@ class Policy:
         *,
         layout: Layout = "flat",
         fused_head: bool = True,
+        pads_left: bool = True,
         notes: Sequence[str] = (),
     ) -> None:
         self.roles = roles
@@ -55,6 +57,8 @@ class Policy:
         self.layout: Layout = layout
         self.fused_head = fused_head
         """The model's logits are its output embedding applied to its last hidden state (probed)."""
+        self.pads_left = pads_left
+        """Padding on the left changes nothing, so prompts of different lengths may be drawn together (probed)."""
         self.notes = tuple(notes)
         """Sentences about the loading for the user (the layout and its reason, an added pad token)."""
 
@@ -93,6 +97,7 @@ class Policy:
             loaded.tokenizer,
             layout=loaded.layout,
             fused_head=loaded.fused_head,
+            pads_left=loaded.pads_left,
             notes=loaded.notes,
         )
 
@@ -131,10 +136,14 @@ class Policy:
                 self.roles.add(role)
 
     def recompute_activations(self, roles: Sequence[Role]) -> None:
-        """Turn on gradient checkpointing for these roles: less memory, a third more time."""
+        """Turn on gradient checkpointing for these roles: less memory, a third more time.
+
+        Raises:
+            UserError: The architecture has no layers that can be computed again.
+        """
         for role in roles:
             with self.use(role):
-                self.model.gradient_checkpointing_enable({"use_reentrant": False})
+                checkpoint_layers(self.model)
 
     @property
     def uses_adapters(self) -> bool:
@@ -162,9 +171,8 @@ class Policy:
 
     @property
     def max_positions(self) -> int | None:
-        """Longest sequence the model has positions for; None if its configuration does not say."""
-        config: Any = self.model.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None)
+        """Longest sequence the model has positions for; see :func:`align.model.architecture.max_positions`."""
+        return max_positions(self.model.config)
 
     def parameters(self, roles: Sequence[Role]) -> dict[str, torch.nn.Parameter]:
         """Return the trainable parameters of these roles, named ``<role>.<parameter>``."""
@@ -224,7 +232,9 @@ class Policy:
             raise ValueError(f"the {self.role} role has no scalar head; use the reward or the value role")
         forward = self.forward
         rows = forward.rows(batch)
-        return self.roles.heads[self.role](forward.hidden(rows).float()).squeeze(-1), rows
+        hidden = forward.hidden(rows).float()
+        with torch.autocast(hidden.device.type, enabled=False):  # rewards and values keep their float32
+            return self.roles.heads[self.role](hidden).squeeze(-1), rows
 
     @property
     def forward(self) -> Forward:

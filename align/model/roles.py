@@ -25,6 +25,8 @@ from torch import nn
 from typing_extensions import override
 
 from align.errors import UserError
+from align.model.architecture import body
+from align.model.classifier import classifier, require_classifier
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -141,7 +143,12 @@ class Roles(ABC):
             )
 
     def _add_head(self, role: Role, module: PreTrainedModel) -> None:
-        """Add a scalar head: N(0, 1/√(d+1)) for the reward (Stiennon et al. 2020), 0 for the value (PPO detail 7)."""
+        """Add a scalar head: N(0, 1/√(d+1)) for the reward (Stiennon et al. 2020), 0 for the value (PPO detail 7).
+
+        Raises:
+            UserError: It could not be saved.
+        """
+        require_classifier(module.config)
         embedding: Any = module.get_input_embeddings()
         width = int(module.config.get_text_config().hidden_size)
         head = ScalarHead(width, 1, bias=False, device=embedding.weight.device, dtype=torch.float32)
@@ -331,7 +338,7 @@ class FullCopies(Roles):
     def save(self, role: Role, folder: Path) -> None:
         self._require(role)
         if role in self.heads:
-            _classifier(self._modules[role], self.heads[role]).save_pretrained(folder)
+            classifier(self._modules[role], self.heads[role]).save_pretrained(folder)
             self.heads[role].save_scale(folder)
         else:
             self._modules[role].save_pretrained(folder)
@@ -347,28 +354,11 @@ class FullCopies(Roles):
         if role in self.heads:
             _copy_into({"": _head_weight(self.heads[role])}, {"": state.pop("score.weight")})
             self.heads[role].load_scale(folder)
-            absent |= {name for name, _ in module.named_parameters() if not _in_body(module, name)}
+            inside = set(body(module).parameters())  # a classifier has no output head
+            absent |= {name for name, parameter in module.named_parameters() if parameter not in inside}
         missing, unexpected = module.load_state_dict(state, strict=False)
         if unexpected or set(missing) - absent:
             raise UserError(f"{folder}: its tensors do not fit this model; it was saved from another one.")
-
-
-def _in_body(module: PreTrainedModel, name: str) -> bool:
-    """Return whether a parameter is outside the output head; a classifier shares all of these."""
-    return name.startswith(f"{module.base_model_prefix}.")
-
-
-def _classifier(module: PreTrainedModel, head: ScalarHead) -> PreTrainedModel:
-    """Return transformers' sequence-classification model of the same body with the scalar head; weights are shared."""
-    from transformers import AutoModelForSequenceClassification
-
-    config: Any = copy.deepcopy(module.config)
-    config.num_labels = 1
-    with torch.device("meta"):
-        model: Any = AutoModelForSequenceClassification.from_config(config)
-    body = {name: tensor for name, tensor in module.state_dict().items() if _in_body(module, name)}
-    model.load_state_dict({**body, "score.weight": head.weight.detach()}, assign=True)
-    return model
 
 
 def _head_weight(head: nn.Linear) -> nn.Parameter:

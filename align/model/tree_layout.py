@@ -16,6 +16,7 @@ Both give the same numbers (the tests require ≤1e-5 in float32, gradients incl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,3 +159,10 @@ def _for_attention(visible: Tensor, attention: str, dtype: torch.dtype) -> Tenso
             ~visible, torch.finfo(dtype).min
         )
     raise ValueError(f"attention implementation {attention!r} takes no tree mask")
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ids and mask (R, L) of prompts padded on the left, for generation."""
+    ids = padded(prompts, pad_id, side="left")
+    mask = padded([[1] * len(prompt) for prompt in prompts], 0, side="left")
+    return ids.to(device), mask.to(device)

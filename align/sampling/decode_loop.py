@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from typing_extensions import override
 
-from align.model.batch import padded
+from align.model.tree_layout import pad_left
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -81,6 +81,8 @@ class ChooseTokens(Protocol):
 
 def make_cache(model: PreTrainedModel) -> DynamicCache | None:
     """Return an empty cache for this decode loop, or None for a model that needs another kind."""
+    if "past_key_values" not in inspect.signature(model.forward).parameters:  # GPT-1 has no cache at all
+        return None
     cache = DynamicCache(config=model.config)
     if not cache.layers or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
         return None
@@ -146,10 +148,3 @@ def _fill_gaps(going: Tensor) -> Tensor:
     gaps = torch.ones_like(order, dtype=torch.bool).index_fill(0, stay, False)
     order[gaps] = going[len(stay) :]
     return order
-
-
-def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return ids and mask (R, L) of prompts padded on the left, for generation."""
-    ids = padded(prompts, pad_id, side="left")
-    mask = padded([[1] * len(prompt) for prompt in prompts], 0, side="left")
-    return ids.to(device), mask.to(device)

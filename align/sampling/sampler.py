@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from align.data.encoding import end_of_turn_id
 from align.model.batch import batches_by_length
 from align.model.policy import Policy
-from align.sampling.decode_loop import decode, make_cache, pad_left
+from align.model.tree_layout import pad_left
+from align.sampling.decode_loop import decode, make_cache
 from align.sampling.params import Response, SamplingParams
 from align.sampling.token_choice import TokenChoice
 
 
 class Sampler:
-    """Draws responses in batches of prompts of similar length, padded on the left."""
+    """Draws responses in batches of prompts of similar length, padded on the left, or of one length."""
 
     def __init__(self, policy: Policy, params: SamplingParams, *, tokens_per_batch: int = 32_768) -> None:
         """``tokens_per_batch`` limits prompts and longest responses of a batch, and so its cache.
@@ -48,8 +51,7 @@ class Sampler:
         keys = range(len(prompts)) if keys is None else keys
         drawn: list[list[Response]] = [[] for _ in prompts]
         with self.policy.roles.merged():
-            longest = [n * (len(prompt) + self.params.max_new_tokens) for prompt in prompts]
-            for part in batches_by_length(longest, self.tokens_per_batch):
+            for part in self._parts([len(prompt) for prompt in prompts], n):
                 between()
                 seeds = [(seed, keys[p]) for p in part]
                 choose = TokenChoice(self.params, self.policy.tokenizer, self.stops, seeds, n)
@@ -57,6 +59,15 @@ class Sampler:
                 for i, p in enumerate(part):
                     drawn[p] = choose.responses[i * n : (i + 1) * n]
         return drawn
+
+    def _parts(self, lengths: Sequence[int], n: int) -> Iterator[list[int]]:
+        """Yield the prompts that are drawn together; those of one length where the model sees padding."""
+        longest = [n * (length + self.params.max_new_tokens) for length in lengths]
+        for part in batches_by_length(longest, self.tokens_per_batch):
+            if self.policy.pads_left:
+                yield part
+            else:
+                yield from (list(equal) for _, equal in groupby(part, key=lambda p: lengths[p]))
 
     def _generate(self, prompts: list[Sequence[int]], n: int, choose: TokenChoice) -> None:
         model, longest, pad_id = self.policy.model.eval(), self.params.max_new_tokens, self.policy.pad_id
@@ -66,6 +77,8 @@ class Sampler:
             return
         # Another cache than plain attention (recurrent, hybrid): transformers' own loop
         ids, mask = pad_left(prompts, pad_id, self.policy.device)
+        if ids.shape[1] == 1 and self.policy.pads_left:  # RecurrentGemma takes a single token for a step of decoding
+            ids, mask = F.pad(ids, (1, 0), value=pad_id), F.pad(mask, (1, 0))
         generator: Any = model
         generator.generate(
             input_ids=ids.repeat_interleave(n, 0),

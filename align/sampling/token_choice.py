@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
+from align.model.loading import known_ids
 from align.sampling.diverse_beam import diverse_tokens
 from align.sampling.params import Response, SamplingParams
 
@@ -34,12 +35,13 @@ class TokenChoice:
         """
         Args:
             params: Settings of sampling.
-            tokenizer: Decodes responses to find stop strings.
+            tokenizer: Decodes responses to find stop strings; tokens beyond its own are never drawn.
             stops: Tokens that end a response.
             seeds: Seeds of the random numbers, one per prompt.
             n: Responses per prompt.
         """
         self.params, self.tokenizer, self.stops, self.n = params, tokenizer, stops, n
+        self._strange: Tensor | None = None
         self.responses = [Response() for _ in range(len(seeds) * n)]
         self.warpers: list[Any] = []
         if params.temperature > 0:
@@ -55,6 +57,7 @@ class TokenChoice:
         step = len(self.responses[rows[0]].ids)
         logits = logits / (self.params.temperature or 1.0)
         unlimited, normalizer = logits, logits.logsumexp(-1)
+        logits = logits.index_fill(-1, self._unknown(logits), -torch.inf)
         if step < self.params.min_new_tokens - 1:
             logits = logits.index_fill(-1, torch.tensor(self.stops, device=logits.device), -torch.inf)
         for warper in self.warpers:
@@ -71,6 +74,14 @@ class TokenChoice:
         logps = (unlimited.gather(-1, chosen)[:, 0] - normalizer).tolist()
         ended = [self._keep(*kept) for kept in zip(rows, chosen[:, 0].tolist(), logps, strict=True)]
         return chosen[:, 0], torch.tensor(ended, device=logits.device)
+
+    def _unknown(self, logits: Tensor) -> Tensor:
+        """Return the entries of a rounded-up vocabulary that are no token."""
+        if self._strange is None:
+            strange = torch.ones(logits.shape[-1], dtype=torch.bool)
+            strange[[token for token in known_ids(self.tokenizer) if token < len(strange)]] = False
+            self._strange = strange.nonzero()[:, 0].to(logits.device)
+        return self._strange
 
     def _keep(self, row: int, token: int, logp: float) -> bool:
         response = self.responses[row]

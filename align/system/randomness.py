@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from align.system.processes import process_state
+
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch (all devices)."""
@@ -30,7 +32,7 @@ def epoch_order(size: int, *, seed: int, epoch: int) -> list[int]:
 
 
 def save_random_state(path: Path) -> None:
-    """Write the state of Python's, NumPy's and PyTorch's generators.
+    """Write the state of Python's, NumPy's and PyTorch's generators, of the GPU that this process uses too.
 
     Numbers go into ``path`` as JSON, arrays into a file beside it that ends in ``.safetensors``.
     """
@@ -41,8 +43,8 @@ def save_random_state(path: Path) -> None:
         "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_available():
-        tensors |= {f"cuda/{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    if (device := process_state().device).type == "cuda":
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
     save_file(tensors, path.with_suffix(".safetensors"))
     numbers = {
         "python": {"version": version, "gauss": gauss},
@@ -60,5 +62,5 @@ def load_random_state(path: Path) -> None:
     keys = tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state((numpy["kind"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
     torch.set_rng_state(tensors["torch"])
-    if devices := sum(name.startswith("cuda/") for name in tensors):
-        torch.cuda.set_rng_state_all([tensors[f"cuda/{i}"] for i in range(devices)])
+    if (device := process_state().device).type == "cuda" and "cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda"], device)

@@ -22,6 +22,7 @@ from align.data.encoding import Encoder
 from align.data.load_report import RowError
 from align.errors import UserError, first_line
 from align.model.batch import batches_by_length, padded
+from align.model.classifier import classifier_class
 from align.model.loading import base_of, load_tokenizer, resolve
 from align.settings.config import ModelConfig
 from align.settings.type_checks import Settings
@@ -170,12 +171,12 @@ def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) 
 
 
 def _load(path: str, dtype: torch.dtype, revision: str | None, *, head: bool = True) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
-    labels = AutoConfig.from_pretrained(path, revision=revision).num_labels
-    if head and labels != 1:
-        raise UserError(f"{path} has {labels} labels; a reward model has one.")
-    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=dtype, revision=revision)
+    config = AutoConfig.from_pretrained(path, revision=revision)
+    if head and config.num_labels != 1:
+        raise UserError(f"{path} has {config.num_labels} labels; a reward model has one.")
+    model = classifier_class(config).from_pretrained(path, num_labels=1, dtype=dtype, revision=revision)
     return model.to(process_state().device).eval()
 
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from align.cli.console import report, say
 from align.data import Preferences, leaked_prompts
 from align.errors import UserError, first_line
+from align.model.architecture import max_positions
+from align.model.classifier import require_classifier
 from align.model.loading import load_tokenizer, resolve
+from align.model.roles import SCALAR_ROLES
 from align.scoring.from_config import make_scorer
 from align.settings import registry
 from align.settings.adapter import Adapter
@@ -153,23 +156,25 @@ def tokenize_data(
 # Models
 
 
-def read_architecture(config: RunConfig) -> PretrainedConfig:
-    """Read the model's configuration, and check trainer.max_length against it before anything is loaded."""
+def read_architecture(run: Run) -> PretrainedConfig:
+    """Read the model's configuration, and check trainer.max_length and the roles against it before anything is loaded."""
     from transformers import AutoConfig
 
-    model, longest = config.model, config.trainer.max_length
+    model, longest = run.config.model, run.config.trainer.max_length
     try:
         architecture: PretrainedConfig = AutoConfig.from_pretrained(
             resolve(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise UserError(f"model.name={model.name}: {first_line(error)}.") from error
-    positions = getattr(architecture.get_text_config(), "max_position_embeddings", None)
+    positions = max_positions(architecture)
     if positions is not None and longest > positions:
         raise UserError(
             f"trainer.max_length={longest} is beyond the {positions} positions of {model.name}: "
             f"set trainer.max_length={positions} or less."
         )
+    if any(role in SCALAR_ROLES for role in run.method.roles):
+        require_classifier(architecture)
     return architecture
 
 

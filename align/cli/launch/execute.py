@@ -44,7 +44,7 @@ def execute(run: Run) -> int:
     hide_noise()
     if process_count() > 1:
         Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
-    architecture = assemble.read_architecture(config)
+    architecture = assemble.read_architecture(run)
     if config.dry_run:
         dry_run(run, architecture)
         return 0

@@ -10,9 +10,8 @@ import transformers
 from torch import Tensor
 
 from align.model.batch import Batch
-from align.model.loading import disable_dropout
 from align.model.policy import Policy
-from align.model.probe import choose_layout, probe_tree
+from align.model.probe import Prober, choose_layout
 from align.model.roles import FullCopies
 from align.model.tree_layout import lay_out, tree_mask
 
@@ -67,6 +66,10 @@ class Tokenizer:
     pad_token_id = 0
 
 
+def prober(policy: Policy) -> Prober:
+    return Prober(policy.forward, range(97))
+
+
 def policy_of(config: Any, attention: str) -> Policy:
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
@@ -74,8 +77,12 @@ def policy_of(config: Any, attention: str) -> Policy:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(3)  # attention that looks somewhere: a wrong mask must show
-    disable_dropout(model)
-    return Policy(FullCopies(model), Tokenizer())  # pyright: ignore[reportArgumentType]
+    return Policy(FullCopies(model.eval()), Tokenizer())  # pyright: ignore[reportArgumentType]
+
+
+def in_type(policy: Policy, dtype: torch.dtype) -> Policy:
+    policy.model.to(dtype)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return policy
 
 
 def uneven_batch() -> Batch:
@@ -125,7 +132,7 @@ def test_tree_equals_flat_equals_a_forward_per_sequence(name: str, attention: st
 
 @pytest.mark.parametrize(("name", "attention"), CASES)
 def test_the_probe_finds_the_tree_exact(name: str, attention: str) -> None:
-    layout, why = choose_layout(policy_of(CONFIGS[name], attention).forward, "auto")
+    layout, why = choose_layout(prober(policy_of(CONFIGS[name], attention)), "auto")
     assert layout == "tree", why
 
 
@@ -187,7 +194,7 @@ def test_a_window_counts_positions_not_columns() -> None:
 )
 def test_where_the_tree_is_impossible_the_flat_layout_is_used_and_said(config: Any) -> None:
     policy = policy_of(config, "eager")
-    layout, why = choose_layout(policy.forward, "auto")
+    layout, why = choose_layout(prober(policy), "auto")
     assert layout == "flat"
     assert "not exact on this model" in why
     policy.layout = "flat"
@@ -195,7 +202,7 @@ def test_where_the_tree_is_impossible_the_flat_layout_is_used_and_said(config: A
     expected = per_sequence(policy, batch) * batch.mask_PKT
     torch.testing.assert_close(policy.logprobs(batch).logp_PKT, expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=r"model\.layout=tree"):
-        choose_layout(policy.forward, "tree")
+        choose_layout(prober(policy), "tree")
 
 
 def test_the_probe_sees_a_wrong_mask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,4 +214,26 @@ def test_the_probe_sees_a_wrong_mask(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.ones(L, L, dtype=torch.bool).tril().expand(R, 1, L, L)
 
     monkeypatch.setattr("align.model.tree_layout.tree_mask", causal_only)
-    assert not probe_tree(policy_of(CONFIGS["llama"], "sdpa").forward).exact
+    assert not prober(policy_of(CONFIGS["llama"], "sdpa")).tree(fused_head=True).exact
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shift", [None, 1])
+def test_the_probe_sees_a_wrong_window(shift: int | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window far longer than the probe's rows: none at all, or one that begins a position late."""
+    config = transformers.MistralConfig(**SMALL, sliding_window=64)
+    assert prober(in_type(policy_of(config, "sdpa"), dtype)).tree(fused_head=True).exact
+    assert config.sliding_window == 64
+    monkeypatch.setattr(
+        "align.model.tree_layout.tree_mask",
+        lambda rows, window=None: tree_mask(rows, window + shift if shift and window else None),
+    )
+    probe = prober(in_type(policy_of(config, "sdpa"), dtype)).tree(fused_head=True)
+    assert not probe.exact, probe.detail
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_the_probe_finds_the_tree_exact_in_bfloat16(name: str) -> None:
+    policy = in_type(policy_of(CONFIGS[name], "eager" if name in EAGER_ONLY else "sdpa"), torch.bfloat16)
+    layout, why = choose_layout(prober(policy), "auto")
+    assert layout == "tree", why

@@ -1,0 +1,112 @@
+"""What the architecture of a loaded model says: its body, its positions, what it computes beside the logits."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from align.errors import UserError
+
+__all__ = ["body", "checkpoint_layers", "ignored_losses", "max_positions", "special_linear_layers"]
+
+
+def body(model: Any) -> Any:
+    """Return the model without its output head, whose last hidden states are those before it."""
+    from transformers import PreTrainedModel
+
+    if model.base_model is not model:
+        return model.base_model
+    # Llama 4 declares a prefix under which there is nothing
+    return next(child for child in model.children() if isinstance(child, PreTrainedModel))
+
+
+def max_positions(config: Any) -> int | None:
+    """Return the longest sequence that the model computes alike in every batch; None if the configuration has no limit.
+
+    With longrope that is the original length: beyond it the rotations of all rows of a batch change with its longest
+    row. (Those of dynamic NTK change only beyond ``max_position_embeddings``.)
+    """
+    text = config.get_text_config()
+    longest: int | None = getattr(text, "max_position_embeddings", None)
+    for rope in _rope_parameters(text):
+        if rope.get("rope_type", rope.get("type")) == "longrope":
+            original = rope.get("original_max_position_embeddings") or getattr(
+                text, "original_max_position_embeddings", None
+            )
+            longest = min(length for length in (longest, original) if length is not None)
+    return longest
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Let every layer keep its input alone and compute the rest again in the backward pass.
+
+    transformers' own switch works in training mode only, in which the layers drop and add noise.
+
+    Raises:
+        UserError: The architecture has no such layers.
+    """
+    from torch.utils.checkpoint import checkpoint
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise UserError(
+            f"trainer.gradient_checkpointing=true: {model.config.model_type} models have no layers that can be "
+            "computed again; set it to false and lower trainer.tokens_per_microbatch."
+        )
+    for layer in layers:
+        if "forward" not in vars(layer):
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def ignored_losses(config: Any) -> list[str]:
+    """Return a sentence for each loss that the model would add to its own and that no method here adds."""
+    text = config.get_text_config()
+    if getattr(text, "output_router_logits", False) and getattr(text, "router_aux_loss_coef", 0):
+        return [
+            "output_router_logits=true in the model's configuration is not followed: the router's auxiliary loss is "
+            "no part of any method here"
+        ]
+    return []
+
+
+def special_linear_layers(model: Any) -> list[str]:
+    """Return the names of linear layers on which LoRA would fail or be skipped.
+
+    These are layers that compute something else than a matrix product: routers that return a tuple (Llama 4, PhiMoE),
+    grouped products (DeepSeek V4); and layers whose weights Mamba's fused kernels read themselves.
+    """
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (not _is_product(module) or _is_read_by_a_kernel(model.config, name))
+    ]
+
+
+@torch.no_grad()
+def _is_product(layer: nn.Linear) -> bool:
+    """Return whether a layer with a forward pass of its own still maps (…, in) to (…, out)."""
+    if type(layer).forward is nn.Linear.forward or "bitsandbytes" in type(layer).__module__:
+        return True
+    try:
+        made = layer(layer.weight.new_zeros(1, 1, layer.in_features))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    return isinstance(made, torch.Tensor) and made.shape == (1, 1, layer.out_features)
+
+
+def _is_read_by_a_kernel(config: Any, name: str) -> bool:
+    mamba = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")  # PEFT refuses the layer in these
+    return config.model_type in mamba and name.endswith("out_proj")
+
+
+def _rope_parameters(config: Any) -> list[dict[str, Any]]:
+    """Return the parameters of rotary embeddings, one mapping for each type of layer that has its own."""
+    found: Any = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if not isinstance(found, dict):
+        return []
+    of_layers = [value for value in found.values() if isinstance(value, dict)]
+    return of_layers or [found]
