@@ -77,6 +77,8 @@ class Outcome:
     norms: list[float] = field(default_factory=list[float])
     gradients: list[dict[str, Tensor]] = field(default_factory=list[dict[str, Tensor]])
     """Of each step, after clipping; parameter → gradient."""
+    weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Trained parameters after the last step."""
     rollouts: list[Batch] = field(default_factory=list[Batch])
     """What this rank drew while it trained."""
     rows: list[Any] = field(default_factory=list[Any])
@@ -104,6 +106,7 @@ def run(case: Case, way: Way, *, drawn: Outcome | None = None) -> Outcome:
                 assert checkpoint is not None
                 steps.state.restore(checkpoint)
             steps.take(step)
+        outcome.weights.update({name: p.detach().clone() for name, p in steps.parameters.items()})
     return outcome
 
 
@@ -127,6 +130,7 @@ class Steps:
         self.feed = Feed(self.policy, method, config, processes, train=examples, heldout=None, mix=None)
         if way.checkpointing:
             self.policy.recompute_activations(method.trains)
+            assert any(getattr(module, "gradient_checkpointing", False) for module in self.policy.model.modules())
         self.parameters = self.policy.parameters(method.trains)
         optimizer = make_optimizer(self.parameters, config, self.feed.plan.learning_rate)
         optimizer.register_step_pre_hook(self._keep_gradient)
