@@ -256,7 +256,7 @@ def healthy(**changed: Sequence[float]) -> list[Metrics]:
 
 
 def measured(*scores: float) -> list[Measurement]:
-    return [Measurement([Sample("p", "r", 2, 0.0, {"true_reward": score})], None) for score in scores]
+    return [Measurement([Sample("p", "r", 2, 0.0, {"true_reward": score})]) for score in scores]
 
 
 class TestHealth:

@@ -173,7 +173,10 @@ from reward.models.reward_model import RewardModelScorer
 folder, asked = sys.argv[1], json.loads(sys.argv[2])
 scores = RewardModelScorer(model=folder).score(asked["prompts"], asked["responses"])
 adapter = Path(folder, "adapter_config.json")
-base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else folder
+base = folder
+if adapter.exists():
+    base = Path(folder, json.loads(adapter.read_text())["base_model_name_or_path"])  # relative to the adapter
+    assert ".." in base.parts
 model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
 if adapter.exists():
     model = PeftModel.from_pretrained(model, folder)
