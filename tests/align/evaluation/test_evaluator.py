@@ -130,6 +130,7 @@ class TestKL:
         for name, parameter in tiny_policy.roles.parameters("policy").items():
             if "lora_B" in name:
                 parameter.data.mul_(4)
+        tiny_policy.model.lm_head.weight.data.mul_(5)  # pyright: ignore[reportAttributeAccessIssue]
         row = {"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}
         sampling = SamplingParams(max_new_tokens=2, **settings, **cut)
         evaluator = Evaluator.from_preferences(
@@ -139,12 +140,11 @@ class TestKL:
         measured = evaluator.measure(tiny_policy)
         found = measured.estimates()["kl"]
         exact = self.enumerated(tiny_policy, list(evaluator.prompts[0].prompt_ids), settings["temperature"])
-        assert exact > 0.2
+        assert exact > 0.5
         assert found.low is not None
         assert found.high is not None
         error = (found.high - found.low) / 2 / 1.97
         assert found.mean == pytest.approx(exact, abs=3 * error + 1e-4)
-        print(exact, found)
         assert all(sample.kl is not None and sample.kl >= 0 for sample in measured.samples)
 
     def test_of_one_token_it_is_exact(self, tiny_policy: Policy) -> None:
