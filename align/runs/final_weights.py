@@ -36,8 +36,13 @@ def write_final(
         evaluation: The content of ``evaluation.json``, where there is one.
     """
     base = portable_name(str(policy.model.config.name_or_path), folder.parent)
-    trained = {"base": base, "adapters": policy.uses_adapters, "settings": settings, "evaluation": evaluation}
-    trained["purpose"] = (type(method).__doc__ or "").partition("\n")[0]
+    trained: dict[str, Any] = {
+        "base": base,
+        "adapters": policy.uses_adapters,
+        "settings": settings,
+        "evaluation": evaluation,
+        "purpose": (type(method).__doc__ or "").partition("\n")[0],
+    }
     with new_folder(folder) as partial:
         policy.save(partial)
         if "policy" in method.trains:

@@ -67,14 +67,14 @@ def print_evaluation(
         kind for kind in next(iter(metrics.values()), {}) if any(row[kind] is not None for row in metrics.values())
     ]
     table = Table(title=title, title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     for kind in kinds:
-        table.add_column(kind, justify="right")
+        table.add_column(kind, justify="right", no_wrap=True)
     table.add_column("n", justify="right")
     table.add_column("meaning")
     for name, row in metrics.items():
         of = found.get(name, {})
-        cells = [format_metric(row[kind], of.get(kind)) for kind in kinds]
+        cells = [format_metric(row[kind], of.get(kind)).replace(" [", "\n[") for kind in kinds]
         table.add_row(name, *cells, format_count(of), _MEANINGS.get(name, ""))
     if table.row_count:
         console.print(table)

@@ -91,10 +91,18 @@ def test_a_run_against_the_model_it_began_from(
     assert f"Winrateof{run}over{tiny_model},bylength" in said
 
 
-SETTINGS = (
-    "trainer.steps=4 trainer.batch_size=4 trainer.learning_rate=1e-2 trainer.max_length=120 data.heldout_size=9 "
-    "evaluation.prompts=4 evaluation.max_new_tokens=8 evaluation.temperature=0.9 evaluation.top_p=0.95 seed=3"
-).split()
+SETTINGS = [
+    "trainer.steps=4",
+    "trainer.batch_size=4",
+    "trainer.learning_rate=1e-2",
+    "trainer.max_length=120",
+    "data.heldout_size=9",
+    "evaluation.prompts=4",
+    "evaluation.max_new_tokens=8",
+    "evaluation.temperature=0.9",
+    "evaluation.top_p=0.95",
+    "seed=3",
+]
 
 
 @pytest.fixture
@@ -107,7 +115,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "words", [["method=dpo"], ["method=dpo", "start"], ["method=dpo", "adapter=none", "model.start=null"]]
 )
 def test_a_run_is_measured_as_it_measured_itself(
-    words: list[str], tiny_model: Path, pairs: str, brief: str, configs: Path, in_folder: Path
+    words: list[str], tiny_model: Path, pairs: str, configs: Path, in_folder: Path
 ) -> None:
     """Same prompts, pairs, settings, scorers and start model, without an option: for adapters, a continued adapter, a
     whole model.
@@ -175,7 +183,7 @@ def test_the_second_model_is_the_one_to_beat(
 
 
 def test_scorers_are_compared_on_the_same_pairs(pairs: str, brief: str, tmp_path: Path) -> None:
-    """``brief`` is right for 20 of 40 pairs, ``wordy`` for the other 20: 20 against 20, p = 1; ``blind`` ties always."""
+    """``brief`` is right for 20 of 40 pairs, ``wordy`` for the other 20: p = 1; ``blind`` ties always."""
     wordy, blind = tmp_path / "wordy.yaml", tmp_path / "blind.yaml"
     wordy.write_text("{scorer: length, name: wordy, minimum: 2}")
     blind.write_text("{scorer: length, name: blind, maximum: 50}")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class Rank(Processes):
         return items[self.number :: 3]
 
     @override
-    def in_order(self, numbers: Sequence[int], items: Sequence[Any]) -> list[Any]:
-        assert list(numbers) == list(range(self.number, numbers[-1] + 1, 3))
-        return list(items)
+    def in_order(self, numbers: Iterable[int], values: Iterable[Any]) -> list[Any]:
+        assert {number % 3 for number in numbers} == {self.number}
+        return list(values)
 
 
 class Length:
