@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from align.errors import UserError
-from align.evaluation.measurement import ordered_right
+from align.evaluation.statistics import ordered_right
 from align.method.base import Loss, Optimization, PairwiseMethod, require_positive, sequence_sums
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from align.evaluation.measurement import ordered_right
+from align.evaluation.statistics import ordered_right
 
 
 def best_response(better_PKK: Tensor, valid_PK: Tensor) -> Tensor:

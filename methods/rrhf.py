@@ -18,7 +18,7 @@ an addition: the authors saw online sampling without one exploit the reward mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
+from align.evaluation.statistics import Estimate, ordered_right, rate
 from align.method.base import Loss, Optimization, require_not_negative, sequence_sums
 from align.model.batch import Batch
 from methods.from_candidates import CandidateMethod
@@ -165,11 +166,18 @@ class RRHF(CandidateMethod):
             when: _likelihood_accuracy(policy, role, heldout) if role in policy.roles.names else None
             for when, role in (("before", "reference"), ("after", "policy"))
         }
-        return {**report, "metrics": {"likelihood_accuracy": accuracy}}
+        known = {when: estimate for when, estimate in accuracy.items() if estimate is not None}
+        return {
+            **report,
+            "metrics": {
+                "likelihood_accuracy": {when: known[when].mean if when in known else None for when in accuracy}
+            },
+            "intervals": {"likelihood_accuracy": {when: asdict(estimate) for when, estimate in known.items()}},
+        }
 
 
-def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences) -> float:
-    """Share of the comparisons in which the preferred response has the larger ``p_i``."""
+def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences) -> Estimate | None:
+    """Share of the comparisons in which the preferred response has the larger ``p_i``; None without any."""
 
     def ask(part: Batch) -> Batch:
         logp_PKT = policy.logprobs(part).logp_PKT
@@ -178,8 +186,9 @@ def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences)
 
     with policy.use(role):
         done = policy.in_micro_batches(Batch.from_examples(data), ask)
-    right, n = comparison_metrics(done["mean_PK"], done["better_PKK"])["rewards/accuracies"]
-    return float(right) / float(n) if n else float("nan")
+    better_PKK, mean_PK = done["better_PKK"], done["mean_PK"]
+    right = ordered_right((mean_PK[:, :, None] - mean_PK[:, None, :])[better_PKK])
+    return rate(right.tolist(), better_PKK.nonzero()[:, 0].tolist()) if len(right) else None
 
 
 def _average(S_PK: Tensor, batch: Batch) -> Tensor:

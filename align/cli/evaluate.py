@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.console import hide_noise, report
+from align.cli.trained_run import TrainedRun, load_model
 from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
@@ -42,10 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", nargs="?", help="folder of a run, or model as in model.name (world/base); not needed with --pairs"
     )
-    parser.add_argument("--start", help="PEFT adapter on the model, as in model.start (world/sft)")
+    parser.add_argument(
+        "--start", help="PEFT adapter on the model, as in model.start (world/sft); the model is its reference"
+    )
     parser.add_argument("--against", metavar="RUN", help="run or model to compare with, for a win rate")
     parser.add_argument("--against-start", metavar="ADAPTER", help="PEFT adapter on that model")
-    parser.add_argument("--data", required=True, help="prompts: a file, folder, hub name or world/heldout")
+    parser.add_argument(
+        "--data", help="prompts: a file, folder, hub name or world/heldout (default: those held out in the run)"
+    )
     parser.add_argument(
         "--scorer", action="append", default=[], help="a scorer's name or YAML file; the first decides; repeatable"
     )
@@ -55,13 +61,18 @@ def _parser() -> argparse.ArgumentParser:
         help="the data are labelled pairs: the share that each scorer orders rightly",
     )
     parser.add_argument("--best-of", type=int, default=1, metavar="N", help="responses per prompt of a best-of-n curve")
-    parser.add_argument("--prompts", type=int, default=300, help="largest number of prompts (default 300)")
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="longest response (default 128)")
-    parser.add_argument("--max-length", type=int, default=1024, help="longest prompt with response (default 1024)")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default 0.7)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
+    run = "default: the run's, else"
+    parser.add_argument("--prompts", type=int, help=f"largest number of prompts ({run} 300)")
+    parser.add_argument("--max-new-tokens", type=int, help=f"longest response ({run} 128)")
+    parser.add_argument("--max-length", type=int, help=f"longest prompt with response ({run} 1024)")
+    parser.add_argument("--temperature", type=float, help=f"0 is greedy ({run} 0.7)")
+    parser.add_argument("--top-p", type=float, help=f"nucleus sampling ({run} 1)")
+    parser.add_argument("--seed", type=int, help=f"seed of the sampling ({run} 0)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.json, samples and pictures there")
     return parser
+
+
+_DEFAULTS = {"prompts": 300, "max_new_tokens": 128, "max_length": 1024, "temperature": 0.7, "top_p": 1.0, "seed": 0}
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -73,23 +84,46 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from align.system.files import write_json
 
     hide_noise()
+    run = TrainedRun.find(arguments.model) if arguments.model is not None and arguments.start is None else None
+    for name, value in {**_DEFAULTS, **(run.defaults if run is not None else {})}.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     scorers = _scorers(arguments)
-    data = Preferences.load(arguments.data)
+    console = Console()
+    if arguments.data is not None:
+        data = Preferences.load(arguments.data)
+    else:
+        data, own = _heldout_in(run, arguments)
+        scorers = scorers or own
+    if run is not None and run.note is not None:
+        console.print(run.note, markup=False, highlight=False)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
-    console = Console()
     result: dict[str, Any] = {}
     with record_scores() as log:
         if arguments.model is not None:
             result = _measure(arguments, data, scorers, console)
         if arguments.pairs:
-            result["scorer_accuracy"] = {scorer.name: _accuracy(scorer, data) for scorer in scorers}
+            result |= _order_pairs(scorers, data)
     result["milliseconds_per_response"] = log.milliseconds()
     models = (str(arguments.against), str(arguments.model))
     pictures.print_evaluation(result, console, title="Held-out prompts", models=models)
     _print_tables(result, console)
     if arguments.out is not None:
         write_json(arguments.out / "evaluation.json", result)
+
+
+def _heldout_in(run: TrainedRun | None, arguments: argparse.Namespace) -> tuple[Preferences, Sequence[Scorer]]:
+    """Return what a run held out, and the scorers that measured it."""
+    from align.cli.launch import assemble
+
+    if run is None:
+        raise UserError("--data is missing: name prompts or pairs to evaluate on (only a run has its own).")
+    config = run.config()
+    _, heldout = assemble.load_data(config)
+    if heldout is None:
+        raise UserError(f"{arguments.model} held nothing out; add --data.")
+    return heldout, assemble.make_scorers(assemble.assemble(config)).evaluation
 
 
 def _scorers(arguments: argparse.Namespace) -> list[Scorer]:
@@ -114,11 +148,11 @@ def _measure(
 ) -> dict[str, Any]:
     """Measure the model, alone or against another one, and its best of n."""
     from align.evaluation.evaluator import Evaluator
-    from align.evaluation.measurement import compare
+    from align.evaluation.measurement import tabulate, win_rate
     from align.sampling.params import SamplingParams
 
     def prepare(model: str, start: str | None) -> tuple[Policy, Evaluator]:
-        policy = _load(model, start)
+        policy = load_model(model, start)
         evaluator = Evaluator.from_preferences(
             policy,
             data,
@@ -126,7 +160,9 @@ def _measure(
             max_length=arguments.max_length,
             limit=arguments.prompts,
             scorers=scorers,
-            sampling=SamplingParams(temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens),
+            sampling=SamplingParams(
+                temperature=arguments.temperature, top_p=arguments.top_p, max_new_tokens=arguments.max_new_tokens
+            ),
             seed=arguments.seed,
         )
         for note in (*policy.notes, *evaluator.notes):
@@ -135,16 +171,17 @@ def _measure(
 
     policy, evaluator = prepare(arguments.model, arguments.start)
     measured = evaluator.measure(policy)
-    result: dict[str, Any] = {"metrics": {name: {"model": value} for name, value in measured.metrics().items()}}
+    result = tabulate({"model": measured})
     if arguments.against is not None:
         rival, its_evaluator = prepare(arguments.against, arguments.against_start)
         if its_evaluator.texts != evaluator.texts:
             raise UserError(
                 "some prompts fit only one of the models; lower --max-new-tokens or leave the longest prompts out."
             )
-        compared = compare(its_evaluator.measure(rival), measured, seed=arguments.seed)
-        rows = compared["metrics"].items()
-        result = compared | {"metrics": {name: {"against": r["before"], "model": r["after"]} for name, r in rows}}
+        its = its_evaluator.measure(rival)
+        result = tabulate({"against": its, "model": measured})
+        if (won := win_rate(its, measured)) is not None:
+            result["win_rate"] = won
     if arguments.best_of > 1:
         result["best_of_n"] = _best_of_n(arguments, policy, evaluator, scorers)
     if arguments.out is not None:
@@ -152,42 +189,45 @@ def _measure(
     return result
 
 
-def _load(model: str, start: str | None) -> Policy:
-    """The policy of a run's ``final`` folder, or a model with an adapter."""
-    from align.model.policy import Policy
+def _order_pairs(scorers: Sequence[Scorer], data: Preferences) -> dict[str, Any]:
+    """Share of pairs whose chosen response scores higher, ties half: over all, and by ``source``; and its tests.
 
-    final = Path(model) / "final"
-    return Policy.load_saved(final) if final.is_dir() else Policy.load(model, start=start)
-
-
-def _accuracy(scorer: Scorer, data: Preferences) -> dict[str, dict[str, float]]:
-    """Return the share of pairs whose chosen response scores higher, ties half: over all, and by ``source``."""
+    ``same_accuracy`` has p-values of the first scorer and each other ordering as many pairs rightly that the other does
+    not: McNemar's, exact, corrected for their number (Holm).
+    """
     import numpy as np
 
-    from align.evaluation.measurement import win_rate
+    from align.evaluation.statistics import holm, ordered_right, rate, sign_test
     from align.scoring.checked_scores import score
     from align.scoring.scorer_inputs import prompt_text
 
     rows = [row for row in data if row["chosen"] and row["rejected"]]
-    scores = score(
-        scorer,
-        [prompt_text(row["prompt"]) for row in rows],
-        [[str(row[side][0]["content"]) for side in ("chosen", "rejected")] for row in rows],  # pyright: ignore[reportOptionalSubscript]
-        messages=[row["prompt"] for row in rows],
-        answer=[row["answer"] for row in rows],
-        source=[row["source"] for row in rows],
-    )
-    difference = np.array([row[0] - row[1] for row in scores])
     sources = np.array([row["source"] or "" for row in rows])
-    groups = {name: win_rate(difference[sources == name]) for name in sorted(set(sources.tolist())) if name}
-    return {"all": win_rate(difference), **groups}
+    right: dict[str, Any] = {}
+    for scorer in scorers:
+        scores = score(
+            scorer,
+            [prompt_text(row["prompt"]) for row in rows],
+            [[str(row[side][0]["content"]) for side in ("chosen", "rejected")] for row in rows],  # pyright: ignore[reportOptionalSubscript]
+            messages=[row["prompt"] for row in rows],
+            answer=[row["answer"] for row in rows],
+            source=[row["source"] for row in rows],
+        )
+        right[scorer.name] = ordered_right(np.round([row[0] - row[1] for row in scores], 9))
+    first, *others = right
+    return {
+        "scorer_accuracy": {
+            name: {"all": asdict(rate(found))}
+            | {source: asdict(rate(found[sources == source])) for source in sorted(set(sources.tolist())) if source}
+            for name, found in right.items()
+        },
+        "same_accuracy": holm({other: sign_test(right[first], right[other]) for other in others}),
+    }
 
 
 def _best_of_n(
     arguments: argparse.Namespace, policy: Policy, evaluator: Evaluator, scorers: Sequence[Scorer]
 ) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
     from align.evaluation.best_of_n import best_of_n, plot_best_of_n
 
     tables = evaluator.score_samples(policy, arguments.best_of)
@@ -206,10 +246,10 @@ def _print_tables(result: dict[str, Any], console: Any) -> None:
     if "best_of_n" in result:
         table = Table(title="Best of n", title_justify="left")
         others = list(result["best_of_n"][0]["others"])
-        for column in ("n", "KL", "score", *others):
+        for column in ("n", "KL, estimated", "KL, at most", "score", *others):
             table.add_column(column, justify="right")
         for point in result["best_of_n"]:
-            values = (point["kl"], point["score"], *(point["others"][name] for name in others))
+            values = (point["kl"], point["kl_bound"], point["score"], *(point["others"][name] for name in others))
             table.add_row(str(point["n"]), *(f"{value:.3f}" for value in values))
         console.print(table)
     for name, groups in result.get("scorer_accuracy", {}).items():
@@ -221,10 +261,15 @@ def _print_tables(result: dict[str, Any], console: Any) -> None:
                 group, f"{values['mean']:.1%}", f"{values['low']:.1%} to {values['high']:.1%}", str(values["n"])
             )
         console.print(table)
+    for name, p in result.get("same_accuracy", {}).items():
+        console.print(
+            f"{next(iter(result['scorer_accuracy']))} and {name} order equally many pairs rightly: p = {p:.3g} "
+            "(exact McNemar test, Holm's correction).",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _write_samples(file: Path, measured: Measurement) -> None:
-    from dataclasses import asdict
-
     lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in measured.samples]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,7 +1,9 @@
 """Best-of-n sampling: of n responses the one with the highest score.
 
-Its divergence from the policy is known exactly, ``KL = log n − (n − 1)/n`` nats (Stiennon et al. 2020, appendix G.3),
-so a curve over n shows how the chosen score, and a second one, change with the distance from the policy.
+Its divergence from the policy is at most ``log n − (n − 1)/n`` nats (Stiennon et al. 2020, appendix G.3; Beirami et al.
+2024, arXiv 2401.01879), and exactly that where no two responses have the same score. Of equal scores one is taken at
+random, which makes it less: it is estimated from the scores drawn. A curve over it shows how the chosen score, and a
+second one, change with the distance from the policy.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import xlogy
 
 from align.errors import UserError
 from align.system.charts import chart
@@ -27,7 +30,9 @@ class BestOfN:
 
     n: int
     kl: float
-    """``log n − (n − 1)/n`` in nats."""
+    """Estimated KL(best of n‖policy) in nats; see :func:`divergence`."""
+    kl_bound: float
+    """``log n − (n − 1)/n``, which it never exceeds."""
     score: float
     """Mean score by the scorer that chooses."""
     others: dict[str, float]
@@ -63,7 +68,8 @@ def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list
         curve.append(
             BestOfN(
                 n=n,
-                kl=math.log(n) - (n - 1) / n,
+                kl=float(np.mean([divergence(row, n) for row in scores])),
+                kl_bound=math.log(n) - (n - 1) / n,
                 score=score,
                 others=others,
                 gain=_gain(score, scores),
@@ -71,6 +77,23 @@ def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list
             )
         )
     return curve
+
+
+def divergence(scores: ArrayLike, n: int) -> float:
+    """Estimate KL(best of n‖policy) in nats from the scores of K responses to a prompt; never above the bound.
+
+    A score that several responses share is an outcome of probability ``b − a``, where a share a of the responses has
+    lower scores and 1 − b higher ones. The best of n has it with probability ``Δ = bⁿ − aⁿ``, and contributes
+    ``Δ·log(Δ/(b − a))``. A score of one response alone stands for the scores around it, all different:
+    ``∫_a^b n·uⁿ⁻¹·log(n·uⁿ⁻¹) du = Δ·log n + (n − 1)·(bⁿ·log b − aⁿ·log a − Δ/n)``.
+    """
+    _, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
+    edges = np.concatenate([[0.0], counts.cumsum() / counts.sum()])
+    low, high = edges[:-1], edges[1:]
+    gained = high**n - low**n
+    tied = xlogy(gained, gained / (high - low))
+    untied = gained * math.log(n) + (n - 1) * (xlogy(high**n, high) - xlogy(low**n, low) - gained / n)
+    return float(np.where(counts > 1, tied, untied).sum())
 
 
 def plot_best_of_n(curve: Sequence[BestOfN], name: str, picture: Path) -> None:
@@ -88,7 +111,7 @@ def plot_best_of_n(curve: Sequence[BestOfN], name: str, picture: Path) -> None:
             axis.fill_between(kl, looked_at, chosen, color=line.get_color(), alpha=0.1, label=f"gap to {other}")
         for point in curve:
             axis.annotate(f"n={point.n}", (point.kl, point.gain), (-4, 6), textcoords="offset points", fontsize=7)
-        axis.set_xlabel("KL from the policy, log n − (n − 1)/n nats")
+        axis.set_xlabel("KL from the policy, nats (estimated; equal scores are one outcome)")
         axis.set_ylabel("gain of the best of n, standard deviations")
         axis.margins(y=0.1)
         axis.legend(fontsize=8)

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from align.data import Example, Preferences, TokenizedPreferences
+from align.data import Preferences, TokenizedPreferences
 from align.data.examples import tokenize
 from align.errors import UserError
-from align.evaluation.measurement import Measurement, Sample, ordered_right
+from align.evaluation.measurement import Measurement, Sample
+from align.evaluation.statistics import ordered_right
 from align.model.batch import Batch
+from align.model.divergence import sequence_kl
 from align.model.policy import Policy
 from align.sampling.params import SamplingParams
 from align.sampling.sampler import Sampler
@@ -31,6 +33,11 @@ class Evaluator:
     """Draws responses to held-out prompts, scores them, and measures preference accuracy on held-out pairs.
 
     Without ``scorers`` it still reports KL, length, diversity and preference accuracy.
+
+    The KL is that of whole responses, KL(π‖π_ref) at the temperature of ``sampling`` (at 1 where that is greedy) with
+    all tokens allowed: without top-p or top-k, outside of which the two distributions would have no finite divergence.
+    Where ``sampling`` draws from another distribution, one more response per prompt is drawn for it. See
+    :func:`align.model.divergence.sequence_kl`.
     """
 
     prompts: TokenizedPreferences | None = None
@@ -40,7 +47,7 @@ class Evaluator:
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, "Sequence[Any]"])
     """Further arguments of scorers, one value per prompt: ``messages``, ``chosen``, ``answer``, ``source``."""
     pairs: TokenizedPreferences | None = None
-    """Held-out pairs for the preference accuracy."""
+    """Held-out pairs for the preference accuracy, all of them."""
     scorers: Sequence[Scorer] = ()
     """The first one decides the win rate."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -61,7 +68,7 @@ class Evaluator:
         sampling: SamplingParams = SamplingParams(),
         **settings: Any,
     ) -> Evaluator:
-        """Tokenise prompts and pairs for this policy; at most ``limit`` of each, evenly spaced over the data.
+        """Tokenise prompts and pairs for this policy; at most ``limit`` prompts, evenly spaced over the data.
 
         Prompts that do not fit into the model with the longest answer are left out; ``notes`` say so.
         """
@@ -88,13 +95,10 @@ class Evaluator:
             rows = [prompts[example.index] for example in tokenized]
             texts = [prompt_text(row["prompt"]) for row in rows]
             columns = scorer_columns(rows)
-        held: TokenizedPreferences | None = None
-        if pairs is not None:
-            if not isinstance(pairs, TokenizedPreferences):
-                pairs = tokenize(pairs, policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
-            held = _spread(pairs, limit)
+        if pairs is not None and not isinstance(pairs, TokenizedPreferences):
+            pairs = tokenize(pairs, policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
         return cls(
-            prompts=tokenized, texts=texts, columns=columns, pairs=held, sampling=sampling, notes=notes, **settings
+            prompts=tokenized, texts=texts, columns=columns, pairs=pairs, sampling=sampling, notes=notes, **settings
         )
 
     def measure(
@@ -108,8 +112,7 @@ class Evaluator:
         processes = processes or Processes()
         samples = self._measure_samples(policy, processes, between) if self.prompts is not None else []
         preferred = self._measure_pairs(policy, processes, between) if self.pairs is not None else []
-        accuracy = float(np.mean(preferred)) if preferred else None
-        return Measurement(samples=samples, preference_accuracy=accuracy, preferred=preferred)
+        return Measurement(samples=samples, preferred=preferred)
 
     def score_samples(self, policy: Policy, n: int) -> dict[str, list[list[float]]]:
         """Draw ``n`` responses to each prompt and return the scores (P, n) of every scorer, by its name."""
@@ -128,12 +131,8 @@ class Evaluator:
         assert self.prompts is not None
         mine = processes.share(range(len(self.prompts)))
         examples = [self.prompts[p] for p in mine]
-        with policy.use("policy"):
-            drawn = Sampler(policy, self.sampling).generate(
-                [example.prompt_ids for example in examples], seed=self.seed, keys=mine, between=between
-            )
-        responses = [response.ids for (response,) in drawn]
-        divergences = self._divergences(policy, examples, responses, between)
+        responses = self._draw(policy, self.sampling, mine, between)
+        divergences = self._divergences(policy, mine, responses, between)
         decoded = [policy.decode(ids) for ids in responses]
         scores = {name: [row[0] for row in table] for name, table in self._score(mine, [[t] for t in decoded]).items()}
         samples = [
@@ -149,18 +148,41 @@ class Evaluator:
         ]
         return processes.in_order(mine, samples)
 
-    @torch.no_grad()
+    def _draw(
+        self, policy: Policy, sampling: SamplingParams, mine: Sequence[int], between: Callable[[], None]
+    ) -> list[list[int]]:
+        """One response to each prompt of this rank."""
+        assert self.prompts is not None
+        with policy.use("policy"):
+            drawn = Sampler(policy, sampling).generate(
+                [self.prompts[p].prompt_ids for p in mine], seed=self.seed, keys=mine, between=between
+            )
+        return [response.ids for (response,) in drawn]
+
     def _divergences(
-        self, policy: Policy, examples: Sequence[Example], responses: list[list[int]], between: Callable[[], None]
+        self, policy: Policy, mine: Sequence[int], responses: list[list[int]], between: Callable[[], None]
     ) -> list[float | None]:
-        if "reference" not in policy.roles.names:
-            return [None] * len(responses)
+        """KL of the class's docstring for each prompt of this rank; None without a reference."""
+        assert self.prompts is not None
+        if "reference" not in policy.roles.names or not mine:
+            return [None] * len(mine)
+        temperature = self.sampling.temperature or 1.0
+        whole = replace(
+            self.sampling, temperature=temperature, top_p=1.0, top_k=0, min_new_tokens=0, diversity_penalty=0.0
+        )
+        if whole != self.sampling:
+            responses = self._draw(policy, whole, mine, between)
         batch = Batch(
-            prompt_ids=tuple(example.prompt_ids for example in examples),
+            prompt_ids=tuple(self.prompts[p].prompt_ids for p in mine),
             response_ids=tuple((ids,) for ids in responses),
             rows=tuple(range(len(responses))),
         )
-        return _log_ratios(policy, batch, self.tokens_per_batch, between)[:, 0].tolist()
+
+        def ask(part: Batch) -> Batch:
+            between()
+            return part.with_columns(kl_PK=sequence_kl(policy, part, temperature=temperature))
+
+        return policy.in_micro_batches(batch, ask, tokens=self.tokens_per_batch)["kl_PK"][:, 0].tolist()
 
     @torch.no_grad()
     def _measure_pairs(self, policy: Policy, processes: Processes, between: Callable[[], None]) -> list[float]:

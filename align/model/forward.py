@@ -47,6 +47,11 @@ class Forward:
         hidden: Tensor = self._call(body(self.model), rows).last_hidden_state
         return hidden.reshape(-1, hidden.shape[-1])
 
+    def logits(self, rows: Rows) -> Tensor:
+        """Return the model's own logits of all tokens of all rows; (R·L, V)."""
+        logits: Tensor = self._call(self.model, rows).logits
+        return logits.reshape(-1, logits.shape[-1])
+
     def logprobs(self, batch: Batch, *, temperature: float = 1.0, entropy: bool = False) -> Logprobs:
         """``logp[p, k, t] = log softmax(logits / temperature)[y_t]`` given the prompt and the tokens before t."""
         rows = self.rows(batch)
@@ -67,8 +72,7 @@ class Forward:
                 entropy=entropy,
             )
         else:
-            logits: Tensor = self._call(self.model, rows).logits
-            logits_NV = logits.reshape(-1, logits.shape[-1])[source_N].float() / temperature
+            logits_NV = self.logits(rows)[source_N].float() / temperature
             logp_N, entropy_N = gather_logprobs(logits_NV, target_N, entropy=entropy)
         zeros_PKT = torch.zeros(mask_PKT.shape, device=logp_N.device)
         return Logprobs(

@@ -14,6 +14,7 @@ from align.errors import UserError, first_line
 from align.model.architecture import ignored_losses, special_linear_layers
 from align.model.batch import Layout
 from align.model.forward import Forward
+from align.model.naming import find_base
 from align.model.probe import Prober, choose_layout
 from align.model.roles import FullCopies, Roles, SharedBase
 from align.settings.adapter import Adapter
@@ -97,7 +98,7 @@ def base_of(adapter: Path) -> str:
     """
     name: str = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     try:
-        return resolve(name)
+        return resolve(find_base(name, adapter.parent))
     except UserError as error:
         raise UserError(
             f"{adapter}: its base {name} is gone; put it back, or write where it is now under base_model_name_or_path."

@@ -26,6 +26,7 @@ from align.model.batch import Batch, Layout
 from align.model.export import merge_and_export, save_roles
 from align.model.forward import Forward, Logprobs
 from align.model.loading import base_of, load
+from align.model.naming import short_name
 from align.model.roles import Role, Roles, SharedBase
 from align.model.tree_layout import Rows
 from align.settings.adapter import Adapter
@@ -51,6 +52,7 @@ class Policy:
         fused_head: bool = True,
         pads_left: bool = True,
         notes: Sequence[str] = (),
+        name: str = "",
     ) -> None:
         self.roles = roles
         self.tokenizer = tokenizer
@@ -61,6 +63,8 @@ class Policy:
         """Padding on the left changes nothing, so prompts of different lengths may be drawn together (probed)."""
         self.notes = tuple(notes)
         """Sentences about the loading for the user (the layout and its reason, an added pad token)."""
+        self.name = name
+        """The model that it starts as, for sentences: ``world/base with world/sft``."""
 
     @classmethod
     def load(
@@ -99,18 +103,21 @@ class Policy:
             fused_head=loaded.fused_head,
             pads_left=loaded.pads_left,
             notes=loaded.notes,
+            name=" with ".join(short_name(part) for part in (config.name, config.start) if part is not None),
         )
 
     @classmethod
-    def load_saved(cls, folder: str | Path, *, dtype: str = "float32") -> Policy:
+    def load_saved(cls, folder: str | Path, **settings: Any) -> Policy:
         """Load what :meth:`save` wrote: an adapter on the base it names, or a whole model.
+
+        ``settings`` are those of :meth:`load`. As there, the reference of an adapter is a copy of it.
 
         Raises:
             UserError: It cannot be loaded.
         """
         place = Path(folder)
         template = place / "chat_template.jinja"  # the one used in training, which the base may lack
-        settings: dict[str, Any] = {"dtype": dtype, "chat_template": template if template.is_file() else None}
+        settings = {**settings, "chat_template": template if template.is_file() else None}
         adapter = place / "adapter_config.json"
         if not adapter.is_file():
             return cls.load(place, adapter=None, **settings)

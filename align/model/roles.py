@@ -27,6 +27,7 @@ from typing_extensions import override
 from align.errors import UserError
 from align.model.architecture import body
 from align.model.classifier import classifier, require_classifier
+from align.model.naming import portable_name
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -261,7 +262,7 @@ class SharedBase(Roles):
         )
         config: Any = copy.deepcopy(self.peft_model.peft_config[role])
         config.inference_mode = True
-        config.base_model_name_or_path = self.module.config.name_or_path
+        config.base_model_name_or_path = portable_name(str(self.module.config.name_or_path), folder)
         if role in self.heads:
             state[_SCORE] = self.heads[role].weight
             config.task_type, config.modules_to_save = TaskType.SEQ_CLS, ["score"]
@@ -275,7 +276,8 @@ class SharedBase(Roles):
         if not file.exists():
             return False
         theirs = json.loads(file.read_text(encoding="utf-8"))
-        same_base = theirs["base_model_name_or_path"] == self.module.config.name_or_path
+        ours_portable = portable_name(str(self.module.config.name_or_path), folder)
+        same_base = ours_portable == portable_name(theirs["base_model_name_or_path"], folder)
         shape = ("r", "lora_alpha", "use_rslora", "use_dora")
         same_shape = all(theirs.get(name) == getattr(self._config, name) for name in shape)
         ours: Any = self._config.target_modules
@@ -296,6 +298,13 @@ class SharedBase(Roles):
                 f"{folder}: {len(result.unexpected_keys)} tensors of the adapter do not belong to this model "
                 f"(first: {result.unexpected_keys[0]}); it was trained on another architecture."
             )
+
+    def refer_to_base(self) -> None:
+        """Make the base without adapters the reference."""
+        if not self.reference_is_base:
+            self.peft_model.delete_adapter("reference")
+            self._frozen.discard("reference")
+            self.activate(self.active)
 
 
 class FullCopies(Roles):

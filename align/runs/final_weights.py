@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.runs.card import model_card
+from align.model.naming import portable_name
+from align.runs.card import model_card, reward_card, start_card
 from align.system.files import new_folder, write_json
-from align.world.shipped import FOLDER
 
 if TYPE_CHECKING:
+    from align.method.base import Method
     from align.model.policy import Policy
 
 
@@ -23,18 +24,31 @@ def replace_policy(policy: Policy, folder: Path, merit: Mapping[str, Any]) -> No
 
 
 def write_final(
-    policy: Policy, folder: Path, settings: Mapping[str, Any], evaluation: Mapping[str, Any] | None
+    policy: Policy, folder: Path, method: Method, settings: Mapping[str, Any], evaluation: Mapping[str, Any] | None
 ) -> None:
-    """Write the trained roles with a model card."""
+    """Write the roles with a model card, and a reward role that was trained with the card of its own.
+
+    Args:
+        policy: The trained policy.
+        folder: ``final/`` of the run.
+        method: It was trained with.
+        settings: The method's ``name`` and every setting of the run.
+        evaluation: The content of ``evaluation.json``, where there is one.
+    """
+    base = portable_name(str(policy.model.config.name_or_path), folder.parent)
+    trained: dict[str, Any] = {
+        "base": base,
+        "adapters": policy.uses_adapters,
+        "settings": settings,
+        "evaluation": evaluation,
+        "purpose": (type(method).__doc__ or "").partition("\n")[0],
+    }
     with new_folder(folder) as partial:
         policy.save(partial)
-        card = model_card(
-            base=_name_of_base(policy), adapters=policy.uses_adapters, settings=settings, evaluation=evaluation
-        )
+        if "policy" in method.trains:
+            card = model_card(**trained, answers=method.generates)
+        else:
+            card = start_card(base=base, adapters=policy.uses_adapters, trained=method.trains)
         card.save(partial / "README.md")
-
-
-def _name_of_base(policy: Policy) -> str:
-    """Return the base as a user names it: ``world/…`` for an embedded one, wherever the package is installed."""
-    name = str(policy.model.config.name_or_path)
-    return f"world/{Path(name).name}" if Path(name).parent == FOLDER else name
+        if "reward" in method.trains:
+            reward_card(**trained).save(partial / "reward" / "README.md")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from align.evaluation.measurement import Measurement, Sample, showcase
+from align.evaluation.statistics import DISTINCT_OF, Estimate
 from align.runs.tracker import Tracker, read_records
 from align.system.charts import chart
 from align.system.files import read_json
@@ -20,14 +20,15 @@ from align.system.files import read_json
 MODELS = ("the start model", "the trained model")
 _MEANINGS = {
     "true_reward": "quality in the embedded world, 0 to 1",
-    "kl": "distance from the start model, nats per response",
+    "kl": "divergence from the start model over all tokens, nats per response",
     "response_length": "tokens",
-    "distinct_2": "share of word pairs that differ",
+    "distinct_2": f"share of word pairs that differ, in {DISTINCT_OF} responses",
     "preference_accuracy": "held-out pairs ranked as labelled",
     "likelihood_accuracy": "held-out comparisons whose preferred response is likelier per token",
     "accuracy": "held-out comparisons ordered as labelled",
     "position_bias": "preference for the response it reads first; 0 is none",
     "expected_calibration_error": "distance of its confidence from its accuracy",
+    "calibration_error_if_calibrated": "the same of a calibrated model on this many comparisons",
     "temperature": "that corrects its confidence; above 1 it is overconfident",
 }
 _FIRST_CURVES = ("loss", "eval/loss", "accuracy", "eval/accuracy")
@@ -49,7 +50,6 @@ _LAST_CURVES = (
 
 _SCORE = re.compile(r"evaluation/.*|scores/(?!.*/(std|milliseconds)$).*")  # held out; of roll-outs, the means alone
 _WIN_RATE = "win_rate"
-_PREFERENCE = "evaluation/preference_accuracy"
 _BARS = ("#a8b2bd", "#1f77b4")  # before, after
 
 
@@ -60,34 +60,46 @@ def print_evaluation(
     title: str = "Before and after training, held-out data",
     models: tuple[str, str] = MODELS,
 ) -> None:
-    """Print the metrics as a table, one column for each time or model, and the win rate in a sentence."""
+    """Print the metrics with 95 % intervals, one column for each time or model, and the win rate in a sentence."""
     metrics: Mapping[str, Mapping[str, float | None]] = report.get("metrics", {})
+    found = report.get("intervals", {})
     kinds = [
         kind for kind in next(iter(metrics.values()), {}) if any(row[kind] is not None for row in metrics.values())
     ]
     table = Table(title=title, title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     for kind in kinds:
-        table.add_column(kind, justify="right")
+        table.add_column(kind, justify="right", no_wrap=True)
+    table.add_column("n", justify="right")
     table.add_column("meaning")
     for name, row in metrics.items():
-        table.add_row(name, *(format_number(row[kind]) for kind in kinds), _MEANINGS.get(name, ""))
+        of = found.get(name, {})
+        cells = [format_metric(row[kind], of.get(kind)).replace(" [", "\n[") for kind in kinds]
+        table.add_row(name, *cells, format_count(of), _MEANINGS.get(name, ""))
     if table.row_count:
         console.print(table)
-    if "win_rate" in report:
-        console.print(win_rate_sentence(report["win_rate"], models))
+    for note in (*report.get("notes", ()), *win_rate_sentences(report, models)):
+        console.print(note, markup=False, highlight=False)
 
 
-def win_rate_sentence(win: Mapping[str, Any], models: tuple[str, str] = MODELS) -> str:
-    """Say how often the second of two models beats the first, with the interval.
+def win_rate_sentences(report: Mapping[str, Any], models: tuple[str, str] = MODELS) -> list[str]:
+    """Say how often the second of two models beats the first, and those beside it, with intervals.
 
-    ``win`` is the entry ``win_rate`` of ``evaluation.json``.
+    ``report`` is the content of ``evaluation.json``; the name of the first model (``over``) is given where it is known.
     """
-    counted = "pairs" if win["by"] == "likelihood" else "prompts"
-    return (
-        f"Win rate of {models[1]} over {models[0]}, by {win['by']}: {win['mean']:.1%} "
-        f"(95 % interval {win['low']:.1%} to {win['high']:.1%}, {win['n']} {counted}; 50 % is no difference)."
-    )
+    return [
+        _win_rate_sentence(win, models[1], over)
+        for win, over in (
+            *([(report["win_rate"], models[0])] if "win_rate" in report else []),
+            *((win, "the model that drew the candidates") for win in report.get("win_rates_beside", ())),
+        )
+    ]
+
+
+def _win_rate_sentence(win: Mapping[str, Any], model: str, over: str) -> str:
+    over = f"{over} ({win['over']})" if win.get("over") else over
+    estimate = Estimate(win["mean"], win["low"], win["high"], win["n"], win.get("runs", 1))
+    return f"Win rate of {model} over {over}, by {win['by']}: {estimate.percent('prompts; 50 % is no difference')}."
 
 
 def print_samples(before: Sequence[Sample], after: Sequence[Sample], console: Console, *, limit: int) -> None:
@@ -134,10 +146,8 @@ def _panels(folder: Path) -> dict[str, Callable[[Any], None]]:
         if name == _WIN_RATE and (win := result.get("win_rate")):
             panels[f"win rate by {win['by']}"] = partial(_draw_win_rate, win=win)
         elif len(points) == 2 and points[0][0] == 0:
-            errors = [_half_interval(evaluations.get(step), name) for step, _ in points]
-            if name == _PREFERENCE and (pairs := result.get("n", {}).get("pairs")):
-                errors = [_half_interval_of_share(share, pairs) for _, share in points]
-            panels[name] = partial(_draw_bars, values=[value for _, value in points], errors=errors)
+            found = [_estimate(evaluations.get(step), name) for step, _ in points]
+            panels[name] = partial(_draw_bars, values=[value for _, value in points], estimates=found)
         elif len(points) > 1:
             panels[name] = partial(_draw_curve, points=points, smooth=name != "learning_rate")
     return panels
@@ -152,16 +162,16 @@ def _draw_curve(axis: Any, *, points: Sequence[tuple[int, float]], smooth: bool)
     axis.set_xlabel("step", fontsize=8)
 
 
-def _draw_bars(axis: Any, *, values: Sequence[float], errors: Sequence[float | None]) -> None:
-    for place, (color, value, error) in enumerate(zip(_BARS, values, errors, strict=True)):
+def _draw_bars(axis: Any, *, values: Sequence[float], estimates: Sequence[Estimate | None]) -> None:
+    names: list[str] = []
+    for place, (color, value, estimate) in enumerate(zip(_BARS, values, estimates, strict=True)):
         axis.bar(place, value, width=0.55, color=color)
-        if error is not None:
-            axis.errorbar(place, value, yerr=error, color="black", capsize=4, linewidth=1)
-    numbers = [
-        format_number(value) + ("" if error is None else f" ± {error:.3f}")
-        for value, error in zip(values, errors, strict=True)
-    ]
-    _name_bars(axis, [f"{when}\n{shown}" for when, shown in zip(("before", "after"), numbers, strict=True)])
+        names.append(f"{('before', 'after')[place]}\n{format_number(value)}")
+        if estimate is not None and estimate.low is not None and estimate.high is not None:
+            low, high = value - estimate.low, estimate.high - value
+            axis.errorbar(place, value, yerr=[[low], [high]], color="black", capsize=4, linewidth=1)
+            names[-1] += f" [{estimate.low:.3f}, {estimate.high:.3f}], n = {estimate.n}"
+    _name_bars(axis, names)
 
 
 def _draw_win_rate(axis: Any, *, win: Mapping[str, Any]) -> None:
@@ -170,35 +180,18 @@ def _draw_win_rate(axis: Any, *, win: Mapping[str, Any]) -> None:
     axis.errorbar(0, mean, yerr=[[mean - low], [high - mean]], color="black", capsize=4, linewidth=1)
     axis.axhline(0.5, color="grey", linestyle="--", linewidth=1)
     axis.set_ylim(0, 1)
-    _name_bars(axis, [f"after against before\n{mean:.3f} [{low:.3f}, {high:.3f}]"])
+    _name_bars(axis, [f"after against before\n{mean:.3f} [{low:.3f}, {high:.3f}], n = {win['n']}"])
 
 
 def _name_bars(axis: Any, names: Sequence[str]) -> None:
-    axis.set_xticks(range(len(names)), names)
+    axis.set_xticks(range(len(names)), names, fontsize=7)
     axis.set_xlim(-0.6, len(names) - 0.4)
     axis.grid(visible=False, axis="x")
 
 
-def _half_interval(measurement: Measurement | None, name: str) -> float | None:
-    """Half the width of the 95 % t-interval of a mean over samples; None if the metric is not a mean over samples."""
-    from scipy.stats import sem, t
-
-    name = name.removeprefix("evaluation/")
-    of_sample: dict[str, Callable[[Sample], float | None]] = {
-        "kl": lambda sample: sample.kl,
-        "response_length": lambda sample: sample.tokens,
-    }
-    read = of_sample.get(name, lambda sample: sample.scores.get(name))
-    found = [read(sample) for sample in measurement.samples] if measurement is not None else []
-    values = [value for value in found if value is not None]
-    return float(t.ppf(0.975, len(values) - 1) * sem(values)) if len(values) > 1 else None
-
-
-def _half_interval_of_share(share: float, n: int) -> float:
-    """Half the width of the 95 % normal interval of a share of n; ties, which count half, make the true one smaller."""
-    from scipy.stats import norm
-
-    return float(norm.ppf(0.975) * math.sqrt(share * (1 - share) / n))
+def _estimate(measurement: Measurement | None, name: str) -> Estimate | None:
+    """The interval of a curve's metric, where it is a mean or a rate of an evaluation."""
+    return None if measurement is None else measurement.estimates().get(name.removeprefix("evaluation/"))
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
@@ -212,6 +205,18 @@ def _smooth(values: Sequence[float]) -> list[float]:
 def format_number(value: float | None) -> str:
     """Format a number for a table; None is a dash."""
     return "–" if value is None else f"{value:.3f}"
+
+
+def format_metric(value: float | None, estimate: Mapping[str, Any] | None) -> str:
+    """Format a metric with its interval where ``intervals`` of ``evaluation.json`` has one."""
+    if estimate is None or estimate["low"] is None:
+        return format_number(value)
+    return f"{format_number(value)} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def format_count(estimates: Mapping[str, Mapping[str, Any]]) -> str:
+    """Format the number of prompts, pairs or comparisons of a metric's ``intervals``."""
+    return " / ".join(dict.fromkeys(f"{estimate['n']:,}" for estimate in estimates.values()))
 
 
 def _with_scores(sample: Sample) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _EVALUATION = "evaluation/"
+_PREFERRED = {"pairs/right": 1.0, "pairs/tied": 0.5, "pairs/wrong": 0.0}
+"""Metrics of an evaluation: numbers of held-out pairs with each outcome of ``Measurement.preferred``."""
 
 
 class Tracker:
@@ -57,7 +59,7 @@ class Tracker:
         self._to_wandb(lambda run: run.alert(title=name, text=sentence))
 
     def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
-        """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
+        """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``, with ``pairs/…``.
 
         W&B gets a table of ``shown`` samples.
         """
@@ -65,7 +67,9 @@ class Tracker:
             return
         samples = [asdict(sample) for sample in measurement.samples]
         _append(self.samples, [{"step": step, **sample} for sample in samples])
-        self.log(step, {f"{_EVALUATION}{name}": value for name, value in measurement.metrics().items()})
+        pairs = list(measurement.preferred)
+        counts = {name: float(pairs.count(outcome)) for name, outcome in _PREFERRED.items()} if pairs else {}
+        self.log(step, {**{f"{_EVALUATION}{name}": value for name, value in measurement.metrics().items()}, **counts})
 
         def send(run: Any) -> None:
             import wandb
@@ -95,8 +99,13 @@ class Tracker:
         for record in read_records(self.samples):
             samples.setdefault(record.pop("step"), []).append(Sample(**record))
         means = {r["step"]: r for r in read_records(self.metrics) if any(name.startswith(_EVALUATION) for name in r)}
-        accuracy = f"{_EVALUATION}preference_accuracy"
-        return {step: Measurement(samples.get(step, []), found.get(accuracy)) for step, found in means.items()}
+        return {
+            step: Measurement(
+                samples.get(step, []),
+                [outcome for name, outcome in _PREFERRED.items() for _ in range(int(found.get(name, 0)))],
+            )
+            for step, found in means.items()
+        }
 
     def read_rollouts(self) -> list[Mapping[str, float]]:
         """Return the metrics of the steps at which a roll-out was drawn."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.evaluation.measurement import compare
+from align.evaluation.measurement import compare, win_rate
 from align.runs import report
 from align.runs.final_weights import replace_policy
 from align.system.files import read_json, write_json
@@ -51,7 +51,7 @@ class Monitor:
             stepper: Has policy and method, and measures the method's metrics.
             tracker: The log of the run.
             console: For the user.
-            config: Gives ``log_steps``, ``eval_steps``, ``samples`` and ``seed``.
+            config: Gives ``log_steps``, ``eval_steps`` and ``samples``.
             folder: Of the run.
             steps: Of the whole run.
             evaluator: None: answers are not evaluated.
@@ -118,7 +118,11 @@ class Monitor:
         return measured
 
     def conclude(
-        self, train: TokenizedPreferences, before: Measurement | None, after: Measurement | None
+        self,
+        train: TokenizedPreferences,
+        before: Measurement | None,
+        after: Measurement | None,
+        beside: Mapping[str, Measurement],
     ) -> dict[str, Any]:
         """Let the method report, compare the model before and after; returns the content of ``evaluation.json``."""
         first = self.processes.is_first
@@ -126,8 +130,13 @@ class Monitor:
         with self.processes.autocast(self.policy.device):
             evaluation = dict(self.method.report(self.policy, train, heldout, self.folder if first else None))
         if before is not None and after is not None:
-            compared = compare(before, after, seed=self.config.seed)
-            evaluation |= compared | {"metrics": compared["metrics"] | evaluation.get("metrics", {})}
+            compared = compare(before, after)
+            merged = {name: compared[name] | evaluation.get(name, {}) for name in ("metrics", "intervals")}
+            if "win_rate" in compared:
+                compared["win_rate"]["over"] = self.policy.name
+                others = {name: win_rate(measured, after) for name, measured in beside.items()}
+                merged["win_rates_beside"] = [{"over": name, **(won or {})} for name, won in others.items()]
+            evaluation |= compared | merged
             report.print_samples(before.samples, after.samples, self.console, limit=self.config.samples)
         if first:
             if evaluation:

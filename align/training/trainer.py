@@ -89,6 +89,7 @@ class Trainer:
         *,
         scorer: Scorer | None = None,
         mix: Preferences | None = None,
+        beside: Mapping[str, Measurement] | None = None,
     ) -> TrainResult:
         """Train, evaluate before and after, and write the run folder.
 
@@ -99,6 +100,7 @@ class Trainer:
             heldout: For the method's own metrics.
             evaluator: Measures the policy before and after, and every ``eval_steps``.
             scorer: Rewards the responses an on-line method draws; None: the policy's reward role.
+            beside: Measurements by the evaluator of other models, by name; the win rate over each is reported too.
             mix: Demonstrations an on-line method mixes in (PPO-ptx); None: the preferred responses of ``train``.
 
         Raises:
@@ -109,7 +111,7 @@ class Trainer:
         stop = StopRequest()
         with stop.listening():
             feed = Feed(self.policy, method, self.config, self.processes, train=train, heldout=heldout, mix=mix)
-            return _Run(self, method, feed, evaluator, scorer, stop).execute()
+            return _Run(self, method, feed, evaluator, scorer, stop, beside or {}).execute()
 
 
 class _Run:
@@ -123,11 +125,12 @@ class _Run:
         evaluator: Evaluator | None,
         scorer: Scorer | None,
         stop: StopRequest,
+        beside: Mapping[str, Measurement],
     ) -> None:
         config = trainer.config
         self.trainer, self.method, self.config, self.stop = trainer, method, config, stop
         self.policy, self.console, self.processes = trainer.policy, trainer.console, trainer.processes
-        self.evaluator = evaluator if method.generates else None
+        self.evaluator, self.beside = evaluator if method.generates else None, beside
         seed_everything(config.seed)
         self.feed, self.plan = feed, feed.plan
         self.policy.require(method.roles)
@@ -147,7 +150,8 @@ class _Run:
         )
         self.source = make_source(self.feed, self.policy, method, scorer, self.processes, config)
         self.description = trainer.run_config or describe(method, config, self.policy)
-        self.description = {**self.description, "resolved": dataclasses.asdict(self.plan)}
+        answers = {"trains": list(method.trains), "generates": method.generates}
+        self.description = {**self.description, "resolved": {**dataclasses.asdict(self.plan), **answers}}
 
     def execute(self) -> TrainResult:
         """The run from beginning to end."""
@@ -287,10 +291,10 @@ class _Run:
     def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
         with self.state.saved_if_scorer_fails(self.plan.steps):
             after = self.monitor.evaluate(self.plan.steps)
-        evaluation = self.monitor.conclude(self.feed.train.data, before, after)
+        evaluation = self.monitor.conclude(self.feed.train.data, before, after, self.beside)
         if self.processes.is_first:
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
-            write_final(self.policy, self.folder / "final", settings, evaluation or None)
+            write_final(self.policy, self.folder / "final", self.method, settings, evaluation or None)
         self.processes.barrier()
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
         return TrainResult(self.folder, self.plan.steps, last, evaluation)

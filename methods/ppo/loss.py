@@ -198,4 +198,5 @@ def _ratio(logp_PKT: Tensor, old_logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
 
 
 def _near(value_PKT: Tensor, old_value_PKT: Tensor, clip: float) -> Tensor:
-    return old_value_PKT + (value_PKT - old_value_PKT).clamp(-clip, clip)
+    """``clip(V, V_old − ε, V_old + ε)``, which is V itself to the last bit where nothing is clipped."""
+    return value_PKT.clamp(old_value_PKT - clip, old_value_PKT + clip)

@@ -319,7 +319,7 @@ class PolicyGradient(OnlineMethod):
     # Evaluations
 
     def merit(self, measurement: Measurement) -> float | None:
-        """The objective on held-out prompts: the mean of the first scorer less ``β·KL``."""
+        """The objective on held-out prompts: the mean of the first scorer less ``β·KL`` (of the evaluation)."""
         means = measurement.metrics()
         if not measurement.samples or not measurement.samples[0].scores or "kl" not in means:
             return None
@@ -337,12 +337,17 @@ def on_device(policy: Policy, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def _objective(batch: Batch, score_PK: Tensor, log_ratio_PKT: Tensor, paid: Tensor, beta: float) -> dict[str, Any]:
-    """Metrics of a roll-out under TRL's names; KL and entropy are sums over a response, in nats."""
+    """Metrics of a roll-out under TRL's names; KL and entropy are sums over a response, in nats.
+
+    ``objective/scores`` are the scores as they enter the advantages: normalised, clipped, and after the rules for
+    responses without an end or too long. ``objective/rlhf_reward`` is their sum with ``objective/non_score_reward``.
+    What the scorers said is logged as ``scores/…``.
+    """
     responses = float(batch.valid_PK.sum())
     return {
         "objective/kl": (log_ratio_PKT.sum(), responses),
         "objective/entropy": ((batch["entropy_PKT"] * batch.mask_PKT).sum(), responses),
-        "objective/scores": (batch["score_PK"][batch.valid_PK].sum(), responses),
+        "objective/scores": (score_PK[batch.valid_PK].sum(), responses),
         "objective/non_score_reward": (paid, responses),
         "objective/rlhf_reward": (score_PK[batch.valid_PK].sum() + paid, responses),
         "objective/beta": (beta * responses, responses),

@@ -8,7 +8,7 @@ confidence is the probability of the response it prefers, ``σ(|Δ|)``, from ½ 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,19 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from align.evaluation.measurement import ordered_right
+from align.evaluation.statistics import (
+    Estimate,
+    calibration_error,
+    calibration_error_if_calibrated,
+    ordered_right,
+    rate,
+    reliability,
+)
 from align.system.charts import chart
 
 Array = NDArray[np.float64]
-BINS = 10
+FEWEST = 50
+"""Comparisons below which no temperature is fitted."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ class Comparison:
 
     delta: float
     """Reward of the preferred response minus that of the other."""
+    prompt: int
+    """Number of its prompt; the comparisons of one are not independent."""
     longer: int
     """Length of the preferred response minus that of the other, in tokens."""
     gap: float | None = None
@@ -39,49 +49,38 @@ class Comparison:
 
 
 def assess(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """Return the report for ``evaluation.json``: accuracy, also by group, calibration, and correcting temperature."""
+    """Return the report for ``evaluation.json``: accuracy, also by group, calibration, and correcting temperature.
+
+    The calibration error has beside it the one of a calibrated model on as many comparisons of the same confidence.
+    The temperature is None below :data:`FEWEST` comparisons.
+    """
     delta = np.array([comparison.delta for comparison in comparisons])
-    temperature = fit_temperature(delta)
+    confidence, right = expit(np.abs(delta)), ordered_right(delta)
+    temperature = fit_temperature(delta) if len(delta) >= FEWEST else None
     return {
-        "accuracy": accuracy(delta),
+        "accuracy": accuracy(comparisons).mean,
+        "interval": asdict(accuracy(comparisons)),
         "comparisons": len(delta),
-        "expected_calibration_error": expected_calibration_error(delta),
+        "expected_calibration_error": calibration_error(confidence, right),
+        "calibration_error_if_calibrated": calibration_error_if_calibrated(confidence),
         "temperature": temperature,
-        "expected_calibration_error_with_temperature": expected_calibration_error(delta / temperature),
-        "reliability": reliability(delta),
+        "expected_calibration_error_with_temperature": None
+        if temperature is None
+        else calibration_error(expit(np.abs(delta / temperature)), right),
+        "reliability": reliability(confidence, right),
         "accuracy_by": {
-            "reward_difference": _by_quartile(delta, np.abs(delta)),
-            "score_difference": _by_quartile(delta, _gaps(comparisons)),
-            "length_difference": _by_length(comparisons, delta),
-            "source": _by_source(comparisons, delta),
+            "reward_difference": _by_quartile(comparisons, np.abs(delta)),
+            "score_difference": _by_quartile(comparisons, _gaps(comparisons)),
+            "length_difference": _by_length(comparisons),
+            "source": _by_source(comparisons),
         },
     }
 
 
-def accuracy(delta: Array) -> float:
+def accuracy(comparisons: Sequence[Comparison]) -> Estimate:
     """Share of comparisons ordered as labelled; a tie is half right."""
-    return float(np.mean(ordered_right(delta)))
-
-
-def reliability(delta: Array, bins: int = BINS) -> list[dict[str, float]]:
-    """Return mean confidence, accuracy and size of each bin of confidence that is not empty."""
-    confidence, right = expit(np.abs(delta)), ordered_right(delta)
-    place = np.minimum((2 * (confidence - 0.5) * bins).astype(int), bins - 1)
-    return [
-        {
-            "confidence": float(confidence[place == b].mean()),
-            "accuracy": float(right[place == b].mean()),
-            "n": int((place == b).sum()),
-        }
-        for b in range(bins)
-        if (place == b).any()
-    ]
-
-
-def expected_calibration_error(delta: Array, bins: int = BINS) -> float:
-    """``Σ_b n_b/n · |accuracy_b − confidence_b|`` (Guo et al. 2017, eq. 3)."""
-    table = reliability(delta, bins)
-    return sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in table) / len(delta)
+    delta = np.array([comparison.delta for comparison in comparisons])
+    return rate(ordered_right(delta), [comparison.prompt for comparison in comparisons])
 
 
 def fit_temperature(delta: Array) -> float:
@@ -106,8 +105,13 @@ def plot_reliability(report: dict[str, Any], picture: Path) -> None:
             place = (row["confidence"], row["accuracy"])
             axis.annotate(row["n"], place, (4, -12), textcoords="offset points", fontsize=8)
         axis.set(xlabel="confidence σ(|Δ|)", ylabel="ordered as labelled", xlim=(0.48, 1.02), ylim=(0, 1.03))
-        error = report["expected_calibration_error"]
-        axis.set_title(f"accuracy {report['accuracy']:.1%}, calibration error {error:.3f}", fontsize=10)
+        error, expected = report["expected_calibration_error"], report["calibration_error_if_calibrated"]
+        low, high = report["interval"]["low"], report["interval"]["high"]
+        axis.set_title(
+            f"accuracy {report['accuracy']:.1%} [{low:.1%}, {high:.1%}], {report['comparisons']:,} comparisons\n"
+            f"calibration error {error:.3f}, of a calibrated model {expected:.3f}",
+            fontsize=10,
+        )
         axis.legend(fontsize=8)
 
 
@@ -115,30 +119,31 @@ def _gaps(comparisons: Sequence[Comparison]) -> Array:
     return np.array([np.nan if comparison.gap is None else comparison.gap for comparison in comparisons])
 
 
-def _group(delta: Array, chosen: NDArray[np.bool_]) -> dict[str, float]:
-    return {"accuracy": accuracy(delta[chosen]), "n": int(chosen.sum())}
+def _group(comparisons: Sequence[Comparison], chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    found = asdict(accuracy([comparison for comparison, wanted in zip(comparisons, chosen, strict=True) if wanted]))
+    return {"accuracy": found.pop("mean"), **{name: found[name] for name in ("low", "high", "n")}}
 
 
-def _by_quartile(delta: Array, values: Array) -> dict[str, dict[str, float]]:
+def _by_quartile(comparisons: Sequence[Comparison], values: Array) -> dict[str, dict[str, Any]]:
     """Quartiles of a value; pairs without the value are left out."""
     known = np.isfinite(values)
     if known.sum() < 8:
         return {}
     edges = np.quantile(values[known], (0, 0.25, 0.5, 0.75, 1))
-    groups: dict[str, dict[str, float]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for i, (low, high) in enumerate(pairwise(edges)):
         chosen = known & (values >= low) & ((values < high) | (i == 3))
         if chosen.any():
-            groups[f"{low:.3g} to {high:.3g}"] = _group(delta, chosen)
+            groups[f"{low:.3g} to {high:.3g}"] = _group(comparisons, chosen)
     return groups
 
 
-def _by_length(comparisons: Sequence[Comparison], delta: Array) -> dict[str, dict[str, float]]:
+def _by_length(comparisons: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
     longer = np.array([comparison.longer for comparison in comparisons])
     groups = {"chosen is longer": longer > 0, "equally long": longer == 0, "chosen is shorter": longer < 0}
-    return {name: _group(delta, chosen) for name, chosen in groups.items() if chosen.any()}
+    return {name: _group(comparisons, chosen) for name, chosen in groups.items() if chosen.any()}
 
 
-def _by_source(comparisons: Sequence[Comparison], delta: Array) -> dict[str, dict[str, float]]:
+def _by_source(comparisons: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
     names = np.array([comparison.source or "" for comparison in comparisons])
-    return {name: _group(delta, names == name) for name in sorted(set(names.tolist())) if name}
+    return {name: _group(comparisons, names == name) for name in sorted(set(names.tolist())) if name}

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from align.errors import UserError
-from align.evaluation.measurement import ordered_right
+from align.evaluation.statistics import ordered_right
 from align.method.base import Loss, Method, Optimization, require_not_negative
 from align.model.batch import Batch
 from align.scoring.reward_role import role_scores
-from reward.training.calibration import Comparison, assess, plot_reliability
+from reward.training.calibration import FEWEST, Comparison, assess, plot_reliability
 
 if TYPE_CHECKING:
     from align.data import Example, TokenizedPreferences, Unit
@@ -113,11 +113,24 @@ class RewardModel(Method):
         normalize(policy, train, unit_variance=self.unit_variance)
         if heldout is None or not len(heldout):
             return {}
-        report = assess(list(_comparisons(policy, heldout)))
+        comparisons = list(_comparisons(policy, heldout))
+        if not comparisons:
+            return {}
+        report = assess(comparisons)
         if folder is not None:
             plot_reliability(report, folder / "reliability.png")
-        shown = ("accuracy", "expected_calibration_error", "temperature")
-        return {"metrics": {name: {"before": None, "after": report[name]} for name in shown}, "reward_model": report}
+        shown = ("accuracy", "expected_calibration_error", "calibration_error_if_calibrated", "temperature")
+        notes = (
+            [f"{len(comparisons)} held-out comparisons are too few to fit a temperature: it takes at least {FEWEST}."]
+            if report["temperature"] is None
+            else []
+        )
+        return {
+            "metrics": {name: {"before": None, "after": report[name]} for name in shown},
+            "intervals": {"accuracy": {"after": report["interval"]}},
+            "notes": notes,
+            "reward_model": report,
+        }
 
 
 def normalize(policy: Policy, data: TokenizedPreferences, *, unit_variance: bool = False) -> None:
@@ -151,6 +164,7 @@ def _comparisons(policy: Policy, data: TokenizedPreferences) -> Iterator[Compari
             high, low = example.scores[better], example.scores[worse]
             yield Comparison(
                 delta=rewards[better] - rewards[worse],
+                prompt=example.index,
                 longer=len(example.responses[better]) - len(example.responses[worse]),
                 gap=None if high is None or low is None else high - low,
                 source=example.source,

@@ -11,7 +11,7 @@ orders and averaged (the paper asks once); the question is in words (the paper m
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from align.data.encoding import encode_response
-from align.evaluation.measurement import ordered_right
+from align.evaluation.statistics import Estimate, mean, ordered_right, rate
 from align.method.base import Loss, Optimization, PairwiseMethod, sequence_sums
 from align.model.batch import Batch
 from align.scoring.scorer_inputs import prompt_text
@@ -101,7 +101,12 @@ class Ranker(PairwiseMethod):
         """Report how well it orders the held-out pairs; see :func:`assess`."""
         del train, folder
         found = assess(policy, heldout) if heldout is not None else {}
-        return {"metrics": {name: {"before": None, "after": value} for name, value in found.items()}} if found else {}
+        if not found:
+            return {}
+        return {
+            "metrics": {name: {"before": None, "after": estimate.mean} for name, estimate in found.items()},
+            "intervals": {name: {"after": asdict(estimate)} for name, estimate in found.items()},
+        }
 
 
 def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tensor:
@@ -128,7 +133,7 @@ def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tenso
         return policy.in_micro_batches(batch, ask)["logp_PK"]
 
 
-def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, float]:
+def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, Estimate]:
     """Return accuracy and position bias of a ranker over the pairs whose two orders both fit; empty without any.
 
     The accuracy is the share of pairs with ``½·(p_A(forward) + p_B(backward)) > ½``, where the preferred response comes
@@ -144,4 +149,4 @@ def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, float]:
     first_N = (logp_N2[:, 0] - logp_N2[:, 1]).sigmoid()
     forward, backward = first_N[::2], first_N[1::2]
     right = ordered_right(forward - backward)
-    return {"accuracy": right.mean().item(), "position_bias": first_N.mean().item() - 0.5}
+    return {"accuracy": rate(right.tolist()), "position_bias": mean(((forward + backward) / 2 - 0.5).tolist())}

@@ -53,18 +53,6 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
-def mean_interval(values: Sequence[float]) -> dict[str, float]:
-    """Return the mean with its 95 % bootstrap interval, which is the mean itself if all values are equal."""
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    mean = float(np.mean(values))
-    if min(values) == max(values):
-        return {"mean": mean, "low": mean, "high": mean}
-    low, high = bootstrap((values,), np.mean, rng=np.random.default_rng(0)).confidence_interval
-    return {"mean": mean, "low": float(low), "high": float(high)}
-
-
 def peak_memory() -> float:
     """Return the peak of this process's resident memory in MiB (Linux: VmHWM)."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))

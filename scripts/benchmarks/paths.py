@@ -15,11 +15,13 @@ import random
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring import mean_interval, settings_of, versions
+from align.evaluation import statistics
+from benchmarks.measuring import settings_of, versions
 from benchmarks.points import Points, bench_points, chart, interval
 
 if TYPE_CHECKING:
@@ -114,8 +116,8 @@ class _Comparison:
         self.baseline = self.baseline or right  # SFT is the first
         shares = {family: mean(right[i :: len(FAMILIES)]) for i, family in enumerate(FAMILIES)}
         return policy, {
-            "accuracy": mean_interval(right),
-            "gain": mean_interval([new - old for new, old in zip(right, self.baseline, strict=True)]),
+            "accuracy": asdict(statistics.rate(right)),
+            "gain": asdict(statistics.mean([new - old for new, old in zip(right, self.baseline, strict=True)])),
             "by_family": shares,
             "rows": len(data),
             "steps": done.steps,

@@ -14,7 +14,7 @@ from align.system import charts
 from benchmarks.models import quiet
 
 Points = dict[str, dict[str, Any]]
-"""Name of a training → its results; intervals are those of `measuring.mean_interval`."""
+"""Name of a training → its results; intervals are those of `align.evaluation.statistics`."""
 
 
 def bench_points(

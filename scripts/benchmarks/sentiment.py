@@ -13,12 +13,12 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring import mean_interval, settings_of, versions
+from benchmarks.measuring import settings_of, versions
 from benchmarks.points import Points, bench_points, chart, interval
 
 if TYPE_CHECKING:
@@ -205,10 +205,11 @@ def _evaluator(policy: Policy, heldout: Preferences, scorer: Sentiment, seed: in
 
 
 def _point(measured: Measurement, options: argparse.Namespace) -> dict[str, Any]:
-    """Return means over the held-out beginnings with 95 % bootstrap intervals, and some continuations."""
+    """Return means over the held-out beginnings with 95 % intervals, and some continuations."""
+    found = measured.estimates()
     return {
-        "reward": mean_interval([sample.scores["sentiment"] for sample in measured.samples]),
-        "kl": mean_interval([sample.kl or 0.0 for sample in measured.samples]),
+        "reward": asdict(found["sentiment"]),
+        "kl": asdict(found["kl"]),
         "perplexity": _perplexity(measured, options),
         "tokens": measured.metrics()["response_length"],
         "distinct_2": measured.metrics()["distinct_2"],

@@ -18,7 +18,7 @@ from align.model.roles import SCALAR_ROLES
 from align.scoring.from_config import make_scorer
 from align.settings import registry
 from align.settings.adapter import Adapter
-from align.settings.config import RunConfig
+from align.settings.config import ModelConfig, RunConfig
 from align.settings.type_checks import build
 from align.system.processes import Processes
 from align.training.feed import tokenize_for
@@ -56,6 +56,8 @@ class Run:
 
     config: RunConfig
     method: Method
+    drawn_by: ModelConfig | None = None
+    """The model that drew the candidates, where training begins from another one."""
 
     @property
     def needs_reward(self) -> bool:

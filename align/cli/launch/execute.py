@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from align.candidates.drawing import draw, read_summary, save_rows
 from align.cli.console import hide_noise, process_count, report, say
@@ -19,6 +20,10 @@ from align.system.processes import Processes
 from align.system.signals import Interrupted
 from align.training.step import TrainingError
 from align.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from align.evaluation.evaluator import Evaluator
+    from align.evaluation.measurement import Measurement
 
 __all__ = ["execute", "execute_all"]
 
@@ -83,8 +88,18 @@ def _train(run: Run, scorers: Scorers) -> None:
         evaluation = tuple(role if scorer is reward else scorer for scorer in evaluation)
         reward = None
     evaluator = assemble.make_evaluator(config, policy, heldout, heldout_examples, evaluation)
+    beside = _measure_rival(run, evaluator)
     mix = Preferences.load(config.data.mix, format=config.data.format) if config.data.mix else None
-    trainer.fit(run.method, examples, heldout_examples, evaluator, scorer=reward, mix=mix)
+    trainer.fit(run.method, examples, heldout_examples, evaluator, scorer=reward, mix=mix, beside=beside)
+
+
+def _measure_rival(run: Run, evaluator: Evaluator | None) -> dict[str, Measurement]:
+    """Measure the model that drew the candidates, where training begins from another: both are worth comparing with."""
+    if run.drawn_by is None or evaluator is None or not evaluator.scorers:
+        return {}
+    rival = assemble.load_policy(dataclasses.replace(run.config, model=run.drawn_by))
+    say(f"Answering held-out prompts with {rival.name}, which drew the candidates …")
+    return {rival.name: dataclasses.replace(evaluator, pairs=None).measure(rival)}
 
 
 def _sample(run: Run, scorers: Scorers) -> None:

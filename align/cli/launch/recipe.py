@@ -99,7 +99,9 @@ class Recipe:
             name = f"{number}-{stage.name}"
             settings = dataclasses.replace(settings, output_root=str(folder), run_name=name)
             say(f"Stage {number} of {len(self.stages)}: {stage.name}")
-            code = execute(self._run(results.put_into(settings, stage)))
+            begun = dataclasses.replace(self.runs[stage.method].config.model, **results.model)  # before from_base
+            drawn_by = begun if stage.from_base and begun != settings.model else None
+            code = execute(self._run(results.put_into(settings, stage), drawn_by))
             if code:
                 return code
             results = self._add_results(stage, folder / name, results)
@@ -123,8 +125,8 @@ class Recipe:
             model = dataclasses.replace(model, start=None)
         return dataclasses.replace(config, run_name=name, model=model, stage=stage.part)
 
-    def _run(self, config: RunConfig) -> Run:
-        return dataclasses.replace(self.runs[config.method], config=config)
+    def _run(self, config: RunConfig, drawn_by: ModelConfig | None = None) -> Run:
+        return dataclasses.replace(self.runs[config.method], config=config, drawn_by=drawn_by)
 
     def _add_results(self, stage: Stage, folder: Path, results: _Results) -> _Results:
         """Add the results of a stage in `folder` to those of the stages before it."""

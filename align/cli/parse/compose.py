@@ -23,7 +23,7 @@ from align.settings.adapter import Adapter
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
 from align.settings.type_checks import build, defaults
 
-__all__ = ["compose_run", "register_methods"]
+__all__ = ["compose_run", "register_methods", "run_config"]
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
     checks.check_additions(plain)
     checks.check_complete(plain)
     checks.check_method(choices["method"], plain["method"], known["method"])
-    return _typed(plain, lambda: _run_name(plain, choices, [o for o in overrides if _key(o) in swept]))
+    return run_config(plain, lambda: _run_name(plain, choices, [o for o in overrides if _key(o) in swept]))
 
 
 def _trainer_keys(file: Path) -> list[str]:
@@ -136,7 +136,7 @@ def _clean(text: str) -> str:
     return re.sub(r"[^\w.+,@-]+", "_", text)
 
 
-def _typed(plain: dict[str, Any], run_name: Callable[[], Any]) -> RunConfig:
+def run_config(plain: Mapping[str, Any], run_name: Callable[[], Any]) -> RunConfig:
     """Build the settings; `run_name` is asked once the types of model and data are known to be right."""
     method = dict(plain["method"])
     sections: dict[str, Any] = {

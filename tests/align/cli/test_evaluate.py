@@ -10,6 +10,7 @@ import pytest
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.cli.evaluate import main
+from align.cli.main import main as train
 from methods import SFT
 
 COMMON = ("--prompts", "4", "--max-new-tokens", "8", "--max-length", "120")
@@ -65,9 +66,10 @@ def test_a_model_alone(tiny_model: Path, pairs: str, brief: str, tmp_path: Path)
     words = [str(tiny_model), "--data", pairs, "--scorer", brief, "--best-of", "4", "--out", str(out), *COMMON]
     assert main(words) == 0
     found = result(out)
-    assert found["metrics"].keys() >= {"length", "kl", "response_length", "preference_accuracy"}
-    assert found["metrics"]["kl"] == {"model": 0}
+    assert found["metrics"].keys() == {"length", "response_length"}  # a model alone has no reference
+    assert found["intervals"]["length"]["model"]["n"] == 4
     assert [point["n"] for point in found["best_of_n"]] == [1, 2, 4]
+    assert all(0 <= point["kl"] <= point["kl_bound"] + 1e-12 for point in found["best_of_n"])
     scores = [point["score"] for point in found["best_of_n"]]
     assert scores == sorted(scores)
     assert (out / "best_of_n.png").stat().st_size > 5000
@@ -81,12 +83,117 @@ def test_a_run_against_the_model_it_began_from(
     words = [run, "--against", str(tiny_model), "--data", pairs, "--scorer", brief, "--out", str(out), *COMMON]
     assert main(words) == 0
     found = result(out)
-    assert set(found["metrics"]["kl"]) == {"against", "model"}
-    assert found["metrics"]["kl"]["against"] == 0
+    assert found["metrics"]["kl"]["against"] is None
+    assert found["metrics"]["kl"]["model"] > 0
     assert found["win_rate"]["by"] == "length"
     assert found["win_rate"]["n"] == 4
     said = "".join(capsys.readouterr().out.split())  # long paths are wrapped, at a blank or within
     assert f"Winrateof{run}over{tiny_model},bylength" in said
+
+
+SETTINGS = [
+    "trainer.steps=4",
+    "trainer.batch_size=4",
+    "trainer.learning_rate=1e-2",
+    "trainer.max_length=120",
+    "data.heldout_size=9",
+    "evaluation.prompts=4",
+    "evaluation.max_new_tokens=8",
+    "evaluation.temperature=0.9",
+    "evaluation.top_p=0.95",
+    "seed=3",
+]
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "words", [["method=dpo"], ["method=dpo", "start"], ["method=dpo", "adapter=none", "model.start=null"]]
+)
+def test_a_run_is_measured_as_it_measured_itself(
+    words: list[str], tiny_model: Path, pairs: str, configs: Path, in_folder: Path
+) -> None:
+    """Same prompts, pairs, settings, scorers and start model, without an option: for adapters, a continued adapter, a
+    whole model.
+    """
+    common = [f"model={tiny_model}", f"data={pairs}", *SETTINGS, "evaluation.scorer=repetition"]
+    if "start" in words:
+        assert train(["method=sft", "run_name=first", *common], configs) == 0
+        words = ["method=dpo", "model.start=runs/first/final"]
+    assert train([*words, "run_name=run", *common], configs) == 0
+    own = result(Path("runs/run"))
+    assert own["n"] == {"prompts": 4, "pairs": 9}
+    assert own["metrics"]["kl"]["before"] == 0
+    assert own["metrics"]["kl"]["after"] > 1e-4
+    for model in ("runs/run", "runs/run/final"):
+        assert main([model, "--out", "out"]) == 0
+        again = result(in_folder / "out")
+        assert set(again["metrics"]) == set(own["metrics"])
+        for name, row in again["metrics"].items():
+            assert row["model"] == pytest.approx(own["metrics"][name]["after"], abs=1e-4), name
+        assert again["n"] == own["n"]
+
+
+def test_a_run_that_trained_no_policy_says_so_also_in_its_cards(
+    tiny_model: Path, pairs: str, configs: Path, in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(["method=reward", f"model={tiny_model}", f"data={pairs}", *SETTINGS, "run_name=rm"], configs) == 0
+    capsys.readouterr()
+    assert main(["runs/rm", "--out", "out"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "runs/rm trained reward, not a policy: the model that answers here is the untrained start." in said
+    assert result(in_folder / "out")["metrics"]["kl"] == {"model": 0}
+    texts = [file.read_text() for file in Path("runs/rm/final").rglob("*") if file.suffix in (".md", ".json")]
+    assert len(texts) > 6
+    assert not any(str(place) in text for text in texts for place in (in_folder, tiny_model))
+    card = Path("runs/rm/final/reward/README.md").read_text()
+    report = result(Path("runs/rm"))["reward_model"]
+    low, high = report["interval"]["low"], report["interval"]["high"]
+    assert f"| accuracy | – | {report['accuracy']:.3f} [{low:.3f}, {high:.3f}] | 9 |" in card
+    assert "9 held-out comparisons are too few to fit a temperature: it takes at least 50." in card
+    assert report["temperature"] is None
+    assert "was not trained. What was trained is in `reward/`." in Path("runs/rm/final/README.md").read_text()
+
+
+def test_the_second_model_is_the_one_to_beat(
+    run: str, tiny_model: Path, pairs: str, brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The win rate is that of MODEL over --against, and each column has the values of its model."""
+    from align.evaluation.evaluator import Evaluator
+    from align.evaluation.measurement import Measurement, Sample
+
+    def measure(_: Evaluator, policy: Policy) -> Measurement:
+        score = 2.0 if " with " in policy.name else 1.0  # the run is the better one
+        return Measurement([Sample(f"p{i}", "r", 3, None, {"length": score}) for i in range(4)])
+
+    monkeypatch.setattr(Evaluator, "measure", measure)
+    for model, against, mean, scores in (
+        (run, str(tiny_model), 1.0, (2.0, 1.0)),
+        (str(tiny_model), run, 0.0, (1.0, 2.0)),
+    ):
+        words = [model, "--against", against, "--data", pairs, "--scorer", brief, "--out", str(tmp_path / "out")]
+        assert main([*words, *COMMON]) == 0
+        found = result(tmp_path / "out")
+        assert found["win_rate"]["mean"] == mean
+        assert (found["metrics"]["length"]["model"], found["metrics"]["length"]["against"]) == scores
+
+
+def test_scorers_are_compared_on_the_same_pairs(pairs: str, brief: str, tmp_path: Path) -> None:
+    """``brief`` is right for 20 of 40 pairs, ``wordy`` for the other 20: p = 1; ``blind`` ties always."""
+    wordy, blind = tmp_path / "wordy.yaml", tmp_path / "blind.yaml"
+    wordy.write_text("{scorer: length, name: wordy, minimum: 2}")
+    blind.write_text("{scorer: length, name: blind, maximum: 50}")
+    words = [word for file in (brief, str(wordy), str(blind)) for word in ("--scorer", file)]
+    assert main(["--data", pairs, "--pairs", *words, "--out", str(tmp_path / "out")]) == 0
+    found = result(tmp_path / "out")
+    assert found["same_accuracy"] == {"wordy": 1.0, "blind": 1.0}
+    all_tied = found["scorer_accuracy"]["blind"]["all"]
+    assert all_tied["mean"] == 0.5
+    assert all_tied["low"] < 0.5 < all_tied["high"]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +202,7 @@ def test_a_run_against_the_model_it_began_from(
         ([], "there is no model to evaluate; name one, or add --pairs"),
         (["--pairs"], "--pairs needs a scorer; add --scorer NAME."),
         (["m", "--best-of", "4"], "--best-of needs a scorer; add --scorer NAME."),
+        (["m", "--pairs"], "--pairs needs a scorer; add --scorer NAME."),
         (["--pairs", "--scorer", "repetition", "--scorer", "repetition"], "two scorers have the name repetition;"),
         (["--pairs", "--scorer", "repetitoin"], 'Did you mean "repetition"?'),
     ],

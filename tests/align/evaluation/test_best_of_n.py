@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from align.errors import UserError
-from align.evaluation.best_of_n import best_of_n, plot_best_of_n
+from align.evaluation.best_of_n import best_of_n, divergence, plot_best_of_n
 
 
 def test_it_is_the_mean_over_all_subsets() -> None:
@@ -21,7 +21,33 @@ def test_it_is_the_mean_over_all_subsets() -> None:
         ]
         assert point.score == pytest.approx(np.mean([scores[p, k] for p in range(3) for k in chosen[p]]))
         assert point.others["gold"] == pytest.approx(np.mean([gold[p, k] for p in range(3) for k in chosen[p]]))
-        assert point.kl == pytest.approx(math.log(point.n) - (point.n - 1) / point.n)
+        assert point.kl == pytest.approx(math.log(point.n) - (point.n - 1) / point.n)  # no two are equal
+        assert point.kl_bound == pytest.approx(point.kl)
+
+
+@pytest.mark.parametrize(("right", "n"), [(8, 16), (8, 2), (12, 4), (1, 8), (16, 8), (0, 4)])
+def test_divergence_with_equal_scores(right: int, n: int) -> None:
+    """Of 16 responses some are right: KL of two outcomes, ``1 − (1−p)ⁿ`` right; log 2 for p = ½ and n = 16."""
+    p = right / 16
+    best = 1 - (1 - p) ** n
+    expected = sum(q * math.log(q / r) for q, r in ((best, p), (1 - best, 1 - p)) if q)
+    scores = [1.0] * right + [0.0] * (16 - right)
+    if right != 1:
+        assert divergence(scores, n) == pytest.approx(expected, abs=1e-12)
+    assert 0 <= divergence(scores, n) <= math.log(n) - (n - 1) / n + 1e-12
+    if (right, n) == (8, 16):
+        assert divergence(scores, n) == pytest.approx(math.log(2), abs=2e-4)
+
+
+def test_divergence_by_simulation() -> None:
+    """Scores 0 to 4 of a known distribution, 4,000 responses."""
+    chances = np.array([0.1, 0.2, 0.4, 0.2, 0.1])
+    below = np.concatenate([[0], chances.cumsum()]) ** 4
+    best = np.diff(below)
+    exact = float((best * np.log(best / chances)).sum())
+    scores = np.random.default_rng(0).choice(5, size=4000, p=chances)
+    assert divergence(scores, 4) == pytest.approx(exact, abs=0.02)
+    assert exact < math.log(4) - 3 / 4 - 0.05
 
 
 def test_sizes_and_the_ends_of_the_curve() -> None:

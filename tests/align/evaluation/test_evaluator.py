@@ -1,20 +1,41 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from typing_extensions import override
 
 from align import Policy, Preferences
 from align.data.examples import tokenize
 from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
-from align.evaluation.measurement import Measurement, Sample, compare, distinct_n, ordered_right, win_rate
+from align.evaluation.measurement import Measurement, Sample, compare
+from align.model.batch import Batch
+from align.model.divergence import sequence_kl
+from align.model.forward import Forward
 from align.sampling.params import SamplingParams
 from align.sampling.sampler import Sampler
+from align.system.processes import Processes
+
+
+class Rank(Processes):
+    """One of three ranks, which keeps its share to itself."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.number = rank
+
+    @override
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
+        return items[self.number :: 3]
+
+    @override
+    def in_order(self, numbers: Iterable[int], values: Iterable[Any]) -> list[Any]:
+        assert {number % 3 for number in numbers} == {self.number}
+        return list(values)
 
 
 class Length:
@@ -28,7 +49,7 @@ class Length:
 
 
 def samples(*scores: float) -> Measurement:
-    return Measurement([Sample("p", "a b", 3, 0.5, {"length": score}) for score in scores], 0.5)
+    return Measurement([Sample("p", "a b", 3, 0.5, {"length": score}) for score in scores])
 
 
 class TestMeasure:
@@ -43,11 +64,12 @@ class TestMeasure:
         evaluator = self.evaluator(policy, pair_rows, scorers=[Length()])
         measured = evaluator.measure(policy)
         metrics = measured.metrics()
-        assert metrics["kl"] == pytest.approx(0, abs=1e-6)
+        assert metrics["kl"] == 0
         assert metrics["preference_accuracy"] == 0.5
         assert len(measured.samples) == 10
         report = compare(measured, evaluator.measure(policy))
-        assert report["win_rate"] == {"by": "length", "mean": 0.5, "low": 0.5, "high": 0.5, "n": 10}
+        assert report["win_rate"]["by"] == "length"
+        assert (report["win_rate"]["mean"], report["win_rate"]["n"]) == (0.5, 10)
         assert report["metrics"]["length"]["before"] == report["metrics"]["length"]["after"]
 
     def test_prompts_that_leave_no_room_for_an_answer_are_counted(
@@ -65,36 +87,134 @@ class TestMeasure:
         with pytest.raises(UserError, match=r"evaluation\.max_new_tokens=254 leaves no room"):
             Evaluator.from_preferences(tiny_policy, pairs, None, max_length=256, sampling=too_long)
 
-    def test_kl_is_the_log_ratio_of_the_samples(self, tiny_policy: Policy, pair_rows: list[dict[str, str]]) -> None:
-        evaluator = self.evaluator(tiny_policy, pair_rows)
-        measured = evaluator.measure(tiny_policy)
+    def test_all_pairs_are_measured(self, tiny_policy: Policy, pair_rows: list[dict[str, str]]) -> None:
+        measured = self.evaluator(tiny_policy, pair_rows).measure(tiny_policy)
+        assert (len(measured.samples), len(measured.preferred)) == (10, 40)
+        report = compare(measured, measured)
+        assert report["n"] == {"prompts": 10, "pairs": 40}
+        assert report["intervals"]["preference_accuracy"]["after"]["n"] == 40
+        assert "win_rate" not in report  # without a scorer
+
+
+class TestKL:
+    """Against the sum over every response of two tokens."""
+
+    def enumerated(self, policy: Policy, ids: list[int], temperature: float) -> float:
+        """``Σ_y π(y)·log π(y)/π_ref(y)`` at this temperature over responses of one end-of-turn token or two tokens."""
+        stops = Sampler(policy, SamplingParams()).stops
+        logps: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for role in ("policy", "reference"):
+            with policy.use(role), torch.no_grad():
+                first = policy.model(torch.tensor([ids])).logits[0, -1].double()
+                prefixes = torch.tensor([[*ids, token] for token in range(len(first))])
+                second = policy.model(prefixes).logits[:, -1].double()
+            logps.append(((first / temperature).log_softmax(-1), (second / temperature).log_softmax(-1)))
+        total = 0.0
+        (first, second), (first_ref, second_ref) = logps
+        for token in range(len(first)):
+            ratio = (first[token] - first_ref[token]).item()
+            chance = first[token].exp().item()
+            if token in stops:
+                total += chance * ratio
+            else:
+                both = first[token] + second[token]
+                total += (both.exp() * (both - first_ref[token] - second_ref[token])).sum().item()
+        return total
+
+    @pytest.mark.parametrize("settings", [{"temperature": 1.0}, {"temperature": 0.7}, {"temperature": 0.4}], ids=str)
+    @pytest.mark.parametrize("cut", [{}, {"top_p": 0.8}, {"top_k": 3}, {"min_new_tokens": 2}], ids=str)
+    def test_it_is_the_enumerated_one(
+        self, settings: dict[str, float], cut: dict[str, Any], tiny_policy: Policy
+    ) -> None:
+        """Also where the responses are drawn from a part of the distribution."""
+        for name, parameter in tiny_policy.roles.parameters("policy").items():
+            if "lora_B" in name:
+                parameter.data.mul_(4)
+        tiny_policy.model.lm_head.weight.data.mul_(5)  # pyright: ignore[reportAttributeAccessIssue]
+        row = {"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}
+        sampling = SamplingParams(max_new_tokens=2, **settings, **cut)
+        evaluator = Evaluator.from_preferences(
+            tiny_policy, Preferences.from_rows([row] * 200), None, max_length=64, sampling=sampling
+        )
         assert evaluator.prompts is not None
-        responses = Sampler(tiny_policy, evaluator.sampling).generate([e.prompt_ids for e in evaluator.prompts])
-        for example, (response,), sample in zip(evaluator.prompts, responses, measured.samples, strict=True):
-            ids = response.ids
-            sums: list[float] = []
-            for role in ("policy", "reference"):
-                with tiny_policy.use(role), torch.no_grad():
-                    logits = tiny_policy.model(torch.tensor([[*example.prompt_ids, *ids]])).logits[0].log_softmax(-1)
-                start = len(example.prompt_ids) - 1
-                sums.append(sum(logits[start + t, token].item() for t, token in enumerate(ids)))
-            assert sample.kl == pytest.approx(sums[0] - sums[1], abs=1e-4)
+        measured = evaluator.measure(tiny_policy)
+        found = measured.estimates()["kl"]
+        exact = self.enumerated(tiny_policy, list(evaluator.prompts[0].prompt_ids), settings["temperature"])
+        assert exact > 0.5
+        assert found.low is not None
+        assert found.high is not None
+        error = (found.high - found.low) / 2 / 1.97
+        assert found.mean == pytest.approx(exact, abs=3 * error + 1e-4)
+        assert all(sample.kl is not None and sample.kl >= 0 for sample in measured.samples)
+
+    def test_of_one_token_it_is_exact(self, tiny_policy: Policy) -> None:
+        """Whatever was drawn: the sum over the vocabulary; greedy responses are measured at temperature 1."""
+        rows = [{"prompt": f"Is it {i}?", "chosen": "Yes.", "rejected": "No."} for i in range(3)]
+        for temperature in (0.7, 0.0):
+            evaluator = Evaluator.from_preferences(
+                tiny_policy,
+                Preferences.from_rows(rows),
+                None,
+                max_length=64,
+                sampling=SamplingParams(max_new_tokens=1, temperature=temperature),
+            )
+            assert evaluator.prompts is not None
+            for example, sample in zip(evaluator.prompts, evaluator.measure(tiny_policy).samples, strict=True):
+                logp: list[torch.Tensor] = []
+                for role in ("policy", "reference"):
+                    with tiny_policy.use(role), torch.no_grad():
+                        logits = tiny_policy.model(torch.tensor([example.prompt_ids])).logits[0, -1]
+                    logp.append((logits / (temperature or 1)).log_softmax(-1))
+                assert sample.kl == pytest.approx((logp[0].exp() * (logp[0] - logp[1])).sum().item(), abs=1e-5)
+
+    def test_tiles_and_full_logits_change_nothing(self, tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+        batch = Batch(
+            prompt_ids=((1, 9, 8), (1, 7)), response_ids=(((5, 6, 7), (8,)), ((9, 10, 2), (3, 2))), rows=(0, 1)
+        )
+        whole = sequence_kl(tiny_policy, batch, temperature=0.7)
+        assert whole.min() > 0
+        monkeypatch.setattr("align.model.divergence._TILE", 600)  # two tokens
+        assert torch.allclose(sequence_kl(tiny_policy, batch, temperature=0.7), whole, atol=1e-6)
+        tiny_policy.fused_head = False
+        assert torch.allclose(sequence_kl(tiny_policy, batch, temperature=0.7), whole, atol=1e-6)
+
+    def test_vocabulary_rows_that_are_never_drawn(self, tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Logits of −inf in both roles: 0·log 0 = 0."""
+        batch = Batch(prompt_ids=((1, 9, 8),), response_ids=(((5, 6, 7),),), rows=(0,))
+        plain = Forward.logits
+
+        def logits(self: Forward, rows: Any) -> torch.Tensor:
+            return plain(self, rows).index_fill(1, torch.tensor([0, 250]), -torch.inf)
+
+        monkeypatch.setattr(Forward, "logits", logits)
+        tiny_policy.fused_head = False
+        found = sequence_kl(tiny_policy, batch, temperature=1.0)
+        assert torch.isfinite(found).all()
+        assert found.item() > 0
 
 
-def test_win_rate_counts_ties_half_and_gives_an_interval() -> None:
-    result = win_rate(np.array([1.0] * 30 + [0.0] * 20 + [-1.0] * 50))
-    assert result["mean"] == pytest.approx(0.4)
-    # Normal approximation: standard deviation of {1, ½, 0} with these shares, over √100.
-    deviation = (0.3 * 0.6**2 + 0.2 * 0.1**2 + 0.5 * 0.4**2) ** 0.5 / 10
-    assert result["low"] == pytest.approx(0.4 - 1.96 * deviation, abs=0.01)
-    assert result["high"] == pytest.approx(0.4 + 1.96 * deviation, abs=0.01)
+class TestRanks:
+    def test_shares_of_ranks_join_in_order(self, tiny_policy: Policy, pair_rows: list[dict[str, str]]) -> None:
+        """Each prompt's response is the one that a single process draws, and stands at its place."""
+        pairs = Preferences.from_rows(pair_rows)
+        evaluator = Evaluator.from_preferences(
+            tiny_policy, pairs, pairs, max_length=200, limit=7, sampling=SamplingParams(max_new_tokens=6, temperature=1)
+        )
+        alone = evaluator.measure(tiny_policy)
+        assert len({sample.response for sample in alone.samples}) == 7
+        assert len(set(alone.preferred)) > 1
+        shares = [evaluator.measure(tiny_policy, Rank(rank)) for rank in range(3)]
+        for items in ("samples", "preferred"):
+            joined = [getattr(shares[i % 3], items)[i // 3] for i in range(len(getattr(alone, items)))]
+            if items == "preferred":
+                assert joined == alone.preferred
+            else:
+                assert [(s.prompt, s.response) for s in joined] == [(s.prompt, s.response) for s in alone.samples]
 
-
-def test_a_tie_is_half_right() -> None:
-    assert ordered_right(np.array([0.3, 0.0, -2.0, -0.0])).tolist() == [1.0, 0.5, 0.0, 0.5]
-    right = ordered_right(torch.tensor([0.3, 0.0, -2.0], dtype=torch.float64))
-    assert right.tolist() == [1.0, 0.5, 0.0]
-    assert right.mean() == 0.5
+    def test_what_ranks_gather_is_put_in_order(self) -> None:
+        """See :meth:`align.system.processes.Processes.in_order`."""
+        processes = Processes()
+        assert processes.in_order([2, 0, 1], ["c", "a", "b"]) == ["a", "b", "c"]
 
 
 def test_compare_pairs_prompts() -> None:
@@ -102,8 +222,3 @@ def test_compare_pairs_prompts() -> None:
     assert report["win_rate"]["mean"] == pytest.approx(3.5 / 4)
     assert report["metrics"]["length"] == {"before": 2.5, "after": 3.25}
     assert report["metrics"]["kl"] == {"before": 0.5, "after": 0.5}
-
-
-def test_distinct_two() -> None:
-    assert distinct_n(["a b a b", "a b c"], 2) == pytest.approx(3 / 5)
-    assert distinct_n(["one"], 2) == 0

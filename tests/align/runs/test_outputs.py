@@ -27,6 +27,7 @@ from align.settings.config import WandbConfig
 from align.system.charts import chart
 from align.system.files import write_json
 from align.world.shipped import FOLDER
+from methods import DPO
 
 
 class TestRunFolder:
@@ -99,7 +100,8 @@ class TestTracker:
 
 def measured(score: float) -> Measurement:
     return Measurement(
-        [Sample(f"prompt {i}", "x[red]y\x1b[31m", 3, 0.1, {"true_reward": score}) for i in range(3)], 0.6
+        [Sample(f"prompt {i}", "x[red]y\x1b[31m", 3, 0.1, {"true_reward": score}) for i in range(16)],
+        [1, 1, 0.5, 0.5, 0],
     )
 
 
@@ -133,7 +135,7 @@ def test_an_evaluation_reads_back_only_when_it_was_written_to_its_end(tmp_path: 
     assert tracker.read_evaluation(0) == measured(0.5)
     assert tracker.read_evaluation(4) == measured(0.7)
     lines = tracker.samples.read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [0, 0, 0, 4, 4, 4]
+    assert [json.loads(line)["step"] for line in lines] == [0] * 16 + [4] * 16
     tracker.truncate(0)
     assert tracker.read_evaluation(4) is None
     tracker.metrics.unlink()  # killed between samples and means
@@ -178,30 +180,19 @@ def test_before_and_after_are_bars_and_more_points_a_curve(tmp_path: Path, monke
     assert drawn["win rate by true_reward"] == 1
 
 
-def test_intervals_by_hand() -> None:
-    """Of 0, 1, 2: standard error 1/√3, t with two degrees of freedom 4.302653."""
-    samples = [Sample("p", "r", i, None, {"quality": float(i)}) for i in range(3)]
-    half = report._half_interval  # pyright: ignore[reportPrivateUsage]
-    assert half(Measurement(samples, 0.5), "evaluation/quality") == pytest.approx(4.302653 / 3**0.5, abs=1e-5)
-    assert half(Measurement(samples, 0.5), "evaluation/response_length") == pytest.approx(4.302653 / 3**0.5, abs=1e-5)
-    for name in ("kl", "distinct_2", "preference_accuracy"):
-        assert half(Measurement(samples, 0.5), f"evaluation/{name}") is None
-    assert half(None, "evaluation/quality") is None
-
-
 @pytest.mark.parametrize("adapter", [Adapter(r=2), None], ids=["adapter", "whole model"])
 def test_the_code_on_the_model_card_runs(
     adapter: Adapter | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = Policy.load("world/base", adapter=adapter)
     evaluation = compare(measured(0.2), measured(0.8))
-    write_final(policy, tmp_path / "final", {"name": "DPO", "beta": 0.1}, evaluation)
+    write_final(policy, tmp_path / "final", DPO(), {"name": "DPO", "beta": 0.1}, evaluation)
     text = (tmp_path / "final" / "README.md").read_text()
     assert str(FOLDER) not in text
     card = ModelCard(text)
     assert card.data.base_model == "world/base"
     assert {result.metric_type: result.metric_value for result in card.data.eval_results}["win_rate"] == 1
-    assert "| true_reward | 0.200 | 0.800 |" in text
+    assert "| true_reward | 0.200 [0.200, 0.200] | 0.800 [0.800, 0.800] | 16 |" in text
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
@@ -210,13 +201,8 @@ def test_the_code_on_the_model_card_runs(
     assert torch.isfinite(scope["model"](ids).logits).all()
 
 
-def test_the_interval_of_a_share_by_hand() -> None:
-    half = report._half_interval_of_share(0.6, 100)  # pyright: ignore[reportPrivateUsage]
-    assert half == pytest.approx(1.959964 * 0.6**0.5 * 0.4**0.5 / 10, abs=1e-6)
-
-
 def test_texts_may_hold_any_line_separator(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, enabled=True)
     sample = Sample(prompt="a\u2028b\u2029\x85c", response="d\x0ce\r\nf\u2028", tokens=3, kl=None, scores={})
-    tracker.log_evaluation(0, Measurement([sample], None), shown=1)
+    tracker.log_evaluation(0, Measurement([sample]), shown=1)
     assert tracker.read_evaluations()[0].samples == [sample]

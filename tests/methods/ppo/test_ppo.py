@@ -77,6 +77,34 @@ class TestLearn:
         assert means["objective/non_score_reward"] == pytest.approx(0.02)
         assert means["objective/rlhf_reward"] == pytest.approx(1.02)
 
+    @pytest.mark.parametrize(
+        ("settings", "ended", "scores"),
+        [
+            ({}, True, 4.0),
+            ({}, False, -1.0),  # replaced
+            ({"missing_eos": "subtract"}, False, 3.0),
+            ({"missing_eos": "none"}, False, 4.0),
+            ({"score_clip": 1.5}, True, 1.5),
+            ({"score_clip": 1.5, "missing_eos": "subtract"}, False, 0.5),
+            ({"overlong_buffer": 2, "max_new_tokens": 4}, True, 3.5),  # one of the two last tokens
+            ({"whiten_rewards": True}, False, -1.0),
+            ({"kl_in": "loss"}, False, -1.0),
+            ({"advantage": "rloo", "responses": 2}, True, 4.0),
+        ],
+    )
+    def test_the_rewards_that_are_logged_add_up(self, settings: dict[str, Any], ended: bool, scores: float) -> None:
+        """``rlhf_reward = scores + non_score_reward``, with β·KL = .05·(−.4) of the vector."""
+        batch = drawn(*VECTOR[:3], 4.0).with_columns(ended_PK=torch.tensor([[ended]]))
+        if settings.get("responses") == 2:
+            batch = Batch(batch.prompt_ids, (batch.response_ids[0] * 2,), (0,)).with_columns(
+                **{name: column.repeat_interleave(2, 1) for name, column in batch.columns.items()}
+            )
+        experience = PPO(**settings).compute_advantages(batch, {}, lambda x: x)
+        means = {name: float(a) / float(b) for name, (a, b) in experience.metrics.items()}
+        assert means["objective/scores"] == pytest.approx(scores)
+        assert means["objective/non_score_reward"] == pytest.approx(0.02)
+        assert means["objective/rlhf_reward"] == pytest.approx(scores + 0.02)
+
     def test_kl_in_the_loss_leaves_the_reward_alone(self) -> None:
         method = PPO(kl_in="loss", whiten_advantages=False, lam=1.0)
         experience = method.compute_advantages(drawn(*VECTOR), {}, lambda x: x)
@@ -256,7 +284,7 @@ def healthy(**changed: Sequence[float]) -> list[Metrics]:
 
 
 def measured(*scores: float) -> list[Measurement]:
-    return [Measurement([Sample("p", "r", 2, 0.0, {"true_reward": score})], None) for score in scores]
+    return [Measurement([Sample("p", "r", 2, 0.0, {"true_reward": score})]) for score in scores]
 
 
 class TestHealth:

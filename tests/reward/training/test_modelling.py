@@ -15,6 +15,7 @@ from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
 from align.data.examples import tokenize
 from align.errors import UserError
 from align.model.batch import Batch
+from align.scoring.reward_role import RoleScorer
 from reward.combinations.ensemble import Ensemble
 from reward.models.reward_model import RewardModelScorer, load_classifier
 from reward.training.modelling import RewardModel, bradley_terry_loss, centring_penalty, normalize, score_examples
@@ -133,6 +134,52 @@ class TestTraining:
         )
         assert torch.allclose(torch.tensor(ours), torch.tensor(theirs), atol=1e-5)
 
+    def test_the_scale_is_taken_off_after_the_mean(self, tiny_policy: Policy, tmp_path: Path) -> None:
+        """``(w·h − mean)/std`` in the head and in the scorer, with a mean of 3 and a deviation of 2."""
+        tiny_policy.require(("reward",))
+        head = tiny_policy.roles.heads["reward"]
+        asked: Any = (["Is it so?", "And this?"], [["yes", "no"], ["perhaps"]])
+        raw = RoleScorer(tiny_policy).score(*asked)
+        head.mean, head.std = 3.0, 2.0
+        tiny_policy.save(tmp_path)
+        for found in (
+            RoleScorer(tiny_policy).score(*asked),
+            RewardModelScorer(model=str(tmp_path / "reward")).score(*asked),
+        ):
+            for row, values in zip(found, raw, strict=True):
+                assert row == pytest.approx([(value - 3) / 2 for value in values], abs=1e-5)
+
+    def test_prompts_without_a_comparison_do_not_count(self, tiny_policy: Policy) -> None:
+        """The step's loss is divided by the weights of the prompts that have one."""
+        rows = [
+            {"prompt": "p", "chosen": "aa", "rejected": "b", "weight": 3.0},
+            {"prompt": "q", "chosen": "d", "rejected": "eeee", "weight": 5.0},
+        ]
+        data = tokenize(Preferences.from_rows(rows), tiny_policy.tokenizer, max_length=64, unit="ranking")
+        batch = Batch.from_examples(data[i] for i in range(2))
+        weight_P = batch["weight_P"]
+        assert RewardModel().weight(batch) == weight_P.sum().item()
+        better_PKK = batch["better_PKK"].clone()
+        better_PKK[1] = False
+        assert RewardModel().weight(batch.with_columns(better_PKK=better_PKK)) == weight_P[0].item()
+
+    def test_groups_by_length(self, tiny_policy: Policy) -> None:
+        """Three pairs with the longer response preferred, two with the shorter, one of equal lengths."""
+        texts = [("aaaa", "b"), ("aaa", "b"), ("aaaaa", "bb"), ("a", "bbbb"), ("a", "bbb"), ("aa", "bb")]
+        rows = [{"prompt": f"p{i}", "chosen": a, "rejected": b} for i, (a, b) in enumerate(texts)]
+        data = tokenize(Preferences.from_rows(rows), tiny_policy.tokenizer, max_length=64, unit="ranking")
+        tiny_policy.require(("reward",))
+        found = RewardModel().report(tiny_policy, data, data, None)
+        groups = found["reward_model"]["accuracy_by"]["length_difference"]
+        assert {name: group["n"] for name, group in groups.items()} == {
+            "chosen is longer": 3,
+            "equally long": 1,
+            "chosen is shorter": 2,
+        }
+        assert found["intervals"]["accuracy"]["after"]["n"] == 6
+        assert found["metrics"]["temperature"]["after"] is None
+        assert found["notes"] == ["6 held-out comparisons are too few to fit a temperature: it takes at least 50."]
+
 
 def test_the_models_of_an_ensemble_share_their_base(tiny_model: Path, tmp_path: Path, pairs: Preferences) -> None:
     folders: list[Path] = []
@@ -173,7 +220,10 @@ from reward.models.reward_model import RewardModelScorer
 folder, asked = sys.argv[1], json.loads(sys.argv[2])
 scores = RewardModelScorer(model=folder).score(asked["prompts"], asked["responses"])
 adapter = Path(folder, "adapter_config.json")
-base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else folder
+base = folder
+if adapter.exists():
+    base = Path(folder, json.loads(adapter.read_text())["base_model_name_or_path"])  # relative to the adapter
+    assert ".." in base.parts
 model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
 if adapter.exists():
     model = PeftModel.from_pretrained(model, folder)

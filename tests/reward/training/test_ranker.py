@@ -126,7 +126,8 @@ class TestTraining:
         monkeypatch.setattr("reward.training.ranker.answer_logprobs", lambda _, questions: known[: len(questions)])
         data = tokenize(Ranker().learns_from(Preferences.from_rows(rows(2))), tiny_policy.tokenizer, max_length=250)
         found = assess(tiny_policy, data)
-        assert (found["accuracy"], found["position_bias"]) == pytest.approx(expected, abs=1e-6)
+        assert (found["accuracy"].mean, found["position_bias"].mean) == pytest.approx(expected, abs=1e-6)
+        assert found["accuracy"].n == 2
 
     def test_a_pair_of_which_one_order_is_lost_is_not_assessed(self, tiny_policy: Policy) -> None:
         data = tokenize(Ranker().learns_from(Preferences.from_rows(rows(1))), tiny_policy.tokenizer, max_length=250)

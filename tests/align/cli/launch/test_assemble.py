@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from align.cli.launch.assemble import Run, make_scorers
 from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.main import main
 from align.cli.parse.job import read_job
@@ -77,6 +79,17 @@ def test_each_thing_is_made_once(
         (heldout.fingerprint, "prompt"): 1,  # for the answers that are evaluated
     }
     assert list(Path("runs").iterdir())
+
+
+def test_the_true_reward_decides_before_the_reward_that_is_trained_on(configs: Path) -> None:
+    """The first scorer decides the win rate and ``best/``: never the proxy, where the truth is known."""
+    run = assemble_job(read_job(["method=ppo", "data=world", "reward=world"], configs))
+    assert isinstance(run, Run)
+    proxy = {"scorer": "length", "maximum": 20}
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, reward=proxy))
+    made = make_scorers(run)
+    assert [scorer.name for scorer in made.evaluation] == ["true_reward", "length"]
+    assert made.reward is made.evaluation[1]
 
 
 @pytest.mark.parametrize(

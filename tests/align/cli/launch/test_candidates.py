@@ -166,8 +166,29 @@ def test_drawing_and_training(words: list[str]) -> None:
     evaluation = json.loads((train / "evaluation.json").read_text())
     assert evaluation["candidates"]["prompts"] == 12
     assert evaluation["win_rate"]["by"] == "short"
+    assert evaluation["win_rates_beside"] == []  # it begins from the model that drew
     assert (train / "final").exists()
     assert (sample / "config.yaml").exists()
+
+
+def test_rft_names_the_models_it_is_compared_with(
+    words: list[str], tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training begins from the base again: the fine-tuned model that drew the candidates stands beside it."""
+    plain = [word for word in words if not word.startswith(("method.", "reward"))]
+    assert main(["method=sft", *plain, "run_name=sft", "evaluation.prompts=0"], CONFIGS) == 0
+    capsys.readouterr()
+    assert main(["method=rft", "method.samples=2", "model.start=runs/sft/final", *words], CONFIGS) == 0
+    evaluation = json.loads(Path("runs/run/2-rft/evaluation.json").read_text())
+    assert evaluation["win_rate"]["over"] == tiny_model.name
+    (beside,) = evaluation["win_rates_beside"]
+    assert beside["over"] == f"{tiny_model.name} with runs/sft/final"
+    assert beside["n"] == 2
+    said = " ".join(capsys.readouterr().out.split())
+    card = " ".join(Path("runs/run/2-rft/final/README.md").read_text().split())
+    for text in (said, card):
+        assert f"Win rate of the trained model over the start model ({tiny_model.name}), by short: " in text
+        assert "over the model that drew the candidates (" in text
 
 
 def test_only_drawing_then_only_training(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

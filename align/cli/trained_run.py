@@ -1,0 +1,116 @@
+"""A finished run read back: its settings, and its policy beside the model that it began from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.model.policy import Policy
+    from align.settings.config import RunConfig
+
+__all__ = ["TrainedRun", "load_model"]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run that has left its trained model and ``config.yaml``."""
+
+    weights: Path
+    """``final/``, or ``best/``."""
+    settings: dict[str, Any]
+    """The content of ``config.yaml``."""
+
+    @classmethod
+    def find(cls, model: str) -> TrainedRun | None:
+        """Read the run whose folder, ``final/`` or ``best/`` this is; None for other models."""
+        from omegaconf import OmegaConf
+
+        place = Path(model)
+        weights = place / "final" if (place / "final").is_dir() else place
+        file = weights.parent / "config.yaml"
+        if weights.name not in ("final", "best") or not weights.is_dir() or not file.is_file():
+            return None
+        return cls(weights, cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file))))
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Options of ``align evaluate`` that the run's own evaluation had, by name."""
+        evaluation, trainer = self.settings.get("evaluation") or {}, self.settings.get("trainer") or {}
+        found = {name: evaluation.get(name) for name in ("prompts", "max_new_tokens", "temperature", "top_p")}
+        found |= {"max_length": trainer.get("max_length"), "seed": self.settings.get("seed", trainer.get("seed"))}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def note(self) -> str | None:
+        """A sentence for the user on a policy that does not answer prompts, or was not trained."""
+        resolved = self.settings.get("resolved") or {}
+        trained = resolved.get("trains", ["policy"])
+        if "policy" not in trained:
+            return (
+                f"{self.weights.parent} trained {' and '.join(trained)}, not a policy: the model that answers here is "
+                f"the untrained start. To measure what was trained, add --pairs and a scorer with {self.weights}/"
+                f"{trained[0]} as its model."
+            )
+        if not resolved.get("generates", True):
+            return (
+                f"{self.weights.parent} trained its policy to compare responses, not to write them: the answers "
+                "measured here are not its purpose. To measure that, add --pairs and a scorer with it as its model."
+            )
+        return None
+
+    def config(self) -> RunConfig:
+        """Return the settings of the run as objects.
+
+        Raises:
+            UserError: The run was not composed of configuration files, or something it names is gone.
+        """
+        from align.cli.parse.compose import run_config
+
+        plain = {name: value for name, value in self.settings.items() if name != "resolved"}
+        if "data" not in plain:
+            raise UserError(f"{self.weights.parent} does not record its data; add --data.")
+        return run_config(plain, lambda: plain["run_name"])
+
+    def load(self) -> Policy:
+        """Load the policy, with the model that the run began from as its reference (none where the run kept none)."""
+        from align.model.policy import Policy
+        from align.model.roles import SharedBase
+
+        model = self.settings.get("model")
+        kept = ("dtype", "layout", "attention", "quantization")
+        settings = {name: model[name] for name in kept if name in model} if isinstance(model, dict) else {}
+        policy = Policy.load_saved(self.weights, **settings)
+        start = self.weights.parent / "final" / "reference"
+        if start.is_dir():
+            policy.require(("reference",))
+            policy.roles.load("reference", start)
+        elif isinstance(policy.roles, SharedBase):
+            policy.roles.refer_to_base()
+        return policy
+
+
+def load_model(model: str, start: str | None) -> Policy:
+    """Load a run's policy, a saved adapter, a model with an adapter, or a model.
+
+    The reference is the model that a run began from, and the model without its adapter otherwise; a model alone has
+    none.
+    """
+    from align.model.policy import Policy
+    from align.model.roles import SharedBase
+
+    run = TrainedRun.find(model)
+    if run is not None and start is None:
+        return run.load()
+    if start is not None:
+        policy = Policy.load(model, start=start)
+    elif (Path(model) / "adapter_config.json").is_file():
+        policy = Policy.load_saved(model)
+    else:
+        return Policy.load(model, adapter=None)
+    assert isinstance(policy.roles, SharedBase)
+    policy.roles.refer_to_base()
+    return policy
