@@ -15,6 +15,7 @@ from align.errors import UserError
 from align.runs import checkpoint as module
 from align.runs.checkpoint import CheckpointStore, verify
 from align.settings.config import TrainerConfig
+from align.system.identity import Identity
 from align.training.optimizer import load_optimizer, make_optimizer, make_schedule, save_optimizer
 
 
@@ -23,7 +24,7 @@ class KilledError(BaseException):
 
 
 def store(folder: Path, keep: int = 2, **identity: Any) -> CheckpointStore:
-    return CheckpointStore(folder, identity or {"seed": 0}, keep=keep, rank=0, barrier=lambda: None)
+    return CheckpointStore(folder, Identity(identity or {"seed": 0}), keep=keep, rank=0, barrier=lambda: None)
 
 
 def save(checkpoints: CheckpointStore, step: int) -> Path:
@@ -114,7 +115,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(tmp_path: Path, monk
 
 def test_another_identity_is_refused_and_named(tmp_path: Path) -> None:
     save(store(tmp_path, data="a", trainer={"seed": 1, "lr": 0.1}), 1)
-    with pytest.raises(UserError, match=r"trainer\.seed was 1, is 2"):
+    with pytest.raises(UserError, match=r"resumed: trainer\.seed is 1 in the run and 2 now\."):
         store(tmp_path, data="a", trainer={"seed": 2, "lr": 0.1}).latest()
 
 
