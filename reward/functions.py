@@ -66,12 +66,10 @@ class FunctionScorer(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The settings, and the code of the function wherever it lies."""
-        if isinstance(self.function, str):
-            where = self.function.rpartition(":")[0]
-            file = Path(where if where.endswith(".py") else str(inspect.getsourcefile(self._callable)))
-            code = hashed([self.function.rpartition(":")[2], file_code_hash(file)])
-        else:
-            code = code_hash(self.function)
+        code = code_hash(self._callable)
+        if isinstance(self.function, str) and self.function.rpartition(":")[0].endswith(".py"):
+            file, _, name = self.function.rpartition(":")
+            code = hashed([name, file_code_hash(Path(file))])
         return {**settings_identity(self, without=("function", "name")), "function": code}
 
     def score(
