@@ -12,7 +12,6 @@ from align.cli.launch.assemble import Run, Scorers
 from align.cli.launch.dry_run import dry_run
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
-from align.data import Preferences
 from align.errors import ScorerError, UserError
 from align.model.loading import require_loadable
 from align.runs import run_folder
@@ -92,7 +91,7 @@ def _train(run: Run, scorers: Scorers) -> None:
         evaluation = tuple(role if scorer is reward else scorer for scorer in evaluation)
         reward = None
     evaluator = assemble.make_evaluator(config, policy, heldout, heldout_examples, evaluation)
-    mix = Preferences.load(config.data.mix, format=config.data.format) if config.data.mix else None
+    mix = assemble.load_mix(run)
     trainer.fit(run.method, examples, heldout_examples, evaluator, scorer=reward, mix=mix)
 
 

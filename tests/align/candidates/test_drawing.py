@@ -360,3 +360,16 @@ def test_saved_rows_are_read_again(data: Preferences, tmp_path: Path) -> None:
         save_rows(rows, tmp_path / f"{name}.jsonl")
         read = Preferences.load(tmp_path / f"{name}.jsonl")
         assert [{**row, "place": ""} for row in read] == [{**row, "place": ""} for row in rows]
+
+
+def test_rows_are_on_disk_before_the_state_that_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing, flushed = GrowingFile(tmp_path / "c.jsonl", {}, {}), list[str]()
+    fsync = os.fsync
+
+    def flushing(descriptor: int) -> None:
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    growing.append([{"a": 1}], done=1, counts={})
+    assert flushed == ["c.jsonl", ".partial-c.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,52 @@ def test_the_optimizer_reads_back_exactly(name: str, tmp_path: Path) -> None:
     assert torch.equal(straight[0].weight, resumed[0].weight)
     assert straight[2].get_last_lr() == resumed[2].get_last_lr()
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_older_checkpoints_go_only_after_the_new_one_was_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = store(tmp_path, keep=1)
+    save(checkpoints, 1)
+    publish = module.publish_folder
+
+    def losing(partial: Path, folder: Path) -> None:
+        publish(partial, folder)
+        (folder / "policy" / "weights").write_bytes(bytes(100))  # the disk does not hold what was written
+
+    monkeypatch.setattr(module, "publish_folder", losing)
+    with pytest.raises(ValueError, match=r"weights is damaged"):
+        save(checkpoints, 2)
+    assert verify(tmp_path / "step-00000001")["step"] == 1
+
+
+def test_a_checkpoint_is_flushed_before_its_name_and_deleted_under_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+    fsync, rename, rmtree = os.fsync, Path.rename, shutil.rmtree
+
+    def flushing(descriptor: int) -> None:
+        done.append(("flush", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        fsync(descriptor)
+
+    def renaming(self: Path, target: Path) -> Path:
+        done.append(("rename", self.name))
+        return rename(self, target)
+
+    def removing(path: Path, *args: Any, **kwargs: Any) -> None:
+        done.append(("remove", Path(path).name))
+        rmtree(path, *args, **kwargs)
+
+    checkpoints = store(tmp_path, keep=1)
+    save(checkpoints, 1)
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(Path, "rename", renaming)
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    save(checkpoints, 2)
+    published = done.index(("rename", ".partial-step-00000002"))
+    flushed = {name for what, name in done[:published] if what == "flush"}
+    assert flushed >= {"policy", "weights", "optimizer", "random-0", "manifest.json", ".partial-step-00000002"}
+    assert ("flush", tmp_path.name) in done[published:]
+    assert ("remove", "step-00000001") not in done
+    assert done.index(("rename", "step-00000001")) < done.index(("remove", ".old-step-00000001"))

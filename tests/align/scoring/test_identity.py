@@ -212,7 +212,11 @@ MIXTURE = {
             {"scorers": {**MIXTURE["scorers"], "a": {"scorer": "length", "maximum": 20}}},  # pyright: ignore
             ["scorers.a.maximum is 10 in the run and 20 now"],
         ),
-        (HTTP, {"url": "http://127.0.0.1:2/score"}, [f"url is {HTTP['url']} in the run and http://127.0.0.1:2/score now"]),
+        (
+            HTTP,
+            {"url": "http://127.0.0.1:2/score"},
+            [f"url is {HTTP['url']} in the run and http://127.0.0.1:2/score now"],
+        ),
         (HTTP, {"protocol": "openrlhf"}, ["protocol is align in the run and openrlhf now"]),
         (HTTP, {"retries": 9, "timeout": 1.0, "batch_size": 2}, []),
         (JUDGE, {"model": "n"}, ["model is m in the run and n now"]),

@@ -27,7 +27,11 @@ ONE, OTHER = hashed("one"), hashed("other")
         ({"data": None}, {"data": OTHER}, ["data is not set in the run and set now"]),
         ({"adapter": "none"}, {"adapter": {"r": 4, "alpha": 8}}, ["adapter is none in the run and set now"]),
         ({"reward": {"x": 1, "y": {"z": 2}}}, {"reward": None}, ["reward is set in the run and not set now"]),
-        ({"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 1, "c": 2}, ["a is 1 in the run and 2 now", "c is 1 in the run and 2 now"]),
+        (
+            {"a": 1, "b": 1, "c": 1},
+            {"a": 2, "b": 1, "c": 2},
+            ["a is 1 in the run and 2 now", "c is 1 in the run and 2 now"],
+        ),
     ],
 )
 def test_differences(saved: Any, ours: Any, expected: list[str]) -> None:

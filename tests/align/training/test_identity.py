@@ -210,7 +210,11 @@ def test_every_hyper_parameter_counts(method: Method, setting: Setting) -> None:
 
 
 def test_a_resumed_run_says_what_is_computed_otherwise(
-    tiny_model: Path, pair_rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path,
+    pair_rows: Rows,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from align import Trainer
 
@@ -230,9 +234,9 @@ def test_a_resumed_run_says_what_is_computed_otherwise(
     capsys.readouterr()
     run(DPO(), Adapter(r=4), tokens_per_microbatch=300)
     said = capsys.readouterr().out
-    assert "From here on results may differ in rounding: trainer.tokens_per_microbatch is 8192 in the run and 300" in said
+    assert (
+        "From here on results may differ in rounding: trainer.tokens_per_microbatch is 8192 in the run and 300" in said
+    )
     assert "in the run and 2.7 now" in said
     with pytest.raises(UserError, match=r"adapter\.dropout is"):  # also of a finished run
         run(DPO(), Adapter(r=4, dropout=0.2))
-
-
