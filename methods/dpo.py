@@ -21,7 +21,7 @@ from torch import Tensor
 
 from align.errors import UserError
 from align.evaluation.statistics import ordered_right
-from align.method.base import Loss, Optimization, PairwiseMethod, require_positive, sequence_sums
+from align.method.base import Loss, Optimization, PairwiseMethod, require_effect, require_positive, sequence_sums
 
 if TYPE_CHECKING:
     from align.model.batch import Batch
@@ -69,7 +69,7 @@ class DPO(PairwiseMethod):
     loss_type: DPOLoss = "sigmoid"
     """``sigmoid`` (DPO), ``cdpo`` or ``robust`` (noisy labels), ``ipo``, ``hinge`` (RSO)."""
     label_smoothing: float = 0.0
-    """Assumed share ε of flipped labels, 0 to below 0.5, for ``cdpo`` and ``robust``."""
+    """Assumed share ε of flipped labels, above 0 and below 0.5, which ``cdpo`` and ``robust`` need."""
     ipo_sums: bool = False
     """IPO on summed log-probabilities, as in the paper, instead of averages per token."""
     reference: Literal["live", "cached"] = "live"
@@ -84,13 +84,15 @@ class DPO(PairwiseMethod):
         """Ranges, and settings that contradict each other."""
         require_positive("DPO", beta=self.beta)
         noisy = self.loss_type in ("cdpo", "robust")
-        if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing > 0 and not noisy):
+        if not 0 <= self.label_smoothing < 0.5:
+            raise UserError(f"method.label_smoothing={self.label_smoothing}: must be in [0, 0.5).")
+        if noisy and not self.label_smoothing:
             raise UserError(
-                f"method.label_smoothing={self.label_smoothing}: must be in [0, 0.5), and 0 unless method.loss_type "
-                "is cdpo or robust."
+                f"method.loss_type={self.loss_type} is sigmoid without method.label_smoothing, the assumed share of "
+                "flipped labels; add method.label_smoothing=0.1 or another share."
             )
-        if self.ipo_sums and self.loss_type != "ipo":
-            raise UserError("method.ipo_sums=true says how IPO measures its margin; add method.loss_type=ipo.")
+        require_effect(self, noisy, "method.loss_type=cdpo or robust", "label_smoothing")
+        require_effect(self, self.loss_type == "ipo", "method.loss_type=ipo", "ipo_sums")
 
     @property
     def frozen(self) -> tuple[Role, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from align.candidates.drawing import read_summary
 from align.candidates.plan import CandidatePlan
 from align.errors import UserError
-from align.method.base import Method
+from align.method.base import Method, require_effect
 from align.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from align.model.policy import Policy
 
 __all__ = ["CandidateMethod"]
+
+
+_DRAWING = (
+    *("sources", "temperature", "top_k", "top_p", "diversity_penalty", "max_new_tokens"),
+    *("keep_unfinished", "include_data"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +57,7 @@ class CandidateMethod(Method):
             raise UserError(
                 "method.samples=1: a ranking needs two responses; raise it or set method.include_data=true."
             )
-        if self.sources and not self.samples:
-            raise UserError("method.sources draw method.samples each, which is 0; raise it.")
+        require_effect(self, self.samples > 0, "method.samples", *_DRAWING)
         self.sampling()
 
     def sampling(self) -> SamplingParams:

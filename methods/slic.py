@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from align.method.base import Loss, Optimization, require_not_negative, require_positive, sequence_sums
+from align.method.base import Loss, Optimization, require_effect, require_not_negative, require_positive, sequence_sums
 from methods.from_candidates import CandidateMethod
 from methods.ranking import best_response, comparison_metrics
 
@@ -74,6 +74,7 @@ class SLiC(CandidateMethod):
         """Ranges, and settings that contradict each other."""
         require_positive("SLiC", delta=self.delta)
         require_not_negative(sft_weight=self.sft_weight)
+        require_effect(self, self.sft_weight > 0, "method.sft_weight above 0", "target")
         super().check()
 
     def weight(self, batch: Batch) -> float:

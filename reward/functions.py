@@ -22,7 +22,9 @@ from typing import Any
 
 from align.errors import ScorerError, UserError
 from align.scoring.checked_scores import ScoreTable, check_table, require_all
+from align.scoring.identity import code_hash, file_code_hash, settings_identity
 from align.settings.type_checks import Settings
+from align.system.identity import hashed
 
 _TRL_NAMES = frozenset({"completions", "completion_ids"})  # one of these parameters means TRL's form
 
@@ -61,6 +63,14 @@ class FunctionScorer(Settings):
             )
         if inspect.iscoroutinefunction(self._callable):
             raise UserError(f"function {self.name!r} is asynchronous; give a function that returns its rewards.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, and the code of the function wherever it lies."""
+        code = code_hash(self._callable)
+        if isinstance(self.function, str) and self.function.rpartition(":")[0].endswith(".py"):
+            file, _, name = self.function.rpartition(":")
+            code = hashed([name, file_code_hash(Path(file))])
+        return {**settings_identity(self, without=("function", "name")), "function": code}
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]

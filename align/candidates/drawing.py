@@ -39,7 +39,9 @@ from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.sampling.sampler import Sampler
 from align.scoring.checked_scores import score_texts
+from align.scoring.identity import scorer_identity
 from align.scoring.reward_role import RoleScorer
+from align.system.identity import hashed
 from align.system.processes import Processes
 from align.system.randomness import derived_seed
 from align.system.signals import Interrupted, StopRequest
@@ -66,7 +68,6 @@ def draw(
     scorer: Scorer | None = None,
     max_length: int = 1024,
     seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
 ) -> Preferences:
     """Draw, score and write the candidates for every prompt of ``data``; goes on where an earlier call was stopped.
 
@@ -78,7 +79,6 @@ def draw(
         scorer: None: the reward role of the first policy.
         max_length: Tokens of prompt and response together; longer prompts are left out.
         seed: Of the drawing.
-        settings: Further settings, as JSON, that must be the same for a file to be continued.
 
     Returns:
         The rows of the file.
@@ -105,7 +105,7 @@ def draw(
         scorer = RoleScorer(pool[0])
     stop = StopRequest()
     with stop.listening():
-        counts = _Drawing(pool, data, plan, Path(file), scorer, max_length, seed, settings or {}, stop).execute()
+        counts = _Drawing(pool, data, plan, Path(file), scorer, max_length, seed, stop).execute()
     if not counts.get("rows"):
         found = ", ".join(f"{name} {count:g}" for name, count in counts.items())
         raise UserError(f"{file}: no candidate is left to learn from ({found}); draw more, or other data and scorers.")
@@ -152,7 +152,6 @@ class _Drawing:
         scorer: Scorer | None,
         max_length: int,
         seed: int,
-        settings: Mapping[str, Any],
         stop: StopRequest,
     ) -> None:
         self.policies, self.data, self.plan, self.file = policies, data, plan, file
@@ -160,7 +159,7 @@ class _Drawing:
         self.processes = Processes()
         self.prompts = self._tokenize(max_length)
         self.own = _responses(data, policies[0].tokenizer) if plan.include_data else {}
-        self.settings = json.loads(json.dumps(self._settings(settings)))
+        self.settings = self._settings()
 
     def execute(self) -> dict[str, float]:
         """Draw what is missing; returns the counts of the whole."""
@@ -291,7 +290,7 @@ class _Drawing:
             prompts = tokenize(self.data, first.tokenizer, max_length=room, unit="prompt")
         return prompts.distinct_prompts()
 
-    def _settings(self, further: Mapping[str, Any]) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         from align.model.fingerprint import weights_fingerprint
 
         beside = ("rounds", "from_base", "sources")  # of the sources the weights count, not the place
@@ -299,11 +298,10 @@ class _Drawing:
         return {
             **plan,
             "select": {"name": type(self.plan.select).__name__, **plan["select"]},
-            "prompts": self.prompts.fingerprint,
-            "policies": [weights_fingerprint(policy) for policy in self.policies],
+            "the prompts": hashed(self.prompts.fingerprint),
+            "the model that draws": hashed([weights_fingerprint(policy) for policy in self.policies]),
             "seed": self.seed,
-            "scorer": self.scorer.name if self.scorer is not None else None,
-            **further,
+            "reward": None if self.scorer is None else scorer_identity(self.scorer),
         }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from align.errors import UserError
 from align.system.files import write_json
+from align.system.identity import differences, require_same
 
 __all__ = ["GrowingFile", "state_file"]
 
@@ -78,11 +79,7 @@ class GrowingFile:
     def _open(self, settings: Mapping[str, Any]) -> None:
         self.state = json.loads(self._state.read_text(encoding="utf-8"))
         saved: Mapping[str, Any] = self.state["settings"]
-        if different := [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]:
-            raise UserError(
-                f"{self.file} was made with other settings ({', '.join(different)}); restore them, or write to "
-                "another file (if_exists=new or overwrite)."
-            )
+        require_same(self.file, differences(saved, settings))
         with self.file.open("ab") as stream:
             if stream.tell() < self.state["bytes"]:
                 raise UserError(f"{self.file} was cut short from outside; remove it and {self._state.name}.")

@@ -6,7 +6,7 @@ The start model and the trained one are measured in the same way, on the same pr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ from align.model.policy import Policy
 from align.sampling.params import SamplingParams
 from align.sampling.sampler import Sampler
 from align.scoring.checked_scores import score
+from align.scoring.identity import scorer_identity
 from align.scoring.scorer import Scorer
 from align.scoring.scorer_inputs import prompt_text, scorer_columns
+from align.system.identity import hashed
 from align.system.processes import Processes
 
 
@@ -100,6 +102,16 @@ class Evaluator:
         return cls(
             prompts=tokenized, texts=texts, columns=columns, pairs=pairs, sampling=sampling, notes=notes, **settings
         )
+
+    def identity(self) -> dict[str, Any]:
+        """All that the measurements of a policy depend on, by which a resumed run recognises them."""
+        return {
+            "prompts": hashed(None if self.prompts is None else [self.prompts.fingerprint, list(self.texts)]),
+            "pairs": hashed(None if self.pairs is None else [self.pairs.fingerprint, len(self.pairs)]),
+            "scorers": {scorer.name: scorer_identity(scorer) for scorer in self.scorers},
+            "sampling": asdict(self.sampling),
+            "seed": self.seed,
+        }
 
     def measure(
         self, policy: Policy, processes: Processes | None = None, *, between: Callable[[], None] = lambda: None

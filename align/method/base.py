@@ -21,6 +21,8 @@ the number of ranks never change the result.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -265,6 +267,28 @@ class PairwiseMethod(Method):
 def sequence_sums(logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
     """``S = Σ_t logp_t`` over response tokens, end-of-turn included; (P, K), nats."""
     return torch.where(mask_PKT, logp_PKT, 0).sum(-1)
+
+
+def require_effect(method: Any, when: bool, needed: str, *names: str) -> None:
+    """Refuse settings that were changed but have no effect as the others are set.
+
+    Args:
+        method: A dataclass.
+        when: The fields have an effect.
+        needed: What they need for it, to follow "without".
+        *names: Of the fields.
+
+    Raises:
+        UserError: A field has another value than its default, and no effect.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    for name in names if not when else ():
+        value = getattr(method, name)
+        if value != defaults[name]:
+            shown = json.dumps(value) if isinstance(value, bool) else value
+            raise UserError(
+                f"method.{name}={shown} has no effect without {needed}; add it, or leave method.{name} out."
+            )
 
 
 def require_not_negative(**fields: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +52,7 @@ def load(
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Loaded:
     """See :meth:`align.model.policy.Policy.load`."""
-    if model.start is not None and adapter is None:
-        raise UserError(
-            f"model.start={model.start} is an adapter, but adapter=none; choose adapter=lora or merge it first."
-        )
-    if model.quantization and adapter is None:
-        raise UserError("model.quantization=4bit freezes the base; choose adapter=lora or quantization=null.")
+    require_loadable(model, adapter)
     notes: list[str] = []
     if tokenizer is None:
         tokenizer = load_tokenizer(model, notes)
@@ -88,6 +84,22 @@ def load(
 def known_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the ids of the tokenizer's tokens; a model's vocabulary is often rounded up beyond them."""
     return sorted(set(tokenizer.get_vocab().values()))
+
+
+def require_loadable(model: ModelConfig, adapter: Adapter | None) -> None:
+    """Check what can be known of a model without loading anything.
+
+    Raises:
+        UserError: Settings contradict each other, or a package is missing.
+    """
+    if model.start is not None and adapter is None:
+        raise UserError(
+            f"model.start={model.start} is an adapter, but adapter=none; choose adapter=lora or merge it first."
+        )
+    if model.quantization and adapter is None:
+        raise UserError("model.quantization=4bit freezes the base; choose adapter=lora or quantization=null.")
+    if model.quantization and find_spec("bitsandbytes") is None:
+        raise UserError("model.quantization=4bit needs bitsandbytes; pip install bitsandbytes, or quantization=null.")
 
 
 def base_of(adapter: Path) -> str:
@@ -169,12 +181,8 @@ def _load_network(model: ModelConfig, device: str | torch.device | None) -> PreT
 
 
 def _four_bit(dtype: torch.dtype) -> Any:
-    from importlib.util import find_spec
-
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise UserError("model.quantization=4bit needs bitsandbytes; pip install bitsandbytes, or quantization=null.")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -7,7 +7,6 @@ checkpoints are deleted only after the new one has been read back and verified. 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,9 +16,10 @@ from typing import Any
 
 from align.errors import UserError
 from align.system.files import partial_of, publish_folder, remove_folder, remove_leftovers, write_json
+from align.system.identity import Identity, differences, require_same, sha256
 
 MANIFEST = "manifest.json"
-VERSION = 2
+VERSION = 3
 """Version of the checkpoint format; raise it when newer code cannot continue older runs."""
 _PREFIX = "step-"
 
@@ -42,8 +42,8 @@ class Checkpoint:
         """
         if self.version != VERSION:
             raise UserError(
-                f"{self.folder.parent.parent} was begun by an earlier version of align, whose learning-rate warm-up "
-                "differs; finish it with that version, or give if_exists=new."
+                f"{self.folder.parent.parent} was begun by an earlier version of align, whose checkpoints have the "
+                f"format {self.version}, not {VERSION}; finish it with that version, or give if_exists=new."
             )
 
 
@@ -51,18 +51,27 @@ class CheckpointStore:
     """The checkpoints of one run."""
 
     def __init__(
-        self, folder: Path, identity: Mapping[str, Any], *, keep: int, rank: int, barrier: Callable[[], None]
+        self,
+        folder: Path,
+        identity: Identity,
+        *,
+        follows: Mapping[str, tuple[str, ...]] | None = None,
+        keep: int,
+        rank: int,
+        barrier: Callable[[], None],
     ) -> None:
         """
         Args:
             folder: ``<run>/checkpoints``.
-            identity: Must be the same to resume: configuration, data, tokenizer, world size.
+            identity: Of the run.
+            follows: See :func:`align.system.identity.differences`.
             keep: Number of checkpoints to keep.
             rank: Of this process.
             barrier: Waits for all ranks.
         """
         self.folder = folder
-        self.identity = dict(identity)
+        self.identity = identity
+        self.follows = follows
         self.keep = keep
         self.rank = rank
         self.barrier = barrier
@@ -108,23 +117,27 @@ class CheckpointStore:
         return final
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
-        """Return the newest checkpoint that verifies, and a sentence for each newer one that was passed over.
+        """Return the newest checkpoint that verifies, and sentences for the user.
+
+        They name each newer one that was passed over, and all that is computed otherwise from here on.
 
         Raises:
-            UserError: It belongs to a run with another configuration; the message names the differences.
+            UserError: It belongs to a run with another identity; the message names the differences.
         """
-        skipped: list[str] = []
+        notes: list[str] = []
         for folder in sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True):
             try:
                 manifest = verify(folder)
             except (OSError, ValueError) as error:
-                skipped.append(f"checkpoint {folder.name} passed over: {error}")
+                notes.append(f"checkpoint {folder.name} passed over: {error}")
                 continue
             version = int(manifest.get("version", 1))
             if version == VERSION:  # the identity of an earlier version has other entries
-                self._check_identity(folder, manifest["identity"])
-            return Checkpoint(folder, int(manifest["step"]), manifest["state"], version), skipped
-        return None, skipped
+                require_same(self.folder.parent, differences(manifest["identity"], self.identity.learnt, self.follows))
+                if found := differences(manifest["computed"], self.identity.computed):
+                    notes.append(f"From here on results may differ in rounding: {'; '.join(found)}.")
+            return Checkpoint(folder, int(manifest["step"]), manifest["state"], version), notes
+        return None, notes
 
     def _publish(self, partial: Path, final: Path, step: int, state: Mapping[str, Any]) -> None:
         files = sorted(path for path in partial.rglob("*") if path.is_file())
@@ -132,7 +145,8 @@ class CheckpointStore:
             "version": VERSION,
             "step": step,
             "state": dict(state),
-            "identity": self.identity,
+            "identity": dict(self.identity.learnt),
+            "computed": dict(self.identity.computed),
             "files": {
                 str(path.relative_to(partial)): {"sha256": sha256(path), "size": path.stat().st_size} for path in files
             },
@@ -146,15 +160,15 @@ class CheckpointStore:
         for old in folders[self.keep :]:
             remove_folder(old)
 
-    def _check_identity(self, folder: Path, saved: Mapping[str, Any]) -> None:
-        ours, theirs = _flatten(self.identity), _flatten(saved)
-        changed = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
-        if changed:
-            details = ", ".join(f"{key} was {theirs.get(key)!r}, is {ours.get(key)!r}" for key in changed[:4])
-            raise UserError(
-                f"{folder.parent.parent} cannot be resumed because {details}; "
-                "give the settings it began with, or if_exists=new."
-            )
+
+def newest_version(folder: Path) -> int | None:
+    """Return the format of the newest checkpoint in a folder as its manifest says, unverified; None without one."""
+    for checkpoint in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
+        try:
+            return int(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")).get("version", 1))
+        except (OSError, ValueError, AttributeError):
+            continue
+    return None
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -174,18 +188,3 @@ def verify(folder: Path) -> dict[str, Any]:
         if sha256(path) != expected["sha256"]:
             raise ValueError(f"{name} is damaged (its sha256 differs)")
     return manifest
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        flat: dict[str, Any] = {}
-        for key, item in value.items():
-            flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
-        return flat
-    return {prefix: json.loads(json.dumps(value))}

@@ -8,22 +8,31 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from align.errors import UserError
-from align.system.files import write_json
+from align.system.files import read_json, write_json
 
 IfExists = Literal["new", "resume", "overwrite"]
 _SECRET = re.compile(r"(api_?key|token|secret|password|credential)", re.IGNORECASE)
 _NOT_SECRET = re.compile(r"tokens|tokenizer|token_", re.IGNORECASE)
 _MARKER = "config.yaml"
+_INPUTS = "inputs.json"
+_PACKAGES = (
+    *("align-rlhf", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "wandb"),
+    *("numpy", "tokenizers", "safetensors"),
+)
 
 
-def begin(folder: Path, if_exists: IfExists, config: Mapping[str, Any]) -> Path:
+def begin(
+    folder: Path, if_exists: IfExists, config: Mapping[str, Any], inputs: Mapping[str, Any] | None = None
+) -> Path:
     """Create the folder of a run, and describe the run in it if it is new; see `create` and `describe`.
+
+    ``inputs``: identity of all that the configuration names, for `read_inputs` before it is loaded again.
 
     Raises:
         UserError: See `create`; or the folder cannot be written.
@@ -31,10 +40,17 @@ def begin(folder: Path, if_exists: IfExists, config: Mapping[str, Any]) -> Path:
     try:
         made = create(folder, if_exists)
         if not (made / _MARKER).exists():
+            if inputs is not None:
+                write_json(made / _INPUTS, redact(inputs))
             describe(made, config)
     except OSError as error:
         raise UserError(f"{folder} cannot be created ({error.strerror}); choose another output_root.") from error
     return made
+
+
+def read_inputs(folder: Path) -> dict[str, Any] | None:
+    """Return the inputs of the run in a folder; None where there is no run, or they are not known."""
+    return read_json(folder / _INPUTS) if (folder / _MARKER).exists() else None
 
 
 def create(folder: Path, if_exists: IfExists) -> Path:
@@ -79,18 +95,23 @@ def describe(folder: Path, config: Mapping[str, Any]) -> None:
 
 def environment() -> dict[str, Any]:
     """Return the versions and the machine that a result depends on."""
-    packages: dict[str, str] = {}
-    for name in ("align-rlhf", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "wandb"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "not installed"
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "packages": packages,
+        "packages": package_versions(_PACKAGES),
     }
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the version of each installed package."""
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def redact(value: Any) -> Any:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
+
+from align.system.identity import hashed
 
 if TYPE_CHECKING:
     from align.model.batch import Batch
@@ -17,6 +22,15 @@ class RoleScorer:
 
     policy: Policy
     name: str = "reward_model"
+
+    def identity(self) -> dict[str, Any]:
+        """The weights of the role, with its scale."""
+        head = self.policy.roles.heads["reward"]
+        digest = hashlib.sha256(f"{head.mean!r} {head.std!r}".encode())
+        for name, weight in sorted(self.policy.roles.parameters("reward").items()):
+            values = weight.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode() + values.numpy().tobytes())
+        return {"scorer": "reward role", "weights": hashed(digest.digest())}
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]

@@ -81,6 +81,10 @@ class TrainerConfig(Settings):
         """Betas lie in [0, 1), and the length of training is given once."""
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"betas must be two numbers from 0 to below 1, not {list(self.betas)}.")
+        unused = {"sgd": ("betas", "eps"), "rmsprop": ("betas",)}.get(self.optimizer, ())
+        for name in unused:
+            if getattr(self, name) != getattr(TrainerConfig, name):
+                raise UserError(f"{name} has no effect on optimizer={self.optimizer}; leave {name} out, or use adamw.")
         if self.epochs is not None and self.steps is not None:
             raise UserError("steps and epochs both say how long to train: give one of them.")
 
@@ -170,6 +174,11 @@ class EvaluationConfig(Settings):
     """0 is greedy."""
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     """Nucleus sampling."""
+
+    def check(self) -> None:
+        """Greedy answers leave nothing to choose from."""
+        if self.temperature == 0 and self.top_p < 1:
+            raise UserError(f"top_p={self.top_p} has no effect on greedy answers (temperature=0); leave it at 1.")
 
 
 @dataclass(frozen=True, kw_only=True)

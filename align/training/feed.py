@@ -101,6 +101,8 @@ class Feed(Source):
         if not len(self.train):
             raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
         self._mix: Batches | None = None
+        if mix is not None and not method.mixing:
+            raise UserError(f"mix: {type(method).__name__} as it is set mixes no demonstrations in; leave mix out.")
         if method.mixing:
             rows = mix or self.train.data.preferences
             with processes.first_goes_first():

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from align.settings.config import TrainerConfig
 
 
+def require_optimizer(config: TrainerConfig) -> None:
+    """Check that the optimiser is installed.
+
+    Raises:
+        UserError: It is not.
+    """
+    if config.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
+        raise UserError("trainer.optimizer=adamw_8bit needs bitsandbytes; pip install bitsandbytes, or use adamw.")
+
+
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], config: TrainerConfig, learning_rate: float
 ) -> torch.optim.Optimizer:
@@ -32,10 +42,7 @@ def make_optimizer(
         case "adamw":
             return torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, eps=config.eps)
         case "adamw_8bit":
-            if find_spec("bitsandbytes") is None:
-                raise UserError(
-                    "trainer.optimizer=adamw_8bit needs bitsandbytes; pip install bitsandbytes, or use adamw."
-                )
+            require_optimizer(config)
             import bitsandbytes  # pyright: ignore[reportMissingImports]
 
             return bitsandbytes.optim.AdamW8bit(groups, lr=learning_rate, betas=config.betas, eps=config.eps)

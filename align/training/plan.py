@@ -1,23 +1,16 @@
-"""The plan of a run, settled before its first step, and the identity that a resumed run must share with it."""
+"""The plan of a run, settled before its first step."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align.errors import UserError
-from align.model.fingerprint import weights_fingerprint
 
 if TYPE_CHECKING:
-    from align.data import TokenizedPreferences
     from align.method.base import Method
-    from align.model.policy import Policy
     from align.settings.config import TrainerConfig
-
-# Settings that may change when a run is resumed: they do not affect the result.
-_FREE = ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps")
 
 
 @dataclass(frozen=True)
@@ -66,32 +59,3 @@ class Plan:
             minibatches=1 if rollout is None else rollout.minibatches,
             steps=config.steps if config.steps is not None else max(1, round(epochs * per_epoch)),
         )
-
-
-def method_settings(method: Method) -> dict[str, Any]:
-    """Name and hyper-parameters of a method."""
-    return {"name": type(method).__name__, **dataclasses.asdict(method)}  # pyright: ignore[reportArgumentType]
-
-
-def describe(method: Method, config: TrainerConfig, policy: Policy) -> dict[str, Any]:
-    """The content of ``config.yaml`` for a run that was not composed of configuration files."""
-    return {
-        "method": method_settings(method),
-        "model": policy.model.config.name_or_path,
-        "trainer": dataclasses.asdict(config),
-    }
-
-
-def identity(
-    method: Method, config: TrainerConfig, plan: Plan, data: TokenizedPreferences, policy: Policy, world_size: int
-) -> dict[str, Any]:
-    """All that a resumed run must share with the run before; ``policy`` is as it was before the first step."""
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
-    return {
-        "method": method_settings(method),
-        "trainer": settings,
-        "plan": dataclasses.asdict(plan),
-        "data": data.fingerprint,
-        "start": weights_fingerprint(policy),
-        "world_size": world_size,
-    }

@@ -30,9 +30,9 @@ from align.system.processes import Processes, require_data_parallel
 from align.system.randomness import seed_everything
 from align.system.signals import Interrupted, StopRequest
 from align.training.feed import Feed
+from align.training.identity import FOLLOWS, method_settings, run_identity
 from align.training.monitor import Monitor
 from align.training.optimizer import make_optimizer, make_schedule
-from align.training.plan import describe, identity, method_settings
 from align.training.rollout import make_source
 from align.training.state import TrainingState
 from align.training.step import Stepper
@@ -60,6 +60,7 @@ class Trainer:
         if_exists: IfExists = "new",
         wandb: WandbConfig | None = None,
         run_config: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
@@ -69,13 +70,14 @@ class Trainer:
             if_exists: ``new`` (next free ``-2``, ``-3`` …), ``resume`` or ``overwrite``.
             wandb: Weights & Biases settings; default disabled.
             run_config: Content of ``config.yaml``; default: the settings of method and trainer.
+            inputs: Identity of all that ``run_config`` names (:func:`align.runs.run_folder.begin`).
         """
         self.policy = policy
         self.output_dir = Path(output_dir)
         self.config = config or TrainerConfig()
         self.if_exists: IfExists = if_exists
         self.wandb = wandb
-        self.run_config = run_config
+        self.run_config, self.inputs = run_config, inputs
         self.processes = Processes(self.config.precision)
         require_data_parallel()
         self.console = Console(quiet=not self.processes.is_first)
@@ -111,7 +113,7 @@ class Trainer:
         stop = StopRequest()
         with stop.listening():
             feed = Feed(self.policy, method, self.config, self.processes, train=train, heldout=heldout, mix=mix)
-            return _Run(self, method, feed, evaluator, scorer, stop, beside or {}).execute()
+            return _Run(self, method, feed, evaluator, scorer, mix, stop, beside or {}).execute()
 
 
 class _Run:
@@ -124,6 +126,7 @@ class _Run:
         feed: Feed,
         evaluator: Evaluator | None,
         scorer: Scorer | None,
+        mix: Preferences | None,
         stop: StopRequest,
         beside: Mapping[str, Measurement],
     ) -> None:
@@ -131,6 +134,7 @@ class _Run:
         self.trainer, self.method, self.config, self.stop = trainer, method, config, stop
         self.policy, self.console, self.processes = trainer.policy, trainer.console, trainer.processes
         self.evaluator, self.beside = evaluator if method.generates else None, beside
+        self.scorer, self.mix = scorer, mix
         seed_everything(config.seed)
         self.feed, self.plan = feed, feed.plan
         self.policy.require(method.roles)
@@ -149,9 +153,13 @@ class _Run:
             max_grad_norm=config.max_grad_norm,
         )
         self.source = make_source(self.feed, self.policy, method, scorer, self.processes, config)
-        self.description = trainer.run_config or describe(method, config, self.policy)
+        composed = trainer.run_config or {
+            "method": method_settings(method),
+            "model": self.policy.name,
+            "trainer": dataclasses.asdict(config),
+        }
         answers = {"trains": list(method.trains), "generates": method.generates}
-        self.description = {**self.description, "resolved": {**dataclasses.asdict(self.plan), **answers}}
+        self.description = {**composed, "resolved": {**dataclasses.asdict(self.plan), **answers}}
 
     def execute(self) -> TrainResult:
         """The run from beginning to end."""
@@ -239,14 +247,24 @@ class _Run:
 
     def _open_folder(self) -> Checkpoint | None:
         """Make the run folder and the state that is saved in it; returns the checkpoint of a run to resume."""
-        trainer, processes, data = self.trainer, self.processes, self.feed.train.data
-        same_run = identity(self.method, self.config, self.plan, data, self.policy, processes.world_size)
+        trainer, processes = self.trainer, self.processes
+        identity = run_identity(
+            self.method,
+            self.config,
+            self.policy,
+            self.feed.train.data,
+            scorer=self.scorer,
+            mix=self.mix,
+            evaluator=self.evaluator,
+            world_size=processes.world_size,
+        )
         self.folder = processes.on_first(
-            lambda: run_folder.begin(trainer.output_dir, trainer.if_exists, self.description)
+            lambda: run_folder.begin(trainer.output_dir, trainer.if_exists, self.description, trainer.inputs)
         )
         store = CheckpointStore(
             self.folder / "checkpoints",
-            same_run,
+            identity,
+            follows=FOLLOWS,
             keep=self.config.keep_checkpoints,
             rank=processes.rank,
             barrier=processes.barrier,
@@ -259,9 +277,9 @@ class _Run:
             stop=self.stop,
             steps=self.plan.steps,
         )
-        checkpoint, skipped = store.latest() if trainer.if_exists == "resume" else (None, [])
-        for sentence in skipped:
-            self.console.print(sentence)
+        checkpoint, notes = store.latest() if trainer.if_exists == "resume" else (None, [])
+        for sentence in notes:
+            self.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
         return checkpoint
 
     def _begin(self, checkpoint: Checkpoint | None) -> int:

@@ -36,6 +36,7 @@ from align.method.base import (
     Optimization,
     RolloutPlan,
     State,
+    require_effect,
     require_not_negative,
     require_positive,
 )
@@ -159,6 +160,11 @@ class PolicyGradient(OnlineMethod):
             raise UserError("method.kl_target steers method.beta, which must then begin above 0.")
         if self.overlong_buffer >= self.max_new_tokens:
             raise UserError(f"method.overlong_buffer={self.overlong_buffer}: must be below method.max_new_tokens.")
+        once = self.epochs * self.minibatches == 1
+        require_effect(self, not once, "a second update of a roll-out (method.epochs, method.minibatches)", "target_kl")
+        require_effect(self, self.beta > 0, "method.beta above 0", "kl_in", "kl_estimator")
+        require_effect(self, self.kl_target is not None, "method.kl_target", "kl_horizon")
+        require_effect(self, self.missing_eos != "none", "method.missing_eos=replace or subtract", "eos_score")
         if "value" not in self.trains and self.responses < 2:
             raise UserError(
                 f"method.responses={self.responses}: without a value role the responses to a prompt are compared with "

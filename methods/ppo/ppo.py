@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
-from align.method.base import Experience, Loss, Metrics, State, require_not_negative, require_positive
+from align.method.base import Experience, Loss, Metrics, State, require_effect, require_not_negative, require_positive
 from methods.ppo.advantages import GroupScale, gae, moments, place_score, whiten
 from methods.ppo.grpo import group_relative
 from methods.ppo.loss import explained_variance, value_loss, value_metrics
@@ -45,6 +45,12 @@ if TYPE_CHECKING:
 
 Advantage = Literal["gae", "rloo", "group"]
 ValueInit = Literal["zero", "reward"]
+
+
+_OF_VALUE = (
+    *("gamma", "lam", "value_coef", "value_clip", "value_init", "value_warmup"),
+    *("whiten_rewards", "whiten_advantages"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +85,9 @@ class PPO(PolicyGradient):
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"method.{name}={getattr(self, name)}: must be from 0 to 1.")
+        with_value, in_group = self.advantage == "gae", self.advantage == "group"
+        require_effect(self, with_value, "method.advantage=gae", *_OF_VALUE)
+        require_effect(self, in_group, "method.advantage=group", "group_scale")
         if self.value_clip is not None:
             require_positive(type(self).__name__, value_clip=self.value_clip)
 

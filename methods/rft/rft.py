@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 
 from align.candidates.plan import CandidatePlan, Pool, Selected
 from align.errors import UserError
-from align.method.base import Optimization
+from align.method.base import Optimization, require_effect
 from methods.from_candidates import CandidateMethod
 from methods.rft.rejection import Selection, select_best, select_paths
 from methods.rft.solution_equations import path_key
@@ -112,11 +112,14 @@ class RFT(CandidateMethod, SFT):
         """Ranges, and settings that contradict each other."""
         if self.samples < 1:
             raise UserError(f"method.samples={self.samples}: RFT draws at least 1 response.")
+        by_score, by_answer = self.select == "score", self.select == "answer"
+        require_effect(self, by_score, "method.select=score", "best", "threshold")
+        require_effect(self, by_answer, "method.select=answer", "deduplicate", "strict_reference")
         if self.best is None and self.threshold is None:
             raise UserError("method.best=null: give method.threshold as well, or nothing is rejected.")
         if self.best is not None and self.best < 1:
             raise UserError(f"method.best={self.best}: must be at least 1.")
-        if self.select == "answer" and self.include_data:
+        if by_answer and self.include_data:
             raise UserError(
                 "method.include_data=true applies only to method.select=score; demonstrations are kept without it."
             )

@@ -24,6 +24,7 @@ from align.errors import UserError, first_line
 from align.model.batch import batches_by_length, padded
 from align.model.classifier import classifier_class
 from align.model.loading import base_of, load_tokenizer, resolve
+from align.scoring.identity import model_identity, settings_identity
 from align.settings.config import ModelConfig
 from align.settings.type_checks import Settings
 from align.system.processes import process_state
@@ -62,6 +63,13 @@ class RewardModelScorer(Settings):
     def role_folder(self) -> Path:
         """The folder from which a policy can load this model as its reward role."""
         return Path(resolve(self.model, "model"))
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, and the files of the model and of the base of an adapter."""
+        adapter = Path(resolve(self.model, "model")) / "adapter_config.json"
+        settings = settings_identity(self, without=("tokens_per_batch", "name", "revision"))
+        settings["model"] = model_identity(resolve(self.model, "model"), self.revision)
+        return settings | ({"base": model_identity(base_of(adapter))} if adapter.is_file() else {})
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]

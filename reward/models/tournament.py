@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from align.data.encoding import Encoder
 from align.errors import UserError
-from align.model.loading import resolve
+from align.model.loading import base_of, resolve
 from align.model.policy import Policy
+from align.scoring.identity import model_identity, settings_identity
 from align.settings.type_checks import Settings
 from reward.training.ranker import ANSWERS, answer_logprobs, question
 
@@ -68,6 +69,13 @@ class RankerScorer(Settings):
         folder = Path(resolve(self.model, "model"))
         if not any((folder / file).is_file() for file in ("adapter_config.json", "config.json")):
             raise UserError(f"model={self.model} is no saved model; name the folder `final` of a run of method=ranker.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, and the files of the model and of the base of an adapter."""
+        folder = Path(resolve(self.model, "model"))
+        adapter = folder / "adapter_config.json"
+        settings = {**settings_identity(self, without=("name",)), "model": model_identity(str(folder))}
+        return settings | ({"base": model_identity(base_of(adapter))} if adapter.is_file() else {})
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]

@@ -30,6 +30,7 @@ from tenacity import (
 )
 
 from align.errors import ScorerError, UserError
+from align.scoring.identity import settings_identity
 from align.settings.type_checks import Settings
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ T = TypeVar("T")
 _LONGEST_PAUSE = 60.0
 _REPEATED = (408, 425, 429)  # of the 4xx, those that say "later"; 5xx are repeated as well
 _REASON_BYTES = 4096  # most that is read of an error message
+
+_UNSCORED = (
+    *("timeout", "connect_timeout", "retries", "backoff", "max_answer_bytes", "concurrency", "batch_size"),
+    *("token_env", "api_key_env", "cache", "prompt_price", "completion_price"),
+)
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +75,10 @@ class Remote(Settings):
                 raise UserError(f"{name} must be above 0, not {value}.")
         if self.retries < 0:
             raise UserError(f"retries must be at least 0, not {self.retries}.")
+
+    def identity(self) -> dict[str, Any]:
+        """Address and settings, without what bounds or bills the requests."""
+        return settings_identity(self, without=_UNSCORED)
 
     def ask(
         self,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from align.errors import ScorerError, UserError
+from align.system.identity import hashed
 from reward.remote.cache import AnswerCache
 from reward.remote.client import Remote, check_address
 from reward.remote.protocol import ProtocolError
@@ -129,6 +130,10 @@ class Judge(Remote):
                 raise UserError(f"{name} must be at least 0, not {price}.")
         self._read_template()
         self._open_cache()
+
+    def identity(self) -> dict[str, Any]:
+        """Address and settings, with the question's text."""
+        return {**super().identity(), "template": hashed(self._read_template())}
 
     @property
     def cost(self) -> float | None:

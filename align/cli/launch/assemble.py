@@ -39,6 +39,7 @@ __all__ = [
     "assemble",
     "check_sources",
     "load_data",
+    "load_mix",
     "load_policy",
     "load_source",
     "make_evaluator",
@@ -134,6 +135,14 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     train, heldout = train.train_test_split(int(size) if size >= 1 else size, config.seed)
     say(f"{len(heldout):,} of these rows are held out, no prompt of theirs is trained on")
     return train, heldout
+
+
+def load_mix(run: Run) -> Preferences | None:
+    """Load the demonstrations to mix in, if the method does."""
+    data = run.config.data
+    if data.mix is None or not run.method.mixing:  # of a recipe, another stage may
+        return None
+    return Preferences.load(data.mix, format=data.format, max_rejected=data.max_rejected)
 
 
 def read_tokenizer(config: RunConfig) -> tuple[PreTrainedTokenizerBase, list[str]]:

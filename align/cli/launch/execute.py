@@ -12,12 +12,14 @@ from align.cli.launch import assemble
 from align.cli.launch.assemble import Run, Scorers
 from align.cli.launch.dry_run import dry_run
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
-from align.data import Preferences
+from align.cli.launch.resume import command_inputs, is_finished
 from align.errors import ScorerError, UserError
+from align.model.loading import require_loadable
 from align.runs import run_folder
 from align.scoring.reward_role import RoleScorer
 from align.system.processes import Processes
 from align.system.signals import Interrupted
+from align.training.optimizer import require_optimizer
 from align.training.step import TrainingError
 from align.training.trainer import Trainer
 
@@ -45,10 +47,15 @@ def execute(run: Run) -> int:
             f"stage=sample: method={config.method} draws no candidates as it is set; set method.samples where it has "
             "this setting, or choose a method that learns from candidates."
         )
+    require_loadable(config.model, config.adapter)
+    require_optimizer(config.trainer)
     scorers = assemble.make_scorers(run)
     hide_noise()
     if process_count() > 1:
         Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
+    if config.if_exists == "resume" and Processes().on_first(lambda: is_finished(run, scorers)):
+        say(f"This run is finished: {config.output_root}/{config.run_name}")
+        return 0
     architecture = assemble.read_architecture(run)
     if config.dry_run:
         dry_run(run, architecture)
@@ -80,6 +87,7 @@ def _train(run: Run, scorers: Scorers) -> None:
         if_exists=config.if_exists,
         wandb=config.wandb,
         run_config=config.plain(),
+        inputs=command_inputs(run, scorers),
     )
     reward = scorers.reward if run.needs_reward else None
     evaluation = scorers.evaluation
@@ -89,7 +97,7 @@ def _train(run: Run, scorers: Scorers) -> None:
         reward = None
     evaluator = assemble.make_evaluator(config, policy, heldout, heldout_examples, evaluation)
     beside = _measure_rival(run, evaluator)
-    mix = Preferences.load(config.data.mix, format=config.data.format) if config.data.mix else None
+    mix = assemble.load_mix(run)
     trainer.fit(run.method, examples, heldout_examples, evaluator, scorer=reward, mix=mix, beside=beside)
 
 
@@ -111,7 +119,8 @@ def _sample(run: Run, scorers: Scorers) -> None:
     sources = [assemble.load_source(config, source) for source in plan.sources]
 
     def make_folder() -> Path:
-        made = run_folder.begin(Path(config.output_root) / config.run_name, config.if_exists, config.plain())
+        place, inputs = Path(config.output_root) / config.run_name, command_inputs(run, scorers)
+        made = run_folder.begin(place, config.if_exists, config.plain(), inputs)
         if heldout is not None and (config.data.heldout is None or config.data.format != "auto"):
             save_rows(heldout, made / HELDOUT)
         return made
@@ -126,7 +135,6 @@ def _sample(run: Run, scorers: Scorers) -> None:
         scorer=None if assemble.take_reward_role(policy, reward) else reward,
         max_length=config.trainer.max_length,
         seed=config.seed,
-        settings={"reward": config.reward},
     )
     counts = read_summary(file) or {}
     say(", ".join(f"{name} {_number(count)}" for name, count in counts.items()))

@@ -59,6 +59,11 @@ def assemble_job(job: Job) -> Run | Recipe:
     for method in {stage.method for stage in stages if stage.part == "sample"}:
         check_sources(runs[method].method)
     asked = job.runs[-1]
+    if asked.data.mix is not None and not any(run.method.mixing for run in runs.values()):
+        raise UserError(
+            f"data.mix={asked.data.mix}: method={asked.method} as it is set mixes no demonstrations in; set "
+            "method.ptx_coef above 0 where it has this setting, or leave data.mix out."
+        )
     if not job.is_recipe and stages == [Stage(asked.method, asked.stage)]:
         return runs[asked.method]
     return Recipe(job, tuple(stages), runs)

@@ -25,6 +25,7 @@ from align.sampling.params import Response, SamplingParams
 from align.sampling.sampler import Sampler
 from align.scoring.reward_role import RoleScorer
 from align.system.signals import Interrupted
+from reward import Length
 
 PLAN = CandidatePlan(
     samples=3, sampling=SamplingParams(temperature=0.7, max_new_tokens=4), keep_unfinished=True, include_data=True
@@ -228,19 +229,17 @@ class TestGoingOn:
         import torch
 
         file = tmp_path / "whole.jsonl"
-        with pytest.raises(UserError, match=r"with other settings \(samples\)"):
+        with pytest.raises(UserError, match=r"samples is 3 in the run and 4 now"):
             draw(tiny_policy, data, replace(PLAN, samples=4), file, scorer=Letters())
-        with pytest.raises(UserError, match=r"\(seed\)"):
+        with pytest.raises(UserError, match=r"cannot be resumed: seed is 0 in the run and 1 now\."):
             draw(tiny_policy, data, PLAN, file, scorer=Letters(), seed=1)
-        with pytest.raises(UserError, match=r"\(scorer\)"):
-            draw(tiny_policy, data, PLAN, file, scorer=Letters(name="another"))
-        with pytest.raises(UserError, match=r"\(url\)"):
-            draw(tiny_policy, data, PLAN, file, scorer=Letters(), settings={"url": "elsewhere"})
-        with pytest.raises(UserError, match=r"\(prompts\)"):
+        with pytest.raises(UserError, match=r"resumed: reward\.scorer is Letters in the run and Length now"):
+            draw(tiny_policy, data, PLAN, file, scorer=Length(maximum=3))
+        with pytest.raises(UserError, match=r"resumed: the prompts is not the same\."):
             draw(tiny_policy, data.select(range(8)), PLAN, file, scorer=Letters())
         with torch.no_grad():
             next(iter(tiny_policy.roles.parameters("policy").values())).add_(0.1)
-        with pytest.raises(UserError, match=r"\(policies\)"):
+        with pytest.raises(UserError, match=r"resumed: the model that draws is not the same\."):
             draw(tiny_policy, data, PLAN, file, scorer=Letters())
         assert content(file) == whole
 
@@ -312,7 +311,7 @@ def test_the_policies_are_those_of_the_plan_and_have_one_tokenizer(
     # A source that was moved is the same one; another one is not.
     draw([tiny_policy, other], few, replace(PLAN, sources=("b",)), file, scorer=Letters())
     assert content(file) == whole
-    with pytest.raises(UserError, match=r"\(policies\)"):
+    with pytest.raises(UserError, match=r"resumed: the model that draws is not the same\."):
         draw([tiny_policy, tiny_policy], few, replace(PLAN, sources=("a",)), file, scorer=Letters())
 
 
@@ -329,7 +328,7 @@ def test_groups_of_a_diverse_beam_search_are_candidates(tiny_policy: Policy, dat
     assert len(drawn) > 10
     assert all(row[side][0]["content"] in found[row["prompt_id"]] for row in drawn for side in ("chosen", "rejected"))
     weaker = replace(plan, sampling=replace(beams, diversity_penalty=1.0))
-    with pytest.raises(UserError, match=r"\(sampling\)"):
+    with pytest.raises(UserError, match=r"sampling\.diversity_penalty is 100\.0 in the run and 1\.0 now"):
         draw(tiny_policy, data, weaker, file, scorer=Letters())
 
 
@@ -361,3 +360,16 @@ def test_saved_rows_are_read_again(data: Preferences, tmp_path: Path) -> None:
         save_rows(rows, tmp_path / f"{name}.jsonl")
         read = Preferences.load(tmp_path / f"{name}.jsonl")
         assert [{**row, "place": ""} for row in read] == [{**row, "place": ""} for row in rows]
+
+
+def test_rows_are_on_disk_before_the_state_that_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing, flushed = GrowingFile(tmp_path / "c.jsonl", {}, {}), list[str]()
+    fsync = os.fsync
+
+    def flushing(descriptor: int) -> None:
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    growing.append([{"a": 1}], done=1, counts={})
+    assert flushed == ["c.jsonl", ".partial-c.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from align.errors import UserError
 from align.runs import checkpoint as module
 from align.runs.checkpoint import CheckpointStore, verify
 from align.settings.config import TrainerConfig
+from align.system.identity import Identity
 from align.training.optimizer import load_optimizer, make_optimizer, make_schedule, save_optimizer
 
 
@@ -23,7 +25,7 @@ class KilledError(BaseException):
 
 
 def store(folder: Path, keep: int = 2, **identity: Any) -> CheckpointStore:
-    return CheckpointStore(folder, identity or {"seed": 0}, keep=keep, rank=0, barrier=lambda: None)
+    return CheckpointStore(folder, Identity(identity or {"seed": 0}), keep=keep, rank=0, barrier=lambda: None)
 
 
 def save(checkpoints: CheckpointStore, step: int) -> Path:
@@ -114,7 +116,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(tmp_path: Path, monk
 
 def test_another_identity_is_refused_and_named(tmp_path: Path) -> None:
     save(store(tmp_path, data="a", trainer={"seed": 1, "lr": 0.1}), 1)
-    with pytest.raises(UserError, match=r"trainer\.seed was 1, is 2"):
+    with pytest.raises(UserError, match=r"resumed: trainer\.seed is 1 in the run and 2 now\."):
         store(tmp_path, data="a", trainer={"seed": 2, "lr": 0.1}).latest()
 
 
@@ -145,3 +147,52 @@ def test_the_optimizer_reads_back_exactly(name: str, tmp_path: Path) -> None:
     assert torch.equal(straight[0].weight, resumed[0].weight)
     assert straight[2].get_last_lr() == resumed[2].get_last_lr()
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_older_checkpoints_go_only_after_the_new_one_was_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = store(tmp_path, keep=1)
+    save(checkpoints, 1)
+    publish = module.publish_folder
+
+    def losing(partial: Path, folder: Path) -> None:
+        publish(partial, folder)
+        (folder / "policy" / "weights").write_bytes(bytes(100))  # the disk does not hold what was written
+
+    monkeypatch.setattr(module, "publish_folder", losing)
+    with pytest.raises(ValueError, match=r"weights is damaged"):
+        save(checkpoints, 2)
+    assert verify(tmp_path / "step-00000001")["step"] == 1
+
+
+def test_a_checkpoint_is_flushed_before_its_name_and_deleted_under_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+    fsync, rename, rmtree = os.fsync, Path.rename, shutil.rmtree
+
+    def flushing(descriptor: int) -> None:
+        done.append(("flush", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        fsync(descriptor)
+
+    def renaming(self: Path, target: Path) -> Path:
+        done.append(("rename", self.name))
+        return rename(self, target)
+
+    def removing(path: Path, *args: Any, **kwargs: Any) -> None:
+        done.append(("remove", Path(path).name))
+        rmtree(path, *args, **kwargs)
+
+    checkpoints = store(tmp_path, keep=1)
+    save(checkpoints, 1)
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(Path, "rename", renaming)
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    save(checkpoints, 2)
+    published = done.index(("rename", ".partial-step-00000002"))
+    flushed = {name for what, name in done[:published] if what == "flush"}
+    assert flushed >= {"policy", "weights", "optimizer", "random-0", "manifest.json", ".partial-step-00000002"}
+    assert ("flush", tmp_path.name) in done[published:]
+    assert ("remove", "step-00000001") not in done
+    assert done.index(("rename", "step-00000001")) < done.index(("remove", ".old-step-00000001"))

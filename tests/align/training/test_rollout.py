@@ -97,6 +97,42 @@ def test_a_run_resumes_exactly_at_every_step_of_a_rollout(tiny_model: Path, pair
             assert {name: one[name] for name in timeless} == {name: other[name] for name in timeless}
 
 
+def test_a_rollout_left_early_stays_left_after_a_resume(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    def run(folder: Path, if_exists: Any) -> dict[str, torch.Tensor]:
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+        config = TrainerConfig(
+            steps=6, batch_size=8, learning_rate=1e-2, max_length=200, save_steps=1, keep_checkpoints=9
+        )
+        method = PPO(max_new_tokens=8, missing_eos="none", epochs=4, target_kl=1e-12)  # left after its second step
+        Trainer(policy, folder, config, if_exists=if_exists).fit(
+            method, Preferences.from_rows(pair_rows), scorer=Lengths()
+        )
+        return adapter(folder)
+
+    whole = run(tmp_path / "run", "new")
+    steps = [record["step"] for record in read_records(tmp_path / "run" / "metrics.jsonl")]
+    assert steps == [1, 2, 5, 6]
+    shutil.rmtree(tmp_path / "run" / "final")
+    for step in (3, 4, 5, 6):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-{step:08d}")
+    assert same(run(tmp_path / "run", "resume"), whole)
+    assert [record["step"] for record in read_records(tmp_path / "run" / "metrics.jsonl")] == steps
+
+
+def test_each_rollout_draws_anew(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    drawn: list[dict[str, str]] = []
+
+    class Spy(Lengths):
+        def score(self, prompts: Any, responses: Sequence[Sequence[str]], **_: Any) -> list[list[float]]:
+            drawn.append({prompt: row[0] for prompt, row in zip(prompts, responses, strict=True)})
+            return super().score(prompts, responses)
+
+    train(tiny_model, pair_rows[:8], tmp_path / "run", Spy(), steps=8, learning_rate=0.0, save_steps=None)
+    first, second = drawn
+    assert first.keys() == second.keys()
+    assert sum(first[prompt] != second[prompt] for prompt in first) >= 6  # of 8, at eight random tokens each
+
+
 class Anxious(PPO):
     """Warns of every roll-out, by the number of it."""
 

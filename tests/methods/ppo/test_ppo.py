@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
@@ -127,6 +128,9 @@ class TestLearn:
         method = PPO(kl_target=6.0, kl_horizon=10.0)
         state = method.compute_advantages(drawn(*VECTOR), {}, lambda x: x).state
         assert state["beta"] == pytest.approx(0.05 * (1 - 0.2 / 10))  # a KL of −.4 is below the target
+        steered = PPO(kl_target=6.0, lam=1.0, whiten_advantages=False)  # 1 − β·(−.4), with the β of the state
+        returned = steered.compute_advantages(drawn(*VECTOR), {"beta": 0.5}, lambda x: x).batch["return_PKT"]
+        assert returned[0, 0, 0].item() == pytest.approx(1.2)
         again = method.compute_advantages(drawn(*VECTOR), state, lambda x: x)
         assert again.batch["beta_P"].item() == pytest.approx(state["beta"])
         assert again.state["beta"] < state["beta"]
@@ -139,11 +143,12 @@ class TestLearn:
 
 
 class TestRuns:
-    @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
+    @pytest.mark.parametrize(("adapter", "temperature"), [(True, 1.0), (False, 1.0), (True, 0.7)])
     def test_without_learning_nothing_moves(
-        self, adapter: bool, tiny_model: Path, pair_rows: Rows, tmp_path: Path
+        self, adapter: bool, temperature: float, tiny_model: Path, pair_rows: Rows, tmp_path: Path
     ) -> None:
-        _, records = run(tiny_model, pair_rows, tmp_path / "run", adapter=adapter, learning_rate=0.0)
+        settings = {"adapter": adapter, "method_temperature": temperature, "learning_rate": 0.0}
+        _, records = run(tiny_model, pair_rows, tmp_path / "run", **settings)
         for record in records:
             assert record["val/ratio"] == 1
             assert record["policy/approxkl"] == 0
@@ -173,6 +178,26 @@ class TestRuns:
             assert max((before[n] - after[n]).abs().max().item() for n in before) < 1e-5
             assert max(p.abs().max().item() for n, p in before.items() if "lora_B" in n or "score" in n) > 1e-4
 
+    def test_log_probabilities_are_those_at_the_sampling_temperature(self, tiny_policy: Policy) -> None:
+        batch = Batch(((3, 4, 5),), (((6, 7, 8),),), (0,))
+        tiny_policy.require(("value",))
+        asked = PPO(temperature=0.7, advantage="rloo", responses=2).ask_roles(tiny_policy, batch)
+        for role, column in (("policy", "old_logp_PKT"), ("reference", "reference_logp_PKT")):
+            with tiny_policy.use(role), torch.no_grad():
+                logits = tiny_policy.model(torch.tensor([[3, 4, 5, 6, 7, 8]]), use_cache=False).logits[0, 2:5]
+            expected = torch.log_softmax(logits / 0.7, -1)[range(3), [6, 7, 8]]
+            assert asked[column][0, 0].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+    def test_the_value_begins_as_the_reward_and_learns(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+        for rate in (0.0, 1e-2):
+            policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+            policy.require(("reward",))
+            config = TrainerConfig(steps=1, batch_size=8, learning_rate=rate, max_length=200, save_steps=None)
+            method = PPO(max_new_tokens=8, value_init="reward")
+            Trainer(policy, tmp_path / str(rate), config).fit(method, Preferences.from_rows(pair_rows))
+            values, rewards = (policy.roles.parameters(role) for role in ("value", "reward"))
+            assert all(torch.equal(values[name], rewards[name]) for name in rewards) is (rate == 0)
+
     def test_roles_that_are_not_trained_stay(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
         policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
         policy.require(("reward",))
@@ -182,8 +207,6 @@ class TestRuns:
         Trainer(policy, tmp_path / "run", config).fit(method, Preferences.from_rows(pair_rows))
         for name, parameter in policy.roles.parameters("reward").items():
             assert torch.equal(parameter, before[name])
-        values = policy.roles.parameters("value")
-        assert not torch.equal(values["score.weight"], before["score.weight"])  # it began there and learned
 
     def test_value_warm_up_leaves_the_policy_alone(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
         policy, _ = run(tiny_model, pair_rows, tmp_path / "run", method_value_warmup=2, method_ptx_coef=0.0)
@@ -212,7 +235,8 @@ class TestRuns:
         evaluator = Evaluator.from_preferences(
             policy, heldout, None, max_length=200, sampling=SamplingParams(max_new_tokens=8), scorers=(Plain(),)
         )
-        config = TrainerConfig(steps=12, batch_size=8, max_length=200, eval_steps=4, learning_rate=3e-3, samples=0)
+        settings: dict[str, Any] = {"steps": 12, "batch_size": 8, "max_length": 200, "learning_rate": 3e-3}
+        config = TrainerConfig(**settings, eval_steps=4, save_steps=4, keep_checkpoints=9, samples=0)
         method = PPO(max_new_tokens=8, advantage="rloo", responses=4, missing_eos="none", beta=0.1)
         result = Trainer(policy, tmp_path / "run", config).fit(method, data, heldout, evaluator, scorer=Plain())
         records = read_records(result.folder / "metrics.jsonl")
@@ -226,7 +250,10 @@ class TestRuns:
         best = max(merits, key=lambda step: merits[step])
         assert kept["step"] == best
         assert kept["merit"] == pytest.approx(merits[best])
-        assert Policy.load(str(result.folder / "best"), adapter=None).parameter_count() == policy.parameter_count()
+        saved = load_file(result.folder / "checkpoints" / f"step-{best:08d}" / "policy" / "model.safetensors")
+        weights = load_file(result.folder / "best" / "model.safetensors")
+        assert saved.keys() == weights.keys()
+        assert all(torch.equal(saved[name], weights[name]) for name in saved)
 
     def test_samplers_probabilities_are_the_trainers(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
         _, records = run(tiny_model, pair_rows, tmp_path / "run", method_temperature=0.7, method_top_p=0.9)

@@ -259,7 +259,7 @@ def test_sources_draw_besides_the_policy(
     capsys.readouterr()
     for others in (sources[::-1], sources[:1], [sources[0], tiny_model]):
         assert main([*command, listed(*others), "if_exists=resume"], CONFIGS) == 2
-        assert "candidates.jsonl was made with other settings (policies)" in capsys.readouterr().err
+        assert "run cannot be resumed: method.sources is not the same. Give" in capsys.readouterr().err
 
 
 def test_a_source_may_be_a_name_on_the_hub(
@@ -340,7 +340,7 @@ def test_a_scorer_that_fails_is_answered_and_the_run_goes_on(
     assert main([*command, "if_exists=resume"], CONFIGS) == 0
     assert sorted(path.name for path in Path("runs/run").iterdir()) == ["1-sample", "2-rft"]
     assert main([*command, "if_exists=resume", "seed=1"], CONFIGS) == 2
-    assert "candidates.jsonl was made with other settings" in capsys.readouterr().err
+    assert "1-sample cannot be resumed: trainer.seed is 0 in the run and 1 now. Give" in capsys.readouterr().err
 
 
 def test_a_method_without_candidates_cannot_draw(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,3 +127,30 @@ def test_held_out_pairs_can_be_given(
 def test_nothing_held_out_means_no_evaluation(words: list[str], configs: Path) -> None:
     assert main(["method=dpo", *words, "data.heldout_size=0"], configs) == 0
     assert not Path("runs/dpo-tiny-pairs-seed0/evaluation.json").exists()
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_seed_reaches_the_trainer_and_the_drawing(
+    seed: int, words: list[str], configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from align.cli.launch import execute
+
+    seen: list[int] = []
+
+    class StopError(Exception):
+        pass
+
+    def draw(*_: object, **settings: int) -> None:
+        seen.append(settings["seed"])
+        raise StopError
+
+    def trainer(*arguments: object, **_: object) -> None:
+        seen.append(arguments[2].seed)  # pyright: ignore
+        raise StopError
+
+    monkeypatch.setattr(execute, "draw", draw)
+    monkeypatch.setattr(execute, "Trainer", trainer)
+    for method in (["method=sft"], ["method=rft", "method.select=answer", "stage=sample"]):
+        with pytest.raises(StopError):
+            main([*method, *words, f"seed={seed}"], configs)
+    assert seen == [seed, seed]

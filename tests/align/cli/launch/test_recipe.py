@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from align.cli.launch.assemble import Run
 from align.cli.launch.recipe import Recipe, assemble_job
@@ -112,6 +114,11 @@ def test_all_stages_run_and_finished_ones_are_not_run_again(
     config = (folder / "3-ppo" / "config.yaml").read_text()
     assert f"start: {folder}/1-sft/final" in config
     assert f"model: {folder}/2-reward/final/reward" in config
+    trained, used = (
+        load_file(folder / stage / "final" / "reward" / "adapter_model.safetensors") for stage in ("2-reward", "3-ppo")
+    )
+    assert trained.keys() == used.keys()
+    assert all(torch.equal(trained[name], used[name]) for name in trained)
     capsys.readouterr()
     (folder / "3-ppo" / "evaluation.json").unlink(missing_ok=True)
     assert main([*words, "if_exists=resume"], CONFIGS) == 0

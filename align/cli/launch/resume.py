@@ -1,0 +1,118 @@
+"""Answers to ``if_exists=resume`` that need neither data nor model: the run is finished, or it is another one.
+
+A run keeps the identity of all that its command names as ``inputs.json``: settings with defaults filled in, hashes of
+the files and folders they name, the code of a reward function. It is compared before anything is loaded. The trainer
+compares again, by what was loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.cli.console import process_count
+from align.cli.launch.assemble import Run, Scorers
+from align.runs.checkpoint import Checkpoint, newest_version
+from align.runs.run_folder import read_inputs, redact
+from align.scoring.identity import scorer_identity
+from align.system.identity import content_hash, differences, hashed, require_same
+from align.training.identity import chooses_best, method_settings, trainer_settings
+
+if TYPE_CHECKING:
+    from align.settings.config import ModelConfig, RunConfig
+
+__all__ = ["command_inputs", "is_finished"]
+
+
+def is_finished(run: Run, scorers: Scorers) -> bool:
+    """Return whether the run that is to be resumed has ended, as far as can be told before anything is loaded.
+
+    Raises:
+        UserError: It is a run of something else, each difference is named; or an earlier version began it.
+    """
+    config = run.config
+    folder = Path(config.output_root) / config.run_name
+    saved = read_inputs(folder)
+    finished = (folder / "final").exists()
+    if saved is not None:
+        require_same(folder, differences(saved, redact(command_inputs(run, scorers))))
+    checkpoints = folder / "checkpoints"
+    version = newest_version(checkpoints)
+    if version is not None and not finished:
+        Checkpoint(checkpoints / "newest", 0, {}, version).require_current_version()
+    return finished and saved is not None
+
+
+def command_inputs(run: Run, scorers: Scorers) -> dict[str, Any]:
+    """Return the identity of all that decides what a command does and leaves, by the names of its settings."""
+    config, method = run.config, run.method
+    draws = config.stage == "sample"
+    trainer = trainer_settings(method, config.trainer, adapters=config.adapter is not None) | {"seed": config.seed}
+    if draws:
+        trainer = {name: trainer[name] for name in ("max_length", "seed")}
+    inputs: dict[str, Any] = {
+        "method": method_settings(method),
+        "trainer": trainer,
+        "adapter": _adapter(config),
+        "model": _model(config.model),
+        "data": _data(config, mixing=bool(method.mixing)),
+        "reward": scorer_identity(scorers.reward) if scorers.reward is not None and run.needs_reward else None,
+        "the number of processes": process_count(),
+    }
+    if method.candidates is not None and method.candidates.sources:
+        inputs["method"]["sources"] = hashed([_content(source) for source in method.candidates.sources])
+    if not draws and chooses_best(method, config.trainer):
+        settings = config.evaluation
+        inputs["evaluation"] = {
+            "prompts": settings.prompts,
+            "sampling": [settings.temperature, settings.top_p, settings.max_new_tokens],
+            "scorers": {scorer.name: scorer_identity(scorer) for scorer in scorers.evaluation},
+            "data.heldout": _content(config.data.heldout),
+        }
+    return inputs
+
+
+def _adapter(config: RunConfig) -> Any:
+    adapter = config.adapter
+    if adapter is None:
+        return "none"
+    return {
+        "r": adapter.r,
+        "alpha": 2 * adapter.r if adapter.alpha is None else adapter.alpha,
+        "dropout": adapter.dropout,
+        "targets": adapter.targets,
+        "rslora": adapter.rslora,
+        "dora": adapter.dora,
+    }
+
+
+def _model(model: ModelConfig) -> Mapping[str, Any]:
+    return {
+        "name": _content(model.name),
+        "start": _content(model.start),
+        "revision": model.revision,
+        "dtype": model.dtype,
+        "chat_template": _content(model.chat_template),
+        "quantization": model.quantization,
+    }
+
+
+def _data(config: RunConfig, *, mixing: bool) -> Mapping[str, Any]:
+    data = config.data
+    split = {"heldout_size": data.heldout_size} if data.heldout is None else {}
+    return {
+        "train": _content(data.train),
+        "format": data.format,
+        "split": data.split,
+        "mix": _content(data.mix) if mixing else None,
+        **split,
+    }
+
+
+def _content(name: str | None) -> str | None:
+    """Return the hash of a file or folder; a bundled name, or one on the hub, stays as it is."""
+    if name is None:
+        return None
+    path = Path(name).expanduser()
+    return content_hash(path) if path.exists() else name

@@ -1,0 +1,116 @@
+"""Identities: nested plain values that two runs must share, the names of their differences, and hashes of contents.
+
+What is too long to be shown stands in an identity as its hash, and a difference of it is only named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+
+__all__ = ["Identity", "content_hash", "differences", "hashed", "require_same", "sha256"]
+
+_HASH = "sha256:"
+_SET = "set"  # stands for a group of values where the other side has one value or none
+_SHOWN = 8  # differences that a message names
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A run as a resumed one must find it again; values are JSON."""
+
+    learnt: Mapping[str, Any]
+    """All that decides what is learnt: with another value the run is not resumed."""
+    computed: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """All that decides rounding only (versions, device, micro-batches): another value is said."""
+
+
+def hashed(value: Any) -> str:
+    """Return the hash of bytes, or of a JSON value, as an identity holds it."""
+    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
+    return _HASH + hashlib.sha256(data).hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """Return the hash of a file's bytes, or of the names and bytes of all files below a folder but hidden ones."""
+    if path.is_file():
+        return _HASH + sha256(path)
+    files = {str(file.relative_to(path)): file for file in path.rglob("*") if file.is_file()}
+    shown = sorted(name for name in files if not any(part.startswith(".") for part in Path(name).parts))
+    return hashed([[name, sha256(files[name])] for name in shown])
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def differences(
+    saved: Mapping[str, Any], ours: Mapping[str, Any], follows: Mapping[str, tuple[str, ...]] | None = None
+) -> list[str]:
+    """Return a clause for each value that differs, ``adapter.r is 4 in the run and 8 now``.
+
+    Args:
+        saved: Of the earlier run.
+        ours: Of this one.
+        follows: Key → beginnings of other keys; it is not named where one of these differs, which explains it.
+    """
+    before, now = _flat(saved), _flat(ours)
+    changed = [key for key in {**before, **now} if _value(before, key) != _value(now, key)]
+    named: list[str] = []
+    for key in changed:
+        causes = [cause for name, starts in (follows or {}).items() if key.startswith(name) for cause in starts]
+        explained = any(other != key and other.startswith(tuple(causes)) for other in changed)
+        if not explained and not any(key.startswith(f"{other}.") for other in changed):
+            named.append(_clause(key, _value(before, key), _value(now, key)))
+    return named
+
+
+def require_same(what: Path, found: list[str]) -> None:
+    """Refuse to go on with what an earlier run left, if there are `differences`.
+
+    Raises:
+        UserError: There are; the message has all of them.
+    """
+    if found:
+        more = f"; {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise UserError(
+            f"{what} cannot be resumed: {'; '.join(found[:_SHOWN])}{more}. Give what it began with, or if_exists=new."
+        )
+
+
+def _value(flat: Mapping[str, Any], key: str) -> Any:
+    """Return the value under a key, `_SET` for a group of values, None where there is nothing."""
+    return flat.get(key, _SET if any(other.startswith(f"{key}.") for other in flat) else None)
+
+
+def _clause(key: str, before: Any, now: Any) -> str:
+    if _is_hash(before) and _is_hash(now):
+        return f"{key} is not the same"
+    return f"{key} is {_shown(before)} in the run and {_shown(now)} now"
+
+
+def _shown(value: Any) -> str:
+    if value is None or _is_hash(value):
+        return "not set" if value is None else "set"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(_HASH)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` → ``{"a.b": 1}``, with values as they are after writing and reading."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        inner = isinstance(item, Mapping)
+        flat |= _flat(item, f"{prefix}{key}.") if inner else {f"{prefix}{key}": json.loads(json.dumps(item))}
+    return flat
