@@ -109,6 +109,7 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     train = Preferences.load(
         data.train,
         format=data.format,
+        columns=data.columns,
         split=data.split,
         max_rejected=data.max_rejected,
         expected_rows=data.expected_rows,
@@ -116,7 +117,11 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     say(train.report.summary())
     if data.heldout is not None:
         heldout = Preferences.load(
-            data.heldout, format=data.format, split=data.heldout_split, max_rejected=data.max_rejected
+            data.heldout,
+            format=data.format,
+            columns=data.columns,
+            split=data.heldout_split,
+            max_rejected=data.max_rejected,
         )
         say(heldout.report.summary())
         leaked = leaked_prompts(train, heldout)

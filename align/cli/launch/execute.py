@@ -97,7 +97,9 @@ def _sample(run: Run, scorers: Scorers) -> None:
 
     def make_folder() -> Path:
         made = run_folder.begin(Path(config.output_root) / config.run_name, config.if_exists, config.plain())
-        if heldout is not None and (config.data.heldout is None or config.data.format != "auto"):
+        data = config.data
+        renamed = data.format != "auto" or any(data.columns.values())
+        if heldout is not None and (data.heldout is None or renamed):
             save_rows(heldout, made / HELDOUT)
         return made
 

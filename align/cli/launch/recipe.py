@@ -162,7 +162,7 @@ def _candidates(folder: Path) -> dict[str, Any]:
     """Return fields of `DataConfig`: the candidates, and the rows held out from their prompts."""
     heldout = folder / HELDOUT
     held = {"heldout": str(heldout)} if heldout.exists() else {}
-    return {"train": str(folder / CANDIDATES), "format": "auto", "expected_rows": None, **held}
+    return {"train": str(folder / CANDIDATES), "format": "auto", "columns": {}, "expected_rows": None, **held}
 
 
 def _make_folder(folder: Path, if_exists: str) -> Path:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import ByT5Tokenizer
 
-from align.data.encoding import Encoder, chat_template, decode_response, encode_prompt, encode_response, end_of_turn_id
+from align.data.encoding import Encoder, decode_response, encode_prompt, encode_response, end_of_turn_id
+from align.data.rendering import chat_template
 from align.errors import UserError
 
 SYSTEM = {"role": "system", "content": "Be kind."}

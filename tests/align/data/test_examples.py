@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.data import Example, Preferences
-from align.data.encoding import chat_template, encode_prompt, encode_response
+from align.data.encoding import encode_prompt, encode_response
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
 from align.data.pairs_and_rankings import ranked
+from align.data.rendering import chat_template
 from align.errors import UserError
 
 Pair = Callable[..., dict[str, Any]]
