@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from align.model.policy import Policy
     from align.scoring.scorer import Scorer
 
-__all__ = ["draw", "read_summary", "save_rows"]
+__all__ = ["draw", "prompts_to_answer", "read_summary", "save_rows"]
 
 _TEXTS = ("prompt", "chosen", "rejected")
 _CHUNK = 64  # prompts between two states on disk
@@ -111,6 +111,23 @@ def draw(
         found = ", ".join(f"{name} {count:g}" for name, count in counts.items())
         raise UserError(f"{file}: no candidate is left to learn from ({found}); draw more, or other data and scorers.")
     return Preferences.load(file, format="pairwise", max_rejected=data.max_rejected)
+
+
+def prompts_to_answer(
+    data: Preferences, tokenizer: PreTrainedTokenizerBase, plan: CandidatePlan, max_length: int
+) -> TokenizedPreferences:
+    """Return each distinct prompt once that leaves room for a response within ``max_length``.
+
+    Raises:
+        UserError: The longest response leaves no room for a prompt, or too many prompts are too long.
+    """
+    response = plan.sampling.max_new_tokens
+    if max_length - response < 3:
+        raise UserError(
+            f"candidates: {max_length} tokens leave no room for a prompt beside a response of {response}; raise "
+            "trainer.max_length or lower method.max_new_tokens."
+        )
+    return tokenize(data, tokenizer, max_length=max_length - response, unit="prompt").distinct_prompts()
 
 
 def read_summary(file: str | Path) -> dict[str, float] | None:
@@ -291,15 +308,8 @@ class _Drawing:
                     f"{first.model.config.name_or_path}; draw from each into a file of its own."
                 )
         longest = min([max_length, *(p.max_positions for p in self.policies if p.max_positions is not None)])
-        room = longest - self.plan.sampling.max_new_tokens
-        if room < 3:
-            raise UserError(
-                f"candidates: {longest} tokens leave no room for a prompt beside a response of "
-                f"{self.plan.sampling.max_new_tokens}; raise trainer.max_length or lower method.max_new_tokens."
-            )
         with self.processes.first_goes_first():
-            prompts = tokenize(self.data, first.tokenizer, max_length=room, unit="prompt")
-        return prompts.distinct_prompts()
+            return prompts_to_answer(self.data, first.tokenizer, self.plan, longest)
 
     def _settings(self, further: Mapping[str, Any]) -> dict[str, Any]:
         from align.model.fingerprint import weights_fingerprint

@@ -53,7 +53,7 @@ __all__ = [
     "trimmed",
 ]
 
-PROMPT_CUT = "the chat template renders the end of the prompt otherwise before an answer, so it was cut there"
+PROMPT_CUT = "the prompt ends in other tokens before an answer than where it is answered, so it was cut there"
 ENCODED_APART = "prompt and response encoded apart, because together a token crosses their border"
 
 _THOUGHTS = re.compile("think|thought|reason", re.IGNORECASE)

@@ -88,6 +88,7 @@ def tokenize(
     max_length: int,
     unit: Unit = "pair",
     max_rejected: float | None = None,
+    may_be_empty: bool = False,
 ) -> TokenizedPreferences:
     """Tokenise preferences into examples of one unit, or open the cached result.
 
@@ -100,6 +101,7 @@ def tokenize(
         unit: "demonstration" (K=1, chosen), "pair" (K=2), "ranking" (K ≥ 2: the pairs of a prompt_id merged, best
             first) or "prompt" (K=0).
         max_rejected: largest fraction of rejected examples; None: that of the preferences.
+        may_be_empty: no example may be left.
 
     Raises:
         UserError: for too many rejected examples, conversations without a chat template, or a wrong argument.
@@ -111,7 +113,7 @@ def tokenize(
     limit = preferences.max_rejected if max_rejected is None else max_rejected
     fingerprint = _sha256([_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit])
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
-    return _opened(preferences, table, unit, max_length, fingerprint, limit)
+    return _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -197,6 +199,7 @@ def _opened(
     max_length: int,
     fingerprint: str,
     max_rejected: float,
+    may_be_empty: bool,
 ) -> TokenizedPreferences:
     """Return the kept examples of a table, with their report."""
     import numpy as np
@@ -221,8 +224,8 @@ def _opened(
         rule=unit,
         polarity=preferences.report.polarity,
         max_rejected=max_rejected,
-        remedy=f"give data with what a {unit} needs, raise max_length ({max_length}), "
-        "or accept the loss with data.max_rejected={limit}.",
+        may_be_empty=may_be_empty,
+        remedy=f"give data with what a {unit} needs, raise max_length ({max_length})",
     )
     return TokenizedPreferences(
         table=table,

@@ -194,7 +194,7 @@ def _loaded(
         rule=layout.format.name,
         polarity=layout.format.polarity,
         max_rejected=max_rejected,
-        remedy="repair them or accept the loss with data.max_rejected={limit}.",
+        remedy="repair them",
     )
     for warning in report.warnings:
         _LOG.warning("%s: %s", source, warning)

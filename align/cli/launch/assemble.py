@@ -151,8 +151,7 @@ def tokenize_data(
         examples = tokenize_for(method, train, tokenizer, length)
         if heldout is None or method.rollout is not None:
             return examples, None
-        # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
-        return examples, tokenize_for(method, heldout, tokenizer, length, max_rejected=1.0)
+        return examples, tokenize_for(method, heldout, tokenizer, length, heldout=True)
 
 
 # Models

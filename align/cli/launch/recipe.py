@@ -110,6 +110,9 @@ class Recipe:
         """Do the dry run of a stage."""
         stage = self.stages[number]
         say(f"Stage {number + 1} of {len(self.stages)}: {stage.name}")
+        if stage.part == "train":
+            say("It learns from the candidates of the stage before, which are not drawn yet.")
+            return 0
         return execute(self._run(self._settings(stage)))
 
     def _settings(self, stage: Stage) -> RunConfig:

@@ -34,9 +34,7 @@ def shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
         raise RowError("identical pair")
     end = shared_length(chosen, rejected)
     if end == min(len(chosen), len(rejected)):
-        raise RowError(
-            "one answer continues the other", "so the end of the prompt cannot be seen; give a column prompt"
-        )
+        raise RowError("one answer continues the other, so the end of the prompt cannot be seen: give it in a column")
     start = answer_start(chosen[:end])
     if start is None:
         marked = answer_start(chosen) is not None and answer_start(rejected) is not None
