@@ -386,3 +386,10 @@ def test_hh_template_renders_the_transcripts_back(hh_file: Path, chatml: Any) ->
         prompt = rendered(row["prompt"], chatml, True)
         assert prompt.endswith("\n\nAssistant:")
         assert original["chosen"].startswith(prompt)
+
+
+@pytest.mark.parametrize("answer", ["  two blanks", "trailing \n", "\nnext line", "\n\n  both \n\n"])
+def test_blanks_of_an_hh_answer_stay(answer: str) -> None:
+    """Only the space behind the colon belongs to the transcript."""
+    _, row = only({"chosen": f"\n\nHuman: a\n\nAssistant: {answer}", "rejected": "\n\nHuman: a\n\nAssistant: b"})
+    assert row["chosen"] == [{"role": "assistant", "content": answer}]
