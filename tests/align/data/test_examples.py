@@ -291,7 +291,12 @@ def test_hh_on_a_real_tokenizer(hh_file: Path, story_tokenizer: Any) -> None:
 
 
 def test_of_a_prompt_that_stands_twice_the_first_row_is_kept(chatml: Any, pair: Pair) -> None:
-    rows = [pair(0, source="first"), pair(1), pair(0, source="again", chosen="Another."), pair(1, chosen="Yes.")]
+    rows = [
+        pair(0, source="first"),
+        pair(1, source="b"),
+        pair(0, source="again", chosen="Another."),
+        pair(1, source="c", chosen="Yes."),
+    ]
     prompts = tokenize(Preferences.from_rows(rows), chatml, max_length=99, unit="prompt").distinct_prompts()
     assert [example.index for example in prompts] == [0, 1]
     assert prompts[0].source == "first"

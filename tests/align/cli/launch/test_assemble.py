@@ -111,7 +111,7 @@ def test_the_size_held_out_is_a_number_or_a_share(
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"Say {n}", "chosen": "a", "rejected": "b"} for n in range(10)]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train, heldout = load(["data=pairs.jsonl", f"data.heldout_size={size}"], configs)
+    train, heldout = load(["data=custom", "data.train=pairs.jsonl", f"data.heldout_size={size}"], configs)
     assert (len(train), None if heldout is None else len(heldout)) == (10 - (held or 0), held)
 
 
@@ -124,6 +124,6 @@ def test_held_out_rows_have_a_split_of_their_own(
         Path("both").mkdir(exist_ok=True)
         Path(f"both/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for words, count in (([], 3), (["data.heldout_split=validation"], 2)):
-        train, heldout = load(["data=both", "data.heldout=both", *words], configs)
+        train, heldout = load(["data=custom", "data.train=both", "data.heldout=both", *words], configs)
         assert heldout is not None
         assert (len(train), len(heldout)) == (4, count)
