@@ -45,7 +45,7 @@ class FunctionScorer(Settings):
     name: str = ""
     """Name in logs and tables; empty: the function's own."""
     conversational: bool = True
-    """TRL's form: pass prompts and completions as lists of messages, as ``trl.rewards`` expect, else as text."""
+    """TRL's form: pass prompts (all turns of the data) and completions as lists of messages, else as text."""
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     """Data columns under other names: ``{solution: answer}`` passes ``answer`` to the parameter ``solution``."""
     tokenizer: str = ""
@@ -107,8 +107,12 @@ class FunctionScorer(Settings):
             if key != "completion_ids"
         }
         texts = [text for row in responses for text in row]
-        asked = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
-        out["prompts"] = [[_message("user", text)] for text in asked] if self.conversational else asked
+        asked = [(p, prompt) for p, (prompt, row) in enumerate(zip(prompts, responses, strict=True)) for _ in row]
+        turns = columns.get("messages", [[_message(None, prompt)] for prompt in prompts])
+        out["prompts"] = [
+            [_message(turn["role"], turn["content"]) for turn in turns[p]] if self.conversational else prompt
+            for p, prompt in asked
+        ]
         out["completions"] = [[_message("assistant", text)] for text in texts] if self.conversational else texts
         if "completion_ids" in columns:
             out["completion_ids"] = [list(ids) for row in columns["completion_ids"] for ids in row]
@@ -163,8 +167,9 @@ def _name(function: str | Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+def _message(role: str | None, content: str) -> dict[str, str]:
+    """Return a new message; plain text, which has no role, is the user's."""
+    return {"role": role or "user", "content": content}
 
 
 def _imported(place: str) -> Callable[..., Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+# Caches of the tests' own, of the programs that they start too: no run of a user is read, and none is left behind.
+_CACHES = tempfile.mkdtemp(prefix="align-tests-")
+atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
+for _variable, _folder in {"HF_HOME": "hf", "HF_DATASETS_CACHE": "datasets", "HF_HUB_CACHE": "hub"}.items():
+    os.environ[_variable] = str(Path(_CACHES) / _folder)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

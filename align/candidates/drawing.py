@@ -12,7 +12,8 @@ them if the plan says so, a scorer scores each distinct one, and a selection tur
 
 A prompt is drawn once however often the work is killed (:mod:`align.candidates.store`). What is drawn depends on seed,
 prompt and policy alone, so the file is the same for any number of processes: they share each chunk of prompts, and the
-first one writes.
+first one writes. A drawn response keeps its token ids (``chosen_drawn``, ``rejected_drawn``), because its text, encoded
+again, may give others: a chat template may add thoughts, and a model may draw what its tokenizer would not write.
 
 Several policies draw for the same prompts, all of them in memory at once; they must have the same tokenizer. The
 responses may be the groups of a diverse beam search (:mod:`align.sampling.diverse_beam`), as in the RRHF paper.
@@ -32,7 +33,7 @@ from tqdm import tqdm
 from align.candidates.plan import CandidatePlan, Pool
 from align.candidates.store import GrowingFile, state_file
 from align.data.encoding import trimmed
-from align.data.examples import tokenize
+from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
 from align.data.schema import COLUMNS, prompt_key
 from align.data.validation import valid_row
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from align.model.policy import Policy
     from align.scoring.scorer import Scorer
 
-__all__ = ["draw", "read_summary", "save_rows"]
+__all__ = ["draw", "prompts_to_answer", "read_summary", "save_rows"]
 
 _TEXTS = ("prompt", "chosen", "rejected")
 _CHUNK = 64  # prompts between two states on disk
@@ -112,6 +113,23 @@ def draw(
     return Preferences.load(file, format="pairwise", max_rejected=data.max_rejected)
 
 
+def prompts_to_answer(
+    data: Preferences, tokenizer: PreTrainedTokenizerBase, plan: CandidatePlan, max_length: int
+) -> TokenizedPreferences:
+    """Return each distinct prompt once that leaves room for a response within ``max_length``.
+
+    Raises:
+        UserError: The longest response leaves no room for a prompt, or too many prompts are too long.
+    """
+    response = plan.sampling.max_new_tokens
+    if max_length - response < 3:
+        raise UserError(
+            f"candidates: {max_length} tokens leave no room for a prompt beside a response of {response}; raise "
+            "trainer.max_length or lower method.max_new_tokens."
+        )
+    return tokenize(data, tokenizer, max_length=max_length - response, unit="prompt").distinct_prompts()
+
+
 def read_summary(file: str | Path) -> dict[str, float] | None:
     """Read the counts of the drawing of ``file``; None where it is not a file of candidates.
 
@@ -157,6 +175,7 @@ class _Drawing:
         self.policies, self.data, self.plan, self.file = policies, data, plan, file
         self.scorer, self.seed, self.stop = scorer if plan.scored else None, seed, stop
         self.processes = Processes()
+        self.tokenizer = tokenizer_fingerprint(policies[0].tokenizer)
         self.prompts = self._tokenize(max_length)
         self.own = _responses(data, policies[0].tokenizer) if plan.include_data else {}
         self.settings = self._settings()
@@ -212,7 +231,7 @@ class _Drawing:
         examples = [self.prompts[i] for i in indices]
         rows = [self.data[example.index] for example in examples]
         drawn, counts = self._draw(examples)
-        pools = [self._pool(row, texts) for row, texts in zip(rows, drawn, strict=True)]
+        pools = [self._pool(row, [text for text, _ in own]) for row, own in zip(rows, drawn, strict=True)]
         scores: Sequence[Sequence[float] | None] = [None] * len(pools)
         if self.scorer is not None:
             asked = [i for i, (texts, _) in enumerate(pools) if texts]
@@ -220,10 +239,20 @@ class _Drawing:
             by_place = dict(zip(asked, found, strict=True))
             scores = [by_place.get(i, []) for i in range(len(pools))]
         out: list[tuple[int, list[dict[str, Any]], dict[str, float]]] = []
-        for i, row, (texts, times), own, count in zip(indices, rows, pools, scores, counts, strict=True):
+        for i, row, (texts, times), pairs, own, count in zip(indices, rows, pools, drawn, scores, counts, strict=True):
             selected = self.plan.select(Pool(row, texts, times, own))
+            ids = dict(reversed(pairs))  # of a text that was drawn twice, those drawn first
             fixed = {"prompt_id": row["prompt_id"], "answer": row["answer"], "source": row["source"]}
-            made = [{"prompt": _plain(row["prompt"]), **fields, **fixed} for fields in selected.rows]
+            fixed["drawn_with"] = self.tokenizer
+            made = [
+                {
+                    "prompt": _plain(row["prompt"]),
+                    **fields,
+                    **{f"{side}_drawn": ids.get(fields[side]) for side in ("chosen", "rejected")},
+                    **fixed,
+                }
+                for fields in selected.rows
+            ]
             count = _added(count, {"prompts": 1, "distinct": len(texts), "rows": len(made)})
             if own:
                 sums = {"reward_sum": sum(own), "reward_best_sum": max(own)}
@@ -231,9 +260,9 @@ class _Drawing:
             out.append((i, made, _added(count, selected.counts)))
         return out
 
-    def _draw(self, examples: Sequence[Example]) -> tuple[list[list[str]], list[dict[str, float]]]:
-        """Usable responses of each prompt, repeated ones included, and what the others were."""
-        texts: list[list[str]] = [[] for _ in examples]
+    def _draw(self, examples: Sequence[Example]) -> tuple[list[list[tuple[str, list[int]]]], list[dict[str, float]]]:
+        """Usable responses of each prompt with their ids, repeated ones included, and what the others were."""
+        drawn: list[list[tuple[str, list[int]]]] = [[] for _ in examples]
         counts: list[dict[str, float]] = [{"drawn": 0, "unfinished": 0, "unusable": 0} for _ in examples]
         for number, policy in enumerate(self.policies):
             with policy.use("policy"):
@@ -244,7 +273,7 @@ class _Drawing:
                     keys=[example.index for example in examples],
                     between=self._leave,
                 )
-            for kept, count, row in zip(texts, counts, responses, strict=True):
+            for kept, count, row in zip(drawn, counts, responses, strict=True):
                 for response in row:
                     text = policy.decode(response.ids)
                     count["drawn"] += 1
@@ -253,8 +282,8 @@ class _Drawing:
                     elif not _usable(text):
                         count["unusable"] += 1
                     else:
-                        kept.append(text)
-        return texts, counts
+                        kept.append((text, list(response.ids)))
+        return drawn, counts
 
     def _pool(self, row: Mapping[str, Any], drawn: Sequence[str]) -> tuple[list[str], list[int]]:
         times = Counter(drawn)
@@ -270,8 +299,6 @@ class _Drawing:
     # What is drawn for
 
     def _tokenize(self, max_length: int) -> TokenizedPreferences:
-        from align.data.examples import tokenizer_fingerprint
-
         first = self.policies[0]
         for other in self.policies[1:]:
             if tokenizer_fingerprint(other.tokenizer) != tokenizer_fingerprint(first.tokenizer):
@@ -280,15 +307,8 @@ class _Drawing:
                     f"{first.model.config.name_or_path}; draw from each into a file of its own."
                 )
         longest = min([max_length, *(p.max_positions for p in self.policies if p.max_positions is not None)])
-        room = longest - self.plan.sampling.max_new_tokens
-        if room < 3:
-            raise UserError(
-                f"candidates: {longest} tokens leave no room for a prompt beside a response of "
-                f"{self.plan.sampling.max_new_tokens}; raise trainer.max_length or lower method.max_new_tokens."
-            )
         with self.processes.first_goes_first():
-            prompts = tokenize(self.data, first.tokenizer, max_length=room, unit="prompt")
-        return prompts.distinct_prompts()
+            return prompts_to_answer(self.data, first.tokenizer, self.plan, longest)
 
     def _settings(self) -> dict[str, Any]:
         from align.model.fingerprint import weights_fingerprint

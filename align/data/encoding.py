@@ -1,12 +1,16 @@
 """From messages to token ids, without the known silent errors.
 
-- Prompt and response are encoded separately and joined as ids, so the prompt is always a prefix of prompt + response.
+- Under a chat template the ids of prompt and response are those that the template itself renders for the whole
+  conversation, whatever it does with it. The prompt is what they share with the prompt as it is answered (with the
+  generation prompt); where the template renders its end otherwise before an answer, it is cut there and reported, and
+  where it renders the messages themselves otherwise, the row is rejected.
+- Plain text is encoded together with its response if no token crosses the border; else apart, and reported.
+- A response that was drawn keeps the ids it was drawn as.
 - A response ends in the end-of-turn token: the first special token the chat template writes after an assistant's
   content, else the tokenizer's EOS. The pad token does not matter.
 - There is one BOS if the chat template writes one or the tokenizer puts one before text, and never a second.
 - The text of a control token inside a message is encoded as text. Control tokens are the special tokens and the
-  added tokens that the chat template itself writes. Without such text the ids are those of
-  `tokenizer.apply_chat_template`.
+  added tokens that the chat template itself writes, but not marks of thoughts such as <think>, which models write.
 - Text that continues other text gets no dummy space in front (SentencePiece tokenizers add one at the start).
 - The tokenizer is not changed.
 """
@@ -14,51 +18,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align.data.load_report import RowError
+from align.data.rendering import (
+    MARKS,
+    MarkedText,
+    Rendered,
+    TemplateMessage,
+    Turn,
+    any_of,
+    render_conversation,
+    render_plain,
+    shared_length,
+)
 from align.data.schema import Message
-from align.errors import UserError, did_you_mean
+from align.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = [
+    "Encoded",
     "Encoder",
-    "chat_template",
     "decode_response",
+    "encode_conversations",
     "encode_prompt",
     "encode_response",
     "end_of_turn_id",
     "trimmed",
 ]
 
-TemplateMessage = Mapping[str, Any]
+PROMPT_CUT = "the prompt ends in other tokens before an answer than where it is answered, so it was cut there"
+ENCODED_APART = "prompt and response encoded apart, because together a token crosses their border"
 
-_TEMPLATES = Path(__file__).parent / "templates"
-_PROBE = "align0probe0align"
-_MARK, _MARK_END = "\ue000", "\ue001"
-
-
-def chat_template(name_or_path: str | Path) -> str:
-    """Return the Jinja text of a bundled chat template ("hh", "chatml") or of a file."""
-    bundled = {path.stem: path for path in _TEMPLATES.glob("*.jinja")}
-    path = bundled.get(str(name_or_path), Path(name_or_path).expanduser())
-    if not path.is_file():
-        raise UserError(
-            f"model.chat_template={name_or_path}: neither a bundled template ({', '.join(sorted(bundled))}) nor a "
-            f"file.{did_you_mean(str(name_or_path), bundled)}"
-        )
-    return path.read_text(encoding="utf-8").removesuffix("\n")
+_THOUGHTS = re.compile("think|thought|reason", re.IGNORECASE)
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[TemplateMessage]) -> list[int]:
-    """Return the ids of a prompt up to where the assistant begins to answer.
+def encode_conversations(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str | Sequence[TemplateMessage]],
+    responses: Sequence[Sequence[str]],
+) -> list[Encoded]:
+    """Return the ids of each prompt with its responses.
 
     Plain text (a string, or one message whose role is null) is a user turn if the tokenizer has a chat template, and
     is encoded as it is otherwise.
@@ -67,16 +73,28 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[T
         UserError: for messages if there is no chat template, or if the chat template refuses them.
     """
     try:
-        return Encoder.of(tokenizer).prompts(tokenizer, [messages])[0]
+        return Encoder.of(tokenizer).conversations(tokenizer, prompts, responses)
     except RowError as rejection:
         raise UserError(f"the prompt cannot be encoded: {rejection}.") from rejection
 
 
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[TemplateMessage]) -> list[int]:
+    """Return the ids of a prompt up to where the assistant begins to answer; otherwise as `encode_conversations`."""
+    return encode_conversations(tokenizer, [messages], [()])[0].prompt
+
+
 def encode_response(
-    tokenizer: PreTrainedTokenizerBase, response: str | TemplateMessage | Sequence[TemplateMessage]
+    tokenizer: PreTrainedTokenizerBase,
+    response: str | TemplateMessage | Sequence[TemplateMessage],
+    prompt: str | Sequence[TemplateMessage] = "?",
 ) -> list[int]:
-    """Return the ids of a response (text, a message, or a list of one) after its prompt, with end of turn."""
-    return Encoder.of(tokenizer).responses(tokenizer, [response])[0]
+    """Return the ids of a response after its prompt, end of turn included; otherwise as `encode_conversations`.
+
+    The response is text, a message, or a list of one.
+    """
+    if not isinstance(response, str):
+        response = str((response if isinstance(response, Mapping) else response[0])["content"])
+    return encode_conversations(tokenizer, [prompt], [[response]])[0].responses[0]
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -101,18 +119,26 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return Encoder.of(tokenizer).end_of_turn
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a prompt, and of each response after it with its end of turn."""
+
+    prompt: list[int]
+    responses: list[list[int]]
+    remarks: tuple[str, ...] = ()
+    """Differences between the prompt as it is answered and as it stands before a response, and the like."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
     """The encoding rules of a tokenizer and its chat template; holds no reference to the tokenizer."""
 
-    template: str | None
+    has_template: bool
     bos: int | None
     """BOS id if the tokenizer puts one before text."""
     end_of_turn: int
-    lead: str
-    """Text that the template writes between the generation prompt and the assistant's content."""
-    trims: bool
-    """The template strips the assistant's content."""
+    rest: str
+    """Text that the template writes after the end-of-turn token of the last answer; it is not trained on."""
     dummy_blank: bool
     """The tokenizer puts a space in front of its text."""
     control: Mapping[str, int]
@@ -131,10 +157,11 @@ class Encoder:
         added = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
         special = {str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         special |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-        turn = _Turn.of(tokenizer)
-        written = {text: index for text, index in added.items() if text.strip() and text in turn.structure}
+        turn = Turn() if tokenizer.chat_template is None else Turn.of(tokenizer)
+        words = {text: index for text, index in added.items() if text.strip() and not _THOUGHTS.search(text)}
+        written = {text: index for text, index in words.items() if text in turn.structure}
         control = {text: index for text, index in (special | written).items() if len(text) > 1}
-        ending = _any_of(special.keys() & control).search(turn.tail) or _any_of(written).search(turn.tail)
+        ending = any_of(special.keys() & control).search(turn.tail) or any_of(written).search(turn.tail)
         end_of_turn = control[ending[0]] if ending else _optional_id(tokenizer.eos_token_id)
         if end_of_turn is None:
             raise UserError(
@@ -146,15 +173,14 @@ class Encoder:
         bos, unknown = _optional_id(tokenizer.bos_token_id), _optional_id(tokenizer.unk_token_id)
         newline, letter, both = _ids(tokenizer, ["\n", "a", "\na"])
         return cls(
-            template=turn.template,
+            has_template=tokenizer.chat_template is not None,
             bos=bos if with_bos[:1] == [bos] else None,
             end_of_turn=end_of_turn,
-            lead=turn.lead,
-            trims=turn.trims,
+            rest=turn.tail[ending.end() :] if ending else "",
             dummy_blank=both != newline + letter,
             control=control,
-            control_text=_any_of(control),
-            to_mark=_any_of([*control, _MARK, _MARK_END]),
+            control_text=any_of(control),
+            to_mark=any_of([*control, *MARKS]),
             control_ids=frozenset(control.values()) - {unknown},
             strips={str(token): (token.lstrip, token.rstrip) for token in tokenizer.added_tokens_decoder.values()},
         )
@@ -163,66 +189,88 @@ class Encoder:
         self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Sequence[TemplateMessage]]
     ) -> list[list[int]]:
         """Return the ids of each prompt; see `encode_prompt`. Raises `RowError` if the template refuses one."""
-        return self.rendered_prompts(tokenizer, [self.render(tokenizer, prompt) for prompt in prompts])
+        return [encoded.prompt for encoded in self.conversations(tokenizer, prompts, [()] * len(prompts))]
 
-    def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[TemplateMessage]) -> MarkedText:
-        """Render a prompt, with marks in place of control-token text in its messages."""
-        messages = [Message(role=None, content=prompt)] if isinstance(prompt, str) else prompt
-        if self.template is None:
-            if len(messages) == 1 and messages[0]["role"] is None:
-                return self._marked(messages[0]["content"])
-            raise UserError(
-                "the data is conversations, but the tokenizer has no chat template; "
-                "choose one with model.chat_template=hh, chatml or a file."
-            )
-        originals: list[str] = []
-        turns: list[dict[str, str]] = []
-        for message in messages:
-            marked = self._marked(message["content"], len(originals))
-            originals += marked.originals
-            turns.append({"role": message["role"] or "user", "content": marked.text})
-        return MarkedText(_render(tokenizer, turns, generation=True), originals)
-
-    def rendered_prompts(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[MarkedText]) -> list[list[int]]:
-        """Return the ids of rendered prompts."""
-        encoded = self._encoded(tokenizer, prompts, continuing=False)
-        if self.bos is None:
-            return encoded
-        return [ids if ids[:1] == [self.bos] else [self.bos, *ids] for ids in encoded]
-
-    def responses(
+    def conversations(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        responses: Sequence[str | TemplateMessage | Sequence[TemplateMessage]],
-    ) -> list[list[int]]:
-        """Return the ids of each response, end of turn included; see `encode_response`."""
-        marked: list[MarkedText] = []
-        for response in responses:
-            content = _content(response)
-            inner = self._marked(content.strip() if self.trims else content)
-            marked.append(MarkedText(self.lead + inner.text, inner.originals))
-        return [[*ids, self.end_of_turn] for ids in self._encoded(tokenizer, marked, continuing=True)]
+        prompts: Sequence[str | Sequence[TemplateMessage]],
+        responses: Sequence[Sequence[str]],
+    ) -> list[Encoded]:
+        """Return the ids of each prompt and its responses. Raises `RowError` if the template refuses one."""
+        return self.encode(tokenizer, [self.render(tokenizer, *pair) for pair in zip(prompts, responses, strict=True)])
 
-    def _marked(self, content: str, count: int = 0) -> MarkedText:
-        """Replace the text of control tokens and marks in `content` by marks numbered from `count`."""
-        originals: list[str] = []
+    def render(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: str | Sequence[TemplateMessage],
+        responses: Sequence[str | Sequence[int]] = (),
+    ) -> Rendered:
+        """Render a prompt with each response (text, or the ids it was drawn as), control-token text marked.
 
-        def mark(found: re.Match[str]) -> str:
-            originals.append(found[0])
-            return f"{_MARK}{count + len(originals) - 1}{_MARK_END}"
+        Raises:
+            RowError: The chat template refuses the conversation, or renders its messages otherwise with an answer.
+            UserError: Messages without a chat template.
+        """
+        messages = [Message(role=None, content=prompt)] if isinstance(prompt, str) else prompt
+        if self.has_template:
+            return render_conversation(tokenizer, messages, responses, to_mark=self.to_mark, rest=self.rest)
+        return render_plain(messages, responses, to_mark=self.to_mark)
 
-        return MarkedText(self.to_mark.sub(mark, content), originals)
+    def encode(self, tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered]) -> list[Encoded]:
+        """Return the ids of rendered conversations."""
+        groups = [[one.prompt, *(whole for whole in one.wholes if isinstance(whole, MarkedText))] for one in rendered]
+        encoded: list[Encoded] = []
+        for one, (prompt, *texts) in zip(rendered, self._encoded(tokenizer, groups), strict=True):
+            left = iter(texts)
+            wholes = [
+                self._ended(next(left)) if isinstance(whole, MarkedText) else [*prompt, *whole] for whole in one.wholes
+            ]
+            if one.apart:
+                encoded.append(self._divided(tokenizer, one, prompt, wholes))
+                continue
+            border = min([len(prompt), *(shared_length(prompt, whole) for whole in wholes)])
+            remarks = one.remarks + (PROMPT_CUT,) * (border < len(prompt))
+            encoded.append(Encoded(prompt[:border], [whole[border:] for whole in wholes], remarks))
+        return encoded
+
+    def _divided(
+        self, tokenizer: PreTrainedTokenizerBase, one: Rendered, prompt: list[int], wholes: list[list[int]]
+    ) -> Encoded:
+        """Divide plain texts behind their prompt, whose ids stay; a response that changes them is encoded apart."""
+        responses: list[list[int]] = []
+        remarks: tuple[str, ...] = ()
+        for whole, alone in zip(wholes, one.apart, strict=True):
+            if whole[: len(prompt)] == prompt:
+                responses.append(whole[len(prompt) :])
+            else:
+                [[ids]] = self._encoded(tokenizer, [[alone]], continuing=True)
+                responses.append(self._ended(ids))
+                remarks = (ENCODED_APART,)
+        return Encoded(prompt, responses, remarks)
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        return ids if ids[-1:] == [self.end_of_turn] else [*ids, self.end_of_turn]
 
     def _encoded(
-        self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[MarkedText], *, continuing: bool
-    ) -> list[list[int]]:
-        """Encode each text whole, or piece by piece if it has marks or if its text became a control token."""
-        whole = iter(self._plain(tokenizer, [text.text for text in texts if not text.originals], continuing))
-        encoded: list[list[int]] = []
-        for text in texts:
-            ids = None if text.originals else next(whole)
-            if ids is None or self._controls(ids) > len(self.control_text.findall(text.text)):
-                ids = self._apart(tokenizer, text, continuing)
+        self, tokenizer: PreTrainedTokenizerBase, groups: Sequence[Sequence[MarkedText]], *, continuing: bool = False
+    ) -> list[list[list[int]]]:
+        """Encode each text whole, or piece by piece if it has marks or if its text became a control token.
+
+        The texts of a group are encoded in the same way, so that common beginnings have common ids. Texts that do not
+        continue others begin with the tokenizer's BOS.
+        """
+        is_plain = [not any(text.originals for text in group) for group in groups]
+        plain = [text.text for group, is_one in zip(groups, is_plain, strict=True) for text in group if is_one]
+        whole = iter(self._plain(tokenizer, plain, continuing))
+        encoded: list[list[list[int]]] = []
+        for group, is_one in zip(groups, is_plain, strict=True):
+            ids = [next(whole) for _ in group] if is_one else []
+            pairs = zip(ids, group, strict=False)
+            if not ids or any(self._controls(own) > len(self.control_text.findall(text.text)) for own, text in pairs):
+                ids = [self._apart(tokenizer, text, continuing) for text in group]
+            if self.bos is not None and not continuing:
+                ids = [own if own[:1] == [self.bos] else [self.bos, *own] for own in ids]
             encoded.append(ids)
         return encoded
 
@@ -277,60 +325,6 @@ class Encoder:
         return ids
 
 
-@dataclass(frozen=True)
-class MarkedText:
-    """Text in which mark i stands for `originals[i]`, to be encoded as text."""
-
-    text: str
-    originals: list[str]
-
-    def restored(self, piece: str) -> str:
-        """Return a piece of the text with its marks replaced by their originals."""
-        return re.sub(f"{_MARK}(\\d+){_MARK_END}", lambda found: self.originals[int(found[1])], piece)
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """Text that a chat template writes around the content of an assistant's turn."""
-
-    template: str | None = None
-    lead: str = ""
-    tail: str = ""
-    trims: bool = False
-    structure: str = ""
-    """All text that the template adds to a short conversation, except the lead."""
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> _Turn:
-        if tokenizer.chat_template is None:
-            return cls()
-        template = tokenizer.get_chat_template()
-        question = {"role": "user", "content": _PROBE}
-        padded = f"  {_PROBE}  "
-        try:
-            prompt = _render(tokenizer, [question], generation=True)
-            whole = _render(tokenizer, [question, {"role": "assistant", "content": padded}], generation=False)
-        except RowError:
-            return cls(template)
-        trims = padded not in whole
-        before, found, tail = whole.rpartition(_PROBE if trims else padded)
-        if not found:
-            return cls(template, structure=prompt)
-        lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
-        return cls(template, lead, tail, trims, prompt + tail)
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, generation: bool) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
-    except TemplateError as error:
-        raise RowError("chat template refuses the conversation", str(error)) from error
-    assert isinstance(rendered, str)
-    return rendered
-
-
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, split: bool = False) -> list[list[int]]:
     """Encode texts without adding special tokens. `split`: special tokens as text."""
     if not texts:
@@ -370,18 +364,3 @@ def _unchanged(tokenizer: PreTrainedTokenizerBase) -> Generator[None]:
 def _optional_id(token: object) -> int | None:
     assert token is None or isinstance(token, int)
     return token
-
-
-def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern with one group that matches any of `texts`, longest first; with no texts it never matches."""
-    longest_first = sorted(texts, key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
-
-
-def _content(response: str | TemplateMessage | Sequence[TemplateMessage]) -> str:
-    if isinstance(response, str):
-        return response
-    if isinstance(response, Mapping):
-        return str(response["content"])
-    (message,) = response
-    return str(message["content"])

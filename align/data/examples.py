@@ -16,9 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
-from align.data.encoding import Encoder, MarkedText
+from align.data.encoding import Encoded, Encoder, decode_response
 from align.data.load_report import EXAMPLES_PER_REASON, LoadReport, RowError, Tally
 from align.data.pairs_and_rankings import Draft, draft, group_rows
+from align.data.rendering import Rendered
 from align.data.schema import Example, Unit
 from align.errors import UserError, did_you_mean
 
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
-_VERSION = 2
+_VERSION = 3
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
 _TRUNCATED = "response truncated to max_length"
+_DRAWN_ANEW = "a drawn response was encoded again from its text, which has changed or belongs to another tokenizer"
 _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
 
 
@@ -86,6 +88,7 @@ def tokenize(
     max_length: int,
     unit: Unit = "pair",
     max_rejected: float | None = None,
+    may_be_empty: bool = False,
 ) -> TokenizedPreferences:
     """Tokenise preferences into examples of one unit, or open the cached result.
 
@@ -98,6 +101,7 @@ def tokenize(
         unit: "demonstration" (K=1, chosen), "pair" (K=2), "ranking" (K ≥ 2: the pairs of a prompt_id merged, best
             first) or "prompt" (K=0).
         max_rejected: largest fraction of rejected examples; None: that of the preferences.
+        may_be_empty: no example may be left.
 
     Raises:
         UserError: for too many rejected examples, conversations without a chat template, or a wrong argument.
@@ -109,7 +113,7 @@ def tokenize(
     limit = preferences.max_rejected if max_rejected is None else max_rejected
     fingerprint = _sha256([_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit])
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
-    return _opened(preferences, table, unit, max_length, fingerprint, limit)
+    return _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -154,7 +158,9 @@ def _computed(
         cache = {"keep_in_memory": True}
     rows = datasets.Features({"rows": datasets.List(datasets.Value("int64"))})
     return datasets.Dataset.from_dict({"rows": groups}, features=rows).map(
-        _Tokenization(preferences.dataset, tokenizer, Encoder.of(tokenizer), max_length, unit),
+        _Tokenization(
+            preferences.dataset, tokenizer, tokenizer_fingerprint(tokenizer), Encoder.of(tokenizer), max_length, unit
+        ),
         batched=True,
         remove_columns=["rows"],
         features=_features(),
@@ -180,7 +186,7 @@ def _features() -> datasets.Features:
         answer=text,
         source=text,
         length=Value("int64"),
-        truncated=Value("int32"),
+        remarks=List(text),
         problem=text,
         detail=text,
     )
@@ -193,11 +199,12 @@ def _opened(
     max_length: int,
     fingerprint: str,
     max_rejected: float,
+    may_be_empty: bool,
 ) -> TokenizedPreferences:
     """Return the kept examples of a table, with their report."""
     import numpy as np
 
-    columns = {name: table.data.column(name) for name in ("problem", "detail", "truncated", "length", "index")}
+    columns = {name: table.data.column(name) for name in ("problem", "detail", "remarks", "length", "index")}
     kept = columns["problem"].is_null().to_numpy()
     index = columns["index"].to_numpy()
     tally = Tally(preferences.report.source, read=len(table), kept=int(kept.sum()))
@@ -210,14 +217,15 @@ def _opened(
     reasons = (columns[name].filter(~kept).to_pylist() for name in ("problem", "detail"))
     for row, problem, detail in zip(lost, *reasons, strict=True):
         tally.reject(place(row, tally.rejected[problem]), RowError(problem, detail))
-    for row in np.flatnonzero(kept & (columns["truncated"].to_numpy() > 0)).tolist():
-        tally.note(place(row, tally.noted[_TRUNCATED]), _TRUNCATED)
+    for row, remarks in enumerate(columns["remarks"].to_pylist()):
+        for remark in remarks if kept[row] else ():
+            tally.note(place(row, tally.noted[remark]), remark)
     report = tally.close(
         rule=unit,
         polarity=preferences.report.polarity,
         max_rejected=max_rejected,
-        remedy=f"give data with what a {unit} needs, raise max_length ({max_length}), "
-        "or accept the loss with data.max_rejected={limit}.",
+        may_be_empty=may_be_empty,
+        remedy=f"give data with what a {unit} needs, raise max_length ({max_length})",
     )
     return TokenizedPreferences(
         table=table,
@@ -236,6 +244,8 @@ class _Tokenization:
 
     dataset: datasets.Dataset
     tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    """Of the tokenizer."""
     encoder: Encoder
     max_length: int
     unit: Unit
@@ -245,26 +255,38 @@ class _Tokenization:
         groups = batch["rows"]
         rows = self._rows([index for group in groups for index in group])
         results: list[dict[str, Any]] = []
-        drafts: list[tuple[dict[str, Any], Draft, MarkedText]] = []
+        drafts: list[tuple[dict[str, Any], Draft, Rendered]] = []
         for group in groups:
             members = list(islice(rows, len(group)))
             result = _blank(group[0], members[0])
             results.append(result)
             try:
                 example = draft(members, self.unit)
-                drafts.append((result, example, self.encoder.render(self.tokenizer, example.prompt)))
+                drafts.append((result, example, self._render(example)))
             except RowError as rejection:
                 result |= {"problem": rejection.reason, "detail": rejection.detail}
-        prompts = self.encoder.rendered_prompts(self.tokenizer, [rendered for _, _, rendered in drafts])
-        texts = [text for _, example, _ in drafts for text in example.responses]
-        responses = iter(self.encoder.responses(self.tokenizer, texts))
-        for (result, example, _), prompt in zip(drafts, prompts, strict=True):
-            own = list(islice(responses, len(example.responses)))
+        encoded = self.encoder.encode(self.tokenizer, [rendered for _, _, rendered in drafts])
+        for (result, example, _), ids in zip(drafts, encoded, strict=True):
             try:
-                result |= _fitted(example, prompt, own, self.max_length)
+                result |= _fitted(example, ids, self.max_length, self.encoder.end_of_turn)
             except RowError as rejection:
                 result |= {"problem": rejection.reason, "detail": rejection.detail}
         return {name: [result[name] for result in results] for name in results[0]}
+
+    def _render(self, example: Draft) -> Rendered:
+        """Render an example; a drawn response stands for the ids it was drawn as, if they are those of its text."""
+        responses: list[str | list[int]] = list(example.responses)
+        remarks: tuple[str, ...] = ()
+        for i, ids in enumerate(example.drawn):
+            if ids is None:
+                continue
+            own = example.drawn_with == self.fingerprint
+            if own and decode_response(self.tokenizer, ids) == example.responses[i]:
+                responses[i] = ids
+            else:
+                remarks = (_DRAWN_ANEW,)
+        rendered = self.encoder.render(self.tokenizer, example.prompt, responses)
+        return replace(rendered, remarks=rendered.remarks + remarks)
 
     def _rows(self, indices: list[int]) -> Iterator[dict[str, Any]]:
         columns = cast(dict[str, list[Any]], self.dataset[indices])
@@ -285,23 +307,24 @@ def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
         "answer": row["answer"],
         "source": row["source"],
         "length": 0,
-        "truncated": 0,
+        "remarks": [],
         "problem": None,
         "detail": None,
     }
 
 
-def _fitted(example: Draft, prompt: list[int], responses: list[list[int]], max_length: int) -> dict[str, Any]:
+def _fitted(example: Draft, encoded: Encoded, max_length: int, end_of_turn: int) -> dict[str, Any]:
     """Cut the responses to `max_length` tokens including the prompt; `RowError` if no example remains.
 
     If responses of a ranking are identical after the cut, the best is kept.
     """
+    prompt, responses = encoded.prompt, encoded.responses
     if not prompt:
         raise RowError("prompt has no tokens")
     room = max_length - len(prompt)
     if room < 2:
         raise RowError("prompt longer than max_length", f"{len(prompt)} tokens of {max_length}")
-    if any(len(response) < 2 for response in responses):
+    if any(response in ([], [end_of_turn]) for response in responses):
         raise RowError("response has no tokens")
     kept: dict[tuple[int, ...], float | None] = {}
     place: list[int] = []  # index of each response among the kept ones
@@ -310,6 +333,7 @@ def _fitted(example: Draft, prompt: list[int], responses: list[list[int]], max_l
         place.append(list(kept).index(tuple(response[:room])))
     if len(kept) < min(2, len(responses)):
         raise RowError("identical after tokenisation", f"within {room} tokens")
+    truncated = any(len(response) > room for response in responses)
     return {
         "prompt_ids": prompt,
         "responses": [list(response) for response in kept],
@@ -318,5 +342,5 @@ def _fitted(example: Draft, prompt: list[int], responses: list[list[int]], max_l
         "margin": example.margin,
         "weight": example.weight,
         "length": len(prompt) + sum(map(len, kept)),
-        "truncated": sum(len(response) > room for response in responses),
+        "remarks": [*encoded.remarks, *([_TRUNCATED] if truncated else [])],
     }

@@ -85,22 +85,26 @@ class Tally:
         """Add a warning, but only once."""
         self.warnings.setdefault(warning)
 
-    def close(self, *, rule: str, polarity: str, max_rejected: float, remedy: str) -> LoadReport:
+    def close(
+        self, *, rule: str, polarity: str, max_rejected: float, remedy: str, may_be_empty: bool = False
+    ) -> LoadReport:
         """Return the report; raise `UserError` if more than `max_rejected` (a fraction) of the rows is rejected.
 
-        `remedy` ends the sentence of the error and may use `{limit}`, the fraction that would have been enough.
+        That none is left is an error too, unless it `may_be_empty`. `remedy` ends the sentence of the
+        error, with the fraction that would have been enough if some rows are good.
         """
         total = self.rejected.total()
         fraction = total / max(1, total + self.kept)
-        if total and (fraction > max_rejected or not self.kept):
+        if total and (fraction > max_rejected or not (self.kept or may_be_empty)):
             limit = f"{min(1.0, math.ceil(fraction * 1000) / 1000):g}"
             reasons = "; ".join(
                 f"{count:,} {reason} ({', '.join(place.split(': ')[0] for place in self.examples[reason])})"
                 for reason, count in self.rejected.most_common()
             )
+            allowed = f"{fraction:.1%}, allowed {max_rejected:.1%}" if fraction > max_rejected else "none is left"
             raise UserError(
-                f"{self.source}: {total:,} of {total + self.kept:,} rows rejected ({fraction:.1%}, allowed "
-                f"{max_rejected:.1%}): {reasons}; " + remedy.format(limit=limit)
+                f"{self.source}: {total:,} of {total + self.kept:,} rows rejected ({allowed}): {reasons}; "
+                + (f"{remedy}, or accept the loss with data.max_rejected={limit}." if self.kept else f"{remedy}.")
             )
         return LoadReport(
             source=self.source,

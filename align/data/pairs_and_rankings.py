@@ -21,6 +21,9 @@ class Draft:
 
     prompt: Sequence[Message]
     responses: list[str] = field(default_factory=list[str])
+    drawn: list[list[int] | None] = field(default_factory=list["list[int] | None"])
+    """Token ids that each response was drawn as by the tokenizer `drawn_with`, if it was drawn."""
+    drawn_with: str | None = None
     scores: list[float | None] = field(default_factory=list[float | None])
     comparisons: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     """Indices (better, worse) of the responses whose order the data gives."""
@@ -56,6 +59,8 @@ def draft(rows: Sequence[Mapping[str, Any]], unit: Unit) -> Draft:
     return Draft(
         prompt=row["prompt"],
         responses=[row[side][0]["content"] for side in sides],
+        drawn=[row.get(f"{side}_drawn") for side in sides],
+        drawn_with=row.get("drawn_with"),
         scores=[row[f"{side}_score"] for side in sides],
         comparisons=[(0, 1)] if unit == "pair" else [],
         margin=row["margin"] if unit == "pair" else None,
@@ -66,12 +71,15 @@ def draft(rows: Sequence[Mapping[str, Any]], unit: Unit) -> Draft:
 def _ranking(rows: Sequence[Mapping[str, Any]]) -> Draft:
     """Merge the pairs of one prompt; the weight is their mean, a response's score the first one given."""
     scores: dict[str, float | None] = {}
+    drawn: dict[str, list[int] | None] = {}
     pairs: list[tuple[str, str]] = []
     for row in rows:
         texts = {side: row[side][0]["content"] for side in ("chosen", "rejected") if row[side] is not None}
         for side, text in texts.items():
             if scores.get(text) is None:
                 scores[text] = row[f"{side}_score"]
+            if drawn.get(text) is None:
+                drawn[text] = row.get(f"{side}_drawn")
         if len(texts) == 2:
             pairs.append((texts["chosen"], texts["rejected"]))
     if len(scores) < 2:
@@ -80,6 +88,8 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> Draft:
     return Draft(
         prompt=rows[0]["prompt"],
         responses=responses,
+        drawn=[drawn[text] for text in responses],
+        drawn_with=next((row["drawn_with"] for row in rows if row.get("drawn_with")), None),
         scores=[scores[text] for text in responses],
         comparisons=_comparisons(responses, scores, pairs),
         margin=rows[0]["margin"] if len(rows) == 1 else None,

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from align.data.formats import Format, Sample, find_format
+from align.data.formats import Format, Sample, find_format, listed
 from align.data.load_report import LoadReport, RowError, Tally
 from align.data.reading import RawRow, read_rows, rows_in_memory
 from align.data.schema import Row, arrow_schema, prompt_key
@@ -51,6 +51,7 @@ class Preferences:
         source: str | Path,
         *,
         format: str = "auto",
+        columns: Mapping[str, str | None] | None = None,
         split: str = "train",
         max_rejected: float = 0.01,
         expected_rows: int | None = None,
@@ -62,6 +63,7 @@ class Preferences:
                 files or one written by `datasets.save_to_disk`; a hub name; or embedded data: "world",
                 "world/heldout", "world/demonstrations", "world/prompts".
             format: name of a format, or "auto" to recognise it by its columns.
+            columns: name of a column of the pairwise format → the name it has here (None: the same).
             split: split of a folder or hub data set.
             max_rejected: largest fraction of rejected rows.
             expected_rows: number of rows of the source, to detect a file cut off at the end of a row.
@@ -70,7 +72,8 @@ class Preferences:
             UserError: if the source cannot be read, no format fits its columns, it has no usable row, or too many rows
                 are rejected; the message has counts by reason and the first places.
         """
-        return _loaded(read_rows(source, split), str(source), format, max_rejected, expected_rows)
+        rows = _renamed(read_rows(source, split), columns or {}, str(source))
+        return _loaded(rows, str(source), format, max_rejected, expected_rows)
 
     @classmethod
     def from_rows(
@@ -78,12 +81,14 @@ class Preferences:
         rows: Iterable[Mapping[str, Any]],
         *,
         format: str = "auto",
+        columns: Mapping[str, str | None] | None = None,
         max_rejected: float = 0.01,
         expected_rows: int | None = None,
         name: str = "rows",
     ) -> Preferences:
         """Like `load`, from rows in memory; reports show `name` in place of a file."""
-        return _loaded(rows_in_memory(rows, name), name, format, max_rejected, expected_rows)
+        raw = _renamed(rows_in_memory(rows, name), columns or {}, name)
+        return _loaded(raw, name, format, max_rejected, expected_rows)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -149,6 +154,27 @@ def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     ]
 
 
+def _renamed(rows: Iterator[RawRow], columns: Mapping[str, str | None], source: str) -> Iterator[RawRow]:
+    """Yield the rows with their columns under the names of the pairwise format."""
+    names = {old: new for new, old in columns.items() if old is not None and old != new}
+    head = list(islice(rows, _SAMPLE_ROWS if names else 0))
+    found = {str(name) for row in head if isinstance(row.value, Mapping) for name in cast(Mapping[str, Any], row.value)}
+    for old, new in names.items():
+        if old not in found:
+            raise UserError(
+                f"{source}: data.columns.{new}={old}, but no row has this column; there are {listed(found)}."
+            )
+        if new in found and new not in names:
+            raise UserError(
+                f"{source}: data.columns.{new}={old}, but there is a column {new!r} as well; remove or rename one."
+            )
+    for row in chain(head, rows):
+        if names and isinstance(row.value, Mapping):
+            value = cast(Mapping[str, Any], row.value)
+            row = replace(row, value={names.get(name, name): cell for name, cell in value.items()})
+        yield row
+
+
 def _loaded(
     rows: Iterator[RawRow], source: str, format_name: str, max_rejected: float, expected_rows: int | None
 ) -> Preferences:
@@ -168,7 +194,7 @@ def _loaded(
         rule=layout.format.name,
         polarity=layout.format.polarity,
         max_rejected=max_rejected,
-        remedy="repair them or accept the loss with data.max_rejected={limit}.",
+        remedy="repair them",
     )
     for warning in report.warnings:
         _LOG.warning("%s: %s", source, warning)

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypedDict
 
 __all__ = [
     "COLUMNS",
+    "DRAWN_COLUMNS",
     "ROLES",
     "SCORE_COLUMNS",
     "Example",
@@ -31,7 +32,10 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 """Roles of messages; plain text is one message whose role is null."""
 
 SCORE_COLUMNS = ("chosen_score", "rejected_score", "margin", "weight")
-COLUMNS = ("prompt", "chosen", "rejected", *SCORE_COLUMNS, "prompt_id", "answer", "source")
+DRAWN_COLUMNS = ("chosen_drawn", "rejected_drawn", "drawn_with")
+"""Token ids that a response was drawn as, and the fingerprint of the tokenizer that they belong to."""
+
+COLUMNS = ("prompt", "chosen", "rejected", *SCORE_COLUMNS, "prompt_id", "answer", "source", *DRAWN_COLUMNS)
 """The columns of the pairwise format, in order."""
 
 
@@ -55,6 +59,9 @@ class Row(TypedDict):
     prompt_id: str
     answer: str | None
     source: str | None
+    chosen_drawn: list[int] | None
+    rejected_drawn: list[int] | None
+    drawn_with: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,4 +96,5 @@ def arrow_schema() -> Any:
 
     messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     types = {name: pa.float64() for name in SCORE_COLUMNS} | dict.fromkeys(("prompt", "chosen", "rejected"), messages)
+    types |= dict.fromkeys(("chosen_drawn", "rejected_drawn"), pa.list_(pa.int32()))
     return pa.schema([(name, types.get(name, pa.string())) for name in (*COLUMNS, "place")])

@@ -62,6 +62,9 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
         prompt_id=_label(fields.get("prompt_id"), "prompt_id") or prompt_key(prompt),
         answer=_label(fields.get("answer"), "answer"),
         source=_label(fields.get("source"), "source"),
+        chosen_drawn=_drawn(fields.get("chosen_drawn"), "chosen_drawn"),
+        rejected_drawn=_drawn(fields.get("rejected_drawn"), "rejected_drawn"),
+        drawn_with=_label(fields.get("drawn_with"), "drawn_with"),
     )
 
 
@@ -191,6 +194,15 @@ def _score(value: object, name: str) -> float | None:
     if not math.isfinite(number):
         raise RowError(f"{name} is not finite")
     return number
+
+
+def _drawn(value: object, name: str) -> list[int] | None:
+    if value is None:
+        return None
+    ids = cast(list[Any], value) if isinstance(value, list) else []
+    if not ids or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
+        raise RowError(f"{name} is not a list of token ids")
+    return ids
 
 
 def _label(value: object, name: str) -> str | None:

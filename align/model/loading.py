@@ -136,7 +136,7 @@ def load_tokenizer(model: ModelConfig, notes: list[str] | None = None) -> PreTra
     """
     from transformers import AutoTokenizer
 
-    from align.data.encoding import chat_template
+    from align.data.rendering import chat_template
 
     path = resolve(model.name)
     try:

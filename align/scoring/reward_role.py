@@ -36,13 +36,13 @@ class RoleScorer:
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
     ) -> list[list[float]]:
         """Return rewards (P, K); a prompt is the column ``messages`` if there is one, else one user turn."""
-        from align.data.encoding import encode_prompt, encode_response
+        from align.data.encoding import encode_conversations
         from align.model.batch import Batch
 
-        tokenizer = self.policy.tokenizer
+        encoded = encode_conversations(self.policy.tokenizer, columns.get("messages", prompts), responses)
         batch = Batch(
-            prompt_ids=tuple(encode_prompt(tokenizer, prompt) for prompt in columns.get("messages", prompts)),
-            response_ids=tuple(tuple(encode_response(tokenizer, text) for text in row) for row in responses),
+            prompt_ids=tuple(one.prompt for one in encoded),
+            response_ids=tuple(tuple(one.responses) for one in encoded),
             rows=tuple(range(len(prompts))),
         )
         return role_scores(self.policy, batch)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from align.errors import UserError
+from align.errors import UserError, did_you_mean
 from align.settings.adapter import Adapter
 from align.settings.type_checks import Count, NotNegative, Positive, Settings, Share
 
@@ -28,6 +28,8 @@ __all__ = [
     "TrainerConfig",
     "WandbConfig",
 ]
+
+_COLUMNS = ("prompt", "chosen", "rejected", "answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,8 @@ class DataConfig(Settings):
     """Likewise; null: heldout_size prompts are split off from train."""
     format: str = "auto"
     """Name of a format; auto recognises the columns."""
+    columns: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(_COLUMNS))
+    """Names that the data has for them."""
     split: str = "train"
     """Split of a datasets folder or Hugging Face dataset."""
     heldout_split: str = "test"
@@ -154,6 +158,9 @@ class DataConfig(Settings):
             raise UserError("train is empty: give a file, a datasets folder, a Hugging Face name, or world.")
         for name in ("train", "heldout", "mix"):
             _check_exists(self, name)
+        for name in self.columns:
+            if name not in _COLUMNS:
+                raise UserError(f"columns.{name} is none of {', '.join(_COLUMNS)}.{did_you_mean(name, _COLUMNS)}")
         if self.heldout_size >= 1 and self.heldout_size != int(self.heldout_size):
             raise UserError(
                 f"heldout_size={self.heldout_size} is neither a share below 1 nor a whole number of prompts."

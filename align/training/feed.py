@@ -94,10 +94,12 @@ class Feed(Source):
                 f"trainer.max_length={limit} or less."
             )
         self.train = Batches(self._examples(train), processes)
+        self._reports = [self.train.data.report]
         self.heldout: Batches | None = None
         if heldout is not None and method.rollout is None:
-            # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
-            self.heldout = Batches(self._examples(heldout, max_rejected=1.0), processes)
+            examples = self._examples(heldout, heldout=True)
+            self._reports.append(examples.report)
+            self.heldout = Batches(examples, processes) if len(examples) else None
         if not len(self.train):
             raise UserError("no row of the training data is left to learn from; see the counts of rejected rows.")
         self._mix: Batches | None = None
@@ -133,8 +135,7 @@ class Feed(Source):
 
     def notes(self) -> list[str]:
         """Sentences on the rows that were rejected or cut."""
-        reports = [batches.data.report for batches in (self.train, self.heldout) if batches is not None]
-        return [report.summary() for report in reports if report.rejected or report.noted]
+        return [report.summary() for report in self._reports if report.rejected or report.noted]
 
     def cache_columns(self, between: Callable[[], None]) -> None:
         """Compute the method's cached columns, by the policy as it is now; ``between`` may raise to stop."""
@@ -145,13 +146,11 @@ class Feed(Source):
     def _turn(self, number: int) -> list[int]:
         return self.train.turn(number, self.plan.batch_size, self.plan.turns_per_epoch, self._config.seed)
 
-    def _examples(
-        self, data: Preferences | TokenizedPreferences, max_rejected: float | None = None
-    ) -> TokenizedPreferences:
+    def _examples(self, data: Preferences | TokenizedPreferences, *, heldout: bool = False) -> TokenizedPreferences:
         method, config = self._method, self._config
         if not isinstance(data, TokenizedPreferences):
             with self._processes.first_goes_first():
-                return tokenize_for(method, data, self._policy.tokenizer, config.max_length, max_rejected=max_rejected)
+                return tokenize_for(method, data, self._policy.tokenizer, config.max_length, heldout=heldout)
         if data.unit != method.unit:
             raise UserError(
                 f"{type(method).__name__} learns from a {method.unit}, but the data was tokenised as a {data.unit}; "
@@ -226,7 +225,7 @@ def tokenize_for(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     *,
-    max_rejected: float | None = None,
+    heldout: bool = False,
 ) -> TokenizedPreferences:
     """Tokenise data as the method learns from it: its rows, its unit, each distinct prompt of an on-line method once.
 
@@ -235,13 +234,21 @@ def tokenize_for(
         data: Training or held-out data.
         tokenizer: Of the policy.
         max_length: Tokens of prompt and response together (``trainer.max_length``).
-        max_rejected: Share of the examples that may be rejected; None: that of the data.
+        heldout: The limit on rejected rows guards the training data; held-out rows that do not fit, such as prompts
+            alone, are only counted.
 
     Raises:
         UserError: An on-line method's longest response leaves no room for a prompt, or too many rows are rejected.
     """
     longest, unit = _longest(method, max_length), method.unit
-    examples = tokenize(method.learns_from(data), tokenizer, max_length=longest, unit=unit, max_rejected=max_rejected)
+    examples = tokenize(
+        method.learns_from(data),
+        tokenizer,
+        max_length=longest,
+        unit=unit,
+        max_rejected=1.0 if heldout else None,
+        may_be_empty=heldout,
+    )
     return examples.distinct_prompts() if unit == "prompt" else examples
 
 

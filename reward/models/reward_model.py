@@ -104,11 +104,10 @@ class RewardModelScorer(Settings):
     ) -> list[list[int]]:
         """Return the ids of each prompt with each of its responses."""
         try:
-            prompts = self._encoder.prompts(self._tokenizer, conversations)
+            encoded = self._encoder.conversations(self._tokenizer, conversations, responses)
         except RowError as rejection:
             raise UserError(f"a prompt cannot be encoded for {self.model}: {rejection}.") from rejection
-        endings = iter(self._encoder.responses(self._tokenizer, [text for row in responses for text in row]))
-        rows = [[*prompt, *next(endings)] for prompt, row in zip(prompts, responses, strict=True) for _ in row]
+        rows = [[*one.prompt, *response] for one in encoded for response in one.responses]
         longest = max(map(len, rows), default=0)
         if longest > self.max_length:
             raise UserError(

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from align.data.encoding import Encoder
+from align.data.encoding import Encoder, encode_response
 from align.errors import UserError
 from align.model.loading import base_of, resolve
 from align.model.policy import Policy
@@ -125,7 +125,7 @@ class RankerScorer(Settings):
             for text in (question(prompt, one, two), question(prompt, two, one))
         ]
         questions = self._encoder.prompts(self._policy.tokenizer, texts)
-        answers = self._encoder.responses(self._policy.tokenizer, ANSWERS)
+        answers = [encode_response(self._policy.tokenizer, answer) for answer in ANSWERS]
         longest, limit = max(map(len, questions)) + max(map(len, answers)), self._policy.max_positions
         if limit is not None and longest > limit:
             raise UserError(

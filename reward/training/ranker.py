@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from align.data.encoding import encode_response
+from align.data.schema import DRAWN_COLUMNS
 from align.evaluation.statistics import Estimate, mean, ordered_right, rate
 from align.method.base import Loss, Optimization, PairwiseMethod, sequence_sums
 from align.model.batch import Batch
@@ -58,7 +59,7 @@ def both_orders(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield {
             **row,
             **{name: [{"role": None, "content": text}] for name, text in texts},
-            **dict.fromkeys(("chosen_score", "rejected_score", "margin", "answer")),
+            **dict.fromkeys(("chosen_score", "rejected_score", "margin", "answer", *DRAWN_COLUMNS)),
         }
 
 

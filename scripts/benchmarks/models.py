@@ -31,7 +31,7 @@ def train_tokenizer(preferences: Preferences, vocabulary: int) -> PreTrainedToke
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from align.data.encoding import chat_template
+    from align.data.rendering import chat_template
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -227,7 +227,10 @@ def _perplexity(measured: Measurement, options: argparse.Namespace) -> float:
     judge = Policy.load(options.judge, adapter=None, device="cpu")
     room = judge.max_positions or 256
     pairs = [
-        (encode_prompt(judge.tokenizer, sample.prompt), encode_response(judge.tokenizer, sample.response)[:-1])
+        (
+            encode_prompt(judge.tokenizer, sample.prompt),
+            encode_response(judge.tokenizer, sample.response, sample.prompt)[:-1],
+        )
         for sample in measured.samples
     ]
     kept = [(prompt, response[: room - len(prompt)]) for prompt, response in pairs if response]

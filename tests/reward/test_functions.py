@@ -125,3 +125,50 @@ def test_an_asynchronous_function_is_refused() -> None:
 
     with pytest.raises(UserError, match="asynchronous"):
         FunctionScorer(function=later)
+
+
+def seen(prompts: Any, completions: Any) -> list[float]:
+    """A function of TRL's form that reads the second turn of each prompt, and spoils what it got."""
+    scores = [
+        float(len(prompt[1]["content"]) * 100 + len(completion[0]["content"]))
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    for prompt in prompts:
+        prompt.clear()
+    return scores
+
+
+def test_prompts_of_trl_are_the_turns_of_the_data() -> None:
+    """As TRL passes them: every turn with its role, the system's too, a new list for each completion."""
+    first = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "half?"}]
+    second = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "bb"},
+        {"role": "user", "content": "c"},
+    ]
+    got: list[Any] = []
+
+    def keep(prompts: Any, completions: Any, **_: Any) -> list[float]:
+        got.extend(zip(prompts, completions, strict=True))
+        return [0.0] * len(prompts)
+
+    responses, rows = [["x", "yyy"], ["zz"]], [first, second]
+    FunctionScorer(function=keep).score(["flat", "flat"], responses, messages=rows)
+    answers = [[{"role": "assistant", "content": text}] for text in ("x", "yyy", "zz")]
+    assert got == list(zip([first, first, second], answers, strict=True))
+    assert FunctionScorer(function=seen).score(["", ""], responses, messages=rows) == [[501, 503], [202]]
+    assert [len(turns) for turns in rows] == [2, 3]
+
+
+def test_plain_text_is_a_users_turn_for_trl() -> None:
+    got: list[Any] = []
+
+    def keep(prompts: Any, completions: Any) -> list[float]:
+        got.extend(prompts)
+        return [0.0] * len(completions)
+
+    FunctionScorer(function=keep).score(["half?"], [["x"]], messages=[[{"role": None, "content": "half?"}]])
+    FunctionScorer(function=keep).score(["half?"], [["x"]])
+    assert got == [[{"role": "user", "content": "half?"}]] * 2
+    FunctionScorer(function=keep, conversational=False).score(["half?"], [["x"]], messages=[[]])
+    assert got[2] == "half?"

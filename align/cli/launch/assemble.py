@@ -115,6 +115,7 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     train = Preferences.load(
         data.train,
         format=data.format,
+        columns=data.columns,
         split=data.split,
         max_rejected=data.max_rejected,
         expected_rows=data.expected_rows,
@@ -122,7 +123,11 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     say(train.report.summary())
     if data.heldout is not None:
         heldout = Preferences.load(
-            data.heldout, format=data.format, split=data.heldout_split, max_rejected=data.max_rejected
+            data.heldout,
+            format=data.format,
+            columns=data.columns,
+            split=data.heldout_split,
+            max_rejected=data.max_rejected,
         )
         say(heldout.report.summary())
         leaked = leaked_prompts(train, heldout)
@@ -160,8 +165,7 @@ def tokenize_data(
         examples = tokenize_for(method, train, tokenizer, length)
         if heldout is None or method.rollout is not None:
             return examples, None
-        # The limit on rejected rows guards the training data; held-out rows that do not fit are only counted.
-        return examples, tokenize_for(method, heldout, tokenizer, length, max_rejected=1.0)
+        return examples, tokenize_for(method, heldout, tokenizer, length, heldout=True)
 
 
 # Models

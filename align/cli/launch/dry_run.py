@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from align.candidates.drawing import prompts_to_answer
 from align.cli.console import say
 from align.cli.launch.assemble import Run, load_data, read_tokenizer, tokenize_data
 from align.errors import UserError, first_line
@@ -31,13 +32,20 @@ def dry_run(run: Run, architecture: PretrainedConfig) -> None:
     say(OmegaConf.to_yaml(OmegaConf.create(redact(config.plain()))))
     train, _ = load_data(config)
     tokenizer, _ = read_tokenizer(config)
-    examples, _ = tokenize_data(run, train, None, tokenizer)
-    say(examples.report.summary())
-    plan = Plan.of(config.trainer, method, examples=len(examples), adapters=config.adapter is not None)
-    say(
-        f"{plan.steps:,} steps of {plan.batch_size} prompts, {plan.steps_per_epoch:,} steps per epoch; "
-        f"learning rate {plan.learning_rate:g}, {plan.schedule}, warm-up {plan.warmup:g}"
-    )
+    if config.stage == "sample":
+        assert method.candidates is not None
+        examples = prompts_to_answer(train, tokenizer, method.candidates, config.trainer.max_length)
+        say(examples.report.summary())
+        models = 1 + len(method.candidates.sources)
+        say(f"{len(examples):,} prompts, {method.candidates.samples * models} candidates for each")
+    else:
+        examples, _ = tokenize_data(run, train, None, tokenizer)
+        say(examples.report.summary())
+        plan = Plan.of(config.trainer, method, examples=len(examples), adapters=config.adapter is not None)
+        say(
+            f"{plan.steps:,} steps of {plan.batch_size} prompts, {plan.steps_per_epoch:,} steps per epoch; "
+            f"learning rate {plan.learning_rate:g}, {plan.schedule}, warm-up {plan.warmup:g}"
+        )
     size = _size(config, architecture)
     say(f"Parameters: {size.trainable:,} trained of {size.total:,} ({size.trainable / size.total:.2%})")
     parts = estimate(config, size, copies=len(method.roles))

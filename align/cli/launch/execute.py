@@ -121,7 +121,9 @@ def _sample(run: Run, scorers: Scorers) -> None:
     def make_folder() -> Path:
         place, inputs = Path(config.output_root) / config.run_name, command_inputs(run, scorers)
         made = run_folder.begin(place, config.if_exists, config.plain(), inputs)
-        if heldout is not None and (config.data.heldout is None or config.data.format != "auto"):
+        data = config.data
+        renamed = data.format != "auto" or any(data.columns.values())
+        if heldout is not None and (data.heldout is None or renamed):
             save_rows(heldout, made / HELDOUT)
         return made
 

@@ -117,6 +117,9 @@ class Recipe:
         """Do the dry run of a stage."""
         stage = self.stages[number]
         say(f"Stage {number + 1} of {len(self.stages)}: {stage.name}")
+        if stage.part == "train":
+            say("It learns from the candidates of the stage before, which are not drawn yet.")
+            return 0
         return execute(self._run(self._settings(stage)))
 
     def _settings(self, stage: Stage) -> RunConfig:
@@ -169,7 +172,7 @@ def _candidates(folder: Path) -> dict[str, Any]:
     """Return fields of `DataConfig`: the candidates, and the rows held out from their prompts."""
     heldout = folder / HELDOUT
     held = {"heldout": str(heldout)} if heldout.exists() else {}
-    return {"train": str(folder / CANDIDATES), "format": "auto", "expected_rows": None, **held}
+    return {"train": str(folder / CANDIDATES), "format": "auto", "columns": {}, "expected_rows": None, **held}
 
 
 def _make_folder(folder: Path, if_exists: str) -> Path:

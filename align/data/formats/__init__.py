@@ -7,16 +7,20 @@ in a module of this package and list it in `BUILT_IN`; another package registers
 
 from __future__ import annotations
 
-from align.data.formats.base import Format, Sample, UnknownFormatError
+from collections.abc import Collection
+
+from align.data.formats.base import SHARED_COLUMNS, Format, Sample, UnknownFormatError
 from align.data.formats.gsm8k import GSM8K
 from align.data.formats.hh import HH
+from align.data.formats.instructions import INSTRUCTIONS
 from align.data.formats.labelled import ANTHROPIC_EVALS, PANDALM
 from align.data.formats.plain import DEMONSTRATION, MESSAGES, PAIRWISE, PROMPT, PROMPT_COMPLETION
 from align.data.formats.trl import IMPLICIT
 from align.data.formats.ultrafeedback import ULTRAFEEDBACK
+from align.data.validation import kind
 from align.errors import did_you_mean
 
-__all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats"]
+__all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats", "listed"]
 
 BUILT_IN = (
     PAIRWISE,
@@ -29,10 +33,12 @@ BUILT_IN = (
     PROMPT_COMPLETION,
     MESSAGES,
     GSM8K,
+    INSTRUCTIONS,
     PROMPT,
 )
 
-_PROMPT_NAMES = ("question", "instruction", "query", "input", "text", "context", "history")
+_PROMPT_NAMES = ("question", "instruction", "problem", "query", "input", "text", "context", "history")
+_NO_PROMPTS = {"chosen", "rejected", "completion", "completions", "response", "responses", "output", *SHARED_COLUMNS}
 
 
 def known_formats() -> dict[str, Format]:
@@ -61,8 +67,8 @@ def find_format(name: str, sample: Sample, source: str) -> Format:
         missing = formats[name].requires - sample.columns
         if missing:
             raise UnknownFormatError(
-                f"{source}: data.format={name} needs the column {_listed(missing)}, but the columns are "
-                f"{_listed(sample.columns)}; name another format or rename the columns."
+                f"{source}: data.format={name} needs the column {listed(missing)}, but the columns are "
+                f"{listed(sample.columns)}; name another format or the columns with data.columns.{_prompt_hint(sample)}"
             )
         return formats[name]
     fitting = [format for format in formats.values() if format.fits(sample)]
@@ -72,21 +78,38 @@ def find_format(name: str, sample: Sample, source: str) -> Format:
         return best[0]
     raise UnknownFormatError(
         f"{source}: {'several formats fit' if best else 'no known format fits'} the columns "
-        f"{_listed(sample.columns)}; known are {_described(best or list(formats.values()))}; "
-        f"rename the columns or name the format with data.format=.{_prompt_hint(sample)}"
+        f"{listed(sample.columns)}; known are {_described(best or list(formats.values()))}; "
+        f"name the columns with data.columns or the format with data.format=.{_prompt_hint(sample)}"
     )
 
 
 def _prompt_hint(sample: Sample) -> str:
-    prompts = [name for name in _PROMPT_NAMES if name in sample.columns]
-    if "prompt" in sample.columns or not prompts:
+    """Name the column that looks like the prompt: by its name, else the one with the longest texts or messages."""
+    if {"prompt", "messages"} & sample.columns:
         return ""
-    return f' Is "{prompts[0]}" the prompt? Then rename it to "prompt".'
+    hint = ""
+    if {"chosen", "rejected"} <= sample.columns:
+        hint = " The answers are no conversations and have no marks of turns, so the prompt must be a column."
+    lengths = {name: _text_length(sample, name) for name in sorted(sample.columns - _NO_PROMPTS)}
+    by_name = [name for name in _PROMPT_NAMES if lengths.get(name)]
+    longest = max(lengths, key=lambda name: lengths[name], default="")
+    if not by_name and not lengths.get(longest):
+        return hint
+    prompt = by_name[0] if by_name else longest
+    return f'{hint} Is "{prompt}" the prompt? Then set data.columns.prompt={prompt}.'
+
+
+def _text_length(sample: Sample, name: str) -> int:
+    """Return the characters of a column, 0 if most of it is neither text nor messages."""
+    values = [row.get(name) for row in sample.rows]
+    texts = [str(value) for value in values if value and kind(value) in ("text", "messages")]
+    return sum(map(len, texts)) if 2 * len(texts) > len(values) else 0
 
 
 def _described(formats: list[Format]) -> str:
     return ", ".join(f"{format.name} ({', '.join(sorted(format.requires))})" for format in formats)
 
 
-def _listed(names: frozenset[str]) -> str:
+def listed(names: Collection[str]) -> str:
+    """Return names in quotation marks, in order."""
     return ", ".join(f'"{name}"' for name in sorted(names)) or "none"

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from align.data.schema import SCORE_COLUMNS
+from align.data.schema import DRAWN_COLUMNS, SCORE_COLUMNS
 from align.errors import UserError
 
 __all__ = ["FOREIGN_COLUMNS", "SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_fields"]
 
-SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "answer", "source"})
+SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "answer", "source", *DRAWN_COLUMNS})
 """Optional columns of the pairwise format that the formats pass on."""
 
 _FOREIGN = """

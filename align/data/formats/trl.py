@@ -7,36 +7,46 @@ from typing import Any, cast
 
 from align.data.formats.base import Format, Sample, shared_fields
 from align.data.formats.hh import HH
+from align.data.formats.turn_marks import answer_start, next_turn
 from align.data.load_report import RowError
+from align.data.rendering import shared_length
 from align.data.validation import kind
 
-__all__ = ["IMPLICIT", "shared_turns", "shared_words"]
-
-
-def shared_words(first: str, second: str) -> int:
-    """Return the end of the common beginning of two texts, never inside a word.
-
-    A space before the first differing word belongs to the word ("The sky is| blue"), as in tokenizers; line breaks
-    belong to the beginning.
-    """
-    differ = (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
-    end = next(differ, min(len(first), len(second)))
-    if any(end < len(text) and not text[end].isspace() for text in (first, second)):
-        while end and not first[end - 1].isspace():
-            end -= 1
-    return end - 1 if end and first[end - 1] == " " else end
+__all__ = ["IMPLICIT", "shared_transcript", "shared_turns"]
 
 
 def _implicit(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     chosen, rejected = row["chosen"], row["rejected"]
     if isinstance(chosen, str) and isinstance(rejected, str):
-        if chosen == rejected:
-            raise RowError("identical pair")
-        end = shared_words(chosen, rejected)
-        fields = {"prompt": chosen[:end], "chosen": chosen[end:], "rejected": rejected[end:]}
+        fields = shared_transcript(chosen, rejected)
     else:
         fields = shared_turns(chosen, rejected)
     yield fields | shared_fields(row)
+
+
+def shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
+    """Cut two transcripts behind the last mark of an assistant that both share, never inside an answer.
+
+    Line breaks behind the mark belong to the prompt; a space belongs to the answer ("Assistant:| blue"), as in
+    tokenizers.
+    """
+    if chosen == rejected:
+        raise RowError("identical pair")
+    end = shared_length(chosen, rejected)
+    if end == min(len(chosen), len(rejected)):
+        raise RowError("one answer continues the other, so the end of the prompt cannot be seen: give it in a column")
+    start = answer_start(chosen[:end])
+    if start is None:
+        marked = answer_start(chosen) is not None and answer_start(rejected) is not None
+        raise RowError("prompts differ before the last turn" if marked else "no turn of an assistant is marked")
+    while start < end and chosen[start].isspace():
+        start += 1
+    if chosen[start - 1] == " ":
+        start -= 1
+    prompt = chosen[:start]
+    if next_turn(prompt, chosen[start:]) or next_turn(prompt, rejected[start:]):
+        raise RowError("prompts differ before the last turn")
+    return {"prompt": prompt, "chosen": chosen[start:], "rejected": rejected[start:]}
 
 
 def shared_turns(chosen: object, rejected: object) -> dict[str, Any]:
@@ -53,13 +63,22 @@ def shared_turns(chosen: object, rejected: object) -> dict[str, Any]:
 
 
 def _recognises(sample: Sample) -> bool:
-    """Return whether the rows contain their prompt, but are not HH-RLHF transcripts."""
-    return not {"prompt", "messages"} & sample.columns and not HH.recognises(sample)
+    """Return whether most rows are conversations or transcripts that hold their prompt, but not those of HH-RLHF."""
+    if {"prompt", "messages"} & sample.columns or HH.recognises(sample):
+        return False
+    sides = [row.get(name) for row in sample.rows for name in ("chosen", "rejected")]
+    return 2 * sum(_holds_prompt(side) for side in sides) > len(sides)
+
+
+def _holds_prompt(side: object) -> bool:
+    if isinstance(side, str):
+        return answer_start(side) is not None
+    return isinstance(side, list) and len(cast(list[Any], side)) > 1
 
 
 IMPLICIT = Format(
     name="trl-implicit",
-    description="chosen, rejected as text or messages that begin with the same prompt (TRL implicit)",
+    description="chosen, rejected as messages or transcripts that begin with the same prompt (TRL implicit)",
     polarity="chosen is the column `chosen`",
     requires=frozenset({"chosen", "rejected"}),
     convert=_implicit,

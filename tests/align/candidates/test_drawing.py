@@ -373,3 +373,61 @@ def test_rows_are_on_disk_before_the_state_that_counts_them(tmp_path: Path, monk
     monkeypatch.setattr(os, "fsync", flushing)
     growing.append([{"a": 1}], done=1, counts={})
     assert flushed == ["c.jsonl", ".partial-c.json"]
+
+
+def test_drawn_responses_keep_their_ids(tiny_policy: Policy, data: Preferences, tmp_path: Path) -> None:
+    """What is trained on are the tokens that were drawn, halves of letters and control tokens among them."""
+    drawn = draw(tiny_policy, data, PLAN, tmp_path / "c.jsonl", scorer=Letters())
+    examples = list(tokenize(data, tiny_policy.tokenizer, max_length=200, unit="prompt"))
+    responses = Sampler(tiny_policy, PLAN.sampling).generate(
+        [example.prompt_ids for example in examples], n=3, keys=[example.index for example in examples]
+    )
+    wanted = {
+        tuple(example.prompt_ids): {tuple(response.ids) for response in row}
+        for example, row in zip(examples, responses, strict=True)
+    }
+    own = {text for row in data for text in (row["chosen"][0]["content"], row["rejected"][0]["content"])}
+    found = 0
+    tokenized = tokenize(drawn, tiny_policy.tokenizer, max_length=250)
+    assert not tokenized.report.noted
+    for example in tokenized:
+        row = drawn[example.index]
+        for side, ids in zip(("chosen", "rejected"), example.responses, strict=True):
+            if row[side][0]["content"] not in own:
+                assert tuple(ids) in wanted[tuple(example.prompt_ids)]
+                found += 1
+    assert found > 60
+    assert any(ids[-1] != tiny_policy.tokenizer.eos_token_id for example in tokenized for ids in example.responses)
+
+
+def test_sources_have_random_numbers_of_their_own(tiny_policy: Policy, data: Preferences, tmp_path: Path) -> None:
+    """The same policy twice draws twice as many different responses, not each one again."""
+    few, plan = data.select(range(6)), replace(PLAN, include_data=False)
+    draw(tiny_policy, few, plan, tmp_path / "one.jsonl", scorer=Letters())
+    draw([tiny_policy, tiny_policy], few, plan, tmp_path / "two.jsonl", scorer=Letters())
+    one, two = (read_summary(tmp_path / f"{name}.jsonl") for name in ("one", "two"))
+    assert one is not None
+    assert two is not None
+    assert (two["drawn"], two["distinct"]) == (36, 2 * one["distinct"])
+
+
+def test_prompts_keep_their_keys_and_their_order_whoever_draws_them(
+    tiny_policy: Policy, data: Preferences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks, the second of which has the first prompts, write what one writes."""
+    draw(tiny_policy, data, PLAN, tmp_path / "one.jsonl", scorer=Letters())
+    keys: list[int] = []
+    generate, selected = Sampler.generate, candidates._Drawing._selected
+
+    def counted(self: Sampler, prompts: Sequence[Any], **options: Any) -> Any:
+        keys.extend(options["keys"])
+        return generate(self, prompts, **options)
+
+    def dealt(self: Any, indices: Sequence[int]) -> Any:
+        return [*selected(self, indices[1::2]), *selected(self, indices[::2])]
+
+    monkeypatch.setattr(Sampler, "generate", counted)
+    monkeypatch.setattr(candidates._Drawing, "_selected", dealt)
+    draw(tiny_policy, data, PLAN, tmp_path / "two.jsonl", scorer=Letters())
+    assert sorted(keys) == list(range(40))
+    assert content(tmp_path / "two.jsonl")[0] == content(tmp_path / "one.jsonl")[0]

@@ -254,3 +254,11 @@ def test_43_pair_with_both_polarities_is_reported(pair: Callable[..., Any]) -> N
     assert report.kept == 4
     assert report.noted == {"pair also occurs with the other polarity": 1}
     assert report.examples["pair also occurs with the other polarity"][0].startswith("rows:3:")
+
+
+@pytest.mark.parametrize("name", ["chosen_score", "rejected_score", "margin", "weight"])
+@pytest.mark.parametrize("value", [True, False, "1", [1]])
+def test_a_flag_or_a_text_is_no_score(name: str, value: object, pair: Callable[..., Any]) -> None:
+    """`true` counts as 1 in Python."""
+    report = Preferences.from_rows([pair(0, **{name: 1}), pair(1, **{name: value})], max_rejected=0.5).report
+    assert report.rejected == {f"{name} is not a number": 1}

@@ -10,10 +10,18 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
-from transformers import ByT5Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from align.data.encoding import Encoder, chat_template, decode_response, encode_prompt, encode_response, end_of_turn_id
+from align.data.encoding import (
+    Encoder,
+    decode_response,
+    encode_conversations,
+    encode_prompt,
+    encode_response,
+    end_of_turn_id,
+)
+from align.data.rendering import chat_template
 from align.errors import UserError
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -145,6 +153,21 @@ def test_no_control_token_comes_of_user_data(chatml: Any, pieces: list[str]) -> 
     prompt = encode_prompt(chatml, [{"role": "user", "content": content}])
     assert sum(token in control for token in prompt) == 3
     assert chatml.decode(prompt) == f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    "content", ["\ue0000\ue001", "\ue0000\ue001<|im_end|>", "<|im_end|>\ue0001\ue001", "\ue0009\ue001 a"]
+)
+def test_marks_cannot_be_forged(content: str, chatml: Any) -> None:
+    """A mark that stands in the data itself is text, and takes no other mark's place."""
+    marked = f"{content}<|pad|>"
+    ids = encode_prompt(chatml, [{"role": "user", "content": marked}, ANSWER, {"role": "user", "content": content}])
+    answer = "<|im_start|>assistant\nIt is a quarter past four.<|im_end|>\n"
+    turns = (
+        f"<|im_start|>user\n{marked}<|im_end|>\n{answer}<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert chatml.decode(ids) == turns
+    assert chatml.decode(encode_response(chatml, content, [{"role": "user", "content": marked}])[:-1]) == content
 
 
 def test_added_tokens_that_the_template_writes_are_control(with_template: Callable[[str], Any]) -> None:
@@ -292,3 +315,34 @@ def test_encoder_holds_no_tokenizer(chatml: Any) -> None:
     encoder = Encoder.of(chatml)
     assert encoder == Encoder.of(chatml)
     assert not any(value is chatml for value in vars(encoder).values())
+
+
+def test_plain_text_is_encoded_together_where_no_token_crosses_the_border() -> None:
+    """Words that carry the blank behind them ("she▁") are whole tokens only together with what follows."""
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {"<unk>": 0, "</s>": 1, "she ": 2, "ran": 3, "she": 4, " ": 5, "Zig": 6, "zag": 7, "Zigzag": 8},
+            unk_token="<unk>",
+        )
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[a-zA-Z]+ ?"), "isolated")
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+    [together, crossing, apart] = encode_conversations(words, ["she ", "she", "Zig"], [["ran"], [" ran"], ["zag"]])
+    assert (together.prompt, together.responses, together.remarks) == ([2], [[3, 1]], ())
+    assert (crossing.prompt, crossing.responses) == ([4], [[5, 3, 1]])  # alone "she", together "she "
+    assert (apart.prompt, apart.responses) == ([6], [[7, 1]])
+    for encoded in (crossing, apart):
+        assert ["encoded apart" in remark for remark in encoded.remarks] == [True]
+
+
+def test_a_continuation_has_the_ids_of_the_whole(story_tokenizer: Any, unigram: Any, bos_adding: Any) -> None:
+    for tokenizer in (story_tokenizer, unigram, bos_adding):
+        for prompt, response in (
+            ("Once upon a time", " there was a girl."),
+            ("the sky", " is blue"),
+            ("Human: hi", "\nAI"),
+        ):
+            [encoded] = encode_conversations(tokenizer, [prompt], [[response]])
+            if not encoded.remarks:
+                whole = tokenizer(prompt + response)["input_ids"]
+                assert [*encoded.prompt, *encoded.responses[0]] == [*whole, tokenizer.eos_token_id]

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.data import Example, Preferences
-from align.data.encoding import chat_template, encode_prompt, encode_response
+from align.data.encoding import encode_prompt, encode_response
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
 from align.data.pairs_and_rankings import ranked
+from align.data.rendering import chat_template
 from align.errors import UserError
 
 Pair = Callable[..., dict[str, Any]]
@@ -287,3 +288,16 @@ def test_hh_on_a_real_tokenizer(hh_file: Path, story_tokenizer: Any) -> None:
         for ids, side in zip(example.responses, ("chosen", "rejected"), strict=True):
             text = tokenizer.decode(example.prompt_ids + ids)
             assert text.endswith(f"{row['prompt'][-1]['content']}\n\nAssistant: {row[side][0]['content']}</s>")
+
+
+def test_of_a_prompt_that_stands_twice_the_first_row_is_kept(chatml: Any, pair: Pair) -> None:
+    rows = [
+        pair(0, source="first"),
+        pair(1, source="b"),
+        pair(0, source="again", chosen="Another."),
+        pair(1, source="c", chosen="Yes."),
+    ]
+    prompts = tokenize(Preferences.from_rows(rows), chatml, max_length=99, unit="prompt").distinct_prompts()
+    assert [example.index for example in prompts] == [0, 1]
+    assert prompts[0].source == "first"
+    assert prompts.lengths.tolist() == [len(example.prompt_ids) for example in prompts]

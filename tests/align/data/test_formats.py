@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from align.data import Preferences
-from align.data.encoding import chat_template
 from align.data.formats import BUILT_IN, Format, Sample, find_format, known_formats
-from align.data.formats.trl import shared_words
+from align.data.rendering import chat_template
 from align.errors import UserError
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -45,9 +42,9 @@ def only(row: dict[str, Any], **options: Any) -> tuple[str, dict[str, Any]]:
             ([SYSTEM, USER], [GOOD], [BAD]),
         ),
         (
-            {"chosen": "The sky is blue", "rejected": "The sky is black"},
+            {"chosen": "Question: Why? Answer: It is blue", "rejected": "Question: Why? Answer: It is black"},
             "trl-implicit",
-            (text("The sky is"), text(" blue"), text(" black")),
+            (text("Question: Why? Answer:"), text(" It is blue"), text(" It is black")),
         ),
         (
             {
@@ -206,40 +203,127 @@ def test_two_formats_that_fit_are_an_error() -> None:
         find_format("auto", sample, "here")
 
 
+TRANSCRIPTS = [
+    "请问城市的首都在哪里?请简短回答。助手:",
+    "用户:\n请问首都在哪里?\n助手:",
+    "问:首都在哪里\uff1f答\uff1a",
+    "ユーザー: こんにちは\nアシスタント:",
+    "사용자: 안녕\n어시스턴트:",
+    "ผู้ใช้: สวัสดี\nผู้ช่วย:",
+    "Пользователь: Привет\nАссистент:",
+    "المستخدم: مرحبا\nالمساعد:",
+    "Human: Hi\n\nAssistant:",
+    "user: hi\nassistant:",
+    "### Instruction:\nAdd 1 and 1.\n\n### Response:\n",
+    "### Instruction\nAdd 1 and 1.\n\n### Response\n",
+    "Below is a task.\n\n### Input: 1\n\n### Output:\n",
+    "Q: 1 + 1?\nA:",
+    "Question: what is 1 plus 1? Answer:",
+    "**User:** hi\n**Assistant:**",
+    "Human: a\nAI: b\nHuman: c\nAI:",
+    "[INST] hi [/INST]",
+    "<|user|>\nhi\n<|assistant|>\n",
+    "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+    "<start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n",
+    "<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+]
+ANSWERS = [
+    ("blue", "black"),
+    ("The sky is blue", "The sky is black"),
+    ("As an AI: yes.\nAnswer: 5", "As an AI: yes.\nAnswer: 6"),
+    ("首都是北京", "首都是南京"),
+    ("Here is a list:\n- a\n- b", "Here is a list:\n- a\n- c"),
+]
+
+
+@pytest.mark.parametrize("answers", ANSWERS, ids=range(len(ANSWERS)))
+@pytest.mark.parametrize("prompt", TRANSCRIPTS, ids=range(len(TRANSCRIPTS)))
+def test_transcripts_are_cut_at_the_turn(prompt: str, answers: tuple[str, str]) -> None:
+    """The speaker's mark stays with the prompt, and words that both answers share stay with the answers."""
+    if "AI:" in prompt and "AI:" in answers[0]:
+        pytest.skip("a second mark of the same speaker")
+    chosen, rejected = answers
+    rule, row = only({"chosen": prompt + chosen, "rejected": prompt + rejected})
+    assert rule == "trl-implicit"
+    assert (row["prompt"], row["chosen"], row["rejected"]) == (text(prompt), text(chosen), text(rejected))
+
+
+def transcript(answer: str) -> str:
+    return f"Human: Hi\nAssistant: {answer}"
+
+
 @pytest.mark.parametrize(
-    ("first", "second", "prompt"),
+    ("chosen", "rejected", "reason"),
     [
-        ("The sky is blue", "The sky is black", "The sky is"),
-        ("The sky is", "The sky is blue", "The sky is"),
-        ("The sky", "The skyline", "The"),
-        ("Q: a?\n\nA: yes", "Q: a?\n\nA: no", "Q: a?\n\nA:"),
-        ("Q: a?\n\nyes", "Q: a?\n\nno", "Q: a?\n\n"),
-        ("one two", "three four", ""),
-        ("a b", "a\nb", "a"),
-        ("", "x", ""),
+        (transcript("Yes"), transcript("Yes, and more"), "one answer continues the other"),
+        (transcript("Yes"), transcript("Yes"), "identical pair"),
+        (transcript("a\nHuman: b\nAssistant: c"), transcript("d\nHuman: b\nAssistant: e"), "prompts differ"),
+        (transcript("a\nHuman: b"), transcript("d"), "prompts differ before the last turn"),
+        ("Human: a\nAssistant: c", "Human: b\nAssistant: c", "prompts differ before the last turn"),
+        ("The sky is blue", "The sky is black", "no turn of an assistant is marked"),
+        (transcript(""), transcript("x"), "one answer continues the other"),
     ],
 )
-def test_shared_words(first: str, second: str, prompt: str) -> None:
-    assert first[: shared_words(first, second)] == prompt
-    assert second[: shared_words(second, first)] == prompt
+def test_transcripts_that_cannot_be_cut(chosen: str, rejected: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"1 {reason}"):
+        Preferences.from_rows([{"chosen": chosen, "rejected": rejected}], format="trl-implicit")
 
 
-@given(st.text("ab \n"), st.text("ab \n"), st.text("ab \n"))
-def test_shared_words_never_cut_a_word(prefix: str, first: str, second: str) -> None:
-    first, second = prefix + first, prefix + second
-    end = shared_words(first, second)
-    assert first[:end] == second[:end]
-    for whole in (first, second):
-        before, after = whole[:end], whole[end:]
-        assert not before or not after or before[-1].isspace() or after[0].isspace()
-    # nothing more could be shared at a word boundary, save one blank
-    rest = [whole[end:] for whole in (first, second)]
-    assert shared_words(*rest) <= 1
+PLAIN = [
+    ("The sky is blue.", "The sky is black."),
+    ("As an AI, I think it is 5.\nAnswer: 5", "As an AI, I think it is 5.\nAnswer: 6"),
+    ("Answer: 5", "Answer: 6"),
+    ("Sure! Here is a list:\n\n1. a", "Sure! Here is a list:\n\n1. b"),
+    ("the answer: five", "the answer: six"),
+    ("首都是北京\u3002", "首都是南京\u3002"),
+]
 
 
-def test_implicit_text_without_a_shared_word_is_rejected() -> None:
-    with pytest.raises(UserError, match=r"1 empty prompt \(rows:1\)"):
-        Preferences.from_rows([{"chosen": "blue", "rejected": "black"}])
+@pytest.mark.parametrize("name", ["problem", "question", "instruction", "frage", "task_text", "x"])
+@pytest.mark.parametrize("answers", PLAIN, ids=range(len(PLAIN)))
+@pytest.mark.parametrize("messages", [False, True])
+def test_answers_never_become_the_prompt(name: str, answers: tuple[str, str], messages: bool) -> None:
+    """The words that plain answers share are no prompt; the column that holds it is named, and read when mapped."""
+    sides: list[Any] = list(answers)
+    if messages:
+        sides = [[{"role": "assistant", "content": answer}] for answer in answers]
+    rows = [{name: f"What is number {i}?", "chosen": sides[0], "rejected": sides[1], "id": f"{i}"} for i in range(9)]
+    with pytest.raises(UserError, match=f'Is "{name}" the prompt\\? Then set data.columns.prompt={name}'):
+        Preferences.from_rows(rows, max_rejected=1)
+    row = Preferences.from_rows(rows, columns={"prompt": name, "chosen": None}, format="pairwise")[3]
+    assert [row[side][0]["content"] for side in ("prompt", "chosen", "rejected")] == ["What is number 3?", *answers]
+
+
+def test_columns_under_other_names() -> None:
+    row = {"q": "a", "good": "b", "bad": "c", "gold": "d"}
+    columns = {"prompt": "q", "chosen": "good", "rejected": "bad", "answer": "gold"}
+    rule, loaded = only(row, columns=columns)
+    assert (rule, loaded["prompt"], loaded["chosen"], loaded["answer"]) == ("pairwise", text("a"), text("b"), "d")
+    with pytest.raises(UserError, match=r'data.columns.prompt=qq, but no row has this column; there are "bad", "gold"'):
+        only(row, columns={"prompt": "qq"})
+    with pytest.raises(UserError, match="there is a column 'chosen' as well"):
+        only(row | {"chosen": "x"}, columns={"chosen": "good"})
+    _, loaded = only(
+        {"prompt": "a", "chosen": "b", "rejected": "c"}, columns={"chosen": "rejected", "rejected": "chosen"}
+    )
+    assert (loaded["chosen"], loaded["rejected"]) == (text("c"), text("b"))
+
+
+def test_answers_alone_are_refused() -> None:
+    with pytest.raises(UserError, match="no marks of turns, so the prompt must be a column"):
+        Preferences.from_rows([{"chosen": "The sky is blue", "rejected": "The sky is black"}], max_rejected=1)
+
+
+def test_instructions() -> None:
+    """The published columns; the verifier reads the instructions from the answer."""
+    instructions = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    rule, row = only({"key": 1000, "prompt": "Write."} | instructions)
+    assert (rule, row["prompt"], json.loads(row["answer"])) == ("instructions", text("Write."), instructions)
+    report = Preferences.from_rows(
+        [{"key": 1, "prompt": "Write."} | instructions, {"key": 2, "prompt": "W."} | instructions | {"kwargs": []}],
+        max_rejected=0.5,
+    ).report
+    assert report.rejected == {"instruction_id_list and kwargs are not of one length, at least 1": 1}
 
 
 HH_ROWS = [
@@ -302,3 +386,10 @@ def test_hh_template_renders_the_transcripts_back(hh_file: Path, chatml: Any) ->
         prompt = rendered(row["prompt"], chatml, True)
         assert prompt.endswith("\n\nAssistant:")
         assert original["chosen"].startswith(prompt)
+
+
+@pytest.mark.parametrize("answer", ["  two blanks", "trailing \n", "\nnext line", "\n\n  both \n\n"])
+def test_blanks_of_an_hh_answer_stay(answer: str) -> None:
+    """Only the space behind the colon belongs to the transcript."""
+    _, row = only({"chosen": f"\n\nHuman: a\n\nAssistant: {answer}", "rejected": "\n\nHuman: a\n\nAssistant: b"})
+    assert row["chosen"] == [{"role": "assistant", "content": answer}]

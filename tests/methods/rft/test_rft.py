@@ -65,6 +65,16 @@ class TestRightPaths:
         selected = RightPaths()(pool([DEMONSTRATION, SEVEN[1]]))
         assert [row["chosen"] for row in selected.rows] == [DEMONSTRATION, SEVEN[1]]
 
+    @pytest.mark.parametrize("blanks", [" {}", "{}\n", "\n\n{} \n"])
+    def test_nor_is_one_that_differs_in_blanks(self, blanks: str) -> None:
+        """A drawn response has none around it."""
+        written = blanks.format(DEMONSTRATION)
+        for selected in (
+            RightPaths()(pool([DEMONSTRATION], chosen=written)),
+            BestResponses()(pool([DEMONSTRATION], scores=[1.0], chosen=written)),
+        ):
+            assert [row["chosen"] for row in selected.rows] == [DEMONSTRATION]
+
     @pytest.mark.parametrize("answer", [None, ""])
     def test_an_answer_that_is_missing_is_named(self, answer: str | None) -> None:
         with pytest.raises(UserError, match=r"method\.select=answer: prompt 'q1' has no answer"):

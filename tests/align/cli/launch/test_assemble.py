@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from align.cli.launch.assemble import Run, make_scorers
+from align.cli.launch.assemble import Run, load_data, make_scorers
 from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.main import main
 from align.cli.parse.job import read_job
@@ -107,3 +108,34 @@ def test_the_stages_of_a_recipe_are_composed_once_for_each_method(
     assert isinstance(recipe, Recipe)
     assert len(recipe.runs) == methods
     assert made["compositions"] == methods
+
+
+def load(words: list[str], configs: Path) -> tuple[Preferences, Preferences | None]:
+    (config,) = read_job(["method=dpo", *words], configs).runs
+    return load_data(config)
+
+
+@pytest.mark.parametrize(("size", "held"), [("1", 1), ("3", 3), ("0.2", 2), ("0", None)])
+def test_the_size_held_out_is_a_number_or_a_share(
+    size: str, held: int | None, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 is one prompt, not all of them."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"Say {n}", "chosen": "a", "rejected": "b"} for n in range(10)]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, heldout = load(["data=custom", "data.train=pairs.jsonl", f"data.heldout_size={size}"], configs)
+    assert (len(train), None if heldout is None else len(heldout)) == (10 - (held or 0), held)
+
+
+def test_held_out_rows_have_a_split_of_their_own(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split, count in {"train": 4, "test": 3, "validation": 2}.items():
+        rows = [{"prompt": f"{split} {n}", "chosen": "a", "rejected": "b"} for n in range(count)]
+        Path("both").mkdir(exist_ok=True)
+        Path(f"both/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for words, count in (([], 3), (["data.heldout_split=validation"], 2)):
+        train, heldout = load(["data=custom", "data.train=both", "data.heldout=both", *words], configs)
+        assert heldout is not None
+        assert (len(train), len(heldout)) == (4, count)

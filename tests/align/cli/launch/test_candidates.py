@@ -348,3 +348,48 @@ def test_a_method_without_candidates_cannot_draw(words: list[str], capsys: pytes
     assert main(["method=slic", "stage=sample", *words], CONFIGS) == 2
     assert "stage=sample: method=slic draws no candidates as it is set" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_prompts_alone_can_be_answered_and_learned_from(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Held-out prompts get no candidates, so the method has no metrics on them; they are answered all the same."""
+    Path("prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Say {n}"}) + "\n" for n in range(15)))
+    words = ["data=prompts.jsonl" if word.startswith("data=") else word for word in words]
+    for method in ("rrhf",):
+        ordered = [f"method={method}", "method.samples=3", *words, f"run_name={method}"]
+        assert main([*ordered, "dry_run=true"], CONFIGS) == 0
+        assert "12 prompts, 3 candidates for each" in capsys.readouterr().out
+        assert main(ordered, CONFIGS) == 0
+        assert re.search(r"3 rows read as \w+ .*; 0 kept, 3 rejected", capsys.readouterr().out.replace("\n", " "))
+        evaluation = json.loads(Path(f"runs/{method}/2-{method}/evaluation.json").read_text())
+        assert evaluation["win_rate"]["by"] == "short"
+
+
+def test_columns_under_other_names_hold_for_both_stages(words: list[str]) -> None:
+    rows = [{"problem": f"Say {n}", "good": f"{n}.", "bad": "no"} for n in range(15)]
+    Path("renamed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["data=renamed.jsonl" if word.startswith("data=") else word for word in words]
+    names = ["data.columns.prompt=problem", "data.columns.chosen=good", "data.columns.rejected=bad"]
+    assert main(["method=rrhf", "method.samples=2", *words, *names], CONFIGS) == 0
+    assert Path("runs/run/2-rrhf/final").exists()
+
+
+def test_candidates_are_not_continued_with_another_reward(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The function has the same name; its settings are others."""
+    words = ["method=slic", "method.samples=2", "stage=sample", *words]
+    assert main(words, CONFIGS) == 0
+    before = Path("runs/run/candidates.jsonl").read_bytes()
+    Path("other.py").write_text(Path("rewards.py").read_text().replace("-float", "float"))
+    words = ["reward.function=other.py:short" if word.startswith("reward.function=") else word for word in words]
+    assert main([*words, "if_exists=resume"], CONFIGS) != 0
+    assert "reward" in capsys.readouterr().err
+    assert Path("runs/run/candidates.jsonl").read_bytes() == before
+
+
+def test_the_number_of_rows_is_that_of_the_data_and_not_of_the_candidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["method=rrhf", "method.samples=2", SCORED, "run_name=n", "data.expected_rows=9", "data.format=pairwise"]
+    sample, train = runs(read(words), Path("runs/n"))
+    assert (sample.data.expected_rows, sample.data.format) == (9, "pairwise")
+    assert (train.data.expected_rows, train.data.format) == (None, "auto")

@@ -1,0 +1,221 @@
+"""From messages to the text of a chat template, in which text of users can never pass for a control token.
+
+Text of control tokens inside a message is replaced by a numbered mark before the template sees it, and put back when
+the rendered text is encoded (`align.data.encoding`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.data.load_report import RowError
+from align.errors import UserError, did_you_mean, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "ANSWER_CHANGED",
+    "MARKS",
+    "MarkedText",
+    "Rendered",
+    "TemplateMessage",
+    "Turn",
+    "any_of",
+    "chat_template",
+    "render_conversation",
+    "render_plain",
+    "shared_length",
+]
+
+TemplateMessage = Mapping[str, Any]
+
+MARKS = ("\ue000", "\ue001")
+"""Characters around the number of a mark."""
+
+ANSWER_CHANGED = "the chat template changes the text of a response"
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_PROBE = "align0probe0align"
+
+
+def chat_template(name_or_path: str | Path) -> str:
+    """Return the Jinja text of a bundled chat template ("hh", "chatml") or of a file."""
+    bundled = {path.stem: path for path in _TEMPLATES.glob("*.jinja")}
+    path = bundled.get(str(name_or_path), Path(name_or_path).expanduser())
+    if not path.is_file():
+        raise UserError(
+            f"model.chat_template={name_or_path}: neither a bundled template ({', '.join(sorted(bundled))}) nor a "
+            f"file.{did_you_mean(str(name_or_path), bundled)}"
+        )
+    return path.read_text(encoding="utf-8").removesuffix("\n")
+
+
+@dataclass(frozen=True)
+class MarkedText:
+    """Text in which mark i stands for `originals[i]`, to be encoded as text."""
+
+    text: str
+    originals: list[str]
+
+    def restored(self, piece: str) -> str:
+        """Return a piece of the text with its marks replaced by their originals."""
+        return re.sub(f"{MARKS[0]}(\\d+){MARKS[1]}", lambda found: self.originals[int(found[1])], piece)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text."""
+
+    prompt: MarkedText
+    """The prompt as it is answered, with the generation prompt."""
+    wholes: list[MarkedText | Sequence[int]] = field(default_factory=list["MarkedText | Sequence[int]"])
+    """For each response the prompt with it, up to the end of turn; or the ids that it was drawn as."""
+    apart: list[MarkedText] = field(default_factory=list[MarkedText])
+    """Each response alone; only without a chat template."""
+    remarks: tuple[str, ...] = ()
+
+
+def render_conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[TemplateMessage],
+    responses: Sequence[str | Sequence[int]],
+    *,
+    to_mark: re.Pattern[str],
+    rest: str,
+) -> Rendered:
+    """Render messages, and messages with each response, by the chat template.
+
+    Args:
+        tokenizer: Has the template.
+        messages: Of the prompt.
+        responses: Texts, or ids as they were drawn.
+        to_mark: Text that is replaced by marks.
+        rest: Text that the template writes after the end of the last turn; it is left out.
+
+    Raises:
+        RowError: The template refuses the conversation, or renders its messages otherwise with an answer.
+    """
+    originals: list[str] = []
+    turns: list[dict[str, str]] = []
+    for message in messages:
+        marked = _mark(message["content"], to_mark, len(originals))
+        originals += marked.originals
+        turns.append({"role": message["role"] or "user", "content": marked.text})
+    asked = _render(tokenizer, turns, generation=True)
+    wholes: list[MarkedText | Sequence[int]] = []
+    remarks: dict[str, None] = {}
+    for response in responses:
+        if not isinstance(response, str):
+            wholes.append(response)
+            continue
+        marked = _mark(response, to_mark, len(originals))
+        whole = _render(tokenizer, [*turns, {"role": "assistant", "content": marked.text}], generation=False)
+        if not whole.startswith(asked):
+            shown = _render(tokenizer, turns, generation=False)
+            if shared_length(asked, whole) < shared_length(asked, shown):
+                raise RowError("chat template renders the messages of the prompt otherwise before an answer")
+        if marked.text.strip() not in whole:
+            remarks[ANSWER_CHANGED] = None
+        wholes.append(MarkedText(whole.removesuffix(rest), originals + marked.originals))
+    return Rendered(MarkedText(asked, originals), wholes, remarks=tuple(remarks))
+
+
+def render_plain(
+    messages: Sequence[TemplateMessage], responses: Sequence[str | Sequence[int]], *, to_mark: re.Pattern[str]
+) -> Rendered:
+    """Render plain text, which has no chat template; otherwise as `render_conversation`.
+
+    Raises:
+        UserError: The messages have roles.
+    """
+    if len(messages) != 1 or messages[0]["role"] is not None:
+        raise UserError(
+            "the data is conversations, but the tokenizer has no chat template; "
+            "choose one with model.chat_template=hh, chatml or a file."
+        )
+    prompt = _mark(messages[0]["content"], to_mark)
+    wholes: list[MarkedText | Sequence[int]] = []
+    apart: list[MarkedText] = []
+    for response in responses:
+        text = response if isinstance(response, str) else ""
+        marked = _mark(text, to_mark, len(prompt.originals))
+        whole = MarkedText(prompt.text + marked.text, prompt.originals + marked.originals)
+        wholes.append(whole if isinstance(response, str) else response)
+        apart.append(_mark(text, to_mark))
+    return Rendered(prompt, wholes, apart)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Text that a chat template writes around the content of the last assistant's turn."""
+
+    tail: str = ""
+    """Text that follows the content."""
+    structure: str = ""
+    """All text that the template adds to a short conversation."""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Turn:
+        """Render a probe, with a system turn where the template asks for one."""
+        question, answer = ({"role": role, "content": _PROBE} for role in ("user", "assistant"))
+        for first in ([question], [{**question, "role": "system"}, question]):
+            try:
+                prompt = _render(tokenizer, first, generation=True)
+                whole = _render(tokenizer, [*first, answer], generation=False)
+            except RowError:
+                continue
+            _, found, tail = whole.rpartition(_PROBE)
+            return cls(tail, prompt + tail) if found else cls(structure=prompt)
+        return cls()
+
+
+def shared_length(first: Sequence[object], second: Sequence[object]) -> int:
+    """Return the length of the common beginning."""
+    if second[: len(first)] == first:
+        return len(first)
+    differ = (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(differ, min(len(first), len(second)))
+
+
+def any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern with one group that matches any of `texts`, longest first; with no texts it never matches."""
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+
+
+def _mark(content: str, pattern: re.Pattern[str], count: int = 0) -> MarkedText:
+    """Replace what `pattern` finds in `content` by marks numbered from `count`."""
+    originals: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        originals.append(found[0])
+        return f"{MARKS[0]}{count + len(originals) - 1}{MARKS[1]}"
+
+    return MarkedText(pattern.sub(number, content), originals)
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[TemplateMessage], *, generation: bool) -> str:
+    """Return the text of messages, with or without the generation prompt.
+
+    Raises:
+        RowError: The template refuses them, or fails on them with an error of its own.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=generation
+        )
+    except TemplateError as error:
+        raise RowError("chat template refuses the conversation", str(error)) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # An expression of the template failed, as Python names it.
+        detail = f"{type(error).__name__}: {first_line(error)}"
+        raise RowError("chat template fails on the conversation", detail) from error
+    assert isinstance(rendered, str)
+    return rendered
