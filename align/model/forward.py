@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from align.model.batch import Batch, Layout
 from align.model.logprobs import HeadTransform, gather_logprobs, token_logprobs
@@ -34,7 +35,11 @@ class Forward:
     fused_head: bool = True
     """The model's logits are its output embedding applied to its last hidden state."""
     training: bool = False
-    """Dropout is active."""
+    """Gradients are recorded; gradient checkpointing asks for it."""
+    dropouts: Sequence[nn.Dropout] = ()
+    """Of the adapters."""
+    dropout: bool = False
+    """They are active."""
 
     def rows(self, batch: Batch) -> Rows:
         """Lay the batch out as rows, on the device of the model's inputs."""
@@ -77,5 +82,7 @@ class Forward:
     def _call(self, module: Any, rows: Rows) -> Any:
         if self.model.training != self.training:
             self.model.train(self.training)
+        for layer in self.dropouts:
+            layer.training = self.dropout
         config: Any = self.model.config.get_text_config()
         return module(**model_inputs(rows, config, str(config._attn_implementation), self.model.dtype))

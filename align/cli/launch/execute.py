@@ -13,6 +13,7 @@ from align.cli.launch.dry_run import dry_run
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.data import Preferences
 from align.errors import ScorerError, UserError
+from align.model.loading import find_start
 from align.runs import run_folder
 from align.scoring.reward_role import RoleScorer
 from align.system.processes import Processes
@@ -45,6 +46,7 @@ def execute(run: Run) -> int:
     if process_count() > 1:
         Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
     architecture = assemble.read_architecture(config)
+    find_start(config.model, config.adapter)  # an adapter that cannot be continued is refused before data are read
     if config.dry_run:
         dry_run(run, architecture)
         return 0
