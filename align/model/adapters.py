@@ -37,7 +37,7 @@ __all__ = [
 # LoRA's own matrices, or in another way.
 _CONTINUED = frozenset(
     {
-        *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern"),
+        *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"),
         *("peft_type", "task_type", "inference_mode", "base_model_name_or_path", "revision", "auto_mapping"),
         *("init_lora_weights", "peft_version", "megatron_core", "qalora_group_size"),  # the last two: only with others
@@ -142,7 +142,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, place: str) -> PeftMode
             warnings.filterwarnings("ignore", message=r"Model has `tie_word_embeddings=True`")
             peft_model = get_peft_model(model, config, adapter_name="policy")
     except ValueError as error:
-        raise UserError(f"{place}: {first_line(error)} Linear layers of this model: {', '.join(linear)}.") from error
+        raise UserError(f"{place}: {first_line(error)}. Its linear layers are {', '.join(linear)}.") from error
     found: list[str] = peft_model.base_model.targeted_module_names
     if not isinstance(wanted, str):
         missed = sorted(t for t in wanted or () if not any(name == t or name.endswith(f".{t}") for name in found))

@@ -272,7 +272,7 @@ def _with_adapter(
     trained_on = config.base_model_name_or_path
     if trained_on not in (None, model.name, resolve(model.name)):
         notes.append(f"model.start={model.start} was trained on {trained_on}; it is put on {model.name}")
-    config.task_type, config.inference_mode = TaskType.CAUSAL_LM, False
+    config.task_type, config.inference_mode, config.base_model_name_or_path = TaskType.CAUSAL_LM, False, None
     if config.use_dora and (zero := without_direction(network, config)):
         raise UserError(
             f"model.start={model.start}: {zero[0]} of {model.name} has outputs whose weights are all 0, and DoRA "

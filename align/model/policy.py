@@ -109,7 +109,7 @@ class Policy:
         """
         place = Path(folder)
         template = place / "chat_template.jinja"  # the one used in training, which the base may lack
-        settings: dict[str, Any] = {"dtype": dtype, "chat_template": template if template.is_file() else None}
+        settings: dict[str, Any] = {"dtype": dtype, "chat_template": str(template) if template.is_file() else None}
         adapter = place / "adapter_config.json"
         if not adapter.is_file():
             config = build(ModelConfig, {"name": str(place), **settings})

@@ -37,7 +37,7 @@ Role = Literal["policy", "reference", "reward", "value"]
 ROLES: tuple[Role, ...] = get_args(Role)
 SCALAR_ROLES: tuple[Role, ...] = ("reward", "value")
 _SHAPE = (  # settings of an adapter that its weights must have been trained with
-    *("r", "lora_alpha", "use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "fan_in_fan_out"),
+    *("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
 )
 _SCORE = "base_model.model.score.weight"  # where PEFT keeps the head of a sequence-classification model

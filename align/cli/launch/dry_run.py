@@ -107,6 +107,7 @@ def _size(config: RunConfig, architecture: PretrainedConfig) -> Size:
             lora, place = lora_config(skeleton, config.adapter), f"adapter.targets={config.adapter.targets}"
         else:
             lora, place = LoraConfig.from_pretrained(str(start)), f"model.start={model.start}"
+            lora.base_model_name_or_path = None
         with torch.device("meta"):
             adapted = add_lora(skeleton, cast("LoraConfig", lora), place)
         trainable = sum(p.numel() for name, p in adapted.named_parameters() if ".lora_" in name)
