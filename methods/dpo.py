@@ -7,6 +7,7 @@ For a pair of a chosen response w and a rejected one l, S the summed log-probabi
 
 Departures from the papers: IPO uses averages per token instead of sums, the form its authors confirmed after
 publication (``ipo_sums=True`` is the paper's text). ``hinge`` is the one of RSO, with a reference; it is not SLiC-HF.
+The adapter's dropout is off, as in TRL: h compares two models and is 0 before the first step.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class DPO(PairwiseMethod):
         learning_rate=1e-4, full_learning_rate=1e-6, epochs=1, batch_size=16, warmup=0.1
     )
     headline: ClassVar[str] = "rewards/accuracies"
+    dropout: ClassVar[bool] = False
 
     def check(self) -> None:
         """Ranges, and settings that contradict each other."""

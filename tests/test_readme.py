@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from align.cli.launch import execute as execution
+from align.cli.launch.assemble import Run
 from align.cli.main import main
+from align.model.loading import require_loadable
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,11 +49,44 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair_rows: list[dict
 def test_a_command_of_the_table(
     command: str, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Accepted up to the point where data and model would be loaded."""
-    monkeypatch.setattr(execution, "execute", lambda *_: 0)
+    """Accepted up to the point where data and model would be loaded, with the adapter to begin from."""
+
+    def check(run: Run) -> int:
+        require_loadable(run.config.model, run.config.adapter)
+        return 0
+
+    monkeypatch.setattr(execution, "execute", check)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)  # as after `wandb login`
-    words = shlex.split(command.replace("FOLDER", str(tiny_model)))
+    assert main([*typed(command, tiny_model), "dry_run=true"], ROOT / "configs") == 0, capsys.readouterr().err
+
+
+def typed(command: str, model: Path) -> list[str]:
+    """The words of a command, with folders that exist in place of FOLDER."""
+    start = "model.start=FOLDER"
+    return shlex.split(command.replace(start, "model.start=world/sft").replace("FOLDER", str(model)))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_files")
+@pytest.mark.parametrize("command", [words for words in commands() if not words.startswith("-m")])
+def test_a_dry_run_of_the_table(
+    command: str, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the default model and data: everything but the weights is read."""
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    words = typed(command, tiny_model)
+    if "if_exists=resume" not in words:
+        words += ["if_exists=overwrite"]
     assert main([*words, "dry_run=true"], ROOT / "configs") == 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_files")
+@pytest.mark.parametrize("command", [words for words in commands() if "adapter" in words or "model.start" in words])
+def test_a_run_of_the_lines_on_adapters(command: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two steps on the default model end well."""
+    words = [*typed(command, tiny_model), "trainer.steps=2", "evaluation.prompts=0", "data.heldout_size=0"]
+    assert main([*words, "data.heldout=null"], ROOT / "configs") == 0, capsys.readouterr().err
 
 
 def test_the_table_is_read() -> None:

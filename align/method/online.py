@@ -22,6 +22,7 @@ class OnlineMethod(Method):
     """A method whose examples are prompts: the hooks of :class:`align.method.base.Method` that it cannot do without."""
 
     unit: ClassVar[Unit] = "prompt"
+    dropout: ClassVar[bool] = False  # the update's ratio to the policy that drew is 1 before the first step
 
     @property
     @abstractmethod

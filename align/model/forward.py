@@ -36,6 +36,7 @@ class Forward:
     fused_head: bool = True
     """The model's logits are its output embedding applied to its last hidden state."""
     training: bool = False
+    dropout: bool = False
     """The adapters' dropout is active. The model itself never drops anything, nor does it add noise."""
 
     def rows(self, batch: Batch) -> Rows:
@@ -81,7 +82,7 @@ class Forward:
         )
 
     def _call(self, module: Any, rows: Rows) -> Any:
-        _set_dropout(self.model, self.training)
+        _set_dropout(self.model, self.dropout)
         config: Any = self.model.config.get_text_config()
         return module(**model_inputs(rows, config, str(config._attn_implementation), self.model.dtype))
 

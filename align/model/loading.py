@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from align.errors import UserError, first_line
-from align.model.architecture import ignored_losses, special_linear_layers
+from align.model.adapters import add_lora, check_start, local_folder, lora_config, read_start, without_direction
+from align.model.architecture import ignored_losses
 from align.model.batch import Layout
 from align.model.forward import Forward
 from align.model.naming import find_base
@@ -50,19 +50,27 @@ def load(
     device: str | torch.device | None,
     seed: int,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    frozen: bool = False,
 ) -> Loaded:
-    """See :meth:`align.model.policy.Policy.load`."""
-    require_loadable(model, adapter)
+    """See :meth:`align.model.policy.Policy.load`; ``frozen``: a whole model is only asked, and keeps its type."""
+    start = require_loadable(model, adapter)
     notes: list[str] = []
     if tokenizer is None:
         tokenizer = load_tokenizer(model, notes)
-    network = _load_network(model, device)
+    dtype = _DTYPES[model.dtype]
+    if adapter is None and not frozen and dtype != torch.float32:
+        dtype = torch.float32
+        notes.append(
+            f"model.dtype={model.dtype} is for frozen weights; all weights are trained and loaded as float32, "
+            "trainer.precision=bfloat16 computes in bfloat16"
+        )
+    network = _load_network(model, dtype, device)
     _fit_embedding(network, tokenizer, notes)
     network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     notes += ignored_losses(network.config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        roles = _make_roles(network, adapter, model.start)
+        roles = FullCopies(network) if adapter is None else _with_adapter(network, adapter, model, start, notes)
     forward = Forward(model=roles.module, layout="flat", pad_id=int(tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
     prober = Prober(forward, known_ids(tokenizer))
     head, padding = prober.head(), prober.left_padding()
@@ -86,20 +94,26 @@ def known_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(set(tokenizer.get_vocab().values()))
 
 
-def require_loadable(model: ModelConfig, adapter: Adapter | None) -> None:
-    """Check what can be known of a model without loading anything.
+def require_loadable(model: ModelConfig, adapter: Adapter | None) -> Path | None:
+    """Check what can be known of a model before its weights are read; return the folder of the adapter to begin from.
 
     Raises:
-        UserError: Settings contradict each other, or a package is missing.
+        UserError: Settings contradict each other, a package is missing, or the adapter cannot be continued.
     """
-    if model.start is not None and adapter is None:
-        raise UserError(
-            f"model.start={model.start} is an adapter, but adapter=none; choose adapter=lora or merge it first."
-        )
     if model.quantization and adapter is None:
         raise UserError("model.quantization=4bit freezes the base; choose adapter=lora or quantization=null.")
     if model.quantization and find_spec("bitsandbytes") is None:
         raise UserError("model.quantization=4bit needs bitsandbytes; pip install bitsandbytes, or quantization=null.")
+    if model.start is None:
+        return None
+    if adapter is None:
+        raise UserError(
+            f"model.start={model.start} is an adapter, but adapter=none trains all parameters; add model.start=null, "
+            "or merge the adapter first and give the result as model.name."
+        )
+    folder = local_folder(resolve(model.start, "model.start"))
+    check_start(read_start(folder), adapter, model.start)
+    return folder
 
 
 def base_of(adapter: Path) -> str:
@@ -162,10 +176,11 @@ def _hub(model: ModelConfig) -> dict[str, Any]:
     return {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
 
 
-def _load_network(model: ModelConfig, device: str | torch.device | None) -> PreTrainedModel:
+def _load_network(model: ModelConfig, dtype: torch.dtype, device: str | torch.device | None) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    path, dtype = resolve(model.name), _DTYPES[model.dtype]
+    path = resolve(model.name)
+    require_safetensors(path, "model.name")
     device = torch.device(device) if device is not None else process_state().device
     extra: dict[str, Any] = {}
     if model.attention is not None:
@@ -174,10 +189,43 @@ def _load_network(model: ModelConfig, device: str | torch.device | None) -> PreT
         extra["quantization_config"] = _four_bit(dtype)
         extra["device_map"] = {"": device}
     try:
-        network: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra, **_hub(model))
+        network, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, output_loading_info=True, **extra, **_hub(model)
+        )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model.name={path}: the model could not be loaded ({first_line(error)}).") from error
-    return network if model.quantization else network.to(device)
+    if absent := sorted(report["missing_keys"]):
+        raise UserError(
+            f"model.name={path}: its files lack {len(absent)} tensors of a causal language model (first: {absent[0]}), "
+            "which would begin at random; give a whole language model."
+        )
+    network = network if model.quantization else network.to(device)
+    _require_finite(network, path)
+    return network
+
+
+def require_safetensors(path: str, setting: str) -> None:
+    """Refuse a folder with pickled weights alone: reading them could run code.
+
+    Raises:
+        UserError: The folder has no other weights.
+    """
+    folder = Path(path)
+    pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+    if folder.is_dir() and pickles and not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{setting}={path}: its weights are a pickle ({pickles[0]}), which can run code when it is read; only "
+            "safetensors are. If you trust it, convert it: AutoModel….from_pretrained(FOLDER).save_pretrained(NEW)."
+        )
+
+
+def _require_finite(network: PreTrainedModel, path: str) -> None:
+    for name, parameter in network.named_parameters():
+        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+            raise UserError(
+                f"model.name={path}: {name} has NaN or infinite numbers; its files are damaged or it was trained to "
+                "nothing: fetch it again, or take an earlier checkpoint."
+            )
 
 
 def _four_bit(dtype: torch.dtype) -> Any:
@@ -207,48 +255,30 @@ def _fit_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n
     notes.append(f"embedding: one row added for {tokenizer.pad_token}")
 
 
-def _make_roles(model: PreTrainedModel, adapter: Adapter | None, start: str | None) -> Roles:
-    if adapter is None:
-        return FullCopies(model)
-    from peft import PeftModel, get_peft_model
+def _with_adapter(
+    network: PreTrainedModel, adapter: Adapter, model: ModelConfig, start: Path | None, notes: list[str]
+) -> SharedBase:
+    """Put a new adapter on the network, or the one to begin from."""
+    from peft import LoraConfig, TaskType
 
-    if start is not None:
-        folder = resolve(start, "model.start")
-        _check_start(folder, adapter)
-        try:
-            peft_model: Any = PeftModel.from_pretrained(model, folder, adapter_name="policy", is_trainable=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"model.start={start}: no adapter could be loaded ({first_line(error)}).") from error
-        return SharedBase(peft_model, start_is_adapter=True)
-    config = copy.deepcopy(adapter.to_peft())
-    config.exclude_modules = special_linear_layers(model) or None
-    config.fan_in_fan_out = model.config.model_type == "gpt2"  # its linear layers are transposed (Conv1D)
-    try:
-        peft_model = get_peft_model(model, config, adapter_name="policy")
-    except ValueError as error:
-        raise UserError(f"adapter.targets={adapter.targets}: {first_line(error)}") from error
-    roles = SharedBase(peft_model, start_is_adapter=False)
-    head: Any = model.get_output_embeddings()
-    if any("lora" in name for name, _ in head.named_parameters()):
-        raise UserError(f"adapter.targets={adapter.targets}: the output head takes no adapter; leave it out.")
-    return roles
-
-
-def _check_start(folder: str, adapter: Adapter) -> None:
-    """Refuse settings that contradict those of an existing adapter."""
-    from peft import LoraConfig, PeftConfig
-
-    try:
-        saved: Any = PeftConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.start={folder}: no PEFT adapter there ({first_line(error)}).") from error
-    if not isinstance(saved, LoraConfig):
-        raise UserError(f"model.start={folder}: its adapter is {saved.peft_type}, only LoRA can be continued.")
-    wanted, default = adapter.to_peft(), Adapter().to_peft()
-    names = {"r": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora", "dora": "use_dora"}
-    for ours, theirs in names.items():
-        if getattr(wanted, theirs) not in (getattr(default, theirs), getattr(saved, theirs)):
-            raise UserError(
-                f"adapter.{ours}={getattr(wanted, theirs)}, but the adapter of model.start={folder} has "
-                f"{getattr(saved, theirs)}; leave adapter.{ours} out, or set model.start=null."
+    if start is None:
+        config = lora_config(network, adapter)
+        zero = without_direction(network, config) if config.use_dora else []
+        if zero:
+            notes.append(
+                f"no adapter on {', '.join(zero)}: they have outputs whose weights are all 0, and DoRA divides by "
+                "their length"
             )
+        config.exclude_modules = [*(config.exclude_modules or ()), *zero] or None
+        return SharedBase(add_lora(network, config, f"adapter.targets={adapter.targets}"))
+    config = cast("LoraConfig", LoraConfig.from_pretrained(str(start)))
+    trained_on = config.base_model_name_or_path
+    if trained_on not in (None, model.name, resolve(model.name)):
+        notes.append(f"model.start={model.start} was trained on {trained_on}; it is put on {model.name}")
+    config.task_type, config.inference_mode, config.base_model_name_or_path = TaskType.CAUSAL_LM, False, None
+    if config.use_dora and (zero := without_direction(network, config)):
+        raise UserError(
+            f"model.start={model.start}: {zero[0]} of {model.name} has outputs whose weights are all 0, and DoRA "
+            "divides by their length; begin from plain LoRA, or from model.start=null."
+        )
+    return SharedBase(add_lora(network, config, f"model.start={model.start}"), start=start)

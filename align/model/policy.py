@@ -25,7 +25,7 @@ from align.model.architecture import checkpoint_layers, max_positions
 from align.model.batch import Batch, Layout
 from align.model.export import merge_and_export, save_roles
 from align.model.forward import Forward, Logprobs
-from align.model.loading import base_of, load
+from align.model.loading import Loaded, base_of, load
 from align.model.naming import short_name
 from align.model.roles import Role, Roles, SharedBase
 from align.model.tree_layout import Rows
@@ -65,6 +65,7 @@ class Policy:
         """Sentences about the loading for the user (the layout and its reason, an added pad token)."""
         self.name = name
         """The model that it starts as, for sentences: ``world/base with world/sft``."""
+        self._dropout = True
 
     @classmethod
     def load(
@@ -95,7 +96,10 @@ class Policy:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
         given = dataclasses.asdict(model) if isinstance(model, ModelConfig) else {"name": str(model)}
         config = build(ModelConfig, {**given, **settings})
-        loaded = load(config, adapter=adapter, device=device, seed=seed, tokenizer=tokenizer)
+        return cls._of(load(config, adapter=adapter, device=device, seed=seed, tokenizer=tokenizer), config)
+
+    @classmethod
+    def _of(cls, loaded: Loaded, config: ModelConfig) -> Policy:
         return cls(
             loaded.roles,
             loaded.tokenizer,
@@ -108,7 +112,7 @@ class Policy:
 
     @classmethod
     def load_saved(cls, folder: str | Path, **settings: Any) -> Policy:
-        """Load what :meth:`save` wrote: an adapter on the base it names, or a whole model.
+        """Load what :meth:`save` wrote, to be asked: an adapter on the base it names, or a whole model.
 
         ``settings`` are those of :meth:`load`. As there, the reference of an adapter is a copy of it.
 
@@ -117,10 +121,11 @@ class Policy:
         """
         place = Path(folder)
         template = place / "chat_template.jinja"  # the one used in training, which the base may lack
-        settings = {**settings, "chat_template": template if template.is_file() else None}
+        settings = {**settings, "chat_template": str(template) if template.is_file() else None}
         adapter = place / "adapter_config.json"
         if not adapter.is_file():
-            return cls.load(place, adapter=None, **settings)
+            config = build(ModelConfig, {"name": str(place), **settings})
+            return cls._of(load(config, adapter=None, device=None, seed=0, frozen=True), config)
         return cls.load(base_of(adapter), start=place, **settings)
 
     # Roles
@@ -130,6 +135,18 @@ class Policy:
         """Compute as ``role`` inside the block, then as the previous role again, even after an exception."""
         with self.roles.use(role):
             yield self
+
+    @contextmanager
+    def dropout(self, active: bool) -> Generator[None]:
+        """Say whether passes that record gradients have the adapters' dropout inside the block; others never do.
+
+        Passes that are compared, as in a ratio or a KL, must compute the same function: there it is off.
+        """
+        before, self._dropout = self._dropout, active
+        try:
+            yield
+        finally:
+            self._dropout = before
 
     @property
     def role(self) -> Role:
@@ -199,7 +216,8 @@ class Policy:
         """Return the log-probability of every response token under the role in use.
 
         ``logp[p, k, t] = log softmax(logits / temperature)[y_t]`` given the prompt and the tokens before t. Gradients
-        flow to the role's weights unless disabled. Dropout is active only while gradients are recorded.
+        flow to the role's weights unless disabled. The adapters' dropout is active only while gradients are recorded,
+        and not inside :meth:`dropout` with False.
         """
         return self.forward.logprobs(batch, temperature=temperature, entropy=entropy)
 
@@ -251,7 +269,7 @@ class Policy:
             layout=self.layout,
             pad_id=self.pad_id,
             fused_head=self.fused_head,
-            training=torch.is_grad_enabled() and self.role != "reference",
+            dropout=self._dropout and torch.is_grad_enabled() and self.role != "reference",
         )
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,9 +26,11 @@ from torch import nn
 from typing_extensions import override
 
 from align.errors import UserError
+from align.model.adapters import without_base_tensors
 from align.model.architecture import body
 from align.model.classifier import classifier, require_classifier
 from align.model.naming import portable_name
+from align.model.scalar_head import ScalarHead
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -36,34 +39,11 @@ if TYPE_CHECKING:
 Role = Literal["policy", "reference", "reward", "value"]
 ROLES: tuple[Role, ...] = get_args(Role)
 SCALAR_ROLES: tuple[Role, ...] = ("reward", "value")
-_SCALE = "scale.json"
+_SHAPE = (  # settings of an adapter that its weights must have been trained with
+    *("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+)
 _SCORE = "base_model.model.score.weight"  # where PEFT keeps the head of a sequence-classification model
-
-
-class ScalarHead(nn.Linear):
-    """A scalar of a hidden state, ``(w·h − mean) / std``: (…, D) → (…, 1), without bias.
-
-    ``mean`` and ``std`` are not trained: normalisation sets them. They are saved in ``scale.json`` beside the weights,
-    because the head of a sequence-classification model has no place for them.
-    """
-
-    mean: float = 0.0
-    std: float = 1.0
-
-    @override
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return (super().forward(input) - self.mean) / self.std
-
-    def save_scale(self, folder: Path) -> None:
-        """Write mean and standard deviation."""
-        (folder / _SCALE).write_text(json.dumps({"mean": self.mean, "std": self.std}) + "\n", encoding="utf-8")
-
-    def load_scale(self, folder: Path) -> None:
-        """Read what :meth:`save_scale` wrote; keep the scale if there is none, as in models from elsewhere."""
-        file = folder / _SCALE
-        if file.exists():
-            scale = json.loads(file.read_text(encoding="utf-8"))
-            self.mean, self.std = float(scale["mean"]), float(scale["std"])
 
 
 class Roles(ABC):
@@ -72,6 +52,8 @@ class Roles(ABC):
     heads: dict[Role, ScalarHead]
     """The scalar heads of the reward and value roles."""
     active: Role
+    dropout: float = 0.0
+    """Of the adapters; each forward pass says whether it is active."""
 
     @property
     @abstractmethod
@@ -163,15 +145,18 @@ class Roles(ABC):
 class SharedBase(Roles):
     """One frozen base, one adapter per role."""
 
-    def __init__(self, peft_model: PeftModel, *, start_is_adapter: bool) -> None:
-        """``peft_model`` has one adapter, named ``policy``; ``start_is_adapter``: it is trained already."""
+    def __init__(self, peft_model: PeftModel, *, start: Path | None = None) -> None:
+        """``peft_model`` has one adapter, named ``policy``; ``start``: the folder of the adapter that it begins as."""
         self.peft_model = peft_model
         self.heads = {}
         self.active = "policy"
         self._config: LoraConfig = copy.deepcopy(peft_model.peft_config["policy"])  # pyright: ignore[reportAttributeAccessIssue]
+        self.dropout = self._config.lora_dropout
         self._frozen: set[Role] = set()
-        self._start = _clone(self.weights("policy")) if start_is_adapter else None
-        if start_is_adapter:
+        self._start: dict[str, torch.Tensor] | None = None
+        if start is not None:
+            self.load("policy", start)
+            self._start = _clone(self.weights("policy"))
             self.add("reference")
             self._frozen.add("reference")
         self.activate("policy")
@@ -241,11 +226,11 @@ class SharedBase(Roles):
         if role == "reference" and self.reference_is_base:
             return {}
         self._require(role)
-        marker = f".{role}."
+        mark = re.compile(rf"(\.lora_\w+)\.{role}(?=\.|$)")  # lora_A.<role>.weight, lora_embedding_A.<role>
         return {
-            name.replace(marker, "."): parameter
+            mark.sub(r"\1", name): parameter
             for name, parameter in self.peft_model.named_parameters()
-            if ".lora_" in name and marker in name  # lora_A.<role>.weight, lora_magnitude_vector.<role>.weight
+            if mark.search(name)
         }
 
     @override
@@ -275,13 +260,10 @@ class SharedBase(Roles):
         file = folder / "adapter_config.json"
         if not file.exists():
             return False
-        theirs = json.loads(file.read_text(encoding="utf-8"))
-        ours_portable = portable_name(str(self.module.config.name_or_path), folder)
-        same_base = ours_portable == portable_name(theirs["base_model_name_or_path"], folder)
-        shape = ("r", "lora_alpha", "use_rslora", "use_dora")
-        same_shape = all(theirs.get(name) == getattr(self._config, name) for name in shape)
-        ours: Any = self._config.target_modules
-        return same_base and same_shape and set(theirs["target_modules"]) == set(ours)
+        theirs, ours = json.loads(file.read_text(encoding="utf-8")), self._config.to_dict()
+        bases = (theirs["base_model_name_or_path"], str(self.module.config.name_or_path))
+        same_base = len({portable_name(base, folder) for base in bases}) == 1
+        return same_base and all(_plain(theirs.get(name)) == _plain(ours[name]) for name in _SHAPE)
 
     @override
     def load(self, role: Role, folder: Path) -> None:
@@ -289,14 +271,23 @@ class SharedBase(Roles):
 
         self._require(role)
         state = load_file(folder / "adapter_model.safetensors")
+        if broken := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
+            raise UserError(f"{folder}: {broken[0]} has NaN or infinite numbers; the adapter is of no use.")
         if role in self.heads:
+            if _SCORE not in state:
+                raise UserError(f"{folder}: its adapter has no scalar head, so it is no {role} model.")
             _copy_into({"": _head_weight(self.heads[role])}, {"": state.pop(_SCORE)})
             self.heads[role].load_scale(folder)
-        result = set_peft_model_state_dict(self.peft_model, state, adapter_name=role)
-        if result.unexpected_keys:
+        state = without_base_tensors(state, self.peft_model, folder)
+        try:
+            result = set_peft_model_state_dict(self.peft_model, state, adapter_name=role)
+        except RuntimeError as error:  # of another shape
+            raise UserError(f"{folder}: its adapter does not fit this model ({_last_line(error)}).") from error
+        missing = [name for name in result.missing_keys if f".{role}" in name and ".lora_" in name]
+        if strange := [*result.unexpected_keys, *missing]:
             raise UserError(
-                f"{folder}: {len(result.unexpected_keys)} tensors of the adapter do not belong to this model "
-                f"(first: {result.unexpected_keys[0]}); it was trained on another architecture."
+                f"{folder}: its adapter does not fit this model, {len(strange)} tensors are only in one of them "
+                f"(first: {strange[0]}); it was trained on another architecture."
             )
 
     def refer_to_base(self) -> None:
@@ -383,3 +374,12 @@ def _clone(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
 def _copy_into(target: dict[str, nn.Parameter], source: dict[str, torch.Tensor]) -> None:
     for name, tensor in source.items():
         target[name].copy_(tensor)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it, lists in any order; unset is ``None``."""
+    return sorted(value) if isinstance(value, (list, tuple, set)) else value or None
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip().rstrip(".")

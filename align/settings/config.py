@@ -104,7 +104,7 @@ class ModelConfig(Settings):
     trust_remote_code: bool = False
     """Run code that comes with the model; needs a commit in revision."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen weights: float32, bfloat16; adapters are float32."""
+    """Of the frozen weights: float32, bfloat16; trained weights are float32."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
     """sdpa, eager, flash_attention_2, flex_attention; null: sdpa where the model has it."""
     chat_template: str | None = None

@@ -32,7 +32,20 @@ def require_optimizer(config: TrainerConfig) -> None:
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], config: TrainerConfig, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimiser over the trained roles' parameters; weight decay is decoupled and falls on matrices only."""
+    """The optimiser over the trained roles' parameters; weight decay is decoupled and falls on matrices only.
+
+    Raises:
+        UserError: There is no parameter to train, or one that is not float32.
+    """
+    if not parameters:
+        raise UserError("the roles to train have no parameter; give an adapter, or train all parameters.")
+    for name, parameter in parameters.items():
+        if parameter.dtype != torch.float32:
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{name} is {dtype}, where most updates are rounded away; trained weights must be float32: load the "
+                "model with dtype=float32, and compute with precision=bfloat16."
+            )
     decayed = [p for p in parameters.values() if p.ndim >= 2]
     others = [p for p in parameters.values() if p.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": config.weight_decay}]

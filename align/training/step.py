@@ -78,7 +78,7 @@ class Stepper:
             collected: dict[str, tuple[float, float]] = {}
             bad: list[int] = []
             for role in self.method.trains:
-                with self.policy.use(role):
+                with self.policy.use(role), self.policy.dropout(self.method.dropout):
                     for part in micro_batches:
                         with self.processes.autocast(self.policy.device):
                             loss = self.method.loss(self.policy, part)

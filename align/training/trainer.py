@@ -296,8 +296,10 @@ class _Run:
     def _announce(self, checkpoint: Checkpoint | None) -> None:
         plan, (trainable, total) = self.plan, self.policy.parameter_count()
         print_ = self.console.print
-        notes = self.evaluator.notes if self.evaluator is not None else ()
-        for note in (*self.policy.notes, *notes, *self.feed.notes()):
+        notes = [*self.policy.notes, *(self.evaluator.notes if self.evaluator is not None else ())]
+        if self.policy.roles.dropout and not self.method.dropout:
+            notes.append(f"the adapters' dropout is off: {type(self.method).__name__} compares the policy's passes")
+        for note in (*notes, *self.feed.notes()):
             print_(note, soft_wrap=True, markup=False, highlight=False)
         print_(
             f"{type(self.method).__name__}: {len(self.feed.train):,} examples, {plan.steps:,} steps of "

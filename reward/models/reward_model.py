@@ -23,7 +23,7 @@ from align.data.load_report import RowError
 from align.errors import UserError, first_line
 from align.model.batch import batches_by_length, padded
 from align.model.classifier import classifier_class
-from align.model.loading import base_of, load_tokenizer, resolve
+from align.model.loading import base_of, load_tokenizer, require_safetensors, resolve
 from align.scoring.identity import model_identity, settings_identity
 from align.settings.config import ModelConfig
 from align.settings.type_checks import Settings
@@ -55,7 +55,7 @@ class RewardModelScorer(Settings):
 
     def check(self) -> None:
         """Ranges, and a folder that exists."""
-        resolve(self.model, "model")  # a missing folder is reported before the run begins
+        _require_reward_model(Path(resolve(self.model, "model")))  # a wrong folder is reported before the run begins
         if self.max_length < 2 or (self.tokens_per_batch is not None and self.tokens_per_batch < 1):
             raise UserError("max_length must be at least 2 and tokens_per_batch at least 1.")
 
@@ -128,6 +128,19 @@ class RewardModelScorer(Settings):
         return scores
 
 
+def _require_reward_model(folder: Path) -> None:
+    """Refuse a policy's folder; a name on the hub is looked at when it is loaded."""
+    for inner in (folder / "reward", folder / "final" / "reward"):
+        if inner.is_dir():
+            raise UserError(f"model={folder} is the folder of a policy; the reward model in it is {inner}.")
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and (task := json.loads(adapter.read_text(encoding="utf-8")).get("task_type")) != "SEQ_CLS":
+        raise UserError(
+            f"model={folder} is an adapter of a language model ({task}), without the head of a reward model (SEQ_CLS); "
+            "give the folder of a reward model."
+        )
+
+
 @dataclass(frozen=True)
 class Classifier:
     """A sequence-classification model with one label; if several adapters share it, with this one of them."""
@@ -180,6 +193,7 @@ def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) 
 def _load(path: str, dtype: torch.dtype, revision: str | None, *, head: bool = True) -> PreTrainedModel:
     from transformers import AutoConfig
 
+    require_safetensors(path, "model")
     config = AutoConfig.from_pretrained(path, revision=revision)
     if head and config.num_labels != 1:
         raise UserError(f"{path} has {config.num_labels} labels; a reward model has one.")

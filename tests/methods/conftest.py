@@ -119,7 +119,7 @@ def lora_policy(adapter: Adapter | None = None, *, layout: Any = "tree", seed: i
         for name, parameter in peft_model.named_parameters():
             if ".lora_B." in name:
                 parameter.normal_(std=0.1)
-    return Policy(SharedBase(peft_model, start_is_adapter=False), word_tokenizer(), layout=layout)
+    return Policy(SharedBase(peft_model), word_tokenizer(), layout=layout)
 
 
 @torch.no_grad()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
 from align.candidates.drawing import prompts_to_answer
 from align.cli.console import say
 from align.cli.launch.assemble import Run, load_data, read_tokenizer, tokenize_data
-from align.errors import UserError, first_line
-from align.model.loading import resolve
+from align.model.adapters import add_lora, lora_config
+from align.model.loading import require_loadable
 from align.runs.run_folder import redact
 from align.settings.config import RunConfig
 from align.training.plan import Plan
@@ -75,9 +75,10 @@ def estimate(config: RunConfig, size: Size, *, copies: int) -> dict[str, float]:
     them in both precisions. The peak is taken as twice that: a 26M LLaMA on a CPU took 1.8 to 2.1 times.
     """
     model, trainer = config.model, config.trainer
-    bytes_per_weight = _WEIGHT_BYTES[model.quantization or model.dtype]
-    autocast = trainer.precision == "bfloat16" and model.dtype == "float32"
     adapters = config.adapter is not None
+    dtype = model.dtype if adapters else "float32"  # trained weights
+    bytes_per_weight = _WEIGHT_BYTES[model.quantization or dtype]
+    autocast = trainer.precision == "bfloat16" and dtype == "float32"
     layer = 10 * size.hidden + 4 * size.intermediate
     per_token = layer * size.layers
     if trainer.gradient_checkpointing:
@@ -101,24 +102,23 @@ def _bytes(amount: float) -> str:
 def _size(config: RunConfig, architecture: PretrainedConfig) -> Size:
     """Count parameters on a skeleton that has no weights."""
     import torch
-    from peft import LoraConfig, PeftConfig, get_peft_model
+    from peft import LoraConfig
     from transformers import AutoModelForCausalLM
 
     model = config.model
+    start = require_loadable(model, config.adapter)
     with torch.device("meta"):
         skeleton: Any = AutoModelForCausalLM.from_config(architecture, trust_remote_code=model.trust_remote_code)
     total = trainable = sum(p.numel() for p in skeleton.parameters())
     if config.adapter is not None:
-        lora: Any = config.adapter.to_peft()
-        if model.start is not None:
-            try:
-                lora = PeftConfig.from_pretrained(resolve(model.start, "model.start"))
-            except (OSError, ValueError) as error:
-                raise UserError(f"model.start={model.start}: no PEFT adapter there ({first_line(error)}).") from error
-        assert isinstance(lora, LoraConfig)
+        if start is None:
+            lora, place = lora_config(skeleton, config.adapter), f"adapter.targets={config.adapter.targets}"
+        else:
+            lora, place = LoraConfig.from_pretrained(str(start)), f"model.start={model.start}"
+            lora.base_model_name_or_path = None
         with torch.device("meta"):
-            skeleton = get_peft_model(skeleton, lora)
-        trainable = sum(p.numel() for name, p in skeleton.named_parameters() if "lora_" in name)
+            adapted = add_lora(skeleton, cast("LoraConfig", lora), place)
+        trainable = sum(p.numel() for name, p in adapted.named_parameters() if ".lora_" in name)
     text = architecture.get_text_config()
     return Size(
         total=total,

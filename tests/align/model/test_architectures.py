@@ -151,7 +151,13 @@ def test_rotations_do_not_change_with_the_batch(rope: str, tiny_model: Path, tmp
     """Up to ``max_positions``; beyond it those of longrope do, which is why no longer row is allowed."""
     parameters, longest = ROPES[rope]
     original = {"original_max_position_embeddings": 16} if rope == "longrope" else {}
-    policy = load("phi3" if rope == "longrope" else "llama", tiny_model, tmp_path, None, rope_parameters={"rope_theta": 1e4, **parameters, **original})
+    policy = load(
+        "phi3" if rope == "longrope" else "llama",
+        tiny_model,
+        tmp_path,
+        None,
+        rope_parameters={"rope_theta": 1e4, **parameters, **original},
+    )
     assert policy.max_positions == longest
     short, prompt = [7, 8, 9], list(range(20, 26))
 

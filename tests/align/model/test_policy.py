@@ -85,8 +85,8 @@ class TestStartFromAnAdapter:
         assert (logits(policy) - expected).abs().max() > 1e-3
         with policy.use("reference"):
             torch.testing.assert_close(logits(policy), expected)
-            policy.logprobs(BATCH)
-        assert not any(p.requires_grad for p in policy.roles.weights("reference").values())
+            assert not policy.logprobs(BATCH).logp_PKT.requires_grad
+            assert not any(p.requires_grad for p in policy.roles.weights("reference").values())
 
     def test_a_new_role_begins_as_the_policy_did(self, tiny_policy: Policy, tiny_model: Path, tmp_path: Path) -> None:
         tiny_policy.save(tmp_path)

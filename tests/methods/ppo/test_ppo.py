@@ -208,6 +208,23 @@ class TestRuns:
         for name, parameter in policy.roles.parameters("reward").items():
             assert torch.equal(parameter, before[name])
 
+    @pytest.mark.parametrize("adapter", [Adapter(r=4), None], ids=["lora", "full"])
+    def test_the_value_begins_as_a_copy_of_the_reward(self, adapter: Adapter | None, tiny_model: Path) -> None:
+        """Weights, head, mean and deviation; with ``zero`` as nothing."""
+        policy = Policy.load(str(tiny_model), adapter=adapter)
+        policy.require(("reward", "value"))
+        with torch.no_grad():
+            for parameter in policy.roles.parameters("reward").values():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        policy.roles.heads["reward"].mean, policy.roles.heads["reward"].std = 0.5, 2.0
+        PPO(value_init="zero").begin(policy)
+        assert policy.roles.parameters("value")["score.weight"].abs().max() == 0
+        PPO(value_init="reward").begin(policy)
+        reward, value = policy.roles.parameters("reward"), policy.roles.parameters("value")
+        assert reward.keys() == value.keys()
+        assert all(torch.equal(reward[name], value[name]) for name in reward)
+        assert (policy.roles.heads["value"].mean, policy.roles.heads["value"].std) == (0.5, 2.0)
+
     def test_value_warm_up_leaves_the_policy_alone(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
         policy, _ = run(tiny_model, pair_rows, tmp_path / "run", method_value_warmup=2, method_ptx_coef=0.0)
         assert all(p.abs().max() == 0 for n, p in policy.roles.parameters("policy").items() if "lora_B" in n)

@@ -1,0 +1,276 @@
+"""Adapters to begin from, and new ones: each computes what plain PEFT does and is trained as a whole, or is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from align.errors import UserError
+from align.model.batch import Batch
+from align.model.policy import Policy
+from align.settings.adapter import Adapter
+
+BATCH = Batch(([7, 8, 9], [10, 11]), (([12, 13, 2], [14, 2]), ([15, 16], [17, 18, 19, 2])), (0, 1))
+IDS = torch.tensor([[7, 8, 9, 12, 13, 2]])
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+WEIGHTS = "adapter_model.safetensors"
+
+CONTINUED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "dropout": {"lora_dropout": 0.5},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "dora dropout": {"use_dora": True, "lora_dropout": 0.5},
+    "patterns": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 32}},
+    "one layer": {"layers_to_transform": [1]},
+    "excluded": {"exclude_modules": ["layers.0.mlp.up_proj"]},
+    "regular expression": {"target_modules": r".*\.(q|v)_proj"},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "embedding alone": {"target_modules": ["embed_tokens"], "lora_dropout": 0.5},
+    "embedding dora": {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True},
+}
+
+
+def make_adapter(base: Path, folder: Path, **settings: Any) -> int:
+    """Write an adapter with PEFT alone, every weight of it moved; returns the number of weights that PEFT trains."""
+    torch.manual_seed(1)
+    config = LoraConfig(**{"task_type": TaskType.CAUSAL_LM, "r": 4, "lora_alpha": 8, "target_modules": ALL} | settings)
+    peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    trained = [parameter for parameter in peft_model.parameters() if parameter.requires_grad]
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    peft_model.save_pretrained(str(folder), save_embedding_layers=True)
+    return sum(parameter.numel() for parameter in trained)
+
+
+def plain_logits(base: Path, folder: Path) -> torch.Tensor:
+    """What PEFT and transformers compute without this project."""
+    with torch.no_grad():
+        return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(folder)).eval()(IDS).logits
+
+
+def logits(policy: Policy, role: Any = "policy") -> torch.Tensor:
+    with torch.no_grad(), policy.use(role):
+        return policy.model.eval()(IDS).logits
+
+
+@pytest.mark.parametrize("settings", CONTINUED.values(), ids=CONTINUED)
+def test_an_adapter_is_continued_exactly(settings: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+    """Policy, reference and later roles are plain PEFT's model; all of it is trained, saved, and read by plain PEFT."""
+    trained = make_adapter(tiny_model, tmp_path / "start", **settings)
+    expected = plain_logits(tiny_model, tmp_path / "start")
+    assert (expected - AutoModelForCausalLM.from_pretrained(tiny_model)(IDS).logits).abs().max() > 1e-3
+    policy = Policy.load(tiny_model, start=tmp_path / "start")
+    policy.require(["reward", "value"])
+    for role in ("policy", "reference", "reward", "value"):
+        torch.testing.assert_close(logits(policy, role), expected)
+    weights = policy.roles.weights("policy")
+    assert sum(parameter.numel() for parameter in weights.values()) == trained
+    policy.logprobs(BATCH).logp_PKT.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in weights.values())
+    with torch.no_grad():
+        for parameter in weights.values():
+            parameter.sub_(0.5 * parameter.grad)
+    after = logits(policy)
+    assert (after - expected).abs().max() > 1e-3
+    torch.testing.assert_close(logits(policy, "reference"), expected)
+    with torch.no_grad(), policy.roles.merged():
+        torch.testing.assert_close(policy.model.eval()(IDS).logits, after, atol=1e-4, rtol=1e-4)
+    policy.save(tmp_path / "end")
+    torch.testing.assert_close(plain_logits(tiny_model, tmp_path / "end"), after)
+    torch.testing.assert_close(plain_logits(tiny_model, tmp_path / "end" / "reference"), expected)
+    again = Policy.load(tiny_model, start=tmp_path / "start")
+    again.roles.load("policy", tmp_path / "end")  # as a resumed run does
+    assert torch.equal(logits(again), after)
+
+
+REFUSED: dict[str, Any] = {
+    "modules_to_save": ["lm_head", "embed_tokens"],
+    "trainable_token_indices": [60, 61],
+    "bias": "all",
+    "lora_bias": True,
+    "layer_replication": [[0, 2], [1, 2]],
+    "target_parameters": ["mlp.up_proj.weight"],
+    "use_qalora": True,
+    "alora_invocation_tokens": [5],
+    "arrow_config": {"top_k": 2},
+    "kasa_config": {"beta": 1.0},
+    "ensure_weight_tying": True,
+    "an_option_of_next_year": True,
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plain")
+    make_adapter(tiny_model, folder)
+    return folder
+
+
+def copied(plain: Path, folder: Path, **settings: Any) -> Path:
+    """A copy of an adapter with other words in its configuration."""
+    config = json.loads((plain / "adapter_config.json").read_text()) | settings
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file(load_file(plain / WEIGHTS), folder / WEIGHTS)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "value"), [*REFUSED.items(), ("bias", "lora_only")])
+def test_more_than_lora_is_refused_by_name(
+    name: str, value: Any, plain: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    start = copied(plain, tmp_path, **{name: value})
+    with pytest.raises(UserError, match=rf"{name}=.*merge it into its base") as error:
+        Policy.load(tiny_model, start=start)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("value", ["pissa", "pissa_niter_4", "olora", "corda", "lora_ga", "loftq", "eva", "mica"])
+def test_an_initialisation_that_changed_the_base_is_refused(
+    value: str, plain: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"init_lora_weights={value} changed the weights of the base"):
+        Policy.load(tiny_model, start=copied(plain, tmp_path, init_lora_weights=value))
+
+
+def test_another_kind_of_adapter_is_refused(plain: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its adapter is IA3, only LoRA can be continued"):
+        Policy.load(tiny_model, start=copied(plain, tmp_path, peft_type="IA3"))
+
+
+def test_peft_writes_what_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    """The real files of the cases, not only their words."""
+    make_adapter(tiny_model, tmp_path / "modules", modules_to_save=["lm_head"])
+    make_adapter(tiny_model, tmp_path / "tokens", trainable_token_indices=[60, 61])
+    for name in ("modules", "tokens"):
+        with pytest.raises(UserError, match="more than LoRA's own matrices"):
+            Policy.load(tiny_model, start=tmp_path / name)
+
+
+def test_every_tensor_of_the_file_belongs_to_the_adapter(plain: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A tensor too many, one too few, another shape, NaN, or a changed embedding: each is named."""
+    q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    embedding = "base_model.model.model.embed_tokens.weight"
+    tensors = load_file(plain / WEIGHTS)
+    table = AutoModelForCausalLM.from_pretrained(tiny_model).get_input_embeddings().weight.detach()
+    changed: dict[str, tuple[dict[str, torch.Tensor], str]] = {
+        "an extra one": (
+            tensors | {q.replace("layers.0", "layers.7"): tensors[q].clone()},
+            "does not fit this model.*layers.7",
+        ),
+        "one missing": (
+            {name: t for name, t in tensors.items() if name != q},
+            "does not fit this model.*q_proj.lora_A",
+        ),
+        "another shape": (tensors | {q: tensors[q][:, :-1].contiguous()}, "does not fit this model.*size mismatch"),
+        "not a number": (tensors | {q: tensors[q] * torch.nan}, r"q_proj.lora_A.weight has NaN"),
+        "an embedding": (tensors | {embedding: table + 1}, r"embed_tokens.weight is no matrix of LoRA"),
+        "a head": (tensors | {"base_model.model.score.weight": torch.ones(1, 32)}, r"score.weight is no matrix"),
+    }
+    for number, (state, words) in enumerate(changed.values()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_file(state, copied(plain, folder) / WEIGHTS)
+        with pytest.raises(UserError, match=words):
+            Policy.load(tiny_model, start=folder)
+    save_file(tensors | {embedding: table}, copied(plain, tmp_path) / WEIGHTS)  # a copy of the base's adds nothing
+    torch.testing.assert_close(logits(Policy.load(tiny_model, start=tmp_path)), plain_logits(tiny_model, plain))
+
+
+def test_files_that_are_no_adapter(plain: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"it has no adapter_config\.json"):
+        Policy.load(tiny_model, start=tiny_model)
+    folder = copied(plain, tmp_path)
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    with pytest.raises(UserError, match="only safetensors are read"):
+        Policy.load(tiny_model, start=folder)
+    (folder / "adapter_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"adapter_config\.json is not JSON"):
+        Policy.load(tiny_model, start=folder)
+
+
+def test_an_adapter_of_another_base_is_noted(plain: Path, tiny_model: Path, tmp_path: Path) -> None:
+    start = copied(plain, tmp_path, base_model_name_or_path="someone/other")
+    notes = Policy.load(tiny_model, start=start).notes
+    assert any("was trained on someone/other; it is put on" in note for note in notes)
+    assert not any("was trained on" in note for note in Policy.load(tiny_model, start=plain).notes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"r": 8}, "adapter.r=8"),
+        ({"alpha": 3.0}, "adapter.alpha=3.0"),
+        ({"dropout": 0.1}, "adapter.dropout=0.1"),
+        ({"targets": ("q_proj",)}, r"adapter.targets=\('q_proj',\)"),
+        ({"rslora": True}, "adapter.rslora=True"),
+        ({"dora": True}, "adapter.dora=True"),
+    ],
+)
+def test_settings_that_contradict_the_start(
+    settings: dict[str, Any], words: str, plain: Path, tiny_model: Path
+) -> None:
+    with pytest.raises(UserError, match=f"{words}.*model.start=null"):
+        Policy.load(tiny_model, start=plain, adapter=Adapter(**settings))
+
+
+def test_settings_that_agree_with_the_start(tiny_model: Path, tmp_path: Path) -> None:
+    make_adapter(tiny_model, tmp_path, r=8, lora_alpha=5)
+    Policy.load(tiny_model, start=tmp_path, adapter=Adapter(r=8, targets=tuple(ALL)))
+
+
+class TestNewAdapters:
+    @pytest.mark.parametrize(
+        ("targets", "words"),
+        [
+            (("no_such_layer",), "no_such_layer"),
+            (("q_proj", "k_prj"), 'k_prj matches nothing.*Did you mean "k_proj"'),
+            (("q_proj", "input_layernorm"), "input_layernorm"),
+            (("q_proj", "norm", "k_prj"), "norm"),
+            ("q_projection", "q_projection"),
+            (("lm_head",), "output head"),
+            (("q_proj", "lm_head"), "output head"),
+        ],
+    )
+    def test_a_target_without_an_adapter_is_named(self, targets: Any, words: str, tiny_model: Path) -> None:
+        with pytest.raises(UserError, match=rf"adapter\.targets.*{words}"):
+            Policy.load(tiny_model, adapter=Adapter(targets=targets))
+
+    @pytest.mark.parametrize("targets", [("embed_tokens",), ("q_proj", "embed_tokens"), r".*(embed_tokens|q_proj)"])
+    def test_the_embedding_is_trained(self, targets: Any, tiny_model: Path) -> None:
+        """2 · r · … weights: r·V + D·r for the embedding, as LoRA's equation has them."""
+        policy = Policy.load(tiny_model, adapter=Adapter(r=4, targets=targets))
+        weights = policy.roles.weights("policy")
+        vocabulary, width = policy.model.get_input_embeddings().weight.shape
+        embedding = {name: p for name, p in weights.items() if "embed_tokens" in name}
+        assert sum(p.numel() for p in embedding.values()) == 4 * (vocabulary + width)
+        policy.logprobs(BATCH).logp_PKT.sum().backward()
+        assert any(p.grad is not None and p.grad.abs().max() > 0 for p in embedding.values())
+
+    def test_a_layer_without_direction_gets_no_dora(self, tiny_model: Path, tmp_path: Path) -> None:
+        """‖W‖ = 0 in a row: DoRA's m·W/‖W‖ is 0/0 there. Plain LoRA needs no exception."""
+        policy = Policy.load(tiny_model, adapter=None)
+        with torch.no_grad():
+            policy.model.get_submodule("model.layers.1.self_attn.k_proj").weight[3] = 0
+        policy.save(tmp_path / "base")
+        base = tmp_path / "base"
+        policy = Policy.load(base, adapter=Adapter(r=4, dora=True))
+        assert any("no adapter on model.layers.1.self_attn.k_proj" in note for note in policy.notes)
+        assert not any("layers.1.self_attn.k_proj" in name for name in policy.roles.weights("policy"))
+        assert any("layers.0.self_attn.k_proj" in name for name in policy.roles.weights("policy"))
+        torch.testing.assert_close(logits(policy), logits(policy, "reference"))
+        policy.save(tmp_path / "end")
+        torch.testing.assert_close(plain_logits(base, tmp_path / "end"), logits(policy))
+        assert not any("no adapter on" in note for note in Policy.load(base, adapter=Adapter(r=4)).notes)
+        make_adapter(tiny_model, tmp_path / "start", use_dora=True)
+        with pytest.raises(UserError, match=r"layers\.1\.self_attn\.k_proj .*DoRA divides"):
+            Policy.load(base, start=tmp_path / "start")

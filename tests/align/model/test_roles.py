@@ -1,0 +1,244 @@
+"""The weights of each role: where dropout is active, what is copied and read back, which parameters have a gradient."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from align import Policy, Preferences, Trainer, TrainerConfig
+from align.errors import UserError
+from align.model.batch import Batch
+from align.runs.tracker import read_records
+from align.settings.adapter import Adapter
+from methods import DPO, PPO, SFT
+from reward import RewardModel
+
+BATCH = Batch(([7, 8, 9], [10, 11]), (([12, 13, 2], [14, 2]), ([15, 16], [17, 18, 19, 2])), (0, 1))
+ROLES: tuple[Any, ...] = ("policy", "reference", "reward", "value")
+ADAPTERS = {
+    "lora": Adapter(r=4, dropout=0.5),
+    "rslora": Adapter(r=4, dropout=0.5, rslora=True),
+    "dora": Adapter(r=4, dropout=0.5, dora=True),
+    "embedding": Adapter(r=4, dropout=0.5, targets=("embed_tokens", "v_proj")),
+}
+
+
+def disturb(policy: Policy, role: Any, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.roles.parameters(role).values():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture(scope="module", params=ADAPTERS.values(), ids=ADAPTERS)
+def start(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained adapter with dropout."""
+    folder = tmp_path_factory.mktemp("start")
+    policy = Policy.load(tiny_model, adapter=request.param)
+    disturb(policy, "policy")
+    policy.save(folder)
+    return folder
+
+
+def without_dropout(start: Path, folder: Path) -> Path:
+    """The same adapter, its dropout set to 0 in the file."""
+    folder.mkdir()
+    for file in start.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["lora_dropout"] == 0.5
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_dropout": 0.0}))
+    return folder
+
+
+def ask(policy: Policy, role: Any) -> torch.Tensor:
+    with policy.use(role):
+        return policy.values(BATCH) if role in policy.roles.heads else policy.logprobs(BATCH).logp_PKT
+
+
+class TestDropout:
+    def test_it_is_off_wherever_no_gradient_is_recorded(self, start: Path, tiny_model: Path, tmp_path: Path) -> None:
+        """Every role equals the same one of an adapter without dropout, also roles added after an update."""
+        policy = Policy.load(tiny_model, start=start)
+        plain = Policy.load(tiny_model, start=without_dropout(start, tmp_path / "plain"))
+        assert policy.notes == plain.notes  # the probes of the loading are not disturbed either
+        policy.logprobs(BATCH).logp_PKT.sum().backward()
+        for either in (policy, plain):
+            torch.manual_seed(0)  # of the reward's head
+            either.require(["reward", "value"])
+            for seed, role in enumerate(("reward", "value")):
+                disturb(either, role, seed)
+        ask(policy, "value").sum().backward()
+        for role in ROLES:
+            with torch.no_grad():
+                assert torch.equal(ask(policy, role), ask(plain, role)), role
+        assert torch.equal(ask(policy, "reference"), ask(plain, "reference"))  # never, not even with gradients
+
+    def test_it_is_on_where_one_is_recorded(self, start: Path, tiny_model: Path) -> None:
+        policy = Policy.load(tiny_model, start=start)
+        policy.require(["reward", "value"])
+        for role in ("reward", "value"):
+            disturb(policy, role)
+        for role in ("policy", "reward", "value"):
+            assert not torch.equal(ask(policy, role), ask(policy, role)), role
+            with policy.dropout(False):
+                assert torch.equal(ask(policy, role), ask(policy, role)), role
+            assert not torch.equal(ask(policy, role), ask(policy, role)), role
+
+    @pytest.mark.parametrize("reference", ["live", "cached"])
+    def test_the_first_loss_of_dpo_is_ln_2(
+        self, reference: Any, start: Path, tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path
+    ) -> None:
+        """Policy and reference are one model before the first step: −log σ(0)."""
+        policy = Policy.load(tiny_model, start=start)
+        config = TrainerConfig(steps=1, batch_size=8, max_length=200, save_steps=None)
+        result = Trainer(policy, tmp_path / "run", config).fit(
+            DPO(reference=reference), Preferences.from_rows(pair_rows[:8])
+        )
+        first = next(record for record in read_records(result.folder / "metrics.jsonl") if "loss" in record)
+        assert first["loss"] == pytest.approx(0.6931471805599453, abs=1e-6)
+        assert first["rewards/margins"] == 0
+
+    def test_the_ratio_of_ppo_is_1(
+        self, start: Path, tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path
+    ) -> None:
+        """At learning rate 0 in every minibatch: the update computes what the roll-out did."""
+        policy = Policy.load(tiny_model, start=start)
+        policy.require(["reward"])
+        disturb(policy, "reward")
+        config = TrainerConfig(steps=4, batch_size=8, max_length=200, save_steps=None, learning_rate=0.0)
+        method = PPO(max_new_tokens=8, epochs=2, minibatches=2, value_init="reward")
+        result = Trainer(policy, tmp_path / "run", config).fit(method, Preferences.from_rows(pair_rows[:8]))
+        steps = [record for record in read_records(result.folder / "metrics.jsonl") if "val/ratio" in record]
+        assert len(steps) == 4
+        for step in steps:
+            assert step["val/ratio"] == pytest.approx(1, abs=1e-6)
+            assert step["policy/approxkl"] == pytest.approx(0, abs=1e-10)  # float32's rounding, squared
+        assert steps[0]["objective/kl"] == 0
+
+    @pytest.mark.parametrize("method", [SFT(), RewardModel()], ids=lambda m: type(m).__name__)
+    def test_methods_that_compare_nothing_train_with_it(
+        self, method: Any, tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path
+    ) -> None:
+        ends: list[torch.Tensor] = []
+        for dropout in (0.0, 0.5):
+            policy = Policy.load(tiny_model, adapter=Adapter(r=4, dropout=dropout))
+            config = TrainerConfig(steps=2, batch_size=8, max_length=200, save_steps=None, learning_rate=1e-2)
+            Trainer(policy, tmp_path / str(dropout), config).fit(method, Preferences.from_rows(pair_rows[:8]))
+            ends.append(torch.cat([p.flatten() for p in policy.roles.parameters(method.trains[0]).values()]))
+        assert not torch.equal(*ends)
+
+
+class TestGradients:
+    @pytest.mark.parametrize("kind", ["new", "start", "full"])
+    def test_the_reference_has_none_inside_use(self, kind: str, tiny_model: Path, start: Path) -> None:
+        policy = Policy.load(
+            tiny_model, adapter=None if kind == "full" else Adapter(), start=start if kind == "start" else None
+        )
+        policy.require(["reference"])
+        with policy.use("reference"):
+            assert not any(p.requires_grad for p in policy.roles.weights("reference").values())
+            if kind != "full":
+                assert not any(p.requires_grad for p in policy.roles.weights("policy").values()) or kind == "new"
+            assert not policy.logprobs(BATCH).logp_PKT.requires_grad
+        assert all(p.requires_grad for p in policy.roles.weights("policy").values())
+        assert not any(p.requires_grad for p in policy.roles.weights("reference").values())
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_trained_weights_are_float32(self, dtype: str, start: Path, tiny_model: Path) -> None:
+        policy = Policy.load(tiny_model, start=start, dtype=dtype)
+        policy.require(["reward", "value"])
+        for role in ROLES:
+            assert {p.dtype for p in policy.roles.parameters(role).values()} == {torch.float32}
+
+
+class TestNames:
+    def test_a_layer_with_the_name_of_a_role(self, tiny_model: Path) -> None:
+        """``value`` is the name of a layer in several architectures; only LoRA's own part of a name is the role's."""
+        policy = Policy.load(tiny_model)
+        attention: Any = policy.model.get_submodule("model.layers.0.self_attn")
+        expected = len(policy.roles.weights("policy"))
+        attention.value = attention.v_proj  # an alias, found first under neither name twice
+        policy.require(["value"])
+        assert policy.roles.weights("value").keys() == policy.roles.weights("policy").keys()
+        assert len(policy.roles.weights("value")) == expected
+
+
+class TestHeads:
+    @pytest.mark.parametrize("adapter", [Adapter(r=4), None], ids=["lora", "full"])
+    def test_mean_and_deviation_are_read_back_and_copied(
+        self, adapter: Adapter | None, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        """(w·h − mean) / std: a role that lost either gives other scalars."""
+        policy = Policy.load(tiny_model, adapter=adapter)
+        policy.require(["reward", "value"])
+        disturb(policy, "reward")
+        policy.roles.heads["reward"].mean, policy.roles.heads["reward"].std = 0.75, 2.5
+        with torch.no_grad():
+            expected = ask(policy, "reward")
+            policy.roles.heads["reward"].mean, policy.roles.heads["reward"].std = 0.0, 1.0
+            mask_PKT = BATCH.mask_PKT
+            torch.testing.assert_close(expected[mask_PKT], ((ask(policy, "reward") - 0.75) / 2.5)[mask_PKT])
+            policy.roles.heads["reward"].mean, policy.roles.heads["reward"].std = 0.75, 2.5
+            policy.roles.save("reward", tmp_path / "reward")
+            policy.roles.copy("reward", "value")
+            assert torch.equal(ask(policy, "value"), expected)
+            other = Policy.load(tiny_model, adapter=adapter)
+            other.require(["reward"])
+            other.roles.load("reward", tmp_path / "reward")
+            assert torch.equal(ask(other, "reward"), expected)
+
+    def test_an_adapter_without_a_head_is_no_reward_model(self, tiny_policy: Policy, tmp_path: Path) -> None:
+        tiny_policy.save(tmp_path)
+        tiny_policy.require(["reward"])
+        with pytest.raises(UserError, match="has no scalar head, so it is no reward model"):
+            tiny_policy.roles.load("reward", tmp_path)
+
+
+class TestCanLoad:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("r", 5),
+            ("lora_alpha", 9),
+            ("use_rslora", True),
+            ("use_dora", True),
+            ("rank_pattern", {"q_proj": 2}),
+            ("alpha_pattern", {"q_proj": 2}),
+            ("target_modules", ["q_proj"]),
+            ("target_modules", "down_proj|gate_proj"),
+            ("exclude_modules", ["q_proj"]),
+            ("layers_to_transform", [0]),
+            ("fan_in_fan_out", True),
+            ("base_model_name_or_path", "another/base"),
+        ],
+    )
+    def test_each_setting_counts(self, name: str, value: Any, tiny_policy: Policy, tmp_path: Path) -> None:
+        tiny_policy.save(tmp_path)
+        assert tiny_policy.roles.can_load(tmp_path)
+        file = tmp_path / "adapter_config.json"
+        config = json.loads(file.read_text())
+        assert config[name] != value
+        file.write_text(json.dumps(config | {name: value}))
+        assert not tiny_policy.roles.can_load(tmp_path)
+
+    def test_a_folder_without_an_adapter(self, tiny_policy: Policy, tmp_path: Path) -> None:
+        assert not tiny_policy.roles.can_load(tmp_path)
+
+
+def test_a_full_copy_added_late_begins_as_the_policy_did(tiny_model: Path) -> None:
+    policy = Policy.load(tiny_model, adapter=None)
+    policy.require(["reference"])
+    begin = {name: parameter.detach().clone() for name, parameter in policy.roles.weights("policy").items()}
+    disturb(policy, "policy")
+    policy.require(["value"])
+    value: dict[str, nn.Parameter] = policy.roles.weights("value")
+    assert value.keys() == begin.keys()
+    assert all(torch.equal(value[name], begin[name]) for name in begin)
+    assert all(parameter.requires_grad for parameter in value.values())
