@@ -1,4 +1,4 @@
-"""What a step computes does not depend on how it is computed: every method in every way.
+"""The result of a step does not depend on how it is computed: every method in every way.
 
 ``python -m tests.lab.equivalence`` prints the differences as a table.
 """

@@ -80,7 +80,7 @@ class Outcome:
     weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Trained parameters after the last step."""
     rollouts: list[Batch] = field(default_factory=list[Batch])
-    """What this rank drew while it trained."""
+    """Drawn by this rank while it trained."""
     rows: list[Any] = field(default_factory=list[Any])
     """All responses drawn, before training and in it, of all ranks."""
     candidates: Preferences | None = None
