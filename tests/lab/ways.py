@@ -71,7 +71,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the steps gave; sums over all ranks."""
+    """The result of the steps; sums over all ranks."""
 
     losses: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     norms: list[float] = field(default_factory=list[float])
