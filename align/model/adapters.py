@@ -136,7 +136,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, place: str) -> PeftMode
     """
     from peft import get_peft_model
 
-    head = model.get_output_embeddings()
+    head: Any = model.get_output_embeddings()
     linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if _is_linear(m) and m is not head})
     wanted = config.target_modules
     try:
@@ -145,7 +145,8 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, place: str) -> PeftMode
             peft_model = get_peft_model(model, config, adapter_name="policy")
     except ValueError as error:
         raise UserError(f"{place}: {first_line(error)}. Its linear layers are {', '.join(linear)}.") from error
-    found: list[str] = peft_model.base_model.targeted_module_names
+    tuner: Any = peft_model.base_model
+    found: list[str] = tuner.targeted_module_names
     if not isinstance(wanted, str):
         missed = sorted(t for t in wanted or () if not any(name == t or name.endswith(f".{t}") for name in found))
         if missed:
@@ -153,7 +154,8 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, place: str) -> PeftMode
                 f"{place}: {', '.join(missed)} {'matches' if len(missed) == 1 else 'match'} nothing that can have an "
                 f"adapter; the linear layers of this model are {', '.join(linear)}.{did_you_mean(missed[0], linear)}"
             )
-    if any("lora_" in name for name, _ in model.get_output_embeddings().named_parameters()):
+    head = model.get_output_embeddings()  # anew: it would be wrapped
+    if any("lora_" in name for name, _ in head.named_parameters()):
         raise UserError(f"{place}: the output head takes no adapter; leave it out.")
     return peft_model
 

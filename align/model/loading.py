@@ -189,11 +189,12 @@ def _load_network(model: ModelConfig, dtype: torch.dtype, device: str | torch.de
         extra["quantization_config"] = _four_bit(dtype)
         extra["device_map"] = {"": device}
     try:
-        network, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, use_safetensors=True, output_loading_info=True, **extra, **_hub(model)
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model.name={path}: the model could not be loaded ({first_line(error)}).") from error
+    network, report = loaded
     if absent := sorted(report["missing_keys"]):
         raise UserError(
             f"model.name={path}: its files lack {len(absent)} tensors of a causal language model (first: {absent[0]}), "

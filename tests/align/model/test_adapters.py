@@ -42,7 +42,8 @@ CONTINUED: dict[str, dict[str, Any]] = {
 def make_adapter(base: Path, folder: Path, **settings: Any) -> int:
     """Write an adapter with PEFT alone, every weight of it moved; returns the number of weights that PEFT trains."""
     torch.manual_seed(1)
-    config = LoraConfig(**{"task_type": TaskType.CAUSAL_LM, "r": 4, "lora_alpha": 8, "target_modules": ALL} | settings)
+    defaults: dict[str, Any] = {"task_type": TaskType.CAUSAL_LM, "r": 4, "lora_alpha": 8, "target_modules": ALL}
+    config = LoraConfig(**defaults | settings)
     peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     trained = [parameter for parameter in peft_model.parameters() if parameter.requires_grad]
     with torch.no_grad():
@@ -53,7 +54,7 @@ def make_adapter(base: Path, folder: Path, **settings: Any) -> int:
 
 
 def plain_logits(base: Path, folder: Path) -> torch.Tensor:
-    """What PEFT and transformers compute without this project."""
+    """The logits of PEFT and transformers without this project."""
     with torch.no_grad():
         return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(folder)).eval()(IDS).logits
 
@@ -79,6 +80,7 @@ def test_an_adapter_is_continued_exactly(settings: dict[str, Any], tiny_model: P
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in weights.values())
     with torch.no_grad():
         for parameter in weights.values():
+            assert parameter.grad is not None
             parameter.sub_(0.5 * parameter.grad)
     after = logits(policy)
     assert (after - expected).abs().max() > 1e-3
@@ -161,7 +163,7 @@ def test_every_tensor_of_the_file_belongs_to_the_adapter(plain: Path, tiny_model
     q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     embedding = "base_model.model.model.embed_tokens.weight"
     tensors = load_file(plain / WEIGHTS)
-    table = AutoModelForCausalLM.from_pretrained(tiny_model).get_input_embeddings().weight.detach()
+    table = load_file(tiny_model / "model.safetensors")["model.embed_tokens.weight"]
     changed: dict[str, tuple[dict[str, torch.Tensor], str]] = {
         "an extra one": (
             tensors | {q.replace("layers.0", "layers.7"): tensors[q].clone()},
@@ -250,7 +252,8 @@ class TestNewAdapters:
         """2 · r · … weights: r·V + D·r for the embedding, as LoRA's equation has them."""
         policy = Policy.load(tiny_model, adapter=Adapter(r=4, targets=targets))
         weights = policy.roles.weights("policy")
-        vocabulary, width = policy.model.get_input_embeddings().weight.shape
+        table: Any = policy.model.get_input_embeddings().weight
+        vocabulary, width = table.shape
         embedding = {name: p for name, p in weights.items() if "embed_tokens" in name}
         assert sum(p.numel() for p in embedding.values()) == 4 * (vocabulary + width)
         policy.logprobs(BATCH).logp_PKT.sum().backward()
@@ -260,7 +263,8 @@ class TestNewAdapters:
         """‖W‖ = 0 in a row: DoRA's m·W/‖W‖ is 0/0 there. Plain LoRA needs no exception."""
         policy = Policy.load(tiny_model, adapter=None)
         with torch.no_grad():
-            policy.model.get_submodule("model.layers.1.self_attn.k_proj").weight[3] = 0
+            layer: Any = policy.model.get_submodule("model.layers.1.self_attn.k_proj")
+            layer.weight[3] = 0
         policy.save(tmp_path / "base")
         base = tmp_path / "base"
         policy = Policy.load(base, adapter=Adapter(r=4, dora=True))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, TaskType, get_peft_model
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
@@ -35,7 +39,7 @@ def disturb(policy: Policy, role: Any, seed: int = 0) -> None:
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
-@pytest.fixture(scope="module", params=ADAPTERS.values(), ids=ADAPTERS)
+@pytest.fixture(scope="module", params=ADAPTERS.values(), ids=list(ADAPTERS))
 def start(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained adapter with dropout."""
     folder = tmp_path_factory.mktemp("start")
@@ -104,6 +108,27 @@ class TestDropout:
         first = next(record for record in read_records(result.folder / "metrics.jsonl") if "loss" in record)
         assert first["loss"] == pytest.approx(0.6931471805599453, abs=1e-6)
         assert first["rewards/margins"] == 0
+
+    @pytest.mark.slow
+    def test_the_first_loss_of_dpo_on_a_real_model(self, shared: Path, tmp_path: Path) -> None:
+        """SmolLM2-135M, an adapter that PEFT alone made, dropout .1."""
+        model = tmp_path / "smollm2"
+        made = subprocess.run([sys.executable, str(shared / "models" / "smollm2" / "make.py"), str(model)], check=False)
+        if made.returncode != 0:
+            pytest.skip("the package with the model cannot be had")
+        config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=8, lora_dropout=0.1, target_modules="all-linear")
+        network: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.02)
+        network.save_pretrained(str(tmp_path / "start"))
+        policy = Policy.load(model, start=tmp_path / "start")
+        rows = [{"prompt": "What is 2 + 2?", "chosen": "It is 4.", "rejected": "I think it is 5, or 6."}] * 2
+        trainer = TrainerConfig(steps=1, batch_size=2, max_length=128, save_steps=None)
+        result = Trainer(policy, tmp_path / "run", trainer).fit(DPO(), Preferences.from_rows(rows))
+        first = next(record for record in read_records(result.folder / "metrics.jsonl") if "loss" in record)
+        assert first["loss"] == pytest.approx(0.6931471805599453, abs=1e-4)
 
     def test_the_ratio_of_ppo_is_1(
         self, start: Path, tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path
