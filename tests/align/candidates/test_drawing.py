@@ -364,7 +364,7 @@ def test_saved_rows_are_read_again(data: Preferences, tmp_path: Path) -> None:
 
 
 def test_drawn_responses_keep_their_ids(tiny_policy: Policy, data: Preferences, tmp_path: Path) -> None:
-    """What is trained on are the tokens that were drawn, halves of letters and control tokens among them."""
+    """The tokens that were drawn are trained on, halves of letters and control tokens among them."""
     drawn = draw(tiny_policy, data, PLAN, tmp_path / "c.jsonl", scorer=Letters())
     examples = list(tokenize(data, tiny_policy.tokenizer, max_length=200, unit="prompt"))
     responses = Sampler(tiny_policy, PLAN.sampling).generate(
