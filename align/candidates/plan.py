@@ -84,7 +84,7 @@ class CandidatePlan:
     include_data: bool = True
     """The responses of the data are candidates too."""
     keep_unfinished: bool = False
-    """Keep responses that were cut off at the longest length; to train on them teaches to end there."""
+    """Keep responses that were cut off at the longest length; they have no end of turn to learn."""
     scored: bool = True
     """A scorer is needed."""
     select: Selection = field(default_factory=Ranking)

@@ -376,7 +376,7 @@ def test_rows_are_on_disk_before_the_state_that_counts_them(tmp_path: Path, monk
 
 
 def test_drawn_responses_keep_their_ids(tiny_policy: Policy, data: Preferences, tmp_path: Path) -> None:
-    """What is trained on are the tokens that were drawn, halves of letters and control tokens among them."""
+    """The tokens that were drawn are trained on, halves of letters and control tokens among them."""
     drawn = draw(tiny_policy, data, PLAN, tmp_path / "c.jsonl", scorer=Letters())
     examples = list(tokenize(data, tiny_policy.tokenizer, max_length=200, unit="prompt"))
     responses = Sampler(tiny_policy, PLAN.sampling).generate(

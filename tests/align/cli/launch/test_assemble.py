@@ -115,7 +115,7 @@ def load(words: list[str], configs: Path) -> tuple[Preferences, Preferences | No
     return load_data(config)
 
 
-@pytest.mark.parametrize(("size", "held"), [("1", 1), ("3", 3), ("0.2", 2), ("0", None)])
+@pytest.mark.parametrize(("size", "held"), [("1", 1), ("1.0", 1), ("3", 3), ("0.2", 2), ("0", None)])
 def test_the_size_held_out_is_a_number_or_a_share(
     size: str, held: int | None, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
