@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,25 @@ def test_a_run_is_measured_as_it_measured_itself(
         for name, row in again["metrics"].items():
             assert row["model"] == pytest.approx(own["metrics"][name]["after"], abs=1e-4), name
         assert again["n"] == own["n"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["world", "smollm2"])
+def test_a_run_of_a_real_model_is_measured_as_it_measured_itself(
+    model: str, shared: Path, pairs: str, configs: Path, in_folder: Path
+) -> None:
+    words = ["model=world", "data=world"]
+    if model == "smollm2":
+        make = [sys.executable, str(shared / "models" / "smollm2" / "make.py"), str(in_folder / "smollm2")]
+        subprocess.run(make, check=True, capture_output=True)
+        words = [f"model={in_folder / 'smollm2'}", f"data={pairs}", "data.heldout_size=9"]
+    settings = [word for word in SETTINGS if not word.startswith("data.")]
+    assert train(["method=dpo", "run_name=run", *words, *settings, "trainer.steps=2"], configs) == 0
+    assert main(["runs/run", "--out", "out"]) == 0
+    own, again = result(Path("runs/run"))["metrics"], result(in_folder / "out")["metrics"]
+    assert {name: row["model"] for name, row in again.items()} == pytest.approx(
+        {name: row["after"] for name, row in own.items()}, abs=1e-4
+    )
 
 
 def test_a_run_that_trained_no_policy_says_so_also_in_its_cards(
