@@ -48,7 +48,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "dots3_note_text": _DEEPSEEK,
     "falcon": {"head_dim": None},
     "gemma3n_text": {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": VOCABULARY},
-    "gemma4_text": {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8},
+    "gemma4_text": {
+        "num_kv_shared_layers": 0,
+        "vocab_size_per_layer_input": VOCABULARY,
+        "hidden_size_per_layer_input": 8,
+    },
     "gemma4_unified_text": {"num_kv_shared_layers": 0},
     "glm4_moe_lite": _DEEPSEEK,
     "glm_moe_dsa": _DEEPSEEK,
@@ -60,7 +64,13 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "lfm3": {"layer_types": ["conv", "full_attention"]},
-    "longcat_flash": {"num_key_value_heads": 4, "head_dim": 8, "num_layers": 2, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24},
+    "longcat_flash": {
+        "num_key_value_heads": 4,
+        "head_dim": 8,
+        "num_layers": 2,
+        "ffn_hidden_size": 48,
+        "expert_ffn_hidden_size": 24,
+    },
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
     "minicpm3": _LATENT,
     "prophetnet": {"num_hidden_layers": None},
@@ -74,7 +84,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "xlstm": {"head_dim": None, "v_head_dim": None, "qk_head_dim": None},
     "youtu": _LATENT,
     "zamba": {"num_hidden_layers": 6, "layer_types": 2 * ["linear_attention", "linear_attention", "hybrid"]},
-    "zamba2": {"num_hidden_layers": 4, "layers_block_type": 2 * ["linear_attention", "hybrid"], "hybrid_layer_ids": [1, 3]},
+    "zamba2": {
+        "num_hidden_layers": 4,
+        "layers_block_type": 2 * ["linear_attention", "hybrid"],
+        "hybrid_layer_ids": [1, 3],
+    },
     "zaya": {"num_experts_per_tok": 1},
 }
 # Other modalities, or no sizes that make them small
@@ -108,7 +122,12 @@ def with_dropout(config: Any) -> Any:
     """Set every probability of dropping something to a half, and the noise of routers."""
     for key, value in config.to_dict().items():
         noisy = "drop" in key or "pdrop" in key or "jitter" in key
-        if noisy and isinstance(value, (int, float)) and not isinstance(value, bool) and config.model_type != "diffllama":
+        if (
+            noisy
+            and isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and config.model_type != "diffllama"
+        ):
             setattr(config, key, 0.5)
     return config
 
