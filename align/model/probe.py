@@ -71,7 +71,7 @@ class Prober:
         if ahead > _MARGIN * eps * scale:
             raise UserError(
                 f"model.name: this {name} model is no causal language model: a later token changes the "
-                f"log-probabilities of those before it by {ahead:.1e} nats; choose a model that reads from left to right."
+                f"log-probabilities of those before it by {ahead:.1e} nats; choose one that reads from left to right."
             )
         if noise > _BATCHMATES * eps * scale:
             raise UserError(
