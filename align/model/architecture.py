@@ -1,4 +1,4 @@
-"""What the architecture of a loaded model says: its body, its positions, what it computes beside the logits."""
+"""Facts of an architecture: body, positions, layers that can be computed again, losses beside the logits."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def classifier_class(config: PretrainedConfig) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
     from transformers.modeling_layers import GenericForSequenceClassification
 
-    known: Any = AutoModelForSequenceClassification._model_mapping
-    causal_models: Any = AutoModelForCausalLM._model_mapping
+    known: Any = AutoModelForSequenceClassification._model_mapping  # pyright: ignore[reportPrivateUsage]
+    causal_models: Any = AutoModelForCausalLM._model_mapping  # pyright: ignore[reportPrivateUsage]
     if type(config) in known or type(config) not in causal_models:
         return AutoModelForSequenceClassification
     family = next(base for base in causal_models[type(config)].__mro__[1:] if issubclass(base, PreTrainedModel))

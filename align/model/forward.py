@@ -97,6 +97,6 @@ def _set_dropout(model: Any, active: bool) -> None:
         model.eval()
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            module.training = active  # DoRA looks at it
+            setattr(module, "training", active)  # noqa: B010 — DoRA looks at it; LoraLayer is no Module by its type
             for dropout in module.lora_dropout.values():
                 dropout.train(active)

@@ -70,13 +70,13 @@ class Prober:
         scale = max(1.0, expected.abs().max().item())
         if ahead > _MARGIN * eps * scale:
             raise UserError(
-                f"model.name: this {name} model is no causal language model: a later token changes the log-probabilities "
-                f"of those before it by {ahead:.1e} nats; choose a model that reads from left to right."
+                f"model.name: this {name} model is no causal language model: a later token changes the "
+                f"log-probabilities of those before it by {ahead:.1e} nats; choose one that reads from left to right."
             )
         if noise > _BATCHMATES * eps * scale:
             raise UserError(
-                f"model.name: {name} models are not supported: the log-probabilities of a row change by {noise:.1e} nats "
-                "with the rows that share its batch."
+                f"model.name: {name} models are not supported: the log-probabilities of a row change by {noise:.1e} "
+                "nats with the rows that share its batch."
             )
         self._tolerance = _MARGIN * max(noise, eps * scale)
 
@@ -93,7 +93,7 @@ class Prober:
 
     @torch.no_grad()
     def left_padding(self) -> Probe:
-        """Compare what follows a prompt alone with what follows it behind padding, as when prompts are drawn together."""
+        """Compare what follows a prompt alone with what follows it behind padding, as when prompts share a batch."""
         model, prompts = self._plain.model, self._batch.prompt_ids
         try:
             together = _next_logprobs(model, prompts, self._plain.pad_id)

@@ -28,7 +28,7 @@ from typing_extensions import override
 from align.errors import UserError
 from align.model.adapters import without_base_tensors
 from align.model.architecture import body
-from align.model.classifier import classifier, require_classifier
+from align.model.classifier import classifier, classifier_class, require_classifier
 from align.model.naming import portable_name
 from align.model.scalar_head import ScalarHead
 
@@ -346,19 +346,20 @@ class FullCopies(Roles):
     @override
     def load(self, role: Role, folder: Path) -> None:
         self._require(role)
-        state: dict[str, torch.Tensor] = {}
-        for file in sorted(folder.glob("model*.safetensors")):
-            state.update(load_file(file))
         module = self._modules[role]
-        absent = set(module.all_tied_weights_keys)  # saved only once, under another name
+        made_of: Any = type(module)
         if role in self.heads:
-            _copy_into({"": _head_weight(self.heads[role])}, {"": state.pop("score.weight")})
-            self.heads[role].load_scale(folder)
-            inside = set(body(module).parameters())  # a classifier has no output head
-            absent |= {name for name, parameter in module.named_parameters() if parameter not in inside}
-        missing, unexpected = module.load_state_dict(state, strict=False)
-        if unexpected or set(missing) - absent:
+            made_of = classifier_class(module.config)
+        # transformers saves the experts of some models under other names than they have
+        loaded, report = made_of.from_pretrained(folder, dtype=module.dtype, output_loading_info=True)
+        if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]:
             raise UserError(f"{folder}: its tensors do not fit this model; it was saved from another one.")
+        if role in self.heads:
+            _copy_into({"": _head_weight(self.heads[role])}, {"": loaded.score.weight})
+            self.heads[role].load_scale(folder)
+            body(module).load_state_dict(loaded.base_model.state_dict())
+        else:
+            module.load_state_dict(loaded.state_dict())
 
 
 def _head_weight(head: nn.Linear) -> nn.Parameter:

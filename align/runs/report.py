@@ -142,7 +142,7 @@ def _panels(folder: Path) -> dict[str, Callable[[Any], None]]:
     scored = sorted({name for record in records for name in record if _SCORE.fullmatch(name)})
     panels: dict[str, Callable[[Any], None]] = {}
     for name in (*_FIRST_CURVES, *scored, _WIN_RATE, *_LAST_CURVES):
-        points = [(record["step"], record[name]) for record in records if name in record]
+        points = [(record["step"], record[name]) for record in records if record.get(name) is not None]
         if name == _WIN_RATE and (win := result.get("win_rate")):
             panels[f"win rate by {win['by']}"] = partial(_draw_win_rate, win=win)
         elif len(points) == 2 and points[0][0] == 0:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -109,7 +110,8 @@ class Tracker:
 
     def read_rollouts(self) -> list[Mapping[str, float]]:
         """Return the metrics of the steps at which a roll-out was drawn."""
-        return [record for record in read_records(self.metrics) if "seconds/rollout" in record]
+        records = [record for record in read_records(self.metrics) if "seconds/rollout" in record]
+        return [{name: math.nan if value is None else value for name, value in r.items()} for r in records]
 
     def read_warnings(self) -> set[str]:
         """Return the names of the warnings in the log."""
@@ -158,7 +160,16 @@ def _rewrite(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return "".join(json.dumps(_as_json(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+
+
+def _as_json(value: Any) -> Any:
+    """Return the value with null for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _as_json(item) for name, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _start_wandb(folder: Path, settings: WandbConfig, config: Mapping[str, Any]) -> Any:

@@ -43,7 +43,7 @@ def save_random_state(path: Path) -> None:
         "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
         "torch": torch.get_rng_state(),
     }
-    if (device := process_state().device).type == "cuda":
+    if (device := _device()).type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(device)
     save_file(tensors, path.with_suffix(".safetensors"))
     numbers = {
@@ -62,5 +62,11 @@ def load_random_state(path: Path) -> None:
     keys = tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state((numpy["kind"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
     torch.set_rng_state(tensors["torch"])
-    if (device := process_state().device).type == "cuda" and "cuda" in tensors:
+    if (device := _device()).type == "cuda" and "cuda" in tensors:
         torch.cuda.set_rng_state(tensors["cuda"], device)
+
+
+def _device() -> torch.device:
+    device = process_state().device
+    assert device is not None
+    return device

@@ -172,7 +172,7 @@ def tokenize_data(
 
 
 def read_architecture(run: Run) -> PretrainedConfig:
-    """Read the model's configuration, and check trainer.max_length and the roles against it before anything else."""
+    """Read the model's configuration; check trainer.max_length and the roles against it before anything is loaded."""
     from transformers import AutoConfig
 
     model, longest = run.config.model, run.config.trainer.max_length

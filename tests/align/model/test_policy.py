@@ -75,6 +75,20 @@ class TestUse:
             pass
 
 
+def test_rewards_and_values_stay_float32_under_autocast(tiny_policy: Policy) -> None:
+    """The head computes what float64 does with the same hidden states, here near .95 as in bfloat16 it would not."""
+    tiny_policy.require(["reward"])
+    with tiny_policy.use("reward"), torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        forward = tiny_policy.forward
+        rows = forward.rows(BATCH)
+        hidden = forward.hidden(rows)
+        for found, place in ((tiny_policy.scalars(BATCH), rows.last_PK), (tiny_policy.values(BATCH), rows.source_PKT)):
+            expected = hidden.double() @ tiny_policy.roles.heads["reward"].weight[0].double()
+            assert found.dtype == torch.float32
+            seen = BATCH.valid_PK if place.ndim == 2 else BATCH.mask_PKT
+            torch.testing.assert_close(found.double(), expected[place] * seen, atol=1e-5, rtol=1e-5)
+
+
 class TestStartFromAnAdapter:
     def test_the_reference_is_a_frozen_copy_of_it(self, tiny_policy: Policy, tiny_model: Path, tmp_path: Path) -> None:
         tiny_policy.save(tmp_path)

@@ -13,6 +13,7 @@ from align.model.batch import Batch
 from align.model.policy import Policy
 from align.sampling.params import SamplingParams
 from align.sampling.sampler import Sampler
+from align.sampling.token_choice import TokenChoice
 from tests.align.model.test_tree_layout import policy_of
 from tests.align.sampling.test_decode_loop import HYBRID
 
@@ -120,6 +121,55 @@ def test_recurrent_models_are_sampled_too(tiny_policy: Policy) -> None:
     drawn = Sampler(policy, SamplingParams(max_new_tokens=6)).generate([[7, 8, 9], [10]], n=2)
     assert [len(row) for row in drawn] == [2, 2]
     assert all(0 < len(response.ids) <= 6 for row in drawn for response in row)
+
+
+class ByHand:
+    """Chooses by hand: a distribution with the end of the turn (2) far ahead of everything, then token 40."""
+
+    def __init__(self, policy: Policy, **settings: Any) -> None:
+        self.choose = TokenChoice(
+            SamplingParams(temperature=0, max_new_tokens=8, **settings), policy.tokenizer, [2], [(0, 0)], 1
+        )
+
+    def tokens(self, likeliest: list[int]) -> list[int]:
+        for first in likeliest:
+            logits = torch.zeros(1, 262)
+            logits[0, 40], logits[0, first] = 5.0, 9.0
+            _, ended = self.choose(logits, [0])
+            if ended.item():
+                break
+        return self.choose.responses[0].ids
+
+
+class TestShortestLength:
+    @pytest.mark.parametrize("shortest", [0, 1, 2, 3, 5])
+    def test_the_end_of_the_turn_is_the_last_of_the_shortest_length(self, shortest: int, tiny_policy: Policy) -> None:
+        found = ByHand(tiny_policy, min_new_tokens=shortest).tokens([2] * 8)
+        assert found == [40] * max(shortest - 1, 0) + [2]
+
+    @pytest.mark.parametrize("shortest", [0, 1, 2, 3, 5])
+    def test_a_stop_string_ends_no_response_before_it(self, shortest: int, tiny_policy: Policy) -> None:
+        tokenizer: Any = tiny_policy.tokenizer
+        found = ByHand(tiny_policy, min_new_tokens=shortest, stop_strings=(tokenizer.decode([50]),)).tokens([50] * 8)
+        assert found == [50] * max(shortest, 1)
+
+
+def test_entries_that_are_no_token_are_never_drawn(tiny_policy: Policy) -> None:
+    """The vocabulary of 262 rounded up to 270, with everything on the last entries; also where ids have a gap."""
+    size = len(tiny_policy.tokenizer)
+    for params in (
+        SamplingParams(max_new_tokens=2),
+        SamplingParams(temperature=0, max_new_tokens=2),
+        SamplingParams(temperature=0, diversity_penalty=1, max_new_tokens=2),
+        SamplingParams(top_k=3, top_p=0.9, max_new_tokens=2),
+    ):
+        choose = TokenChoice(params, tiny_policy.tokenizer, [2], [(0, p) for p in range(20)], 1)
+        logits = torch.zeros(20, size + 8)
+        logits[:, size:] = 20.0
+        chosen, _ = choose(logits, range(20))
+        assert int(chosen.max()) < size
+        expected = -torch.logsumexp(logits[0], 0).item()  # as the trainer computes it, over all entries
+        assert [r.logps[0] for r in choose.responses] == pytest.approx([expected] * 20)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
+from align.system import randomness
 from align.system.randomness import (
     derived_seed,
     epoch_order,
@@ -41,3 +44,32 @@ def test_epochs_visit_everything_once_in_different_orders() -> None:
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
     assert first == epoch_order(50, seed=1, epoch=0)
+
+
+def test_only_the_state_of_this_process_s_gpu_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 1 of two saves that of cuda:1 alone; resumed on a machine with one GPU it goes to cuda:0."""
+    states = {0: torch.tensor([10], dtype=torch.uint8), 1: torch.tensor([11], dtype=torch.uint8)}
+
+    def on(index: int, visible: int) -> None:
+        device = torch.device("cuda", index)
+        monkeypatch.setattr(randomness, "process_state", lambda: SimpleNamespace(device=device))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device.index])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device.index: state}))
+    on(1, visible=2)
+    save_random_state(tmp_path / "random.json")
+    states.update({0: torch.tensor([0], dtype=torch.uint8), 1: torch.tensor([1], dtype=torch.uint8)})
+    on(0, visible=1)
+    load_random_state(tmp_path / "random.json")
+    assert {index: state.item() for index, state in states.items()} == {0: 11, 1: 1}
+
+
+def test_a_checkpoint_of_a_gpu_resumes_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        device = torch.device("cuda", 0)
+        patch.setattr(randomness, "process_state", lambda: SimpleNamespace(device=device))
+        patch.setattr(torch.cuda, "get_rng_state", lambda _: torch.tensor([10], dtype=torch.uint8))
+        save_random_state(tmp_path / "random.json")
+    load_random_state(tmp_path / "random.json")
