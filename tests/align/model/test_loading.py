@@ -1,4 +1,4 @@
-"""What is wrong with a model's files is one sentence, and trained weights are float32."""
+"""A mistake in a model's files is one sentence, and trained weights are float32."""
 
 from __future__ import annotations
 
