@@ -28,7 +28,7 @@ class Adapter(Settings):
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """On the adapter's input, in updates only; off in methods that compare passes (DPO, PPO, RLOO, GRPO)."""
     targets: str | tuple[str, ...] = "all-linear"
-    """Names of the layers that get an adapter, or a regular expression; all-linear: all linear but the output head."""
+    """Names of the layers that get an adapter; all-linear: all linear ones but the output head."""
     rslora: bool = False
     """Rank-stabilised scale alpha/√r (Kalajdzievski 2023)."""
     dora: bool = False

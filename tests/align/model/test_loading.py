@@ -1,4 +1,4 @@
-"""A mistake in a model's files is one sentence, and trained weights are float32."""
+"""The errors of a model's files are one sentence each, and trained weights are float32."""
 
 from __future__ import annotations
 
