@@ -16,6 +16,7 @@ from typing import Any
 from align.cli.console import say
 from align.cli.launch.assemble import Run, assemble, check_sources
 from align.cli.parse.job import Job
+from align.errors import UserError
 from align.settings.config import ModelConfig, RunConfig
 from align.system.processes import Processes
 
