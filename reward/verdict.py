@@ -11,7 +11,6 @@ from typing import Any
 from align.errors import UserError
 from align.settings.type_checks import Settings
 
-
 _THOUGHT = re.compile(r"<(?P<closes>/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 
 
@@ -76,7 +75,7 @@ class Verifier(Settings, ABC):
 
 
 def without_thinking(text: str) -> str:
-    """Return the text without ``<think>…</think>``; what is before a lone closing tag, or after an opening one, goes."""
+    """Return the text without ``<think>…</think>``, also where one of the tags is missing."""
     kept: list[str] = []
     begin, inside = 0, False
     for tag in _THOUGHT.finditer(text):

@@ -22,12 +22,13 @@ _HASHES = re.compile(  # not a heading of Markdown
     r"(?<!#)####(?!#)(?!\W*(?:step|part|case|solution|explanation|conclusion|problem|question)\b)", re.IGNORECASE
 )
 _PROSE = re.compile(
-    r"(?:\banswer\b[^\n.:=?!]{0,60}?(?:\b(?:is|be|equals|was)\b:?|[:=])|\banswers\b[^\n.:=?!]{0,60}?\bare\b:?|^[ \t*]*a:"
-    r"|^[^\w\n]*(?:final |correct )?answer[^\w\n]*$)",
+    r"\banswer\b[^\n.:=?!]{0,60}?(?:\b(?:is|be|equals|was)\b:?|[:=])|\banswers\b[^\n.:=?!]{0,60}?\bare\b:?"
+    r"|^[ \t*]*a:|^[^\w\n]*(?:final |correct )?answer[^\w\n]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _END = re.compile(r"</?answer>|<\|", re.IGNORECASE)
-_JOINT = re.compile(r"(?:[\s$]|\\[()\[\],;! ]|\\q?quad)*(?:[,;&]|and\b|or\b|,\s*(?:and|or)\b)(?:[\s$]|\\[()\[\],;! ]|\\q?quad)*")
+_SPACE = r"(?:[\s$]|\\[()\[\],;! ]|\\q?quad)*"
+_JOINT = re.compile(rf"{_SPACE}(?:[,;&]|and\b|or\b|,\s*(?:and|or)\b){_SPACE}")
 _ASIDE = re.compile(r"\\text\{[^{}.]{0,40}\b(?:and|or)\s*\}")
 _FORMULA = re.compile(  # a dollar sign before a digit opens, and does not close, as in "$5 or $6"
     r"(?<!\\)\$\$(?P<dollars>[^$]{1,1000})\$\$|\\\[(?P<square>(?:[^\\]|\\(?!\])){1,1000})\\\]"
@@ -65,8 +66,8 @@ def marked_readings(text: str) -> tuple[str, ...] | None:
 
     None: there is no mark; empty: the answer was cut off.
     """
-    places = {_boxes: _last_start(_BOX, text), _in_tags: _last_start(_TAG, text), _after_hashes: _last_start(_HASHES, text)}
-    read, at = max(places.items(), key=lambda item: item[1])
+    marks = ((_BOX, _boxes), (_TAG, _in_tags), (_HASHES, _after_hashes))
+    at, read = max(((_last_start(pattern, text), read) for pattern, read in marks), key=lambda mark: mark[0])
     prose = _last_prose(text)
     if prose > at:
         readings = _stated(text[prose : prose + LONGEST_ANSWER + 1])
@@ -76,7 +77,7 @@ def marked_readings(text: str) -> tuple[str, ...] | None:
 
 
 def unmarked_readings(text: str) -> tuple[str, ...]:
-    """Return the readings of an answer without a mark: the text if it is one line without words, else its last mathematics."""
+    """Return the readings of an answer without a mark: one line without words, else the last mathematics."""
     text = text.strip()
     if not text:
         return ()
@@ -91,7 +92,7 @@ def unmarked_readings(text: str) -> tuple[str, ...]:
 
 
 def is_mathematical(text: str) -> bool:
-    """Return True if there is something to calculate: a digit, a command, a single letter, or an operator and no word."""
+    """Return True if there is something to calculate: a digit, a command, a letter, or an operator and no word."""
     return bool(re.search(r"\d|\\[a-zA-Z]|^[A-Za-z]$", text) or re.fullmatch(r"(?!.*[A-Za-z]{3}).*[-+*/^=<>].*", text))
 
 
@@ -167,7 +168,7 @@ def _after_hashes(text: str, at: int) -> tuple[str, ...]:
 
 def _stated(text: str) -> tuple[str, ...]:
     """Return the readings of an answer that the text begins with: its line, its first clause, the mathematics in it."""
-    text = _END.split(text, maxsplit=1)[0].lstrip(" \t\n*_:\"“")
+    text = _END.split(text, maxsplit=1)[0].lstrip(' \t\n*_:"“')
     leading = next(_formulas(text), None)
     if leading is not None and leading[0] == 0:
         return (leading[2],)

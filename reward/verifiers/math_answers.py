@@ -27,7 +27,6 @@ from reward.verifiers import bounded
 from reward.verifiers.final_answer import (
     LONGEST_ANSWER,
     is_mathematical,
-    marked_answer,
     marked_readings,
     unmarked_readings,
 )

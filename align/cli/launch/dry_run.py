@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from align.cli.console import say
-from align.cli.launch.assemble import Run, load_data, read_tokenizer, tokenize_data
+from align.cli.launch.assemble import Run, Scorers, load_data, read_tokenizer, tokenize_data, try_scorers
 from align.errors import UserError, first_line
 from align.model.loading import resolve
 from align.runs.run_folder import redact
@@ -25,11 +25,12 @@ _OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4, "sgd": 0}  # stat
 _LIBRARIES = 0.6 * 2**30  # a process that has imported everything and loaded nothing
 
 
-def dry_run(run: Run, architecture: PretrainedConfig) -> None:
+def dry_run(run: Run, scorers: Scorers, architecture: PretrainedConfig) -> None:
     """Print the resolved configuration, data counts, steps, parameters and a memory estimate."""
     config, method = run.config, run.method
     say(OmegaConf.to_yaml(OmegaConf.create(redact(config.plain()))))
-    train, _ = load_data(config)
+    train, heldout = load_data(config)
+    try_scorers(run, scorers, train, heldout)
     tokenizer, _ = read_tokenizer(config)
     examples, _ = tokenize_data(run, train, None, tokenizer)
     say(examples.report.summary())
