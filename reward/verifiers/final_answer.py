@@ -19,7 +19,7 @@ _MOST_BOXES = 50  # joined
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?P<brace>\{)?")
 _TAG = re.compile(r"<(?P<closes>/?)answer>", re.IGNORECASE)
 _HASHES = re.compile(  # not a heading of Markdown
-    r"(?<!#)####(?!#)(?!\W*(?:step|part|case|solution|explanation|conclusion|problem|question)\b)", re.IGNORECASE
+    r"(?<!#)####(?!#)(?!\W{0,9}(?:step|part|case|solution|explanation|conclusion|problem|question)\b)", re.IGNORECASE
 )
 _PROSE = re.compile(
     r"\banswer\b[^\n.:=?!]{0,60}?(?:\b(?:is|be|equals|was)\b:?|[:=])|\banswers\b[^\n.:=?!]{0,60}?\bare\b:?"
