@@ -83,8 +83,9 @@ def _plugins() -> list[Path]:
     from importlib.util import find_spec
 
     found: list[Path] = []
-    for entry in entry_points():
-        if entry.group.startswith("align.") and entry.dist is not None and entry.dist.name != "align-rlhf":
+    groups = ("methods", "scorers", "formats", "commands")
+    for entry in (entry for group in groups for entry in entry_points(group=f"align.{group}")):
+        if entry.dist is not None and entry.dist.name != "align-rlhf":
             spec = find_spec(entry.module.partition(".")[0])
             places = spec.submodule_search_locations or [spec.origin or ""] if spec else []
             found += [Path(place).resolve() for place in places]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -96,8 +97,7 @@ def score(
         ScorerError: A score is missing or is not a finite number.
     """
     with _recorded(scorer.name, ()) as tables:
-        with _blaming(scorer.name):
-            given = scorer.score(prompts, responses, **columns)
+        given = _asked(scorer.name, partial(scorer.score, prompts, responses, **columns))
         table = check_table(given, responses, scorer.name)
         tables.append(table)
     return require_all(table, scorer.name)
@@ -123,12 +123,11 @@ def score_part(
         ScorerError: A score is missing or is not a finite number.
     """
     with _recorded(name, (*_place.get(), name)) as tables:
-        partial = isinstance(scorer, PartialScorer)
-        ask = scorer.score_where_it_applies if partial else scorer.score
-        with _blaming(scorer.name):
-            given = ask(prompts, responses, **columns)
+        everywhere = not isinstance(scorer, PartialScorer)
+        ask = scorer.score if everywhere else scorer.score_where_it_applies
+        given = _asked(scorer.name, partial(ask, prompts, responses, **columns))
         table = check_table(given, responses, scorer.name)
-        if not partial:
+        if everywhere:
             require_all(table, scorer.name)
         tables.append(table)
     return table
@@ -175,11 +174,10 @@ def _recorded(name: str, place: tuple[str, ...]) -> Generator[list[ScoreTable]]:
     log.seconds[name] = log.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
-@contextmanager
-def _blaming(name: str) -> Generator[None]:
-    """Name the place in the user's code if a scorer fails there; ``sys.exit`` is a failure too."""
+def _asked(name: str, ask: Callable[[], Any]) -> Any:
+    """Ask a scorer; the error names the place in the user's code where it fails. ``sys.exit`` is a failure too."""
     try:
-        yield
+        return ask()
     except (ScorerError, UserError):
         raise
     except (Exception, SystemExit) as error:

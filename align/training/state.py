@@ -99,7 +99,9 @@ class TrainingState:
                 raise type(error)(f"{error}{kept}") from error
             if isinstance(error, ScorerError) or fault is not None:
                 sentence = str(error) if isinstance(error, ScorerError) else f"{fault}; correct it."
-                raise TrainingError(f"{sentence}{kept} Continue with if_exists=resume.") from error
+                # A context manager takes a RuntimeError that StopIteration caused for that StopIteration (PEP 479).
+                cause = None if isinstance(error, StopIteration) else error
+                raise TrainingError(f"{sentence}{kept} Continue with if_exists=resume.") from cause
             raise
 
     def _save_shared(self, folder: Path) -> None:

@@ -50,7 +50,7 @@ _PLAIN = re.compile(
 _FRACTION = re.compile(r"(?P<sign>[-+]?)\\[dt]?frac(?:\{(?P<top>\d{1,100})\}\{(?P<bottom>\d{1,100})\}|(\d)(\d))")
 _BOLD = re.compile(r"^\*\*([^*]+)\*\*")
 _THOUSANDS = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\{\s*,\s*\})\s*(?=\d{3})")
-_DRESS = re.compile(r"\\[!,;: ]|\\q?quad\b|\\left(?![a-z])|\\right(?![a-z])|\\?\$|\\[()\[\]]|[€£]")
+_DRESS = re.compile(r"(?<!\\)\\[!,;: ()\[\]]|\\q?quad\b|\\left(?![a-z])|\\right(?![a-z])|\\?\$|[€£]")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
 _UNIT = re.compile(r"(?<=[\d})])\s*\\(?:text|mathrm|textbf|mbox)\{(?!\s*(?:and|or)\b)[^{}]*\}$")
 _AND = re.compile(r"\s*[,;]?\s*(?<![A-Za-z])(?:and|or)(?![A-Za-z])\s*")
