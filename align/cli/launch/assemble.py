@@ -127,11 +127,10 @@ def _parts(scorer: Any) -> list[Scorer]:
     """Return the scorers inside a combination, or the scorer itself."""
     if scorer is None:
         return []
-    inner: list[Any] = []
-    for value in vars(scorer).values() if dataclasses.is_dataclass(scorer) else ():
-        inner += value.values() if isinstance(value, Mapping) else [value]
-    inner = [value for value in inner if callable(getattr(value, "score", None))]
-    return [part for value in inner for part in _parts(value)] or [scorer]
+    values: list[Any] = list(vars(scorer).values())
+    nested = [inner for value in values for inner in (value.values() if isinstance(value, Mapping) else [value])]
+    parts = [part for inner in nested if callable(getattr(inner, "score", None)) for part in _parts(inner)]
+    return parts or [scorer]
 
 
 # Data

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def test_nothing_held_out_means_no_evaluation(words: list[str], configs: Path) -
 FUNCTIONS = """
 import sys
 def raises(prompts, responses):
-    return [[1 / 0 for _ in row] for row in responses]
+    return 1 / 0
 def leaves(prompts, responses):
     sys.exit(3)
 def huge(prompts, responses):
@@ -148,7 +149,7 @@ def later(prompts, responses, no_such_column):
 @pytest.mark.parametrize(
     ("name", "message", "code"),
     [
-        ("raises", r"Error: scorer 'raises' failed at \S*mine.py, line 4, in <listcomp>: ZeroDivisionError", 1),
+        ("raises", r"Error: scorer 'raises' failed at \S*mine.py, line 4, in raises: ZeroDivisionError", 1),
         ("leaves", r"Error: scorer 'leaves' failed at \S*mine.py, line 6, in leaves: SystemExit: 3; correct it", 1),
         ("huge", r"Error: scorer 'huge', prompt 0, response 0: '1000\S* is not a finite number; correct", 1),
         ("later", r"Error: function 'later' needs no_such_column, which is not a column", 2),
@@ -162,7 +163,7 @@ def test_a_reward_function_is_tried_before_weights_are_loaded(
     words = [*words, "method=ppo", "reward=function", f"reward.function=mine.py:{name}", dry]
     assert main(words, configs) == code
     errors = capsys.readouterr().err
-    assert re.search(message, errors.replace("genexpr", "listcomp").replace("in raises", "in <listcomp>"))
+    assert re.search(message, errors)
     assert "Traceback" not in errors
     assert not Path("runs").exists()
 
@@ -173,7 +174,7 @@ def test_a_reward_function_is_tried_before_weights_are_loaded(
     [
         (
             ["reward=world"],
-            "true_reward: prompt 0 is no task of the embedded world .*score data of your own by another",
+            "true_reward: prompt 0 is no task of the embedded world .*score data of your own by",
         ),
         (["reward=math"], "the math scorer finds no `answer` for prompt 0"),
         (["reward=model", "reward.model=./nowhere"], "model=./nowhere: there is no such folder"),
@@ -202,8 +203,10 @@ def test_an_unexpected_error_of_the_users_code_is_one_sentence(
 
 
 def test_the_help_ends_quietly_where_its_reader_does() -> None:
-    command = f"{sys.executable} {Path(__file__).parents[4] / 'scripts' / 'run.py'} --help | head -1"
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
+    root = Path(__file__).parents[4]
+    command = f"set -o pipefail; {sys.executable} {root / 'scripts' / 'run.py'} --help | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
     assert done.returncode in (0, 141)  # 0: all of it fitted into the pipe
