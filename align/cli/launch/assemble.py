@@ -127,7 +127,7 @@ def _parts(scorer: Any) -> list[Scorer]:
     """Return the scorers inside a combination, or the scorer itself."""
     if scorer is None:
         return []
-    values: list[Any] = list(vars(scorer).values())
+    values: list[Any] = list(getattr(scorer, "__dict__", {}).values())
     nested = [inner for value in values for inner in (value.values() if isinstance(value, Mapping) else [value])]
     parts = [part for inner in nested if callable(getattr(inner, "score", None)) for part in _parts(inner)]
     return parts or [scorer]
