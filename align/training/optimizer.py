@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from typing_extensions import override
 
 from align.errors import UserError
 
@@ -60,7 +61,7 @@ def make_optimizer(
 
             return bitsandbytes.optim.AdamW8bit(groups, lr=learning_rate, betas=config.betas, eps=config.eps)
         case "rmsprop":
-            return torch.optim.RMSprop(groups, lr=learning_rate, eps=config.eps)
+            return _RMSprop(groups, lr=learning_rate, eps=config.eps)
         case "sgd":
             return torch.optim.SGD(groups, lr=learning_rate)
 
@@ -122,6 +123,24 @@ def load_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path
         place[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
     schedule.load_state_dict(rest["schedule"])
+
+
+class _RMSprop(torch.optim.RMSprop):
+    """RMSprop with decoupled weight decay: PyTorch's adds the decay to the gradient, which is then divided."""
+
+    @override
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        decays: list[float] = [group["weight_decay"] for group in self.param_groups]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            group["weight_decay"] = 0.0
+        loss = super().step(closure)
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        return loss
 
 
 def _leaves(state: Mapping[Any, Any], place: str = "") -> dict[str, Any]:

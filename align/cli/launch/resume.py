@@ -104,6 +104,7 @@ def _data(config: RunConfig, *, mixing: bool) -> Mapping[str, Any]:
     return {
         "train": _content(data.train),
         "format": data.format,
+        "columns": {name: column for name, column in data.columns.items() if column is not None},
         "split": data.split,
         "mix": _content(data.mix) if mixing else None,
         **split,

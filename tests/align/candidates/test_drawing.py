@@ -117,6 +117,10 @@ def test_repeated_unfinished_and_unusable_responses(
     assert {frozenset((row["chosen"][0]["content"], row["rejected"][0]["content"])) for row in drawn} == {
         frozenset(("same", "other"))
     }
+    sides = [(row[side][0]["content"], row[f"{side}_drawn"]) for row in drawn for side in ("chosen", "rejected")]
+    tokenizer: Any = tiny_policy.tokenizer
+    first = tokenizer("same", add_special_tokens=False)["input_ids"]  # not those of " same "
+    assert all(ids == first for text, ids in sides if text == "same")
     summary = read_summary(tmp_path / "c.jsonl")
     assert summary is not None
     assert (summary["unusable"], summary["distinct"], summary["unfinished"]) == (120, 80, 0)

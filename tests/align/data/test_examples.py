@@ -22,7 +22,7 @@ from align.data import Example, Preferences
 from align.data.encoding import encode_prompt, encode_response
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
-from align.data.pairs_and_rankings import ranked
+from align.data.pairs_and_rankings import draft, ranked
 from align.data.rendering import chat_template
 from align.errors import UserError
 
@@ -91,6 +91,19 @@ def test_ranking_is_put_together_from_its_pairs(chatml: Any, pair: Pair) -> None
     assert example.scores == [3.0, None, 1.0]
     assert example.weight == pytest.approx(2.5 / 3)
     assert (example.index, tokenized[1].index) == (0, 1)
+
+
+def test_drawn_ids_stay_with_their_response_in_a_ranking(pair: Pair) -> None:
+    """The order of the ranking is not that of the rows; of a response drawn in two rows the first ids count."""
+    rows = [
+        pair(0, chosen="b", rejected="c", chosen_drawn=[2], rejected_drawn=[3], drawn_with="w"),
+        pair(0, chosen="a", rejected="b", chosen_drawn=[1], rejected_drawn=[9], drawn_with="w"),
+        pair(0, chosen="c", rejected="d", chosen_drawn=None, rejected_drawn=None, drawn_with=None),
+    ]
+    example = draft(list(Preferences.from_rows(rows)), "ranking")
+    assert example.responses == ["a", "b", "c", "d"]
+    assert example.drawn == [[1], [2], [3], None]
+    assert example.drawn_with == "w"
 
 
 def test_ranking_that_contradicts_itself(chatml: Any, pair: Pair) -> None:

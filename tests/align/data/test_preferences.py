@@ -60,3 +60,16 @@ def test_44_leaked_prompts_are_named(pair: Pair) -> None:
     train = Preferences.from_rows([pair(0), pair(1)], name="train")
     heldout = Preferences.from_rows([pair(2), pair(1, chosen="Two."), pair(3)], name="heldout")
     assert leaked_prompts(train, heldout) == ["heldout:2"]
+
+
+def test_rewritten_rows_are_known_by_what_was_made(pair: Pair) -> None:
+    """The cache of the tokenised rows goes by it."""
+    preferences = Preferences.from_rows([pair(0), pair(1)])
+
+    def answered(text: str) -> Preferences:
+        return preferences.rewritten(lambda row: [{**row, "chosen": [{"role": None, "content": text}]}])
+
+    yes, again, no = answered("Yes."), answered("Yes."), answered("No.")
+    assert [row["chosen"][0]["content"] for row in no] == ["No.", "No."]
+    assert yes.fingerprint == again.fingerprint
+    assert len({preferences.fingerprint, yes.fingerprint, no.fingerprint}) == 3

@@ -24,5 +24,10 @@ def test_settings_out_of_range_are_named(values: dict[str, Any], expected: str) 
     assert str(error.value) == expected
 
 
+def test_the_scale_of_a_rank_without_alpha_is_two() -> None:
+    assert Adapter(r=4).to_peft().lora_alpha == 8
+    assert Adapter(r=4, alpha=3).to_peft().lora_alpha == 3
+
+
 def test_a_list_of_layers_becomes_a_tuple() -> None:
     assert Adapter(targets=["q_proj"]).targets == ("q_proj",)  # type: ignore[arg-type]

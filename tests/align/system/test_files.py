@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,34 @@ def test_a_file_is_replaced_and_nothing_stays_beside_it(tmp_path: Path, monkeypa
     write_text(file, "new")
     assert file.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_files_and_folders_are_on_disk_before_they_have_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+
+    def flushing(descriptor: int) -> None:
+        done.append(("flush", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        fsync(descriptor)
+
+    def replacing(self: Path, target: Path) -> Path:
+        done.append(("replace", self.name))
+        return replace(self, target)
+
+    def renaming(self: Path, target: Path) -> Path:
+        done.append(("rename", self.name))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(Path, "replace", replacing)
+    monkeypatch.setattr(Path, "rename", renaming)
+    write_text(tmp_path / "state.json", "new")
+    assert done == [("flush", ".partial-state.json"), ("replace", ".partial-state.json")]
+    done.clear()
+    fill(tmp_path / "best", "new")
+    assert done == [
+        *[("flush", "weights"), ("flush", ".partial-best")],
+        *[("rename", ".partial-best"), ("flush", tmp_path.name)],
+    ]

@@ -84,10 +84,13 @@ for make, messages in ((odd, ["odd", "odd"]), (even, ["division by zero", "ZeroD
     assert p.gather(p.rank) == [0, 1]
 def fail():
     raise UserError("no")
-try:
-    p.on_first(fail)
-except UserError:
-    print("raised")
+def full():
+    raise OSError(28, "No space left on device")
+for make, error in ((fail, UserError), (full, OSError)):
+    try:
+        p.on_first(make)
+    except error:
+        print("raised")
 """
 
 
@@ -102,4 +105,4 @@ def test_two_processes_share_and_sum(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("raised") == 2
+    assert done.stdout.count("raised") == 4

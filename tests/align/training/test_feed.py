@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from align.model.policy import Policy
 from align.settings.config import TrainerConfig
 from align.system.processes import Processes
 from align.training.feed import Feed, tokenize_for
-from methods import DPO, RRHF, SFT
+from methods import DPO, PPO, RRHF, SFT
 
 Rows = list[dict[str, str]]
 
@@ -57,3 +58,23 @@ def test_training_data_of_prompts_alone_is_an_error_whatever_is_allowed(tiny_pol
     rows = replace(Preferences.from_rows([{"prompt": "Why?"}]), max_rejected=1.0)
     with pytest.raises(UserError, match=r"1 of 1 rows rejected \(none is left\): 1 chosen is null"):
         feed(tiny_policy, DPO(), rows, None)
+
+
+def test_demonstrations_that_are_mixed_in_have_an_order_of_their_own(tiny_policy: Policy, pair_rows: Rows) -> None:
+    """Each once in a pass, a minibatch's number of them at a time, and not those of the prompts that are answered."""
+    config = TrainerConfig(max_length=200, batch_size=8)
+    made = Feed(
+        tiny_policy,
+        PPO(max_new_tokens=8, ptx_coef=1.0, minibatches=2),
+        config,
+        Processes(),
+        train=Preferences.from_rows(pair_rows[:32]),
+        heldout=None,
+        mix=None,
+    )
+    dealt = [batch.rows for batch in map(made.mixed, range(1, 9)) if batch is not None]
+    assert [len(rows) for rows in dealt] == [4] * 8
+    assert sorted(chain(*dealt)) == list(range(32))
+    prompts, rows = made.prompts(0)
+    assert sorted(prompts.rows) == sorted(rows)
+    assert sorted(rows) != sorted(chain(*dealt[:2]))

@@ -100,9 +100,8 @@ def test_a_run_resumes_exactly_at_every_step_of_a_rollout(tiny_model: Path, pair
 def test_a_rollout_left_early_stays_left_after_a_resume(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     def run(folder: Path, if_exists: Any) -> dict[str, torch.Tensor]:
         policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
-        config = TrainerConfig(
-            steps=6, batch_size=8, learning_rate=1e-2, max_length=200, save_steps=1, keep_checkpoints=9
-        )
+        rate: Any = {"learning_rate": 1e-2, "schedule": "linear", "warmup": 0}
+        config = TrainerConfig(steps=6, batch_size=8, max_length=200, save_steps=1, keep_checkpoints=9, **rate)
         method = PPO(max_new_tokens=8, missing_eos="none", epochs=4, target_kl=1e-12)  # left after its second step
         Trainer(policy, folder, config, if_exists=if_exists).fit(
             method, Preferences.from_rows(pair_rows), scorer=Lengths()
@@ -110,8 +109,11 @@ def test_a_rollout_left_early_stays_left_after_a_resume(tiny_model: Path, pair_r
         return adapter(folder)
 
     whole = run(tmp_path / "run", "new")
-    steps = [record["step"] for record in read_records(tmp_path / "run" / "metrics.jsonl")]
+    records = read_records(tmp_path / "run" / "metrics.jsonl")
+    steps = [record["step"] for record in records]
     assert steps == [1, 2, 5, 6]
+    falling = [1e-2 * (7 - step) / 6 for step in steps]  # the steps left out count
+    assert [record["learning_rate"] for record in records] == pytest.approx(falling)
     shutil.rmtree(tmp_path / "run" / "final")
     for step in (3, 4, 5, 6):
         shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-{step:08d}")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
+from align.runs.tracker import read_records
 from align.sampling.params import SamplingParams
 from align.settings.adapter import Adapter
 from align.system.signals import Interrupted
@@ -114,6 +115,34 @@ def test_a_run_leaves_what_it_promises(tiny_model: Path, pair_rows: Rows, tmp_pa
     assert [sample["step"] for sample in samples] == [0] * 8 + [2] * 8 + [4] * 8
     assert samples[0].keys() >= {"prompt", "response", "tokens", "kl", "scores"}
     assert [record["step"] for record in records if "evaluation/kl" in record] == [0, 2, 4]
+
+
+def test_the_last_step_is_logged_whatever_log_steps_is(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    folder, _ = train(tiny_model, pair_rows[:8], tmp_path / "run", SFT(), steps=3, log_steps=2, save_steps=None)
+    assert [record["step"] for record in read_records(folder / "metrics.jsonl")] == [2, 3]
+
+
+def test_dropout_follows_the_seed(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    """A step of the whole data, so that their order is not what differs."""
+    config: dict[str, Any] = {"steps": 1, "save_steps": None, "adapter": Adapter(r=4, dropout=0.5)}
+    first, again, other = (
+        train(tiny_model, pair_rows[:8], tmp_path / str(number), SFT(), seed=seed, **config)[1]
+        for number, seed in enumerate((0, 0, 1))
+    )
+    assert largest_difference(first, again) == 0
+    assert largest_difference(first, other) > 1e-4
+
+
+def test_a_run_killed_before_its_first_checkpoint_logs_each_step_once(
+    tiny_model: Path, pair_rows: Rows, tmp_path: Path
+) -> None:
+    config: dict[str, Any] = {"steps": 2, "save_steps": None}
+    folder, weights = train(tiny_model, pair_rows[:8], tmp_path / "run", SFT(), **config)
+    for name in ("final", "checkpoints"):
+        shutil.rmtree(folder / name)
+    _, again = train(tiny_model, pair_rows[:8], folder, SFT(), if_exists="resume", **config)
+    assert largest_difference(weights, again) == 0
+    assert [record["step"] for record in read_records(folder / "metrics.jsonl")] == [1, 2]
 
 
 def test_the_first_step_of_a_default_run_learns(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:

@@ -127,6 +127,22 @@ def test_the_size_held_out_is_a_number_or_a_share(
     assert (len(train), None if heldout is None else len(heldout)) == (10 - (held or 0), held)
 
 
+def test_which_prompts_are_held_out_follows_the_seed(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"Say {n}", "chosen": "a", "rejected": "b"} for n in range(10)]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found: list[str] = []
+    for seed in (0, 3):
+        words = ["data=custom", "data.train=pairs.jsonl", "data.heldout_size=3", f"seed={seed}"]
+        _, heldout = load(words, configs)
+        assert heldout is not None
+        found.append(heldout.fingerprint)
+        assert found[-1] == Preferences.load("pairs.jsonl").train_test_split(3, seed)[1].fingerprint
+    assert found[0] != found[1]
+
+
 def test_held_out_rows_have_a_split_of_their_own(
     configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,9 @@ CHANGES = [
     ("trainer.steps=3", "trainer.steps is 2 in the run and 3 now"),
     ("seed=1", "trainer.seed is 0 in the run and 1 now"),
     ("data.heldout_size=2", "data.heldout_size is 0.05 in the run and 2 now"),
+    ("data.split=test", "data.split is train in the run and test now"),
+    ("data.format=pairwise", "data.format is auto in the run and pairwise now"),
+    ("data.columns.answer=source", "data.columns.answer is not set in the run and source now"),
 ]
 ONLINE = [
     ("reward.function=rewards.py:other", "reward.function is not the same"),
