@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 
-from align.training.optimizer import make_schedule
+from align.settings.config import TrainerConfig
+from align.training.optimizer import make_optimizer, make_schedule
 
 
 def rates(name: str, *, warmup: float, steps: int, peak: float = 2.0) -> list[float]:
@@ -50,3 +53,29 @@ def test_without_warm_up_it_is_the_schedule_of_transformers(name: str) -> None:
         optimizer.step()
         theirs.step()
     assert rates(name, warmup=0, steps=7) == expected
+
+
+def weights_after(gradients: Sequence[float], name: Any, **settings: Any) -> tuple[float, float]:
+    """A matrix and a vector that begin at 2, after a step with each gradient; the rate is .1, the decay .5."""
+    parameters = {
+        "matrix": torch.nn.Parameter(torch.full((1, 1), 2.0)),
+        "vector": torch.nn.Parameter(torch.tensor([2.0])),
+    }
+    config = TrainerConfig(optimizer=name, weight_decay=0.5, **settings)
+    optimizer = make_optimizer(parameters, config, 0.1)
+    for gradient in gradients:
+        for parameter in parameters.values():
+            parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.step()
+    return parameters["matrix"].item(), parameters["vector"].item()
+
+
+def test_adamw_by_hand() -> None:
+    """With eps 1 the first step, of gradient 1, is .1·1/(1 + 1); the decay, .1·.5·2, falls on the matrix alone.
+
+    Second step, of gradient 0, with betas .5 and .25: m = .25/.75, v = .1875/.9375 = .2.
+    """
+    settings: dict[str, Any] = {"betas": (0.5, 0.25), "eps": 1.0}
+    assert weights_after([1.0], "adamw", **settings) == pytest.approx((1.85, 1.95))
+    second = 0.1 * (1 / 3) / (math.sqrt(0.2) + 1)
+    assert weights_after([1.0, 0.0], "adamw", **settings)[1] == pytest.approx(1.95 - second, abs=1e-6)
