@@ -13,7 +13,7 @@ help:
 	@echo "make demo      align the embedded model with DPO, offline (a few minutes on a laptop)"
 	@echo "make test      the tests"
 	@echo "make test-all  and the slow ones: whole trainings, comparisons with other libraries"
-	@echo "make correctness  the exact lab, and its figures anew in docs/correctness.md"
+	@echo "make correctness  the exact lab and the equivalence matrix, and their figures anew in docs/correctness.md"
 	@echo "make lint      style and types"
 	@echo "make format    put the style right"
 	@echo "make configs   write configs/ anew from the settings' and methods' classes"
@@ -28,7 +28,7 @@ test-all: $(READY)
 	$(BIN)/python -m pytest -n auto
 
 correctness: $(READY)
-	$(BIN)/python -m pytest tests/lab --write-figures
+	$(BIN)/python -m pytest tests/lab tests/equivalence --write-figures
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from traceback import extract_tb
 
-__all__ = ["ScorerError", "UserError", "did_you_mean", "first_line"]
+__all__ = ["ScorerError", "UserError", "did_you_mean", "fault_of_user", "first_line"]
 
 
 class UserError(ValueError):
@@ -39,3 +43,50 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text without its full stop; of one without a text its type."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def fault_of_user(error: BaseException) -> str | None:
+    """Return ``FILE, line N, in NAME: TYPE: TEXT`` if the error comes from code of the user, else None.
+
+    Code of the user is what belongs neither to this project nor to Python and its installed libraries; packages that
+    registered a method, scorer, format or command here do belong to it.
+    """
+    if isinstance(error, SyntaxError) and error.filename and _is_users(error.filename):
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    if not frames:
+        return None
+    inmost = frames[-1]
+    text = f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
+    return f"{inmost.filename}, line {inmost.lineno}, in {inmost.name}: {text}"
+
+
+@cache
+def _is_users(file: str) -> bool:
+    """Return whether a file of a traceback is code of the user."""
+    if file.startswith("<"):
+        return False
+    path = Path(file).resolve()
+    ours = Path(__file__).resolve().parents[1]
+    if any(path.is_relative_to(ours / folder) for folder in ("align", "reward", "methods", "scripts")):
+        return False
+    if any(path.is_relative_to(folder) for folder in _plugins()):
+        return True
+    libraries = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return not any(path.is_relative_to(Path(library).resolve()) for library in libraries)
+
+
+@cache
+def _plugins() -> list[Path]:
+    """Return files and folders of other packages that registered something here."""
+    from importlib.metadata import entry_points
+    from importlib.util import find_spec
+
+    found: list[Path] = []
+    groups = ("methods", "scorers", "formats", "commands")
+    for entry in (entry for group in groups for entry in entry_points(group=f"align.{group}")):
+        if entry.dist is not None and entry.dist.name != "align-rlhf":
+            spec = find_spec(entry.module.partition(".")[0])
+            places = spec.submodule_search_locations or [spec.origin or ""] if spec else []
+            found += [Path(place).resolve() for place in places]
+    return found

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from align.errors import ScorerError, UserError
+from align.errors import ScorerError, UserError, fault_of_user, first_line
 from align.scoring.checked_scores import ScoreTable, check_table, require_all
 from align.scoring.identity import code_hash, file_code_hash, settings_identity
 from align.settings.type_checks import Settings
@@ -186,5 +186,6 @@ def _imported(place: str) -> Callable[..., Any]:
         else:
             module = importlib.import_module(where)
         return getattr(module, name)
-    except (ImportError, OSError, SyntaxError, AttributeError) as error:
-        raise UserError(f"function: {place!r} cannot be imported: {error}.") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module does
+        reason = fault_of_user(error) or first_line(error)
+        raise UserError(f"function: {place!r} cannot be imported: {reason}; correct it.") from error

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 
-__all__ = ["hide_noise", "process_count", "report", "say", "wait_for_first_process"]
+__all__ = ["hide_noise", "process_count", "report", "report_own", "say", "wait_for_first_process"]
 
 
 def _is_first_process() -> bool:
@@ -38,6 +38,11 @@ def report(line: str) -> None:
     """Write `line` to stderr in the first process."""
     if _is_first_process():
         print(line, file=sys.stderr, flush=True)
+
+
+def report_own(line: str) -> None:
+    """Write `line`, which concerns this process alone, to stderr."""
+    print(line if _is_first_process() else f"Process {os.environ['RANK']}: {line}", file=sys.stderr, flush=True)
 
 
 def wait_for_first_process() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.cli.console import report, wait_for_first_process
+from align.cli.console import report, report_own, wait_for_first_process
 from align.cli.parse import groups
-from align.errors import UserError
+from align.errors import UserError, fault_of_user
 from align.settings import registry
 
 __all__ = ["align", "main"]
@@ -26,31 +27,47 @@ def main(words: Sequence[str], configs: Path) -> int:
         words: The command line without the program's name.
         configs: Folder of the configuration groups.
     """
-    # Imported when needed: Hydra before PyTorch, and PyTorch only once the words are known to be right.
     try:
-        if words and words[0] in registry.choices("commands"):
-            return registry.load("commands", words[0])(words[1:])
-        if {"-h", "--help"} & set(words):
-            from align.cli.parse.help import help_text
-
-            print(help_text(configs, words))
-            return 0
-        from align.cli.parse.command import read_command
-        from align.cli.parse.compose import register_methods
-        from align.cli.parse.job import read_job
-
-        command = read_command(words, configs)
-        register_methods(configs, command.overrides)
-        if command.multirun:
-            from align.cli.launch.sweep import sweep
-
-            return sweep(command, configs)
-        job = read_job(command.overrides, configs)
-        from align.cli.launch.execute import execute_all
-        from align.cli.launch.recipe import assemble_job
-
-        return execute_all(assemble_job(job))
+        code = _do(words, configs)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of the output, as `| head`, wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except UserError as error:
         report(f"Error: {error}")
         wait_for_first_process()
         return 2
+    except (Exception, SystemExit) as error:
+        fault = fault_of_user(error)
+        if fault is None:
+            raise
+        wait_for_first_process()
+        report_own(f"Error: {fault}; correct it.")
+        return 1
+
+
+def _do(words: Sequence[str], configs: Path) -> int:
+    # Imported when needed: Hydra before PyTorch, and PyTorch only once the words are known to be right.
+    if words and words[0] in registry.choices("commands"):
+        return registry.load("commands", words[0])(words[1:])
+    if {"-h", "--help"} & set(words):
+        from align.cli.parse.help import help_text
+
+        print(help_text(configs, words))
+        return 0
+    from align.cli.parse.command import read_command
+    from align.cli.parse.compose import register_methods
+    from align.cli.parse.job import read_job
+
+    command = read_command(words, configs)
+    register_methods(configs, command.overrides)
+    if command.multirun:
+        from align.cli.launch.sweep import sweep
+
+        return sweep(command, configs)
+    job = read_job(command.overrides, configs)
+    from align.cli.launch.execute import execute_all
+    from align.cli.launch.recipe import assemble_job
+
+    return execute_all(assemble_job(job))

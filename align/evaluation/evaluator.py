@@ -146,7 +146,8 @@ class Evaluator:
         responses = self._draw(policy, self.sampling, mine, between)
         divergences = self._divergences(policy, mine, responses, between)
         decoded = [policy.decode(ids) for ids in responses]
-        scores = {name: [row[0] for row in table] for name, table in self._score(mine, [[t] for t in decoded]).items()}
+        scored = processes.together(lambda: self._score(mine, [[text] for text in decoded]))[processes.rank]
+        scores = {name: [row[0] for row in table] for name, table in scored.items()}
         samples = [
             Sample(
                 prompt=self.texts[mine[i]],

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from align.errors import ScorerError, UserError
+from align.errors import ScorerError, UserError, fault_of_user
 from align.scoring.scorer_inputs import prompt_text, scorer_columns
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def score(
         ScorerError: A score is missing or is not a finite number.
     """
     with _recorded(scorer.name, ()) as tables:
-        table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
+        given = _asked(scorer.name, partial(scorer.score, prompts, responses, **columns))
+        table = check_table(given, responses, scorer.name)
         tables.append(table)
     return require_all(table, scorer.name)
 
@@ -121,10 +123,11 @@ def score_part(
         ScorerError: A score is missing or is not a finite number.
     """
     with _recorded(name, (*_place.get(), name)) as tables:
-        if isinstance(scorer, PartialScorer):
-            table = scorer.score_where_it_applies(prompts, responses, **columns)
-        else:
-            table = check_table(scorer.score(prompts, responses, **columns), responses, scorer.name)
+        everywhere = not isinstance(scorer, PartialScorer)
+        ask = scorer.score if everywhere else scorer.score_where_it_applies
+        given = _asked(scorer.name, partial(ask, prompts, responses, **columns))
+        table = check_table(given, responses, scorer.name)
+        if everywhere:
             require_all(table, scorer.name)
         tables.append(table)
     return table
@@ -171,6 +174,19 @@ def _recorded(name: str, place: tuple[str, ...]) -> Generator[list[ScoreTable]]:
     log.seconds[name] = log.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
+def _asked(name: str, ask: Callable[[], Any]) -> Any:
+    """Ask a scorer; the error names the place in the user's code where it fails. ``sys.exit`` is a failure too."""
+    try:
+        return ask()
+    except (ScorerError, UserError):
+        raise
+    except (Exception, SystemExit) as error:
+        fault = fault_of_user(error)
+        if fault is None:
+            raise
+        raise ScorerError(f"scorer {name!r} failed at {fault}; correct it.") from error
+
+
 def check_table(table: Any, responses: Sequence[Sequence[str]], name: str) -> ScoreTable:
     """Return the table as floats.
 
@@ -179,7 +195,7 @@ def check_table(table: Any, responses: Sequence[Sequence[str]], name: str) -> Sc
     """
     shape = [len(row) for row in responses]
     try:
-        rows = [list(row) for row in table]
+        rows = [] if isinstance(table, str | Mapping) else [list(row) for row in table]
     except TypeError:
         rows = []
     if [len(row) for row in rows] != shape:
@@ -216,9 +232,16 @@ def _number(value: Any, place: str) -> float | None:
     if value is None:
         return None
     try:
-        number = float(value) if not isinstance(value, str) else math.nan
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, str | bytes | bool | np.bool_) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         number = math.nan
     if not math.isfinite(number):
-        raise ScorerError(f"{place}: {str(value)[:60]!r} is not a finite number; correct the scorer.")
+        raise ScorerError(f"{place}: {_shown(value)} is not a finite number; correct the scorer.")
     return number
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(str(value)[:60])
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return f"an integer of {value.bit_length()} bits"

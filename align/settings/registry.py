@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from align.errors import UserError, did_you_mean
+from align.errors import UserError, did_you_mean, fault_of_user, first_line
 
 __all__ = ["Group", "choices", "load"]
 
@@ -37,8 +37,12 @@ def load(group: Group, name: str) -> Any:
     entry = registered[name]
     try:
         return entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{group[:-1]} {name!r} ({entry.value}) cannot be imported: {error}.") from error
+    except (Exception, SystemExit) as error:  # whatever another package's module does
+        fault = fault_of_user(error)
+        if fault is None and not isinstance(error, (ImportError, AttributeError)):
+            raise
+        reason = fault or first_line(error)
+        raise UserError(f"{group[:-1]} {name!r} ({entry.value}) cannot be imported: {reason}.") from error
 
 
 @cache

@@ -15,7 +15,7 @@ from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
-from align.errors import UserError
+from align.errors import UserError, fault_of_user, first_line
 
 __all__ = ["Processes", "add_metrics", "process_state", "require_data_parallel"]
 
@@ -31,6 +31,8 @@ class Processes:
         self._bfloat16 = precision == "bfloat16"
         self.rank: int = self._state.process_index
         self.world_size: int = self._state.num_processes
+        self.failed_together = False
+        """True once :meth:`together` has raised an error on all ranks, which are then at the same place."""
 
     @property
     def is_first(self) -> bool:
@@ -78,6 +80,28 @@ class Processes:
         """The value of every rank, in their order."""
         return gather_object([value]) if self.world_size > 1 else [value]
 
+    def together(self, make: Callable[[], T]) -> list[T]:
+        """Call ``make`` on every rank; the results of all, in their order.
+
+        If it fails on one rank it fails on all, so that none waits for another in the next collective call.
+
+        Raises:
+            Exception: That of this rank; where it has none, the first of another rank.
+        """
+        if self.world_size == 1:
+            return [make()]
+        failed: Exception | None = None
+        made: T | None = None
+        try:
+            made = make()
+        except Exception as error:
+            failed = error
+        parts = self.gather((made, None if failed is None else _portable(failed, self.rank)))
+        if errors := [error for _, error in parts if error is not None]:
+            self.failed_together = True
+            raise failed or errors[0]
+        return [result for result, _ in parts]  # pyright: ignore[reportReturnType]
+
     def in_order(self, numbers: Iterable[int], values: Iterable[T]) -> list[T]:
         """The values of all ranks in the order of their numbers, which no two ranks share."""
         mine = list(zip(numbers, values, strict=True))
@@ -111,6 +135,13 @@ class Processes:
         for part in self.gather(mine):
             add_metrics(totals, part)
         return {name: value / weight if weight else math.nan for name, (value, weight) in totals.items()}
+
+
+def _portable(error: Exception, rank: int) -> Exception:
+    """The error as other ranks raise it: one of this project's as it is, another one as text."""
+    if type(error).__module__.startswith("align."):
+        return type(error)(str(error))
+    return RuntimeError(f"rank {rank} failed: {fault_of_user(error) or f'{type(error).__name__}: {first_line(error)}'}")
 
 
 def add_metrics(into: dict[str, tuple[float, float]], metrics: Mapping[str, tuple[Any, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,21 @@ def epoch_order(size: int, *, seed: int, epoch: int) -> list[int]:
     """Return the order of the data in an epoch; it depends on seed and epoch alone, so that resuming needs no state."""
     generator = torch.Generator().manual_seed(derived_seed(seed, epoch) % 2**63)
     return torch.randperm(size, generator=generator).tolist()
+
+
+def random_state() -> Callable[[], None]:
+    """Return a function that puts Python's, NumPy's and PyTorch's generators back into their state of now."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+    return restore
 
 
 def save_random_state(path: Path) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -131,10 +131,10 @@ def _adapter(policy: Policy) -> Any:
 
 
 def _computed(config: TrainerConfig, policy: Policy) -> dict[str, Any]:
-    device = policy.device
+    device, network = policy.device, cast("Any", policy.model.config)
     return {
         "trainer": {name: getattr(config, name) for name in _ROUNDING},
-        "model": {"layout": policy.layout, "attention": policy.model.config._attn_implementation},
+        "model": {"layout": policy.layout, "attention": network._attn_implementation},
         "the device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "python": platform.python_version(),
         **package_versions(_COMPUTING),

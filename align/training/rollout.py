@@ -119,7 +119,7 @@ class Rollouts(Source):
             batch = batch.with_columns(score_PK=padded(scores, 0.0, dtype=torch.float32))
             metrics |= log.metrics()
         with self.processes.autocast(self.policy.device):
-            batch = self.policy.in_micro_batches(batch, self._ask_roles, tokens=self.tokens_per_microbatch)
+            batch = self._asked(batch)
         experience = self.method.compute_advantages(batch, self.state, self.processes.sum_tensor)
         seconds = {"seconds/sampling": sampled - began, "seconds/rollout": time.perf_counter() - began}
         metrics |= {name: (value * batch.P, batch.P) for name, value in seconds.items()}
@@ -153,7 +153,17 @@ class Rollouts(Source):
 
     def _score(self, batch: Batch, scorer: Scorer) -> list[list[float]]:
         texts = [[self.policy.decode(ids) for ids in responses] for responses in batch.response_ids]
-        return score_texts(scorer, [self.rows[row] for row in batch.rows], texts)
+        rows = [self.rows[row] for row in batch.rows]
+        return self.processes.together(lambda: score_texts(scorer, rows, texts))[self.processes.rank]
+
+    def _asked(self, batch: Batch) -> Batch:
+        asked: list[Batch] = []
+        self.processes.together(
+            lambda: asked.append(
+                self.policy.in_micro_batches(batch, self._ask_roles, tokens=self.tokens_per_microbatch)
+            )
+        )
+        return asked[0]
 
     def _ask_roles(self, part: Batch) -> Batch:
         if self.scorer is None:

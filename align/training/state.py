@@ -1,4 +1,4 @@
-"""The state of a run, and when it is saved: every few steps, when a signal asks to stop, and when a scorer fails."""
+"""The state of a run, and when it is saved: every few steps, when a signal asks to stop, and when a step fails."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from align.errors import ScorerError
+from align.errors import ScorerError, UserError, fault_of_user
 from align.model.roles import Role
 from align.runs.checkpoint import Checkpoint, CheckpointStore
-from align.system.randomness import load_random_state, save_random_state
+from align.system.randomness import load_random_state, random_state, save_random_state
 from align.system.signals import Interrupted, StopRequest
 from align.training.optimizer import load_optimizer, save_optimizer
 from align.training.step import Stepper, TrainingError
@@ -77,17 +77,32 @@ class TrainingState:
             raise Interrupted(self.stop.signum, None)
 
     @contextmanager
-    def saved_if_scorer_fails(self, step: int) -> Generator[None]:
-        """Save the steps that are done if a scorer fails inside the block.
+    def saved_if_it_fails(self, step: int) -> Generator[None]:
+        """If the block fails, on all ranks at one place, save the state after ``step``, which it has not changed.
 
         Raises:
-            TrainingError: In place of the scorer's error.
+            TrainingError: In place of an error of a scorer, or one in code of the user.
+            UserError: With a word on what is saved.
         """
+        restore = random_state()
         try:
             yield
-        except ScorerError as error:
-            kept = f" Step {self.save(step).name[5:].lstrip('0')} is saved." if step > 0 else ""
-            raise TrainingError(f"{error}{kept} Continue with if_exists=resume.") from error
+        except Interrupted:
+            raise
+        except (Exception, SystemExit) as error:
+            restore()
+            processes = self.stepper.processes
+            together = processes.world_size == 1 or processes.failed_together
+            kept = f" Step {self.save(step).name[5:].lstrip('0')} is saved." if step > 0 and together else ""
+            fault = fault_of_user(error)
+            if isinstance(error, UserError | TrainingError):
+                raise type(error)(f"{error}{kept}") from error
+            if isinstance(error, ScorerError) or fault is not None:
+                sentence = str(error) if isinstance(error, ScorerError) else f"{fault}; correct it."
+                # A context manager takes a RuntimeError that StopIteration caused for that StopIteration (PEP 479).
+                cause = None if isinstance(error, StopIteration) else error
+                raise TrainingError(f"{sentence}{kept} Continue with if_exists=resume.") from cause
+            raise
 
     def _save_shared(self, folder: Path) -> None:
         for role in self._roles():

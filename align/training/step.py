@@ -68,26 +68,32 @@ class Stepper:
         Raises:
             TrainingError: Loss or gradient is not finite, or memory ran out; no parameter has changed.
         """
-        with self._memory_guard():
-            micro_batches = self._prepare(batch)
-            weight = self.processes.sum(sum(self.method.weight(part) for part in micro_batches))
-            if weight <= 0:
-                raise TrainingError(
-                    f"the weights of rows {_shown(self._all_rows(batch))} sum to {weight}; nothing to learn from."
-                )
-            collected: dict[str, tuple[float, float]] = {}
-            bad: list[int] = []
-            for role in self.method.trains:
-                with self.policy.use(role), self.policy.dropout(self.method.dropout):
-                    for part in micro_batches:
-                        with self.processes.autocast(self.policy.device):
-                            loss = self.method.loss(self.policy, part)
-                        if not bool(torch.isfinite(loss.sums[role])):
-                            bad.extend(part.rows)
-                        (loss.sums[role] / weight).backward()
-                        add_metrics(collected, loss.metrics)
-            if mixed is not None:
-                self._mix_in(mixed, collected)
+        micro_batches: list[Batch] = []
+        collected: dict[str, tuple[float, float]] = {}
+
+        def prepare() -> tuple[float, int]:
+            with self._memory_guard():
+                micro_batches.extend(self._prepare(batch))
+            return sum(self.method.weight(part) for part in micro_batches), mixed.tokens if mixed is not None else 0
+
+        weight, mixed_tokens = (sum(parts) for parts in zip(*self.processes.together(prepare), strict=True))
+        if weight <= 0:
+            raise TrainingError(
+                f"the weights of rows {_shown(self._all_rows(batch))} sum to {weight}; nothing to learn from."
+            )
+
+        def differentiate() -> list[int]:
+            with self._memory_guard():
+                bad = self._differentiate(micro_batches, weight, collected)
+                if mixed is not None:
+                    self._mix_in(mixed, mixed_tokens, collected)
+            return bad
+
+        try:
+            bad = sorted({row for part in self.processes.together(differentiate) for row in part})
+        except Exception:
+            self.optimizer.zero_grad(set_to_none=True)
+            raise
         grad_norm = self._reduce_gradients()
         self._stop_unless_finite(grad_norm, bad, batch)
         self.optimizer.step()
@@ -95,8 +101,23 @@ class Stepper:
         tokens = sum(map(len, batch.prompt_ids)) + batch.tokens
         return StepResult(self.processes.reduce_metrics(collected), grad_norm, int(self.processes.sum(tokens)))
 
-    def _mix_in(self, mixed: Batch, collected: dict[str, tuple[float, float]]) -> None:
-        tokens = self.processes.sum(mixed.tokens)
+    def _differentiate(
+        self, micro_batches: Sequence[Batch], weight: float, collected: dict[str, tuple[float, float]]
+    ) -> list[int]:
+        """Add the gradients of the loss and collect its metrics; returns the rows whose loss is not finite."""
+        bad: list[int] = []
+        for role in self.method.trains:
+            with self.policy.use(role), self.policy.dropout(self.method.dropout):
+                for part in micro_batches:
+                    with self.processes.autocast(self.policy.device):
+                        loss = self.method.loss(self.policy, part)
+                    if not bool(torch.isfinite(loss.sums[role])):
+                        bad.extend(part.rows)
+                    (loss.sums[role] / weight).backward()
+                    add_metrics(collected, loss.metrics)
+        return bad
+
+    def _mix_in(self, mixed: Batch, tokens: float, collected: dict[str, tuple[float, float]]) -> None:
         with self.policy.use("policy"):
             for part in mixed.micro_batches(self.tokens_per_microbatch, self.policy.layout) if mixed.P else ():
                 with self.processes.autocast(self.policy.device):
@@ -135,11 +156,11 @@ class Stepper:
         return nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
 
     def _stop_unless_finite(self, grad_norm: float, bad: list[int], batch: Batch) -> None:
-        if math.isfinite(grad_norm) and not self.processes.sum(len(bad)):
+        if math.isfinite(grad_norm) and not bad:
             return
         self.optimizer.zero_grad(set_to_none=True)
-        rows = sorted({row for part in self.processes.gather(bad) for row in part}) or self._all_rows(batch)
-        what = "loss" if self.processes.sum(len(bad)) else "gradient"
+        rows = bad or self._all_rows(batch)
+        what = "loss" if bad else "gradient"
         raise TrainingError(
             f"the {what} is not finite; no parameter was changed. Rows of the training data in question: "
             f"{_shown(rows)}. Lower trainer.learning_rate, or use trainer.precision=float32 if it is bfloat16."

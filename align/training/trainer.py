@@ -107,7 +107,7 @@ class Trainer:
 
         Raises:
             UserError: Settings, data or an earlier run in the folder do not allow it.
-            TrainingError: Loss or gradient became infinite, memory ran out, or the scorer failed.
+            TrainingError: Loss or gradient became infinite, memory ran out, or a scorer or code of the user failed.
             Interrupted: SIGINT or SIGTERM; a checkpoint was written.
         """
         stop = StopRequest()
@@ -187,7 +187,7 @@ class _Run:
         exit_code = 1
         try:
             self._announce(checkpoint)
-            with self.state.saved_if_scorer_fails(0):
+            with self.state.saved_if_it_fails(0):
                 before = self.monitor.start(resumed=self.trainer.if_exists == "resume")
             last = self._train(self._begin(checkpoint))
             result = self._finish(before, last)
@@ -212,7 +212,7 @@ class _Run:
                 bar.set_postfix(self.monitor.headline)
                 state.stop_if_asked(step)
                 if config.eval_steps and step % config.eval_steps == 0 and step < steps:
-                    with state.saved_if_scorer_fails(step):
+                    with state.saved_if_it_fails(step):
                         self.monitor.evaluate(step)
                     state.stop_if_asked(step)
                 if (config.save_steps and step % config.save_steps == 0) or step == steps:
@@ -223,25 +223,25 @@ class _Run:
         """One optimiser step; returns its metrics, none where the source left it out."""
         began = time.perf_counter()
         rate = float(self.schedule.get_last_lr()[0])
-        with self.state.saved_if_scorer_fails(step - 1):
+        with self.state.saved_if_it_fails(step - 1):
             batch = self.source.batch(step)
-        metrics: Mapping[str, float] = {}
-        if batch is not None:
-            result = self.stepper.step(batch, self.feed.mixed(step))
-            seconds = time.perf_counter() - began
-            metrics = {
-                "epoch": step / self.plan.steps_per_epoch,
-                **result.metrics,
-                "learning_rate": rate,
-                "grad_norm": result.grad_norm,
-                "tokens": float(result.tokens),
-                "tokens_per_second": result.tokens / seconds,
-                "seconds": seconds,
-            }
-            self.source.updated(metrics)
-            metrics = self.monitor.log(step, metrics, rollout=self.source.metrics)
+            result = self.stepper.step(batch, self.feed.mixed(step)) if batch is not None else None
         self.schedule.step()
-        return metrics
+        if result is None:
+            return {}
+        seconds = time.perf_counter() - began
+        metrics = {
+            "epoch": step / self.plan.steps_per_epoch,
+            **result.metrics,
+            "learning_rate": rate,
+            "grad_norm": result.grad_norm,
+            "tokens": float(result.tokens),
+            "tokens_per_second": result.tokens / seconds,
+            "seconds": seconds,
+        }
+        with self.state.saved_if_it_fails(step):
+            self.source.updated(metrics)
+            return self.monitor.log(step, metrics, rollout=self.source.metrics)
 
     # Before it
 
@@ -309,9 +309,9 @@ class _Run:
             print_(f"Resuming after step {checkpoint.step} from {checkpoint.folder}", soft_wrap=True)
 
     def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
-        with self.state.saved_if_scorer_fails(self.plan.steps):
+        with self.state.saved_if_it_fails(self.plan.steps):
             after = self.monitor.evaluate(self.plan.steps)
-        evaluation = self.monitor.conclude(self.feed.train.data, before, after, self.beside)
+            evaluation = self.monitor.conclude(self.feed.train.data, before, after, self.beside)
         if self.processes.is_first:
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
             write_final(self.policy, self.folder / "final", self.method, settings, evaluation or None)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from align.errors import UserError
 from align.world.facts import World
 from align.world.task import Goal
 from align.world.verify import Sentence, Verdict, read, verify
@@ -76,8 +77,14 @@ class TrueReward:
     ) -> list[list[Components]]:
         """Return the components of each response; shapes as in `score`."""
         rows: list[list[Components]] = []
-        for _, row, text in zip(prompts, responses, answer, strict=True):
-            goal = Goal.from_json(text)
+        for number, (_, row, text) in enumerate(zip(prompts, responses, answer, strict=True)):
+            try:
+                goal = Goal.from_json(text)
+            except ValueError as error:
+                raise UserError(
+                    f"true_reward: prompt {number} is no task of the embedded world ({error}); score data of your own "
+                    "by another scorer (reward=model, reward=function …)."
+                ) from error
             rows.append([self.judge(goal, response) for response in row])
         return rows
 

@@ -10,7 +10,7 @@ Without them (`select_best`): the best by score, as in RAFT (Dong et al. 2023, a
 threshold on.
 
 Departures from the authors' code, each undone by ``strict_reference=True``: the forms of numbers that equations may
-have (``solution_equations.py``); and the final answer, which is the last that ``reward.verifiers.math_answers`` finds
+have (``solution_equations.py``); and the final answer, which is the last that ``reward.verifiers.final_answer`` finds
 marked (``####``, ``\\boxed{}``, "The answer is", "A:"), compared as there, while theirs is what follows the first
 ``####``, as a float. In both, a sample of more than `LONGEST_SAMPLE` characters is dropped, because edit distances take
 quadratic time.
@@ -29,7 +29,9 @@ from rapidfuzz.distance import Levenshtein
 
 from align.errors import UserError
 from methods.rft.solution_equations import equations, is_correct, path_key
-from reward.verifiers.math_answers import compare, marked_answer
+from reward.verdict import without_thinking
+from reward.verifiers.final_answer import marked_answer
+from reward.verifiers.math_answers import compare
 
 __all__ = ["LONGEST_SAMPLE", "Fate", "Selection", "select_best", "select_paths"]
 
@@ -138,7 +140,7 @@ def _fault(sample: str, gold: str, right: float | None, strict_reference: bool) 
         given = _reference_number(sample)
         answered, agrees = given is not None, given == right
     else:
-        answer = marked_answer(sample)
+        answer = marked_answer(without_thinking(sample))
         answered, agrees = bool(answer), bool(answer) and compare(answer, marked_answer(gold) or gold).score == 1
     if not agrees:
         return "wrong_answer" if answered else "no_answer"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from weakref import WeakValueDictionary
 
 import torch
@@ -52,6 +52,8 @@ class RewardModelScorer(Settings):
     tokens_per_batch: int | None = None
     """Padded tokens of one forward pass; none: 16,384 on an accelerator, 2,048 on a CPU, to fit its caches."""
     name: str = "reward_model"
+    costly: ClassVar[bool] = True
+    """It loads weights or asks another machine, and is not tried before a run."""
 
     def check(self) -> None:
         """Ranges, and a folder that exists."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from align.data.encoding import Encoder, encode_response
 from align.errors import UserError
@@ -63,6 +63,8 @@ class RankerScorer(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the weights."""
     name: str = "ranker"
+    costly: ClassVar[bool] = True
+    """It loads weights or asks another machine, and is not tried before a run."""
 
     def check(self) -> None:
         """The folder holds a saved model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from align.errors import UserError
 from reward.remote.client import Remote, check_address
@@ -31,6 +31,8 @@ class HttpScorer(Remote):
     """Most responses in one request; those of one prompt stay together."""
 
     name = "http"
+    costly: ClassVar[bool] = True
+    """It loads weights or asks another machine, and is not tried before a run."""
 
     def check(self) -> None:
         """Ranges, and an address that texts may be sent to."""

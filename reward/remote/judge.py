@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from align.errors import ScorerError, UserError
 from align.system.identity import hashed
@@ -114,6 +114,8 @@ class Judge(Remote):
 
     usage: Usage = field(default_factory=Usage, init=False, repr=False, compare=False)
     name = "judge"
+    costly: ClassVar[bool] = True
+    """It loads weights or asks another machine, and is not tried before a run."""
 
     def check(self) -> None:
         """Ranges, and an address that texts may be sent to."""

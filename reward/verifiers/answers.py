@@ -19,10 +19,16 @@ from jsonschema.validators import validator_for
 from align.errors import UserError
 from reward.verdict import Verdict, Verifier
 from reward.verifiers import bounded
+from reward.verifiers.final_answer import tagged_answer
 
 _LONGEST_CHOICE = 1_000_000  # characters
 _LONGEST_JSON = 100_000
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_MARK = (
+    r"(?i:(?:\\(?:boxed|fbox)|####|<answer>|(?:answer|option|choice)(?:\W{0,3} is\b:?|\W{0,3}:))"
+    r"(?:[({*\s]|\\(?:text|textbf|mathrm|mathbf)\{|(?:the|correct|option|choice)\b){0,6})"
+)
+_NO_ARTICLE = r"(?!(?<=A)\s(?!(?:because|since|as|and|for|which|but|with|over|not)\b)[a-z])"  # "the answer is A bird"
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL | re.IGNORECASE)
 
 
@@ -30,8 +36,8 @@ _FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL | re.IGNORECASE)
 class MultipleChoice(Verifier):
     r"""1 if the letter chosen is that of the ``answer`` column ("B", "(B)" or "B. Paris").
 
-    The choice is the last of ``\boxed{B}``, ``#### B``, "answer is B", "Answer: B"; without one, the letter that the
-    response begins with ("B", "(B) …", "B. …", "B: …").
+    The choice is the last of ``\boxed{B}``, ``#### B``, ``<answer>B</answer>``, "answer is B", "Answer: B", "option is
+    B"; without one, the letter that the response begins with ("B", "(B) …", "B. …", "B: …").
     """
 
     letters: str = "ABCDE"
@@ -53,12 +59,16 @@ class MultipleChoice(Verifier):
             )
         if len(response) > _LONGEST_CHOICE:
             return Verdict(0.0, f"longer than {_LONGEST_CHOICE} characters")
-        letter = rf"[({{*\s]{{0,4}}([{self.letters}])(?![A-Za-z'’])"
-        chosen = re.findall(rf"(?:\\boxed|####|(?i:answer)(?: is:?|:)){letter}", response)
-        given = chosen[-1] if chosen else self._first(response)
+        response = self.read(response)
+        given = self._last(response) or self._first(response)
         if given is None:
             return Verdict(0.0, "no choice found")
         return Verdict(float(given == right), f"chose {given}, right is {right}")
+
+    def _last(self, text: str) -> str | None:
+        """Return the letter that the last mark names."""
+        chosen = re.findall(rf"{_MARK}(?<![A-Za-z])([{self.letters}])(?![\w'’]){_NO_ARTICLE}", text)
+        return chosen[-1] if chosen else None
 
     def _first(self, text: str) -> str | None:
         match = re.match(rf"\s*[(*]{{0,3}}([{self.letters}])(?:[).:*]|\s*$)", text)
@@ -67,7 +77,7 @@ class MultipleChoice(Verifier):
 
 @dataclass(frozen=True, kw_only=True)
 class ExactMatch(Verifier):
-    """1 if response and ``answer`` are the same text after normalisation.
+    """1 if response and ``answer`` are the same text after normalisation; of ``<answer>…</answer>`` the content.
 
     Normalised as for SQuAD (Rajpurkar et al. 2016), after Unicode's NFKC: letter case, punctuation, the articles a, an,
     the, and the amount of white space do not count.
@@ -77,6 +87,7 @@ class ExactMatch(Verifier):
 
     def judge(self, response: str, answer: str) -> Verdict:
         """Score one response."""
+        response = tagged_answer(self.read(response))
         if len(response) > 100 * (len(answer) + 100):  # cannot be the same text; not worth normalising
             return Verdict(0.0, "much longer than the answer")
         same = normalize(response) == normalize(answer)
@@ -85,7 +96,9 @@ class ExactMatch(Verifier):
 
 @dataclass(frozen=True, kw_only=True)
 class JsonSchema(Verifier):
-    """1 if the response is JSON that is valid under a schema; a Markdown code fence around it is removed.
+    """1 if the response is JSON that is valid under a schema.
+
+    A Markdown code fence or ``<answer>…</answer>`` around it is removed.
 
     Remote references are never fetched. Validation runs in a process that is killed if it takes too long.
     """
@@ -112,7 +125,10 @@ class JsonSchema(Verifier):
         _check_schema(answer)
         if len(response) > _LONGEST_JSON:
             return Verdict(0.0, f"longer than {_LONGEST_JSON} characters")
-        fenced = _FENCE.fullmatch(response.strip())
+        response = self.read(response).strip()
+        if response.endswith("</answer>"):
+            response = tagged_answer(response)
+        fenced = _FENCE.fullmatch(response)
         return bounded.judge("schema", answer, fenced.group(1) if fenced else response)
 
 

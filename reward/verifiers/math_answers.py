@@ -1,23 +1,22 @@
 r"""Verifier of mathematics: numbers, fractions, percentages, and symbolic equality of LaTeX.
 
-The final answer is, in this order, the content of the last ``\boxed{}``, the text after the last ``####``, or the text
-after the last "answer is", "Answer:" or "A:" in its line. Without such a mark it is the whole text in the ``answer``
-column (which may hold whole solutions, as in GSM8K); in a response it is the whole text if that is one line without
-words, else the last number.
+Where the final answer stands is in ``final_answer.py``. Without a mark it is the whole text in the ``answer`` column
+(which may hold whole solutions, as in GSM8K); in a response it is the whole text if that is one line without words,
+else the last number or formula.
 
-Plain numbers are read here, exactly, and decide at once; equal texts are equal. Only the rest goes to math-verify, in
-the killable process of ``bounded.py``, and only within the limits below. Nothing is ever evaluated as code
-(CVE-2026-6878).
+Equal texts are equal, words too. Plain numbers are read here, exactly, and decide at once. Only the rest goes to
+math-verify, in the killable process of ``bounded.py``, and only within the limits below. Nothing is ever evaluated as
+code (CVE-2026-6878).
 
 Two numbers are equal if they differ by at most 10⁻⁶, relative below 1 and absolute above, so that .333333 is ⅓. A
 percentage is equal to its number and to its hundredth (12 % is 12 and .12), as in math-verify. Units ("18 dollars",
-"$18") do not matter.
+"$18") do not matter. The order of several answers matters if the right one is a tuple, ``(1, 2)``, and not if it is a
+list or a set, ``1, 2`` or ``\{1, 2\}``.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,9 +24,16 @@ from functools import lru_cache
 
 from reward.verdict import Verdict, Verifier
 from reward.verifiers import bounded
+from reward.verifiers.final_answer import (
+    LONGEST_ANSWER,
+    is_mathematical,
+    marked_readings,
+    unmarked_readings,
+)
+
+__all__ = ["Math", "answer_key", "compare", "numbers"]
 
 LONGEST_RESPONSE = 1_000_000  # characters; more is no answer
-LONGEST_ANSWER = 1_000
 DEEPEST = 20  # nested brackets
 _TOWER = 2  # powers of powers
 _DIGITS = 40  # of a number that goes to symbolic comparison
@@ -35,10 +41,7 @@ _LARGEST_EXPONENT = 10_000  # also of the upper bound of a sum
 _LARGEST_FACTORIAL = 200
 _TOLERANCE = Fraction(1, 10**6)
 
-_WORDS = re.compile(r"\n|(?<![A-Za-z\\])[A-Za-z]{2}")
-_MARKER = re.compile(r"answer is:?|answer:|^a:", re.IGNORECASE | re.MULTILINE)
-_NUMBER = re.compile(r"-?\d[\d,]{0,99}(?:\.\d{1,100})?(?: ?/ ?-?\d{1,100})?%?|-?\.\d{1,100}%?")
-_DECIMAL = r"(?:\d{1,3}(?:,\d{3}){1,30}(?:\.\d{0,100})?|\d{1,100}(?:\.\d{0,100})?|\.\d{1,100})"
+_DECIMAL = r"(?:\d{1,3}(?:(?:,\d{3}){1,30}|(?: \d{3}){1,30})(?:\.\d{0,100})?|\d{1,100}(?:\.\d{0,100})?|\.\d{1,100})"
 _PLAIN = re.compile(
     rf"(?P<sign>[-+]?)(?P<top>{_DECIMAL})(?: ?/ ?(?P<bottom>{_DECIMAL}))?"
     r"(?P<percent> ?(?:%|percent))?"
@@ -46,9 +49,14 @@ _PLAIN = re.compile(
 )
 _FRACTION = re.compile(r"(?P<sign>[-+]?)\\[dt]?frac(?:\{(?P<top>\d{1,100})\}\{(?P<bottom>\d{1,100})\}|(\d)(\d))")
 _BOLD = re.compile(r"^\*\*([^*]+)\*\*")
-_DRESS = re.compile(r"\\[!,;: ]|\\left(?![a-z])|\\right(?![a-z])|\\?\$|[€£]")
-_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}")
-_UNIT = re.compile(r"(?<=[\d})])\s*\\(?:text|mathrm|textbf|mbox)\{[^{}]*\}$")
+_THOUSANDS = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\{\s*,\s*\})\s*(?=\d{3})")
+_DRESS = re.compile(r"(?<!\\)\\[!,;: ()\[\]]|\\q?quad\b|\\left(?![a-z])|\\right(?![a-z])|\\?\$|[€£]")
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
+_UNIT = re.compile(r"(?<=[\d})])\s*\\(?:text|mathrm|textbf|mbox)\{(?!\s*(?:and|or)\b)[^{}]*\}$")
+_AND = re.compile(r"\s*[,;]?\s*(?<![A-Za-z])(?:and|or)(?![A-Za-z])\s*")
+_STEPS = re.compile(r"^[\d\s.,+\-*/×÷^()%=]*=\s*(?=[^=\s])")  # of a calculation: 3 + 4 = 7 is 7
+_DECIMAL_COMMA = re.compile(r"^([-+]?\d{1,100}),(\d{1,2})(?!\d)(?=\D*$)")
+_PUNCTUATION = re.compile(r"\s*([^\w\s.])\s*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,38 +69,35 @@ class Math(Verifier):
         """Score one response."""
         if len(response) > LONGEST_RESPONSE:
             return Verdict(0.0, f"longer than {LONGEST_RESPONSE} characters")
-        predicted = marked_answer(response) or _unmarked_answer(response)
-        if not predicted:
+        response = self.read(response)
+        given = marked_readings(response)
+        if given is None:
+            given = unmarked_readings(response)
+        if not given:
             return Verdict(0.0, "no final answer")
-        return compare(predicted, marked_answer(answer) or answer)
-
-
-def marked_answer(text: str) -> str:
-    """Return the marked final answer of a solution, or an empty string; takes linear time."""
-    at = text.rfind("\\boxed{")
-    if at >= 0:
-        return _braced(text[at + len("\\boxed{") : at + len("\\boxed{") + LONGEST_ANSWER + 1])
-    at = text.rfind("####")
-    if at >= 0:
-        return _line(text[at + 4 :])
-    marker = _last(_MARKER, text)
-    return _line(text[marker.end() :]) if marker else ""
+        right = marked_readings(answer) or (answer,)
+        if not {_words(text) for text in given}.isdisjoint(map(_words, right)):
+            return Verdict(1.0, "the same text")
+        return compare(given[-1], right[-1])
 
 
 def compare(predicted: str, gold: str) -> Verdict:
     """Judge two final answers; bounded in time and memory whatever ``predicted`` holds."""
     if len(predicted) > LONGEST_ANSWER:
         return Verdict(0.0, f"final answer longer than {LONGEST_ANSWER} characters")
-    predicted, gold = _undress(predicted), _undress(gold)
-    if predicted == gold:
+    if _words(predicted) == _words(gold):
         return Verdict(1.0, "the same text")
+    predicted, gold = _undress(predicted), _undress(gold)
+    if "." in gold or "." in predicted:  # otherwise 1,5 is a list
+        predicted, gold = _DECIMAL_COMMA.sub(r"\1.\2", predicted), _DECIMAL_COMMA.sub(r"\1.\2", gold)
     given, right = numbers(predicted), numbers(gold)
     if given and right:
         equal = any(_close(a, b) for a in given for b in right)
         return Verdict(float(equal), "equal numbers" if equal else "different numbers")
     for text in (predicted, gold):
-        if not _mathematical(text):
+        if not is_mathematical(text):
             return Verdict(0.0, "different texts")
+    predicted, gold = (_AND.sub("; " if "=" in text else ", ", text) for text in (predicted, gold))
     if fault := too_hard(predicted) or too_hard(gold):
         return Verdict(0.0, fault)
     return _symbolic(predicted, gold)
@@ -113,9 +118,9 @@ def numbers(text: str) -> tuple[Fraction, ...]:
     top, bottom = group["top"], group["bottom"]
     if top is None:  # \frac34
         top, bottom = match.group(4), match.group(5)
-    value = Fraction(top.replace(",", "")) * (-1 if group["sign"] == "-" else 1)
+    value = Fraction(re.sub("[, ]", "", top)) * (-1 if group["sign"] == "-" else 1)
     if bottom is not None:
-        divisor = Fraction(bottom.replace(",", ""))
+        divisor = Fraction(re.sub("[, ]", "", bottom))
         if divisor == 0:
             return ()
         value /= divisor
@@ -124,7 +129,7 @@ def numbers(text: str) -> tuple[Fraction, ...]:
 
 def too_hard(text: str) -> str:
     """Return why this text must not go to symbolic mathematics, or an empty string."""
-    if "__" in text or re.search(r"[A-Za-z]\s*\.\s*[A-Za-z_]|[;'\"`@]|\\(?:input|write|def|newcommand)", text):
+    if "__" in text or re.search(r"[A-Za-z]\s*\.\s*[A-Za-z_]|['\"`@]|\\(?:input|write|def|newcommand)", text):
         return "not mathematics"
     depth = deepest = 0
     for character in text:
@@ -163,40 +168,16 @@ def _close(a: Fraction, b: Fraction) -> bool:
     return abs(a - b) <= _TOLERANCE * min(Fraction(1), max(abs(a), abs(b)))
 
 
-def _mathematical(text: str) -> bool:
-    """Return True if there is something to calculate: a digit, a command, an operator or a single letter."""
-    return bool(re.search(r"\d|\\[a-zA-Z]|[-+*/^=<>]|^[A-Za-z]$", text))
-
-
-def _unmarked_answer(text: str) -> str:
-    text = text.strip()
-    if len(text) <= LONGEST_ANSWER and not _WORDS.search(text):
-        return text
-    number = _last(_NUMBER, text)
-    return number.group() if number else ""
-
-
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    found = deque(pattern.finditer(text), maxlen=1)
-    return found[0] if found else None
-
-
-def _braced(text: str) -> str:
-    """Return the text up to the closing brace, or all of it."""
-    depth = 0
-    for index, character in enumerate(text):
-        if character == "}" and depth == 0:
-            return text[:index].strip()
-        depth += (character == "{") - (character == "}")
-    return text.strip()
-
-
-def _line(text: str) -> str:
-    return text.lstrip()[: LONGEST_ANSWER + 1].partition("\n")[0].strip()
-
-
 def _undress(text: str) -> str:
-    """Remove dollar signs, spacing commands, emphasis, units, and a full stop at the end."""
-    text = _TEXT.sub(r"\1", _UNIT.sub("", _DRESS.sub("", text))).replace("\\%", "%").replace("−", "-")
+    """Remove dollar signs, spacing commands, emphasis, units, steps of a calculation, and a full stop at the end."""
+    text = _DRESS.sub(lambda match: " " if "quad" in match.group() else "", _THOUSANDS.sub(",", text))
+    text = _TEXT.sub(r"\1", _UNIT.sub("", text.rstrip(" ."))).replace("\\%", "%").replace("−", "-")
     text = _BOLD.sub(r"\1", " ".join(text.split())).strip("*_: ")
-    return text.removesuffix(".").strip()
+    return _STEPS.sub("", text.removesuffix(".").strip())
+
+
+def _words(text: str) -> str:
+    """Return the text as it is compared with another one: single letters keep their case, words do not."""
+    plain = _PUNCTUATION.sub(r"\1", _undress(text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
+    plain = re.sub(r"^\(([A-Za-z])\)$", r"\1", plain)
+    return plain.casefold() if re.search(r"[A-Za-z]{2}", plain) and "\\" not in plain else plain

@@ -10,7 +10,7 @@ from langdetect import detector_factory
 from langdetect.lang_detect_exception import LangDetectException
 
 from align.errors import UserError
-from reward.verdict import Rule, Verdict
+from reward.verdict import Rule, Verdict, without_thinking
 from reward.verifiers import bounded
 
 _READ = 10_000  # characters read to detect a language: langdetect's own bound, applied before its regular expressions
@@ -66,6 +66,8 @@ class Regex(Rule):
     """Regular expression of Python's ``re``; flags go inside, such as ``(?s)`` to let ``.`` match newlines."""
     full: bool = False
     """Match the whole response instead of a part."""
+    strip_thinking: bool = False
+    """Leave ``<think>…</think>`` out of what is searched."""
     name: str = "regex"
 
     def check(self) -> None:
@@ -77,7 +79,8 @@ class Regex(Rule):
 
     def judge(self, response: str) -> Verdict:
         """Score one response."""
-        return bounded.judge("regex", self.pattern, response, "full" if self.full else "part")
+        text = without_thinking(response) if self.strip_thinking else response
+        return bounded.judge("regex", self.pattern, text, "full" if self.full else "part")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Accuracy of the majority vote over samples: maj1@1, maj1@k (self-consistency; Wang et al. 2022).
 
-A response votes for its marked final answer (``math_answers.marked_answer``: ``#### 7``, ``\\boxed{7}``, "A: 7", "The
+A response votes for its marked final answer (``final_answer.marked_answer``: ``#### 7``, ``\\boxed{7}``, "A: 7", "The
 answer is 7"); a response without one does not vote. Equal numbers are one answer, however written (7, $7.00, 7
 apples).
 """
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from align.errors import UserError
-from reward.verifiers.math_answers import answer_key, compare, marked_answer
+from reward.verdict import without_thinking
+from reward.verifiers.final_answer import marked_answer
+from reward.verifiers.math_answers import answer_key, compare
 
 __all__ = ["maj1_at_k", "majority_answer"]
 
@@ -50,7 +52,7 @@ def majority_answer(responses: Sequence[str]) -> str:
     votes: Counter[str | tuple[Fraction, ...]] = Counter()
     winner, most = "", 0
     for response in responses:
-        answer = marked_answer(response)
+        answer = marked_answer(without_thinking(response))
         if not answer:
             continue
         key = answer_key(answer)

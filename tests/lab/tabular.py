@@ -89,9 +89,14 @@ class TabularModel(PreTrainedModel):
         return self.lm_head
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor | None = None, logits_to_keep: int = 0, **inputs: Any
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        logits_to_keep: int = 0,
+        **inputs: Any,
     ) -> CausalLMOutputWithPast:  # by name, for the decode loop looks at the names
-        out = self.model(input_ids, position_ids=position_ids, **inputs)
+        out = self.model(input_ids, position_ids=position_ids, past_key_values=past_key_values, **inputs)
         logits = self.lm_head(out.last_hidden_state[:, -logits_to_keep:])
         return CausalLMOutputWithPast(logits=logits, past_key_values=out.past_key_values)
 

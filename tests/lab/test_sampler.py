@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def test_next_token(name: str, figures: Any) -> None:
     """The share of [0, 1) that chooses each token, by bisecting for the borders of its interval."""
     settings = SETTINGS[name]
     logit_V = np.random.default_rng(0).normal(size=8)
-    choice = TokenChoice(SamplingParams(**settings, max_new_tokens=1), None, [], [(0, 0)], 1)  # pyright: ignore
+    letters: Any = SimpleNamespace(get_vocab=lambda: {str(v): v for v in range(8)})
+    choice = TokenChoice(SamplingParams(**settings, max_new_tokens=1), letters, [], [(0, 0)], 1)
 
     def token(uniform: float) -> int:
         choice.uniform = np.array([[uniform]])

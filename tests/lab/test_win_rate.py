@@ -60,7 +60,7 @@ def test_win_rate(world: Enumeration, figures: Any) -> None:
         set_table(policy, "policy", table_SV)
         drawn = Sampler(policy, SamplingParams(max_new_tokens=3)).generate([world.prompts[x]] * DRAWS, seed=1)
         scores = [float(score_XY[x, world.responses.index(tuple(row[0].ids))]) for row in drawn]
-        measured.append(Measurement([Sample("", "", 1, None, {"score": s}) for s in scores], None))
+        measured.append(Measurement([Sample("", "", 1, None, {"score": s}) for s in scores]))
     found = compare(*measured)["win_rate"]["mean"]
     expected = coupled(world, x, (after, before), score_XY[x])
     figures.equal(f"win rate of {DRAWS} pairs of draws (bound: 4 standard errors)", expected, found, 2 / DRAWS**0.5)

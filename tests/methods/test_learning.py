@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from align.evaluation.measurement import win_rate
+from align.evaluation.statistics import win_rate
 from align.runs.tracker import read_records
 from align.world import read_rows
 
@@ -66,7 +66,8 @@ def test_the_true_reward_rises(method: str, longest: float, tmp_path: Path) -> N
     """Better than the SFT model beyond doubt; how much better is in docs/results.md."""
     folders = [run(tmp_path / str(seed), f"method={method}", f"seed={seed}") for seed in SEEDS]
     together = win_rate(np.array([differences(folder) for folder in folders]))
-    assert together["low"] > 0.5
+    assert together.low is not None
+    assert together.low > 0.5
     for folder in folders:
         metrics = evaluation(folder)["metrics"]
         assert metrics["kl"]["after"] < 15
@@ -84,6 +85,7 @@ def test_wrong_labels_teach_nothing_good(tmp_path: Path, share: float) -> None:
     pairs = relabelled(tmp_path / "pairs.jsonl", share)
     data = [f"data.train={pairs}", "evaluation.scorer=true_reward"]
     report = evaluation(run(tmp_path, "method=dpo", *data))
+    assert report["metrics"]["kl"]["after"] > 0.05  # it did learn something
     if share == 1.0:
         assert report["win_rate"]["high"] < 0.5
         assert report["metrics"]["true_reward"]["after"] < report["metrics"]["true_reward"]["before"]

@@ -172,3 +172,22 @@ def test_plain_text_is_a_users_turn_for_trl() -> None:
     assert got == [[{"role": "user", "content": "half?"}]] * 2
     FunctionScorer(function=keep, conversational=False).score(["half?"], [["x"]], messages=[[]])
     assert got[2] == "half?"
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("def f(:\n", "mine.py, line 1: SyntaxError: invalid syntax"),
+        ("import no_such_module\n", "mine.py, line 1, in <module>: ModuleNotFoundError: No module named"),
+        ("x = 1\nx / 0\n", "mine.py, line 2, in <module>: ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)\n", "mine.py, line 1, in <module>: SystemExit: 3"),
+        ("import sys\nsys.exit()\n", "mine.py, line 2, in <module>: SystemExit"),
+        ("def g(): ...\n", "has no attribute 'f'"),
+        ("f = 3\n", "is not a function"),
+    ],
+)
+def test_a_module_that_fails_names_its_line(module: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(module)
+    with pytest.raises(UserError, match=message):
+        FunctionScorer(function=f"{file}:f")

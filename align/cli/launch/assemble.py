@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.cli.console import report, say
 from align.data import Preferences, leaked_prompts
@@ -15,7 +15,9 @@ from align.model.architecture import max_positions
 from align.model.classifier import require_classifier
 from align.model.loading import load_tokenizer, resolve
 from align.model.roles import SCALAR_ROLES
+from align.scoring.checked_scores import score_part
 from align.scoring.from_config import make_scorer
+from align.scoring.scorer_inputs import prompt_text, scorer_columns
 from align.settings import registry
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig, RunConfig
@@ -48,6 +50,7 @@ __all__ = [
     "read_tokenizer",
     "take_reward_role",
     "tokenize_data",
+    "try_scorers",
 ]
 
 
@@ -104,6 +107,36 @@ def make_scorers(run: Run) -> Scorers:
     if reward is not None and not (scorers and isinstance(reward, TrueReward)):
         scorers.append(reward)
     return Scorers(tuple(scorers), reward)
+
+
+def try_scorers(run: Run, scorers: Scorers, train: Preferences, heldout: Preferences | None) -> None:
+    """Ask each scorer once, about the first row that it will see, so that it fails before weights are loaded.
+
+    Not asked is what loads weights of its own or asks another machine (``costly``).
+
+    Raises:
+        ScorerError: It fails in the user's code, or gives no usable score.
+        UserError: The data lacks what it needs.
+    """
+    asked = [(scorers.reward, train)] if run.needs_reward else []
+    if heldout is not None and run.config.evaluation.prompts:
+        asked += [(scorer, heldout) for scorer in scorers.evaluation]
+    for scorer, data in asked:
+        row = data[0]
+        texts = [str(side[0]["content"]) for side in (row["chosen"], row["rejected"]) if side] or ["Yes.", "No."]
+        for part in _parts(scorer):
+            if not getattr(part, "costly", False):
+                score_part(part.name, part, [prompt_text(row["prompt"])], [texts], **scorer_columns([row]))
+
+
+def _parts(scorer: Any) -> list[Scorer]:
+    """Return the scorers inside a combination, or the scorer itself."""
+    if scorer is None:
+        return []
+    values: list[Any] = list(getattr(scorer, "__dict__", {}).values())
+    nested = [inner for value in values for inner in (value.values() if isinstance(value, Mapping) else [value])]
+    parts = [part for inner in nested if callable(getattr(inner, "score", None)) for part in _parts(inner)]
+    return parts or [scorer]
 
 
 # Data

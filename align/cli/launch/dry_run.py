@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from align.candidates.drawing import prompts_to_answer
 from align.cli.console import say
-from align.cli.launch.assemble import Run, load_data, read_tokenizer, tokenize_data
+from align.cli.launch.assemble import Run, Scorers, load_data, read_tokenizer, tokenize_data, try_scorers
 from align.model.adapters import add_lora, lora_config
 from align.model.loading import require_loadable
 from align.runs.run_folder import redact
@@ -26,11 +26,12 @@ _OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4, "sgd": 0}  # stat
 _LIBRARIES = 0.6 * 2**30  # a process that has imported everything and loaded nothing
 
 
-def dry_run(run: Run, architecture: PretrainedConfig) -> None:
+def dry_run(run: Run, scorers: Scorers, architecture: PretrainedConfig) -> None:
     """Print the resolved configuration, data counts, steps, parameters and a memory estimate."""
     config, method = run.config, run.method
     say(OmegaConf.to_yaml(OmegaConf.create(redact(config.plain()))))
-    train, _ = load_data(config)
+    train, heldout = load_data(config)
+    try_scorers(run, scorers, train, heldout)
     tokenizer, _ = read_tokenizer(config)
     if config.stage == "sample":
         assert method.candidates is not None

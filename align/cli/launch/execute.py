@@ -57,11 +57,10 @@ def execute(run: Run) -> int:
         say(f"This run is finished: {config.output_root}/{config.run_name}")
         return 0
     architecture = assemble.read_architecture(run)
-    if config.dry_run:
-        dry_run(run, architecture)
-        return 0
     try:
-        if config.stage == "sample":
+        if config.dry_run:
+            dry_run(run, scorers, architecture)
+        elif config.stage == "sample":
             _sample(run, scorers)
         else:
             _train(run, scorers)
@@ -77,6 +76,7 @@ def execute(run: Run) -> int:
 def _train(run: Run, scorers: Scorers) -> None:
     config = run.config
     train, heldout = assemble.load_data(config)
+    assemble.try_scorers(run, scorers, train, heldout)
     tokenizer, notes = assemble.read_tokenizer(config)
     examples, heldout_examples = assemble.tokenize_data(run, train, heldout, tokenizer)  # data errors before weights
     policy = assemble.load_policy(config, tokenizer, notes)
@@ -115,6 +115,7 @@ def _sample(run: Run, scorers: Scorers) -> None:
     config, plan = run.config, run.method.candidates
     assert plan is not None
     train, heldout = assemble.load_data(config)
+    assemble.try_scorers(run, scorers, train, heldout)
     policy = assemble.load_policy(config)
     sources = [assemble.load_source(config, source) for source in plan.sources]
 

@@ -393,7 +393,7 @@ def test_rows_are_on_disk_before_the_state_that_counts_them(tmp_path: Path, monk
     fsync = os.fsync
 
     def flushing(descriptor: int) -> None:
-        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", flushing)

@@ -123,7 +123,7 @@ def make(weight: float) -> Callable[..., Any]:
     calls: list[int] = []
 
     def weighted(prompts: Any, responses: Any) -> Any:
-        calls.append(1)
+        calls.append(len(prompts))
         return [[weight * len(text) for text in row] for row in responses]
 
     return weighted
@@ -164,6 +164,7 @@ class Recorder:
 
 class Second(Recorder):
     def score(self, prompts: Any, responses: Sequence[Sequence[str]], **columns: Any) -> list[list[float]]:
+        del prompts, columns
         return [[1.0 for _ in row] for row in responses]
 
 

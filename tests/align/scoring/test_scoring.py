@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from align.errors import ScorerError, UserError
-from align.scoring.checked_scores import score
+from align.scoring.checked_scores import score, score_parts
 from align.scoring.from_config import make_scorer, read_scorer
 
 NESTED = """
@@ -95,8 +99,69 @@ class Answers:
         ([[1.0, math.inf], [1.0, 1.0]], "prompt 0, response 1: 'inf' is not a finite number"),
         ([[1.0, "0.5"], [1.0, 1.0]], "prompt 0, response 1: '0.5' is not a finite number"),
         ([[1.0, None], [1.0, 1.0]], "does not apply to response 1 of prompt 0"),
+        ([[1.0, True], [1.0, 1.0]], "prompt 0, response 1: 'True' is not a finite number"),
+        ([[1.0, np.False_], [1.0, 1.0]], "prompt 0, response 1: 'False' is not a finite number"),
+        ([[1.0, 10**400], [1.0, 1.0]], "prompt 0, response 1: '1000.*' is not a finite number"),
+        ([[1.0, 1 << 20000], [1.0, 1.0]], "prompt 0, response 1: an integer of 20001 bits is not a finite number"),
+        ([[1.0, 1j], [1.0, 1.0]], "'1j' is not a finite number"),
+        ([[1.0, [1.0]], [1.0, 1.0]], "is not a finite number"),
+        ([[1.0, np.inf], [1.0, 1.0]], "'inf' is not a finite number"),
+        ([[1.0, b"1"], [1.0, 1.0]], "is not a finite number"),
+        ([[1.0, object()], [1.0, 1.0]], "is not a finite number"),
+        ("ab", "must return one score per response"),
+        ({"ab": 1, "cd": 2}, "must return one score per response"),
+        (0.5, "must return one score per response"),
     ],
 )
 def test_no_score_is_made_up(table: Any, message: str) -> None:
     with pytest.raises(ScorerError, match=message):
         score(Answers(table), ["p", "q"], [["a", "b"], ["c", "d"]])
+
+
+def test_numbers_of_numpy_and_pytorch_are_scores() -> None:
+    table = [[np.float32(0.5), torch.tensor(1.5)], [np.int64(2), 3]]
+    assert score(Answers(table), ["p", "q"], [["a", "b"], ["c", "d"]]) == [[0.5, 1.5], [2, 3]]
+
+
+class Failing:
+    """A scorer that does whatever a test says."""
+
+    name = "mine"
+
+    def __init__(self, does: Any) -> None:
+        self.does = does
+
+    def score(self, *_: Any, **__: Any) -> Any:
+        return self.does()
+
+
+FAILURES = [
+    (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
+    (lambda: {}["missing"], "KeyError: 'missing'"),
+    (lambda: sys.exit(3), "SystemExit: 3"),
+    (lambda: json.loads("no"), "JSONDecodeError: Expecting value"),  # raised in a library that it calls
+    (lambda: next(iter(())), "StopIteration"),
+]
+
+
+@pytest.mark.parametrize(("does", "message"), FAILURES, ids=[message for _, message in FAILURES])
+def test_an_exception_names_file_and_line_of_the_scorer(does: Any, message: str) -> None:
+    line = does.__code__.co_firstlineno
+    expected = rf"scorer 'mine' failed at .*test_scoring\.py, line {line}, in <lambda>: {message}.*; correct it\.$"
+    with pytest.raises(ScorerError, match=expected):
+        score(Failing(does), ["p"], [["a"]])
+    with pytest.raises(ScorerError, match=expected):
+        score_parts("mixture", {"one": Failing(does)}, ["p"], [["a"]])
+
+
+def test_what_a_scorer_says_to_the_user_stays_and_ctrl_c_is_none_of_its_errors() -> None:
+    def refuse() -> None:
+        raise UserError("the column `answer` is missing; add it.")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(UserError, match=r"^the column `answer` is missing; add it\.$"):
+        score(Failing(refuse), ["p"], [["a"]])
+    with pytest.raises(KeyboardInterrupt):
+        score(Failing(interrupt), ["p"], [["a"]])

@@ -25,6 +25,7 @@ def test_alone_everything_is_its_own() -> None:
     assert processes.sum(1.5) == 1.5
     assert processes.sum_tensor(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
     assert processes.on_first(lambda: 3) == 3
+    assert processes.together(lambda: 4) == [4]
 
 
 def test_metrics_are_sums_over_weights() -> None:
@@ -67,6 +68,20 @@ p.sum_in_place([value])
 assert value.tolist() == [2.0, 1.0]
 assert p.reduce_metrics({"loss": (p.rank + 1, 1), **({"own": (4, 2)} if p.rank else {})}) == {"loss": 1.5, "own": 2.0}
 assert p.on_first(lambda: p.rank) == 0
+assert p.together(lambda: p.rank) == [0, 1] and not p.failed_together
+def odd():
+    if p.rank:
+        raise UserError("odd")
+def even():
+    return 1 / p.rank
+for make, messages in ((odd, ["odd", "odd"]), (even, ["division by zero", "ZeroDivisionError: division by zero"])):
+    try:
+        p.together(make)
+        assert False
+    except Exception as error:
+        assert str(error).endswith(messages[p.rank]), error
+    assert p.failed_together
+    assert p.gather(p.rank) == [0, 1]
 def fail():
     raise UserError("no")
 try:

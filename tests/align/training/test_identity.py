@@ -45,13 +45,14 @@ class Setting:
         maximum: int = 10,
         world_size: int = 1,
         evaluated: dict[str, Any] | None = None,
-        edit: Any = lambda policy: None,
+        edit: Any = None,
         **config: Any,
     ) -> Identity:
         policy = Policy.load(str(self.model), adapter=adapter, seed=config.get("seed", 0), **(model or {}))
         seed_everything(config.get("seed", 0))  # as the trainer, before roles are added
         policy.require(method.roles)
-        edit(policy)
+        if edit is not None:
+            edit(policy)
         settings = TrainerConfig(**{"steps": 6, "max_length": 200, **config})
         data = Preferences.from_rows(rows or self.rows)
         evaluator = None

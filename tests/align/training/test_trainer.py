@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -190,6 +190,7 @@ def test_what_is_not_finite_stops_before_the_update(
     config = TrainerConfig(steps=5, batch_size=4, learning_rate=1e-2, max_length=200, save_steps=2, warmup=0)
     with pytest.raises(TrainingError, match=rf"the {where} is not finite.*Rows of the training data.*\d"):
         Trainer(policy, tmp_path / "run", config).fit(DPO(), Preferences.from_rows(pair_rows))
+    assert all(parameter.grad is None for parameter in policy.roles.parameters("policy").values())
     saved = load_file(tmp_path / "run" / "checkpoints" / "step-00000002" / "policy" / "adapter_model.safetensors")
     current = {name.replace(".policy.", "."): p for name, p in policy.roles.peft_model.named_parameters()}  # pyright: ignore
     assert all(torch.equal(saved[name], current[name]) for name in saved)
@@ -204,6 +205,50 @@ def test_out_of_memory_names_the_setting_to_lower(
     monkeypatch.setattr(DPO, "loss", exhausted)
     with pytest.raises(TrainingError, match="tokens_per_microbatch=8192; lower it"):
         train(tiny_model, pair_rows, tmp_path / "run")
+
+
+class Faulty(DPO):
+    """Fails in one of its hooks, from some call on."""
+
+    calls: ClassVar[dict[str, int]] = {}
+    fails: ClassVar[tuple[str, int]] = ("", 0)
+
+    def count(self, hook: str) -> None:
+        self.calls[hook] = self.calls.get(hook, 0) + 1
+        if (hook, self.calls[hook]) == self.fails:
+            raise KeyError("mine")
+
+    def prepare(self, policy: Policy, batch: Any) -> Any:
+        self.count("prepare")
+        return super().prepare(policy, batch)
+
+    def weight(self, batch: Any) -> float:
+        self.count("weight")
+        return super().weight(batch)
+
+    def loss(self, policy: Policy, batch: Any) -> Any:
+        loss = super().loss(policy, batch)  # which draws the dropout
+        self.count("loss")
+        return loss
+
+
+@pytest.mark.parametrize("hook", ["prepare", "weight", "loss"])
+def test_a_method_that_fails_is_named_by_its_line_and_the_steps_done_are_saved(
+    hook: str, tiny_model: Path, pair_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fourth call is in the second or third step. Who continues ends as if nothing had happened, with dropout."""
+    settings: dict[str, Any] = {"adapter": Adapter(r=4, dropout=0.1), "save_steps": None, "method": Faulty()}
+    monkeypatch.setattr(Faulty, "calls", {})
+    _, whole = train(tiny_model, pair_rows, tmp_path / "whole", **settings)
+    monkeypatch.setattr(Faulty, "calls", {})
+    monkeypatch.setattr(Faulty, "fails", (hook, 4))
+    with pytest.raises(
+        TrainingError,
+        match=r"test_trainer\.py, line \d+, in count: KeyError: 'mine'; correct it\. Step [12] is saved\.",
+    ):
+        train(tiny_model, pair_rows, tmp_path / "failed", **settings)
+    _, resumed = train(tiny_model, pair_rows, tmp_path / "failed", if_exists="resume", **settings)
+    assert largest_difference(whole, resumed) == 0
 
 
 class TestResume:

@@ -152,6 +152,8 @@ class TestLearn:
             ({"missing_eos": "subtract", "eos_score": -0.25}, 0.75),
             ({"missing_eos": "none"}, 1.0),
             ({"missing_eos": "none", "score_clip": 0.5}, 0.5),
+            ({"score_clip": 0.5}, -1.0),  # the clip bounds the scorer, not the penalty for a missing end
+            ({"missing_eos": "subtract", "eos_score": -2.0, "score_clip": 0.5}, -1.5),
         ]:
             method = PPO(beta=0.0, lam=1.0, **settings)
             assert method.compute_advantages(batch, {}, lambda x: x).batch["return_PKT"][

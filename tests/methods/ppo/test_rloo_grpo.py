@@ -121,6 +121,15 @@ def test_ppo_with_the_same_settings_is_the_same(cls: Any, theirs: dict[str, str]
         assert gradients[0].abs().max() > 0
 
 
+def test_the_deviation_of_the_batch_is_that_of_all_ranks() -> None:
+    """Scores 0, 2 here and 4, 10 on another rank: deviation √((16 + 4 + 0 + 36) / 3) = √(56/3); here the mean is 1."""
+    elsewhere = torch.tensor([2.0, 14.0, 116.0], dtype=torch.float64)  # count, sum, sum of squares
+    method = GRPO(group_scale="batch", responses=2)
+    total = lambda x: x + elsewhere if x.shape == (3,) else x  # noqa: E731
+    found = method.compute_advantages(of_scores(0.0, 2.0), {}, total).batch["advantage_PKT"][0, :, 0].tolist()
+    assert found == pytest.approx([-1 / ((56 / 3) ** 0.5 + 1e-4), 1 / ((56 / 3) ** 0.5 + 1e-4)], abs=1e-6)
+
+
 def test_vector_of_scores() -> None:
     """Deviations of (1, 2, 6, 3) from their mean 3 are −2, −1, 3, 0; times 4/3, or over √(14/3) + 1e-4."""
     batch = of_scores(1.0, 2.0, 6.0, 3.0)

@@ -277,6 +277,7 @@ def test_token_is_sent_and_never_shown(misbehaving: Any, monkeypatch: pytest.Mon
         ({"url": "reward:8000"}, "is not an address"),
         ({"url": "ftp://127.0.0.1/x"}, "is not an address"),
         ({"url": "http://reward.example/score"}, "is not encrypted"),
+        ({"url": "http://reward.example/score", "token_env": "GOOD_TOKEN"}, "is not encrypted"),
         ({"url": "http://127.0.0.1.example/score"}, "is not encrypted"),
         ({"url": "http://0.0.0.0:8000/score"}, "is not encrypted"),
         ({"url": "https://reward.example/score"}, "in token_env"),
@@ -294,6 +295,7 @@ def test_token_is_sent_and_never_shown(misbehaving: Any, monkeypatch: pytest.Mon
 )
 def test_wrong_settings(settings: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLANK_TOKEN", "word with\nblank")
+    monkeypatch.setenv("GOOD_TOKEN", "word")
     with pytest.raises(UserError) as caught:
         HttpScorer(**settings)
     assert reason in str(caught.value)

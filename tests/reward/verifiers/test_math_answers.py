@@ -12,7 +12,8 @@ from math_verify import LatexExtractionConfig, parse, verify
 
 from align.errors import UserError
 from reward.verifiers import bounded
-from reward.verifiers.math_answers import Math, compare, marked_answer, numbers
+from reward.verifiers.final_answer import marked_answer
+from reward.verifiers.math_answers import Math, compare, numbers
 
 math = Math()
 
@@ -22,13 +23,13 @@ math = Math()
     [
         (r"so \boxed{\frac{1}{2}} and done", r"\frac{1}{2}"),
         (r"\boxed{1} or rather \boxed{2}", "2"),
-        (r"\boxed{1", "1"),
+        (r"\boxed{1", ""),
         ("2 + 2\n#### 4\n", "4"),
         ("#### 3\nmore\n#### 4", "4"),
-        ("The answer is 12 apples.\nBye", "12 apples."),
+        ("The answer is 12 apples.\nBye", "12"),
         ("Answer: B", "B"),
         ("A: 18", "18"),
-        (r"The answer is \boxed{7} #### 8", "7"),
+        (r"The answer is \boxed{7} #### 8", "8"),
         ("7 of them", ""),
     ],
 )

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +157,83 @@ def test_the_seed_reaches_the_trainer_and_the_drawing(
         with pytest.raises(StopError):
             main([*method, *words, f"seed={seed}"], configs)
     assert seen == [seed, seed]
+
+
+FUNCTIONS = """
+import sys
+def raises(prompts, responses):
+    return 1 / 0
+def leaves(prompts, responses):
+    sys.exit(3)
+def huge(prompts, responses):
+    return [[10**400 for _ in row] for row in responses]
+def later(prompts, responses, no_such_column):
+    return [[0.0 for _ in row] for row in responses]
+"""
+
+
+@pytest.mark.parametrize("dry", ["dry_run=true", "dry_run=false"])
+@pytest.mark.parametrize(
+    ("name", "message", "code"),
+    [
+        ("raises", r"Error: scorer 'raises' failed at \S*mine.py, line 4, in raises: ZeroDivisionError", 1),
+        ("leaves", r"Error: scorer 'leaves' failed at \S*mine.py, line 6, in leaves: SystemExit: 3; correct it", 1),
+        ("huge", r"Error: scorer 'huge', prompt 0, response 0: '1000\S* is not a finite number; correct", 1),
+        ("later", r"Error: function 'later' needs no_such_column, which is not a column", 2),
+        ("absent", r"Error: .*has no attribute 'absent'", 2),
+    ],
+)
+def test_a_reward_function_is_tried_before_weights_are_loaded(
+    name: str, message: str, code: int, dry: str, words: list[str], configs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.py").write_text(FUNCTIONS)
+    words = [*words, "method=ppo", "reward=function", f"reward.function=mine.py:{name}", dry]
+    assert main(words, configs) == code
+    errors = capsys.readouterr().err
+    assert re.search(message, errors)
+    assert "Traceback" not in errors
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("dry", ["dry_run=true", "dry_run=false"])
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (
+            ["reward=world"],
+            "true_reward: prompt 0 is no task of the embedded world .*score data of your own by",
+        ),
+        (["reward=math"], "the math scorer finds no `answer` for prompt 0"),
+        (["reward=model", "reward.model=./nowhere"], "model=./nowhere: there is no such folder"),
+        (["reward=function", "reward.function=nowhere.py:f"], "function: 'nowhere.py:f' cannot be imported"),
+    ],
+)
+def test_a_scorer_that_the_data_do_not_suit_is_refused_before_the_run(
+    reward: list[str], message: str, dry: str, words: list[str], configs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "method=ppo", *reward, dry], configs) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not Path("runs").exists()
+
+
+def test_an_unexpected_error_of_the_users_code_is_one_sentence(
+    words: list[str], configs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError("mine")
+
+    monkeypatch.setattr("align.cli.launch.assemble.Preferences.load", broken)
+    assert main([*words, "method=sft"], configs) == 1
+    assert re.fullmatch(
+        r"Error: \S*test_execute.py, line \d+, in broken: LookupError: mine; correct it\.\n", capsys.readouterr().err
+    )
+
+
+def test_the_help_ends_quietly_where_its_reader_does() -> None:
+    root = Path(__file__).parents[4]
+    command = f"set -o pipefail; {sys.executable} {root / 'scripts' / 'run.py'} --help | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)  # 0: all of it fitted into the pipe

@@ -12,7 +12,12 @@ from align.cli.launch import assemble
 from align.cli.main import main
 
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
-REWARD = "def good(prompts, responses, **columns):\n    return [[float(len(t)) for t in row] for row in responses]\n"
+REWARD = """
+def good(prompts, responses, **columns):
+    return [[float(len(t)) for t in row] for row in responses]
+def other(prompts, responses, **columns):
+    return good(prompts, responses)
+"""
 
 
 @pytest.fixture
@@ -20,7 +25,7 @@ def words(tiny_model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_model, "model")
     shutil.copy(pairs, "pairs.jsonl")
-    shutil.copy(pairs, "demonstrations.jsonl")
+    Path("demonstrations.jsonl").write_text("".join(pairs.read_text().splitlines(keepends=True)[1:]))
     Path("rewards.py").write_text(REWARD)
     return [
         *("model=./model", "data=pairs.jsonl", "data.max_rejected=0.1", "adapter.r=2", "trainer.max_length=64"),
@@ -57,7 +62,7 @@ CHANGES = [
 ]
 ONLINE = [
     ("reward.function=rewards.py:other", "reward.function is not the same"),
-    ("reward=length reward.maximum=9", "reward.scorer is FunctionScorer in the run and Length now"),
+    ("reward=math", "reward.scorer is FunctionScorer in the run and Math now"),
     ("method.beta=0.5", "method.beta is 0.05 in the run and 0.5 now"),
     ("data.mix=pairs.jsonl", "data.mix is not the same"),
 ]
@@ -81,11 +86,6 @@ def test_a_change_is_refused_by_name_before_anything_is_loaded(
     assert main(words, CONFIGS) == 0
     if not finished:
         cut(Path("runs/run"))
-    Path("rewards.py").write_text(REWARD + REWARD.replace("good", "other"))
-    code, said = resumed(words, capsys)
-    assert code == 2
-    assert "reward.function is not the same" in said
-    Path("rewards.py").write_text(REWARD)
     with monkeypatch.context() as patch:
         for loader in ("load_data", "load_policy", "read_tokenizer"):
             patch.setattr(assemble, loader, None)
@@ -126,13 +126,13 @@ def test_a_run_of_an_earlier_version_is_answered_before_anything_is_loaded(
     monkeypatch.setattr(assemble, "load_data", None)
     assert resumed(words, capsys) == (
         2,
-        "Error: runs/run was begun by an earlier version of align, whose checkpoints have the format 2, not 3; finish it "
-        "with that version, or give if_exists=new.\n",
+        "Error: runs/run was begun by an earlier version of align, whose checkpoints have the format 2, not 3; "
+        "finish it with that version, or give if_exists=new.\n",
     )
 
 
 def test_finished_stages_of_a_recipe_are_those_of_the_same_command(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["method=rft", "method.samples=2", "method.max_new_tokens=4", "method.keep_unfinished=true", *words]
     words += ["reward=function", "reward.function=rewards.py:good"]

@@ -1,7 +1,4 @@
-"""The result of a step does not depend on how it is computed: every method in every way.
-
-``python -m tests.lab.equivalence`` prints the differences as a table.
-"""
+"""The result of a step does not depend on how it is computed: every method in every way."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ from collections.abc import Generator
 import pytest
 import torch
 
-from tests.lab.cases import ALL, FAMILIES, MAIN, Case
-from tests.lab.equivalence import COMPARISONS, applies, compare, compare_ranks
+from tests.equivalence.cases import ALL, FAMILIES, MAIN, Case
+from tests.equivalence.matrix import COMPARISONS, applies, compare, compare_ranks
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*activation_checkpointing.*:FutureWarning",

@@ -23,7 +23,6 @@ from align.data import Preferences
 from align.method.base import Method
 from align.model.batch import Batch
 from align.model.forward import Logprobs
-from align.model.loading import disable_dropout
 from align.model.policy import Policy
 from align.model.roles import FullCopies, Role, SharedBase
 from align.runs.checkpoint import CheckpointStore
@@ -36,7 +35,7 @@ from align.training.optimizer import make_optimizer, make_schedule
 from align.training.rollout import Rollouts
 from align.training.state import TrainingState
 from align.training.step import Stepper
-from tests.lab.cases import TRANSPOSED, Case, WordValues, data, network, tokenizer
+from tests.equivalence.cases import TRANSPOSED, Case, WordValues, data, network, tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_LENGTH = 120
@@ -217,7 +216,6 @@ def make_policy(case: Case, way: Way) -> Policy:
         chance = torch.Generator().manual_seed(3)
         for weight in base.parameters():
             weight.data *= 1 + way.noise * (2 * torch.randint(0, 2, weight.shape, generator=chance) - 1)
-    disable_dropout(base)
     config: Any = Adapter(r=4).to_peft()
     config.fan_in_fan_out = case.model == TRANSPOSED
     peft_model: Any = get_peft_model(base, config, adapter_name="policy")
@@ -228,7 +226,9 @@ def make_policy(case: Case, way: Way) -> Policy:
                 parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
 
     disturb(dict(peft_model.named_parameters()))
-    adapters = SharedBase(peft_model, start_is_adapter=True)
+    with tempfile.TemporaryDirectory() as folder:
+        SharedBase(peft_model).save("policy", Path(folder))
+        adapters = SharedBase(peft_model, start=Path(folder))
     layout = "flat" if way.layout == "plain" else way.layout
     policy = (_Plain if way.layout == "plain" else Policy)(adapters, tokenizer(), layout=layout)
     torch.manual_seed(2)  # of the reward head

@@ -1,8 +1,7 @@
 """The equivalence matrix: the result of a step does not depend on the way it is computed.
 
-Every case of :mod:`tests.lab.cases` is computed in the ways of :mod:`tests.lab.ways`, and compared::
-
-    python -m tests.lab.equivalence        # prints the table; some minutes
+Every case of :mod:`tests.equivalence.cases` is computed in the ways of :mod:`tests.equivalence.ways`, and compared.
+`make correctness` writes the differences into docs/correctness.md. Run as a program this module is one of two ranks.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ import torch
 from torch import Tensor
 
 from align.system.processes import Processes
-from tests.lab.cases import ALL, TRANSPOSED, Case
-from tests.lab.ways import Outcome, Way, make_policy, run
+from tests.equivalence.cases import ALL, TRANSPOSED, Case
+from tests.equivalence.ways import Outcome, Way, make_policy, run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -170,7 +169,7 @@ def compare_ranks(cases: Sequence[Case]) -> dict[Case, tuple[Difference, float]]
     """Run cases on two ranks of one process group, resumed and in parts, and compare with one whole process."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "outcomes.pt"
-        words = ["--standalone", "--nproc-per-node", "2", "-m", "tests.lab.equivalence", str(file), *map(str, cases)]
+        words = ["--standalone", "--nproc-per-node", "2", "-m", "tests.equivalence.matrix", str(file), *map(str, cases)]
         done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", *words],
             cwd=ROOT,
@@ -210,19 +209,6 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the table; with the name of a file be one of the ranks, and write what was computed into it."""
-    torch.set_num_threads(1)
-    if len(sys.argv) > 1:
-        return _on_a_rank(sys.argv[1], sys.argv[2:])
-    for case in ALL:
-        for name in COMPARISONS:
-            if applies(case, name):
-                compare(case, name)
-    compare_ranks(ALL)
-    print(table())
-    return None
-
-
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    _on_a_rank(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,243 @@
+r"""Where the final answer of a text stands.
+
+It stands in the last mark: ``\boxed{…}`` (several of them joined by commas, "and" or "or" are one answer),
+``<answer>…</answer>``, ``#### …``, or prose such as "The answer is …", "Final answer: …" and
+"A: …". Prose that holds no mathematics ("I hope the answer is correct") does not replace an earlier mark. A box or tag
+that is not closed was cut off: there is no answer. Everything here takes linear time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+
+LONGEST_ANSWER = 1_000  # characters
+_TAIL = 10_000  # characters read of a text without a mark
+_MOST_BOXES = 50  # joined
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?P<brace>\{)?")
+_TAG = re.compile(r"<(?P<closes>/?)answer>", re.IGNORECASE)
+_HASHES = re.compile(  # not a heading of Markdown
+    r"(?<!#)####(?!#)(?!\W{0,9}(?:step|part|case|solution|explanation|conclusion|problem|question)\b)", re.IGNORECASE
+)
+_PROSE = re.compile(
+    r"\banswer\b[^\n.:=?!]{0,60}?(?:\b(?:is|be|equals|was)\b:?|[:=])|\banswers\b[^\n.:=?!]{0,60}?\bare\b:?"
+    r"|^[ \t*]*a:|^[^\w\n]*(?:final |correct )?answer[^\w\n]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_END = re.compile(r"</?answer>|<\|", re.IGNORECASE)
+_SPACE = r"(?:[\s$]|\\[()\[\],;! ]|\\q?quad)*"
+_JOINT = re.compile(rf"{_SPACE}(?:[,;&]|and\b|or\b|,\s*(?:and|or)\b){_SPACE}")
+_ASIDE = re.compile(r"\\text\{[^{}.]{0,40}\b(?:and|or)\s*\}")
+_FORMULA = re.compile(  # a dollar sign before a digit opens, and does not close, as in "$5 or $6"
+    r"(?<!\\)\$\$(?P<dollars>[^$]{1,1000})\$\$|\\\[(?P<square>(?:[^\\]|\\(?!\])){1,1000})\\\]"
+    r"|(?<![\\\d])\$(?P<dollar>(?:[^$\\\n]|\\.){1,1000})\$(?!\d)|\\\((?P<round>(?:[^\\\n]|\\(?!\))){1,1000})\\\)"
+)
+_BETWEEN = re.compile(r"\s*(?:,\s*and\b|,\s*or\b|and\b|or\b|[,;&])\s*")
+_PERCENT = re.compile(r"[\s$]*(?:\\?%|percent\b)", re.IGNORECASE)
+_ARGUMENT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname|begin|end)\s*\{[^{}]*\}")
+_FUNCTIONS = "pi|sqrt|frac|sin|cos|tan|log|ln|exp"
+_SCALES = "hundred|thousand|million|billion|trillion|dozen|percent"
+_WORD = re.compile(
+    rf"(?<![A-Za-z\\])(?!(?:{_FUNCTIONS}|{_SCALES}|and|or)\b)[A-Za-z]{{2,}}(?!\()|(?<=\s)[aAI](?=\s[A-Za-z]{{2}})"
+)
+_VERB = re.compile(r"(?:\b(?:is|are|be|equals?|gets?|gives?)\b|[=:])\s*")
+_NUMBER = re.compile(
+    r"(?<![\w.\\])[-−+]?[$€£]?(?:\d{1,3}(?:,\d{3}){1,30}(?:\.\d{1,100})?|\d{1,100}(?:[.,]\d{1,100})?|\.\d{1,100})"
+    r"(?: ?/ ?\d{1,100}(?![\d.]))?(?:\s?\\?%)?|-?\\[dt]?frac\{\d{1,100}\}\{\d{1,100}\}"
+)
+_CLAUSE = re.compile(r"[,;:(]\s|[.!?](?:\s|$)|\s(?:because|since|as|which|who|that)\b")
+
+
+def tagged_answer(text: str) -> str:
+    """Return the content of the last ``<answer>…</answer>``, or all of a text that has none."""
+    content = _between_tags(text)
+    return text if content is None else content
+
+
+def marked_answer(text: str) -> str:
+    """Return the marked final answer of a solution, or an empty string."""
+    return (marked_readings(text) or ("",))[-1]
+
+
+def marked_readings(text: str) -> tuple[str, ...] | None:
+    """Return the readings of the marked final answer, from its whole line to the mathematics in it.
+
+    None: there is no mark; empty: the answer was cut off.
+    """
+    marks = ((_BOX, _boxes), (_TAG, _in_tags), (_HASHES, _after_hashes))
+    at, read = max(((_last_start(pattern, text), read) for pattern, read in marks), key=lambda mark: mark[0])
+    prose = _last_prose(text)
+    if prose > at:
+        readings = _stated(text[prose : prose + LONGEST_ANSWER + 1])
+        if at < 0 or is_mathematical(readings[-1]):
+            return readings
+    return read(text, at) if at >= 0 else None
+
+
+def unmarked_readings(text: str) -> tuple[str, ...]:
+    """Return the readings of an answer without a mark: one line without words, else the last mathematics."""
+    text = text.strip()
+    if not text:
+        return ()
+    if len(text) <= LONGEST_ANSWER and "\n" not in text and not _WORD.search(_masked(text)):
+        return (text,)
+    whole = (text,) if len(text) <= LONGEST_ANSWER else ()
+    tail = text[-_TAIL:]
+    formulas = [(end, answer) for _, end, answer in _formulas(tail) if re.search(r"\d|\\[A-Za-z]|=", answer)]
+    if (number := _last(_NUMBER, tail)) is not None and (not formulas or number.start() >= formulas[-1][0]):
+        return (*whole, number.group())
+    return (*whole, formulas[-1][1]) if formulas else whole
+
+
+def is_mathematical(text: str) -> bool:
+    """Return True if there is something to calculate: a digit, a command, a letter, or an operator and no word."""
+    return bool(re.search(r"\d|\\[a-zA-Z]|^[A-Za-z]$", text) or re.fullmatch(r"(?!.*[A-Za-z]{3}).*[-+*/^=<>].*", text))
+
+
+# Marks
+
+
+def _last_prose(text: str) -> int:
+    """Return where the last answer in prose begins, the last mathematical one if there is one; -1 without any."""
+    last = mathematical = -1
+    for mark in deque(_PROSE.finditer(text), maxlen=20):
+        last = mark.end()
+        if is_mathematical(_stated(text[last : last + LONGEST_ANSWER + 1])[-1]):
+            mathematical = last
+    return mathematical if mathematical >= 0 else last
+
+
+def _boxes(text: str, at: int) -> tuple[str, ...]:
+    """Return the content of the box that begins there, joined with those before it that belong to the same answer."""
+    content, end = _boxed(text, at)
+    if not content:
+        return ()
+    if _PERCENT.match(text, end):
+        content += "%"
+    contents = [content]
+    for _ in range(_MOST_BOXES):
+        before = max(text.rfind("\\boxed", max(0, at - LONGEST_ANSWER), at), 0)
+        content, end = _boxed(text, before)
+        if not content or end > at or not _JOINT.fullmatch(_ASIDE.sub(" and ", text[end:at])):
+            break
+        contents.insert(0, content)
+        at = before
+    return (", ".join(contents),)
+
+
+def _boxed(text: str, at: int) -> tuple[str, int]:
+    r"""Return the content of the ``\boxed`` that begins at a place, and its end; empty if it is not closed or none."""
+    box = _BOX.match(text, at)
+    if box is None:
+        return "", at
+    begin = box.end()
+    if box["brace"] is None:  # \boxed 5
+        bare = re.compile(r"[^\s$\\{}]+").match(text, begin)
+        return (bare.group(), bare.end()) if bare else ("", begin)
+    depth = 0
+    for piece in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, begin, begin + LONGEST_ANSWER + 1):
+        if piece.group() == "}" and depth == 0:
+            return text[begin : piece.start()].strip(), piece.end()
+        depth += (piece.group() == "{") - (piece.group() == "}")
+    return "", begin
+
+
+def _in_tags(text: str, _at: int) -> tuple[str, ...]:
+    content = _between_tags(text)
+    if content is None or len(content) > LONGEST_ANSWER:
+        return ()
+    return marked_readings(content) or (content, *_stated(content))
+
+
+def _between_tags(text: str) -> str | None:
+    """Return the content of the last pair of tags; None where the last tag opens, or closes nothing."""
+    tags = list(deque(_TAG.finditer(text), maxlen=2))
+    if len(tags) < 2 or tags[0]["closes"] or not tags[1]["closes"]:
+        return None
+    return text[tags[0].end() : tags[1].start()].strip()
+
+
+def _after_hashes(text: str, at: int) -> tuple[str, ...]:
+    return _stated(text[at + len("####") :][: LONGEST_ANSWER + 1])
+
+
+# What a mark says
+
+
+def _stated(text: str) -> tuple[str, ...]:
+    """Return the readings of an answer that the text begins with: its line, its first clause, the mathematics in it."""
+    text = _END.split(text, maxsplit=1)[0].lstrip(' \t\n*_:"“')
+    leading = next(_formulas(text), None)
+    if leading is not None and leading[0] == 0:
+        return (leading[2],)
+    line = text.partition("\n")[0].strip().strip("*_ ")
+    clause = _CLAUSE.split(line, maxsplit=1)[0]
+    return tuple(dict.fromkeys((line, clause, _mathematics(line) or clause)))
+
+
+def _mathematics(line: str) -> str:
+    """Return the mathematics that a line begins with, or that follows its first "is", or the first there is."""
+    if chunk := _chunk(line):
+        return chunk
+    formulas = {begin: answer for begin, _, answer in _formulas(line)}
+    for verb in _VERB.finditer(line):
+        if verb.end() in formulas:
+            return formulas[verb.end()]
+        if chunk := _chunk(line[verb.end() :]):
+            return chunk
+    number = _NUMBER.search(line)
+    first = min(formulas, default=len(line))
+    if number is not None and number.start() < first:
+        return number.group()
+    return formulas.get(first, "")
+
+
+def _chunk(text: str) -> str:
+    """Return what a text has before its first word or the end of its sentence, if that is mathematics."""
+    word = _WORD.search(_masked(text))
+    chunk = text[: word.start()] if word else text
+    sentence = re.search(r"[.!?](?=\s|$)", chunk)
+    if sentence:
+        chunk = chunk[: sentence.start()]
+    elif word and "(" not in chunk.rstrip(" ("):  # "5 and 3 remain"
+        chunk = re.split(r"[,;:]\s|\s(?:and|or)\b", chunk, maxsplit=1)[0]
+    chunk = re.sub(r"(?:[\s,;:({=+*/*_-]|\b(?:and|or))+$", "", chunk.strip())
+    return chunk if re.search(r"\d|\\[A-Za-z]", chunk) or (chunk == text.strip(" .") and is_mathematical(chunk)) else ""
+
+
+def _formulas(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield begin, end and content of formulas between dollar signs or brackets, those in a list as one."""
+    at = 0
+    while match := _FORMULA.search(text, at):
+        parts, at = [_content(match)], match.end()
+        if _WORD.search(_masked(parts[0])):  # a price, as in "$5 of the $20 are left"
+            at = match.start() + 1
+            continue
+        if percent := _PERCENT.match(text, at):
+            parts[0], at = parts[0] + "%", percent.end()
+        begin = match.start()
+        while (joint := _BETWEEN.match(text, at)) and (match := _FORMULA.match(text, joint.end())):
+            parts.append(_content(match))
+            at = match.end()
+        yield begin, at, ", ".join(parts)
+
+
+def _content(match: re.Match[str]) -> str:
+    return next(text for text in match.groups() if text is not None).strip()
+
+
+def _masked(text: str) -> str:
+    """Return the text with the arguments of text commands, whose letters are no prose, blotted out."""
+    return _ARGUMENT.sub(lambda match: "\\" + "0" * (len(match.group()) - 1), text)
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    found = deque(pattern.finditer(text), maxlen=1)
+    return found[0] if found else None
+
+
+def _last_start(pattern: re.Pattern[str], text: str) -> int:
+    match = _last(pattern, text)
+    return match.start() if match else -1

@@ -1,0 +1,188 @@
+"""Where the answer of mathematics stands: the rules of the documentation, the kinds of the peers' tests, GSM8K."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from align.errors import UserError
+from reward.verdict import without_thinking
+from reward.verifiers.answers import ExactMatch, JsonSchema, MultipleChoice
+from reward.verifiers.final_answer import marked_answer, marked_readings, unmarked_readings
+from reward.verifiers.math_answers import Math
+from reward.verifiers.rules import Regex
+
+README = Path(__file__).resolve().parents[3] / "reward" / "README.md"
+TABLE = re.findall(r"^\| ([^|]+) \| `([^`\n]+)` \| `([^`\n]+)` \| ([01]) \|$", README.read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("response", "answer", "score"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_the_rules_of_the_documentation(response: str, answer: str, score: str) -> None:
+    assert Math().judge(response, answer).score == float(score)
+
+
+def test_the_table_was_read() -> None:
+    assert len(TABLE) == 16
+
+
+RIGHT = [  # response, answer
+    ("The answer is 5 (see above).", "5"),
+    ("**Answer:** 5", "5"),
+    ("**Final Answer**\n\n\\[\n5\n\\]", "5"),
+    ("## Final Answer\n\n5 apples", "5"),
+    ("The answer is approximately $5$.", "5"),
+    ("So the final answer is therefore 5 apples.", "5"),
+    ("The answer is 3 + 4 = 7.", "7"),
+    ("The answer is $5 - $3 = $2.", "2"),
+    ("The answer is \\frac{1}{2} of the cake.", "1/2"),
+    ("The answer is x = 5, as required.", "5"),
+    ("Answer: 5 and 3", "3, 5"),
+    ("The solutions are $3$ and $5$.", "3, 5"),
+    ("The largest value of $f(x)$ in the domain, the final answer, is 19. <|im_start|>user", "$19$"),
+    ("<answer>about 42</answer> as I said", "42"),
+    ("<answer>The answer is \\boxed{42}.</answer>", "42"),
+    ("is 3. #### 18", "18"),
+    ("The answer is 72.\n#### Step 3: check it", "72"),
+    ("$\\boxed{20}$ percent", "0.2"),
+    ("\\boxed 5", "5"),
+    ("\\fbox{5}", "5"),
+    ("$\\boxed{14 {, }916}$", "14916"),
+    ("$$\\boxed{20}$$ \\boxed{143}", "143"),
+    ("$\\boxed{(3, 3)} \\text{ for part (a) and } \\boxed{(1, 1)}$", "(3, 3), (1, 1)"),
+    ("\\boxed{\\text{(C)}}", "\\text{C}"),
+    ("odd", "odd"),
+    ("$\\text{odd}$", "odd"),
+    ("The answer is Evelyn, who was faster.", "$\\text{Evelyn}$"),
+    ("\\boxed{\\begin{pmatrix} 0 & 3 \\\\ 0 & -1 \\end{pmatrix}}", "\\begin{pmatrix}0&3\\\\0&-1\\end{pmatrix}"),
+    ("$\\boxed{\\{-12, -11, -10\\}}$", "$-12;-11;-10$"),
+    ("\\boxed{(4, 0, 6), (0, -2, 6)}", "$(0;-2;6),(4;0;6)$"),
+    ("$21,16,11$", "$21,16$ or $11$"),
+    ("\\boxed{(7,11),\\ (11,7)}", "$(11,7)or(7,11)$"),
+    ("1 000", "1000"),
+    ("1000,99", "1000.99"),
+    ("so the number is 10 which is 1,000.99m²", "1000.99"),
+    ("$ 9 $", "9"),
+    (".4", "0.4"),
+    ("Reasoning that the prompt has begun </think> \\boxed{\\frac{63}{400}}", "63/400"),
+]
+WRONG = [
+    ("<think>I am not done: 42", "42"),
+    ("<think>\\boxed{42}</think> Here is another one: \\boxed{43}.", "42"),
+    ("<answer>42", "42"),
+    ("\\boxed{1} or \\boxed{2", "2"),
+    ("The answer is 3 million", "3"),
+    ("The answer is 5, which is 2 more than 3.", "3"),
+    ("B2 is right", "2"),
+    ("x2", "2"),
+    ("12", "2"),
+    ("1.2", "2"),
+    ("\\boxed{abc}", "cba"),
+    ("\\boxed{5}", "odd"),
+    ("The answer is even.", "odd"),
+    ("\\boxed{1112122_3}", "1112112_3"),
+    ("\\boxed{(0, 0)}", "(\\tfrac{27}{8},\\tfrac{15}{8})"),
+    ("$-[0,1)$", "$1$"),
+    ("\\boxed{\\begin{pmatrix}2\\\\1\\end{pmatrix}}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"),
+    ("", "1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "score"),
+    [*((response, answer, 1) for response, answer in RIGHT), *((response, answer, 0) for response, answer in WRONG)],
+)
+def test_right_and_wrong_answers(response: str, answer: str, score: float) -> None:
+    assert Math().judge(response, answer).score == score
+
+
+FORMS = [
+    "The answer is {}, which is more than before.",
+    "The answer is {} (see above).",
+    "Final Answer: The total is {}.",
+    "\\boxed{{{}}}",
+    "So she has ${} left.",
+    "<think>Is it \\boxed{{12345}}?</think>It is {}.",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gold_answers_in_other_words(form: str, shared: Path) -> None:
+    lines = (shared / "data/gsm8k/test.jsonl").read_text("utf-8").splitlines()[:300]
+    golds = [json.loads(line)["answer"].rpartition("#### ")[2] for line in lines]
+    others = random.Random(0).sample(golds, len(golds))
+    assert all(Math().judge(form.format(gold), gold).score == 1 for gold in golds)
+    assert not any(Math().judge(form.format(g), o).score for g, o in zip(golds, others, strict=True) if g != o)
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("a", "a"),
+        ("<think>a</think>b", "b"),
+        ("a</think>b", "b"),
+        ("a<think>b", "a"),
+        ("a <think>b</think>c<THINK>d</THINK> e", "a c e"),
+        ("<think><think>a</think>b</think>c", "c"),
+        ("<thinking>a</thinking><reasoning>b</reasoning>c", "c"),
+        ("a<b", "a<b"),
+    ],
+)
+def test_thinking_is_left_out(text: str, rest: str) -> None:
+    assert without_thinking(text) == rest
+
+
+def test_thinking_is_kept_if_the_setting_says_so() -> None:
+    assert Math(strip_thinking=False).judge("<think>\\boxed{42}</think> other text", "42").score == 1
+    assert Regex(pattern="<think>").judge("<think>a</think>b").score == 1
+    assert Regex(pattern="a", strip_thinking=True).judge("<think>a</think>b").score == 0
+
+
+def test_no_mark_and_a_mark_that_was_cut_off_differ() -> None:
+    assert marked_readings("it is 7") is None
+    assert marked_readings("it is \\boxed{7") == ()
+    assert marked_answer("it is \\boxed{7") == ""
+    assert unmarked_readings("it is 7 of 8") == ("it is 7 of 8", "8")
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("<answer>B</answer>", "B"),
+        (r"\boxed{\text{(B)}}", "B"),
+        ("The correct option is B.", "B"),
+        ("The answer is C. No: the answer is (B), as C is wrong.", "B"),
+        ("<think>The answer is C</think>The answer is B", "B"),
+        ("<think>The answer is B</think>It is open.", ""),
+        ("The answer is B2", ""),
+        ("The answer is A bird", ""),
+        ("The answer is A because it is", "A"),
+        ("<think>B", ""),
+    ],
+)
+def test_choices(response: str, letter: str) -> None:
+    for right in "AB":
+        assert MultipleChoice().judge(response, right).score == float(letter == right)
+
+
+def test_exact_match_and_json_in_tags_and_after_thinking() -> None:
+    assert ExactMatch().judge("<think>Rome?</think> Paris", "Paris").score == 1
+    assert ExactMatch().judge("I say <answer>Rome</answer><answer>Paris</answer>", "Paris").score == 1
+    assert ExactMatch().judge("<think>Paris</think> Rome", "Paris").score == 0
+    schema = JsonSchema(schema={"type": "object"})
+    assert schema.score(["p"], [["<think>[]</think>{}", "<answer>{}</answer>", "<think>{}</think>[]"]]) == [[1, 1, 0]]
+    with pytest.raises(UserError, match="answer"):
+        JsonSchema().score(["p"], [["{}"]])
+
+
+@pytest.mark.parametrize(
+    "piece", ["#### ", "answer ", "<think>", "</think><think>", "<answer>", "$ ", "\\[", "\\boxed{1} and ", "*"]
+)
+def test_a_megabyte_is_read_in_linear_time(piece: str) -> None:
+    begin = time.process_time()
+    assert Math().judge(piece * (1_000_000 // len(piece)), "-17.25").score == 0
+    assert time.process_time() - begin < 8
