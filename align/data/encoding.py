@@ -136,6 +136,8 @@ class Encoder:
     has_template: bool
     bos: int | None
     """BOS id if the tokenizer puts one before text."""
+    unknown: int | None
+    """Id of the token that stands for any text the tokenizer does not know."""
     end_of_turn: int
     rest: str
     """Text that the template writes after the end-of-turn token of the last answer; it is not trained on."""
@@ -175,6 +177,7 @@ class Encoder:
         return cls(
             has_template=tokenizer.chat_template is not None,
             bos=bos if with_bos[:1] == [bos] else None,
+            unknown=unknown,
             end_of_turn=end_of_turn,
             rest=turn.tail[ending.end() :] if ending else "",
             dummy_blank=both != newline + letter,
@@ -241,7 +244,8 @@ class Encoder:
         responses: list[list[int]] = []
         remarks: tuple[str, ...] = ()
         for whole, alone in zip(wholes, one.apart, strict=True):
-            if whole[: len(prompt)] == prompt:
+            # An unknown token at the border may stand for a text that goes across it.
+            if whole[: len(prompt)] == prompt and prompt[-1:] != [self.unknown]:
                 responses.append(whole[len(prompt) :])
             else:
                 [[ids]] = self._encoded(tokenizer, [[alone]], continuing=True)

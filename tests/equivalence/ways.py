@@ -28,6 +28,7 @@ from align.model.roles import FullCopies, Role, SharedBase
 from align.runs.checkpoint import CheckpointStore
 from align.settings.adapter import Adapter
 from align.settings.config import TrainerConfig
+from align.system.identity import Identity
 from align.system.processes import Processes
 from align.system.signals import StopRequest
 from align.training.feed import Feed, Source, tokenize_for
@@ -95,7 +96,7 @@ def run(case: Case, way: Way, *, drawn: Outcome | None = None) -> Outcome:
         outcome.rows.extend({**row, "place": None} for row in outcome.candidates)
     with _folder_of_all_ranks() as folder:
         processes = Processes()
-        store = CheckpointStore(folder, {}, keep=1, rank=processes.rank, barrier=processes.barrier)
+        store = CheckpointStore(folder, Identity({}), keep=1, rank=processes.rank, barrier=processes.barrier)
         steps = Steps(case, method, way, outcome, store, drawn)
         for step in range(1, (way.steps or steps.number) + 1):
             if way.resumed and step == steps.number:
@@ -129,7 +130,7 @@ class Steps:
         self.feed = Feed(self.policy, method, config, processes, train=examples, heldout=None, mix=None)
         if way.checkpointing:
             self.policy.recompute_activations(method.trains)
-            assert any(getattr(module, "gradient_checkpointing", False) for module in self.policy.model.modules())
+            assert any("forward" in vars(module) for module in self.policy.model.modules())
         self.parameters = self.policy.parameters(method.trains)
         optimizer = make_optimizer(self.parameters, config, self.feed.plan.learning_rate)
         optimizer.register_step_pre_hook(self._keep_gradient)
@@ -206,7 +207,7 @@ def _folder_of_all_ranks() -> Generator[Path]:
 
 def make_policy(case: Case, way: Way) -> Policy:
     """The same policy in every way: an adapter that was trained before, its frozen copy, and the other roles."""
-    base = network(case.model)
+    base = network(case.model).eval()
     if way.base != "float32":
         base = base.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]
     if way.base == "rounded":

@@ -90,4 +90,5 @@ def test_wrong_labels_teach_nothing_good(tmp_path: Path, share: float) -> None:
         assert report["win_rate"]["high"] < 0.5
         assert report["metrics"]["true_reward"]["after"] < report["metrics"]["true_reward"]["before"]
     else:
+        assert abs(report["metrics"]["kl"]["after"]) > 0.01  # it did learn, but nothing good
         assert report["win_rate"]["low"] <= 0.5

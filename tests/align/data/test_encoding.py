@@ -335,6 +335,15 @@ def test_plain_text_is_encoded_together_where_no_token_crosses_the_border() -> N
         assert ["encoded apart" in remark for remark in encoded.remarks] == [True]
 
 
+def test_an_unknown_token_at_the_border_takes_nothing_of_the_response() -> None:
+    """Together "deeran" is one unknown token, as "dee" alone is; the response would lose its first word."""
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "ran": 2, "off": 3}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+    [encoded] = encode_conversations(words, ["dee"], [["ran off", "ran"]])
+    assert (encoded.prompt, encoded.responses) == ([0], [[2, 3, 1], [2, 1]])
+
+
 def test_a_continuation_has_the_ids_of_the_whole(story_tokenizer: Any, unigram: Any, bos_adding: Any) -> None:
     for tokenizer in (story_tokenizer, unigram, bos_adding):
         for prompt, response in (
