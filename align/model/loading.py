@@ -274,7 +274,7 @@ def _with_adapter(
         return SharedBase(add_lora(network, config, f"adapter.targets={adapter.targets}"))
     config = cast("LoraConfig", LoraConfig.from_pretrained(str(start)))
     trained_on = config.base_model_name_or_path
-    if trained_on not in (None, model.name, resolve(model.name)):
+    if trained_on not in (None, model.name) and not _same_folder(find_base(trained_on, start), resolve(model.name)):
         notes.append(f"model.start={model.start} was trained on {trained_on}; it is put on {model.name}")
     config.task_type, config.inference_mode, config.base_model_name_or_path = TaskType.CAUSAL_LM, False, None
     if config.use_dora and (zero := without_direction(network, config)):
@@ -283,3 +283,7 @@ def _with_adapter(
             "divides by their length; begin from plain LoRA, or from model.start=null."
         )
     return SharedBase(add_lora(network, config, f"model.start={model.start}"), start=start)
+
+
+def _same_folder(one: str, other: str) -> bool:
+    return Path(one).is_dir() and Path(other).is_dir() and Path(one).samefile(other)
