@@ -15,7 +15,7 @@ from align.model.adapters import add_lora, check_start, local_folder, lora_confi
 from align.model.architecture import ignored_losses
 from align.model.batch import Layout
 from align.model.forward import Forward
-from align.model.naming import find_base, portable_name
+from align.model.naming import find_base
 from align.model.probe import Prober, choose_layout
 from align.model.roles import FullCopies, Roles, SharedBase
 from align.settings.adapter import Adapter
@@ -274,8 +274,7 @@ def _with_adapter(
         return SharedBase(add_lora(network, config, f"adapter.targets={adapter.targets}"))
     config = cast("LoraConfig", LoraConfig.from_pretrained(str(start)))
     trained_on = config.base_model_name_or_path
-    bases = {portable_name(base, start) for base in (trained_on, resolve(model.name)) if base is not None}
-    if trained_on not in (None, model.name) and len(bases) > 1:
+    if trained_on not in (None, model.name) and not _same_folder(find_base(trained_on, start), resolve(model.name)):
         notes.append(f"model.start={model.start} was trained on {trained_on}; it is put on {model.name}")
     config.task_type, config.inference_mode, config.base_model_name_or_path = TaskType.CAUSAL_LM, False, None
     if config.use_dora and (zero := without_direction(network, config)):
@@ -284,3 +283,7 @@ def _with_adapter(
             "divides by their length; begin from plain LoRA, or from model.start=null."
         )
     return SharedBase(add_lora(network, config, f"model.start={model.start}"), start=start)
+
+
+def _same_folder(one: str, other: str) -> bool:
+    return Path(one).is_dir() and Path(other).is_dir() and Path(one).samefile(other)

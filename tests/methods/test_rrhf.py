@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from align import Policy, Preferences, Trainer, TrainerConfig
+from align.data.examples import tokenize
 from align.errors import UserError
 from align.model.batch import Batch
 from methods.ranking import best_response
@@ -244,3 +246,19 @@ def test_without_a_reference_in_memory_there_is_no_accuracy_before(
     reported = result.evaluation["metrics"]["likelihood_accuracy"]
     assert reported["before"] is None
     assert 0 <= reported["after"] <= 1
+
+
+def test_the_comparisons_of_one_prompt_are_not_independent(stub: Any, tokenizer: Any) -> None:
+    """Four prompts with three comparisons each, all right for two and all wrong for two, say as much as 2 of 4, whose
+    Wilson interval is .150 to .850.
+    """
+    pairs = [("a cat", "a dog"), ("a dog", "a house"), ("a cat", "a house")]
+    rows = [{"prompt": p, "chosen": a, "rejected": b} for p in ("the", "big", "red", "old") for a, b in pairs]
+    data = tokenize(Preferences.from_rows(rows), tokenizer, max_length=64, unit="ranking")
+    falling = [[-1.0] * 3, [-2.0] * 3, [-3.0] * 3]
+    policy = stub(policy=[falling] * 6 + [falling[::-1]] * 6)  # by the first of a prompt's three rows
+    policy.roles = SimpleNamespace(names=("policy",))
+    policy.in_micro_batches = lambda batch, ask: ask(batch)
+    found = RRHF().report(policy, data, data, None)["intervals"]["likelihood_accuracy"]["after"]
+    assert (found["mean"], found["n"]) == (0.5, 12)
+    assert (found["low"], found["high"]) == pytest.approx((0.15004, 0.84996), abs=5e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -246,6 +247,31 @@ class TestGoingOn:
         with pytest.raises(UserError, match=r"resumed: the model that draws is not the same\."):
             draw(tiny_policy, data, PLAN, file, scorer=Letters())
         assert content(file) == whole
+
+    @pytest.mark.parametrize(
+        ("change", "clause"),
+        [
+            ({"keep_unfinished": False}, "keep_unfinished is true in the run and false now"),
+            ({"include_data": False}, "include_data is true in the run and false now"),
+            (
+                {"sampling": replace(PLAN.sampling, temperature=0.8)},
+                "sampling.temperature is 0.7 in the run and 0.8 now",
+            ),
+            ({"sampling": replace(PLAN.sampling, max_new_tokens=5)}, "sampling.max_new_tokens is 4 in the run"),
+        ],
+    )
+    def test_another_plan_is_refused_by_name(
+        self,
+        change: dict[str, Any],
+        clause: str,
+        tiny_policy: Policy,
+        data: Preferences,
+        tmp_path: Path,
+        whole: tuple[bytes, dict[str, Any]],
+    ) -> None:
+        with pytest.raises(UserError, match=re.escape(clause)):
+            draw(tiny_policy, data, replace(PLAN, **change), tmp_path / "whole.jsonl", scorer=Letters())
+        assert content(tmp_path / "whole.jsonl") == whole
 
     def test_files_that_are_not_ours(self, tiny_policy: Policy, data: Preferences, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"name it NAME\.jsonl"):

@@ -106,6 +106,17 @@ def test_drawn_ids_stay_with_their_response_in_a_ranking(pair: Pair) -> None:
     assert example.drawn_with == "w"
 
 
+def test_a_response_has_the_score_of_the_first_row_that_gives_it_one(chatml: Any, pair: Pair) -> None:
+    rows = [
+        pair(0, chosen="a", rejected="b", chosen_score=None, rejected_score=1.0),
+        pair(0, chosen="a", rejected="c", chosen_score=3.0, rejected_score=None),
+        pair(0, chosen="a", rejected="b", chosen_score=4.0, rejected_score=2.0),
+    ]
+    (example,) = tokenize(Preferences.from_rows(rows), chatml, max_length=100, unit="ranking")
+    assert example.responses == [encode_response(chatml, text) for text in "abc"]
+    assert example.scores == [3.0, 1.0, None]
+
+
 def test_ranking_that_contradicts_itself(chatml: Any, pair: Pair) -> None:
     rows = [pair(0, chosen="a", rejected="b"), pair(1), pair(0, chosen="b", rejected="a")]
     tokenized = tokenize(Preferences.from_rows(rows), chatml, max_length=100, unit="ranking", max_rejected=0.5)

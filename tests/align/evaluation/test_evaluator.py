@@ -87,6 +87,37 @@ class TestMeasure:
         with pytest.raises(UserError, match=r"evaluation\.max_new_tokens=254 leaves no room"):
             Evaluator.from_preferences(tiny_policy, pairs, None, max_length=256, sampling=too_long)
 
+    @pytest.mark.parametrize(("limit", "expected"), [(4, [0, 10, 20, 30]), (3, [0, 13, 26]), (99, list(range(40)))])
+    def test_the_prompts_are_spread_over_the_data(
+        self, limit: int, expected: list[int], tiny_policy: Policy, pair_rows: list[dict[str, str]]
+    ) -> None:
+        pairs = Preferences.from_rows(pair_rows)
+        evaluator = Evaluator.from_preferences(tiny_policy, pairs, None, max_length=200, limit=limit)
+        assert evaluator.prompts is not None
+        assert [example.index for example in evaluator.prompts] == expected
+        assert list(evaluator.texts) == [pair_rows[i]["prompt"] for i in expected]
+
+    def test_what_it_measures_is_its_identity(self, tiny_policy: Policy, pair_rows: list[dict[str, str]]) -> None:
+        """Also how many of the prompts: other ones give other means."""
+        pairs, less = (Preferences.from_rows(rows) for rows in (pair_rows, pair_rows[:39]))
+
+        def identity(limit: int, *, compared: Preferences = pairs, **settings: Any) -> dict[str, Any]:
+            sampling = SamplingParams(max_new_tokens=8)
+            settings = {"max_length": 200, "limit": limit, "scorers": [Length()], "sampling": sampling, **settings}
+            return Evaluator.from_preferences(tiny_policy, pairs, compared, **settings).identity()
+
+        before = identity(4)
+        assert identity(4) == before
+        changes: dict[str, dict[str, Any]] = {
+            "prompts": identity(5),
+            "pairs": identity(4, compared=less),
+            "scorers": identity(4, scorers=[]),
+            "sampling": identity(4, sampling=SamplingParams(max_new_tokens=9)),
+            "seed": identity(4, seed=1),
+        }
+        for name, changed in changes.items():
+            assert {key for key in before if before[key] != changed[key]} == {name}
+
     def test_all_pairs_are_measured(self, tiny_policy: Policy, pair_rows: list[dict[str, str]]) -> None:
         measured = self.evaluator(tiny_policy, pair_rows).measure(tiny_policy)
         assert (len(measured.samples), len(measured.preferred)) == (10, 40)

@@ -103,6 +103,10 @@ class TestOneRun:
         assert alone[1] - alone[0] < (grouped[1] - grouped[0]) / 2
         assert bounds(rate([1.0] * 30, np.arange(30) // 10))[0] == bounds(rate([1.0] * 3))[0]
 
+    def test_groups_whose_outcomes_make_up_for_each_other_make_it_no_narrower(self) -> None:
+        """One right and one wrong in each group: no group differs from another, yet the rate is one of 80."""
+        assert bounds(rate([1.0, 0.0] * 40, np.arange(80) // 2)) == bounds(rate(wins(40, 80)))
+
 
 class TestSeveralRuns:
     @pytest.mark.parametrize("effect", [0.0, 0.2, 0.4, 0.8])
@@ -132,6 +136,11 @@ class TestSeveralRuns:
         single = bounds(rate(wins(60, 100)))
         low, high = bounds(rate([wins(60, 100)] * 3))
         assert high - low == pytest.approx(single[1] - single[0], rel=0.02)
+
+    def test_runs_that_make_up_for_each_other_make_it_no_narrower(self) -> None:
+        """Each prompt is won by one run of three, and each run wins as many: neither differs from another."""
+        won = np.arange(60) % 3 == np.arange(3)[:, None]
+        assert bounds(rate(won.astype(float))) == pytest.approx(bounds(rate(wins(60, 180))))
 
     def test_all_runs_won(self) -> None:
         assert bounds(rate(np.ones((3, 50)))) == bounds(rate(np.ones(50)))

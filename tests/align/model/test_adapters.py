@@ -207,6 +207,17 @@ def test_an_adapter_of_another_base_is_noted(plain: Path, tiny_model: Path, tmp_
     assert not any("was trained on" in note for note in Policy.load(tiny_model, start=plain).notes)
 
 
+def test_an_adapter_that_was_saved_here_is_on_its_own_base(tiny_model: Path, tmp_path: Path) -> None:
+    """It names the base relative to its folder; the model may be given by another path."""
+    Policy.load(tiny_model, adapter=Adapter(r=2)).save(tmp_path / "start")
+    assert json.loads((tmp_path / "start" / "adapter_config.json").read_text())["base_model_name_or_path"].startswith(
+        "."
+    )
+    (tmp_path / "link").symlink_to(tiny_model)
+    for model in (tiny_model, tmp_path / "link"):
+        assert not any("was trained on" in note for note in Policy.load(model, start=tmp_path / "start").notes)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -57,7 +57,9 @@ def without_dropout(start: Path, folder: Path) -> Path:
             (folder / file.name).write_bytes(file.read_bytes())
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["lora_dropout"] == 0.5
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_dropout": 0.0}))
+    base = str((start / config["base_model_name_or_path"]).resolve())
+    changed = {"lora_dropout": 0.0, "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(config | changed))
     return folder
 
 

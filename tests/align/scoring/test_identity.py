@@ -240,7 +240,9 @@ def test_a_reward_model_is_the_bytes_of_its_files_and_of_its_base(tiny_model: Pa
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     shutil.copytree(tiny_model, base)
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(base), "task_type": "SEQ_CLS"})
+    )
     (adapter / "adapter_model.safetensors").write_bytes(bytes(8) + b"\1\2")
 
     def now() -> dict[str, Any]:
@@ -253,6 +255,24 @@ def test_a_reward_model_is_the_bytes_of_its_files_and_of_its_base(tiny_model: Pa
     (adapter / "adapter_model.safetensors").write_bytes(bytes(8) + b"\1\2")
     (base / "config.json").write_text((base / "config.json").read_text().replace("32", "64"))
     assert differences(before, now()) == ["base is not the same"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"chat_template": "hh"}, ["chat_template is not set in the run and hh now"]),
+        ({"dtype": "bfloat16"}, ["dtype is float32 in the run and bfloat16 now"]),
+        ({"tokens_per_batch": 64, "name": "other"}, []),
+    ],
+)
+def test_a_reward_model_is_also_how_texts_are_put_to_it(
+    change: dict[str, Any], expected: list[str], tiny_model: Path
+) -> None:
+    before, after = (
+        scorer_identity(make_scorer({"scorer": "reward_model", "model": str(tiny_model), **settings}))
+        for settings in ({}, change)
+    )
+    assert differences(before, after) == expected
 
 
 def test_the_reward_role_is_its_weights_and_its_scale(tiny_policy: Any) -> None:
@@ -269,3 +289,14 @@ def test_the_reward_role_is_its_weights_and_its_scale(tiny_policy: Any) -> None:
 
 def test_the_world_knows_its_reward_by_name() -> None:
     assert scorer_identity(TrueReward()) == {"scorer": "TrueReward"}
+
+
+def keyed(weight: float) -> Callable[..., Any]:
+    def weighted(_: Any, responses: Any, *, by: float = weight) -> Any:
+        return [[by * len(text) for text in row] for row in responses]
+
+    return weighted
+
+
+def test_a_function_is_also_the_defaults_of_its_parameters() -> None:
+    assert code_hash(keyed(0.5)) == code_hash(keyed(0.5)) != code_hash(keyed(0.7))

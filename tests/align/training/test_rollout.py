@@ -24,7 +24,9 @@ from align.errors import ScorerError, UserError
 from align.model.batch import Batch
 from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
+from align.system.processes import Processes
 from align.training.feed import tokenize_for
+from align.training.rollout import Rollouts
 from align.training.step import TrainingError
 from methods import PPO
 from reward.combinations.weighted_sum import WeightedSum
@@ -133,6 +135,31 @@ def test_each_rollout_draws_anew(tiny_model: Path, pair_rows: Rows, tmp_path: Pa
     first, second = drawn
     assert first.keys() == second.keys()
     assert sum(first[prompt] != second[prompt] for prompt in first) >= 6  # of 8, at eight random tokens each
+
+
+def test_minibatches_are_drawn_anew_in_each_pass(tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two halves of twelve prompts in each of three passes over two roll-outs: each prompt once in a pass, and no two
+    passes of six are divided alike (462 ways to divide them).
+    """
+    prompts = Batch(((1, 2),) * 12, (((3,),),) * 12, tuple(range(12)))
+
+    def draws(self: Rollouts, number: int) -> None:
+        self.number, self.abandoned, self._batch, self._order = number, False, prompts, list(prompts.rows)
+
+    monkeypatch.setattr(Rollouts, "_draw", draws)
+    nothing: Any = None
+    source = Rollouts(
+        tiny_policy, PPO(epochs=3, minibatches=2), nothing, nothing, Lengths(), Processes(), TrainerConfig()
+    )
+    halves: list[frozenset[int]] = []
+    for step in range(1, 13):
+        batch = source.batch(step)
+        assert batch is not None
+        halves.append(frozenset(batch.rows))
+    for first, second in zip(halves[::2], halves[1::2], strict=True):
+        assert sorted([*first, *second]) == list(range(12))
+        assert len(first) == len(second)
+    assert len({frozenset({first, second}) for first, second in zip(halves[::2], halves[1::2], strict=True)}) == 6
 
 
 class Anxious(PPO):

@@ -127,6 +127,17 @@ def test_guessing_several_answers_does_not_pay():
     assert three < 0.3
 
 
+def test_a_second_final_number_costs_the_same_before_and_after_the_right_one():
+    task = next(task for task in TASKS if task.goal.family == "sum_add")
+    right = int(task.goal.key["answer"])
+    steps = core(task).partition("####")[0]
+    first, last = (
+        REWARD.judge(task.goal, f"{steps}#### {one}\n#### {two}")
+        for one, two in ((right, right + 1), (right + 1, right))
+    )
+    assert first.correct == last.correct < 0.25 < REWARD.judge(task.goal, core(task)).correct == 1
+
+
 @pytest.mark.parametrize(
     ("answer", "parts"),
     [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,38 @@ def drawn(values: Sequence[float], reference: Sequence[float], value: Sequence[f
         score_PK=torch.tensor([[score]]),
         ended_PK=torch.tensor([[True]]),
     )
+
+
+def several(K: int) -> Batch:
+    """A roll-out of K random responses of one to five tokens to each of five prompts."""
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 6, (5, K), generator=draw).tolist()
+    batch = Batch(((1, 2),) * 5, tuple(tuple([3] * n for n in row) for row in lengths), tuple(range(5)))
+    names = ("old_logp_PKT", "reference_logp_PKT", "old_value_PKT", "entropy_PKT")
+    mask_PKT = batch.mask_PKT
+    return batch.with_columns(
+        **{name: torch.randn(mask_PKT.shape, generator=draw) * mask_PKT for name in names},
+        score_PK=torch.randn(5, K, generator=draw),
+        ended_PK=torch.ones(5, K, dtype=torch.bool),
+    )
+
+
+def at_once(compute: Sequence[Any], batches: Sequence[Batch]) -> list[Any]:
+    """The experience of each rank, whose sums run over all of them: each is a thread, and they meet at every sum."""
+    meeting, parts = threading.Barrier(len(batches), timeout=30), [torch.zeros(0)] * len(batches)
+
+    def of_rank(rank: int) -> Any:
+        def total(mine: torch.Tensor) -> torch.Tensor:
+            parts[rank] = mine
+            meeting.wait()
+            whole = torch.stack(parts).sum(0)
+            meeting.wait()
+            return whole
+
+        return compute[rank](batches[rank], {}, total)
+
+    with ThreadPoolExecutor(len(batches)) as pool:
+        return list(pool.map(of_rank, range(len(batches))))
 
 
 VECTOR = ([-1.0, -0.5, -2.0], [-1.2, -0.4, -1.5], [0.1, 0.3, 0.2], 1.0)
@@ -142,6 +176,41 @@ class TestLearn:
         first = method.compute_advantages(drawn(*VECTOR[:3], 3.0), {}, lambda x: x)
         second = method.compute_advantages(drawn(*VECTOR[:3], 1.0), first.state, lambda x: x)
         assert second.batch["return_PKT"][0, 0, 0].item() == pytest.approx(1.0)  # of 3 and 1 the deviation is 1
+
+    def test_the_policy_waits_for_as_many_rollouts_as_set(self) -> None:
+        method, state, waits = PPO(value_warmup=2), {}, list[float]()
+        for _ in range(3):
+            experience = method.compute_advantages(drawn(*VECTOR), state, lambda x: x)
+            state = experience.state
+            waits.append(experience.batch["warming_P"].item())
+        assert waits == [1.0, 1.0, 0.0]
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"whiten_rewards": True, "normalize_scores": True},
+            {"kl_target": 1.0, "kl_horizon": 20.0},
+            {"advantage": "rloo", "responses": 2},
+            {"advantage": "group", "responses": 2, "group_scale": "batch"},
+        ],
+        ids=str,
+    )
+    def test_ranks_that_share_a_rollout_come_to_what_one_does(self, settings: dict[str, Any]) -> None:
+        """Columns, metrics and state: nothing is taken from a rank's own prompts alone."""
+        method, whole = PPO(**settings), several(K=settings.get("responses", 1))
+        alone = method.compute_advantages(whole, {}, lambda x: x)
+        shares = [[0, 2, 4], [1, 3]]
+        shared = at_once([method.compute_advantages] * 2, [whole.select(share) for share in shares])
+        for share, experience in zip(shares, shared, strict=True):
+            assert experience.state == pytest.approx(alone.state)
+            expected = alone.batch.select(share)
+            for name, column in experience.batch.columns.items():
+                torch.testing.assert_close(column, expected[name], msg=name)
+        for name, (total, weight) in alone.metrics.items():
+            parts = [experience.metrics[name] for experience in shared]
+            mean = sum(float(part[0]) for part in parts) / sum(float(part[1]) for part in parts)
+            assert mean == pytest.approx(float(total) / float(weight), rel=1e-5), name
 
 
 class TestRuns:
@@ -357,3 +426,8 @@ class TestHealth:
         assert "true_reward on held-out prompts fell from 0.600 to 0.550" in found["over-optimised"]
         falling = healthy(objective__scores=(0.6, 0.2))
         assert "over-optimised" not in warnings(falling, measured(0.4, 0.6, 0.5), trains_value=True)
+
+    def test_the_fall_counts_in_shares_of_the_peak_also_where_scores_are_negative(self) -> None:
+        """From −.40 by .01 and by .03; a twentieth of the peak is .02."""
+        assert "over-optimised" not in warnings(healthy(), measured(-0.6, -0.4, -0.41), trains_value=True)
+        assert "over-optimised" in warnings(healthy(), measured(-0.6, -0.4, -0.43), trains_value=True)

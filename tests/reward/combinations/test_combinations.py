@@ -85,6 +85,18 @@ def test_no_scorer_that_applies_is_an_error() -> None:
         Ensemble(scorers={"b": LONG_ONLY}).score(["p"], [["no"]])
 
 
+def test_a_score_that_is_missing_is_an_error() -> None:
+    """Of a scorer that has not said where it applies."""
+    gap: Any = Constant(None)  # pyright: ignore[reportArgumentType]
+    for combination in (
+        Ensemble(scorers={"a": Constant(1), "b": gap}),
+        WeightedSum(scorers={"a": Constant(1), "b": gap}),
+        LengthCorrected(base=gap, weight=1),
+    ):
+        with pytest.raises(ScorerError, match="'constant' does not apply to response 0 of prompt 0"):
+            combination.score(["p"], [["a"]])
+
+
 def test_nan_from_a_scorer_is_an_error() -> None:
     with pytest.raises(ScorerError, match="finite"):
         Ensemble(scorers={"a": Constant(1), "b": Constant(math.nan)}).score(["p"], [["a"]])

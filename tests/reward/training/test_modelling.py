@@ -18,6 +18,7 @@ from align.model.batch import Batch
 from align.scoring.reward_role import RoleScorer
 from reward.combinations.ensemble import Ensemble
 from reward.models.reward_model import RewardModelScorer, load_classifier
+from reward.training import modelling
 from reward.training.modelling import RewardModel, bradley_terry_loss, centring_penalty, normalize, score_examples
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -106,6 +107,17 @@ class TestTraining:
         data = tokenize(pairs, policy.tokenizer, max_length=200, unit="ranking")
         chosen = [row[0] for row in score_examples(policy, [data[i] for i in range(len(data))])]
         assert sum(chosen) / len(chosen) == pytest.approx(0, abs=1e-4)
+
+    def test_of_much_data_the_mean_is_that_of_rows_spread_over_it(
+        self, tiny_policy: Policy, pairs: Preferences, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Three of forty: the first, the one in the middle and the last."""
+        monkeypatch.setattr(modelling, "_REFERENCES", 3)
+        tiny_policy.require(("reward",))
+        data = tokenize(pairs, tiny_policy.tokenizer, max_length=200, unit="ranking")
+        first, middle, last = (row[0] for row in score_examples(tiny_policy, [data[i] for i in (0, 19, 39)]))
+        normalize(tiny_policy, data)
+        assert tiny_policy.roles.heads["reward"].mean == pytest.approx((first + middle + last) / 3, abs=1e-5)
 
     def test_unit_variance(self, tiny_policy: Policy, pairs: Preferences) -> None:
         tiny_policy.require(("reward",))

@@ -13,7 +13,7 @@ from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
 from align.cli.evaluate import main as evaluate
 from align.cli.main import main
 from align.data.encoding import encode_prompt, encode_response
-from align.data.examples import tokenize
+from align.data.examples import tokenize, tokenizer_fingerprint
 from align.errors import UserError
 from align.model.batch import Batch
 from align.scoring.from_config import make_scorer
@@ -68,6 +68,18 @@ class TestComparisons:
         found = [Ranker().learns_from(d).fingerprint for d in (data, data, other)]
         assert found[0] == found[1]
         assert len({*found, data.fingerprint, other.fingerprint}) == 4
+
+    def test_what_a_response_was_drawn_as_is_not_what_an_answer_was(self, tiny_policy: Policy) -> None:
+        """The answers are encoded from their text, without a note that drawn ids did not fit it."""
+        tokenizer = tiny_policy.tokenizer
+        row = {**rows(1)[0], "drawn_with": tokenizer_fingerprint(tokenizer)}
+        row |= {f"{side}_drawn": encode_response(tokenizer, row[side]) for side in ("chosen", "rejected")}
+        data = Preferences.from_rows([row])
+        assert data[0]["chosen_drawn"] == row["chosen_drawn"]
+        tokens = tokenize(Ranker().learns_from(data), tokenizer, max_length=250)
+        a, b = (encode_response(tokenizer, answer) for answer in "AB")
+        assert [list(example.responses) for example in tokens] == [[a, b], [b, a]]
+        assert not tokens.report.noted
 
     def test_rows_that_are_no_pairs_are_counted_with_their_place(self, tiny_policy: Policy) -> None:
         lone = {**rows(1)[0], "prompt": "q", "rejected": None}

@@ -130,7 +130,7 @@ def words(tiny_model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "rewards.py").write_text(
         "from pathlib import Path\n\n"
         "def short(prompts, responses, **columns):\n"
-        "    if Path('down').exists():\n"
+        "    if Path('down').exists() and len(prompts) > 1:  # not when it is tried\n"
         "        from align.errors import ScorerError\n"
         "        raise ScorerError('the scorer is down; start it.')\n"
         "    return [[-float(len(text)) for text in row] for row in responses]\n"

@@ -165,7 +165,7 @@ def test_finished_stages_of_a_recipe_are_those_of_the_same_command(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (["adapter=none", "model.start=./adapter"], "model.start=./adapter is an adapter, but adapter=none; choose"),
+        (["adapter=none", "model.start=./adapter"], "model.start=./adapter is an adapter, but adapter=none trains"),
         (["model.quantization=4bit"], "model.quantization=4bit needs bitsandbytes; pip install bitsandbytes"),
         (["model.quantization=4bit", "adapter=none"], "model.quantization=4bit freezes the base; choose adapter=lora"),
         (["trainer.optimizer=adamw_8bit"], "trainer.optimizer=adamw_8bit needs bitsandbytes; pip install bitsandbytes"),
