@@ -50,7 +50,12 @@ def begin(
 
 def read_inputs(folder: Path) -> dict[str, Any] | None:
     """Return the inputs of the run in a folder; None where there is no run, or they are not known."""
-    return read_json(folder / _INPUTS) if (folder / _MARKER).exists() else None
+    return read_json(folder / _INPUTS) if is_run(folder) else None
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a run has begun in a folder."""
+    return (folder / _MARKER).exists()
 
 
 def create(folder: Path, if_exists: IfExists) -> Path:

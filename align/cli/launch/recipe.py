@@ -8,6 +8,7 @@ from the policy, and with the reward model and the candidates, that the stages b
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from align.cli.console import say
 from align.cli.launch.assemble import Run, assemble, check_sources
 from align.cli.parse.job import Job
 from align.errors import UserError
+from align.runs.run_folder import is_run
 from align.settings.config import ModelConfig, RunConfig
 from align.system.processes import Processes
 
@@ -182,5 +184,9 @@ def _make_folder(folder: Path, if_exists: str) -> Path:
     while if_exists == "new" and made.exists():
         made = folder.with_name(f"{folder.name}-{number}")
         number += 1
+    if if_exists == "overwrite":
+        for earlier in (made, *made.glob("[0-9]*-*")):  # a single run of this name, or all stages of a recipe
+            if is_run(earlier):
+                shutil.rmtree(earlier)
     made.mkdir(parents=True, exist_ok=True)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -81,3 +82,12 @@ def test_a_prompt_may_end_with_what_a_tool_answered() -> None:
     sides = {side: [{"role": "assistant", "content": text}] for side, text in (("chosen", "4."), ("rejected", "5."))}
     (row,) = Preferences.from_rows([{"prompt": prompt, **sides}])
     assert row["prompt"] == prompt
+
+
+@pytest.mark.parametrize(("bad", "limit"), [(1, "0.334"), (2, "0.5"), (4, "0.667")])
+def test_the_limit_that_a_message_advises_is_enough(bad: int, limit: str, pair: Pair) -> None:
+    """Of bad rows and two good ones, rounded up to a thousandth."""
+    rows = [pair(0), pair(1), *[pair(n, chosen="") for n in range(2, 2 + bad)]]
+    with pytest.raises(UserError, match=rf"data\.max_rejected={re.escape(limit)}\."):
+        Preferences.from_rows(rows)
+    assert len(Preferences.from_rows(rows, max_rejected=float(limit))) == 2

@@ -123,3 +123,27 @@ def test_all_stages_run_and_finished_ones_are_not_run_again(
     (folder / "3-ppo" / "evaluation.json").unlink(missing_ok=True)
     assert main([*words, "if_exists=resume"], CONFIGS) == 0
     assert capsys.readouterr().out.count("This run is finished") == 3
+
+
+def test_overwriting_deletes_all_stages_of_an_earlier_recipe_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a longer recipe leaves its last stages, and one stopped half-way finds those of another when it goes on."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/all")
+    for name in ("1-sft", "3-ppo"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.yaml").touch()
+    (folder / "2024-notes").mkdir()
+    (folder / "figure.png").touch()
+    recipe = read(["recipe=rlhf", "model=world", "data=world", "run_name=all", "if_exists=overwrite"])
+    assert isinstance(recipe, Recipe)
+    begun: list[str] = []
+
+    def execute(run: Run) -> int:
+        begun.append(run.config.run_name)
+        assert sorted(path.name for path in folder.iterdir()) == ["2024-notes", "figure.png"]
+        return 1
+
+    assert recipe.execute(execute) == 1
+    assert begun == ["1-sft"]
