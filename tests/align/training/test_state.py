@@ -1,4 +1,4 @@
-"""What each rank saves and finds again."""
+"""Random numbers and batches of each rank, saved and found again."""
 
 from __future__ import annotations
 
