@@ -1,4 +1,4 @@
-"""What each rank saves and finds again."""
+"""The random numbers and the part of a roll-out that each rank saves and finds again."""
 
 from __future__ import annotations
 
