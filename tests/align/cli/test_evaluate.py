@@ -13,6 +13,7 @@ import pytest
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.cli.evaluate import main
 from align.cli.main import main as train
+from align.runs.tracker import read_records
 from methods import SFT
 
 COMMON = ("--prompts", "4", "--max-new-tokens", "8", "--max-length", "120")
@@ -138,6 +139,12 @@ def test_a_run_is_measured_as_it_measured_itself(
         for name, row in again["metrics"].items():
             assert row["model"] == pytest.approx(own["metrics"][name]["after"], abs=1e-4), name
         assert again["n"] == own["n"]
+        answers = [(sample["prompt"], sample["response"]) for sample in read_records(Path("out/samples.jsonl"))]
+        assert answers == [
+            (sample["prompt"], sample["response"])
+            for sample in read_records(Path("runs/run/samples.jsonl"))
+            if sample["step"] == 4
+        ]
 
 
 @pytest.mark.slow

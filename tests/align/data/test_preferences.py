@@ -73,3 +73,11 @@ def test_rewritten_rows_are_known_by_what_was_made(pair: Pair) -> None:
     assert [row["chosen"][0]["content"] for row in no] == ["No.", "No."]
     assert yes.fingerprint == again.fingerprint
     assert len({preferences.fingerprint, yes.fingerprint, no.fingerprint}) == 3
+
+
+def test_a_prompt_may_end_with_what_a_tool_answered() -> None:
+    turns = [("user", "What is 2 + 2?"), ("assistant", "add(2, 2)"), ("tool", "4")]
+    prompt = [{"role": role, "content": content} for role, content in turns]
+    sides = {side: [{"role": "assistant", "content": text}] for side, text in (("chosen", "4."), ("rejected", "5."))}
+    (row,) = Preferences.from_rows([{"prompt": prompt, **sides}])
+    assert row["prompt"] == prompt

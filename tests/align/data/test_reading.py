@@ -176,3 +176,11 @@ def test_importing_is_light() -> None:
     code = "import sys, align.data, align.data.encoding; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "datasets", "pyarrow", "numpy"}.intersection(done.stdout.split())
+
+
+def test_a_byte_that_is_not_utf_8_is_named_by_its_place_in_the_file(tmp_path: Path) -> None:
+    """Two lines of 16 bytes, and 12 before it in its own."""
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "\xff"}\n')
+    with pytest.raises(UserError, match="byte 44 is not UTF-8"):
+        Preferences.load(file)
