@@ -39,7 +39,8 @@ def require_classifier(config: PretrainedConfig) -> None:
     with torch.device("meta"):
         causal: Any = AutoModelForCausalLM.from_config(config)
     same_body = made.base_model.state_dict().keys() == body(causal).state_dict().keys()
-    if not isinstance(score, nn.Linear) or score.bias is not None or not same_body:
+    is_linear = isinstance(score, nn.Linear) and [name for name, _ in score.named_parameters()] == ["weight"]
+    if not is_linear or not same_body:
         raise _refusal(config)
 
 

@@ -1,4 +1,4 @@
-"""Random numbers and batches of each rank, saved and found again."""
+"""The random numbers and the part of a roll-out that each rank saves and finds again."""
 
 from __future__ import annotations
 
