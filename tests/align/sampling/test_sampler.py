@@ -86,22 +86,6 @@ class TestSampler:
         top_1 = Sampler(tiny_policy, SamplingParams(top_k=1, max_new_tokens=9)).generate(self.prompts)
         assert [row[0].ids for row in greedy] == [row[0].ids for row in top_1]
 
-    def test_the_shortest_length_counts_the_end_of_turn(
-        self, tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Where every token ends the turn that may: the third of three, and the first where none is asked for."""
-        sampler = Sampler(tiny_policy, SamplingParams(temperature=0, max_new_tokens=9, min_new_tokens=3))
-        (end,) = sampler.stops
-        free = Sampler(tiny_policy, SamplingParams(temperature=0, max_new_tokens=9))
-        plain = TokenChoice.__call__
-
-        def eager(self: TokenChoice, logits: torch.Tensor, rows: Any) -> Any:
-            return plain(self, logits.index_fill(-1, torch.tensor([end]), 1e4), rows)
-
-        monkeypatch.setattr(TokenChoice, "__call__", eager)
-        assert [len(row[0].ids) for row in sampler.generate(self.prompts)] == [3, 3, 3]
-        assert [len(row[0].ids) for row in free.generate(self.prompts)] == [1, 1, 1]
-
     def test_stop_strings_end_a_response_and_stay_in_it(self, tiny_policy: Policy) -> None:
         tokenizer: Any = tiny_policy.tokenizer
         free = Sampler(tiny_policy, SamplingParams(max_new_tokens=30)).generate([[7, 8, 9]], n=8)[0]
