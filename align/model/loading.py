@@ -221,8 +221,14 @@ def require_safetensors(path: str, setting: str) -> None:
 
 
 def _require_finite(network: PreTrainedModel, path: str) -> None:
+    head_bias = getattr(network.get_output_embeddings(), "bias", None)
     for name, parameter in network.named_parameters():
-        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+        if not parameter.is_floating_point():
+            continue
+        usable = torch.isfinite(parameter)
+        if parameter is head_bias:  # −∞ there shuts out rows of the vocabulary that only round it up
+            usable |= torch.isneginf(parameter)
+        if not bool(usable.all()):
             raise UserError(
                 f"model.name={path}: {name} has NaN or infinite numbers; its files are damaged or it was trained to "
                 "nothing: fetch it again, or take an earlier checkpoint."

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PhiConfig, PhiForCausalLM
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
@@ -41,6 +41,22 @@ class TestFiles:
         model = with_tensors(tiny_model, tmp_path / "model", **{tensor: factor})
         with pytest.raises(UserError, match=rf"{model}: {tensor} has NaN or infinite numbers"):
             Policy.load(model, adapter=adapter)
+
+    @pytest.mark.parametrize(("bias", "usable"), [(-torch.inf, True), (torch.inf, False), (torch.nan, False)])
+    def test_rows_that_are_shut_out(self, bias: float, usable: bool, tiny_model: Path, tmp_path: Path) -> None:
+        """A head's bias of −∞ beyond the tokenizer is a way to round up the vocabulary."""
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+        network = PhiForCausalLM(PhiConfig(vocab_size=len(tokenizer) + 10, **sizes, pad_token_id=0))
+        with torch.no_grad():
+            network.lm_head.bias[len(tokenizer) :] = bias
+        network.save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        if usable:
+            assert torch.isneginf(Policy.load(tmp_path).model.get_output_embeddings().bias[len(tokenizer) :]).all()
+            return
+        with pytest.raises(UserError, match=r"lm_head\.bias has NaN or infinite numbers"):
+            Policy.load(tmp_path)
 
     def test_tensors_that_are_missing(self, tiny_model: Path, tmp_path: Path) -> None:
         """transformers draws them at random and goes on."""
