@@ -262,7 +262,7 @@ def test_each_prompt_is_met_once_in_an_epoch(tiny_model: Path, pair_rows: Rows, 
 
 
 def test_tokenised_prompts_must_leave_room_for_an_answer(tiny_policy: Policy, pair_rows: Rows, tmp_path: Path) -> None:
-    data, method = Preferences.from_rows(pair_rows), PPO(max_new_tokens=8)
+    data, method = Preferences.from_rows(pair_rows), PPO(max_new_tokens=8, missing_eos="none")
     loose = replace(data, max_rejected=1.0)
     examples = tokenize(loose, tiny_policy.tokenizer, max_length=200, unit="prompt")
     room = int(sorted(examples.lengths)[12])
