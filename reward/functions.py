@@ -44,8 +44,9 @@ class FunctionScorer(Settings):
     """``path/to/file.py:name``, ``package.module:name``, or the function itself."""
     name: str = ""
     """Name in logs and tables; empty: the function's own."""
-    conversational: bool = True
-    """TRL's form: pass prompts (all turns of the data) and completions as lists of messages, else as text."""
+    conversational: bool | None = None
+    """TRL's form: pass prompts (all turns of the data) and completions as lists of messages (true) or as text (false);
+    null: as TRL does, by the data: text where the prompt is text."""
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     """Data columns under other names: ``{solution: answer}`` passes ``answer`` to the parameter ``solution``."""
     tokenizer: str = ""
@@ -106,18 +107,20 @@ class FunctionScorer(Settings):
             for key, values in columns.items()
             if key != "completion_ids"
         }
-        texts = [text for row in responses for text in row]
-        asked = [(p, prompt) for p, (prompt, row) in enumerate(zip(prompts, responses, strict=True)) for _ in row]
-        turns = columns.get("messages", [[_message(None, prompt)] for prompt in prompts])
-        out["prompts"] = [
-            [_message(turn["role"], turn["content"]) for turn in turns[p]] if self.conversational else prompt
-            for p, prompt in asked
-        ]
-        out["completions"] = [[_message("assistant", text)] for text in texts] if self.conversational else texts
+        turns = columns.get("messages", [[_message("user", prompt)] for prompt in prompts])
+        out["prompts"], out["completions"] = [], []
+        for prompt, own, row in zip(prompts, turns, responses, strict=True):
+            as_messages = self.conversational
+            if as_messages is None:
+                as_messages = any(turn["role"] is not None for turn in own)
+            for text in row:
+                asked = [_message(turn["role"], turn["content"]) for turn in own] if as_messages else prompt
+                out["prompts"].append(asked)
+                out["completions"].append([_message("assistant", text)] if as_messages else text)
         if "completion_ids" in columns:
             out["completion_ids"] = [list(ids) for row in columns["completion_ids"] for ids in row]
         elif self.tokenizer:
-            out["completion_ids"] = [self._encode(text) for text in texts]
+            out["completion_ids"] = [self._encode(text) for row in responses for text in row]
         return out
 
     def _accepted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

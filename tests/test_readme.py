@@ -50,6 +50,8 @@ def test_a_command_of_the_table(
     command: str, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted up to the point where data and model would be loaded, with the adapter to begin from."""
+    if "4bit" in command:
+        pytest.importorskip("bitsandbytes")
 
     def check(run: Run) -> int:
         require_loadable(run.config.model, run.config.adapter)
@@ -73,6 +75,8 @@ def test_a_dry_run_of_the_table(
     command: str, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the default model and data: everything but the weights is read."""
+    if "4bit" in command:
+        pytest.importorskip("bitsandbytes")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert main([*typed(command, tiny_model), "dry_run=true"], ROOT / "configs") == 0, capsys.readouterr().err
 

@@ -50,7 +50,7 @@ class Measurement:
             for name, of in read.items():
                 values = [value for value in map(of, self.samples) if value is not None]
                 if values:
-                    out[name] = statistics.mean(values, least=0.0 if name == "kl" else None)
+                    out[name] = statistics.mean(values, least=0.0 if name in ("kl", "response_length") else None)
         if self.preferred:
             out["preference_accuracy"] = statistics.rate(self.preferred)
         return out

@@ -160,18 +160,20 @@ def test_prompts_of_trl_are_the_turns_of_the_data() -> None:
     assert [len(turns) for turns in rows] == [2, 3]
 
 
-def test_plain_text_is_a_users_turn_for_trl() -> None:
+def test_plain_text_is_text_for_trl() -> None:
+    """As TRL passes it, so that a function that takes the length of a completion counts letters."""
     got: list[Any] = []
 
     def keep(prompts: Any, completions: Any) -> list[float]:
         got.extend(prompts)
-        return [0.0] * len(completions)
+        return [float(len(completion)) for completion in completions]
 
-    FunctionScorer(function=keep).score(["half?"], [["x"]], messages=[[{"role": None, "content": "half?"}]])
-    FunctionScorer(function=keep).score(["half?"], [["x"]])
-    assert got == [[{"role": "user", "content": "half?"}]] * 2
-    FunctionScorer(function=keep, conversational=False).score(["half?"], [["x"]], messages=[[]])
-    assert got[2] == "half?"
+    text, turn = [{"role": None, "content": "half?"}], [{"role": "user", "content": "half?"}]
+    assert FunctionScorer(function=keep).score(["half?"], [["three"]], messages=[text]) == [[5]]
+    assert FunctionScorer(function=keep).score(["half?"], [["three"]]) == [[1]]  # what the data was is not known
+    assert FunctionScorer(function=keep, conversational=True).score(["half?"], [["three"]], messages=[text]) == [[1]]
+    assert FunctionScorer(function=keep, conversational=False).score(["half?"], [["three"]], messages=[turn]) == [[5]]
+    assert got == ["half?", turn, turn, "half?"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from align.model.architecture import max_positions
 from align.model.classifier import require_classifier
 from align.model.loading import load_tokenizer, resolve
 from align.model.roles import SCALAR_ROLES
-from align.scoring.checked_scores import score_part
+from align.scoring.checked_scores import require_all, score_part
 from align.scoring.from_config import make_scorer
 from align.scoring.scorer_inputs import prompt_text, scorer_columns
 from align.settings import registry
@@ -126,7 +126,9 @@ def try_scorers(run: Run, scorers: Scorers, train: Preferences, heldout: Prefere
         texts = [str(side[0]["content"]) for side in (row["chosen"], row["rejected"]) if side] or ["Yes.", "No."]
         for part in _parts(scorer):
             if not getattr(part, "costly", False):
-                score_part(part.name, part, [prompt_text(row["prompt"])], [texts], **scorer_columns([row]))
+                found = score_part(part.name, part, [prompt_text(row["prompt"])], [texts], **scorer_columns([row]))
+                if part is scorer:  # alone it must apply everywhere
+                    require_all(found, part.name)
 
 
 def _parts(scorer: Any) -> list[Scorer]:

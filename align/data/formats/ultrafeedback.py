@@ -1,4 +1,4 @@
-"""UltraFeedback, binarised: conversations that repeat the prompt, with a score for each side."""
+"""UltraFeedback, binarised: a score for each side; conversations that repeat the prompt, or texts beside it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ __all__ = ["ULTRAFEEDBACK"]
 
 def _ultrafeedback(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     scores = {"chosen_score": row["score_chosen"], "rejected_score": row["score_rejected"]}
-    yield shared_turns(row["chosen"], row["rejected"]) | scores | {"prompt_id": row.get("prompt_id")}
+    if row.get("prompt") is not None and isinstance(row["chosen"], str):
+        pair = {name: row[name] for name in ("prompt", "chosen", "rejected")}
+    else:
+        pair = shared_turns(row["chosen"], row["rejected"])
+    yield pair | scores | {"prompt_id": row.get("prompt_id")}
 
 
 ULTRAFEEDBACK = Format(
     name="ultrafeedback",
-    description="chosen, rejected as whole conversations with score_chosen, score_rejected (UltraFeedback binarised)",
+    description="chosen, rejected (conversations, or texts beside a prompt), score_chosen, score_rejected (UltraFeedback binarised)",
     polarity="chosen is the column `chosen`",
     requires=frozenset({"chosen", "rejected", "score_chosen", "score_rejected"}),
     convert=_ultrafeedback,

@@ -393,3 +393,11 @@ def test_blanks_of_an_hh_answer_stay(answer: str) -> None:
     """Only the space behind the colon belongs to the transcript."""
     _, row = only({"chosen": f"\n\nHuman: a\n\nAssistant: {answer}", "rejected": "\n\nHuman: a\n\nAssistant: b"})
     assert row["chosen"] == [{"role": "assistant", "content": answer}]
+
+
+def test_texts_with_a_score_for_each_side() -> None:
+    """UltraFeedback's names of the scores, beside a prompt and plain answers."""
+    row = {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 5.0, "score_rejected": 1.0}
+    (read,) = Preferences.from_rows([row])
+    assert (read["prompt"][0]["content"], read["chosen"][0]["content"]) == ("q", "a")
+    assert (read["chosen_score"], read["rejected_score"]) == (5.0, 1.0)

@@ -99,7 +99,7 @@ class Picky:
     ("prompt", "status", "error"),
     [
         ("user", 400, "Column answer is missing: add it."),
-        ("bug", 500, "the scorer picky failed, KeyError: 'answer'."),
+        ("bug", 500, f"scorer 'picky' failed at {__file__}, line 93, in score: KeyError: 'answer'; correct it."),
         ("nan", 500, "scorer 'picky', prompt 0, response 0: 'nan' is not a finite number; correct the scorer."),
         ("text", 500, "scorer 'picky', prompt 0, response 0: '0.5' is not a finite number; correct the scorer."),
         ("short", 500, "scorer 'picky' must return one score per response, 1 rows of 1."),
