@@ -22,7 +22,7 @@ def _ultrafeedback(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 ULTRAFEEDBACK = Format(
     name="ultrafeedback",
-    description="chosen, rejected (conversations, or texts beside a prompt), score_chosen, score_rejected (UltraFeedback binarised)",
+    description="chosen, rejected (conversations, or texts and prompt), score_chosen, score_rejected (UltraFeedback)",
     polarity="chosen is the column `chosen`",
     requires=frozenset({"chosen", "rejected", "score_chosen", "score_rejected"}),
     convert=_ultrafeedback,
