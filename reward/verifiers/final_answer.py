@@ -56,7 +56,7 @@ _NUMBER = (
 _VULGAR = "[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]"
 _TOKEN = re.compile(  # of arithmetic; dates, versions, times and ratios are one token, as is a word
     r"(?P<number>(?<![.\\\d])(?:\d+(?:\.\d+){2,}|\d+(?:(?:[:∶]| : )\d+)+|\d{1,3}(?:['’]\d{3})+"
-    r"|\d{4}-\d\d-\d\d(?!\d)|\d\d?/\d\d?/\d{4}(?!\d)"
+    r"|\d+[年년] ?\d+[月월](?: ?\d+[日일])?|\d+[月월] ?\d+[日일]|\d{4}-\d\d-\d\d(?!\d)|\d\d?/\d\d?/\d{4}(?!\d)"
     rf"|{_NUMBER}{_VULGAR}?(?:⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{{1,9}}|\s?\\?%)?|{_VULGAR}))"
     r"|(?P<operator>\*\*|[-−–+±*/^×·⋅÷]|(?<=\w)_(?=[\d{])|\\(?:cdot|times|div|pm)(?![A-Za-z])|!(?= ?[-+*/^×·)]))"
     rf"|(?P<symbol>√|\\[A-Za-z]+|(?:{_FUNCTIONS}|[a-zπ])(?![^\W_{_CJK}]))|(?P<word>{_LETTER}\w*?(?=[\W{_CJK}]|$))"

@@ -46,20 +46,15 @@ _DECIMAL = (
     r"(?:\d{1,3}(?:(?:,\d{3}){1,30}|(?: \d{3}){1,30})(?:\.\d{0,100})?|\d{1,100}(?:\.\d{0,100})?|\.\d{1,100})"
     r"(?:[eE][-+]?\d{1,3}(?!\w))?"
 )
-_SUFFIX = (
+_PLAIN = re.compile(
+    rf"(?P<sign>[-+]?)(?:(?P<whole>\d{{1,30}}) (?=\d{{1,2}} ?/))?(?P<top>{_DECIMAL})(?: ?/ ?(?P<bottom>{_DECIMAL}))?"
     r"(?P<percent> ?(?:%|percent))?"
     r"(?: (?!pi|sqrt|log|ln|sin|cos|tan|hundred|thousand|million|billion|trillion|dozen)[A-Za-z][A-Za-z ]{1,60})?"
 )
-_PLAIN = re.compile(
-    rf"(?P<sign>[-+]?)(?:(?P<whole>\d{{1,30}}) (?=\d{{1,2}} ?/))?(?P<top>{_DECIMAL})(?: ?/ ?(?P<bottom>{_DECIMAL}))?"
-    rf"{_SUFFIX}"
-)
-_FRACTION = re.compile(
-    rf"(?P<sign>[-+]?)\\[dt]?frac(?:\{{(?P<top>\d{{1,100}})\}}\{{(?P<bottom>\d{{1,100}})\}}|(\d)(\d)){_SUFFIX}"
-)
+_FRACTION = re.compile(r"(?P<sign>[-+]?)\\[dt]?frac(?:\{(?P<top>\d{1,100})\}\{(?P<bottom>\d{1,100})\}|(\d)(\d))")
 _VULGAR = re.compile(r"(?<![\d.,])(\d{0,30}) ?([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
 _SUPERSCRIPT = re.compile(r"(?<=[\w)\]}])⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9}")
-_POWER = re.compile(r"\^(?:\(([^()]*)\)|([-−]\d{1,10}))")
+_POWER = re.compile(r"\^(?:\(([^()]*)\)| ?([-−]\d{1,10}))")
 _ROOT = re.compile(r"√ ?(?:(\d{1,100})|\(([^()]*)\))|(?<![A-Za-z\\])sqrt\(([^()]*)\)")
 _FUNCTION = re.compile(r"(?<![A-Za-z\\])(?<!operatorname\{)(?=(?:pi|log|ln|sin|cos|tan|exp)(?![A-Za-z]))")
 _SIGNS = {"**": "^", "*": "\\cdot ", "·": "\\cdot ", "⋅": "\\cdot ", "×": "\\times ", "÷": "/", "π": "\\pi "}
@@ -149,7 +144,7 @@ def too_hard(text: str) -> str:
     """Return why this text must not go to symbolic mathematics, or an empty string."""
     if "__" in text or re.search(r"[A-Za-z]\s*\.\s*[A-Za-z_]|['\"`@]|\\(?:input|write|def|newcommand)", text):
         return "not mathematics"
-    if re.search(r"\d\.\d+\.\d", text) or re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+    if re.search(r"\d\.\d+\.\d|\d[年月년월] ?\d", text) or re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         return "a date or version"
     depth = deepest = 0
     for character in text:
@@ -199,8 +194,13 @@ def _undress(text: str) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     fraction = unicodedata.normalize("NFKC", match.group(2)).split("⁄")
-    top, bottom = (int(digits) for digits in fraction)
-    return f"\\frac{{{int(match.group(1) or 0) * bottom + top}}}{{{bottom}}}"
+    top, bottom = int(fraction[0]), int(fraction[1])
+    top += int(match.group(1) or 0) * bottom
+    text = match.string
+    alone = match.start() < 4 and not text[: match.start()].strip("-+ ")
+    if alone and re.compile(r" ?(?:[A-Za-z%]|$)").match(text, match.end()):
+        return f"{top}/{bottom}"
+    return f"\\frac{{{top}}}{{{bottom}}}"
 
 
 def _latex(text: str) -> str:
