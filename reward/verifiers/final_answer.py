@@ -39,15 +39,31 @@ _PERCENT = re.compile(r"[\s$]*(?:\\?%|percent\b)", re.IGNORECASE)
 _ARGUMENT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname|begin|end)\s*\{[^{}]*\}")
 _FUNCTIONS = "pi|sqrt|frac|sin|cos|tan|log|ln|exp"
 _SCALES = "hundred|thousand|million|billion|trillion|dozen|percent"
+_CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"  # written without blanks
+_STOPS = "\u3002\uff01\uff1f"  # full stop, exclamation and question mark of such prose
 _WORD = re.compile(
     rf"(?<![A-Za-z\\])(?!(?:{_FUNCTIONS}|{_SCALES}|and|or)\b)[A-Za-z]{{2,}}(?!\()|(?<=\s)[aAI](?=\s[A-Za-z]{{2}})"
+    rf"|[{_CJK}]"
 )
 _VERB = re.compile(r"(?:\b(?:is|are|be|equals?|gets?|gives?)\b|[=:])\s*")
-_NUMBER = re.compile(
-    r"(?<![\w.\\])[-−+]?[$€£]?(?:\d{1,3}(?:,\d{3}){1,30}(?:\.\d{1,100})?|\d{1,100}(?:[.,]\d{1,100})?|\.\d{1,100})"
-    r"(?: ?/ ?\d{1,100}(?![\d.]))?(?:\s?\\?%)?|-?\\[dt]?frac\{\d{1,100}\}\{\d{1,100}\}"
+_LETTER = rf"[^\W\d{_CJK}]"
+_NUMBER = (
+    r"[$€£]?(?:\d{1,3}(?:,\d{3}){1,30}(?!\d)(?:\.\d{1,100})?|\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3}){1,30}(?!\d)"
+    r"(?:\.\d{1,100})?|\d{1,3} \d{1,2} ?/ ?\d{1,3}(?![\d/])|\d+(?:[.,]\d+)?"
+    rf"|(?<![^\W{_CJK}])\.\d+)"
+    rf"(?:[eE][-+]?\d{{1,3}}(?![^\W{_CJK}]))?"
 )
-_CLAUSE = re.compile(r"[,;:(]\s|[.!?](?:\s|$)|\s(?:because|since|as|which|who|that)\b")
+_VULGAR = "[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]"
+_TOKEN = re.compile(  # of arithmetic; dates, versions, times and ratios are one token, as is a word
+    r"(?P<number>(?<![.\\\d])(?:\d+(?:\.\d+){2,}|\d+(?:(?:[:∶]| : )\d+)+|\d{1,3}(?:['’]\d{3})+"
+    r"|\d+[年년] ?\d+[月월](?: ?\d+[日일])?|\d+[月월] ?\d+[日일]|\d{4}-\d\d-\d\d(?!\d)|\d\d?/\d\d?/\d{4}(?!\d)"
+    rf"|{_NUMBER}{_VULGAR}?(?:⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{{1,9}}|\s?\\?%)?|{_VULGAR}))"
+    r"|(?P<operator>\*\*|[-−–+±*/^×·⋅÷]|(?<=\w)_(?=[\d{])|\\(?:cdot|times|div|pm)(?![A-Za-z])|!(?= ?[-+*/^×·)]))"
+    rf"|(?P<symbol>√|\\[A-Za-z]+|(?:{_FUNCTIONS}|[a-zπ])(?![^\W_{_CJK}]))|(?P<word>{_LETTER}\w*?(?=[\W{_CJK}]|$))"
+    r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<comma>,)|(?P<other>\S)"
+)
+_FACTORS = re.compile(rf"[ixyznπ√\\]|{_FUNCTIONS}")  # right after a number; other letters are units
+_CLAUSE = re.compile(rf"[,;:(]\s|[.!?](?:\s|$)|[{_STOPS}，；]|\s(?:because|since|as|which|who|that)\b")
 
 
 def tagged_answer(text: str) -> str:
@@ -77,7 +93,10 @@ def marked_readings(text: str) -> tuple[str, ...] | None:
 
 
 def unmarked_readings(text: str) -> tuple[str, ...]:
-    """Return the readings of an answer without a mark: one line without words, else the last mathematics."""
+    """Return the readings of an answer without a mark: one line without words, else the last mathematics.
+
+    A number is read with the whole of the arithmetic that it is part of.
+    """
     text = text.strip()
     if not text:
         return ()
@@ -86,8 +105,9 @@ def unmarked_readings(text: str) -> tuple[str, ...]:
     whole = (text,) if len(text) <= LONGEST_ANSWER else ()
     tail = text[-_TAIL:]
     formulas = [(end, answer) for _, end, answer in _formulas(tail) if re.search(r"\d|\\[A-Za-z]|=", answer)]
-    if (number := _last(_NUMBER, tail)) is not None and (not formulas or number.start() >= formulas[-1][0]):
-        return (*whole, number.group())
+    last = deque(_expressions(tail), maxlen=1)
+    if last and (not formulas or last[0][0] >= formulas[-1][0]):
+        return (*whole, last[0][1])
     return (*whole, formulas[-1][1]) if formulas else whole
 
 
@@ -187,24 +207,94 @@ def _mathematics(line: str) -> str:
             return formulas[verb.end()]
         if chunk := _chunk(line[verb.end() :]):
             return chunk
-    number = _NUMBER.search(line)
     first = min(formulas, default=len(line))
-    if number is not None and number.start() < first:
-        return number.group()
-    return formulas.get(first, "")
+    begin, expression = next(_expressions(line), (first, ""))
+    return expression if begin < first else formulas.get(first, "")
 
 
 def _chunk(text: str) -> str:
     """Return what a text has before its first word or the end of its sentence, if that is mathematics."""
     word = _WORD.search(_masked(text))
     chunk = text[: word.start()] if word else text
-    sentence = re.search(r"[.!?](?=\s|$)", chunk)
+    sentence = re.search(rf"[.!?](?=\s|$)|[{_STOPS}]", chunk)
     if sentence:
         chunk = chunk[: sentence.start()]
     elif word and "(" not in chunk.rstrip(" ("):  # "5 and 3 remain"
-        chunk = re.split(r"[,;:]\s|\s(?:and|or)\b", chunk, maxsplit=1)[0]
+        chunk = re.split(r"[,;:]\s|[，；、]|\s(?:and|or)\b", chunk, maxsplit=1)[0]
     chunk = re.sub(r"(?:[\s,;:({=+*/*_-]|\b(?:and|or))+$", "", chunk.strip())
     return chunk if re.search(r"\d|\\[A-Za-z]", chunk) or (chunk == text.strip(" .") and is_mathematical(chunk)) else ""
+
+
+def _expressions(text: str) -> Iterator[tuple[int, str]]:
+    """Yield begin and text of the arithmetic in prose: numbers with all that operators and brackets join to them."""
+    run: list[re.Match[str]] = []
+    for token in _TOKEN.finditer(text):
+        if run and not _joined(run, token):
+            yield from _arithmetic(run)
+            run = []
+        if run or token.lastgroup not in ("word", "comma", "other"):
+            run.append(token)
+    yield from _arithmetic(run)
+
+
+def _joined(run: list[re.Match[str]], token: re.Match[str]) -> bool:
+    """Return True if a token continues the arithmetic before it."""
+    before, kind = run[-1], token.lastgroup
+    gap = token.string[before.end() : token.start()]
+    if kind in ("word", "other") or len(gap) > 2 or "\n" in gap:
+        return False
+    if kind == "close":
+        return True
+    if before.lastgroup in ("operator", "open", "comma"):
+        if kind == "operator":
+            return before.group() not in "+-−–" and token.group() in "+-−"
+        blank_before = len(run) > 1 and run[-2].end() < before.start()
+        if len(run) > 1 and before.group() in ("*", "**"):  # else it is emphasis
+            return kind != "comma" and blank_before == bool(gap)
+        sign = before.group() in "+-−" and blank_before and not gap  # "5 -3" are two numbers
+        dash = before.group() == "–" and (blank_before or gap)
+        return kind != "comma" and not dash and not (sign and run[-2].lastgroup in ("number", "symbol", "close"))
+    if kind in ("operator", "comma"):
+        return True
+    if before.lastgroup == "number" and kind == "symbol":
+        return not gap and _FACTORS.match(token.group()) is not None
+    return not gap
+
+
+def _arithmetic(run: list[re.Match[str]]) -> Iterator[tuple[int, str]]:
+    """Yield the parts of a run of tokens, which end at brackets without a partner and at commas outside brackets."""
+    opened: list[int] = []
+    commas: list[tuple[int, int]] = []  # with the bracket they are in
+    cuts: set[int] = set()
+    partner: dict[int, int] = {}
+    for at, token in enumerate(run):
+        if token.lastgroup == "open":
+            opened.append(at)
+        elif token.lastgroup == "close" and opened:
+            partner[opened.pop()] = at
+        elif token.lastgroup == "close":
+            cuts.add(at)
+        elif token.lastgroup == "comma":
+            commas.append((at, opened[-1] if opened else -1))
+    cuts.update(opened, (at for at, bracket in commas if bracket not in partner), (len(run),))
+    tuples = {bracket for _, bracket in commas}
+    begin = 0
+    for cut in sorted(cuts):
+        first, last = begin, cut - 1
+        begin = cut + 1
+        while last >= first and run[last].lastgroup == "operator" and run[last].group() != "!":
+            last -= 1
+        while first < last and run[first].lastgroup == "operator" and not _is_sign(run[first], run[first + 1]):
+            first += 1
+        while partner.get(first) == last and first not in tuples:
+            first, last = first + 1, last - 1
+        if any(token.lastgroup == "number" for token in run[first : last + 1]):
+            yield run[first].start(), run[first].string[run[first].start() : run[last].end()]
+
+
+def _is_sign(token: re.Match[str], after: re.Match[str]) -> bool:
+    before = token.string[max(token.start() - 1, 0) : token.start()]
+    return token.group() in "+-−" and token.end() == after.start() and not re.match(rf"[^\W{_CJK}]", before)
 
 
 def _formulas(text: str) -> Iterator[tuple[int, int, str]]:

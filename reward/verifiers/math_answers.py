@@ -17,6 +17,7 @@ list or a set, ``1, 2`` or ``\{1, 2\}``.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -41,13 +42,22 @@ _LARGEST_EXPONENT = 10_000  # also of the upper bound of a sum
 _LARGEST_FACTORIAL = 200
 _TOLERANCE = Fraction(1, 10**6)
 
-_DECIMAL = r"(?:\d{1,3}(?:(?:,\d{3}){1,30}|(?: \d{3}){1,30})(?:\.\d{0,100})?|\d{1,100}(?:\.\d{0,100})?|\.\d{1,100})"
+_DECIMAL = (
+    r"(?:\d{1,3}(?:(?:,\d{3}){1,30}|(?: \d{3}){1,30})(?:\.\d{0,100})?|\d{1,100}(?:\.\d{0,100})?|\.\d{1,100})"
+    r"(?:[eE][-+]?\d{1,3}(?!\w))?"
+)
 _PLAIN = re.compile(
-    rf"(?P<sign>[-+]?)(?P<top>{_DECIMAL})(?: ?/ ?(?P<bottom>{_DECIMAL}))?"
+    rf"(?P<sign>[-+]?)(?:(?P<whole>\d{{1,30}}) (?=\d{{1,2}} ?/))?(?P<top>{_DECIMAL})(?: ?/ ?(?P<bottom>{_DECIMAL}))?"
     r"(?P<percent> ?(?:%|percent))?"
     r"(?: (?!pi|sqrt|log|ln|sin|cos|tan|hundred|thousand|million|billion|trillion|dozen)[A-Za-z][A-Za-z ]{1,60})?"
 )
 _FRACTION = re.compile(r"(?P<sign>[-+]?)\\[dt]?frac(?:\{(?P<top>\d{1,100})\}\{(?P<bottom>\d{1,100})\}|(\d)(\d))")
+_VULGAR = re.compile(r"(?<![\d.,])(\d{0,30}) ?([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
+_SUPERSCRIPT = re.compile(r"(?<=[\w)\]}])⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9}")
+_POWER = re.compile(r"\^(?:\(([^()]*)\)| ?([-−]\d{1,10}))")
+_ROOT = re.compile(r"√ ?(?:(\d{1,100})|\(([^()]*)\))|(?<![A-Za-z\\])sqrt\(([^()]*)\)")
+_FUNCTION = re.compile(r"(?<![A-Za-z\\])(?<!operatorname\{)(?=(?:pi|log|ln|sin|cos|tan|exp)(?![A-Za-z]))")
+_SIGNS = {"**": "^", "*": "\\cdot ", "·": "\\cdot ", "⋅": "\\cdot ", "×": "\\times ", "÷": "/", "π": "\\pi "}
 _BOLD = re.compile(r"^\*\*([^*]+)\*\*")
 _THOUSANDS = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\{\s*,\s*\})\s*(?=\d{3})")
 _DRESS = re.compile(r"(?<!\\)\\[!,;: ()\[\]]|\\q?quad\b|\\left(?![a-z])|\\right(?![a-z])|\\?\$|[€£]")
@@ -97,6 +107,7 @@ def compare(predicted: str, gold: str) -> Verdict:
     for text in (predicted, gold):
         if not is_mathematical(text):
             return Verdict(0.0, "different texts")
+    predicted, gold = _latex(predicted), _latex(gold)
     predicted, gold = (_AND.sub("; " if "=" in text else ", ", text) for text in (predicted, gold))
     if fault := too_hard(predicted) or too_hard(gold):
         return Verdict(0.0, fault)
@@ -124,6 +135,8 @@ def numbers(text: str) -> tuple[Fraction, ...]:
         if divisor == 0:
             return ()
         value /= divisor
+    if group.get("whole"):
+        value += Fraction(group["whole"]) * (-1 if group["sign"] == "-" else 1)
     return (value, value / 100) if group.get("percent") else (value,)
 
 
@@ -131,6 +144,8 @@ def too_hard(text: str) -> str:
     """Return why this text must not go to symbolic mathematics, or an empty string."""
     if "__" in text or re.search(r"[A-Za-z]\s*\.\s*[A-Za-z_]|['\"`@]|\\(?:input|write|def|newcommand)", text):
         return "not mathematics"
+    if re.search(r"\d\.\d+\.\d|\d[年月년월] ?\d", text) or re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        return "a date or version"
     depth = deepest = 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -171,9 +186,31 @@ def _close(a: Fraction, b: Fraction) -> bool:
 def _undress(text: str) -> str:
     """Remove dollar signs, spacing commands, emphasis, units, steps of a calculation, and a full stop at the end."""
     text = _DRESS.sub(lambda match: " " if "quad" in match.group() else "", _THOUSANDS.sub(",", text))
-    text = _TEXT.sub(r"\1", _UNIT.sub("", text.rstrip(" ."))).replace("\\%", "%").replace("−", "-")
+    text = _TEXT.sub(r"\1", _UNIT.sub("", text.rstrip(" .。"))).replace("\\%", "%").replace("−", "-")
+    text = _VULGAR.sub(_fraction, text)
     text = _BOLD.sub(r"\1", " ".join(text.split())).strip("*_: ")
     return _STEPS.sub("", text.removesuffix(".").strip())
+
+
+def _fraction(match: re.Match[str]) -> str:
+    fraction = unicodedata.normalize("NFKC", match.group(2)).split("⁄")
+    top, bottom = int(fraction[0]), int(fraction[1])
+    top += int(match.group(1) or 0) * bottom
+    text = match.string
+    alone = match.start() < 4 and not text[: match.start()].strip("-+ ")
+    if alone and re.compile(r" ?(?:[A-Za-z%]|$)").match(text, match.end()):
+        return f"{top}/{bottom}"
+    return f"\\frac{{{top}}}{{{bottom}}}"
+
+
+def _latex(text: str) -> str:
+    """Return plain arithmetic as LaTeX: 2**3, 2³, 2 × 3 and sqrt(2) as it writes them."""
+    text = _SUPERSCRIPT.sub(
+        lambda match: f"^{{{unicodedata.normalize('NFKC', match.group())}}}".replace("−", "-"), text
+    )
+    text = re.sub(r"\*\*|[*·⋅×÷π]", lambda match: _SIGNS[match.group()], text)
+    text = _FUNCTION.sub(r"\\", _ROOT.sub(lambda match: f"\\sqrt{{{match.group(match.lastindex or 0)}}}", text))
+    return _POWER.sub(lambda match: f"^{{{match.group(match.lastindex or 0)}}}", text)
 
 
 def _words(text: str) -> str:

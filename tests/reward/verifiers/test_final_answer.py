@@ -27,7 +27,7 @@ def test_the_rules_of_the_documentation(response: str, answer: str, score: str) 
 
 
 def test_the_table_was_read() -> None:
-    assert len(TABLE) == 16
+    assert len(TABLE) == 20
 
 
 RIGHT = [  # response, answer
@@ -69,6 +69,57 @@ RIGHT = [  # response, answer
     ("$ 9 $", "9"),
     (".4", "0.4"),
     ("Reasoning that the prompt has begun </think> \\boxed{\\frac{63}{400}}", "63/400"),
+    ("It is 3/4.", "3/4"),
+    ("It is 3/4.", "0.75"),
+    ("It is 3 / 4.", "3/4"),
+    ("So x = 2/3 and y = 1/2.", "1/2"),
+    ("the result is 2^3", "8"),
+    ("the result is 2**3", "8"),
+    ("the result is 2²", "4"),
+    ("It is 10^-3 now", "0.001"),
+    ("I get 2*3", "6"),
+    ("I get 2 × 3", "6"),
+    ("I get 2 × 3 = 6 here", "6"),
+    ("pay 3*$4 = $12", "12"),
+    ("It is 5 - 2.", "3"),
+    ("It is (2+3)*4 for all", "20"),
+    ("It is 2\\sqrt3 then", "2\\sqrt{3}"),
+    ("It is 2√3", "2\\sqrt{3}"),
+    ("It is log_2(8) for this", "3"),
+    ("It is 2π.", "2\\pi"),
+    ("It is 2pi", "2\\pi"),
+    ("The total is 1 000", "1000"),
+    ("The total is 1,000,000 in all", "1000000"),
+    ("It is 100 000/2 then", "50000"),
+    ("It is 5 + 2i", "5+2i"),
+    ("It is 1 1/2 cups", "1.5"),
+    ("It is (3, 4).", "(3,4)"),
+    ("see (3 apples, 4 pears)", "4"),
+    ("It is 5, 6", "6"),
+    ("Each costs 3 dollars - 5 in all", "5"),
+    ("so **5** **6** apples", "6"),
+    ("It is 10 % off", "10"),
+    ("It is 2m²", "2"),
+    ("It is 10 m/s", "10"),
+    ("Final answer: we get 3/4 here", "3/4"),
+    ("答案是12。", "12"),
+    ("答案是12", "12"),
+    ("结果为 12 。", "12"),
+    ("所以一共有12个苹果", "12"),
+    ("共12个苹果和3/4个梨", "3/4"),
+    ("答えは12です。", "12"),
+    ("답은 12입니다.", "12"),
+    ("#### 12个苹果", "12"),
+    ("The answer is 12，不是13。", "12"),
+    ("#### 1e3", "1000"),
+    ("Total: 1e3", "1000"),
+    ("It is 1.5e-3.", "0.0015"),
+    ("½", "0.5"),
+    ("#### -½", "-0.5"),
+    ("\\boxed{½^2}", "1/4"),
+    ("It is 3½ cups", "3.5"),
+    ("#### 1 1/2", "1.5"),
+    ("#### sqrt(2)", "\\sqrt{2}"),
 ]
 WRONG = [
     ("<think>I am not done: 42", "42"),
@@ -89,6 +140,37 @@ WRONG = [
     ("$-[0,1)$", "$1$"),
     ("\\boxed{\\begin{pmatrix}2\\\\1\\end{pmatrix}}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"),
     ("", "1"),
+    ("It is 3/4.", "4"),
+    ("So x = 2/3 and y = 1/2.", "2"),
+    ("the result is 2^3", "3"),
+    ("the result is 2²", "2"),
+    ("I get 2*3", "3"),
+    ("The total is 1 000", "0"),
+    ("It is 1'000", "0"),
+    ("It is 5 + 2i", "2"),
+    ("It is 5 ± 2", "2"),
+    ("It is x+3 then", "3"),
+    ("It is 2√3", "3"),
+    ("It is log_2(8) for this", "8"),
+    ("He said f(2)", "2"),
+    ("It is (3, 4).", "4"),
+    ("It is 1 1/2 cups", "1/2"),
+    ("It is from 3–5", "5"),
+    ("It is 3:4", "4"),
+    ("It is 10:30", "30"),
+    ("It is 3.14.15", "29.15"),
+    ("It is 2024-01-15", "2008"),
+    ("It is 2024-01-15", "15"),
+    ("It is 01/15/2024", "2024"),
+    ("It is No.5", "0.5"),
+    ("答案是B2。", "2"),
+    ("答案是3/4。", "4"),
+    ("Total: 1e3", "1"),
+    ("It is 1½.", "1"),
+    ("12e", "12"),
+    ("2024年1月15日", "15"),
+    ("日期是2024年1月15日。", "2024"),
+    ("\\boxed{\\frac{1}{2} xy}", "1/2"),
 ]
 
 
@@ -180,7 +262,22 @@ def test_exact_match_and_json_in_tags_and_after_thinking() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["#### ", "answer ", "<think>", "</think><think>", "<answer>", "$ ", "\\[", "\\boxed{1} and ", "*"]
+    "piece",
+    [
+        "#### ",
+        "answer ",
+        "<think>",
+        "</think><think>",
+        "<answer>",
+        "$ ",
+        "\\[",
+        "\\boxed{1} and ",
+        "*",
+        "1+",
+        "(1,",
+        "1 000 ",
+        "答1",
+    ],
 )
 def test_a_megabyte_is_read_in_linear_time(piece: str) -> None:
     begin = time.process_time()
