@@ -34,18 +34,6 @@ class Checkpoint:
     """Counters that the trainer stored beside the files."""
     version: int = VERSION
 
-    def require_current_version(self) -> None:
-        """Check that training can go on from here.
-
-        Raises:
-            UserError: An earlier version wrote it.
-        """
-        if self.version != VERSION:
-            raise UserError(
-                f"{self.folder.parent.parent} was begun by an earlier version of align, whose checkpoints have the "
-                f"format {self.version}, not {VERSION}; finish it with that version, or give if_exists=new."
-            )
-
 
 class CheckpointStore:
     """The checkpoints of one run."""
@@ -159,6 +147,19 @@ class CheckpointStore:
         verify(folders[0])
         for old in folders[self.keep :]:
             remove_folder(old)
+
+
+def require_current_version(run: Path, version: int) -> None:
+    """Check that training can go on from a run's checkpoints of this format.
+
+    Raises:
+        UserError: An earlier version wrote them.
+    """
+    if version != VERSION:
+        raise UserError(
+            f"{run} was begun by an earlier version of align, whose checkpoints have the format {version}, not "
+            f"{VERSION}; finish it with that version, or give if_exists=new."
+        )
 
 
 def newest_version(folder: Path) -> int | None:

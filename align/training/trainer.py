@@ -19,7 +19,7 @@ from tqdm import tqdm
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement
 from align.runs import run_folder
-from align.runs.checkpoint import Checkpoint, CheckpointStore
+from align.runs.checkpoint import Checkpoint, CheckpointStore, require_current_version
 from align.runs.final_weights import write_final
 from align.runs.result import TrainResult
 from align.runs.run_folder import IfExists
@@ -168,7 +168,7 @@ class _Run:
             self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
             return TrainResult.read(self.folder, self.plan.steps)
         if checkpoint is not None:
-            checkpoint.require_current_version()
+            require_current_version(self.folder, checkpoint.version)
         self.feed.cache_columns(self.state.stop_unsaved)
         self.tracker = Tracker(
             self.folder, enabled=self.processes.is_first, wandb=self.trainer.wandb, config=self.description

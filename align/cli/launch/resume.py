@@ -7,13 +7,14 @@ compares again, by what was loaded.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.console import process_count
 from align.cli.launch.assemble import Run, Scorers
-from align.runs.checkpoint import Checkpoint, newest_version
+from align.runs.checkpoint import newest_version, require_current_version
 from align.runs.run_folder import read_inputs, redact
 from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
@@ -37,10 +38,9 @@ def is_finished(run: Run, scorers: Scorers) -> bool:
     finished = (folder / "final").exists()
     if saved is not None:
         require_same(folder, differences(saved, redact(command_inputs(run, scorers))))
-    checkpoints = folder / "checkpoints"
-    version = newest_version(checkpoints)
+    version = newest_version(folder / "checkpoints")
     if version is not None and not finished:
-        Checkpoint(checkpoints / "newest", 0, {}, version).require_current_version()
+        require_current_version(folder, version)
     return finished and saved is not None
 
 
@@ -77,14 +77,7 @@ def _adapter(config: RunConfig) -> Any:
     adapter = config.adapter
     if adapter is None:
         return "none"
-    return {
-        "r": adapter.r,
-        "alpha": 2 * adapter.r if adapter.alpha is None else adapter.alpha,
-        "dropout": adapter.dropout,
-        "targets": adapter.targets,
-        "rslora": adapter.rslora,
-        "dora": adapter.dora,
-    }
+    return dataclasses.asdict(adapter) | {"alpha": adapter.to_peft().lora_alpha}
 
 
 def _model(model: ModelConfig) -> Mapping[str, Any]:
