@@ -180,10 +180,8 @@ def _measure(
             )
         its = its_evaluator.measure(rival)
         result = tabulate({"against": its, "model": measured})
-        if result["metrics"].get("kl"):
-            result["notes"] = [
-                "kl is the divergence of each model from the start of its own run, not of one from the other."
-            ]
+        if None not in result["metrics"].get("kl", {"against": None}).values():
+            result["notes"] = ["kl is the divergence of each model from the model that it began from."]
         if (won := win_rate(its, measured)) is not None:
             result["win_rate"] = won
     if arguments.best_of > 1:
