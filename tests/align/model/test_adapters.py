@@ -179,6 +179,7 @@ def test_every_tensor_of_the_file_belongs_to_the_adapter(plain: Path, tiny_model
         ),
         "another shape": (tensors | {q: tensors[q][:, :-1].contiguous()}, "does not fit this model.*size mismatch"),
         "not a number": (tensors | {q: tensors[q] * torch.nan}, r"q_proj.lora_A.weight has NaN"),
+        "infinite": (tensors | {q: tensors[q].index_fill(0, torch.tensor([1]), torch.inf)}, r"q_proj.lora_A.weight has NaN"),
         "an embedding": (tensors | {embedding: table + 1}, r"embed_tokens.weight is no matrix of LoRA"),
         "a head": (tensors | {"base_model.model.score.weight": torch.ones(1, 32)}, r"score.weight is no matrix"),
     }

@@ -244,6 +244,7 @@ class TestCanLoad:
             ("target_modules", "down_proj|gate_proj"),
             ("exclude_modules", ["q_proj"]),
             ("layers_to_transform", [0]),
+            ("layers_pattern", "blocks"),
             ("fan_in_fan_out", True),
             ("base_model_name_or_path", "another/base"),
         ],
