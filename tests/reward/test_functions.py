@@ -314,7 +314,8 @@ def test_a_column_that_is_missing_is_named(needs: Any, remedy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [lambda prompts: [], lambda responses: [], lambda prompts, answers: [], lambda: [], lambda **columns: []]
+    "function",
+    [lambda prompts: [], lambda responses: [], lambda prompts, answers: [], lambda: [], lambda **columns: []],
 )
 def test_a_function_of_neither_form_is_refused(function: Any) -> None:
     with pytest.raises(UserError, match="it needs prompts and responses, or TRL's completions or completion_ids"):
@@ -351,7 +352,8 @@ def test_the_name_in_a_file_is_part_of_the_identity(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(text)
     f, g, moved = (
-        FunctionScorer(function=f"{tmp_path}/{place}").identity() for place in ("a/mine.py:f", "a/mine.py:g", "b/mine.py:f")
+        FunctionScorer(function=f"{tmp_path}/{place}").identity()
+        for place in ("a/mine.py:f", "a/mine.py:g", "b/mine.py:f")
     )
     assert f == moved != g
     (tmp_path / "b" / "mine.py").write_text(text + "x = 1\n")

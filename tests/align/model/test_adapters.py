@@ -179,7 +179,10 @@ def test_every_tensor_of_the_file_belongs_to_the_adapter(plain: Path, tiny_model
         ),
         "another shape": (tensors | {q: tensors[q][:, :-1].contiguous()}, "does not fit this model.*size mismatch"),
         "not a number": (tensors | {q: tensors[q] * torch.nan}, r"q_proj.lora_A.weight has NaN"),
-        "infinite": (tensors | {q: tensors[q].index_fill(0, torch.tensor([1]), torch.inf)}, r"q_proj.lora_A.weight has NaN"),
+        "infinite": (
+            tensors | {q: tensors[q].index_fill(0, torch.tensor([1]), torch.inf)},
+            r"q_proj.lora_A.weight has NaN",
+        ),
         "an embedding": (tensors | {embedding: table + 1}, r"embed_tokens.weight is no matrix of LoRA"),
         "a head": (tensors | {"base_model.model.score.weight": torch.ones(1, 32)}, r"score.weight is no matrix"),
     }
@@ -310,7 +313,9 @@ class TestNewAdapters:
                 name.partition(".lora_")[0].removeprefix("base_model.model.")
                 for name in Policy.load(tiny_model, adapter=Adapter(r=2, dora=dora)).roles.weights("policy")
             }
-            expected = {f"model.layers.{i}.{part}.{name}" for i in (0, 1) for part in ("self_attn", "mlp") for name in ALL}
+            expected = {
+                f"model.layers.{i}.{part}.{name}" for i in (0, 1) for part in ("self_attn", "mlp") for name in ALL
+            }
             real = {n for n in expected if ("mlp" in n) == n.endswith(("gate_proj", "up_proj", "down_proj"))}
             assert names == real - {special}
 
@@ -366,7 +371,13 @@ def test_settings_that_the_start_has_too(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("r", 8), ("alpha", 4.0), ("dropout", 0.25), ("targets", ("q_proj",)), ("targets", ("q_proj", "v_proj", "o_proj"))],
+    [
+        ("r", 8),
+        ("alpha", 4.0),
+        ("dropout", 0.25),
+        ("targets", ("q_proj",)),
+        ("targets", ("q_proj", "v_proj", "o_proj")),
+    ],
 )
 def test_settings_that_the_start_does_not_have(name: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"adapter\.{name}=.*model\.start=x has "):

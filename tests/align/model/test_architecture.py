@@ -35,7 +35,13 @@ LONG = {"rope_type": "longrope"}
         ({"original_max_position_embeddings": 16, "rope_parameters": LONG}, 16),
         ({"max_position_embeddings": 64, "rope_parameters": LONG}, 64),
         ({"max_position_embeddings": 64, "rope_parameters": LONG | {"original_max_position_embeddings": 8}}, 8),
-        ({"max_position_embeddings": 64, "rope_scaling": {"type": "longrope", "original_max_position_embeddings": 8}}, 8),
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_scaling": {"type": "longrope", "original_max_position_embeddings": 8},
+            },
+            8,
+        ),
         (
             {  # each type of layer has its own
                 "max_position_embeddings": 64,

@@ -39,7 +39,9 @@ def test_every_role_with_weights_of_its_own_is_written_with_the_tokenizer(
     policy.require(["reference", "reward", "value"])
     policy.save(tmp_path / "end")
     weights = {"adapter_model.safetensors", "model.safetensors"}
-    found = {str(file.parent.relative_to(tmp_path / "end")) for name in weights for file in tmp_path.glob(f"end/**/{name}")}
+    found = {
+        str(file.parent.relative_to(tmp_path / "end")) for name in weights for file in tmp_path.glob(f"end/**/{name}")
+    }
     assert found == {role or "." for role in written}
     for role in written:
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "end" / role)
@@ -89,6 +91,8 @@ def test_a_merged_model_that_differs_by_more_than_rounding_is_not_written(
         assert policy.merge_and_export(tmp_path) == pytest.approx(share * allowed * largest, rel=0.02)
         assert (tmp_path / "model.safetensors").is_file()
         return
-    with pytest.raises(UserError, match=r"merged and adapter logits differ by .*load the base with model\.dtype=float32"):
+    with pytest.raises(
+        UserError, match=r"merged and adapter logits differ by .*load the base with model\.dtype=float32"
+    ):
         policy.merge_and_export(tmp_path)
     assert not list(tmp_path.iterdir())

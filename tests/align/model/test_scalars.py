@@ -103,9 +103,7 @@ def test_parameters_by_name_and_number(tiny_model: Path) -> None:
     V, D = table.shape
     layer = D * D + 2 * D * (D // 2) + D * D + 3 * D * 48 + 2 * D  # q, k and v, o, the MLP, two norms
     assert policy.parameter_count() == (2 * 2 * (D + D), 2 * V * D + 2 * layer + D)
-    names = {
-        f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{part}.weight" for i in (0, 1) for part in "AB"
-    }
+    names = {f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{part}.weight" for i in (0, 1) for part in "AB"}
     assert policy.parameters(["policy"]).keys() == {f"policy.{name}" for name in names}
     assert policy.parameters(["policy", "reward"]).keys() == {
         *(f"{role}.{name}" for role in ("policy", "reward") for name in names),

@@ -375,7 +375,9 @@ class TestLossOfAMethod:
         assert method.weight(batch) == 4.5
         loss, weight = found.metrics["loss"]
         assert (loss.item(), weight) == (pytest.approx(expected, rel=1e-5), 4.5)
-        assert not any(isinstance(value, Tensor) and value.requires_grad for pair in found.metrics.values() for value in pair)
+        assert not any(
+            isinstance(value, Tensor) and value.requires_grad for pair in found.metrics.values() for value in pair
+        )
         found.sums["reward"].backward()
         assert reward.grad is not None
         assert not reward.grad[3].any()

@@ -368,7 +368,9 @@ class TestLossOfTheMethod:
         logp_PKT = torch.tensor(
             [[[-1.0, -1], [-3, -99]], [[-2, -2], [-1, -1]], [[-0.5, -0.25], [-0.25, -0.5]]], requires_grad=True
         )
-        policy: Any = SimpleNamespace(logprobs=lambda asked: SimpleNamespace(logp_PKT=logp_PKT) if asked is batch else 0)
+        policy: Any = SimpleNamespace(
+            logprobs=lambda asked: SimpleNamespace(logp_PKT=logp_PKT) if asked is batch else 0
+        )
         loss = Ranker().loss(policy, batch)
         assert loss.sums.keys() == {"policy"}
         assert loss.sums["policy"].item() == 1 * 2 + 2 * 4 + 4 * 0.75
