@@ -212,7 +212,7 @@ def test_defaults() -> None:
 class Called:
     """An object that is called has the name of its class."""
 
-    def __call__(self, prompts: Any, responses: Any) -> Any:
+    def __call__(self, prompts: Any, responses: Any) -> Any:  # noqa: ARG002
         return [[1.0] * len(row) for row in responses]
 
 
@@ -259,7 +259,7 @@ def test_the_arguments_of_trl_by_hand(conversational: bool) -> None:
 def test_a_function_that_takes_everything_is_given_every_column() -> None:
     got: list[set[str]] = []
 
-    def ours(prompts: Any, responses: Any, **columns: Any) -> Any:
+    def ours(prompts: Any, responses: Any, **columns: Any) -> Any:  # noqa: ARG001
         got.append(set(columns))
         return [[0.0] * len(row) for row in responses]
 
@@ -302,10 +302,10 @@ def test_a_conversation_in_which_some_turns_have_a_role_is_one() -> None:
 @pytest.mark.parametrize(
     ("needs", "remedy"),
     [
-        (lambda completions, extra: [], "needs extra, which .* add it or rename one with `columns`"),
-        (lambda completions, completion_ids: [], "needs completion_ids, which .* add it or set `tokenizer`"),
-        (lambda completions, completion_ids, x: [], "needs completion_ids, x, which .* rename one with `columns`"),
-        (lambda prompts, responses, extra, other=1: [], r"needs extra, .* \(prompts, responses, given\)"),
+        (lambda completions, extra: [], "needs extra, which .* add it or rename one with `columns`"),  # noqa: ARG005
+        (lambda completions, completion_ids: [], "needs completion_ids, which .* add it or set `tokenizer`"),  # noqa: ARG005
+        (lambda completions, completion_ids, x: [], "needs completion_ids, x, which .* rename one with `columns`"),  # noqa: ARG005
+        (lambda prompts, responses, extra, other=1: [], r"needs extra, .* \(prompts, responses, given\)"),  # noqa: ARG005
     ],
 )
 def test_a_column_that_is_missing_is_named(needs: Any, remedy: str) -> None:
@@ -315,7 +315,7 @@ def test_a_column_that_is_missing_is_named(needs: Any, remedy: str) -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [lambda prompts: [], lambda responses: [], lambda prompts, answers: [], lambda: [], lambda **columns: []],
+    [lambda prompts: [], lambda responses: [], lambda prompts, answers: [], lambda: [], lambda **columns: []],  # noqa: ARG005
 )
 def test_a_function_of_neither_form_is_refused(function: Any) -> None:
     with pytest.raises(UserError, match="it needs prompts and responses, or TRL's completions or completion_ids"):
@@ -325,7 +325,7 @@ def test_a_function_of_neither_form_is_refused(function: Any) -> None:
 @pytest.mark.parametrize("rewards", [[1.0, 2.0], [1.0] * 4, 3.0, None, iter([1.0, 2.0, 3.0])])
 def test_trl_functions_return_one_reward_for_each_completion(rewards: Any) -> None:
     with pytest.raises(ScorerError, match="'f' must return a list of 3 rewards, one per completion"):
-        FunctionScorer(function=lambda completions: rewards, name="f").score(["p", "q"], [["a", "b"], ["c"]])
+        FunctionScorer(function=lambda completions: rewards, name="f").score(["p", "q"], [["a", "b"], ["c"]])  # noqa: ARG005
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,10 @@ def test_adapters_are_in_training_mode_only_while_they_drop(dora: bool, tiny_mod
     with torch.no_grad():
         policy.logprobs(batch)
     assert modes() == {False}
-    with pytest.raises(RuntimeError), policy.dropout(False):
+    with policy.dropout(False):
         policy.logprobs(batch)
         assert modes() == {False}
+    with pytest.raises(RuntimeError), policy.dropout(False):
         raise RuntimeError
     policy.logprobs(batch)
     assert modes() == {True}

@@ -110,7 +110,7 @@ def test_the_window_is_put_back_also_after_an_error(monkeypatch: pytest.MonkeyPa
     probe = prober(policy)
     windows: list[int] = []
 
-    def broken(self: Prober, *_: Any) -> Probe:
+    def broken(*_: Any) -> Probe:
         windows.append(policy.model.config.sliding_window)
         raise KeyError
 

@@ -308,7 +308,7 @@ def test_types_of_attention_with_their_windows(config: dict[str, Any], expected:
     ],
 )
 def test_types_of_attention_that_no_row_can_have(config: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="local layers|have no tree layout"):
+    with pytest.raises(ValueError, match=r"local layers|have no tree layout"):
         attention_kinds(LayerTypes(**config))
 
 
