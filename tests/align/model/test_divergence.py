@@ -73,3 +73,13 @@ def test_a_token_of_probability_0_adds_nothing_and_rounding_is_never_negative() 
         for parameter in policy.roles.weights("policy").values():
             parameter.mul_(1 + 1e-7)
     assert (sequence_kl(policy, uneven_batch(), temperature=1.0) >= 0).all()
+
+
+def test_logits_that_the_output_embedding_does_not_give_are_the_models_own() -> None:
+    policy = two_models("llama")
+    policy.fused_head = False
+    for role in ("policy", "reference"):
+        with policy.use(role):
+            policy.model.register_forward_hook(lambda _, __, out: out.__class__(logits=out.logits * 1.5))
+    found = sequence_kl(policy, uneven_batch(), temperature=1.0)
+    torch.testing.assert_close(found, by_hand(policy, 1.0), atol=1e-4, rtol=1e-4)
