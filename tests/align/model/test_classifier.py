@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaForSequenceClassification,
+)
 
 from align.errors import UserError
 from align.model.batch import Batch
@@ -124,3 +129,28 @@ def test_the_configuration_of_the_model_stays_as_it_is(tiny_policy: Policy) -> N
     assert labels == 2
     assert made.score.weight.data_ptr() == head.weight.data_ptr()
     assert made.model.norm.weight.data_ptr() == full.model.model.norm.weight.data_ptr()  # pyright: ignore
+
+
+HEADS = {
+    "linear": (lambda width: torch.nn.Linear(width, 1, bias=False), True),
+    "with a bias": (lambda width: torch.nn.Linear(width, 1), False),
+    "two layers": (lambda width: torch.nn.Sequential(torch.nn.Linear(width, 1, bias=False)), False),
+    "none": (lambda _: None, False),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_must_be_one_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, fits = HEADS[name]
+
+    class Classification(LlamaForSequenceClassification):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.score = make(config.hidden_size)
+
+    monkeypatch.setattr("align.model.classifier.classifier_class", lambda _: Classification)
+    if fits:
+        require_classifier(tiny_config("llama"))
+        return
+    with pytest.raises(UserError, match="no sequence classification by a linear layer on llama models"):
+        require_classifier(tiny_config("llama"))

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PhiConfig, PhiForC
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.data.rendering import chat_template
 from align.errors import UserError
+from align.model import loading
 from align.model.loading import base_of, known_ids, load_tokenizer, require_loadable, require_safetensors, resolve
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig
@@ -324,3 +325,11 @@ def test_a_model_that_is_asked_may_have_another_template_than_its_base(tiny_mode
         if adapter is not None:
             reference = saved.roles.weights("reference")
             assert all(torch.equal(reference[name], tensor) for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_4_bit_base_computes_in_the_type_of_the_settings(dtype: torch.dtype) -> None:
+    """QLoRA's setting: NF4 with double quantisation (Dettmers et al. 2023)."""
+    made: Any = loading._four_bit(dtype)  # pyright: ignore[reportPrivateUsage]
+    assert (made.load_in_4bit, made.bnb_4bit_quant_type, made.bnb_4bit_use_double_quant) == (True, "nf4", True)
+    assert made.bnb_4bit_compute_dtype == dtype

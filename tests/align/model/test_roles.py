@@ -290,3 +290,24 @@ def test_a_full_model_of_another_shape_is_refused(
     other.roles.save(role, tmp_path / "saved")
     with pytest.raises(UserError, match="its tensors do not fit this model; it was saved from another one"):
         policy.roles.load(role, tmp_path / "saved")
+
+
+def test_what_a_role_cannot_do(tiny_policy: Policy, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the reference is the base model itself; there is no adapter to save"):
+        tiny_policy.roles.save("reference", tmp_path)
+    assert not list(tmp_path.iterdir())
+    tiny_policy.save(tmp_path)
+    full = Policy.load(tiny_model, adapter=None)
+    assert tiny_policy.roles.can_load(tmp_path)
+    assert not full.roles.can_load(tmp_path)
+    message = r"the policy has no value role \(it has policy\); add it with require\(\['value'\]\)"
+    for ask in (
+        lambda: full.roles.activate("value"),
+        lambda: full.roles.weights("value"),
+        lambda: full.roles.save("value", tmp_path / "new"),
+        lambda: full.roles.load("value", tmp_path),
+    ):
+        with pytest.raises(UserError, match=message):
+            ask()
+    assert full.role == "policy"
+    assert not (tmp_path / "new").exists()

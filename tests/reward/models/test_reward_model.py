@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging
 
 from align.data.encoding import Encoder
+from align.data.load_report import RowError
 from align.errors import UserError
 from align.model.policy import Policy
 from align.scoring.identity import model_identity
@@ -241,3 +242,12 @@ def test_adapters_on_one_base_are_told_apart_by_type(tiny_model: Path, tmp_path:
     assert torch.equal(first, again)
     assert not torch.allclose(first, second, atol=1e-2)
     torch.testing.assert_close(rounded, first, atol=0.1, rtol=0.05)
+
+
+def test_a_prompt_that_cannot_be_encoded_is_an_error(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise RowError("no such role")
+
+    monkeypatch.setattr(Encoder, "conversations", refuse)
+    with pytest.raises(UserError, match=rf"a prompt cannot be encoded for {whole}: no such role\."):
+        RewardModelScorer(model=str(whole)).score(PROMPTS, RESPONSES)
