@@ -135,12 +135,13 @@ def test_greedy_log_probabilities_are_at_temperature_1() -> None:
     assert choose.responses[0].logps == pytest.approx([2 - np.log(np.exp(2) + 5)])
 
 
-def test_the_distribution_function_is_cumulated_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2²⁰ equal tokens: a float32 sum would be off by several tokens."""
-    size, uniform = 2**20, np.random.default_rng((0, 0, 0)).random(1)[0]
-    monkeypatch.setattr("align.sampling.token_choice.known_ids", lambda _: list(range(size)))
-    chosen, _ = choice(max_new_tokens=1)(torch.zeros(1, size), [0])
-    assert chosen.item() == int(uniform * size)
+def test_tokens_below_the_rounding_of_float32_are_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """.999, then 50,000 tokens of 2e-8, which added to .999 in float32 are nothing: .9995 falls in their middle."""
+    monkeypatch.setattr("align.sampling.token_choice.known_ids", lambda _: list(range(50_001)))
+    choose = choice(max_new_tokens=1)
+    choose.uniform = np.array([[0.9995]])
+    chosen, _ = choose(torch.tensor([[0.999] + [2e-8] * 50_000]).log(), [0])
+    assert chosen.item() == pytest.approx(25_000, abs=100)
 
 
 class TestOtherLoop:
