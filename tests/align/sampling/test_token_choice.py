@@ -136,12 +136,15 @@ def test_greedy_log_probabilities_are_at_temperature_1() -> None:
 
 
 def test_tokens_below_the_rounding_of_float32_are_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """.999, then 50,000 tokens of 2e-8, which added to .999 in float32 are nothing: .9995 falls in their middle."""
+    """1 − 5e-6, then 50,000 tokens of 1e-10, of which float32 tells only every six hundredth apart there.
+
+    1 − 2.5e-6 falls in their middle.
+    """
     monkeypatch.setattr("align.sampling.token_choice.known_ids", lambda _: list(range(50_001)))
     choose = choice(max_new_tokens=1)
-    choose.uniform = np.array([[0.9995]])
-    chosen, _ = choose(torch.tensor([[0.999] + [2e-8] * 50_000]).log(), [0])
-    assert chosen.item() == pytest.approx(25_000, abs=100)
+    choose.uniform = np.array([[1 - 2.5e-6]])
+    chosen, _ = choose(torch.tensor([[1 - 5e-6] + [1e-10] * 50_000], dtype=torch.float64).log().float(), [0])
+    assert chosen.item() == pytest.approx(25_000, abs=50)
 
 
 class TestOtherLoop:
