@@ -1,4 +1,4 @@
-"""What every method has without saying so, and the checks of hyper-parameters."""
+"""Hooks that every method has without saying so, and the checks of hyper-parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written for others: every role with its tokenizer, and one merged model or none."""
+"""Files written for others: every role with its tokenizer, and one merged model or none."""
 
 from __future__ import annotations
 

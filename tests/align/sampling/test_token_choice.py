@@ -148,7 +148,7 @@ def test_tokens_below_the_rounding_of_float32_are_drawn_too(monkeypatch: pytest.
 
 
 class TestOtherLoop:
-    """What transformers' own loop is given: it keeps finished rows to the end."""
+    """The hooks that transformers' own loop calls: it keeps finished rows to the end."""
 
     def test_only_the_token_that_was_drawn_is_left(self) -> None:
         choose = choice([(0, 0)], 3, temperature=0, max_new_tokens=4)

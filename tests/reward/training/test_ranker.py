@@ -396,7 +396,7 @@ class TestLossOfTheMethod:
         assert (Ranker().trains, Ranker().generates, Ranker().needs_reward) == (("policy",), False, False)
 
     def test_what_the_two_orders_are_without(self) -> None:
-        """What the data says about responses is not true of the answers A and B; the rest stays."""
+        """Data about the responses is not true of the answers A and B; the rest stays."""
         row = {
             "prompt": [{"role": "user", "content": "p"}],
             "chosen": [{"role": "assistant", "content": " good "}],
