@@ -123,7 +123,7 @@ def test_a_pairwise_method_weighs_each_pair() -> None:
 
 
 def test_sums_over_response_tokens_alone() -> None:
-    """What is beside the mask may be anything, NaN too, and has no gradient."""
+    """Beside the mask anything may stand, NaN too; it has no gradient."""
     logp_PKT = torch.tensor([[[-1.0, -2.0], [-4.0, torch.nan]], [[-8.0, 5.0], [torch.inf, 7.0]]], requires_grad=True)
     sums = sequence_sums(logp_PKT, BATCH.mask_PKT)
     assert sums.tolist() == [[-3, -4], [-8, 0]]
