@@ -28,17 +28,15 @@ PLAN = CandidatePlan(samples=4, sampling=SamplingParams(temperature=0.7, max_new
 
 @dataclass
 class Scores:
-    """Looks a text's score up; acts first, if it is to."""
+    """Looks a text's score up."""
 
     table: dict[str, float]
-    act: Any = None
     name: str = "scores"
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **_: Sequence[Any]
     ) -> list[list[float]]:
-        if self.act is not None:
-            self.act()
+        del prompts
         return [[self.table[text] for text in row] for row in responses]
 
 
@@ -142,19 +140,10 @@ def test_what_a_selection_is_given(tiny_policy: Policy, tmp_path: Path, monkeypa
 def test_a_prompt_without_candidates_is_not_asked_about(
     tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing usable was drawn for it, and the data has a response to the other alone."""
+    """Nothing usable was drawn for either, and the data has responses to the second alone."""
     answered(monkeypatch, tiny_policy, [("", True)])
-    data = (
-        Preferences.from_rows(
-            [{"prompt": "p", "chosen": None, "rejected": None}, DATA[1] | {"prompt_id": None}][::1],
-            columns=None,
-            max_rejected=0.5,
-        )
-        if False
-        else Preferences.from_rows(
-            [{"prompt": "p", "chosen": None, "rejected": None}, {"prompt": "q", "chosen": "own", "rejected": "bad"}]
-        )
-    )
+    rows = [{"prompt": "p", "chosen": None, "rejected": None}, {"prompt": "q", "chosen": "own", "rejected": "bad"}]
+    data = Preferences.from_rows(rows)
     draw(tiny_policy, data, PLAN, tmp_path / "c.jsonl", scorer=Scores(TABLE))
     counts = json.loads((tmp_path / "c.json").read_text())["counts"]
     assert (counts["prompts"], counts["scored_prompts"], counts["scored"], counts["single"]) == (2, 1, 2, 1)
@@ -238,10 +227,12 @@ class TestSeveralRanks:
         said: dict[str, Any] = {"problem": None, "signum": 0, "shared": [], "barriers": 0}
 
         def share(self: Processes, items: Sequence[int]) -> Sequence[int]:
+            del self
             said["shared"].append(list(items))
             return items[0::2]
 
         def gather(self: Processes, value: Any) -> list[Any]:
+            del self
             return [value, (said["problem"], said["signum"], said.get("results", []))]
 
         def create(self: Processes) -> None:
