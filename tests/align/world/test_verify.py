@@ -165,6 +165,8 @@ WENT, MET, HAPPY = "Anna went to the mill at noon.", "There Anna met a fox.", "A
         (ANIMAL, f"{WENT} {MET} {HAPPY} Tom was very happy.", 1 / 4, 1, {0, 1, 2, 3}),
         (ANIMAL, f"{WENT} {MET} {HAPPY} Tom lives in Redfield.", 1 / 4, 1, {0, 1, 2}),
         (ANIMAL, f"{WENT} {MET} {HAPPY} Tom lives in Oakham.", 1, 1, {0, 1, 2}),
+        ({**ANIMAL, "person": "Tom"}, f"{MET} Tom was very happy.", 1 / 4, 2 / 3, {0, 1}),
+        ({**ANIMAL, "person": "Tom"}, f"{WENT} Ben saw a fox near the door. {HAPPY}", 1 / 2 / 16, 1, {0, 1, 2}),
         (ANIMAL, "A fox eats rabbits.", 0, 0, set()),
     ],
 )
