@@ -1,4 +1,4 @@
-"""What each choice written by hand sets, beside the defaults of the dataclasses."""
+"""The settings of each choice written by hand, beside the defaults of the dataclasses."""
 
 from __future__ import annotations
 

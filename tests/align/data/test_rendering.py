@@ -135,7 +135,7 @@ def test_a_changed_answer_is_remarked_once(
 
 
 def test_only_another_end_of_the_prompt_may_be_cut(templated: Any) -> None:
-    """What was asked may end otherwise before an answer; the messages before must be the same."""
+    """A prompt may end otherwise before an answer; the messages before must be the same."""
     found = conversation(templated(CUT), [USER], "a", rest="")
     assert (found.prompt.text, found.wholes) == ("[q]A:", [MarkedText("[q][a]", [])])
     counting = "{{ messages | length }}" + CUT
