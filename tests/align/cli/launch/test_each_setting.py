@@ -249,7 +249,9 @@ class TestModels:
             return assemble.read_architecture(run).max_position_embeddings
 
         assert read(128) == 128
-        with pytest.raises(UserError, match=r"max_length=129 is beyond the 128 positions of .*: set trainer.max_length=128 or"):
+        with pytest.raises(
+            UserError, match=r"max_length=129 is beyond the 128 positions of .*: set trainer.max_length=128 or"
+        ):
             read(129)
 
 
