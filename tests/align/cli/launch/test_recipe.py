@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -190,3 +191,16 @@ def test_overwriting_deletes_all_stages_of_an_earlier_recipe_and_nothing_else(
 
     assert recipe.execute(execute) == 1
     assert begun == ["1-sft"]
+
+
+def test_a_recipe_must_say_what_its_stages_begin_from(tmp_path: Path) -> None:
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs" / "recipe" / "mine.yaml").write_text("# Mine\nstages: [sft, dpo]\n")
+    with pytest.raises(UserError, match="recipe=mine: add `from_base: true`"):
+        read_job(["recipe=mine"], tmp_path / "configs")
+    (tmp_path / "configs" / "recipe" / "mine.yaml").write_text("# Mine\nstages: [sft, dpo]\nfrom_base: false\n")
+    job = read_job(["recipe=mine", "dpo.method.beta=0.7"], tmp_path / "configs")
+    assert (job.name, job.is_recipe, job.overrides.from_base) == ("mine", True, False)
+    assert [run.method for run in job.runs] == ["sft", "dpo"]
+    assert job.runs[1].settings["beta"] == 0.7
+    assert {run.model.start for run in job.runs} == {"world/sft"}
