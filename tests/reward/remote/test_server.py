@@ -289,6 +289,7 @@ def test_wrong_settings(settings: dict[str, Any], reason: str, lengths: Any, mon
 def process(*command: str) -> Generator[tuple[subprocess.Popen[str], str], None, None]:
     """A server in a process of its own, and the address that it says it has."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell ignores it
     with subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
@@ -309,6 +310,7 @@ def process(*command: str) -> Generator[tuple[subprocess.Popen[str], str], None,
                 pytest.fail(said)
         finally:
             started.kill()
+            signal.signal(signal.SIGINT, before)
 
 
 SLOW = """

@@ -51,7 +51,7 @@ class Noting:
 class TestData:
     @pytest.fixture
     def loaded(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        """What was loaded, with which settings."""
+        """Sources loaded, with their settings."""
         calls: list[Any] = []
 
         class Found(SimpleNamespace):

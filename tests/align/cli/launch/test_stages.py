@@ -1,4 +1,4 @@
-"""What each stage of a recipe begins with, and how a run and a recipe end."""
+"""The beginning of each stage of a recipe, and how a run and a recipe end."""
 
 from __future__ import annotations
 
