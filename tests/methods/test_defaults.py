@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="u
 # learning rate, that of all parameters, epochs, batch size, warm-up, schedule; headline; dropout
 DEFAULTS: dict[type[Any], tuple[tuple[Any, ...], str, bool]] = {
     SFT: ((2e-4, 2e-5, 3, 16, 0.03, "cosine"), "nll_per_token", True),
-    RewardModel: ((1e-4, 9e-6, 1, 16, 0.05, "cosine"), "rewards/accuracies", True),
+    RewardModel: ((1e-4, 9e-6, 1, 16, 0.05, "cosine"), "accuracy", True),
     Ranker: ((1e-4, 1e-5, 1, 32, 0.05, "cosine"), "accuracy", True),
     DPO: ((1e-4, 1e-6, 1, 16, 0.1, "cosine"), "rewards/accuracies", False),
     RRHF: ((2e-4, 2e-5, 3, 64, 0.03, "cosine"), "rewards/accuracies", True),
