@@ -1,4 +1,4 @@
-"""What is logged, measured, kept as the best and warned of, with stand-ins for policy, method and log."""
+"""The monitor logs, measures, keeps the best and warns; policy, method and evaluator are stand-ins."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class TestEvaluate:
 
 class TestBest:
     def kept(self, folder: Path, monkeypatch: pytest.MonkeyPatch, processes: Any = None, **given: Any) -> list[Any]:
-        """What is written over ``best/`` in four evaluations of merit 1, 1, 3 and 2."""
+        """The merits written over ``best/`` in four evaluations of merit 1, 1, 3 and 2."""
         written: list[Any] = []
 
         def replace(policy: Any, place: Path, merit: Mapping[str, Any]) -> None:

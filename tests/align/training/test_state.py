@@ -1,4 +1,4 @@
-"""What is saved of a run and found again, and when: asked by a signal, and where a step fails."""
+"""The state of a run: saved and found again, on a signal and where a step fails."""
 
 from __future__ import annotations
 

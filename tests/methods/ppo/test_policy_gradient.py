@@ -39,7 +39,7 @@ def padded(table: list[list[list[float]]], fill: float = 0.0) -> Tensor:
 
 
 def rollout(**changed: Tensor) -> Batch:
-    """What the roles said of a roll-out; where no token is, there are 9s that must not count."""
+    """A roll-out after its roles were asked; where no token is, there are 9s that must not count."""
     batch = Batch(((1, 2), (1,)), tuple(tuple([3] * len(r) for r in row) for row in OLD), (0, 1))
     columns = {
         "old_logp_PKT": padded(OLD, 9.0),
