@@ -161,11 +161,12 @@ class Poisoned(SFT):
         return made
 
 
+@pytest.mark.parametrize(("tokens", "rows"), [(1, "1, 2, 5"), (100_000, "0, 1, 2, 3, 4, 5, 6, 7")])
 def test_the_rows_of_a_loss_that_is_not_finite_are_those_of_its_micro_batch(
-    tiny_model: Path, pair_rows: Rows, at_ranks: Any, monkeypatch: pytest.MonkeyPatch
+    tokens: int, rows: str, tiny_model: Path, pair_rows: Rows, at_ranks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows 0 to 3 are one rank's, 4 to 7 the other's; each row is a micro-batch. Both are told all, nothing moves."""
-    monkeypatch.setattr(Poisoned, "bad", {5: math.inf, 2: math.nan})
+    """Rows 0 to 3 are one rank's, 4 to 7 the other's. Both are told all, and nothing moves."""
+    monkeypatch.setattr(Poisoned, "bad", {5: math.inf, 2: math.nan, 1: math.inf})
 
     def run(processes: Processes) -> str:
         policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
@@ -174,7 +175,7 @@ def test_the_rows_of_a_loss_that_is_not_finite_are_those_of_its_micro_batch(
             [[0, 1, 2, 3], [4, 5, 6, 7]][processes.rank]
         )
         with pytest.raises(TrainingError) as caught:
-            stepper(policy, Poisoned(), processes, tokens=1).step(batch)
+            stepper(policy, Poisoned(), processes, tokens=tokens).step(batch)
         assert torch.equal(weights(policy), before)
         assert all(p.grad is None for p in policy.roles.parameters("policy").values())
         return str(caught.value)
