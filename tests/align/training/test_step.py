@@ -230,10 +230,11 @@ def test_out_of_memory_leaves_no_gradient(
 ) -> None:
     """It comes with the last micro-batch, when there are gradients of the others."""
     batch = Batch.from_examples(examples(tiny_policy, pair_rows[:3]))
+    *_, last = batch.micro_batches(1, tiny_policy.layout)
     original = getattr(SFT, hook)
 
     def full(self: SFT, policy: Policy, part: Batch) -> Any:
-        if 2 in part.rows:
+        if part.rows == last.rows:
             raise RuntimeError(text)
         return original(self, policy, part)
 
@@ -252,8 +253,9 @@ def test_out_of_memory_leaves_no_gradient(
 def test_other_errors_are_raised_as_they_are_and_leave_no_gradient(
     error: Exception, tiny_policy: Policy, pair_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Poisoned, "bad", {2: error})
     batch = Batch.from_examples(examples(tiny_policy, pair_rows[:3]))
+    *_, last = batch.micro_batches(1, tiny_policy.layout)  # when there are gradients of the others
+    monkeypatch.setattr(Poisoned, "bad", {last.rows[0]: error})
     with pytest.raises(type(error)) as caught:
         stepper(tiny_policy, Poisoned(), tokens=1).step(batch)
     assert caught.value is error
