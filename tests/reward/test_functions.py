@@ -117,7 +117,7 @@ def test_rewards_may_be_an_array_or_a_tensor(form: Callable[[list[float]], Any])
 
 @pytest.mark.parametrize("rewards", [np.ones(3), np.ones((4, 1)), np.float64(1), torch.ones(2, 2), "1111", {}])
 def test_an_array_of_another_shape_is_an_error(rewards: Any) -> None:
-    with pytest.raises(ScorerError, match="4 rewards|finite number"):
+    with pytest.raises(ScorerError, match=r"4 rewards|finite number"):
         FunctionScorer(function=lambda completions: rewards).score(PROMPTS, RESPONSES)  # noqa: ARG005
 
 
