@@ -221,8 +221,8 @@ def _stated(text: str) -> tuple[str, ...]:
     if answer and is_part(line, begin, end):
         return (line,)
     clause = _CLAUSE.split(line, maxsplit=1)[0]
-    if answer and not holds_words(clause):  # of "3, 4" it is a part
-        return tuple(dict.fromkeys((line, answer)))
+    if re.match(r"[,;]\s+[-−$\\(]?\d", line[len(clause) :]):  # of "3, 4" it is a part
+        clause = line
     return tuple(dict.fromkeys((line, clause, answer or clause)))
 
 

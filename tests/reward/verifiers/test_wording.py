@@ -171,6 +171,9 @@ RIGHT = [  # response, answer
     ("\\boxed{0.1\\overline{6}}", "1/6"),
     ("\\boxed{1.\\overline{09}}", "12/11"),
     ("84/12 = 7 dozen eggs", "7"),
+    ("The answer is 11, i.e. 5 more than twice 3.", "11"),
+    ("The answer is 5, 2 more than 3.", "5"),
+    ("#### 3, 4", "3, 4"),
 ]
 WRONG = [
     ("Ответ: 42", "2"),
