@@ -92,6 +92,23 @@ def test_the_value_has_ten_roll_outs_of_time_and_only_where_there_is_one() -> No
     assert GRPO().warnings(course(**bad), []) == {}
 
 
+@pytest.mark.parametrize(
+    ("spreads", "said"),
+    [
+        ([0.0] * 4, False),  # too few to say
+        ([0.0] * 5, True),
+        ([0.3] * 5 + [0.0] * 5, True),
+        ([0.3] * 6 + [0.0] * 4, False),
+        ([0.0] * 9 + [0.3], False),
+    ],
+)
+def test_one_score_for_all_is_said_after_five_roll_outs_of_it(spreads: list[float], said: bool) -> None:
+    found = warnings(course(scores__mine__std=spreads), [], trains_value=False)
+    assert list(found) == ["constant reward"] * said
+    two = course(scores__mine__std=spreads, scores__other__std=[0.1] * len(spreads))
+    assert warnings(two, [], trains_value=False) == {}  # another scorer tells them apart
+
+
 class TestOverOptimised:
     def found(self, scores: Sequence[float], rollouts: Any = None) -> bool:
         return "over-optimised" in warnings(rollouts or course(), measured(*scores), trains_value=True)
