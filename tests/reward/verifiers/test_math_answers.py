@@ -131,7 +131,7 @@ def test_symbolic_equality_is_that_of_math_verify(predicted: str, gold: str) -> 
         (r"-\frac12", (Fraction(-1, 2),)),
         ("0", (Fraction(0),)),
         ("-0", (Fraction(0),)),
-        ("3 dozen", ()),
+        ("3 dozen", (Fraction(3), Fraction(36))),  # the count of dozens, and of what is in them
         ("1/2/3", ()),
         ("", ()),
         ("1,2", ()),
