@@ -35,7 +35,7 @@ from align.candidates.store import GrowingFile, state_file
 from align.data.encoding import trimmed
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
-from align.data.schema import COLUMNS, prompt_key
+from align.data.schema import COLUMNS, present, prompt_key
 from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.sampling.sampler import Sampler
@@ -110,7 +110,7 @@ def draw(
     if not counts.get("rows"):
         found = ", ".join(f"{name} {count:g}" for name, count in counts.items())
         raise UserError(f"{file}: no candidate is left to learn from ({found}); draw more, or other data and scorers.")
-    return Preferences.load(file, format="pairwise", max_rejected=data.max_rejected)
+    return Preferences.load(file, format="pairwise", max_rejected=data.rules.max_rejected)
 
 
 def prompts_to_answer(
@@ -182,7 +182,7 @@ class _Drawing:
 
     def execute(self) -> dict[str, float]:
         """Draw what is missing; returns the counts of the whole."""
-        left_out = sum(self.prompts.report.rejected.values())
+        left_out = self.prompts.report.left_out
         file = self.processes.on_first(lambda: GrowingFile(self.file, self.settings, {"left_out": left_out}))
         done, counts = file.done, file.counts
         bar = tqdm(
@@ -350,7 +350,7 @@ def _plain(messages: Sequence[Mapping[str, Any]]) -> Any:
     """Messages as a file has them: text that has no role is plain."""
     if messages[0]["role"] is None:
         return messages[0]["content"]
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+    return [present(message) for message in messages]
 
 
 def _added(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:

@@ -207,18 +207,27 @@ class Encoder:
         self,
         tokenizer: PreTrainedTokenizerBase,
         prompt: str | Sequence[TemplateMessage],
-        responses: Sequence[str | Sequence[int]] = (),
+        responses: Sequence[str | TemplateMessage | Sequence[int]] = (),
+        tools: str | None = None,
     ) -> Rendered:
-        """Render a prompt with each response (text, or the ids it was drawn as), control-token text marked.
+        """Render a prompt with each response, control-token text marked.
+
+        Args:
+            tokenizer: As in :meth:`of`.
+            prompt: Text or messages.
+            responses: Texts, messages, or ids that they were drawn as.
+            tools: JSON list of the functions that the assistant may call.
 
         Raises:
-            RowError: The chat template refuses the conversation, or renders its messages otherwise with an answer.
+            RowError: The chat template refuses the conversation, has no place for a part of it, or renders its messages
+                otherwise with an answer.
             UserError: Messages without a chat template.
         """
         messages = [Message(role=None, content=prompt)] if isinstance(prompt, str) else prompt
-        if self.has_template:
-            return render_conversation(tokenizer, messages, responses, to_mark=self.to_mark, rest=self.rest)
-        return render_plain(messages, responses, to_mark=self.to_mark)
+        answers = [Message(role=None, content=one) if isinstance(one, str) else one for one in responses]
+        if not self.has_template:
+            return render_plain(messages, answers, tools=tools, to_mark=self.to_mark)
+        return render_conversation(tokenizer, messages, answers, tools=tools, to_mark=self.to_mark, rest=self.rest)
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered]) -> list[Encoded]:
         """Return the ids of rendered conversations."""

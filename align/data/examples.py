@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from align.data.encoding import Encoded, Encoder, decode_response
-from align.data.load_report import EXAMPLES_PER_REASON, LoadReport, RowError, Tally
+from align.data.load_report import EXAMPLES_PER_REASON, LoadReport, RowError, Tally, TooLongError
 from align.data.pairs_and_rankings import Draft, draft, group_rows
 from align.data.rendering import Rendered
-from align.data.schema import Example, Unit
+from align.data.schema import Example, Message, Unit
 from align.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
-_VERSION = 3
+_VERSION = 4
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
 _TRUNCATED = "response truncated to max_length"
+_TOO_LONG = "prompt longer than max_length"
+_SHORTENED = "first turns of the prompt left out to fit max_length"
 _DRAWN_ANEW = "a drawn response was encoded again from its text, which has changed or belongs to another tokenizer"
 _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
 
@@ -96,10 +98,10 @@ def tokenize(
         preferences: the data.
         tokenizer: of the model; its chat template is used if it has one. It is not changed.
         max_length: most tokens of a prompt and one response together. A prompt that leaves no room for one response
-            token and the end of turn is rejected. A longer response is cut, and then does not end in the end-of-turn
-            token.
-        unit: "demonstration" (K=1, chosen), "pair" (K=2), "ranking" (K ≥ 2: the pairs of a prompt_id merged, best
-            first) or "prompt" (K=0).
+            token and the end of turn is too long: `Rules.too_long` says what becomes of it. A longer response is cut,
+            and then does not end in the end-of-turn token.
+        unit: "demonstration" (K=1, chosen), "pair" (K=2; rankings become pairs), "ranking" (K ≥ 2: the pairs of a
+            prompt_id merged, best first) or "prompt" (K=0).
         max_rejected: largest fraction of rejected examples; None: that of the preferences.
         may_be_empty: no example may be left.
 
@@ -110,10 +112,17 @@ def tokenize(
         raise UserError(f"unit={unit!r} is not one of {', '.join(get_args(Unit))}.{did_you_mean(unit, get_args(Unit))}")
     if max_length < 3:
         raise UserError(f"max_length={max_length} leaves no room for a prompt, a response and its end; raise it.")
-    limit = preferences.max_rejected if max_rejected is None else max_rejected
-    fingerprint = _sha256([_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit])
+    if unit == "pair":
+        preferences = preferences.as_pairs()
+    if unit == "demonstration":
+        preferences = preferences.as_demonstrations()
+    rules = preferences.rules if max_rejected is None else replace(preferences.rules, max_rejected=max_rejected)
+    shortened = rules.too_long == "truncate_prompt"
+    fingerprint = _sha256(
+        [_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit, shortened]
+    )
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
-    return _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
+    return _opened(replace(preferences, rules=rules), table, unit, max_length, fingerprint, may_be_empty)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -159,7 +168,13 @@ def _computed(
     rows = datasets.Features({"rows": datasets.List(datasets.Value("int64"))})
     return datasets.Dataset.from_dict({"rows": groups}, features=rows).map(
         _Tokenization(
-            preferences.dataset, tokenizer, tokenizer_fingerprint(tokenizer), Encoder.of(tokenizer), max_length, unit
+            preferences.dataset,
+            tokenizer,
+            tokenizer_fingerprint(tokenizer),
+            Encoder.of(tokenizer),
+            max_length,
+            unit,
+            preferences.rules.too_long == "truncate_prompt",
         ),
         batched=True,
         remove_columns=["rows"],
@@ -189,6 +204,7 @@ def _features() -> datasets.Features:
         remarks=List(text),
         problem=text,
         detail=text,
+        too_long=Value("bool"),
     )
 
 
@@ -198,13 +214,13 @@ def _opened(
     unit: Unit,
     max_length: int,
     fingerprint: str,
-    max_rejected: float,
     may_be_empty: bool,
 ) -> TokenizedPreferences:
     """Return the kept examples of a table, with their report."""
     import numpy as np
 
-    columns = {name: table.data.column(name) for name in ("problem", "detail", "remarks", "length", "index")}
+    names = ("problem", "detail", "too_long", "remarks", "length", "index")
+    columns = {name: table.data.column(name) for name in names}
     kept = columns["problem"].is_null().to_numpy()
     index = columns["index"].to_numpy()
     tally = Tally(preferences.report.source, read=len(table), kept=int(kept.sum()))
@@ -214,16 +230,24 @@ def _opened(
         return preferences[int(index[row])]["place"] if seen < EXAMPLES_PER_REASON else ""
 
     lost = np.flatnonzero(~kept).tolist()
-    reasons = (columns[name].filter(~kept).to_pylist() for name in ("problem", "detail"))
-    for row, problem, detail in zip(lost, *reasons, strict=True):
-        tally.reject(place(row, tally.rejected[problem]), RowError(problem, detail))
+    reasons = (columns[name].filter(~kept).to_pylist() for name in ("problem", "detail", "too_long"))
+    for row, problem, detail, is_too_long in zip(lost, *reasons, strict=True):
+        if is_too_long:
+            tally.leave_out(place(row, tally.too_long[problem]), TooLongError(problem, detail))
+        else:
+            tally.reject(place(row, tally.rejected[problem]), RowError(problem, detail))
+    if preferences.rules.too_long == "error" and tally.too_long:
+        raise UserError(
+            f"{tally.source}: {tally.too_long.total():,} prompts leave no room for a response within {max_length} tokens "
+            f"(first: {tally.examples[_TOO_LONG][0]}); raise max_length, or set data.too_long=drop or truncate_prompt."
+        )
     for row, remarks in enumerate(columns["remarks"].to_pylist()):
         for remark in remarks if kept[row] else ():
             tally.note(place(row, tally.noted[remark]), remark)
     report = tally.close(
         rule=unit,
         polarity=preferences.report.polarity,
-        max_rejected=max_rejected,
+        max_rejected=preferences.rules.max_rejected,
         may_be_empty=may_be_empty,
         remedy=f"give data with what a {unit} needs, raise max_length ({max_length})",
     )
@@ -249,6 +273,8 @@ class _Tokenization:
     encoder: Encoder
     max_length: int
     unit: Unit
+    shorten: bool
+    """Leave out the first turns of a prompt that is too long."""
 
     def __call__(self, batch: Mapping[str, list[list[int]]]) -> dict[str, list[Any]]:
         """Return the columns of the table for `batch["rows"]`, one row per group."""
@@ -268,24 +294,45 @@ class _Tokenization:
         encoded = self.encoder.encode(self.tokenizer, [rendered for _, _, rendered in drafts])
         for (result, example, _), ids in zip(drafts, encoded, strict=True):
             try:
-                result |= _fitted(example, ids, self.max_length, self.encoder.end_of_turn)
+                result |= _fitted(example, self._shortened(example, ids), self.max_length, self.encoder.end_of_turn)
             except RowError as rejection:
-                result |= {"problem": rejection.reason, "detail": rejection.detail}
+                too_long = isinstance(rejection, TooLongError)
+                result |= {"problem": rejection.reason, "detail": rejection.detail, "too_long": too_long}
         return {name: [result[name] for result in results] for name in results[0]}
+
+    def _shortened(self, example: Draft, whole: Encoded) -> Encoded:
+        """Leave out the first turns until prompt and responses fit, or the last turn of the user is left.
+
+        Turns of the system stay, and what is left begins with a user's turn.
+        """
+        longest = max(map(len, whole.responses), default=2)
+        if not self.shorten or len(whole.prompt) + longest <= self.max_length:
+            return whole
+        kept = [turn for turn in example.prompt if turn["role"] in ("system", "developer")]
+        turns = example.prompt[len(kept) :]
+        for start in range(1, len(turns)):
+            if turns[start]["role"] != "user":
+                continue
+            rendered = self._render(replace(example, prompt=[*kept, *turns[start:]]))
+            (encoded,) = self.encoder.encode(self.tokenizer, [rendered])
+            whole = replace(encoded, remarks=(*encoded.remarks, _SHORTENED))
+            if len(whole.prompt) + longest <= self.max_length:
+                break
+        return whole
 
     def _render(self, example: Draft) -> Rendered:
         """Render an example; a drawn response stands for the ids it was drawn as, if they are those of its text."""
-        responses: list[str | list[int]] = list(example.responses)
+        responses: list[Message | list[int]] = list(example.responses)
         remarks: tuple[str, ...] = ()
         for i, ids in enumerate(example.drawn):
             if ids is None:
                 continue
             own = example.drawn_with == self.fingerprint
-            if own and decode_response(self.tokenizer, ids) == example.responses[i]:
+            if own and decode_response(self.tokenizer, ids) == example.responses[i]["content"]:
                 responses[i] = ids
             else:
                 remarks = (_DRAWN_ANEW,)
-        rendered = self.encoder.render(self.tokenizer, example.prompt, responses)
+        rendered = self.encoder.render(self.tokenizer, example.prompt, responses, example.tools)
         return replace(rendered, remarks=rendered.remarks + remarks)
 
     def _rows(self, indices: list[int]) -> Iterator[dict[str, Any]]:
@@ -310,6 +357,7 @@ def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
         "remarks": [],
         "problem": None,
         "detail": None,
+        "too_long": False,
     }
 
 
@@ -323,7 +371,7 @@ def _fitted(example: Draft, encoded: Encoded, max_length: int, end_of_turn: int)
         raise RowError("prompt has no tokens")
     room = max_length - len(prompt)
     if room < 2:
-        raise RowError("prompt longer than max_length", f"{len(prompt)} tokens of {max_length}")
+        raise TooLongError(_TOO_LONG, f"{len(prompt)} tokens of {max_length}")
     if any(response in ([], [end_of_turn]) for response in responses):
         raise RowError("response has no tokens")
     kept: dict[tuple[int, ...], float | None] = {}

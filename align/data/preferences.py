@@ -6,17 +6,19 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from align.data.formats import Format, Sample, find_format, listed
 from align.data.load_report import LoadReport, RowError, Tally
+from align.data.messages import MEDIA, kind
+from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
-from align.data.schema import Row, arrow_schema, prompt_key
-from align.data.validation import kind, valid_row
+from align.data.schema import Row, answer_key, arrow_schema, prompt_key
+from align.data.validation import valid_row
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +29,28 @@ __all__ = ["Preferences", "leaked_prompts"]
 _SAMPLE_ROWS = 1000
 _CHUNK_ROWS = 10_000
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Settings of what is learnt from the rows; they go with the data into tokenisation."""
+
+    max_rejected: float = 0.01
+    """Largest fraction of rejected rows, in loading and again in tokenisation."""
+    too_long: Literal["drop", "truncate_prompt", "error"] = "drop"
+    """Of a prompt that leaves no room for a response: left out and counted apart, cut at its first turns, or an error."""
+    pairs: PairsOf = "all"
+    """Pairs that pairwise methods learn from a ranking; together they weigh one prompt."""
+    train_on: Literal["last", "all"] = "last"
+    """Turns of the assistant that a demonstration trains: the answer, or those of the prompt too."""
+    seed: int = 0
+    """Of the pairs `best_random`."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_rejected <= 1:
+            raise UserError(
+                f"data.max_rejected={self.max_rejected} is a fraction of the rows; give a number from 0 to 1."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +66,7 @@ class Preferences:
     """Report of the loading; a selection of rows keeps it."""
     fingerprint: str
     """Hash of the rows, the same in every process."""
-    max_rejected: float = 0.01
-    """Largest fraction of rejected rows, in loading and again in tokenisation."""
+    rules: Rules = field(default_factory=Rules)
 
     @classmethod
     def load(
@@ -53,8 +76,8 @@ class Preferences:
         format: str = "auto",
         columns: Mapping[str, str | None] | None = None,
         split: str = "train",
-        max_rejected: float = 0.01,
         expected_rows: int | None = None,
+        **rules: Any,
     ) -> Preferences:
         """Read preference data and check every row.
 
@@ -65,15 +88,15 @@ class Preferences:
             format: name of a format, or "auto" to recognise it by its columns.
             columns: name of a column of the pairwise format → the name it has here (None: the same).
             split: split of a folder or hub data set.
-            max_rejected: largest fraction of rejected rows.
             expected_rows: number of rows of the source, to detect a file cut off at the end of a row.
+            **rules: fields of `Rules`.
 
         Raises:
             UserError: if the source cannot be read, no format fits its columns, it has no usable row, or too many rows
                 are rejected; the message has counts by reason and the first places.
         """
         rows = _renamed(read_rows(source, split), columns or {}, str(source))
-        return _loaded(rows, str(source), format, max_rejected, expected_rows)
+        return _loaded(rows, str(source), format, Rules(**rules), expected_rows)
 
     @classmethod
     def from_rows(
@@ -82,13 +105,13 @@ class Preferences:
         *,
         format: str = "auto",
         columns: Mapping[str, str | None] | None = None,
-        max_rejected: float = 0.01,
         expected_rows: int | None = None,
         name: str = "rows",
+        **rules: Any,
     ) -> Preferences:
         """Like `load`, from rows in memory; reports show `name` in place of a file."""
         raw = _renamed(rows_in_memory(rows, name), columns or {}, name)
-        return _loaded(raw, name, format, max_rejected, expected_rows)
+        return _loaded(raw, name, format, Rules(**rules), expected_rows)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -108,12 +131,35 @@ class Preferences:
 
     def rewritten(self, rewrite: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]) -> Preferences:
         """Replace each row by the rows that `rewrite` returns for it; they are not checked again."""
+        return self._regrouped([[i] for i in range(len(self))], lambda rows: rewrite(rows[0]))
+
+    def as_pairs(self) -> Preferences:
+        """Replace rankings by the pairs that pairwise methods learn (`Rules.pairs`), unpaired answers too.
+
+        A good and a bad answer to one prompt that stand in rows of their own become a pair.
+        """
+        names = ("ranking", "prompt_id", "chosen", "rejected")
+        ranking, prompt_id, chosen, rejected = (self.dataset.data.column(name) for name in names)
+        has_chosen, has_rejected = (column.is_valid().to_pylist() for column in (chosen, rejected))
+        groups = rows_that_pair(ranking.to_pylist(), prompt_id.to_pylist(), has_chosen, has_rejected)
+        if len(groups) == len(self) and ranking.null_count == len(self):
+            return self
+        return self._regrouped(groups, lambda rows: repaired(rows, self.rules.pairs, self.rules.seed))
+
+    def as_demonstrations(self) -> Preferences:
+        """Make every assistant's turn of a conversation a demonstration, if `Rules.train_on` asks for all."""
+        return self if self.rules.train_on == "last" else self.rewritten(each_turn)
+
+    def _regrouped(
+        self, groups: Iterable[list[int]], rewrite: Callable[[Sequence[dict[str, Any]]], Iterable[Mapping[str, Any]]]
+    ) -> Preferences:
         digest = hashlib.sha256()
 
         def rows() -> Iterator[tuple[Mapping[str, Any], str]]:
-            for row in self:
-                place = row.pop("place")
-                for made in rewrite(row):
+            for group in groups:
+                members = [self[index] for index in group]
+                place = [row.pop("place") for row in members][0]
+                for made in rewrite(members):
                     digest.update(json.dumps(made).encode())
                     yield made, place
 
@@ -176,10 +222,8 @@ def _renamed(rows: Iterator[RawRow], columns: Mapping[str, str | None], source: 
 
 
 def _loaded(
-    rows: Iterator[RawRow], source: str, format_name: str, max_rejected: float, expected_rows: int | None
+    rows: Iterator[RawRow], source: str, format_name: str, rules: Rules, expected_rows: int | None
 ) -> Preferences:
-    if not 0 <= max_rejected <= 1:
-        raise UserError(f"data.max_rejected={max_rejected} is a fraction of the rows; give a number from 0 to 1.")
     tally = Tally(source)
     head = list(islice(rows, _SAMPLE_ROWS))
     layout = _Layout.of(head, format_name, source)
@@ -193,12 +237,12 @@ def _loaded(
     report = tally.close(
         rule=layout.format.name,
         polarity=layout.format.polarity,
-        max_rejected=max_rejected,
+        max_rejected=rules.max_rejected,
         remedy="repair them",
     )
     for warning in report.warnings:
         _LOG.warning("%s: %s", source, warning)
-    return Preferences(dataset=dataset, report=report, fingerprint=digest.hexdigest(), max_rejected=max_rejected)
+    return Preferences(dataset=dataset, report=report, fingerprint=digest.hexdigest(), rules=rules)
 
 
 @dataclass(frozen=True)
@@ -246,6 +290,8 @@ def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: A
             if raw.problem or not isinstance(raw.value, Mapping):
                 raise RowError(raw.problem or "not an object")
             fields = cast(Mapping[str, Any], raw.value)
+            if media := [name for name in MEDIA if fields.get(name)]:
+                raise RowError("images, video and sound cannot be read", f'column "{media[0]}"')
             layout.check(fields)
             converted = list(layout.format.convert(fields))
         except RowError as rejection:
@@ -257,7 +303,7 @@ def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: A
             notes: dict[str, None] = {}
             try:
                 row = valid_row(item, notes.setdefault)
-                key = prompt_key(row["prompt"])
+                key = prompt_key(row["prompt"], row["tools"])
                 if prompts.setdefault(row["prompt_id"], key) != key:
                     raise RowError("prompt_id stands for two prompts", row["prompt_id"])
             except RowError as rejection:
@@ -276,7 +322,7 @@ def _contradicts(row: Row, key: str, orientations: dict[bytes, bool]) -> bool:
     """Return whether the same pair came before with the other polarity."""
     if not row["chosen"] or not row["rejected"]:
         return False
-    sides = [row["chosen"][0]["content"], row["rejected"][0]["content"]]
+    sides = [answer_key(row["chosen"][0]), answer_key(row["rejected"][0])]
     identity = hashlib.sha256(json.dumps([key, *sorted(sides)]).encode()).digest()[:16]
     return orientations.setdefault(identity, sides[0] < sides[1]) != (sides[0] < sides[1])
 

@@ -17,7 +17,7 @@ from align.data.formats.labelled import ANTHROPIC_EVALS, PANDALM
 from align.data.formats.plain import DEMONSTRATION, MESSAGES, PAIRWISE, PROMPT, PROMPT_COMPLETION
 from align.data.formats.trl import IMPLICIT
 from align.data.formats.ultrafeedback import ULTRAFEEDBACK
-from align.data.validation import kind
+from align.data.messages import kind
 from align.errors import did_you_mean
 
 __all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats", "listed"]

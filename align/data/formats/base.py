@@ -11,7 +11,7 @@ from align.errors import UserError
 
 __all__ = ["FOREIGN_COLUMNS", "SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_fields"]
 
-SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "answer", "source", *DRAWN_COLUMNS})
+SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "ranking", "tools", "answer", "source", *DRAWN_COLUMNS})
 """Optional columns of the pairwise format that the formats pass on."""
 
 _FOREIGN = """

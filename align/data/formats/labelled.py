@@ -8,7 +8,7 @@ from typing import Any
 
 from align.data.formats.base import SHARED_COLUMNS, Format, shared_fields
 from align.data.load_report import RowError
-from align.data.validation import kind
+from align.data.messages import kind
 
 __all__ = ["ANTHROPIC_EVALS", "PANDALM"]
 

@@ -9,8 +9,8 @@ from align.data.formats.base import Format, Sample, shared_fields
 from align.data.formats.hh import HH
 from align.data.formats.turn_marks import answer_start, next_turn
 from align.data.load_report import RowError
+from align.data.messages import kind
 from align.data.rendering import shared_length
-from align.data.validation import kind
 
 __all__ = ["IMPLICIT", "shared_transcript", "shared_turns"]
 
