@@ -182,7 +182,7 @@ class _Drawing:
 
     def execute(self) -> dict[str, float]:
         """Draw what is missing; returns the counts of the whole."""
-        left_out = self.prompts.report.left_out
+        left_out = self.prompts.report.lost
         file = self.processes.on_first(lambda: GrowingFile(self.file, self.settings, {"left_out": left_out}))
         done, counts = file.done, file.counts
         bar = tqdm(

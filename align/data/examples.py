@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from align.data.encoding import Encoded, Encoder, decode_response
-from align.data.load_report import EXAMPLES_PER_REASON, LoadReport, RowError, Tally, TooLongError
+from align.data.load_report import EXAMPLES_PER_REASON, LoadReport, RowError, Tally, LeftOut
 from align.data.pairs_and_rankings import Draft, draft, group_rows
 from align.data.rendering import Rendered
 from align.data.schema import Example, Message, Unit
@@ -233,13 +233,14 @@ def _opened(
     reasons = (columns[name].filter(~kept).to_pylist() for name in ("problem", "detail", "too_long"))
     for row, problem, detail, is_too_long in zip(lost, *reasons, strict=True):
         if is_too_long:
-            tally.leave_out(place(row, tally.too_long[problem]), TooLongError(problem, detail))
+            tally.leave_out(place(row, tally.left_out[problem]), LeftOut(problem, detail))
         else:
             tally.reject(place(row, tally.rejected[problem]), RowError(problem, detail))
-    if preferences.rules.too_long == "error" and tally.too_long:
+    if preferences.rules.too_long == "error" and tally.left_out:
         raise UserError(
-            f"{tally.source}: {tally.too_long.total():,} prompts leave no room for a response within {max_length} tokens "
-            f"(first: {tally.examples[_TOO_LONG][0]}); raise max_length, or set data.too_long=drop or truncate_prompt."
+            f"{tally.source}: {tally.left_out.total():,} prompts leave no room for a response within {max_length} "
+            f"tokens (first: {tally.examples[_TOO_LONG][0]}); raise max_length, or set data.too_long=drop or "
+            "truncate_prompt."
         )
     for row, remarks in enumerate(columns["remarks"].to_pylist()):
         for remark in remarks if kept[row] else ():
@@ -296,7 +297,7 @@ class _Tokenization:
             try:
                 result |= _fitted(example, self._shortened(example, ids), self.max_length, self.encoder.end_of_turn)
             except RowError as rejection:
-                too_long = isinstance(rejection, TooLongError)
+                too_long = isinstance(rejection, LeftOut)
                 result |= {"problem": rejection.reason, "detail": rejection.detail, "too_long": too_long}
         return {name: [result[name] for result in results] for name in results[0]}
 
@@ -371,7 +372,7 @@ def _fitted(example: Draft, encoded: Encoded, max_length: int, end_of_turn: int)
         raise RowError("prompt has no tokens")
     room = max_length - len(prompt)
     if room < 2:
-        raise TooLongError(_TOO_LONG, f"{len(prompt)} tokens of {max_length}")
+        raise LeftOut(_TOO_LONG, f"{len(prompt)} tokens of {max_length}")
     if any(response in ([], [end_of_turn]) for response in responses):
         raise RowError("response has no tokens")
     kept: dict[tuple[int, ...], float | None] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from align.errors import UserError
 
-__all__ = ["EXAMPLES_PER_REASON", "LoadReport", "RowError", "Tally", "TooLongError"]
+__all__ = ["EXAMPLES_PER_REASON", "LoadReport", "RowError", "Tally", "LeftOut"]
 
 EXAMPLES_PER_REASON = 3
 
@@ -26,8 +26,8 @@ class RowError(Exception):
         self.detail = detail
 
 
-class TooLongError(RowError):
-    """Raised to leave a row out because it does not fit into the longest length."""
+class LeftOut(RowError):
+    """Raised to leave a row out that is not bad: a tie, or one that is too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class LoadReport:
     kept: int
     rejected: Mapping[str, int] = field(default_factory=dict[str, int])
     """Rejected rows by reason."""
-    too_long: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows left out for their length, by reason; they are not bad."""
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows left out that are not bad (ties, too long), by reason."""
     noted: Mapping[str, int] = field(default_factory=dict[str, int])
     """Kept rows with a remark (truncated, both polarities, …), by remark."""
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
@@ -52,17 +52,17 @@ class LoadReport:
     warnings: tuple[str, ...] = ()
 
     @property
-    def left_out(self) -> int:
+    def lost(self) -> int:
         """Number of rows that are not kept."""
-        return sum(self.rejected.values()) + sum(self.too_long.values())
+        return sum(self.rejected.values()) + sum(self.left_out.values())
 
     def summary(self) -> str:
         """Return the report as text of a few lines."""
         counted = f"{self.kept:,} kept, {sum(self.rejected.values()):,} rejected"
-        if self.too_long:
-            counted += f", {sum(self.too_long.values()):,} too long"
+        if self.left_out:
+            counted += f", {sum(self.left_out.values()):,} left out"
         lines = [f"{self.source}: {self.read:,} rows read as {self.rule} ({self.polarity}); {counted}"]
-        named = (("rejected", self.rejected), ("left out", self.too_long), ("kept, but", self.noted))
+        named = (("rejected", self.rejected), ("left out", self.left_out), ("kept, but", self.noted))
         for verb, counts in named:
             for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
                 lines += [f"  {verb} {count:,}: {reason}", *(f"    {place}" for place in self.examples[reason])]
@@ -78,7 +78,7 @@ class Tally:
     read: int = 0
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter[str])
-    too_long: Counter[str] = field(default_factory=Counter[str])
+    left_out: Counter[str] = field(default_factory=Counter[str])
     noted: Counter[str] = field(default_factory=Counter[str])
     examples: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     warnings: dict[str, None] = field(default_factory=dict[str, None])
@@ -88,9 +88,9 @@ class Tally:
         self.rejected[rejection.reason] += 1
         self._exemplify(rejection.reason, f"{place}: {rejection}")
 
-    def leave_out(self, place: str, reason: TooLongError) -> None:
-        """Count one row that is too long."""
-        self.too_long[reason.reason] += 1
+    def leave_out(self, place: str, reason: LeftOut) -> None:
+        """Count one row that is left out without being bad."""
+        self.left_out[reason.reason] += 1
         self._exemplify(reason.reason, f"{place}: {reason}")
 
     def note(self, place: str, remark: str) -> None:
@@ -110,12 +110,12 @@ class Tally:
         That none is left is an error too, unless it `may_be_empty`. `remedy` ends the sentence of the
         error, with the fraction that would have been enough if some rows are good.
         """
-        total, too_long = self.rejected.total(), self.too_long.total()
+        total, too_long = self.rejected.total(), self.left_out.total()
         rows = total + too_long + self.kept
         fraction = total / max(1, rows)
         emptied = not self.kept and not may_be_empty and rows > 0
         if fraction > max_rejected or emptied:
-            counts = self.rejected + self.too_long if emptied else self.rejected
+            counts = self.rejected + self.left_out if emptied else self.rejected
             reasons = "; ".join(
                 f"{count:,} {reason} ({', '.join(place.split(': ')[0] for place in self.examples[reason])})"
                 for reason, count in counts.most_common()
@@ -133,7 +133,7 @@ class Tally:
             read=self.read,
             kept=self.kept,
             rejected=dict(self.rejected),
-            too_long=dict(self.too_long),
+            left_out=dict(self.left_out),
             noted=dict(self.noted),
             examples=dict(self.examples),
             warnings=tuple(self.warnings),

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from align.data.formats import Format, Sample, find_format, listed
-from align.data.load_report import LoadReport, RowError, Tally
+from align.data.load_report import LeftOut, LoadReport, RowError, Tally
 from align.data.messages import MEDIA, kind
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
-from align.data.schema import Row, answer_key, arrow_schema, prompt_key
+from align.data.schema import Row, answer_key, arrow_schema, present, prompt_key
 from align.data.validation import valid_row
 from align.errors import UserError
 
@@ -38,7 +38,7 @@ class Rules:
     max_rejected: float = 0.01
     """Largest fraction of rejected rows, in loading and again in tokenisation."""
     too_long: Literal["drop", "truncate_prompt", "error"] = "drop"
-    """Of a prompt that leaves no room for a response: left out and counted apart, cut at its first turns, or an error."""
+    """Of a prompt that leaves no room for a response: it is left out, loses its first turns, or is an error."""
     pairs: PairsOf = "all"
     """Pairs that pairwise methods learn from a ranking; together they weigh one prompt."""
     train_on: Literal["last", "all"] = "last"
@@ -118,10 +118,10 @@ class Preferences:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one row as a dictionary of the columns of the pairwise format and `place`."""
-        return self.dataset[index]
+        return _as_given(self.dataset[index])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(cast(Iterable[dict[str, Any]], self.dataset))
+        return map(_as_given, cast(Iterable[dict[str, Any]], self.dataset))
 
     def select(self, indices: Iterable[int]) -> Preferences:
         """Return the rows at `indices`, in that order."""
@@ -158,7 +158,7 @@ class Preferences:
         def rows() -> Iterator[tuple[Mapping[str, Any], str]]:
             for group in groups:
                 members = [self[index] for index in group]
-                place = [row.pop("place") for row in members][0]
+                place, *_ = (row.pop("place") for row in members)
                 for made in rewrite(members):
                     digest.update(json.dumps(made).encode())
                     yield made, place
@@ -188,6 +188,14 @@ class Preferences:
         order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
         held = {index for key in order[: int(count)] for index in rows_of[key]}
         return self.select(i for i in range(len(self)) if i not in held), self.select(sorted(held))
+
+
+def _as_given(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of Arrow with the fields alone that its messages have."""
+    for name in ("prompt", "chosen", "rejected"):
+        if row[name] is not None:
+            row[name] = [present(message) for message in row[name]]
+    return row
 
 
 def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
@@ -294,6 +302,9 @@ def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: A
                 raise RowError("images, video and sound cannot be read", f'column "{media[0]}"')
             layout.check(fields)
             converted = list(layout.format.convert(fields))
+        except LeftOut as reason:
+            tally.leave_out(raw.place, reason)
+            continue
         except RowError as rejection:
             tally.reject(raw.place, rejection)
             continue

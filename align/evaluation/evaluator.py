@@ -88,7 +88,7 @@ class Evaluator:
                     f"{policy.max_positions} positions of the model; lower it."
                 )
             tokenized = tokenize(prompts, policy.tokenizer, max_length=longest, unit="prompt", max_rejected=1.0)
-            if left_out := tokenized.report.left_out:
+            if left_out := tokenized.report.lost:
                 notes.append(
                     f"{left_out} of {tokenized.report.read} held-out prompts are not evaluated: with an answer of "
                     f"{sampling.max_new_tokens} tokens they are too long"

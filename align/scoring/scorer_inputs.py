@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from align.data.schema import present
-
 
 def scorer_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the columns for a scorer, one value per prompt."""
     return {
-        "messages": [[present(message) for message in row["prompt"]] for row in rows],
+        "messages": [row["prompt"] for row in rows],
         "chosen": [row["chosen"][0]["content"] if row["chosen"] else None for row in rows],
         "answer": [row["answer"] for row in rows],
         "source": [row["source"] for row in rows],

@@ -15,6 +15,7 @@ from align.data.examples import tokenize
 from align.errors import UserError
 
 USER = {"role": "user", "content": "Hello there"}
+NO_MEDIA = "images, video and sound cannot be read"
 GOOD = {"role": "assistant", "content": "Hello yourself"}
 BAD = {"role": "assistant", "content": "Go away"}
 ZERO_WIDTH = "\u200b\u202e\u2060"
@@ -54,7 +55,11 @@ MESSAGE_ROWS: list[tuple[str, Any, str]] = [
     ("25 no content", {"chosen": [{"role": "assistant"}]}, "message without content"),
     ("26 content null", {"chosen": [{"role": "assistant", "content": None}]}, "content is null"),
     ("26 content is a number", {"chosen": [{"role": "assistant", "content": 3}]}, "content is not text"),
-    ("26 an image part", {"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "content is not text"),
+    (
+        "26 an image part",
+        {"prompt": [{"role": "user", "content": [{"type": "image"}]}]},
+        "images, video and sound cannot be read",
+    ),
     ("27 prompt ends with an assistant", {"prompt": [USER, GOOD]}, "prompt ends with an assistant turn"),
     ("27 prompt is a system turn", {"prompt": [USER | {"role": "system"}]}, "prompt does not end with a user turn"),
     ("empty turn", {"prompt": [{"role": "user", "content": " "}, GOOD, USER]}, "empty turn in the prompt"),
