@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from align.data.encoding import Encoded, Encoder, decode_response
-from align.data.load_report import EXAMPLES_PER_REASON, LoadReport, RowError, Tally, LeftOut
+from align.data.load_report import EXAMPLES_PER_REASON, LeftOut, LoadReport, RowError, Tally
 from align.data.pairs_and_rankings import Draft, draft, group_rows
 from align.data.rendering import Rendered
 from align.data.schema import Example, Message, Unit

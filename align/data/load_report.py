@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from align.errors import UserError
 
-__all__ = ["EXAMPLES_PER_REASON", "LoadReport", "RowError", "Tally", "LeftOut"]
+__all__ = ["EXAMPLES_PER_REASON", "LeftOut", "LoadReport", "RowError", "Tally"]
 
 EXAMPLES_PER_REASON = 3
 

@@ -8,11 +8,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from align.data.formats import Format, Sample, find_format, listed
+from align.data.formats import Format, Sample, find_format, mapped
+from align.data.formats.hh import spoken
 from align.data.load_report import LeftOut, LoadReport, RowError, Tally
 from align.data.messages import MEDIA, kind
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
@@ -86,7 +87,8 @@ class Preferences:
                 files or one written by `datasets.save_to_disk`; a hub name; or embedded data: "world",
                 "world/heldout", "world/demonstrations", "world/prompts".
             format: name of a format, or "auto" to recognise it by its columns.
-            columns: name of a column of the pairwise format → the name it has here (None: the same).
+            columns: name that a format has for a column → the name it has here (None: the same), or a path into one:
+                ``{"prompt": "conversations[0].value", "chosen": "good"}``.
             split: split of a folder or hub data set.
             expected_rows: number of rows of the source, to detect a file cut off at the end of a row.
             **rules: fields of `Rules`.
@@ -95,8 +97,8 @@ class Preferences:
             UserError: if the source cannot be read, no format fits its columns, it has no usable row, or too many rows
                 are rejected; the message has counts by reason and the first places.
         """
-        rows = _renamed(read_rows(source, split), columns or {}, str(source))
-        return _loaded(rows, str(source), format, Rules(**rules), expected_rows)
+        rows = mapped(read_rows(source, split), columns or {}, str(source))
+        return _loaded(rows, str(source), format, _by_hand(columns), Rules(**rules), expected_rows)
 
     @classmethod
     def from_rows(
@@ -110,8 +112,8 @@ class Preferences:
         **rules: Any,
     ) -> Preferences:
         """Like `load`, from rows in memory; reports show `name` in place of a file."""
-        raw = _renamed(rows_in_memory(rows, name), columns or {}, name)
-        return _loaded(raw, name, format, Rules(**rules), expected_rows)
+        raw = mapped(rows_in_memory(rows, name), columns or {}, name)
+        return _loaded(raw, name, format, _by_hand(columns), Rules(**rules), expected_rows)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -208,33 +210,21 @@ def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     ]
 
 
-def _renamed(rows: Iterator[RawRow], columns: Mapping[str, str | None], source: str) -> Iterator[RawRow]:
-    """Yield the rows with their columns under the names of the pairwise format."""
-    names = {old: new for new, old in columns.items() if old is not None and old != new}
-    head = list(islice(rows, _SAMPLE_ROWS if names else 0))
-    found = {str(name) for row in head if isinstance(row.value, Mapping) for name in cast(Mapping[str, Any], row.value)}
-    for old, new in names.items():
-        if old not in found:
-            raise UserError(
-                f"{source}: data.columns.{new}={old}, but no row has this column; there are {listed(found)}."
-            )
-        if new in found and new not in names:
-            raise UserError(
-                f"{source}: data.columns.{new}={old}, but there is a column {new!r} as well; remove or rename one."
-            )
-    for row in chain(head, rows):
-        if names and isinstance(row.value, Mapping):
-            value = cast(Mapping[str, Any], row.value)
-            row = replace(row, value={names.get(name, name): cell for name, cell in value.items()})
-        yield row
+def _by_hand(columns: Mapping[str, str | None] | None) -> list[str]:
+    return [new for new, old in (columns or {}).items() if old is not None]
 
 
 def _loaded(
-    rows: Iterator[RawRow], source: str, format_name: str, rules: Rules, expected_rows: int | None
+    rows: Iterator[RawRow],
+    source: str,
+    format_name: str,
+    by_hand: Sequence[str],
+    rules: Rules,
+    expected_rows: int | None,
 ) -> Preferences:
     tally = Tally(source)
     head = list(islice(rows, _SAMPLE_ROWS))
-    layout = _Layout.of(head, format_name, source)
+    layout = _Layout.of(head, format_name, by_hand, source)
     digest = hashlib.sha256()
     dataset = _dataset(_valid_rows(chain(head, rows), layout, tally, digest), digest)
     if expected_rows is not None and tally.read != expected_rows:
@@ -262,7 +252,7 @@ class _Layout:
     """Columns that the format reads and most rows have → type of most of their values."""
 
     @classmethod
-    def of(cls, head: list[RawRow], format_name: str, source: str) -> _Layout:
+    def of(cls, head: list[RawRow], format_name: str, by_hand: Sequence[str], source: str) -> _Layout:
         usable = [
             cast(Mapping[str, Any], row.value) for row in head if not row.problem and isinstance(row.value, Mapping)
         ]
@@ -271,7 +261,7 @@ class _Layout:
                 f"{source}: no row to learn from ({len(head)} read, none of them an object); give rows with columns."
             )
         columns = Counter(frozenset(row) for row in usable).most_common(1)[0][0]
-        found = find_format(format_name, Sample(columns, usable), source)
+        found = find_format(format_name, Sample(columns, usable), source, by_hand)
         kinds: dict[str, str] = {}
         for name in sorted(columns & found.columns):
             counts = Counter(kind(row[name]) for row in usable if row.get(name) is not None)
@@ -292,6 +282,51 @@ def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: A
     """Yield every valid row with its place; count rejections and remarks in `tally`."""
     prompts: dict[str, str] = {}
     orientations: dict[bytes, bool] = {}
+    for raw, item in _converted(rows, layout, tally):
+        notes: dict[str, None] = {}
+        try:
+            row = valid_row(spoken(item), notes.setdefault)
+            key = prompt_key(row["prompt"], row["tools"])
+            if prompts.setdefault(row["prompt_id"], key) != key:
+                raise RowError("prompt_id stands for two prompts", row["prompt_id"])
+        except RowError as rejection:
+            tally.reject(raw.place, rejection)
+            continue
+        if _contradicts(row, key, orientations):
+            notes.setdefault("pair also occurs with the other polarity")
+        for remark in notes:
+            tally.note(raw.place, remark)
+        tally.kept += 1
+        digest.update(json.dumps(row).encode())
+        yield row, raw.place
+
+
+def _converted(rows: Iterable[RawRow], layout: _Layout, tally: Tally) -> Iterator[tuple[RawRow, Mapping[str, Any]]]:
+    """Yield the fields that each row, or each group of rows, becomes; count those that cannot be converted."""
+    format = layout.format
+    usable = _usable(rows, layout, tally)
+    groups: Iterable[Iterable[RawRow]] = ([row] for row in usable)
+    if format.gather is not None:
+        groups = (list(group) for _, group in groupby(usable, key=lambda row: row.value[format.gather]))  # pyright: ignore
+    for group in groups:
+        members = list(group)
+        values = [cast(Mapping[str, Any], row.value) for row in members]
+        try:
+            made = list(format.convert(values[0]) if format.gather is None else format.convert_group(values))
+        except LeftOut as reason:
+            tally.leave_out(members[0].place, reason)
+            continue
+        except RowError as rejection:
+            tally.reject(members[0].place, rejection)
+            continue
+        for name in {name for value in values for name in value} - format.columns:
+            tally.warn(f'column "{name}" is not read')
+        for item in made:
+            yield members[0], item
+
+
+def _usable(rows: Iterable[RawRow], layout: _Layout, tally: Tally) -> Iterator[RawRow]:
+    """Yield the rows that have the columns of the layout."""
     for raw in rows:
         tally.read += 1
         try:
@@ -301,32 +336,10 @@ def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: A
             if media := [name for name in MEDIA if fields.get(name)]:
                 raise RowError("images, video and sound cannot be read", f'column "{media[0]}"')
             layout.check(fields)
-            converted = list(layout.format.convert(fields))
-        except LeftOut as reason:
-            tally.leave_out(raw.place, reason)
-            continue
         except RowError as rejection:
             tally.reject(raw.place, rejection)
             continue
-        for name in fields.keys() - layout.format.columns:
-            tally.warn(f'column "{name}" is not read')
-        for item in converted:
-            notes: dict[str, None] = {}
-            try:
-                row = valid_row(item, notes.setdefault)
-                key = prompt_key(row["prompt"], row["tools"])
-                if prompts.setdefault(row["prompt_id"], key) != key:
-                    raise RowError("prompt_id stands for two prompts", row["prompt_id"])
-            except RowError as rejection:
-                tally.reject(raw.place, rejection)
-                continue
-            if _contradicts(row, key, orientations):
-                notes.setdefault("pair also occurs with the other polarity")
-            for remark in notes:
-                tally.note(raw.place, remark)
-            tally.kept += 1
-            digest.update(json.dumps(row).encode())
-            yield row, raw.place
+        yield raw
 
 
 def _contradicts(row: Row, key: str, orientations: dict[bytes, bool]) -> bool:

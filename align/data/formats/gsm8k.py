@@ -46,5 +46,6 @@ GSM8K = Format(
     polarity="no preference: the solution is a demonstration, its final number the answer to verify",
     requires=frozenset({"question", "answer"}),
     convert=_gsm8k,
+    gives="demonstrations",
     recognises=_recognises,
 )

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 from align.data.formats.base import Format, Sample, shared_fields
 from align.data.formats.hh import HH
+from align.data.formats.parts import shared_turns
 from align.data.formats.turn_marks import answer_start, next_turn
 from align.data.load_report import RowError
-from align.data.messages import kind
 from align.data.rendering import shared_length
 
-__all__ = ["IMPLICIT", "shared_transcript", "shared_turns"]
+__all__ = ["IMPLICIT", "shared_transcript"]
 
 
 def _implicit(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -47,19 +47,6 @@ def shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
     if next_turn(prompt, chosen[start:]) or next_turn(prompt, rejected[start:]):
         raise RowError("prompts differ before the last turn")
     return {"prompt": prompt, "chosen": chosen[start:], "rejected": rejected[start:]}
-
-
-def shared_turns(chosen: object, rejected: object) -> dict[str, Any]:
-    """Cut two conversations that share all but their last turn into prompt, chosen and rejected."""
-    if not isinstance(chosen, list) or not isinstance(rejected, list):
-        raise RowError("chosen and rejected are not both text or both messages", f"{kind(chosen)}, {kind(rejected)}")
-    first, second = cast(list[Any], chosen), cast(list[Any], rejected)
-    for name, turns in (("chosen", first), ("rejected", second)):
-        if not turns:
-            raise RowError(f"{name} has no message")
-    if first[:-1] != second[:-1]:
-        raise RowError("prompts differ before the last turn")
-    return {"prompt": first[:-1], "chosen": first[-1:], "rejected": second[-1:]}
 
 
 def _recognises(sample: Sample) -> bool:

@@ -1,0 +1,106 @@
+"""Parts that several formats share: conversations under other names, prompts of several columns, two responses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from align.data.load_report import LeftOut, RowError
+from align.data.messages import kind
+
+__all__ = ["better_of", "conversation", "instruction", "number", "prompt_with_system", "shared_turns"]
+
+_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+    "function": "tool",
+}
+
+
+def conversation(value: object, name: str) -> list[dict[str, Any]]:
+    """Return messages, also those of ShareGPT ({from, value}), under the roles of the pairwise format."""
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list):
+        raise RowError(f"{name} is not a list of messages", f"is a {kind(value)}")
+    return [_turn(item, name) for item in cast(list[Any], value)]
+
+
+def _turn(item: Any, name: str) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        raise RowError(f"{name} is not a list of messages", f"has a {kind(item)} in it")
+    turn = dict(cast(Mapping[str, Any], item))
+    for ours, theirs in (("role", "from"), ("content", "value")):
+        if ours not in turn and theirs in turn:
+            turn[ours] = turn.pop(theirs)
+    role = turn.get("role")
+    if role == "function_call":
+        return {"role": "assistant", "content": "", "tool_calls": turn.get("content")}
+    if isinstance(role, str):
+        turn["role"] = _ROLES.get(role, role)
+    return turn
+
+
+def shared_turns(chosen: object, rejected: object) -> dict[str, Any]:
+    """Cut two conversations that share all but their last turn into prompt, chosen and rejected."""
+    if not isinstance(chosen, list) or not isinstance(rejected, list):
+        raise RowError("chosen and rejected are not both text or both messages", f"{kind(chosen)}, {kind(rejected)}")
+    first, second = cast(list[Any], chosen), cast(list[Any], rejected)
+    for name, turns in (("chosen", first), ("rejected", second)):
+        if not turns:
+            raise RowError(f"{name} has no message")
+    if first[:-1] != second[:-1]:
+        raise RowError("prompts differ before the last turn")
+    return {"prompt": first[:-1], "chosen": first[-1:], "rejected": second[-1:]}
+
+
+def instruction(row: Mapping[str, Any], name: str = "instruction") -> Any:
+    """Return the prompt of an instruction with its input, the turns before it (``history``) and the system's turn."""
+    parts = [row[name], row.get("input") or ""]
+    for part in parts:
+        if not isinstance(part, str):
+            raise RowError("instruction or input is not text", f"is a {kind(part)}")
+    prompt = "\n".join(filter(None, parts))
+    history = row.get("history") or []
+    if not history:
+        return prompt_with_system(prompt, row.get("system"))
+    turns: list[dict[str, Any]] = []
+    for exchange in history:
+        if not isinstance(exchange, Sequence) or isinstance(exchange, str) or len(exchange) != 2:
+            raise RowError("history is not a list of questions with answers")
+        turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), exchange, strict=True)]
+    return prompt_with_system([*turns, {"role": "user", "content": prompt}], row.get("system"))
+
+
+def prompt_with_system(prompt: Any, system: object) -> Any:
+    """Return the prompt with a turn of the system before it, if there is one."""
+    if system in (None, ""):
+        return prompt
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return [{"role": "system", "content": system}, *turns]
+
+
+def number(value: object, name: str) -> float:
+    """Return a number, also one that is written as text; raises `RowError`."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        return float(value)
+    except ValueError as error:
+        raise RowError(f"{name} is not a number", f"is {json.dumps(value, default=str)[:40]}") from error
+
+
+def better_of(first: Any, second: Any, lead: float, **fields: Any) -> Iterator[dict[str, Any]]:
+    """Yield the pair of two responses: the first is chosen if its ``lead`` is positive; raises `LeftOut` for a tie."""
+    if lead == 0:
+        raise LeftOut("tie between the responses")
+    chosen, rejected = (first, second) if lead > 0 else (second, first)
+    yield {"chosen": chosen, "rejected": rejected, **fields}
