@@ -72,24 +72,29 @@ class Preferences:
     @classmethod
     def load(
         cls,
-        source: str | Path,
+        source: str | Path | Sequence[str | Path],
         *,
         format: str = "auto",
         columns: Mapping[str, str | None] | None = None,
         split: str = "train",
+        subset: str | None = None,
+        revision: str | None = None,
         expected_rows: int | None = None,
         **rules: Any,
     ) -> Preferences:
         """Read preference data and check every row.
 
         Args:
-            source: a `.jsonl`, `.json` (one array) or `.parquet` file, the JSON ones also `.gz`; a folder of such
-                files or one written by `datasets.save_to_disk`; a hub name; or embedded data: "world",
-                "world/heldout", "world/demonstrations", "world/prompts".
+            source: a file: JSON lines, a JSON list or an object around one, CSV, TSV, Parquet or Arrow, also compressed
+                (gzip, zstd, xz, bz2); a pattern of files; a folder of such files or one written by
+                `datasets.save_to_disk`; a hub name; embedded data: "world", "world/heldout", "world/demonstrations",
+                "world/prompts"; or a list of these.
             format: name of a format, or "auto" to recognise it by its columns.
             columns: name that a format has for a column → the name it has here (None: the same), or a path into one:
                 ``{"prompt": "conversations[0].value", "chosen": "good"}``.
             split: split of a folder or hub data set.
+            subset: subset (configuration) of a hub data set.
+            revision: branch, tag or commit of a hub data set.
             expected_rows: number of rows of the source, to detect a file cut off at the end of a row.
             **rules: fields of `Rules`.
 
@@ -97,8 +102,9 @@ class Preferences:
             UserError: if the source cannot be read, no format fits its columns, it has no usable row, or too many rows
                 are rejected; the message has counts by reason and the first places.
         """
-        rows = mapped(read_rows(source, split), columns or {}, str(source))
-        return _loaded(rows, str(source), format, _by_hand(columns), Rules(**rules), expected_rows)
+        name = str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
+        rows = mapped(read_rows(source, split, subset=subset, revision=revision), columns or {}, name)
+        return _loaded(rows, name, format, _by_hand(columns), Rules(**rules), expected_rows)
 
     @classmethod
     def from_rows(

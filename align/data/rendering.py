@@ -56,6 +56,29 @@ def chat_template(name_or_path: str | Path) -> str:
     return path.read_text(encoding="utf-8").removesuffix("\n")
 
 
+def with_values(template: str | None, values: Mapping[str, Any]) -> str:
+    """Return a chat template in which variables have these values, wherever it is used.
+
+    Raises:
+        UserError: There is no template, or it does not read one of the variables.
+    """
+    from jinja2 import meta
+    from transformers.utils.chat_template_utils import _compile_jinja_template  # pyright: ignore[reportPrivateUsage]
+
+    place = "model.chat_template_kwargs"
+    if template is None:
+        raise UserError(f"{place}: the tokenizer has no chat template; choose one with model.chat_template.")
+    read = meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template))
+    for name in values:
+        if name not in read:
+            own = read - {"messages", "add_generation_prompt", "bos_token", "eos_token", "raise_exception"}
+            raise UserError(
+                f"{place}.{name}: the chat template reads no such variable, but {', '.join(sorted(own)) or 'none'}."
+                f"{did_you_mean(name, own)}"
+            )
+    return "".join(f"{{%- set {name} = {value!r} -%}}" for name, value in values.items()) + template
+
+
 @dataclass(frozen=True)
 class MarkedText:
     """Text in which mark i stands for `originals[i]`, to be encoded as text."""

@@ -88,8 +88,8 @@ def known_formats() -> dict[str, Format]:
 def find_format(name: str, sample: Sample, source: str, by_hand: Collection[str] = ()) -> Format:
     """Return the format called `name`, or for "auto" the one that fits the sample; never guess.
 
-    If several fit, the one that requires the most columns is taken, then one that looked at the values too. With columns
-    named `by_hand` the format must read these, and what it leaves out is the user's decision.
+    If several fit, the one that requires the most columns is taken, then one that looked at the values too. With
+    columns named `by_hand` the format must read these, and what it leaves out is the user's decision.
 
     Raises:
         UnknownFormatError: None fits, or two do; it shows the columns and the mapping that would probably work.

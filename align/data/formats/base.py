@@ -18,13 +18,13 @@ SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "ranking", "tools", "an
 """Optional columns of the pairwise format that the formats pass on."""
 
 _SIDES = """
-    accepted answer answers bad best better candidate candidates chosen completion completions conversation conversations
-    dialog dialogue dialogues generation generations good loser losing messages negative output outputs positive
-    preferred rejected replies reply response responses summaries summary winner winning worse worst
+    accepted answer answers bad best better candidate candidates chosen completion completions conversation
+    conversations dialog dialogue dialogues generation generations good loser losing messages negative output outputs
+    positive preferred rejected replies reply response responses summaries summary winner winning worse worst
 """
 _LABELS = """
-    best better choice chose desirable helpful judgement judgment kto label labels liked preference preferred rank ranking
-    ranks selected thumbs verdict vote votes winner winning
+    best better choice chose desirable helpful judgement judgment kto label labels liked preference preferred rank
+    ranking ranks selected thumbs verdict vote votes winner winning
 """
 _PROMPTS = """
     context functions history image images input instruction instructions prompt prompts query question questions system

@@ -293,7 +293,7 @@ ARENA = Format(
 )
 ARENA_55K = Format(
     name="arena-55k",
-    description="prompt, response_a, response_b as JSON lists of turns, winner_model_a, winner_model_b, winner_tie (LMSYS)",
+    description="prompt, response_a, response_b (lists of turns), winner_model_a, winner_model_b, winner_tie (LMSYS)",
     polarity="chosen is the response of the model that won; ties are left out",
     requires=frozenset({"prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"}),
     convert=_arena_55k,

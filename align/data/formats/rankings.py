@@ -220,7 +220,7 @@ REWARD_BENCH_2 = Format(
 )
 HELPSTEER = Format(
     name="helpsteer",
-    description="prompt, response, helpfulness …: one row for each response, those of a prompt together (HelpSteer 1 and 2)",
+    description="prompt, response, helpfulness …: a row for each response, those of a prompt together (HelpSteer)",
     polarity="a higher helpfulness is better",
     requires=frozenset({"prompt", "response", "helpfulness"}),
     convert_group=_helpsteer,
