@@ -129,7 +129,7 @@ def _is_sharegpt(sample: Sample) -> bool:
 
 PAIRWISE = Format(
     name="pairwise",
-    description="prompt, chosen, rejected as text, messages (TRL explicit) or whole conversations (Tulu 3); also system",
+    description="prompt, chosen, rejected as text, messages (TRL explicit) or conversations (Tulu 3); also system",
     polarity=_CHOSEN,
     requires=frozenset({"prompt", "chosen", "rejected"}),
     convert=_pairwise,
