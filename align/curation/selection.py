@@ -1,7 +1,7 @@
 """Few examples for instruction tuning: good ones that differ from each other (LIMA, Zhou et al. 2023).
 
-LIMA's thousand examples were chosen by hand for quality and diversity. Here quality is a number (a score of the data, of
-a scorer, or the length of the answer) and diversity means that the examples come from different clusters of prompts.
+LIMA's thousand examples were chosen by hand for quality and diversity. Here quality is a number (a score of the data,
+of a scorer, or the length of the answer) and diversity means that the examples come from different clusters of prompts.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ __all__ = [
 _ANNOTATORS = ("annotator1", "annotator2", "annotator3")
 _FIRST = {"1", "a", "first", "model_a", "response_1", "response_a", "output_1"}
 _SECOND = {"2", "b", "second", "model_b", "response_2", "response_b", "output_2"}
-_TIES = {"0", "tie", "tie (bothbad)", "bothbad", "both_bad", "draw", "equal", "same", "none"}
+_TIES = {"0", "tie", "tie (bothbad)", "bothbad", "both_bad", "draw", "equal", "same"}
 
 
 def _lead(label: object, name: str) -> int:

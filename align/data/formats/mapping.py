@@ -135,7 +135,8 @@ def proposal(sample: Sample) -> str:
     else:
         answer = _named([name for name in texts if name != prompt], _ANSWERS)
         found = {"prompt": prompt or _longest(sample, texts, {answer} if answer else set()), "chosen": answer}
-    return "data.columns='{" + ", ".join(f"{new}: {old or 'COLUMN'}" for new, old in found.items()) + "}'"
+    named = [f"{new}: {old or 'COLUMN'}" for new, old in found.items() if new != old]
+    return "data.columns='{" + ", ".join(named) + "}'"
 
 
 def _is_content(value: object) -> bool:
