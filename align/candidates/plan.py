@@ -60,7 +60,7 @@ class Ranking:
         rows = list(ranking_rows(pool.texts, pool.scores))
         if not rows:
             return Selected([], {"tied" if len(pool.texts) > 1 else "single": 1})
-        return Selected([{**row, "ranking": pool.row["prompt_id"]} for row in rows], {"ranked": 1})
+        return Selected([{**row, "ranking": pool.row.get("prompt_id")} for row in rows], {"ranked": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,9 +69,10 @@ class Sample:
         kinds = Counter(kind(value) for value in values)
         usual = kinds.most_common(1)[0][0]
         long = usual in ("messages", "object", "list") or (usual == "text" and self.mostly(name, _is_prose))
-        if not long:
-            return bool(words & _WORDS_OF_LABELS)
-        return any_text or bool(words & (_WORDS_OF_SIDES | _WORDS_OF_PROMPTS))
+        parts = words & (_WORDS_OF_SIDES | _WORDS_OF_PROMPTS)
+        if long:
+            return any_text or bool(parts)
+        return bool(words & _WORDS_OF_LABELS) or (usual == "text" and bool(words) and words == parts)
 
 
 def _is_prose(value: object) -> bool:
