@@ -41,7 +41,7 @@ class TestRanking:
             assert not rows
             return
         assert len(rows) <= len(texts)
-        full = [dict.fromkeys(("prompt", "margin", "weight")) | dict(row) for row in rows]
+        full = [dict.fromkeys(("prompt", "tools", "margin", "weight")) | dict(row) for row in rows]
         for row in full:
             row |= {side: [{"role": None, "content": row[side]}] for side in ("chosen", "rejected")}
         example = draft(full, "ranking")

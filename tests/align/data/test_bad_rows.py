@@ -49,7 +49,7 @@ MESSAGE_ROWS: list[tuple[str, Any, str]] = [
     ("1 last turn empty", {"prompt": [{"role": "user", "content": ""}]}, "empty prompt"),
     ("22 chosen []", {"chosen": []}, "chosen has no message"),
     ("23 chosen by the user", {"chosen": [USER]}, "chosen is not one assistant message"),
-    ("23 two messages", {"rejected": [GOOD, GOOD]}, "rejected is not one assistant message"),
+    ("23 two messages", {"rejected": [GOOD, GOOD]}, "prompts differ before the last turn"),
     ("24 unknown role", {"prompt": [{"role": "wizard", "content": "x"}]}, "unknown role"),
     ("24 role is a list", {"prompt": [{"role": ["user"], "content": "x"}]}, "unknown role"),
     ("25 no content", {"chosen": [{"role": "assistant"}]}, "message without content"),

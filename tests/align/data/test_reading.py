@@ -93,17 +93,18 @@ def test_folder_saved_by_datasets(tmp_path: Path, rows: list[dict[str, Any]]) ->
 
 
 def test_hub_name(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str | None, ...]] = []
 
-    def load_dataset(name: str, split: str) -> datasets.Dataset:
-        asked.append((name, split))
+    def load_dataset(name: str, subset: str | None, *, split: str, revision: str | None) -> datasets.Dataset:
+        asked.append((name, subset, split, revision))
         if name.endswith("private"):
             raise datasets.exceptions.DatasetNotFoundError("no such dataset")
         return datasets.Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert Preferences.load("someone/pairs", split="test")[0]["place"] == "someone/pairs:1"
-    assert asked == [("someone/pairs", "test")]
+    assert len(Preferences.load("someone/pairs", subset="small", revision="v1"))
+    assert asked == [("someone/pairs", None, "test", None), ("someone/pairs", "small", "train", "v1")]
     with pytest.raises(UserError, match=r"'someone/private' is no file and could not be loaded from the hub"):
         Preferences.load("someone/private")
 
@@ -137,9 +138,9 @@ def test_mistyped_file_and_wrong_type(tmp_path: Path, rows: list[dict[str, Any]]
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     with pytest.raises(UserError, match=r'Did you mean "pairs\.jsonl"'):
         Preferences.load(tmp_path / "pair.jsonl")
-    (tmp_path / "pairs.csv").write_text("a,b")
+    (tmp_path / "pairs.xlsx").write_text("a,b")
     with pytest.raises(UserError, match=r"data files end in \.jsonl"):
-        Preferences.load(tmp_path / "pairs.csv")
+        Preferences.load(tmp_path / "pairs.xlsx")
     (tmp_path / "a.parquet").write_text("not parquet")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         Preferences.load(tmp_path / "a.parquet")
