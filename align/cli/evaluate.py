@@ -180,6 +180,8 @@ def _measure(
             )
         its = its_evaluator.measure(rival)
         result = tabulate({"against": its, "model": measured})
+        if None not in result["metrics"].get("kl", {"against": None}).values():
+            result["notes"] = ["kl is the divergence of each model from the model that it began from."]
         if (won := win_rate(its, measured)) is not None:
             result["win_rate"] = won
     if arguments.best_of > 1:

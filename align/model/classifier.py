@@ -49,7 +49,6 @@ def classifier_class(config: PretrainedConfig) -> Any:
 
     For the others it is transformers' ``GenericForSequenceClassification`` on the family's body, which this toolkit
     alone can load.
-
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
     from transformers.modeling_layers import GenericForSequenceClassification

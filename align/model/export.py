@@ -53,7 +53,7 @@ def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: s
     ids = torch.randint(0, vocabulary, (2, 16), generator=torch.Generator().manual_seed(0)).to(model.device)
     with torch.no_grad(), roles.use("policy"):
         expected = model.eval()(ids).logits.float()
-        merged: Any = copy.deepcopy(roles.peft_model).merge_and_unload(adapter_names=["policy"])
+        merged: Any = _untied(copy.deepcopy(roles.peft_model)).merge_and_unload(adapter_names=["policy"])
         found = merged(ids).logits.float()
     difference = (expected - found).abs().max().item()
     allowed = _MERGE_TOLERANCE.get(model.dtype, 1e-4) * expected.abs().max().item()
@@ -65,3 +65,16 @@ def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: s
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return difference
+
+
+def _untied(model: Any) -> Any:
+    """Give the output head weights of its own where the embeddings tied to it are adapted."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = model.get_base_model()
+    embeddings, head = base.get_input_embeddings(), base.get_output_embeddings()
+    if isinstance(embeddings, BaseTunerLayer) and head.weight is embeddings.weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        for config in (base.config, base.config.get_text_config()):
+            config.tie_word_embeddings = False
+    return model

@@ -35,7 +35,6 @@ class Forward:
     pad_id: int
     fused_head: bool = True
     """The model's logits are its output embedding applied to its last hidden state."""
-    training: bool = False
     dropout: bool = False
     """The adapters' dropout is active. The model itself never drops anything, nor does it add noise."""
 

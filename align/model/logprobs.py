@@ -29,7 +29,7 @@ class HeadTransform:
     def of(cls, config: Any) -> HeadTransform:
         """Read it from a transformers (text) configuration: soft-cap of Gemma, scales of Cohere, Granite, Falcon-H1.
 
-        :func:`align.model.probe.probe_head` finds architectures with another transformation.
+        :meth:`align.model.probe.Prober.head` finds architectures with another transformation.
         """
         for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
             if getattr(config, name, None) is not None:

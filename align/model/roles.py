@@ -352,19 +352,25 @@ class FullCopies(Roles):
             made_of = classifier_class(module.config)
         # transformers saves the experts of some models under other names than they have
         loaded, report = made_of.from_pretrained(folder, dtype=module.dtype, output_loading_info=True)
-        if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]:
+        target, state = module, loaded.state_dict()
+        if role in self.heads:
+            target, state = body(module), loaded.base_model.state_dict()
+        fits = _shapes(state) == _shapes(target.state_dict())  # the folder's own configuration made ``loaded``
+        if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"] or not fits:
             raise UserError(f"{folder}: its tensors do not fit this model; it was saved from another one.")
         if role in self.heads:
             _copy_into({"": _head_weight(self.heads[role])}, {"": loaded.score.weight})
             self.heads[role].load_scale(folder)
-            body(module).load_state_dict(loaded.base_model.state_dict())
-        else:
-            module.load_state_dict(loaded.state_dict())
+        target.load_state_dict(state)
 
 
 def _head_weight(head: nn.Linear) -> nn.Parameter:
     assert isinstance(head.weight, nn.Parameter)
     return head.weight
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _clone(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -257,7 +257,7 @@ def _longest(method: Method, max_length: int) -> int:
     if method.rollout is None:
         return max_length
     response = method.rollout.sampling.max_new_tokens
-    if max_length - response < 2:
+    if max_length - response < 3:
         raise UserError(
             f"trainer.max_length={max_length} leaves no room for a prompt beside an answer of {response} tokens; raise "
             "it or lower method.max_new_tokens."

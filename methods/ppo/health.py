@@ -35,6 +35,7 @@ def warnings(rollouts: Rollouts, evaluations: Sequence[Measurement], *, trains_v
         "identical": _identical(rollouts),
         "cut off": _cut_off(rollouts),
         "value": _value(rollouts) if trains_value else None,
+        "constant reward": _constant(rollouts),
     }
     return {name: sentence for name, sentence in found.items() if sentence is not None}
 
@@ -122,4 +123,20 @@ def _value(rollouts: Rollouts) -> str | None:
     return (
         f"the value role explains nothing of the returns (explained variance {explained:.2f}): give it time with "
         "method.value_warmup, begin from method.value_init=reward, or use method=rloo, which has none."
+    )
+
+
+def _constant(rollouts: Rollouts) -> str | None:
+    """Every response of the last roll-outs has one score, so that no advantage says anything."""
+    spreads = [
+        value
+        for metrics in rollouts[-WINDOW:]
+        for name, value in metrics.items()
+        if name.startswith("scores/") and name.endswith("/std")
+    ]
+    if len(rollouts) < WINDOW or not spreads or any(spreads):
+        return None
+    return (
+        f"all responses of the last {WINDOW} roll-outs have the same score: there is nothing to learn from; look at "
+        "samples, and at what the scorer reads."
     )

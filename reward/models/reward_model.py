@@ -186,7 +186,9 @@ def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) 
         if not adapter.exists():
             return Classifier(_load(path, dtype, revision))
         return _load_adapter(path, base_of(adapter), dtype, revision)
-    except (OSError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"the reward model {path} could not be loaded ({first_line(error)}).") from error
     finally:
         logging.set_verbosity(verbosity)

@@ -18,7 +18,7 @@ from align.data.examples import tokenize
 from align.errors import UserError
 from align.model.batch import Batch
 from methods.ranking import best_response
-from methods.rrhf import RRHF, kl_penalty, rank_loss
+from methods.rrhf import RRHF, _average, kl_penalty, rank_loss
 
 Y1, Y2, Y3 = [-0.5, -1.0, -1.5], [-0.8, -0.4], [-0.7, -0.9, -1.1, -0.5]
 REWARDS = [[0.2, -1.0, 0.9]]
@@ -133,6 +133,12 @@ class TestLoss:
         for weight in (0.0, 2.5):
             loss = RRHF(rank_weight=weight).loss(stub(policy=table), like(table, rewards=REWARDS)).sums["policy"]
             assert loss.item() == pytest.approx(3.2 + 0.6 * weight)
+
+
+def test_the_average_of_a_response_that_is_not_there_is_0(like: Callable[..., Batch]) -> None:
+    batch = like([[Y1, Y2, Y3], [Y1]])
+    sums = torch.tensor([[-3.0, -1.2, -3.2], [-3.0, 0.0, 0.0]])
+    assert _average(sums, batch).tolist() == [pytest.approx([-1.0, -0.6, -0.8]), [-1.0, 0.0, 0.0]]
 
 
 class TestBest:

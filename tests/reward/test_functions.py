@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 from trl.rewards import accuracy_reward, get_soft_overlong_punishment, reasoning_accuracy_reward, think_format_reward
 
 from align.errors import ScorerError, UserError
@@ -193,3 +195,166 @@ def test_a_module_that_fails_names_its_line(module: str, message: str, tmp_path:
     file.write_text(module)
     with pytest.raises(UserError, match=message):
         FunctionScorer(function=f"{file}:f")
+
+
+def test_defaults() -> None:
+    scorer = FunctionScorer(function=lengths)
+    assert {field.name: getattr(scorer, field.name) for field in dataclasses.fields(scorer)} == {
+        "function": lengths,
+        "name": "lengths",
+        "conversational": None,
+        "columns": {},
+        "tokenizer": "",
+    }
+    assert FunctionScorer(function=lengths, name="mine").name == "mine"
+
+
+class Called:
+    """An object that is called has the name of its class."""
+
+    def __call__(self, prompts: Any, responses: Any) -> Any:  # noqa: ARG002
+        return [[1.0] * len(row) for row in responses]
+
+
+def test_an_object_that_is_called() -> None:
+    scorer = FunctionScorer(function=Called())
+    assert (scorer.name, scorer.score(["p"], [["a", "b"]])) == ("Called", [[1, 1]])
+
+
+@pytest.mark.parametrize("conversational", [True, False])
+def test_the_arguments_of_trl_by_hand(conversational: bool) -> None:
+    """Prompts, columns and ids are repeated for each response; only what the function has is passed."""
+    got: list[dict[str, Any]] = []
+
+    def keep(prompts: Any, completions: Any, completion_ids: Any, source: Any, weight: Any) -> list[float]:
+        got.append(
+            {
+                "prompts": prompts,
+                "completions": completions,
+                "completion_ids": completion_ids,
+                "source": source,
+                "weight": weight,
+            }
+        )
+        return [1.0, 2.0, 3.0]
+
+    scorer = FunctionScorer(function=keep, conversational=conversational, columns={"weight": "w", "absent": "nowhere"})
+    columns = {"source": ["s", "t"], "w": [5, 6], "weight": [0, 0], "unused": [1, 2]}
+    ids = [[[1], (2, 3)], [[4]]]
+    assert scorer.score(["p", "q"], [["a", "b"], ["c"]], completion_ids=ids, **columns) == [[1, 2], [3]]
+
+    def said(role: str, *texts: str) -> Any:
+        return [[{"role": role, "content": text}] for text in texts] if conversational else list(texts)
+
+    (found,) = got
+    assert found == {
+        "prompts": said("user", "p", "p", "q"),
+        "completions": said("assistant", "a", "b", "c"),
+        "completion_ids": [[1], [2, 3], [4]],
+        "source": ["s", "s", "t"],
+        "weight": [5, 5, 6],  # the column that it is renamed from, not the one of that name
+    }
+
+
+def test_a_function_that_takes_everything_is_given_every_column() -> None:
+    got: list[set[str]] = []
+
+    def ours(prompts: Any, responses: Any, **columns: Any) -> Any:  # noqa: ARG001
+        got.append(set(columns))
+        return [[0.0] * len(row) for row in responses]
+
+    def theirs(completions: Any, *_: Any, **columns: Any) -> Any:
+        got.append(set(columns))
+        return [0.0] * len(completions)
+
+    for function in (ours, theirs):
+        FunctionScorer(function=function, columns={"new": "old"}).score(["p"], [["a"]], old=[1], other=[2])
+    assert got == [{"old", "other", "new"}, {"old", "other", "new", "prompts"}]
+
+
+def test_ids_of_the_caller_come_before_those_of_the_tokenizer(tiny_model: Path) -> None:
+    """The tokenizer is not asked for a beginning of sequence."""
+    got: list[Any] = []
+
+    def keep(completion_ids: Any) -> list[float]:
+        got.append(completion_ids)
+        return [0.0] * len(completion_ids)
+
+    scorer = FunctionScorer(function=keep, tokenizer=str(tiny_model))
+    scorer.score(["p"], [["a", "b"]], completion_ids=[[[9], [8]]])
+    scorer.score(["p"], [["a", "ab"]])
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    assert got == [[[9], [8]], [tokenizer.convert_tokens_to_ids(["a"]), tokenizer.convert_tokens_to_ids(["a", "b"])]]
+
+
+def test_a_conversation_in_which_some_turns_have_a_role_is_one() -> None:
+    got: list[Any] = []
+
+    def keep(prompts: Any, completions: Any) -> list[float]:
+        got.extend(prompts)
+        return [0.0] * len(completions)
+
+    turns = [{"role": None, "content": "a"}, {"role": "assistant", "content": "b"}]
+    FunctionScorer(function=keep).score(["x"], [["y"]], messages=[turns])
+    assert got == [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
+
+
+@pytest.mark.parametrize(
+    ("needs", "remedy"),
+    [
+        (lambda completions, extra: [], "needs extra, which .* add it or rename one with `columns`"),  # noqa: ARG005
+        (lambda completions, completion_ids: [], "needs completion_ids, which .* add it or set `tokenizer`"),  # noqa: ARG005
+        (lambda completions, completion_ids, x: [], "needs completion_ids, x, which .* rename one with `columns`"),  # noqa: ARG005
+        (lambda prompts, responses, extra, other=1: [], r"needs extra, .* \(prompts, responses, given\)"),  # noqa: ARG005
+    ],
+)
+def test_a_column_that_is_missing_is_named(needs: Any, remedy: str) -> None:
+    with pytest.raises(UserError, match=remedy):
+        FunctionScorer(function=needs, name="f").score(["p"], [["a"]], given=[1])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda prompts: [], lambda responses: [], lambda prompts, answers: [], lambda: [], lambda **columns: []],  # noqa: ARG005
+)
+def test_a_function_of_neither_form_is_refused(function: Any) -> None:
+    with pytest.raises(UserError, match="it needs prompts and responses, or TRL's completions or completion_ids"):
+        FunctionScorer(function=function, name="f")
+
+
+@pytest.mark.parametrize("rewards", [[1.0, 2.0], [1.0] * 4, 3.0, None, iter([1.0, 2.0, 3.0])])
+def test_trl_functions_return_one_reward_for_each_completion(rewards: Any) -> None:
+    with pytest.raises(ScorerError, match="'f' must return a list of 3 rewards, one per completion"):
+        FunctionScorer(function=lambda completions: rewards, name="f").score(["p", "q"], [["a", "b"], ["c"]])  # noqa: ARG005
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"name": "other"}, True),
+        ({"columns": {"solution": "answer"}}, False),
+        ({"conversational": True}, False),
+        ({"conversational": False}, False),
+        ({"tokenizer": "gpt2"}, False),
+        ({"function": think_format_reward}, False),
+    ],
+)
+def test_every_setting_that_changes_scores_is_part_of_the_identity(change: dict[str, Any], same: bool) -> None:
+    plain = FunctionScorer(function=accuracy_reward)
+    assert (FunctionScorer(**{"function": accuracy_reward, **change}).identity() == plain.identity()) is same
+
+
+def test_the_name_in_a_file_is_part_of_the_identity(tmp_path: Path) -> None:
+    """Two names for one function of one file: which is used is told apart, in which folder is not."""
+    text = "def f(prompts, responses): return responses\ng = f\n"
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(text)
+    f, g, moved = (
+        FunctionScorer(function=f"{tmp_path}/{place}").identity()
+        for place in ("a/mine.py:f", "a/mine.py:g", "b/mine.py:f")
+    )
+    assert f == moved != g
+    (tmp_path / "b" / "mine.py").write_text(text + "x = 1\n")
+    assert FunctionScorer(function=f"{tmp_path}/b/mine.py:f").identity() != f

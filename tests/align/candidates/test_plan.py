@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.candidates.plan import Pool, Ranking
+from align.candidates.plan import CandidatePlan, Pool, Ranking
+from align.sampling.params import SamplingParams
 
 
 class TestRanking:
@@ -50,3 +51,25 @@ class TestRanking:
             (texts[i], texts[j]) for i, j in itertools.permutations(range(len(texts)), 2) if scores[i] > scores[j]
         }
         assert found == wanted
+
+
+def test_a_pair_has_the_scores_of_its_sides() -> None:
+    pool = Pool({}, ["a", "b", "c", "d"], [1, 1, 0, 2], [1.0, 3.0, 2.0, 1.0])
+    assert Ranking()(pool).rows == [
+        {"chosen": "b", "rejected": "c", "chosen_score": 3.0, "rejected_score": 2.0},
+        {"chosen": "c", "rejected": "a", "chosen_score": 2.0, "rejected_score": 1.0},
+        {"chosen": "c", "rejected": "d", "chosen_score": 2.0, "rejected_score": 1.0},
+    ]
+
+
+def test_two_levels_are_paired_through_their_first_ones() -> None:
+    pool = Pool({}, ["a", "b", "c", "d"], [1] * 4, [0.5, -1.0, 0.5, -1.0])
+    rows = Ranking()(pool).rows
+    assert [(row["chosen"], row["rejected"]) for row in rows] == [("a", "b"), ("c", "b"), ("a", "d")]
+    assert {(row["chosen_score"], row["rejected_score"]) for row in rows} == {(0.5, -1.0)}
+
+
+def test_defaults_of_a_plan() -> None:
+    plan = CandidatePlan(samples=2, sampling=SamplingParams())
+    assert (plan.sources, plan.include_data, plan.keep_unfinished, plan.scored) == ((), True, False, True)
+    assert (plan.select, plan.rounds, plan.from_base) == (Ranking(), 1, False)

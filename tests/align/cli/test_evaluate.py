@@ -92,6 +92,9 @@ def test_a_run_against_the_model_it_began_from(
     assert found["win_rate"]["n"] == 4
     said = "".join(capsys.readouterr().out.split())  # long paths are wrapped, at a blank or within
     assert f"Winrateof{run}over{tiny_model},bylength" in said
+    assert "notes" not in found
+    assert main([run, "--against", run, *words[3:]]) == 0
+    assert result(out)["notes"] == ["kl is the divergence of each model from the model that it began from."]
 
 
 SETTINGS = [

@@ -20,6 +20,7 @@ from align.data.encoding import (
     encode_prompt,
     encode_response,
     end_of_turn_id,
+    trimmed,
 )
 from align.data.rendering import chat_template
 from align.errors import UserError
@@ -355,3 +356,73 @@ def test_a_continuation_has_the_ids_of_the_whole(story_tokenizer: Any, unigram: 
             if not encoded.remarks:
                 whole = tokenizer(prompt + response)["input_ids"]
                 assert [*encoded.prompt, *encoded.responses[0]] == [*whole, tokenizer.eos_token_id]
+
+
+def test_a_response_that_is_encoded_apart_has_no_bos(bos_adding: Any) -> None:
+    """Alone "th" is two tokens, "the" is "t" and "he": the response is encoded alone, but stands behind its prompt."""
+    t, he = raw_text_ids(bos_adding, "the")
+    assert raw_text_ids(bos_adding, "th") == [t, *raw_text_ids(bos_adding, "h")], "the case this test is for"
+    assert raw_text_ids(bos_adding, "he") == [he]
+    [encoded] = encode_conversations(bos_adding, ["th"], [["e", "Z"]])
+    eos = bos_adding.eos_token_id
+    assert encoded.prompt == [bos_adding.bos_token_id, *raw_text_ids(bos_adding, "th")]
+    assert encoded.responses == [[*raw_text_ids(bos_adding, text), eos] for text in ("e", "Z")]
+    assert encoded.remarks == ("prompt and response encoded apart, because together a token crosses their border",)
+    [alone] = encode_conversations(bos_adding, ["th"], [["</s>", "Z</s>Z"]])
+    assert alone.responses == [[*raw_text_ids(bos_adding, text), eos] for text in ("</s>", "Z</s>Z")]
+    assert alone.prompt == encoded.prompt
+    assert alone.remarks == ()
+
+
+def test_a_response_that_joins_what_stands_before_it_in_every_case_is_whole() -> None:
+    """It has the tokenizer's blank: the line break before it, which is to take that away, becomes part of it."""
+    vocabulary = {token: index for index, token in enumerate(["</s>", "\u2581", "\n", "a", "q", "x", "qx", "\nx"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("q", "x"), ("\n", "x")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+    [joined] = encode_conversations(words, ["q"], [["x", "xa", "a"]])
+    assert (joined.prompt, joined.responses) == ([1, 4], [[1, 5, 0], [1, 5, 3, 0], [3, 0]])
+
+
+@pytest.mark.parametrize("text", ["a b", " a", "a ", "\n a\n", " ", ""])
+def test_what_is_trimmed_of_a_response(text: str, chatml: Any, pad_is_eos: Any) -> None:
+    """All blanks around an answer in a conversation; behind plain text only those at the end."""
+    assert trimmed(chatml, text) == text.strip()
+    assert trimmed(pad_is_eos, text) == text.rstrip()
+    ids = pad_is_eos(text, add_special_tokens=False)["input_ids"]
+    assert decode_response(pad_is_eos, [*ids, pad_is_eos.eos_token_id]) == text.rstrip()
+    ids = chatml(text, add_special_tokens=False)["input_ids"]
+    assert decode_response(chatml, [*ids, end_of_turn_id(chatml)]) == text.strip()
+
+
+def test_a_response_is_text_a_message_or_a_list_of_one(chatml: Any) -> None:
+    forms = [ANSWER["content"], ANSWER, [ANSWER]]
+    ids = [*raw_text_ids(chatml, ANSWER["content"]), end_of_turn_id(chatml)]
+    assert [encode_response(chatml, form) for form in forms] == [ids] * 3
+    assert [encode_response(chatml, form, [USER]) for form in forms] == [ids] * 3
+
+
+def test_prompts_and_responses_belong_together(chatml: Any) -> None:
+    first, second = encode_conversations(chatml, ["a", [USER]], [["x", "y"], []])
+    assert (first.prompt, second.prompt) == (encode_prompt(chatml, "a"), encode_prompt(chatml, [USER]))
+    assert first.responses == [encode_response(chatml, "x"), encode_response(chatml, "y")]
+    assert (second.responses, first.remarks, second.remarks) == ([], (), ())
+    with pytest.raises(ValueError, match="zip"):
+        encode_conversations(chatml, ["a"], [])
+
+
+def test_what_the_template_writes_behind_the_end_of_a_turn_is_not_learned(chatml: Any) -> None:
+    encoder = Encoder.of(chatml)
+    assert (encoder.rest, encoder.end_of_turn) == ("\n", chatml.convert_tokens_to_ids("<|im_end|>"))
+    assert (encoder.has_template, encoder.bos, encoder.unknown, encoder.dummy_blank) == (True, None, None, False)
+    assert set(encoder.control) == {"<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"}
+    assert encoder.control_ids == set(encoder.control.values())
+
+
+def test_rules_of_plain_tokenizers(bos_adding: Any, unigram: Any) -> None:
+    plain = Encoder.of(bos_adding)
+    assert (plain.has_template, plain.bos, plain.end_of_turn, plain.rest) == (False, 0, bos_adding.eos_token_id, "")
+    blank = Encoder.of(unigram)
+    assert (blank.bos, blank.dummy_blank, blank.unknown) == (None, True, unigram.unk_token_id)
+    assert unigram.unk_token_id not in blank.control_ids
+    assert "<unk>" in blank.control

@@ -17,9 +17,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from align.data import Example, Preferences
-from align.data.encoding import encode_prompt, encode_response
+from align.data import Example, Preferences, examples
+from align.data.encoding import encode_prompt, encode_response, end_of_turn_id
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
 from align.data.pairs_and_rankings import draft, ranked
@@ -325,3 +327,160 @@ def test_of_a_prompt_that_stands_twice_the_first_row_is_kept(chatml: Any, pair: 
     assert [example.index for example in prompts] == [0, 1]
     assert prompts[0].source == "first"
     assert prompts.lengths.tolist() == [len(example.prompt_ids) for example in prompts]
+
+
+def test_defaults_of_tokenising(chatml: Any, pair: Pair) -> None:
+    """Pairs, and the limit of the data; 0 is a limit too."""
+    data = Preferences.from_rows([pair(0), pair(1, rejected=None), pair(2)], max_rejected=0.4)
+    assert tokenize(data, chatml, max_length=100).unit == "pair"
+    assert tokenize(data, chatml, max_length=100).report.rejected == {"rejected is null": 1}
+    with pytest.raises(UserError, match=r"1 of 3 rows rejected \(33\.3%, allowed 0\.0%\)"):
+        tokenize(data, chatml, max_length=100, max_rejected=0.0)
+    with pytest.raises(UserError, match=r"give data with what a pair needs, raise max_length \(100\), or accept"):
+        tokenize(data, chatml, max_length=100, max_rejected=0.3)
+
+
+def test_nothing_may_be_left_where_that_is_allowed(chatml: Any, pair: Pair) -> None:
+    data = Preferences.from_rows([pair(0, rejected=None)])
+    with pytest.raises(UserError, match="1 of 1 rows rejected"):
+        tokenize(data, chatml, max_length=100, max_rejected=1.0)
+    empty = tokenize(data, chatml, max_length=100, max_rejected=1.0, may_be_empty=True)
+    assert (len(empty), list(empty), empty.lengths.tolist()) == (0, [], [])
+
+
+def test_the_report_of_tokenising(pad_is_eos: Any, pair: Pair) -> None:
+    rows = [
+        pair(0),
+        *(pair(n, rejected=None) for n in range(1, 5)),
+        *(pair(n, prompt=f"Z{n}" * 30, chosen="Y" * 90) for n in range(5, 10)),
+    ]
+    data = Preferences.from_rows(rows, name="mine")
+    tokenized = tokenize(data, pad_is_eos, max_length=100, max_rejected=0.5)
+    report = tokenized.report
+    assert (report.source, report.rule, report.polarity) == ("mine", "pair", data.report.polarity)
+    assert (report.read, report.kept, len(tokenized)) == (10, 6, 6)
+    assert report.rejected == {"rejected is null": 4}
+    assert report.noted == {"response truncated to max_length": 5}
+    assert report.examples == {
+        "rejected is null": tuple(f"mine:{n}: rejected is null (a pair needs it)" for n in (2, 3, 4)),
+        "response truncated to max_length": tuple(f"mine:{n}: response truncated to max_length" for n in (6, 7, 8)),
+    }
+    assert [example.index for example in tokenized] == [0, 5, 6, 7, 8, 9]
+    assert tokenized[0] == tokenized[-6]
+    assert [example.index for example in tokenized[4:0:-2]] == [8, 6]
+    assert tokenized.preferences is data
+
+
+def test_each_row_of_a_unit_keeps_its_columns(chatml: Any, pair: Pair) -> None:
+    fields = {"chosen_score": 2.0, "rejected_score": 1.0, "margin": 3.0, "weight": 0.0, "prompt_id": "p"}
+    data = Preferences.from_rows([pair(0, **fields, answer="x", source="s")])
+    chosen, rejected = (encode_response(chatml, data[0][side]) for side in ("chosen", "rejected"))
+    shared: dict[str, Any] = {"prompt_ids": encode_prompt(chatml, data[0]["prompt"]), "weight": 0.0, "prompt_id": "p"}
+    shared |= {"index": 0, "answer": "x", "source": "s"}
+    both = {"responses": [chosen, rejected], "scores": [2.0, 1.0], "comparisons": [[0, 1]], "margin": 3.0}
+    wanted: dict[Any, dict[str, Any]] = {
+        "prompt": {"responses": [], "scores": []},
+        "demonstration": {"responses": [chosen], "scores": [2.0]},
+        "pair": both,
+        "ranking": both,
+    }
+    for unit, expected in wanted.items():
+        (example,) = tokenize(data, chatml, max_length=100, unit=unit)
+        assert example == Example(**shared, **expected)
+
+
+def test_a_ranking_of_which_responses_are_cut_to_the_same(pad_is_eos: Any) -> None:
+    """Within 10 tokens two are one: it has the place and the score of the better, and is compared once."""
+    long = "Z" * 12
+    rows = [
+        {"prompt": "p", "chosen": f"{long}1", "rejected": "low", "chosen_score": 3.0, "rejected_score": 1.0},
+        {"prompt": "p", "chosen": "top", "rejected": f"{long}2", "chosen_score": 4.0, "rejected_score": 2.0},
+    ]
+    (example,) = tokenize(Preferences.from_rows(rows), pad_is_eos, max_length=11, unit="ranking")
+    end = pad_is_eos.eos_token_id
+    top, low = ([*pad_is_eos(text, add_special_tokens=False)["input_ids"], end] for text in ("top", "low"))
+    cut = pad_is_eos(long, add_special_tokens=False)["input_ids"][:10]
+    assert example.responses == [top, cut, low]
+    assert example.scores == [4.0, 3.0, 1.0]
+    assert example.comparisons == [[0, 1], [0, 2], [1, 2]]
+    assert tokenize(Preferences.from_rows(rows), pad_is_eos, max_length=11, unit="ranking").lengths.tolist() == [
+        1 + len(top) + 10 + len(low)
+    ]
+
+
+def test_a_prompt_or_a_response_without_tokens_is_rejected() -> None:
+    """Some tokenizers drop characters: here everything but the letters a and b."""
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "</s>": 2}, unk_token="a"))
+    tokenizer.normalizer = normalizers.Replace(Regex("[^ab]"), "")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+    rows = [
+        {"prompt": "a", "chosen": "a", "rejected": "b"},
+        {"prompt": "c", "chosen": "a", "rejected": "b"},
+        {"prompt": "a", "chosen": "a", "rejected": "c"},
+        {"prompt": "a", "chosen": "ca", "rejected": "a"},
+    ]
+    report = tokenize(Preferences.from_rows(rows), letters, max_length=9, max_rejected=0.9).report
+    assert report.kept == 1
+    assert report.rejected == {
+        "prompt has no tokens": 1,
+        "response has no tokens": 1,
+        "identical after tokenisation": 1,
+    }
+    assert report.examples["identical after tokenisation"] == (
+        "rows:4: identical after tokenisation (within 8 tokens)",
+    )
+
+
+def test_the_fingerprint_changes_with_the_rules_of_encoding(
+    chatml: Any, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Preferences.from_rows([pair(0)])
+    before = tokenize(data, chatml, max_length=100).fingerprint
+    monkeypatch.setattr(examples, "_VERSION", examples._VERSION + 1)
+    assert tokenize(data, chatml, max_length=100).fingerprint != before
+
+
+def test_the_fingerprint_of_a_tokenizer_is_that_of_all_it_does(chatml: Any) -> None:
+    def changed(change: Callable[[Any], object]) -> str:
+        tokenizer = copy.deepcopy(chatml)
+        change(tokenizer)
+        return tokenizer_fingerprint(tokenizer)
+
+    changes: list[Callable[[Any], object]] = [
+        lambda _: None,
+        lambda t: setattr(t, "chat_template", t.chat_template + " "),
+        lambda t: setattr(t, "chat_template", None),
+        lambda t: setattr(t, "eos_token", "<|pad|>"),
+        lambda t: setattr(t, "pad_token", "<|endoftext|>"),
+        lambda t: setattr(t, "bos_token", "<|endoftext|>"),
+        lambda t: t.add_tokens(["<more>"]),
+        lambda t: setattr(t.backend_tokenizer, "normalizer", normalizers.NFKC()),
+    ]
+    assert len(set(map(changed, changes))) == len(changes)
+    passing: list[Callable[[Any], object]] = [
+        lambda t: t.backend_tokenizer.enable_padding(length=9),
+        lambda t: t.backend_tokenizer.enable_truncation(5),
+        lambda t: setattr(t, "padding_side", "left"),
+    ]
+    assert {changed(change) for change in passing} == {tokenizer_fingerprint(chatml)}
+    slow, longer = ByT5Tokenizer(), ByT5Tokenizer(extra_ids=7)
+    assert tokenizer_fingerprint(slow) == tokenizer_fingerprint(ByT5Tokenizer()) != tokenizer_fingerprint(longer)
+
+
+def test_drawn_ids_in_a_pair_stand_where_their_response_stands(chatml: Any, pair: Pair) -> None:
+    """One side drawn with this tokenizer keeps its ids, though its text alone would be encoded otherwise."""
+    letters = [token for letter in "It is" for token in chatml(letter, add_special_tokens=False)["input_ids"]]
+    end = end_of_turn_id(chatml)
+    plain = chatml("It is", add_special_tokens=False)["input_ids"]
+    assert letters != plain
+    for side, place in (("chosen", 0), ("rejected", 1)):
+        fields = {side: "It is", f"{side}_drawn": letters, "drawn_with": tokenizer_fingerprint(chatml)}
+        tokenized = tokenize(Preferences.from_rows([pair(0, **fields)]), chatml, max_length=100)
+        other = ("rejected", "chosen")[place]
+        assert tokenized[0].responses[place] == letters  # no end of turn is added to what was cut off
+        assert tokenized[0].responses[1 - place] == encode_response(chatml, pair(0)[other])
+        assert not tokenized.report.noted
+        stranger = tokenize(Preferences.from_rows([pair(0, **fields | {"drawn_with": "w"})]), chatml, max_length=100)
+        assert stranger[0].responses[place] == [*plain, end]
+        assert list(stranger.report.noted.values()) == [1]

@@ -402,3 +402,279 @@ def test_texts_with_a_score_for_each_side() -> None:
     (read,) = Preferences.from_rows([row])
     assert (read["prompt"][0]["content"], read["chosen"][0]["content"]) == ("q", "a")
     assert (read["chosen_score"], read["rejected_score"]) == (5.0, 1.0)
+
+
+SHARED = {
+    *("chosen_score", "rejected_score", "margin", "weight", "prompt_id", "answer", "source"),
+    *("chosen_drawn", "rejected_drawn", "drawn_with"),
+}
+LAYOUTS: dict[str, tuple[set[str], set[str]]] = {
+    "pairwise": ({"prompt", "chosen", "rejected"}, SHARED),
+    "hh-rlhf": ({"chosen", "rejected"}, SHARED),
+    "trl-implicit": ({"chosen", "rejected"}, SHARED),
+    "ultrafeedback": (
+        {"chosen", "rejected", "score_chosen", "score_rejected"},
+        {"prompt", "prompt_id", "messages"},
+    ),
+    "pandalm": (
+        {"instruction", "response1", "response2", "annotator1", "annotator2", "annotator3"},
+        SHARED | {"input"},
+    ),
+    "anthropic-evals": ({"question", "answer_matching_behavior", "answer_not_matching_behavior"}, SHARED),
+    "demonstration": ({"prompt", "chosen"}, SHARED),
+    "prompt-completion": ({"prompt", "completion"}, SHARED),
+    "messages": ({"messages"}, SHARED),
+    "gsm8k": ({"question", "answer"}, SHARED),
+    "instructions": ({"prompt", "instruction_id_list", "kwargs"}, SHARED | {"key"}),
+    "prompt": ({"prompt"}, SHARED),
+}
+TURNS = "\n\nHuman: q\n\nAssistant: "
+ROWS: dict[str, dict[str, Any]] = {
+    "pairwise": {"prompt": "q", "chosen": "a", "rejected": "b"},
+    "hh-rlhf": {"chosen": f"{TURNS}a", "rejected": f"{TURNS}b"},
+    "trl-implicit": {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    "ultrafeedback": {"chosen": [USER, GOOD], "rejected": [USER, BAD], "score_chosen": 2, "score_rejected": 1},
+    "pandalm": panda(1, 1, 1),
+    "anthropic-evals": {"question": "q", "answer_matching_behavior": "a", "answer_not_matching_behavior": "b"},
+    "demonstration": {"prompt": "q", "chosen": "a"},
+    "prompt-completion": {"prompt": "q", "completion": "a"},
+    "messages": {"messages": [USER, GOOD]},
+    "gsm8k": {"question": "q", "answer": "It is 1.\n#### 1"},
+    "instructions": {"prompt": "q", "instruction_id_list": ["a"], "kwargs": [{}]},
+    "prompt": {"prompt": "q"},
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_columns_of_each_format(name: str) -> None:
+    found = {format.name: format for format in BUILT_IN}
+    assert set(found) == set(LAYOUTS)
+    assert (found[name].requires, found[name].optional) == LAYOUTS[name]
+    assert found[name].columns == LAYOUTS[name][0] | LAYOUTS[name][1]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_shared_columns_of_each_format_reach_the_row(name: str) -> None:
+    values: dict[str, Any] = {"margin": 1.5, "weight": 0.5, "prompt_id": "p", "answer": "x", "source": "s"}
+    values |= {"chosen_score": 4.0, "rejected_score": 3.0, "chosen_drawn": [1], "rejected_drawn": [2]}
+    values |= {"drawn_with": "w"}
+    own = {"gsm8k": {"answer": "1"}, "instructions": {"answer": '{"instruction_id_list": ["a"], "kwargs": [{}]}'}}
+    read = {
+        column: value for column, value in values.items() if column in LAYOUTS[name][1] and column not in ROWS[name]
+    }
+    rule, row = only(ROWS[name] | read)
+    assert rule == name
+    assert {column: row[column] for column in read} == read | {
+        column: value for column, value in own.get(name, {}).items() if column in read
+    }
+    if name == "ultrafeedback":
+        assert (row["chosen_score"], row["rejected_score"]) == (2.0, 1.0)
+
+
+OTHERS = """
+    annotations annotator better_response_id choice chosen_conversations chosen_response comparison completion_A
+    completion_B completions context conversation_a conversation_b conversations history human_ref_A human_ref_B input
+    instruction label labels output output_1 output_2 output_A output_B overall_preference preference query question
+    rank rejected_conversations rejected_response response response1 response2 response_0 response_1 responses score_A
+    score_B score_chosen score_rejected scores summaries system winner
+"""
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_beside_a_column_that_may_hold_something_else_nothing_is_guessed(name: str) -> None:
+    """But the format can be named."""
+    fits = find_format("auto", Sample(frozenset(ROWS[name]), [ROWS[name]]), "here").fits
+    for column in OTHERS.split():
+        row = {column: "x"} | ROWS[name]
+        sample = Sample(frozenset(row), [row])
+        assert fits(sample) == (column in LAYOUTS[name][0] | LAYOUTS[name][1]), column
+        assert find_format(name, sample, "here").name == name
+
+
+HH_PAIR, PLAIN_PAIR = ROWS["hh-rlhf"], {"chosen": "Blue.", "rejected": "Black."}
+GSM, LETTER = ROWS["gsm8k"], {"question": "q", "answer": "b"}
+
+
+@pytest.mark.parametrize(
+    ("most", "others", "name"),
+    [(HH_PAIR, PLAIN_PAIR, "hh-rlhf"), (ROWS["trl-implicit"], PLAIN_PAIR, "trl-implicit"), (GSM, LETTER, "gsm8k")],
+)
+def test_a_format_that_looks_at_the_rows_needs_more_than_half_of_them(most: Any, others: Any, name: str) -> None:
+    format = known_formats()[name]
+    columns = frozenset(most)
+    assert format.fits(Sample(columns, [others, others, most, most, most]))
+    assert not format.fits(Sample(columns, [others, others, most, most]))
+    assert not format.fits(Sample(columns, [others, most, others]))
+
+
+def test_conversations_of_one_turn_hold_no_prompt() -> None:
+    sample = Sample(frozenset({"chosen", "rejected"}), [{"chosen": [GOOD], "rejected": [BAD]}])
+    assert not known_formats()["trl-implicit"].fits(sample)
+    for column in ("prompt", "messages"):
+        longer = {**ROWS["trl-implicit"], column: "x"}
+        assert not known_formats()["trl-implicit"].fits(Sample(frozenset(longer), [longer]))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": []}, "messages do not end with an assistant turn"),
+        ({"messages": [GOOD, USER]}, "messages do not end with an assistant turn"),
+        ({"messages": ["x"]}, "messages do not end with an assistant turn"),
+        ({"messages": "x"}, "messages is not a list of messages"),
+        ({"messages": [GOOD]}, "empty prompt"),
+        ({"messages": [USER, GOOD, USER, BAD]}, None),
+    ],
+)
+def test_conversations_end_with_what_is_learned(row: dict[str, Any], reason: str | None) -> None:
+    if reason is None:
+        _, loaded = only(row, format="messages")
+        assert (loaded["prompt"], loaded["chosen"]) == ([USER, GOOD, USER], [BAD])
+    else:
+        with pytest.raises(UserError, match=f": 1 {reason}"):
+            only(row, format="messages")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "reason"),
+    [
+        ([USER, GOOD], "text", "chosen and rejected are not both text or both messages"),
+        ("text", [USER, GOOD], "chosen and rejected are not both text or both messages"),
+        ([], [USER, GOOD], "chosen has no message"),
+        ([USER, GOOD], [], "rejected has no message"),
+        ([USER, GOOD], [SYSTEM, USER, BAD], "prompts differ before the last turn"),
+        ([USER, GOOD], [USER, GOOD], "identical pair"),
+        ([GOOD], [BAD], "empty prompt"),
+    ],
+)
+def test_conversations_that_cannot_be_cut(chosen: Any, rejected: Any, reason: str) -> None:
+    for name, scores in (("trl-implicit", {}), ("ultrafeedback", {"score_chosen": 2, "score_rejected": 1})):
+        with pytest.raises(UserError, match=f": 1 {reason}"):
+            only({"chosen": chosen, "rejected": rejected} | scores, format=name)
+
+
+@pytest.mark.parametrize(
+    ("votes", "better"),
+    [
+        *(((1, 1, 1), "one"), ((1, 2, 1), "one"), ((2, 1, 1), "one"), ((1, 1, 0), "one")),
+        *(((2, 2, 2), "two"), ((0, 2, 2), "two"), ((1, 2, 2), "two")),
+        *(((0, 0, 1), None), ((0, 0, 0), None), ((0, 1, 2), None), ((2, 1, 0), None)),
+    ],
+)
+def test_two_annotators_of_three_decide(votes: tuple[int, ...], better: str | None) -> None:
+    if better is None:
+        with pytest.raises(UserError, match=r"tie between the responses|no majority"):
+            only(panda(*votes))
+        return
+    _, row = only(panda(*votes))
+    assert (row["chosen"], row["rejected"]) == (text(better), text({"one": "two", "two": "one"}[better]))
+
+
+@pytest.mark.parametrize(
+    ("row", "ids", "arguments", "fits"),
+    [
+        ({}, ["a"], [{}], True),
+        ({}, ["a", "b"], [{}, {"n": 1}], True),
+        ({}, [], [], False),
+        ({}, ["a"], [{}, {}], False),
+        ({}, "a", [{}], False),
+        ({}, ["a"], {}, False),
+    ],
+)
+def test_every_instruction_has_its_arguments(row: Any, ids: Any, arguments: Any, fits: bool) -> None:
+    bad = {"prompt": "q", "instruction_id_list": ids, "kwargs": arguments} | row
+    loaded = Preferences.from_rows([ROWS["instructions"], bad], max_rejected=0.5)
+    assert (len(loaded) == 2) == fits
+    if fits:
+        assert json.loads(loaded[1]["answer"]) == {"instruction_id_list": ids, "kwargs": arguments}
+
+
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        # The longest column of most rows, unless a name says it; an empty or numeric one is none.
+        ([{"a": "x", "b": "xx", "chosen": "c", "rejected": "d"}], 'Is "b" the prompt?'),
+        ([{"a": "xxx", "query": "x", "chosen": "c", "rejected": "d"}], 'Is "query" the prompt?'),
+        ([{"a": "xxx", "query": "", "chosen": "c", "rejected": "d"}], 'Is "a" the prompt?'),
+        ([{"a": 7, "b": "x", "chosen": "c", "rejected": "d"}], 'Is "b" the prompt?'),
+        ([{"a": "xxxxx", "b": "x"}, {"a": 3, "b": "y"}, {"a": 4, "b": "z"}], 'Is "b" the prompt?'),
+        ([{"a": "xxxxx", "b": "x"}, {"a": "", "b": "y"}], 'Is "b" the prompt?'),
+        ([{"question": "x", "instruction": "xx", "chosen": "c"}], 'Is "question" the prompt?'),
+        ([{"source": "xxxxx", "output": "xxxx", "b": "x"}], 'Is "b" the prompt?'),
+    ],
+)
+def test_the_column_that_may_be_the_prompt(rows: list[dict[str, Any]], hint: str) -> None:
+    with pytest.raises(UserError) as error:
+        find_format("auto", Sample(frozenset(rows[0]), rows), "here")
+    assert hint in str(error.value)
+    assert str(error.value).count("the prompt?") == 1
+
+
+@pytest.mark.parametrize(
+    "row", [{"a": 7, "b": None}, {"prompt": "x", "label": 1, "a": "xxxx"}, {"messages": 1, "label": "xx"}]
+)
+def test_where_no_column_looks_like_a_prompt_none_is_named(row: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as error:
+        find_format("auto", Sample(frozenset(row), [row]), "here")
+    assert "the prompt?" not in str(error.value)
+
+
+def test_of_several_formats_that_fit_the_one_that_asks_for_most_is_taken() -> None:
+    rows = [{"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 0}]
+    assert find_format("auto", Sample(frozenset(rows[0]), rows), "here").name == "ultrafeedback"
+    both = {"prompt": "q", "chosen": "a", "completion": "b", "rejected": "c"}
+    assert find_format("auto", Sample(frozenset(both), [both]), "here").name == "pairwise"
+
+
+@pytest.mark.parametrize(
+    ("before", "cut"),
+    [
+        # The last mark that both share and that follows the last question.
+        ("Human: a\nAssistant: b\nHuman: c\nAssistant:", True),
+        ("Human: a\nAssistant: b\nHuman: c\n", False),
+        ("Question: a\nAnswer:", True),
+        ("Answer:", False),
+        ("Assistant:", False),
+        ("Be kind.\nAssistant:", True),
+        ("[INST] a [/INST]", True),
+        ("Human: an assistant: that", False),
+        ("<|user|>a<|assistant|>", True),
+    ],
+)
+def test_where_an_answer_may_begin(before: str, cut: bool) -> None:
+    rows = [{"chosen": f"{before} blue", "rejected": f"{before} red"}]
+    if cut:
+        _, row = only(rows[0])
+        assert (row["prompt"], row["chosen"], row["rejected"]) == (text(before), text(" blue"), text(" red"))
+    else:
+        with pytest.raises(UserError, match=r"1 (no turn of an assistant is marked|prompts differ)"):
+            Preferences.from_rows(rows, format="trl-implicit")
+
+
+@pytest.mark.parametrize(
+    ("role", "shown"),
+    [("system", "x"), ("developer", "x"), ("user", "\n\nHuman: x"), ("assistant", "\n\nAssistant: x")],
+)
+def test_roles_of_the_hh_template(role: str, shown: str, chatml: Any, bos_adding: Any) -> None:
+    turns = [{"role": role, "content": "x"}]
+    assert rendered(turns, chatml, False) == shown
+    assert rendered(turns, bos_adding, True) == f"<s>{shown}\n\nAssistant:"
+
+
+def test_the_chatml_template(chatml: Any, bos_adding: Any) -> None:
+    template = chat_template("chatml")
+    for tokenizer, start in ((chatml, ""), (bos_adding, "<s>")):
+        whole = tokenizer.apply_chat_template([SYSTEM, USER, GOOD], chat_template=template, tokenize=False)
+        assert whole == (
+            f"{start}<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello there<|im_end|>\n"
+            "<|im_start|>assistant\nHello yourself<|im_end|>\n"
+        )
+        asked = tokenizer.apply_chat_template(
+            [USER], chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+        assert asked == f"{start}<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_role_that_the_hh_template_does_not_know(chatml: Any) -> None:
+    with pytest.raises(Exception, match="the hh template knows no role tool"):
+        rendered([{"role": "tool", "content": "x"}], chatml, False)

@@ -65,9 +65,44 @@ def test_gains_have_no_unit() -> None:
     assert curve[-1].other_gains["flat"] == 0
 
 
+def test_gains_are_over_the_mean_of_all_responses() -> None:
+    """Two prompts, scores 0, 2 and 4, 10: mean 4 and variance 14; the best of two are 2 and 10, in mean 6."""
+    (one, two) = best_of_n([[0.0, 2.0], [4.0, 10.0]], {"gold": [[3.0, 1.0], [1.0, 7.0]]})
+    assert (one.gain, two.gain) == (0, pytest.approx(2 / math.sqrt(14)))
+    assert (two.others["gold"], two.other_gains["gold"]) == (4, pytest.approx(1 / math.sqrt(6)))  # mean 3, variance 6
+
+
 def test_ties_are_shared() -> None:
     (_, both) = best_of_n([[1.0, 1.0]], {"gold": [[0.0, 1.0]]})
     assert both.others["gold"] == 0.5
+
+
+def test_some_ties_among_others_by_enumeration() -> None:
+    """Of 3, 1, 3, 0, 1 the best of n; among equal ones each is taken equally often."""
+    scores, gold = [3.0, 1.0, 3.0, 0.0, 1.0], [1.0, 20.0, 300.0, 4000.0, 50000.0]
+    for point in best_of_n([scores], {"gold": [gold]}):
+        found: list[float] = []
+        for subset in itertools.combinations(range(5), point.n):
+            most = max(scores[k] for k in subset)
+            # Which of the equal ones is drawn with the others is as likely as which is taken: all of that score count.
+            found.append(float(np.mean([gold[k] for k in range(5) if scores[k] == most])))
+        assert point.others["gold"] == pytest.approx(np.mean(found))
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        # Lowest two equal: outcome of ½ with (½)², ¼·log(¼/½); then [½, ¾] and [¾, 1] of ∫ 2u·log 2u du.
+        ([0.0, 0.0, 1.0, 2.0], -0.25 * math.log(2) + (math.log(2) - 0.5) - (0.25 * math.log(0.5 * 2) - 0.125)),
+        # All equal: the choice says nothing.
+        ([1.0, 1.0, 1.0, 1.0], 0.0),
+        # All different: the bound.
+        ([0.0, 1.0, 2.0, 3.0], math.log(2) - 0.5),
+    ],
+)
+def test_divergence_of_the_best_of_two_by_hand(scores: list[float], expected: float) -> None:
+    """``∫ 2u·log 2u du = u²·log 2u − u²/2``."""
+    assert divergence(scores, 2) == pytest.approx(expected, abs=1e-12)
 
 
 def test_ragged_tables_are_refused() -> None:

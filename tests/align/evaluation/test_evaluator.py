@@ -178,6 +178,38 @@ class TestKL:
         assert found.mean == pytest.approx(exact, abs=3 * error + 1e-4)
         assert all(sample.kl is not None and sample.kl >= 0 for sample in measured.samples)
 
+    @pytest.mark.parametrize(
+        ("cut", "drawn"),
+        [
+            ({}, None),  # the responses that are evaluated will do
+            ({"temperature": 0.7}, None),
+            ({"top_p": 0.5}, {}),
+            ({"top_k": 3}, {}),
+            ({"min_new_tokens": 2}, {}),
+            ({"temperature": 0.7, "top_p": 0.5, "top_k": 3, "min_new_tokens": 2}, {"temperature": 0.7}),
+            ({"temperature": 0.0}, {"temperature": 1.0}),
+            ({"temperature": 0.0, "diversity_penalty": 1.0}, {"temperature": 1.0}),
+        ],
+    )
+    def test_it_is_measured_on_responses_with_all_tokens_allowed(
+        self, cut: dict[str, Any], drawn: dict[str, Any] | None, tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        row = {"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}
+        sampling = SamplingParams(max_new_tokens=3, stop_strings=("x",), **cut)
+        evaluator = Evaluator.from_preferences(
+            tiny_policy, Preferences.from_rows([row]), None, max_length=64, sampling=sampling
+        )
+        asked: list[SamplingParams] = []
+
+        def draw(_: Evaluator, __: Policy, sampling: SamplingParams, mine: Sequence[int], ___: Any) -> Any:
+            asked.append(sampling)
+            return [[5, 2]] * len(mine)
+
+        monkeypatch.setattr(Evaluator, "_draw", draw)
+        evaluator.measure(tiny_policy)
+        again = [] if drawn is None else [SamplingParams(max_new_tokens=3, stop_strings=("x",), **drawn)]
+        assert asked == [sampling, *again]
+
     def test_of_one_token_it_is_exact(self, tiny_policy: Policy) -> None:
         """Whatever was drawn: the sum over the vocabulary; greedy responses are measured at temperature 1."""
         rows = [{"prompt": f"Is it {i}?", "chosen": "Yes.", "rejected": "No."} for i in range(3)]

@@ -142,6 +142,22 @@ class TestSeveralRuns:
         won = np.arange(60) % 3 == np.arange(3)[:, None]
         assert bounds(rate(won.astype(float))) == pytest.approx(bounds(rate(wins(60, 180))))
 
+    def test_three_runs_on_four_prompts_by_hand(self) -> None:
+        """Runs won ¾, ½, ½: ``V_runs`` = .020833/3. Of prompts 1, ⅔, 0, ⅔: ``MS`` = 3·.175926, ``MS_residual`` =
+        1.166667/6, so ``V_prompts`` = .333333/12. With t = 4.302653 at two degrees of freedom h² = .235268, and
+        c = h²/(m(1 − m)) = .967959 for m = 7/12.
+        """
+        found = rate([[1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 0]])
+        assert (found.mean, found.n, found.runs) == (pytest.approx(7 / 12), 4, 3)
+        assert bounds(found) == pytest.approx((0.194165, 0.890525), abs=1e-5)
+
+    def test_one_prompt_tells_nothing_of_prompts(self) -> None:
+        """Runs 1, 0, 1: m = ⅔, ``V_runs`` = ⅓/3 and no ``V_prompts``: h² = 18.512823/9 = 2.056980, c = 9.256411.
+
+        ``(m + c/2 ∓ √(h² + c²/4))/(1 + c)`` = (5.294872 ∓ 4.845335)/10.256411.
+        """
+        assert bounds(rate([[1], [0], [1]])) == pytest.approx((0.043830, 0.988670), abs=1e-5)
+
     def test_all_runs_won(self) -> None:
         assert bounds(rate(np.ones((3, 50)))) == bounds(rate(np.ones(50)))
 
@@ -186,7 +202,55 @@ def test_holms_correction() -> None:
     assert holm({}) == {}
 
 
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(0.6, 0.564, 0.636, 400), "60.0% (95 % interval 56.4% to 63.6%, 400 prompts)"),
+        (Estimate(0.6, 0.5, 0.7, 1200, 3), "60.0% (95 % interval 50.0% to 70.0%, 3 runs, 1,200 prompts)"),
+        (Estimate(1.0, None, None, 1), "100.0% (1 prompts; too few observations for an interval)"),
+        (
+            Estimate(0.5, None, None, 9, 2),
+            "50.0% (2 runs, 9 prompts; 2 runs are too few for an interval over runs: train with 3 seeds or more)",
+        ),
+        (Estimate(0.5, None, None, 9, 3), "50.0% (3 runs, 9 prompts; too few observations for an interval)"),
+    ],
+)
+def test_an_estimate_in_words(estimate: Estimate, text: str) -> None:
+    assert estimate.percent("prompts") == text
+
+
+@pytest.mark.parametrize(("difference", "won"), [(1e-8, 1.0), (1e-10, 0.5), (-1e-10, 0.5), (-1e-8, 0.0)])
+def test_a_difference_below_a_billionth_is_a_tie(difference: float, won: float) -> None:
+    assert win_rate([difference]).mean == won
+    assert sign_test([difference] * 5, [0.0] * 5) == (1.0 if won == 0.5 else 2 / 32)
+
+
+def test_no_outcome_has_no_rate() -> None:
+    with pytest.raises(ValueError, match="a rate of no outcomes"):
+        rate([])
+
+
 class TestCalibration:
+    def test_bins_by_hand(self) -> None:
+        """Ten bins of .05 from ½ on: the last one holds 1, and empty ones are left out."""
+        confidence = np.array([0.5, 0.549, 0.551, 0.74, 0.96, 1.0])
+        right = np.array([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+        assert reliability(confidence, right) == [
+            {"confidence": pytest.approx(0.5245), "accuracy": 0.5, "n": 2},
+            {"confidence": pytest.approx(0.551), "accuracy": 1.0, "n": 1},
+            {"confidence": pytest.approx(0.74), "accuracy": 0.0, "n": 1},
+            {"confidence": pytest.approx(0.98), "accuracy": 0.5, "n": 2},
+        ]
+        gaps = 2 * abs(0.5 - 0.5245) + abs(1 - 0.551) + 0.74 + 2 * abs(0.5 - 0.98)
+        assert calibration_error(confidence, right) == pytest.approx(gaps / 6)
+        assert [row["n"] for row in reliability(confidence, right, bins=2)] == [4, 2]
+
+    def test_expected_error_of_many_in_one_bin(self) -> None:
+        """Of n = 2,500 at .8 the mean distance of a share from its chance is ``√(2·.8·.2/(π·n))``."""
+        found = calibration_error_if_calibrated(np.full(2500, 0.8))
+        assert found == pytest.approx(math.sqrt(2 * 0.8 * 0.2 / (math.pi * 2500)), rel=0.08)
+        assert calibration_error_if_calibrated(np.full(2500, 0.8)) == found
+
     def test_error_by_hand(self) -> None:
         confidence, right = np.array([0.52, 0.54, 0.98, 0.96]), np.array([1.0, 0.0, 1.0, 1.0])
         assert [(row["n"], row["accuracy"]) for row in reliability(confidence, right)] == [(2, 0.5), (2, 1.0)]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from align.errors import UserError
+from align.model.adapters import check_start, local_folder, lora_config, read_start, without_direction
 from align.model.batch import Batch
 from align.model.policy import Policy
 from align.settings.adapter import Adapter
+from tests.align.model.architectures import tiny_config, tiny_network
 
 BATCH = Batch(([7, 8, 9], [10, 11]), (([12, 13, 2], [14, 2]), ([15, 16], [17, 18, 19, 2])), (0, 1))
 IDS = torch.tensor([[7, 8, 9, 12, 13, 2]])
@@ -175,6 +179,10 @@ def test_every_tensor_of_the_file_belongs_to_the_adapter(plain: Path, tiny_model
         ),
         "another shape": (tensors | {q: tensors[q][:, :-1].contiguous()}, "does not fit this model.*size mismatch"),
         "not a number": (tensors | {q: tensors[q] * torch.nan}, r"q_proj.lora_A.weight has NaN"),
+        "infinite": (
+            tensors | {q: tensors[q].index_fill(0, torch.tensor([1]), torch.inf)},
+            r"q_proj.lora_A.weight has NaN",
+        ),
         "an embedding": (tensors | {embedding: table + 1}, r"embed_tokens.weight is no matrix of LoRA"),
         "a head": (tensors | {"base_model.model.score.weight": torch.ones(1, 32)}, r"score.weight is no matrix"),
     }
@@ -289,3 +297,159 @@ class TestNewAdapters:
         make_adapter(tiny_model, tmp_path / "start", use_dora=True)
         with pytest.raises(UserError, match=r"layers\.1\.self_attn\.k_proj .*DoRA divides"):
             Policy.load(base, start=tmp_path / "start")
+
+    def test_a_target_is_a_whole_name(self, tiny_model: Path) -> None:
+        with pytest.raises(UserError, match=r"adapter\.targets.*proj matches nothing.*down_proj, gate_proj, k_proj"):
+            Policy.load(tiny_model, adapter=Adapter(targets=("q_proj", "proj")))
+        with pytest.raises(UserError, match=r"aa, bb match nothing"):
+            Policy.load(tiny_model, adapter=Adapter(targets=("bb", "q_proj", "aa")))
+
+    def test_layers_that_are_no_product_get_no_adapter(self, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With DoRA too, which leaves out layers of its own."""
+        special = "model.layers.0.mlp.up_proj"
+        monkeypatch.setattr("align.model.adapters.special_linear_layers", lambda _: [special])
+        for dora in (False, True):
+            names = {
+                name.partition(".lora_")[0].removeprefix("base_model.model.")
+                for name in Policy.load(tiny_model, adapter=Adapter(r=2, dora=dora)).roles.weights("policy")
+            }
+            expected = {
+                f"model.layers.{i}.{part}.{name}" for i in (0, 1) for part in ("self_attn", "mlp") for name in ALL
+            }
+            real = {n for n in expected if ("mlp" in n) == n.endswith(("gate_proj", "up_proj", "down_proj"))}
+            assert names == real - {special}
+
+
+def test_the_configuration_of_a_new_adapter() -> None:
+    """GPT-2's linear layers are transposed; the settings given are not changed by the model they are for."""
+    adapter = Adapter(r=3, alpha=7, dropout=0.25, rslora=True)
+    for name, transposed in (("gpt2", True), ("llama", False), ("gpt_neox", False)):
+        config = lora_config(tiny_network(tiny_config(name)), adapter)
+        assert config.fan_in_fan_out is transposed
+        assert (config.r, config.lora_alpha, config.lora_dropout, config.use_rslora) == (3, 7, 0.25, True)
+        assert not config.exclude_modules
+    assert "special" in (lora_config(SpecialNetwork(), adapter).exclude_modules or ())
+
+
+class SpecialNetwork(nn.Module):
+    """One layer that returns a pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(model_type="llama")
+        self.plain, self.special = nn.Linear(2, 2), Pair(2, 2)
+
+
+class Pair(nn.Linear):
+    def forward(self, input: torch.Tensor) -> Any:
+        return input, input
+
+
+SAVED = {
+    "r": 4,
+    "lora_alpha": 8,
+    "lora_dropout": 0.5,
+    "target_modules": ["v_proj", "q_proj"],
+    "use_rslora": True,
+    "use_dora": True,
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},  # what is left at its default is no setting, even where the adapter has another
+        {"r": 4},
+        {"alpha": 8.0},
+        {"r": 4, "alpha": 8.0, "dropout": 0.5, "targets": ("q_proj", "v_proj"), "rslora": True, "dora": True},
+        {"targets": ("v_proj", "q_proj")},
+    ],
+)
+def test_settings_that_the_start_has_too(settings: dict[str, Any]) -> None:
+    check_start(SAVED, Adapter(**settings), "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("r", 8),
+        ("alpha", 4.0),
+        ("dropout", 0.25),
+        ("targets", ("q_proj",)),
+        ("targets", ("q_proj", "v_proj", "o_proj")),
+    ],
+)
+def test_settings_that_the_start_does_not_have(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"adapter\.{name}=.*model\.start=x has "):
+        check_start(SAVED, Adapter(**{name: value}), "x")
+
+
+class Conv1D(nn.Module):
+    """As in GPT-2: y = x·W, a column for each output."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+
+def test_outputs_of_zero_weights_are_found_in_every_kind_of_layer() -> None:
+    """By hand: an output is a row of a linear layer, a column of a Conv1D and of an embedding."""
+    row = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    column = row.T.contiguous()
+    model = nn.ModuleDict(
+        {
+            "linear_row": nn.Linear(2, 2),
+            "linear_column": nn.Linear(2, 2),
+            "embedding_row": nn.Embedding(2, 2),
+            "embedding_column": nn.Embedding(2, 2),
+            "conv_row": Conv1D(row.clone()),
+            "conv_column": Conv1D(column.clone()),
+            "norm": nn.LayerNorm(2),
+        }
+    )
+    with torch.no_grad():
+        for name, module in model.items():
+            module.weight.copy_(torch.zeros(2) if name == "norm" else row if "row" in name else column)  # pyright: ignore
+    zero = ["linear_row", "embedding_column", "conv_column"]
+    assert without_direction(model, LoraConfig(target_modules="all-linear")) == zero
+    assert without_direction(model, LoraConfig(target_modules=["linear_row", "conv_row", "norm"])) == zero[:1]
+    assert without_direction(model, LoraConfig(target_modules=["embedding_column"])) == zero[1:2]
+
+
+class TestWhereItIs:
+    def test_a_name_on_the_hub_is_fetched_without_its_other_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Any] = []
+        monkeypatch.setattr(
+            "huggingface_hub.snapshot_download", lambda name, **rest: asked.append((name, rest)) or str(tmp_path)
+        )
+        assert local_folder("someone/adapter") == tmp_path
+        assert asked == [("someone/adapter", {"allow_patterns": ["adapter_config.json", "adapter_model.*"]})]
+        assert local_folder(str(tmp_path)) == tmp_path
+        assert len(asked) == 1
+
+    @pytest.mark.parametrize("name", ["no such name", "someone/not-cached"])
+    def test_what_is_neither_is_answered(self, name: str) -> None:
+        with pytest.raises(UserError, match=rf"model\.start={name}: no PEFT adapter there"):
+            local_folder(name)
+
+
+@pytest.mark.parametrize("missing", ["init_lora_weights", "bias", "peft_version"])
+def test_settings_that_an_older_version_did_not_write(missing: str, plain: Path, tmp_path: Path) -> None:
+    copied(plain, tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    config.pop(missing)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert read_start(tmp_path) == config
+
+
+@pytest.mark.parametrize("value", [True, False, "gaussian", "orthogonal"])
+def test_initialisations_that_leave_the_base_alone(value: Any, plain: Path, tmp_path: Path) -> None:
+    assert read_start(copied(plain, tmp_path, init_lora_weights=value))["init_lora_weights"] == value
+
+
+def test_the_order_of_the_targets_says_nothing() -> None:
+    """PEFT keeps them as a set, which has another order in each process."""
+    for saved in (ALL, ALL[::-1], sorted(ALL)):
+        check_start(SAVED | {"target_modules": saved}, Adapter(targets=tuple(ALL)), "x")

@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaForSequenceClassification,
+)
 
 from align.errors import UserError
 from align.model.batch import Batch
-from align.model.classifier import classifier_class, require_classifier
+from align.model.classifier import classifier, classifier_class, require_classifier
 from align.model.policy import Policy
 from align.settings.adapter import Adapter
 from reward.models.reward_model import load_classifier
@@ -109,3 +114,43 @@ def test_transformers_own_class_is_used_where_there_is_one(name: str) -> None:
 def test_a_head_of_another_form_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"no sequence classification by a linear layer on {name} models"):
         require_classifier(tiny_config(name))
+
+
+def test_the_configuration_of_the_model_stays_as_it_is(tiny_policy: Policy) -> None:
+    """The classifier has one label; its configuration is a copy. The weights are shared."""
+    tiny_policy.require(["reward"])
+    config: Any = tiny_policy.model.config
+    labels = config.num_labels
+    require_classifier(config)
+    full = Policy.load(config.name_or_path, adapter=None)
+    head = torch.nn.Linear(32, 1, bias=False)
+    made: Any = classifier(full.model, head)
+    assert (made.config.num_labels, config.num_labels, full.model.config.num_labels) == (1, labels, labels)
+    assert labels == 2
+    assert made.score.weight.data_ptr() == head.weight.data_ptr()
+    assert made.model.norm.weight.data_ptr() == full.model.model.norm.weight.data_ptr()  # pyright: ignore
+
+
+HEADS = {
+    "linear": (lambda width: torch.nn.Linear(width, 1, bias=False), True),
+    "with a bias": (lambda width: torch.nn.Linear(width, 1), False),
+    "two layers": (lambda width: torch.nn.Sequential(torch.nn.Linear(width, 1, bias=False)), False),
+    "none": (lambda _: None, False),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_must_be_one_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, fits = HEADS[name]
+
+    class Classification(LlamaForSequenceClassification):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.score = make(config.hidden_size)
+
+    monkeypatch.setattr("align.model.classifier.classifier_class", lambda _: Classification)
+    if fits:
+        require_classifier(tiny_config("llama"))
+        return
+    with pytest.raises(UserError, match="no sequence classification by a linear layer on llama models"):
+        require_classifier(tiny_config("llama"))

@@ -42,3 +42,27 @@ def test_buffers_that_are_saved_count() -> None:
     assert isinstance(model.running_mean, torch.Tensor)
     model.running_mean[0] = 1.0
     assert of(model) != before
+
+
+def test_every_weight_of_every_role_counts(tiny_policy: Policy) -> None:
+    """The base, the adapter of each role, and their names: one number changed in any of them."""
+    tiny_policy.require(["value"])
+    seen = {weights_fingerprint(tiny_policy)}
+    with tiny_policy.use("reference"):
+        assert {weights_fingerprint(tiny_policy)} == seen
+    base = next(p for name, p in tiny_policy.model.named_parameters() if ".lora_" not in name)
+    adapters = [list(tiny_policy.roles.weights(role).values()) for role in ("policy", "value")]
+    for parameter in (base, *(own[i] for own in adapters for i in (0, -1))):
+        with torch.no_grad():
+            parameter.view(-1)[-1] += 0.5
+        seen.add(weights_fingerprint(tiny_policy))
+    assert len(seen) == 6
+
+
+def test_the_name_and_the_shape_count() -> None:
+    one, two, three = torch.nn.Linear(4, 1, bias=False), torch.nn.Linear(2, 2, bias=False), torch.nn.Embedding(1, 4)
+    named = torch.nn.Sequential(torch.nn.Linear(4, 1, bias=False))
+    for model in (one, two, three, named):
+        torch.nn.init.ones_(next(model.parameters()))
+    assert of(one) == of(three)
+    assert len({of(one), of(two), of(named)}) == 3

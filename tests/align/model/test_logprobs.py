@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -84,3 +87,51 @@ def test_entropy_of_logits_of_minus_infinity_by_hand() -> None:
     alone, none = gather_logprobs(logits, torch.tensor([0]), entropy=False)
     assert none is None
     assert torch.equal(alone, logp)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, HeadTransform(1.0, None)),
+        ({"logit_scale": 0.25}, HeadTransform(0.25, None)),  # Cohere
+        ({"output_multiplier": 3}, HeadTransform(3.0, None)),
+        ({"lm_head_multiplier": 0.5}, HeadTransform(0.5, None)),  # Falcon-H1
+        ({"logits_scaling": 8.0}, HeadTransform(0.125, None)),  # Granite divides
+        ({"final_logit_softcapping": 30.0}, HeadTransform(1.0, 30.0)),  # Gemma
+        ({"logit_scale": 2.0, "final_logit_softcapping": 30.0}, HeadTransform(2.0, 30.0)),
+        ({"logits_scaling": 4.0, "final_logit_softcapping": 30.0}, HeadTransform(0.25, 30.0)),
+        ({"logit_scale": None, "logits_scaling": None, "final_logit_softcapping": None}, HeadTransform(1.0, None)),
+    ],
+)
+def test_the_transformation_of_a_configuration(config: dict[str, Any], expected: HeadTransform) -> None:
+    assert HeadTransform.of(SimpleNamespace(**config)) == expected
+
+
+def test_the_transformation_by_hand() -> None:
+    """3·tanh(.5·z/3): 3·tanh(1) = 2.2847825 for z = 6."""
+    torch.testing.assert_close(HeadTransform(0.5, 3.0)(torch.tensor([6.0, 0.0])), torch.tensor([2.2847825, 0.0]))
+    assert HeadTransform(0.5)(torch.tensor([6.0])).tolist() == [3.0]
+
+
+def test_logits_in_bfloat16_are_transformed_and_normalised_in_float32() -> None:
+    hidden, head, target = inputs()
+    hidden, head = hidden.detach().bfloat16(), head.bfloat16()
+    with torch.no_grad():
+        z = head(hidden).double() * 3
+        expected = (2 * torch.tanh(z / 2) / 0.7).log_softmax(-1)
+        logp, entropy = token_logprobs(
+            hidden, head, target, transform=HeadTransform(3.0, 2.0), temperature=0.7, entropy=True
+        )
+    assert entropy is not None
+    assert logp.dtype == entropy.dtype == torch.float32
+    torch.testing.assert_close(logp.double(), expected.gather(1, target[:, None])[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(entropy.double(), -(expected.exp() * expected).sum(-1), atol=1e-5, rtol=0)
+
+
+def test_at_its_defaults_it_is_plain_log_softmax() -> None:
+    hidden, head, target = inputs()
+    logp, entropy = token_logprobs(hidden, head, target, transform=HeadTransform())
+    torch.testing.assert_close(logp, torch.distributions.Categorical(logits=head(hidden)).log_prob(target))
+    assert entropy is None
+    with pytest.raises(ValueError, match="temperature must be positive, not -1"):
+        token_logprobs(hidden, head, target, transform=HeadTransform(), temperature=-1)

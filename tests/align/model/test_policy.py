@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from align.errors import UserError
 from align.model.batch import Batch
@@ -239,6 +239,19 @@ class TestFiles:
         policy.save(tmp_path)
         alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(tmp_path)).eval()
         torch.testing.assert_close(alone(IDS).logits, logits(policy))
+
+    @pytest.mark.parametrize("tied", [True, False])
+    def test_an_adapter_on_tied_embeddings_merges_into_them_alone(
+        self, tied: bool, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        config = AutoConfig.from_pretrained(tiny_model, tie_word_embeddings=tied)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+        AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "base")
+        policy = Policy.load(str(tmp_path / "base"), adapter=Adapter(r=4, targets=("embed_tokens", "q_proj")))
+        disturb(policy, "policy", 1)
+        assert policy.merge_and_export(tmp_path / "merged") < 1e-5
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+        torch.testing.assert_close(merged(IDS).logits, logits(policy), atol=1e-5, rtol=1e-5)
 
     def test_the_saved_adapter_holds_no_embeddings(self, tiny_policy: Policy, tmp_path: Path) -> None:
         from safetensors.torch import load_file

@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
@@ -244,6 +244,7 @@ class TestCanLoad:
             ("target_modules", "down_proj|gate_proj"),
             ("exclude_modules", ["q_proj"]),
             ("layers_to_transform", [0]),
+            ("layers_pattern", "blocks"),
             ("fan_in_fan_out", True),
             ("base_model_name_or_path", "another/base"),
         ],
@@ -271,3 +272,42 @@ def test_a_full_copy_added_late_begins_as_the_policy_did(tiny_model: Path) -> No
     assert value.keys() == begin.keys()
     assert all(torch.equal(value[name], begin[name]) for name in begin)
     assert all(parameter.requires_grad for parameter in value.values())
+
+
+@pytest.mark.parametrize("role", ["policy", "reward"])
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 3}, {"num_hidden_layers": 1}, {"intermediate_size": 40}])
+@pytest.mark.filterwarnings("ignore")
+def test_a_full_model_of_another_shape_is_refused(
+    change: dict[str, int], role: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A tensor too many, one too few, or of another size: transformers would load the rest."""
+    config = AutoConfig.from_pretrained(tiny_model, **change)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "base")
+    other, policy = (Policy.load(model, adapter=None) for model in (tmp_path / "base", tiny_model))
+    for either in (other, policy):
+        either.require(["reward"])
+    other.roles.save(role, tmp_path / "saved")
+    with pytest.raises(UserError, match="its tensors do not fit this model; it was saved from another one"):
+        policy.roles.load(role, tmp_path / "saved")
+
+
+def test_what_a_role_cannot_do(tiny_policy: Policy, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the reference is the base model itself; there is no adapter to save"):
+        tiny_policy.roles.save("reference", tmp_path)
+    assert not list(tmp_path.iterdir())
+    tiny_policy.save(tmp_path)
+    full = Policy.load(tiny_model, adapter=None)
+    assert tiny_policy.roles.can_load(tmp_path)
+    assert not full.roles.can_load(tmp_path)
+    message = r"the policy has no value role \(it has policy\); add it with require\(\['value'\]\)"
+    for ask in (
+        lambda: full.roles.activate("value"),
+        lambda: full.roles.weights("value"),
+        lambda: full.roles.save("value", tmp_path / "new"),
+        lambda: full.roles.load("value", tmp_path),
+    ):
+        with pytest.raises(UserError, match=message):
+            ask()
+    assert full.role == "policy"
+    assert not (tmp_path / "new").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from align.model.batch import Batch
 from align.model.policy import Policy
 from align.model.probe import Prober, choose_layout
 from align.model.roles import FullCopies
-from align.model.tree_layout import lay_out, tree_mask
+from align.model.tree_layout import attention_kinds, lay_out, model_inputs, pad_left, tree_mask
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
@@ -237,3 +238,102 @@ def test_the_probe_finds_the_tree_exact_in_bfloat16(name: str) -> None:
     policy = in_type(policy_of(CONFIGS[name], "eager" if name in EAGER_ONLY else "sdpa"), torch.bfloat16)
     layout, why = choose_layout(prober(policy), "auto")
     assert layout == "tree", why
+
+
+def by_hand() -> Batch:
+    return Batch(([1, 2, 3], [4]), (([5, 6], [7]), ([8],)), (0, 1))
+
+
+def test_rows_of_the_flat_layout_by_hand() -> None:
+    rows = lay_out(by_hand(), "flat", pad_id=9, device=torch.device("cpu"))
+    assert rows.input_ids_RL.tolist() == [[1, 2, 3, 5, 6], [1, 2, 3, 7, 9], [4, 8, 9, 9, 9]]
+    assert rows.position_ids_RL.tolist() == [[0, 1, 2, 3, 4]] * 3
+    assert rows.segment_RL is None
+    assert rows.source_PKT.tolist() == [[[2, 3], [7, 0]], [[10, 0], [0, 0]]]
+    assert rows.last_PK.tolist() == [[4, 8], [11, 0]]
+
+
+def test_rows_of_the_tree_layout_by_hand() -> None:
+    rows = lay_out(by_hand(), "tree", pad_id=9, device=torch.device("cpu"))
+    assert rows.input_ids_RL.tolist() == [[1, 2, 3, 5, 6, 3, 7], [4, 8, 9, 9, 9, 9, 9]]
+    assert rows.position_ids_RL.tolist() == [[0, 1, 2, 3, 4, 2, 3], [0, 1, 0, 0, 0, 0, 0]]
+    assert rows.segment_RL is not None
+    assert rows.segment_RL.tolist() == [[0, 0, 1, 1, 1, 2, 2], [1, 1, -1, -1, -1, -1, -1]]
+    assert rows.source_PKT.tolist() == [[[2, 3], [5, 0]], [[7, 0], [0, 0]]]
+    assert rows.last_PK.tolist() == [[4, 6], [8, 0]]
+    seen = [[column for column, sees in enumerate(row) if sees] for row in tree_mask(rows)[0, 0].tolist()]
+    assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 5], [0, 1, 5, 6]]
+    padded = [[column for column, sees in enumerate(row) if sees] for row in tree_mask(rows)[1, 0].tolist()]
+    assert padded == [[0], [0, 1], [2], [3], [4], [5], [6]]  # a padded query sees itself, and nobody sees it
+    windowed = [[column for column, sees in enumerate(row) if sees] for row in tree_mask(rows, 2)[0, 0].tolist()]
+    assert windowed == [[0], [0, 1], [1, 2], [2, 3], [3, 4], [1, 5], [5, 6]]
+
+
+def test_with_one_response_the_tree_is_the_flat_layout() -> None:
+    alone = by_hand().select([1])
+    one, other = (lay_out(alone, layout, pad_id=9, device=torch.device("cpu")) for layout in ("tree", "flat"))
+    assert one.segment_RL is None
+    assert torch.equal(one.input_ids_RL, other.input_ids_RL)
+    assert torch.equal(one.source_PKT, other.source_PKT)
+
+
+class LayerTypes(SimpleNamespace):
+    """A configuration with these fields."""
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, {"full_attention": None}),
+        ({"sliding_window": None}, {"full_attention": None}),
+        ({"sliding_window": 4}, {"sliding_attention": 4}),
+        ({"layer_types": ["full_attention"] * 2, "sliding_window": 4}, {"full_attention": None}),
+        (
+            {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 4},
+            {"full_attention": None, "sliding_attention": 4},
+        ),
+        ({"attention_layers": ["global", "global"]}, {"full_attention": None}),
+    ],
+)
+def test_types_of_attention_with_their_windows(config: dict[str, Any], expected: dict[str, int | None]) -> None:
+    assert attention_kinds(LayerTypes(**config)) == expected
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"attention_layers": ["global", "local"]},
+        {"layer_types": ["full_attention", "linear_attention"]},
+        {"layer_types": ["chunked_attention"]},
+    ],
+)
+def test_types_of_attention_that_no_row_can_have(config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"local layers|have no tree layout"):
+        attention_kinds(LayerTypes(**config))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masks_as_each_implementation_takes_them(dtype: torch.dtype) -> None:
+    rows = lay_out(by_hand(), "tree", pad_id=9, device=torch.device("cpu"))
+    inputs = model_inputs(rows, LayerTypes(sliding_window=2), "sdpa", dtype)
+    assert torch.equal(inputs["attention_mask"], tree_mask(rows, 2))
+    added = model_inputs(rows, LayerTypes(), "eager", dtype)["attention_mask"]
+    assert added.dtype == dtype
+    assert torch.equal(added == 0, tree_mask(rows))
+    assert set(added.unique().tolist()) == {0.0, torch.finfo(dtype).min}
+    both = LayerTypes(layer_types=["sliding_attention", "full_attention"], sliding_window=2)
+    masks = model_inputs(rows, both, "sdpa", dtype)["attention_mask"]
+    assert torch.equal(masks["full_attention"], tree_mask(rows))
+    assert torch.equal(masks["sliding_attention"], tree_mask(rows, 2))
+    assert inputs["use_cache"] is False
+    assert torch.equal(inputs["position_ids"], rows.position_ids_RL)
+    flat = lay_out(by_hand(), "flat", pad_id=9, device=torch.device("cpu"))
+    assert model_inputs(flat, LayerTypes(), "flash_attention_2", dtype).keys() == {"input_ids", "use_cache"}
+    with pytest.raises(ValueError, match="'flash_attention_2' takes no tree mask"):
+        model_inputs(rows, LayerTypes(), "flash_attention_2", dtype)
+
+
+def test_prompts_padded_on_the_left() -> None:
+    ids, mask = pad_left([[1, 2, 3], [4]], 9, torch.device("cpu"))
+    assert ids.tolist() == [[1, 2, 3], [9, 9, 4]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 
 from align.errors import UserError
 from align.runs import checkpoint as module
-from align.runs.checkpoint import CheckpointStore, verify
+from align.runs.checkpoint import CheckpointStore, newest_version, require_current_version, verify
 from align.settings.config import TrainerConfig
 from align.system.identity import Identity
 from align.training.optimizer import load_optimizer, make_optimizer, make_schedule, save_optimizer
@@ -196,3 +198,157 @@ def test_a_checkpoint_is_flushed_before_its_name_and_deleted_under_another(
     assert ("flush", tmp_path.name) in done[published:]
     assert ("remove", "step-00000001") not in done
     assert ("remove", ".old-step-00000001") in done[done.index(("rename", "step-00000001")) :]
+
+
+class TestRanks:
+    """Order of what each rank does: nothing is written before rank 0 has made the folder, nor published before all."""
+
+    def events(self, rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        done: list[str] = []
+        partial = folder / ".partial-step-00000001"
+
+        def barrier() -> None:
+            done.append("barrier")
+            if done.count("barrier") == 1:  # what rank 0 has done by then
+                partial.mkdir(parents=True, exist_ok=True)
+
+        monkeypatch.setattr(module, "publish_folder", lambda *_: done.append("publish"))
+        monkeypatch.setattr(CheckpointStore, "_rotate", lambda _: done.append("rotate"))
+
+        def write(name: str) -> Callable[[Path], None]:
+            def call(place: Path) -> None:
+                assert place == partial
+                assert place.is_dir()
+                done.append(name)
+
+            return call
+
+        checkpoints = CheckpointStore(folder, Identity({}), keep=1, rank=rank, barrier=barrier)
+        assert checkpoints.save(1, {}, shared=write("shared"), own=write("own")) == folder / "step-00000001"
+        return done
+
+    def test_the_first_rank_writes_what_is_shared_and_publishes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.events(0, tmp_path, monkeypatch) == [
+            *("barrier", "own", "shared", "barrier"),
+            *("publish", "rotate", "barrier"),
+        ]
+
+    def test_other_ranks_write_their_own_files_only(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.events(1, tmp_path, monkeypatch) == ["barrier", "own", "barrier", "barrier"]
+
+
+def test_a_step_that_was_saved_is_not_saved_again(tmp_path: Path) -> None:
+    checkpoints = store(tmp_path)
+    saved = save(checkpoints, 1)
+    before = (saved / "manifest.json").read_bytes()
+    written: list[Path] = []
+    assert checkpoints.save(1, {"n": 9}, shared=written.append, own=written.append) == saved
+    assert written == []
+    assert (saved / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_as_many_are_kept_as_asked_for(keep: int, tmp_path: Path) -> None:
+    checkpoints = store(tmp_path, keep=keep)
+    for step in (1, 2, 9, 10, 11):
+        save(checkpoints, step)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{n:08d}" for n in (2, 9, 10, 11)[-keep:]]
+
+
+def test_what_is_found_is_what_was_saved(tmp_path: Path) -> None:
+    save(store(tmp_path), 7)
+    found, notes = store(tmp_path).latest()
+    assert found == module.Checkpoint(tmp_path / "step-00000007", 7, {"n": 7}, module.VERSION)
+    assert notes == []
+    assert store(tmp_path / "none").latest() == (None, [])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda f: (f / "optimizer").unlink(), "optimizer is missing"),
+    "cut": (
+        lambda f: (f / "policy" / "weights").write_bytes(b"\3" * 99),
+        "policy/weights has 99 bytes instead of 100",
+    ),
+    "altered": (
+        lambda f: (f / "policy" / "weights").write_bytes(b"\4" * 100),
+        r"policy/weights is damaged \(its sha256 differs\)",
+    ),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), ".*No such file"),
+    "no JSON": (lambda f: (f / "manifest.json").write_text("{"), "Expecting"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_and_named(damage: str, tmp_path: Path) -> None:
+    harm, reason = DAMAGES[damage]
+    for step in (1, 2, 3):
+        save(store(tmp_path, keep=3), step)
+    harm(tmp_path / "step-00000003")
+    found, notes = store(tmp_path).latest()
+    assert found is not None
+    assert found.step == 2
+    assert len(notes) == 1
+    assert re.match(f"checkpoint step-00000003 passed over: {reason}", notes[0])
+    with pytest.raises((OSError, ValueError), match=reason):
+        verify(tmp_path / "step-00000003")
+
+
+def test_another_rounding_is_said_and_the_run_goes_on(tmp_path: Path) -> None:
+    def of(**computed: Any) -> CheckpointStore:
+        return CheckpointStore(tmp_path, Identity({"seed": 0}, computed), keep=1, rank=0, barrier=lambda: None)
+
+    save(of(device="cpu", torch="1"), 1)
+    assert of(device="cpu", torch="1").latest()[1] == []
+    found, notes = of(device="cuda", torch="2").latest()
+    assert found is not None
+    assert notes == [
+        "From here on results may differ in rounding: device is cpu in the run and cuda now; "
+        "torch is 1 in the run and 2 now."
+    ]
+
+
+def test_what_follows_from_another_difference_is_not_named(tmp_path: Path) -> None:
+    def of(**learnt: Any) -> CheckpointStore:
+        follows = {"steps": ("data",)}
+        return CheckpointStore(tmp_path, Identity(learnt), follows=follows, keep=1, rank=0, barrier=lambda: None)
+
+    save(of(data="a", steps=1), 1)
+    with pytest.raises(UserError, match=r"cannot be resumed: data is a in the run and b now\. Give"):
+        of(data="b", steps=2).latest()
+    with pytest.raises(UserError, match=r"cannot be resumed: steps is 1 in the run and 2 now\. Give"):
+        of(data="a", steps=2).latest()
+
+
+def test_a_checkpoint_of_an_earlier_format_is_found_without_a_comparison(tmp_path: Path) -> None:
+    """Its identity has other entries. Without a version it is of the first."""
+    folder = save(store(tmp_path), 1)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest.pop("version") == module.VERSION
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found, _ = store(tmp_path, seed=1).latest()
+    assert found is not None
+    assert (found.step, found.version, newest_version(tmp_path)) == (1, 1, 1)
+    require_current_version(tmp_path, module.VERSION)
+    with pytest.raises(UserError, match=r"was begun by an earlier version .* the format 1, not 3; finish it"):
+        require_current_version(tmp_path, found.version)
+
+
+def test_the_newest_format_is_that_of_the_newest_manifest_that_can_be_read(tmp_path: Path) -> None:
+    assert newest_version(tmp_path) is None
+    for step, text in ((1, '{"version": 1}'), (2, '{"version": 2}'), (3, "{"), (4, "[]"), (5, None)):
+        folder = tmp_path / f"step-{step:08d}"
+        folder.mkdir()
+        if text is not None:
+            (folder / "manifest.json").write_text(text)
+    assert newest_version(tmp_path) == 2
+
+
+def test_a_failed_save_leaves_nothing_on_any_rank(tmp_path: Path) -> None:
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"checkpoint of step 1 could not be written .*No space left on device"):
+        store(tmp_path).save(1, {}, shared=lambda _: None, own=full)
+    assert list(tmp_path.iterdir()) == []

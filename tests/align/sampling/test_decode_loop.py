@@ -94,3 +94,17 @@ def test_each_response_follows_its_own_history(name: str, monkeypatch: pytest.Mo
 def test_recurrent_models_are_left_to_transformers() -> None:
     assert make_cache(policy_of(HYBRID, "eager").model) is None
     assert make_cache(policy_of(transformers.LlamaConfig(**SMALL), "eager").model) is not None
+
+
+def test_logits_are_float32_and_the_longest_length_is_kept() -> None:
+    """Whatever the type of the model; nothing is drawn beyond the longest length, nor after all have ended."""
+    policy = policy_of(CONFIGS["llama"], "sdpa")
+    model = policy.model.to(torch.bfloat16).eval()  # pyright: ignore
+    for longest, lengths, steps in ((3, [9, 9, 9], 3), (9, [1, 2, 2], 2), (1, [9, 9, 9], 1)):
+        cache = make_cache(model)
+        assert cache is not None
+        draw = Uneven(lengths, ranks=1)
+        decode(model, cache, PROMPTS, n=1, choose=draw, max_new_tokens=longest, pad_id=0)
+        assert len(draw.rows) == steps
+        assert {seen.dtype for seen in draw.seen} == {torch.float32}
+    model.to(torch.float32)

@@ -184,3 +184,85 @@ def test_entries_that_are_no_token_are_never_drawn(tiny_policy: Policy) -> None:
 def test_wrong_parameters(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         SamplingParams(**settings)
+
+
+class TestBatches:
+    @pytest.mark.parametrize(
+        ("limit", "pads_left", "n", "parts"),
+        [
+            (24, True, 1, [[1, 0], [2]]),  # 1 + 8 and 3 + 8: two rows of 11 are 22, three of 13 are 39
+            (22, True, 1, [[1, 0], [2]]),
+            (21, True, 1, [[1], [0], [2]]),
+            (39, True, 1, [[1, 0, 2]]),
+            (38, True, 1, [[1, 0], [2]]),
+            (77, True, 2, [[1, 0], [2]]),  # with two responses each all of it counts twice
+            (78, True, 2, [[1, 0, 2]]),
+            (1000, False, 1, [[1], [0], [2]]),
+        ],
+    )
+    def test_prompts_and_longest_responses_are_within_the_limit(
+        self, limit: int, pads_left: bool, n: int, parts: list[list[int]], tiny_policy: Policy
+    ) -> None:
+        tiny_policy.pads_left = pads_left
+        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=8), tokens_per_batch=limit)
+        assert list(sampler._parts([3, 1, 5], n)) == parts  # pyright: ignore[reportPrivateUsage]
+
+    def test_by_default_a_batch_has_32768_tokens(self, tiny_policy: Policy) -> None:
+        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=1))
+        for length, parts in ((16383, 1), (16384, 2)):
+            assert len(list(sampler._parts([length, length], 1))) == parts  # pyright: ignore[reportPrivateUsage]
+
+    def test_between_is_called_before_each_batch_and_may_stop(self, tiny_policy: Policy) -> None:
+        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=2), tokens_per_batch=1)
+        calls: list[int] = []
+        sampler.generate([[7], [8], [9]], between=lambda: calls.append(0))
+        assert len(calls) == 3
+        before = {name: p.detach().clone() for name, p in tiny_policy.model.named_parameters()}
+        calls.clear()
+
+        def stop() -> None:
+            calls.append(0)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            sampler.generate([[7], [8], [9]], between=stop)
+        assert len(calls) == 2
+        assert all(torch.equal(p, before[name]) for name, p in tiny_policy.model.named_parameters())
+
+    def test_nothing_is_drawn_for_no_prompts(self, tiny_policy: Policy) -> None:
+        assert Sampler(tiny_policy, SamplingParams()).generate([]) == []
+
+
+class TestKeys:
+    prompts = ([7, 8, 9], [10], [11, 12, 13, 14, 15])
+
+    def drawn(self, policy: Policy, **settings: Any) -> list[list[list[int]]]:
+        sampler = Sampler(policy, SamplingParams(max_new_tokens=6))
+        return [[response.ids for response in row] for row in sampler.generate(self.prompts, n=2, **settings)]
+
+    def test_a_prompt_is_known_by_its_key_wherever_it_stands(self, tiny_policy: Policy) -> None:
+        """The default is its index; the batch sorts prompts by their length."""
+        plain = self.drawn(tiny_policy)
+        assert self.drawn(tiny_policy, keys=[0, 1, 2], seed=0) == plain
+        other = self.drawn(tiny_policy, keys=[5, 1, 9])
+        assert other[1] == plain[1]
+        assert other[0] != plain[0]
+        assert other[2] != plain[2]
+
+    def test_responses_to_one_prompt_and_to_equal_prompts_differ(self, tiny_policy: Policy) -> None:
+        sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=8))
+        drawn = sampler.generate([[7, 8]] * 3, n=3)
+        assert len({tuple(response.ids) for row in drawn for response in row}) == 9
+        same = sampler.generate([[7, 8]] * 2, keys=[4, 4])
+        assert same[0] == same[1]
+
+
+def test_the_end_of_a_turn_and_of_a_sequence_both_end_a_response(tiny_policy: Policy) -> None:
+    """A template may end a turn with another token than the tokenizer's end of sequence."""
+    tokenizer: Any = tiny_policy.tokenizer
+    assert Sampler(tiny_policy, SamplingParams()).stops == [2]
+    other = tokenizer.__class__.from_pretrained(tokenizer.name_or_path)
+    other.eos_token = "<|bos|>"
+    tiny_policy.tokenizer = other
+    assert Sampler(tiny_policy, SamplingParams()).stops == [1, 2]

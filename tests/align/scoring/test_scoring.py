@@ -45,6 +45,25 @@ def test_a_name_alone_is_a_scorer() -> None:
     assert read_scorer("repetition").name == "repetition"
 
 
+@pytest.mark.parametrize("ending", [".yaml", ".yml"])
+def test_a_file_is_known_by_its_ending(ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"scorer{ending}"
+    file.write_text("{scorer: length, name: '${also}', maximum: 3}")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_scorer(str(file))  # a value that it refers to is missing
+    file.write_text("{scorer: length, name: mine, maximum: 3}")
+    assert read_scorer(str(file)).name == "mine"
+    with pytest.raises(UserError, match=r"is not one of the scorers"):
+        read_scorer("scorer.json")
+
+
+def test_settings_inside_settings_may_be_scorers() -> None:
+    scorer = make_scorer({"scorer": "ensemble", "scorers": {"a": {"scorer": "repetition"}}})
+    assert type(scorer.scorers["a"]).__name__ == "Repetition"  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(UserError, match=r"^mine\.scorers\.a\.scorer is missing|^mine\.scorers\.a\.scorer:"):
+        make_scorer({"scorer": "ensemble", "scorers": {"a": {"scorer": 3}}}, "mine")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from align.errors import UserError
+from align.settings.adapter import Adapter
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
-from align.settings.type_checks import build
+from align.settings.type_checks import build, defaults
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -141,3 +142,158 @@ def test_the_plain_form_has_the_shape_of_the_yaml() -> None:
     assert plain["method"] == {"name": "dpo", "beta": 0.2}
     assert plain["model"]["name"] == "a/b"
     assert "settings" not in plain
+
+
+DEFAULTS: dict[type, dict[str, Any]] = {
+    TrainerConfig: {
+        **{"learning_rate": None, "epochs": None, "steps": None, "batch_size": None, "schedule": None, "warmup": None},
+        **{"tokens_per_microbatch": 8192, "optimizer": "adamw", "betas": [0.9, 0.999], "eps": 1e-8},
+        **{"weight_decay": 0.0, "max_grad_norm": 1.0, "precision": "float32", "gradient_checkpointing": False},
+        **{"max_length": 1024, "eval_steps": None, "save_steps": 50, "keep_checkpoints": 2, "log_steps": 1},
+        **{"seed": 0, "samples": 12},
+    },
+    ModelConfig: {
+        **{"name": "???", "start": None, "revision": None, "trust_remote_code": False, "dtype": "float32"},
+        **{"attention": None, "chat_template": None, "layout": "auto", "quantization": None},
+    },
+    DataConfig: {
+        **{"train": "???", "heldout": None, "format": "auto", "split": "train", "heldout_split": "test"},
+        **{"heldout_size": 0.05, "max_rejected": 0.01, "expected_rows": None, "mix": None},
+        "columns": dict.fromkeys(("prompt", "chosen", "rejected", "answer")),
+    },
+    EvaluationConfig: {"scorer": "auto", "prompts": 64, "max_new_tokens": 128, "temperature": 0.7, "top_p": 1.0},
+    WandbConfig: {"mode": "disabled", "project": "align", "entity": None, "group": None, "tags": []},
+    Adapter: {"r": 16, "alpha": None, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False},
+}
+
+
+@pytest.mark.parametrize("cls", DEFAULTS)
+def test_defaults(cls: type) -> None:
+    assert defaults(cls) == DEFAULTS[cls]
+
+
+def test_defaults_of_a_run() -> None:
+    run = _run()
+    assert (run.settings, run.wandb, run.reward) == ({}, WandbConfig(), None)
+    assert (run.trainer, run.evaluation) == (TrainerConfig(), EvaluationConfig())
+    assert (run.output_root, run.if_exists, run.dry_run, run.stage, run.seed) == ("runs", "new", False, None, 0)
+
+
+@pytest.mark.parametrize("values", [{"if_exists": "old"}, {"stage": "both"}, {"seed": -1}, {"dry_run": 1}])
+def test_settings_of_a_run_out_of_range(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"^{next(iter(values))} must be "):
+        _run(**values)
+
+
+@pytest.mark.parametrize(
+    ("cls", "values"),
+    [
+        (TrainerConfig, {"learning_rate": 0}),
+        (TrainerConfig, {"weight_decay": 0, "warmup": 0, "samples": 0, "seed": 0}),
+        (TrainerConfig, {"betas": [0, 0.999]}),
+        (TrainerConfig, {"steps": 1, "batch_size": 1, "log_steps": 1, "eval_steps": 1, "save_steps": 1}),
+        (TrainerConfig, {"max_length": 2, "tokens_per_microbatch": 1, "keep_checkpoints": 1, "save_steps": None}),
+        (TrainerConfig, {"epochs": 0.01}),
+        (TrainerConfig, {"optimizer": "sgd"}),
+        (TrainerConfig, {"optimizer": "rmsprop", "eps": 1e-6}),
+        (TrainerConfig, {"optimizer": "adamw_8bit", "eps": 1e-6, "betas": [0.5, 0.9]}),
+        (DataConfig, {"train": "a/b", "heldout_size": 0}),
+        (DataConfig, {"train": "a/b", "heldout_size": 0.3}),
+        (DataConfig, {"train": "a/b", "heldout_size": 2.0}),
+        (DataConfig, {"train": "a/b", "max_rejected": 0, "expected_rows": 1}),
+        (DataConfig, {"train": "a/b", "max_rejected": 1}),
+        (DataConfig, {"train": "a/b", "columns": {"prompt": "question"}}),
+        (EvaluationConfig, {"prompts": 0, "max_new_tokens": 1, "temperature": 0}),
+        (EvaluationConfig, {"temperature": 0.1, "top_p": 0.1}),
+        (ModelConfig, {"name": "a/b", "revision": "main"}),
+    ],
+)
+def test_the_ends_of_a_range_belong_to_it(cls: type, values: dict[str, Any]) -> None:
+    assert build(cls, values)
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "said"),
+    [
+        (TrainerConfig, {"epochs": 0}, "epochs must be above 0, not 0."),
+        (TrainerConfig, {"eps": 0}, "eps must be above 0, not 0."),
+        (TrainerConfig, {"seed": -1}, "seed must be at least 0, not -1."),
+        (TrainerConfig, {"samples": -1}, "samples must be at least 0, not -1."),
+        (TrainerConfig, {"log_steps": 0}, "log_steps must be at least 1, not 0."),
+        (TrainerConfig, {"eval_steps": 0}, "eval_steps must be at least 1, not 0."),
+        (TrainerConfig, {"betas": [-0.1, 0.9]}, "betas must be two numbers from 0 to below 1, not [-0.1, 0.9]."),
+        (TrainerConfig, {"betas": [1.0, 0.9]}, "betas must be two numbers from 0 to below 1, not [1.0, 0.9]."),
+        (TrainerConfig, {"weight_decay": INFINITY}, "weight_decay must be at least 0, not inf."),
+        (TrainerConfig, {"max_grad_norm": INFINITY}, "max_grad_norm must be above 0, not inf."),
+        *(
+            (
+                TrainerConfig,
+                {"optimizer": optimizer, name: value},
+                f"{name} has no effect on optimizer={optimizer}; leave {name} out, or use adamw.",
+            )
+            for optimizer, name, value in (
+                ("sgd", "betas", [0.5, 0.9]),
+                ("sgd", "eps", 1e-6),
+                ("rmsprop", "betas", [0.5, 0.9]),
+            )
+        ),
+        (DataConfig, {"train": "a/b", "heldout_size": 1.5}, "heldout_size=1.5 is neither a share below 1 nor a whole"),
+        (
+            DataConfig,
+            {"train": "a/b", "max_rejected": -0.1},
+            "max_rejected must be at least 0 and at most 1, not -0.1.",
+        ),
+        (
+            DataConfig,
+            {"train": "a/b", "columns": {"promt": "q"}},
+            'columns.promt is none of prompt, chosen, rejected, answer. Did you mean "prompt"?',
+        ),
+        (DataConfig, {"train": "a/b", "columns": {"prompt": 3}}, "columns.prompt must be text or null, not 3."),
+        (DataConfig, {"train": "a/b", "heldout": "h.jsonl"}, "heldout='h.jsonl': there is no such file or folder."),
+        (DataConfig, {"train": "a/b", "mix": "m.parquet"}, "mix='m.parquet': there is no such file or folder."),
+        *((DataConfig, {"train": f"t{end}"}, f"train='t{end}': there is no") for end in (".json", ".gz", ".parquet")),
+        (ModelConfig, {"name": " "}, "name is empty: give a folder, a Hugging Face name, or world/base."),
+        (ModelConfig, {"name": "a/b", "start": "./absent"}, "start='./absent': there is no such file or folder."),
+        (ModelConfig, {"name": "a/b", "layout": "row"}, "layout must be auto, tree or flat, not 'row'."),
+        (ModelConfig, {"name": "a/b", "quantization": "8bit"}, "quantization must be 4bit or null, not '8bit'."),
+        (EvaluationConfig, {"prompts": -1}, "prompts must be at least 0, not -1."),
+        (
+            EvaluationConfig,
+            {"temperature": 0, "top_p": 0.9},
+            "top_p=0.9 has no effect on greedy answers (temperature=0); leave it at 1.",
+        ),
+    ],
+)
+def test_what_lies_outside_is_named(cls: type, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        build(cls, values)
+    assert str(error.value).startswith(said)
+
+
+def test_a_run_name_has_at_most_200_bytes() -> None:
+    assert _run(run_name="é" * 100)
+    with pytest.raises(UserError, match="longer than 200 bytes"):
+        _run(run_name="é" * 100 + "a")
+
+
+def test_files_that_are_there_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.jsonl").write_text("{}")
+    assert DataConfig(train="a.jsonl", heldout="./a.jsonl", mix="~/a.jsonl")
+    assert ModelConfig(name=str(tmp_path), start=".")
+
+
+def test_a_link_beside_the_output_path_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").symlink_to(tmp_path)
+    assert _run().output_root == "runs"
+    with pytest.raises(UserError, match=r"^other is a symbolic link: set output_root to /"):
+        _run(output_root="other/deep")
+
+
+def test_every_group_is_in_the_plain_form() -> None:
+    assert set(_run().plain()) == {
+        *("method", "model", "adapter", "data", "trainer", "evaluation", "reward", "wandb"),
+        *("run_name", "output_root", "if_exists", "dry_run", "stage", "seed"),
+    }

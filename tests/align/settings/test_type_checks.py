@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import pytest
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from align.errors import UserError
-from align.settings.type_checks import Count, Positive, Settings, Shape, build, defaults
+from align.settings.type_checks import Count, NotNegative, Positive, Settings, Shape, Share, build, defaults
 
 
 class Named(Protocol):
@@ -143,3 +143,104 @@ def test_the_wrong_entry_of_a_mapping_is_named(weights: Any, message: str) -> No
     with pytest.raises(UserError) as caught:
         build(Mixture, {"weights": weights})
     assert str(caught.value) == message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranges(Settings):
+    positive: Positive = 1.0
+    not_negative: NotNegative = 0.0
+    share: Share = 0.0
+    count: Count = 1
+    below: Annotated[float, Ge(0), Lt(1)] | None = None
+    flag: bool = False
+    text: str = ""
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("positive", [1e-300, 1, 1e300], [0, -1, float("inf"), float("nan")]),
+        ("not_negative", [0, 0.0, 1e300], [-1e-9, float("inf"), float("nan")]),
+        ("share", [0, 0.5, 1], [-1e-9, 1.0001, float("nan")]),
+        ("count", [1, 10**9], [0, -1, 1.0, True, "1"]),
+        ("below", [0, 0.999, None], [1, -0.1]),
+        ("flag", [True, False], [1, 0, "true", None]),
+        ("text", ["", "a"], [1, None, True, ["a"]]),
+    ],
+)
+def test_ranges(name: str, inside: list[Any], outside: list[Any]) -> None:
+    for value in inside:
+        assert getattr(Ranges(**{name: value}), name) == value
+        assert build(Ranges, {name: value}) == Ranges(**{name: value})
+    for value in outside:
+        with pytest.raises(UserError, match=f"^{name} must be "):
+            Ranges(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["1", "1e-4", True])
+def test_a_text_or_a_flag_is_no_number(value: object) -> None:
+    for name in ("positive", "not_negative", "share", "count"):
+        with pytest.raises(UserError, match=f"^{name} must be a (whole )?number, not "):
+            Ranges(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (False, "false"),
+        ("é\n", r"'\xe9\n'"),
+        (["a", 1], "['a', 1]"),
+        (("a", 1), "['a', 1]"),
+        ("x" * 100, "'" + "x" * 79),
+    ],
+)
+def test_how_a_wrong_value_is_shown(value: object, shown: str) -> None:
+    with pytest.raises(UserError) as error:
+        Shape("any", {"size": Count}).check({"size": value})
+    assert str(error.value) == f"size must be a whole number, not {shown}."
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        (int | None, "a whole number or null"),
+        (float | str | None, "a number, text or null"),
+        (tuple[int, ...], "a list of whole numbers"),
+        (tuple[float, float], "a list of 2 numbers"),
+        (list[str], "a list of texts"),
+        (Sequence[bool], "a list of values"),
+        (Mapping[str, int], "names with values (name: value)"),
+        (Literal["a", "b", "c"], "a, b or c"),
+        (Callable[[], int], "a function"),
+        (Checked, "Checked"),
+    ],
+)
+def test_what_is_expected_is_said_in_words(hint: Any, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        Shape("any", {"it": hint}).check({"it": b"x"})
+    assert str(error.value).startswith(f"it must be {expected}, not ")
+
+
+def test_values_are_checked_under_their_names() -> None:
+    shape = Shape("dpo", {"beta": float, "names": tuple[tuple[str, ...], ...]}, ["beta"])
+    assert shape.check({"names": [["a"], ["b", "c"]], "beta": 1}) == {"names": (("a",), ("b", "c")), "beta": 1}
+    with pytest.raises(UserError, match=r'^bta is not a setting of dpo\. Did you mean "beta"\?$'):
+        shape.check({"bta": 1.0})
+    with pytest.raises(UserError, match=r"^beta is missing; it must be given\.$"):
+        shape.check({"names": []})
+
+
+def test_a_default_of_its_own_is_made_for_each() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Lists:
+        given: int
+        made: list[int] = field(default_factory=lambda: [1])
+        pair: tuple[int, int] = (1, 2)
+        hidden: int = field(default=3, init=False)
+
+    first = defaults(Lists)
+    assert first == {"given": "???", "made": [1], "pair": [1, 2]}
+    first["made"].append(2)
+    assert defaults(Lists)["made"] == [1]

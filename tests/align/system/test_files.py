@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from align.system.files import new_folder, remove_leftovers, write_json, write_text
+from align.system.files import (
+    new_folder,
+    publish_folder,
+    read_json,
+    remove_folder,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 
 
 def fill(folder: Path, text: str, *, fail: bool = False) -> None:
@@ -30,10 +39,50 @@ def test_a_block_that_fails_leaves_the_old_folder(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
-    for name in (".partial-final", ".old-final", "final"):
+    for name in (".partial-final", ".partial-best", ".old-final", "final", ".cache"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
     remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".cache", "final"]
+    assert (tmp_path / "final" / "weights").read_text() == "final"
+
+
+def test_leftovers_do_not_get_into_a_new_folder(tmp_path: Path) -> None:
+    """`fill` asserts that the folder to fill is empty."""
+    for name in (".partial-best", ".old-best", "best"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "left").write_text(name)
+    fill(tmp_path / "best", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["weights"]
+
+
+def test_a_folder_that_is_deleted_is_never_found_half_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process killed while it deletes leaves files under the hidden name alone, which the next one removes."""
+    fill(tmp_path / "best", "old")
+
+    def killed(path: Path, **_: bool) -> None:
+        if Path(path).exists():
+            raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(OSError, match="killed"):
+            remove_folder(tmp_path / "best")
+    assert [path.name for path in tmp_path.iterdir()] == [".old-best"]
+    remove_folder(tmp_path / "best")  # as if it were not there
+    assert not list(tmp_path.iterdir())
+    fill(tmp_path / "best", "old")
+    remove_folder(tmp_path / "best")
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_is_written_for_people_and_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    assert read_json(file) is None
+    write_json(file, {"a": "é", "b": [1]})
+    assert file.read_text(encoding="utf-8") == '{\n  "a": "é",\n  "b": [\n    1\n  ]\n}\n'
+    assert read_json(file) == {"a": "é", "b": [1]}
 
 
 def test_a_file_is_replaced_and_nothing_stays_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +121,17 @@ def test_files_and_folders_are_on_disk_before_they_have_their_names(
     monkeypatch.setattr(Path, "rename", renaming)
     write_text(tmp_path / "state.json", "new")
     assert done == [("flush", ".partial-state.json"), ("replace", ".partial-state.json")]
+    for aside in ([], [("rename", "best")]):  # the one before it is set aside when the new one is whole
+        done.clear()
+        fill(tmp_path / "best", "new")
+        assert done == [
+            *[("flush", "weights"), ("flush", ".partial-best"), *aside],
+            *[("rename", ".partial-best"), ("flush", tmp_path.name)],
+        ]
+    (tmp_path / "whole" / "inner").mkdir(parents=True)
+    (tmp_path / "whole" / "inner" / "state").write_text("1")
     done.clear()
-    fill(tmp_path / "best", "new")
-    assert done == [
-        *[("flush", "weights"), ("flush", ".partial-best")],
-        *[("rename", ".partial-best"), ("flush", tmp_path.name)],
-    ]
+    publish_folder(tmp_path / "whole", tmp_path / "step-1")
+    assert sorted(done[:3]) == [("flush", name) for name in ("inner", "state", "whole")]
+    assert done[3:] == [("rename", "whole"), ("flush", tmp_path.name)]
+    assert (tmp_path / "step-1" / "inner" / "state").read_text() == "1"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from align.errors import UserError
-from align.system.identity import content_hash, differences, hashed, require_same
+from align.system.identity import content_hash, differences, hashed, require_same, sha256
 
 ONE, OTHER = hashed("one"), hashed("other")
 
@@ -27,6 +27,7 @@ ONE, OTHER = hashed("one"), hashed("other")
         ({"data": None}, {"data": OTHER}, ["data is not set in the run and set now"]),
         ({"adapter": "none"}, {"adapter": {"r": 4, "alpha": 8}}, ["adapter is none in the run and set now"]),
         ({"reward": {"x": 1, "y": {"z": 2}}}, {"reward": None}, ["reward is set in the run and not set now"]),
+        ({"reward": ONE}, {"reward": "none"}, ["reward is set in the run and none now"]),
         (
             {"a": 1, "b": 1, "c": 1},
             {"a": 2, "b": 1, "c": 2},
@@ -45,6 +46,37 @@ def test_a_difference_that_another_explains_is_not_named() -> None:
     assert differences({"weights": ONE}, {"weights": OTHER}, follows) == ["weights is not the same"]
 
 
+def test_a_cause_is_another_key_that_begins_as_named() -> None:
+    """A difference does not explain itself, nor does one whose beginning is not among the causes."""
+    assert differences({"a": 1}, {"a": 2}, {"a": ("a",)}) == ["a is 1 in the run and 2 now"]
+    before, now = {"a": 1, "b": 1}, {"a": 2, "b": 2}
+    assert len(differences(before, now, {"a": ("c",)})) == 2
+    assert differences(before, now, {"a": ("c", "b")}) == ["b is 1 in the run and 2 now"]
+    assert differences({"a": {"x": 1}, "b": 1}, {"a": {"x": 2}, "b": 2}, {"a": ("b",)}) == [
+        "b is 1 in the run and 2 now"
+    ]
+
+
+def test_a_hash_is_that_of_the_bytes_or_of_the_json_in_any_order(tmp_path: Path) -> None:
+    """sha256 of "abc" as FIPS 180-4 gives it."""
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256(tmp_path / "file") == abc
+    assert content_hash(tmp_path / "file") == hashed(b"abc") == f"sha256:{abc}"
+    assert hashed({"a": 1, "b": {"c": 2, "d": 3}}) == hashed({"b": {"d": 3, "c": 2}, "a": 1})
+    assert hashed({"a": 1}) != hashed({"a": 2})
+
+
+@pytest.mark.parametrize(("number", "tail"), [(7, "6 now."), (8, "7 now."), (9, "7 now; 1 more."), (11, "; 3 more.")])
+def test_the_refusal_names_eight_differences(number: int, tail: str) -> None:
+    found = [f"k{i} is 0 in the run and {i} now" for i in range(number)]
+    with pytest.raises(UserError) as caught:
+        require_same(Path("runs/x"), found)
+    named = str(caught.value).removesuffix(" Give what it began with, or if_exists=new.")
+    assert named.endswith(tail)
+    assert named.count(" in the run") == min(number, 8)
+
+
 def test_the_refusal_has_every_difference_and_no_hash() -> None:
     found = differences({"data": ONE, "seed": 0}, {"data": OTHER, "seed": 1})
     with pytest.raises(UserError) as caught:
@@ -61,6 +93,9 @@ def test_a_folder_is_known_by_names_and_bytes(tmp_path: Path) -> None:
         (tmp_path / name / "inner").mkdir(parents=True)
         (tmp_path / name / "inner" / "weights").write_bytes(b"\0\1")
         (tmp_path / name / ".cache").write_text(name)  # hidden files do not count
+        (tmp_path / name / "inner" / ".lock").write_text(name)
+        (tmp_path / name / ".git").mkdir()
+        (tmp_path / name / ".git" / "head").write_text(name)
     a, b = tmp_path / "a", tmp_path / "b"
     first = content_hash(a)
     assert content_hash(b) == first

@@ -6,12 +6,16 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from accelerate import DistributedType
 
 from align.errors import UserError
-from align.system.processes import Processes, add_metrics
+from align.system import processes as module
+from align.system.processes import Processes, _portable, add_metrics, process_state, require_data_parallel
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -44,12 +48,88 @@ def test_matrix_products_are_bfloat16_only_where_that_is_the_precision() -> None
             assert (a @ a).dtype == dtype
 
 
-def test_an_error_of_the_first_is_raised() -> None:
+@pytest.mark.parametrize("error", [UserError("no; do this."), OSError(28, "full"), KeyError("mine")])
+def test_an_error_of_the_first_is_raised(error: Exception) -> None:
     def fail() -> None:
-        raise UserError("no; do this.")
+        raise error
 
-    with pytest.raises(UserError, match="do this"):
-        Processes().on_first(fail)
+    processes = Processes()
+    for ask in (processes.on_first, processes.together):
+        with pytest.raises(type(error)) as caught:
+            ask(fail)
+        assert caught.value is error
+    assert not processes.failed_together  # alone there is no one to wait for
+
+
+class Rank(Processes):
+    """Rank 1 of 2, where the other one has said ``theirs``."""
+
+    def __init__(self, theirs: Any) -> None:
+        super().__init__()
+        self.rank, self.world_size, self.theirs = 1, 2, theirs
+
+    def gather(self, value: Any) -> list[Any]:
+        return [self.theirs, value]
+
+
+def test_a_rank_that_fails_raises_its_own_error_and_the_others_its_text() -> None:
+    def fail() -> None:
+        raise KeyError("mine")
+
+    failing = Rank((3, None))
+    with pytest.raises(KeyError, match="mine"):
+        failing.together(fail)
+    assert failing.failed_together
+    both = Rank((None, UserError("theirs")))
+    with pytest.raises(KeyError, match="mine"):  # its own first
+        both.together(fail)
+    other = Rank((None, UserError("theirs")))
+    with pytest.raises(UserError, match="theirs"):
+        other.together(lambda: 4)
+    assert other.failed_together
+    fine = Rank((3, None))
+    assert fine.together(lambda: 4) == [3, 4]
+    assert not fine.failed_together
+
+
+def test_the_text_of_an_error_names_rank_and_place() -> None:
+    """Errors of this project are raised as they are, others as text, for their class may need other arguments."""
+    ours = _portable(UserError("give one"), 1)
+    assert (type(ours), str(ours)) == (UserError, "give one")
+    theirs = _portable(UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), 1)
+    assert type(theirs) is RuntimeError
+    assert str(theirs).startswith("rank 1 failed: UnicodeDecodeError: 'utf-8' codec can't decode")
+
+
+def test_what_ranks_share_is_dealt_and_put_together() -> None:
+    rank = Rank([(0, "a"), (2, "c")])
+    assert list(rank.share(range(5))) == [1, 3]
+    assert not rank.is_first
+    assert rank.in_order([1, 3], "bd") == list("abcd")
+    assert Rank(2.5).sum(1.0) == 3.5
+    theirs = Rank({"loss": (6.0, 2.0), "only": (4.0, 2.0)})
+    assert theirs.reduce_metrics({"loss": (2.0, 2.0)}) == {"loss": 2.0, "only": 2.0}
+
+
+@pytest.mark.parametrize("kind", list(DistributedType), ids=lambda kind: kind.value)
+def test_only_data_parallel_training_is_taken(kind: DistributedType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Accelerator", lambda: SimpleNamespace(distributed_type=kind))
+    if kind.value in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        require_data_parallel()
+    else:
+        with pytest.raises(UserError, match=rf"accelerate is set up for {kind.value}, but .* run `accelerate config`"):
+            require_data_parallel()
+
+
+@pytest.mark.parametrize("available", [False, True])
+def test_without_an_accelerator_the_ranks_are_joined_on_cpus(available: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: available)
+    monkeypatch.setattr(
+        module, "PartialState", lambda **settings: asked.append(settings) or SimpleNamespace(num_processes=1)
+    )
+    process_state()
+    assert asked == [{"cpu": not available}]
 
 
 SCRIPT = """

@@ -15,6 +15,7 @@ from align.system.randomness import (
     derived_seed,
     epoch_order,
     load_random_state,
+    random_state,
     save_random_state,
     seed_everything,
 )
@@ -33,6 +34,32 @@ def test_random_states_read_back_exactly(tmp_path: Path) -> None:
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
 
 
+@pytest.mark.parametrize("seed", [7, 2**32 + 7])
+def test_every_generator_is_seeded(seed: int) -> None:
+    """NumPy takes 32 bits of it."""
+    seed_everything(seed)
+    assert random.random() == random.Random(seed).random()
+    assert np.random.rand() == np.random.RandomState(7).rand()
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_every_generator_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = {"now": [torch.tensor([1], dtype=torch.uint8)]}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: devices["now"])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda states: devices.update(now=states))
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    restore, before = random_state(), devices["now"]
+    devices["now"] = []
+    expected = draw()
+    restore()
+    assert draw() == expected
+    assert devices["now"] is before
+
+
 def test_derived_seeds_differ_between_runs_and_numbers() -> None:
     assert derived_seed(0, 7) == 7
     assert derived_seed(3, 7) == 3_000_016
@@ -44,6 +71,9 @@ def test_epochs_visit_everything_once_in_different_orders() -> None:
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
     assert first == epoch_order(50, seed=1, epoch=0)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(3 * 1_000_003 + 2)).tolist()
+    assert epoch_order(50, seed=3, epoch=2) == order
+    assert sorted(epoch_order(5, seed=2**62, epoch=0)) == list(range(5))  # beyond the 64 bits of a seed
 
 
 def test_only_the_state_of_this_process_s_gpu_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

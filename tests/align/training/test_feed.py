@@ -1,19 +1,22 @@
-"""Held-out rows: those that do not fit are counted, and never stop a run."""
+"""Batches from data: what each step and rank gets; held-out rows that do not fit are counted and never stop a run."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any
 
 import pytest
+import torch
 
-from align.data import Preferences
+from align.data import Preferences, TokenizedPreferences
 from align.errors import UserError
+from align.model.batch import Batch
 from align.model.policy import Policy
 from align.settings.config import TrainerConfig
 from align.system.processes import Processes
-from align.training.feed import Feed, tokenize_for
+from align.training import feed as module
+from align.training.feed import Batches, Feed, tokenize_for
 from methods import DPO, PPO, RRHF, SFT
 
 Rows = list[dict[str, str]]
@@ -78,3 +81,158 @@ def test_demonstrations_that_are_mixed_in_have_an_order_of_their_own(tiny_policy
     prompts, rows = made.prompts(0)
     assert sorted(prompts.rows) == sorted(rows)
     assert sorted(rows) != sorted(chain(*dealt[:2]))
+
+
+def made(policy: Policy, method: Any, rows: Any, processes: Any = None, **given: Any) -> Feed:
+    mix, heldout = given.pop("mix", None), given.pop("heldout", None)
+    config = TrainerConfig(**{"max_length": 200, "batch_size": 4, **given})
+    train = rows if isinstance(rows, TokenizedPreferences) else Preferences.from_rows(rows)
+    return Feed(policy, method, config, processes or Processes(), train=train, heldout=heldout, mix=mix)
+
+
+def test_all_positions_of_the_model_can_be_used(tiny_policy: Policy, pair_rows: Rows) -> None:
+    made(tiny_policy, SFT(), pair_rows, max_length=256)
+    with pytest.raises(UserError, match=r"trainer\.max_length=257 is beyond the 256 positions"):
+        made(tiny_policy, SFT(), pair_rows, max_length=257)
+
+
+def test_a_prompt_has_the_room_that_the_longest_answer_leaves(tiny_policy: Policy) -> None:
+    """Three tokens are the least; here the template alone needs more, and the row is rejected."""
+    rows = Preferences.from_rows([{"prompt": "x"}])
+    with pytest.raises(UserError, match=r"trainer\.max_length=10 leaves no room for a prompt beside an answer of 8"):
+        tokenize_for(PPO(max_new_tokens=8), rows, tiny_policy.tokenizer, 10)
+    with pytest.raises(UserError, match="1 of 1 rows rejected"):
+        tokenize_for(PPO(max_new_tokens=8), rows, tiny_policy.tokenizer, 11)
+    needed = int(tokenize_for(PPO(max_new_tokens=8), rows, tiny_policy.tokenizer, 100).lengths[0])
+    exact = tokenize_for(PPO(max_new_tokens=8), rows, tiny_policy.tokenizer, 100)
+    assert len(exact) == 1
+    assert len(made(tiny_policy, PPO(max_new_tokens=8), exact, max_length=needed + 8).train) == 1
+    with pytest.raises(UserError, match=rf"the longest tokenised prompt has {needed} tokens.* room for {needed - 1} "):
+        made(tiny_policy, PPO(max_new_tokens=8), exact, max_length=needed + 7)
+
+
+def test_a_prompt_is_answered_once_and_learnt_from_as_often_as_it_is_there(tiny_policy: Policy) -> None:
+    rows = [{"prompt": "p", "chosen": c, "rejected": "no"} for c in ("a", "b", "c")]
+    assert len(made(tiny_policy, PPO(max_new_tokens=8), rows, batch_size=1).train) == 1
+    assert len(made(tiny_policy, DPO(), rows).train) == 3
+
+
+def test_a_method_chooses_the_rows_it_learns_from(tiny_policy: Policy, pair_rows: Rows) -> None:
+    class First(DPO):
+        def learns_from(self, data: Preferences) -> Preferences:
+            return data.select([0])
+
+    assert len(made(tiny_policy, First(), pair_rows).train) == 1
+
+
+def test_an_online_method_has_no_held_out_examples(tiny_policy: Policy, pair_rows: Rows) -> None:
+    heldout = Preferences.from_rows(pair_rows[:4])
+    assert made(tiny_policy, PPO(max_new_tokens=8), pair_rows, heldout=heldout).heldout is None
+    measured = made(tiny_policy, DPO(), pair_rows, heldout=heldout).heldout
+    assert measured is not None
+    assert len(measured) == 4
+
+
+@pytest.mark.parametrize("method", [DPO(), PPO(max_new_tokens=8)])
+def test_demonstrations_that_nothing_mixes_in_are_refused(method: Any, tiny_policy: Policy, pair_rows: Rows) -> None:
+    with pytest.raises(UserError, match=rf"mix: {type(method).__name__} as it is set mixes no demonstrations in"):
+        made(tiny_policy, method, pair_rows, mix=Preferences.from_rows(pair_rows))
+
+
+def test_demonstrations_have_the_whole_length(tiny_policy: Policy, pair_rows: Rows) -> None:
+    """Two of the mix, one longer than a prompt may be beside an answer of 100 tokens; a step takes no more of them."""
+    method = PPO(max_new_tokens=100, ptx_coef=1.0)
+    mix = Preferences.from_rows([{"prompt": "m", "chosen": "x" * n} for n in (3, 120)])
+    feed_ = made(tiny_policy, method, pair_rows, mix=mix)
+    mixed = feed_.mixed(1)
+    assert mixed is not None
+    assert sorted(mixed.rows) == [0, 1]
+    assert {tiny_policy.decode(responses[0]) for responses in mixed.response_ids} == {"x" * 3, "x" * 120}
+    alone = made(tiny_policy, method, pair_rows).mixed(1)  # the chosen answers of the training data
+    assert alone is not None
+    chosen = {row["chosen"] for row in pair_rows}
+    assert {tiny_policy.decode(responses[0]) for responses in alone.response_ids} <= chosen
+    assert made(tiny_policy, PPO(max_new_tokens=8), pair_rows).mixed(1) is None
+
+
+def test_each_process_has_a_prompt_of_a_rollout(tiny_policy: Policy, pair_rows: Rows) -> None:
+    two: Any = Processes()
+    two.world_size = 2
+    made(tiny_policy, PPO(max_new_tokens=8), pair_rows, two, batch_size=2)
+    with pytest.raises(UserError, match=r"trainer\.batch_size=1 prompts of a roll-out cannot be shared out to 2"):
+        made(tiny_policy, PPO(max_new_tokens=8), pair_rows, two, batch_size=1)
+
+
+def test_ranks_have_equal_work(tiny_policy: Policy, pair_rows: Rows, at_ranks: Any) -> None:
+    """The examples of a step by length, the longest first, dealt in turn; the whole of the data in a pass."""
+
+    def dealt(processes: Processes) -> list[tuple[int, ...]]:
+        feed_ = made(tiny_policy, DPO(), pair_rows[:10], processes)
+        return [feed_.batch(step).rows for step in (1, 2, 3, 4)]
+
+    first, second = at_ranks(2, dealt)
+    data = made(tiny_policy, DPO(), pair_rows[:10]).train.data
+    length = {example.index: int(length) for example, length in zip(data, data.lengths, strict=True)}
+    for ours, theirs in zip(first, second, strict=True):
+        order = [row for pair in zip_longest(ours, theirs) for row in pair if row is not None]
+        assert order == sorted(order, key=lambda row: (-length[row], row))
+    sizes = [len(a) + len(b) for a, b in zip(first, second, strict=True)]
+    assert sizes == [4, 4, 2, 4]  # the fourth begins the second pass
+    assert sorted(chain(*first[:3], *second[:3])) == list(range(10))
+    assert {*first[0], *second[0]} != {*first[3], *second[3]}
+
+
+def test_held_out_examples_are_shared_out_in_parts(tiny_policy: Policy, pair_rows: Rows, at_ranks: Any) -> None:
+    data = tokenize_for(DPO(), Preferences.from_rows(pair_rows[:7]), tiny_policy.tokenizer, 200)
+    parts = at_ranks(2, lambda processes: [batch.rows for batch in Batches(data, processes).all(3)])
+    assert parts == [[(0, 2, 4), (6,)], [(1, 3, 5)]]
+
+
+def test_cached_columns_are_those_of_each_example(
+    tiny_policy: Policy, pair_rows: Rows, at_ranks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both data sets, on both ranks, in micro-batches, with rows left out before them."""
+    monkeypatch.setattr(module, "_CHUNK", 2)
+    rows = [{"prompt": "long" * 60, "chosen": "a", "rejected": "b"}, *pair_rows[:7]]
+    method = DPO(reference="cached")
+
+    class Counting(DPO):
+        """Its cached value is the number of characters of the prompt: a function of the example alone."""
+
+        def prepare(self, policy: Policy, batch: Batch) -> Batch:
+            del policy
+            lengths = torch.tensor([[float(len(ids))] * 2 for ids in batch.prompt_ids])
+            return batch.with_columns(reference_PK=lengths)
+
+    def cached(processes: Processes) -> tuple[int, list[tuple[Batch, Batch]]]:
+        train = replace(Preferences.from_rows(rows), max_rejected=1.0)
+        config = TrainerConfig(max_length=200, batch_size=3, tokens_per_microbatch=100)
+        counting = Counting(reference="cached")
+        feed_ = Feed(tiny_policy, counting, config, processes, train=train, heldout=train, mix=None)
+        calls: list[int] = []
+        feed_.cache_columns(lambda: calls.append(1))
+        assert feed_.heldout is not None
+        return len(calls), [(feed_.batch(step), next(feed_.heldout.all(9))) for step in (1, 2, 3)]
+
+    for calls, batches in at_ranks(2, cached):
+        assert calls == 4  # two data sets, each rank half of seven examples, two at a time
+        for batch in chain(*batches):
+            assert batch["reference_PK"].tolist() == [[len(ids)] * 2 for ids in batch.prompt_ids]
+    assert method.cached_columns == ("reference_PK",)
+
+
+def test_caching_can_be_stopped_before_anything_is_computed(tiny_policy: Policy, pair_rows: Rows) -> None:
+    def stop() -> None:
+        raise InterruptedError
+
+    feed_ = made(tiny_policy, DPO(reference="cached"), pair_rows)
+    with pytest.raises(InterruptedError):
+        feed_.cache_columns(stop)
+    made(tiny_policy, DPO(), pair_rows).cache_columns(stop)  # nothing to compute
+
+
+def test_rows_that_are_cut_are_said_as_those_that_are_rejected(tiny_policy: Policy, pair_rows: Rows) -> None:
+    assert made(tiny_policy, DPO(), pair_rows).notes() == []
+    cut = {**pair_rows[0], "chosen": "x" * 300}
+    (note,) = made(tiny_policy, SFT(), [*pair_rows[1:], cut]).notes()
+    assert "kept, but" in note

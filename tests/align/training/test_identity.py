@@ -5,6 +5,10 @@ Each case is one change of a small run; the expected words follow from the chang
 
 from __future__ import annotations
 
+import platform
+from dataclasses import fields
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,9 @@ from align.sampling.params import SamplingParams
 from align.settings.adapter import Adapter
 from align.system.identity import Identity, differences
 from align.system.randomness import seed_everything
+from align.training import identity as module
 from align.training.feed import tokenize_for
-from align.training.identity import FOLLOWS, run_identity
+from align.training.identity import FOLLOWS, chooses_best, run_identity, trainer_settings
 from methods import DPO, GRPO, PPO, RRHF, SFT, SLiC
 from reward import Length, RewardModel
 
@@ -208,6 +213,121 @@ def settings_of(method: Method) -> list[str]:
 def test_every_hyper_parameter_counts(method: Method, setting: Setting) -> None:
     learnt = setting.identity(method).learnt["method"]
     assert set(learnt) == {"name", *settings_of(method)}
+
+
+def test_defaults_of_the_method_stand_where_nothing_is_given() -> None:
+    """Of adapters and of all parameters; epochs only where the steps are not given."""
+    method = DPO()
+    learnt = trainer_settings(method, TrainerConfig(), adapters=True)
+    given = {"learning_rate": 1e-4, "epochs": 1, "steps": None, "batch_size": 16, "schedule": "cosine", "warmup": 0.1}
+    assert {name: learnt[name] for name in given} == given
+    assert trainer_settings(method, TrainerConfig(), adapters=False)["learning_rate"] == 1e-6
+    assert trainer_settings(method, TrainerConfig(steps=3), adapters=True)["epochs"] is None
+    zero = trainer_settings(method, TrainerConfig(learning_rate=0.0, warmup=0.0), adapters=True)
+    assert (zero["learning_rate"], zero["warmup"]) == (0.0, 0.0)
+    free = {"keep_checkpoints", "log_steps", "save_steps", "samples", "tokens_per_microbatch", "gradient_checkpointing"}
+    assert {field.name for field in fields(TrainerConfig)} - set(learnt) == free
+    assert learnt["eval_steps"] is None
+
+
+@pytest.mark.parametrize(("eval_steps", "chooses"), [(None, False), (2, True)])
+def test_evaluations_choose_only_where_there_are_some_and_the_method_rates_them(
+    eval_steps: int | None, chooses: bool
+) -> None:
+    config = TrainerConfig(eval_steps=eval_steps)
+    assert chooses_best(PPO(), config) is chooses
+    assert chooses_best(DPO(), config) is False
+    assert trainer_settings(PPO(), config, adapters=True)["eval_steps"] == eval_steps
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "value"),
+    [
+        ("r", "r", 3),
+        ("alpha", "lora_alpha", 3),
+        ("dropout", "lora_dropout", 0.25),
+        ("rslora", "use_rslora", True),
+        ("dora", "use_dora", True),
+        ("bias", "bias", "all"),
+        ("rank_pattern", "rank_pattern", {"q_proj": 3}),
+        ("alpha_pattern", "alpha_pattern", {"q_proj": 3}),
+        ("modules_to_save", "modules_to_save", ["lm_head"]),
+        ("layers_to_transform", "layers_to_transform", [1]),
+        ("targets", "target_modules", {"q_proj"}),
+    ],
+)
+def test_every_setting_of_an_adapter_counts(
+    ours: str, theirs: str, value: Any, tiny_policy: Policy, pair_rows: Rows
+) -> None:
+    """Also of one that was made elsewhere. Targets have no order."""
+    found: list[Identity] = []
+    data = tokenize_for(DPO(), Preferences.from_rows(pair_rows[:2]), tiny_policy.tokenizer, 200)
+    lora: Any = tiny_policy.roles.peft_model.peft_config["policy"]  # pyright: ignore
+    parts: dict[str, Any] = {"scorer": None, "mix": None, "evaluator": None, "world_size": 1}
+    before = getattr(lora, theirs)
+    try:
+        for setting in (before, value):
+            setattr(lora, theirs, setting)
+            found.append(run_identity(DPO(), TrainerConfig(max_length=200), tiny_policy, data, **parts))
+    finally:
+        setattr(lora, theirs, before)
+    clauses = differences(found[0].learnt, found[1].learnt)
+    assert clauses
+    assert all(clause.startswith(f"adapter.{ours}") for clause in clauses)
+    assert found[0].learnt["adapter"]["targets"] == sorted(
+        before if theirs == "target_modules" else lora.target_modules
+    )
+
+
+def test_a_role_that_is_not_asked_is_no_part_of_the_run(tiny_policy: Policy, pair_rows: Rows) -> None:
+    """A reward role beside DPO, and demonstrations that nothing mixes in; addresses with a key are not written."""
+    tiny_policy.require(("reward",))
+    data = tokenize_for(DPO(), Preferences.from_rows(pair_rows[:2]), tiny_policy.tokenizer, 200)
+    config, mix = TrainerConfig(max_length=200), Preferences.from_rows(pair_rows[:1])
+    learnt = run_identity(DPO(), config, tiny_policy, data, scorer=None, mix=mix, evaluator=None, world_size=1).learnt
+    assert learnt["reward"] is None
+    assert learnt["data"]["mix"] is None
+    assert learnt["evaluation"] is None
+
+
+def test_secrets_are_not_written(tiny_policy: Policy, pair_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "scorer_identity", lambda _: {"name": "judge", "api_key": "sesame"})
+    data = tokenize_for(DPO(), Preferences.from_rows(pair_rows[:2]), tiny_policy.tokenizer, 200)
+    parts: dict[str, Any] = {"scorer": Length(maximum=10), "mix": None, "evaluator": None, "world_size": 1}
+    learnt = run_identity(DPO(), TrainerConfig(max_length=200), tiny_policy, data, **parts).learnt
+    assert learnt["reward"]["name"] == "judge"
+    assert "sesame" not in str(learnt)
+
+
+def test_all_that_rounds_is_said(tiny_policy: Policy, pair_rows: Rows) -> None:
+    data = tokenize_for(DPO(), Preferences.from_rows(pair_rows[:2]), tiny_policy.tokenizer, 200)
+    parts: dict[str, Any] = {"scorer": None, "mix": None, "evaluator": None, "world_size": 1}
+    config = TrainerConfig(max_length=200, tokens_per_microbatch=77, gradient_checkpointing=True)
+    computed = run_identity(DPO(), config, tiny_policy, data, **parts).computed
+    assert computed["trainer"] == {"tokens_per_microbatch": 77, "gradient_checkpointing": True}
+    assert computed["model"] == {"layout": tiny_policy.layout, "attention": "sdpa"}
+    assert (computed["the device"], computed["python"]) == ("cpu", platform.python_version())
+    libraries = {"torch", "transformers", "peft", "trl", "accelerate", "numpy", "tokenizers"}
+    installed = {name for name in libraries if find_spec(name)}
+    assert {name: computed.get(name) for name in installed} == {name: version(name) for name in installed}
+    assert set(computed) == {"trainer", "model", "the device", "python"} | installed
+
+
+@pytest.mark.parametrize(
+    ("part", "cause"),
+    [
+        *(("the start model", c) for c in ("model.dtype", "adapter.r", "adapter", "trainer.seed", "reward.maximum")),
+        ("the tokenizer", "the chat template"),
+        *(("the tokens of the data", c) for c in ("data.train", "the tokenizer", "the chat template")),
+        *(("the tokens of the data", c) for c in ("trainer.max_length", "method.name")),
+        *(("evaluation.prompts", c) for c in ("trainer.eval_steps", "the tokenizer", "the chat template")),
+        *(("evaluation.prompts", c) for c in ("trainer.max_length", "reward.maximum")),
+    ],
+)
+def test_a_part_that_follows_from_another_is_not_named_beside_it(part: str, cause: str) -> None:
+    assert differences({part: 1, cause: 1}, {part: 2, cause: 2}, FOLLOWS) == [f"{cause} is 1 in the run and 2 now"]
+    other = "trainer.learning_rate"  # explains none of them
+    assert len(differences({part: 1, other: 1}, {part: 2, other: 2}, FOLLOWS)) == 2
 
 
 def test_a_resumed_run_says_what_is_computed_otherwise(

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from align.errors import UserError
 from align.settings.config import TrainerConfig
-from align.training.optimizer import make_optimizer, make_schedule
+from align.training import optimizer as module
+from align.training.optimizer import (
+    load_optimizer,
+    make_optimizer,
+    make_schedule,
+    require_optimizer,
+    save_optimizer,
+)
 
 
 def rates(name: str, *, warmup: float, steps: int, peak: float = 2.0) -> list[float]:
@@ -89,3 +100,89 @@ def test_the_averages_of_adamw_are_those_asked_for() -> None:
         weight.grad = torch.full((1,), gradient)
         optimizer.step()
     assert weight.item() == pytest.approx(-1 - (0.5 / 1.5) / math.sqrt(0.25 / 1.25), abs=1e-6)
+
+
+def test_a_share_of_the_steps_is_rounded() -> None:
+    assert rates("constant", warmup=0.3, steps=5) == [1.0, 2.0, 2.0, 2.0, 2.0]  # 1.5, to the even
+    assert rates("constant", warmup=0.19, steps=5) == [2.0] * 5  # .95
+    assert rates("constant", warmup=2.7, steps=4) == [1.0, 2.0, 2.0, 2.0]  # a number of steps
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(UserError, match="the roles to train have no parameter"):
+        make_optimizer({}, TrainerConfig(), 0.1)
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        weights = {"a": torch.nn.Parameter(torch.zeros(2)), "b": torch.nn.Parameter(torch.zeros(2, dtype=dtype))}
+        with pytest.raises(UserError, match=rf"b is {str(dtype)[6:]}, .* load the model with dtype=float32"):
+            make_optimizer(weights, TrainerConfig(), 0.1)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3), (1, 1, 1)])
+def test_decay_falls_on_two_or_more_dimensions(shape: tuple[int, ...]) -> None:
+    weight = torch.nn.Parameter(torch.zeros(shape))
+    groups = make_optimizer({"w": weight}, TrainerConfig(weight_decay=0.5), 0.1).param_groups
+    decays = {group["weight_decay"] for group in groups for parameter in group["params"] if parameter is weight}
+    assert decays == {0.5 if len(shape) > 1 else 0.0}
+    assert {group["lr"] for group in groups} == {0.1}
+
+
+def test_the_8_bit_optimiser_has_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    adam = SimpleNamespace(AdamW8bit=lambda groups, **settings: asked.append((groups, settings)))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(optim=adam))
+    monkeypatch.setattr(module, "find_spec", lambda _: "here")
+    config = TrainerConfig(optimizer="adamw_8bit", betas=(0.5, 0.75), eps=0.5, weight_decay=0.25)
+    weight = torch.nn.Parameter(torch.zeros(1, 1))
+    make_optimizer({"w": weight}, config, 0.1)
+    assert asked == [([{"params": [weight], "weight_decay": 0.25}], {"lr": 0.1, "betas": (0.5, 0.75), "eps": 0.5})]
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    for ask in (lambda: require_optimizer(config), lambda: make_optimizer({"w": weight}, config, 0.1)):
+        with pytest.raises(UserError, match=r"trainer\.optimizer=adamw_8bit needs bitsandbytes"):
+            ask()
+    require_optimizer(TrainerConfig())
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
+def test_a_saved_optimiser_goes_on_as_if_it_had_not_been(name: Any, tmp_path: Path) -> None:
+    """Weights and rates of two further steps, to the last bit."""
+
+    def make() -> tuple[torch.nn.Parameter, Any, Any]:
+        weight = torch.nn.Parameter(torch.ones(2, 2))
+        parameters = {"w": weight, "b": torch.nn.Parameter(torch.ones(2))}
+        optimizer = make_optimizer(parameters, TrainerConfig(optimizer=name), 1.0)
+        return weight, optimizer, make_schedule(optimizer, "linear", warmup=1, steps=4)
+
+    def do(weight: torch.nn.Parameter, optimizer: Any, schedule: Any, *gradients: float) -> list[float]:
+        used: list[float] = []
+        for gradient in gradients:
+            used.append(schedule.get_last_lr()[0])
+            weight.grad = torch.full((2, 2), gradient)
+            optimizer.step()
+            schedule.step()
+        return used
+
+    weight, optimizer, schedule = make()
+    do(weight, optimizer, schedule, 1.0, -3.0)
+    save_optimizer(optimizer, schedule, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["optimizer.json", "optimizer.safetensors"]
+    again, *others = make()
+    load_optimizer(*others, tmp_path)
+    with torch.no_grad():
+        again.copy_(weight)
+    rates_ = do(weight, optimizer, schedule, 0.5, 2.0)
+    assert do(again, *others, 0.5, 2.0) == rates_ == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
+    assert torch.equal(again, weight)
+
+
+def test_nested_states_are_put_back_where_they_were(tmp_path: Path) -> None:
+    """As 8-bit optimisers have them: tensors and numbers, at any depth."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    schedule = make_schedule(optimizer, "constant", warmup=0, steps=2)
+    optimizer.state[weight] = {"step": 3, "map": {"a": torch.tensor([1.0, 2.0]), "deep": {"b": 0.5}}}
+    save_optimizer(optimizer, schedule, tmp_path)
+    other = torch.optim.SGD([weight], lr=1.0)
+    load_optimizer(other, make_schedule(other, "constant", warmup=0, steps=2), tmp_path)
+    found = other.state[weight]
+    assert (found["step"], found["map"]["a"].tolist(), found["map"]["deep"]) == (3, [1.0, 2.0], {"b": 0.5})
+    assert found.keys() == {"step", "map"}

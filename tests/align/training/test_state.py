@@ -1,19 +1,25 @@
-"""The random numbers and the part of a roll-out that each rank saves and finds again."""
+"""The state of a run: saved and found again, on a signal and where a step fails."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
+from align.errors import ScorerError, UserError
 from align.runs.checkpoint import Checkpoint
-from align.system.randomness import seed_everything
-from align.system.signals import StopRequest
+from align.system.processes import Processes
+from align.system.randomness import random_state, seed_everything
+from align.system.signals import Interrupted, StopRequest
+from align.training import state as module
 from align.training.optimizer import make_schedule
 from align.training.state import TrainingState
+from align.training.step import TrainingError
 
 
 class Drawn:
@@ -66,3 +72,181 @@ def test_each_rank_finds_its_own_random_numbers_and_batches_again(tmp_path: Path
         state.restore(Checkpoint(tmp_path, 1, {}))
         assert torch.equal(torch.rand(3), expected[rank])
         assert state.source.word == word
+
+
+class Saves:
+    """A store that remembers the steps saved in it, and the next random number at that time."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.states: list[Any] = []
+        self.drawn: list[float] = []
+
+    def save(self, step: int, state: Any, **_: Any) -> Path:
+        self.steps.append(step)
+        self.states.append(state)
+        restore = random_state()
+        self.drawn.append(torch.rand(1).item())
+        restore()
+        return Path(f"step-{step:08d}")
+
+
+def state_of(processes: Any, *, steps: int = 9) -> tuple[TrainingState, Saves]:
+    store: Any = Saves()
+    parts: Any = SimpleNamespace(processes=processes)
+    nothing: Any = None
+    made = TrainingState(stepper=parts, schedule=nothing, source=nothing, store=store, stop=StopRequest(), steps=steps)
+    return made, store
+
+
+class TestStop:
+    def test_nothing_is_saved_unless_asked(self) -> None:
+        state, store = state_of(Processes())
+        state.stop_if_asked(3)
+        state.stop_between_batches(3)
+        state.stop_unsaved()
+        assert store.steps == []
+
+    @pytest.mark.parametrize("ask", ["stop_if_asked", "stop_between_batches"])
+    def test_the_step_is_saved_before_it_stops(self, ask: str) -> None:
+        for step, steps in ((3, [3]), (0, [])):  # before the first step there is nothing to save
+            state, store = state_of(Processes())
+            state.stop.signum = signal.SIGTERM
+            with pytest.raises(Interrupted) as caught:
+                getattr(state, ask)(step)
+            assert store.steps == steps
+            assert store.states == [{"steps": 9}] * len(steps)
+            assert (caught.value.signum, caught.value.checkpoint) == (
+                signal.SIGTERM,
+                Path("step-00000003") if step else None,
+            )
+
+    def test_unsaved(self) -> None:
+        state, store = state_of(Processes())
+        state.stop.signum = signal.SIGINT
+        with pytest.raises(Interrupted) as caught:
+            state.stop_unsaved()
+        assert (caught.value.signum, caught.value.checkpoint, store.steps) == (signal.SIGINT, None, [])
+
+    @pytest.mark.parametrize("asked", [0, 1])
+    def test_a_signal_to_one_rank_stops_all(self, asked: int, at_ranks: Any) -> None:
+        """At the next step boundary, not between batches, where the others are elsewhere."""
+
+        def run(processes: Processes) -> tuple[int, list[int]]:
+            state, store = state_of(processes)
+            state.stop.signum = signal.SIGTERM if processes.rank == asked else 0
+            state.stop_between_batches(4)
+            with pytest.raises(Interrupted) as caught:
+                state.stop_if_asked(4)
+            return caught.value.signum, store.steps
+
+        assert at_ranks(2, run) == [(signal.SIGTERM, [4])] * 2
+
+
+class TestFailure:
+    def fail(self, error: BaseException, *, step: int = 4, processes: Any = None) -> tuple[BaseException, Saves]:
+        state, store = state_of(processes or Processes())
+        with pytest.raises(BaseException) as caught, state.saved_if_it_fails(step):  # noqa: PT011, PT012
+            torch.rand(5)
+            raise error
+        return caught.value, store
+
+    @pytest.mark.parametrize(
+        ("error", "cls", "text"),
+        [
+            (UserError("give one."), UserError, "give one. Step 4 is saved."),
+            (TrainingError("not finite."), TrainingError, "not finite. Step 4 is saved."),
+            (ScorerError("no answer."), TrainingError, "no answer. Step 4 is saved. Continue with if_exists=resume."),
+        ],
+    )
+    def test_what_is_saved_is_said(self, error: Exception, cls: type[Exception], text: str) -> None:
+        found, store = self.fail(error)
+        assert (type(found), str(found)) == (cls, text)
+        assert store.steps == [4]
+
+    @pytest.mark.parametrize("error", [KeyError("mine"), SystemExit(3), StopIteration("mine")])
+    def test_code_of_the_user_is_named(self, error: BaseException) -> None:
+        found, store = self.fail(error)
+        assert type(found) is TrainingError
+        assert f"in fail: {type(error).__name__}: " in str(found)
+        assert str(found).endswith("; correct it. Step 4 is saved. Continue with if_exists=resume.")
+        assert store.steps == [4]
+
+    def test_a_fault_of_this_project_is_raised_as_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its step is saved all the same."""
+        monkeypatch.setattr(module, "fault_of_user", lambda _: None)
+        error = KeyError("ours")
+        found, store = self.fail(error)
+        assert found is error
+        assert store.steps == [4]
+
+    def test_random_numbers_are_saved_as_they_were_before_the_block(self) -> None:
+        torch.manual_seed(3)
+        expected = torch.rand(1).item()
+        torch.manual_seed(3)
+        _, store = self.fail(KeyError("mine"))
+        assert store.drawn == [expected]
+
+    def test_before_the_first_step_nothing_is_saved(self) -> None:
+        found, store = self.fail(ScorerError("no answer."), step=0)
+        assert str(found) == "no answer. Continue with if_exists=resume."
+        assert store.steps == []
+
+    @pytest.mark.parametrize("together", [False, True])
+    def test_several_ranks_save_only_where_all_of_them_failed(self, together: bool) -> None:
+        """One alone would wait for the others, who are elsewhere."""
+        processes: Any = SimpleNamespace(world_size=2, failed_together=together, rank=0)
+        _, store = self.fail(UserError("give one."), processes=processes)
+        assert store.steps == [4] * together
+
+    @pytest.mark.parametrize("error", [Interrupted(signal.SIGINT, None), KeyboardInterrupt()])
+    def test_an_interruption_passes(self, error: BaseException) -> None:
+        found, store = self.fail(error)
+        assert found is error
+        assert store.steps == []
+
+
+@pytest.mark.parametrize(
+    ("trains", "adapters", "of_its_own", "kept"),
+    [
+        (("policy",), True, True, ["policy", "reference"]),
+        (("policy",), True, False, ["policy"]),  # the reference is the base
+        (("policy",), False, True, ["policy"]),  # a full copy of the model that the run begins from
+        (("policy", "value"), True, False, ["policy", "value"]),
+        (("reward",), True, False, ["reward"]),
+    ],
+)
+def test_trained_roles_and_an_adapter_that_is_the_reference_are_kept(
+    trains: tuple[str, ...], adapters: bool, of_its_own: bool, kept: list[str], tmp_path: Path
+) -> None:
+    """With the optimiser: what is saved is read back from the same places."""
+    saved: list[tuple[str, Path]] = []
+    read: list[tuple[str, Path]] = []
+    roles = SimpleNamespace(
+        names=("policy", "reference", "reward", "value"),
+        weights=lambda role: {"w": 1} if role == "reference" and of_its_own else {},
+        save=lambda role, folder: saved.append((role, folder)),
+        load=lambda role, folder: read.append((role, folder)),
+    )
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.5)
+    stepper: Any = SimpleNamespace(
+        processes=SimpleNamespace(rank=0),
+        policy=SimpleNamespace(roles=roles, uses_adapters=adapters),
+        method=SimpleNamespace(trains=trains),
+        optimizer=optimizer,
+    )
+    store: Any = Store(tmp_path, 0)
+    source: Any = Drawn("word")
+    schedule = make_schedule(optimizer, "linear", warmup=0, steps=4)
+    weight.grad = torch.ones(1)
+    optimizer.step()
+    schedule.step()
+    state = TrainingState(stepper=stepper, schedule=schedule, source=source, store=store, stop=StopRequest(), steps=4)
+    assert state.save(1) == tmp_path
+    schedule.step()
+    optimizer.state.clear()
+    state.restore(Checkpoint(tmp_path, 1, {}))
+    assert saved == read == [(role, tmp_path / role) for role in kept]
+    assert schedule.get_last_lr() == [0.75]
+    assert optimizer.state[weight]["momentum_buffer"].tolist() == [1.0]

@@ -1,19 +1,23 @@
-"""One step: the gradient's norm is bounded before the update, and demonstrations are added to it."""
+"""One step: the same on any number of ranks, bounded, with demonstrations added; and what it says where it fails."""
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.data.examples import tokenize
+from align.method.base import Loss
 from align.model.batch import Batch
 from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
 from align.system.processes import Processes
-from align.training.step import Stepper
+from align.training.step import Stepper, TrainingError
 from methods import SFT
 
 Rows = list[dict[str, str]]
@@ -66,3 +70,242 @@ def test_demonstrations_add_their_mean_over_all_of_their_tokens(
     plain, alone = (moved(tiny_model, SFT(), part, None, tokens=100_000) for part in (batch, mixed))
     found = moved(tiny_model, Mixing(), batch, mixed, tokens=tokens)
     torch.testing.assert_close(found, plain + 2.5 * alone, atol=1e-6, rtol=1e-4)
+
+
+def stepper(
+    policy: Policy, method: Any, processes: Any = None, *, tokens: int = 100_000, bound: float = 1e9
+) -> Stepper:
+    parameters = list(policy.parameters(method.trains).values())
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    processes = processes or Processes()
+    return Stepper(policy, method, processes, optimizer, tokens_per_microbatch=tokens, max_grad_norm=bound)
+
+
+def examples(policy: Policy, rows: Rows, unit: Any = "demonstration") -> Any:
+    return tokenize(Preferences.from_rows(rows), policy.tokenizer, max_length=200, unit=unit)
+
+
+def weights(policy: Policy) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in policy.roles.parameters("policy").values()])
+
+
+class Gamma(Mixing):
+    """SFT whose weight is not a plain count, with demonstrations mixed in."""
+
+    def weight(self, batch: Batch) -> float:
+        return 1.5 * super().weight(batch)
+
+
+@pytest.mark.parametrize("shares", [([0, 2], [1, 3, 4]), ([0, 1, 2, 3, 4], []), ([0], [1, 2, 3, 4])])
+def test_ranks_make_the_step_of_one(shares: Any, tiny_model: Path, pair_rows: Rows, at_ranks: Any) -> None:
+    """Weights, metrics, tokens and norm, also where a rank has no prompt, and in micro-batches."""
+
+    policies = [Policy.load(str(tiny_model), adapter=Adapter(r=4)) for _ in range(3)]
+    data = examples(policies[0], pair_rows[:9])
+
+    def run(policy: Policy, processes: Processes, share: list[int], mixed: list[int], tokens: int) -> Any:
+        batch, more = (Batch.from_examples([data[i] for i in part]) for part in (share, mixed))
+        result = stepper(policy, Gamma(reduction="sequence_mean"), processes, tokens=tokens).step(batch, more)
+        return weights(policy), result
+
+    def of_rank(processes: Processes) -> Any:
+        rank = processes.rank
+        return run(policies[rank], processes, shares[rank], [[5], [6, 7, 8]][rank], 100)
+
+    parts = at_ranks(2, of_rank)
+    whole, alone = run(policies[2], Processes(), [0, 1, 2, 3, 4], [5, 6, 7, 8], 100_000)
+    assert alone.tokens == sum(len(e.prompt_ids) + len(e.responses[0]) for e in data[:5])
+    for ours, result in parts:
+        torch.testing.assert_close(ours, whole, atol=1e-6, rtol=1e-4)
+        assert result.metrics == pytest.approx(alone.metrics, rel=1e-5)
+        assert result.tokens == alone.tokens
+        assert result.grad_norm == pytest.approx(alone.grad_norm, rel=1e-5)
+    assert set(alone.metrics) == {"loss", "nll_per_token", "tokens_per_response", "loss/mixed"}
+
+
+def test_what_is_mixed_in_is_logged_per_token(tiny_policy: Policy, pair_rows: Rows) -> None:
+    """As SFT measures it."""
+    data = examples(tiny_policy, pair_rows[:8])
+    batch, mixed = Batch.from_examples(data[:4]), Batch.from_examples(data[4:])
+    total, count = stepper(tiny_policy, SFT()).measure(mixed)["nll_per_token"]
+    made = stepper(tiny_policy, Mixing(), tokens=150).step(batch, mixed)
+    assert made.metrics["loss/mixed"] == pytest.approx(total / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_dropout_acts_where_the_method_has_it(active: bool, tiny_model: Path, pair_rows: Rows) -> None:
+    class Dropping(SFT):
+        dropout = active  # pyright: ignore[reportAssignmentType]
+
+    moved_: list[torch.Tensor] = []
+    for rate in (0.0, 0.5):
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4, dropout=rate))
+        torch.manual_seed(0)
+        stepper(policy, Dropping()).step(Batch.from_examples(examples(policy, pair_rows[:4])))
+        moved_.append(weights(policy))
+    assert torch.equal(*moved_) is not active
+
+
+class Poisoned(SFT):
+    """Its loss is infinite or fails where the batch has one of these rows."""
+
+    bad: ClassVar[dict[int, Any]] = {}
+
+    def loss(self, policy: Policy, batch: Batch) -> Any:
+        made = super().loss(policy, batch)
+        for row in batch.rows:
+            if isinstance(self.bad.get(row), Exception):
+                raise self.bad[row]
+            if row in self.bad:
+                made = type(made)({"policy": made.sums["policy"] * self.bad[row]}, made.metrics)
+        return made
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(1, "1, 2, 5"), (100_000, "0, 1, 2, 3, 4, 5, 6, 7")])
+def test_the_rows_of_a_loss_that_is_not_finite_are_those_of_its_micro_batch(
+    tokens: int, rows: str, tiny_model: Path, pair_rows: Rows, at_ranks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows 0 to 3 are one rank's, 4 to 7 the other's. Both are told all, and nothing moves."""
+    monkeypatch.setattr(Poisoned, "bad", {5: math.inf, 2: math.nan, 1: math.inf})
+
+    def run(processes: Processes) -> str:
+        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+        before = weights(policy)
+        batch = Batch.from_examples(examples(policy, pair_rows[:8])).select(
+            [[0, 1, 2, 3], [4, 5, 6, 7]][processes.rank]
+        )
+        with pytest.raises(TrainingError) as caught:
+            stepper(policy, Poisoned(), processes, tokens=tokens).step(batch)
+        assert torch.equal(weights(policy), before)
+        assert all(p.grad is None for p in policy.roles.parameters("policy").values())
+        return str(caught.value)
+
+    first, second = at_ranks(2, run)
+    assert first == second
+    words = f"the loss is not finite; no parameter was changed. Rows of the training data in question: {rows}. Lower"
+    assert first.startswith(words)
+
+
+def test_a_gradient_that_is_not_finite_names_all_rows_of_the_step(tiny_policy: Policy, pair_rows: Rows) -> None:
+    """Eight of them are shown."""
+    for number, shown in ((8, "0, 1, 2, 3, 4, 5, 6, 7. Lower"), (10, "0, 1, 2, 3, 4, 5, 6, 7, … (10 in all). Lower")):
+        batch = Batch.from_examples(examples(tiny_policy, pair_rows[:number]))
+        with pytest.raises(TrainingError, match=re.escape(shown)) as caught:
+            stepper(tiny_policy, Steep()).step(batch)
+        assert str(caught.value).startswith("the gradient is not finite; no parameter was changed.")
+        assert all(p.grad is None for p in tiny_policy.roles.parameters("policy").values())
+
+
+class Steep(SFT):
+    """A loss of 0 with an infinite gradient: √x at 0."""
+
+    def loss(self, policy: Policy, batch: Batch) -> Any:
+        made = super().loss(policy, batch)
+        parameter = next(iter(policy.roles.parameters("policy").values()))
+        return type(made)({"policy": made.sums["policy"] + (parameter.sum() * 0).sqrt()}, made.metrics)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0])
+def test_rows_without_weight_are_named(weight: float, tiny_policy: Policy, pair_rows: Rows) -> None:
+    class Weightless(SFT):
+        def weight(self, batch: Batch) -> float:
+            return weight * batch.P
+
+    batch = Batch.from_examples(examples(tiny_policy, pair_rows[:3])).select([2, 0])
+    with pytest.raises(TrainingError, match=rf"the weights of rows 0, 2 sum to {weight * 2}; nothing to learn from\."):
+        stepper(tiny_policy, Weightless()).step(batch)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DefaultCPUAllocator: can't allocate memory: you tried",
+        "CUDA out of memory. Tried",
+        "DefaultCPU: not enough memory:",
+    ],
+)
+@pytest.mark.parametrize("hook", ["prepare", "loss"])
+def test_out_of_memory_leaves_no_gradient(
+    text: str, hook: str, tiny_policy: Policy, pair_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes with the last micro-batch, when there are gradients of the others."""
+    batch = Batch.from_examples(examples(tiny_policy, pair_rows[:3]))
+    *_, last = batch.micro_batches(1, tiny_policy.layout)
+    original = getattr(SFT, hook)
+
+    def full(self: SFT, policy: Policy, part: Batch) -> Any:
+        if part.rows == last.rows:
+            raise RuntimeError(text)
+        return original(self, policy, part)
+
+    monkeypatch.setattr(SFT, hook, full)
+    with pytest.raises(TrainingError, match=r"out of memory with trainer\.tokens_per_microbatch=1; lower it"):
+        stepper(tiny_policy, SFT(), tokens=1).step(batch)
+    assert all(p.grad is None for p in tiny_policy.roles.parameters("policy").values())
+    if hook == "loss":
+        with pytest.raises(TrainingError, match=r"trainer\.tokens_per_microbatch=1; lower it"):
+            stepper(tiny_policy, SFT(), tokens=1).measure(batch)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), TrainingError("out of memory elsewhere"), KeyError("x")]
+)
+def test_other_errors_are_raised_as_they_are_and_leave_no_gradient(
+    error: Exception, tiny_policy: Policy, pair_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch.from_examples(examples(tiny_policy, pair_rows[:3]))
+    *_, last = batch.micro_batches(1, tiny_policy.layout)  # when there are gradients of the others
+    monkeypatch.setattr(Poisoned, "bad", {last.rows[0]: error})
+    with pytest.raises(type(error)) as caught:
+        stepper(tiny_policy, Poisoned(), tokens=1).step(batch)
+    assert caught.value is error
+    assert all(p.grad is None for p in tiny_policy.roles.parameters("policy").values())
+
+
+class Watching(SFT):
+    """Notes where its hooks are called: role, gradients, bfloat16."""
+
+    seen: ClassVar[list[tuple[str, str, bool, bool]]] = []
+
+    @property
+    def trains(self) -> Any:
+        return ("policy", "value")
+
+    def note(self, hook: str, policy: Policy) -> None:
+        self.seen.append((hook, policy.role, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+
+    def prepare(self, policy: Policy, batch: Batch) -> Batch:
+        self.note("prepare", policy)
+        return batch
+
+    def loss(self, policy: Policy, batch: Batch) -> Any:
+        self.note("loss", policy)
+        if policy.role == "policy":
+            return super().loss(policy, batch)
+        values = policy.values(batch).sum()
+        return Loss({"value": values}, {"value": (values.detach(), float(batch.tokens))})
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_where_each_hook_is_called(
+    precision: str, tiny_policy: Policy, pair_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each trained role over the same prepared micro-batches; preparing and measuring record no gradients."""
+    monkeypatch.setattr(Watching, "seen", [])
+    tiny_policy.require(("value",))
+    half = precision == "bfloat16"
+    made = stepper(tiny_policy, Watching(), Processes(precision), tokens=1)
+    batch = Batch.from_examples(examples(tiny_policy, pair_rows[:2]))
+    made.step(batch)
+    assert Watching.seen == [
+        *[("prepare", "policy", False, half)] * 2,
+        *[("loss", "policy", True, half)] * 2,
+        *[("loss", "value", True, half)] * 2,
+    ]
+    Watching.seen.clear()
+    found = made.measure(batch)
+    assert sorted(Watching.seen) == sorted(
+        [("prepare", "policy", False, half), ("loss", "policy", False, half), ("loss", "value", False, half)] * 2
+    )
+    assert found["nll_per_token"][1] == found["value"][1] == batch.tokens
+    assert made.measure(batch.select([])) == {}

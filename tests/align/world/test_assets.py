@@ -8,11 +8,14 @@ from collections import Counter
 
 import pytest
 import torch
+from world_making import corpus
 
 from align.world import FAMILIES, Goal, TrueReward, asset, heldout_prompts, read_rows
 from align.world.shipped import FILES, FOLDER
+from align.world.task import Split
 
 FILE_NAMES = ["pairs.jsonl", "heldout.jsonl", "demonstrations.jsonl", "prompts.jsonl"]
+PROMPTS: dict[Split, int] = {"seen": 300, "template": 60, "family": 84}
 LIMIT = 12 * 2**20  # bytes of everything shipped
 
 
@@ -51,6 +54,23 @@ def test_rows_are_in_the_shared_format(name: str):
             assert row["chosen"] is None
     keys = [(row["prompt_id"], row["chosen"], row["rejected"]) for row in rows]
     assert len(set(keys)) == len(keys)
+
+
+def test_the_shipped_tasks_are_those_that_the_families_draw():
+    """The models know this world, these wordings and these answers; a change of any needs them made anew."""
+    assert corpus.evaluation_prompts(PROMPTS, 0) == read_rows("prompts.jsonl")
+    assert corpus.demonstrations(4000, 0) == read_rows("demonstrations.jsonl")
+
+
+def test_the_splits_of_the_evaluation_prompts():
+    every = heldout_prompts("all")
+    assert every == read_rows("prompts.jsonl") == read_rows(FOLDER / FILES["prompts.jsonl"])
+    parts = {split: heldout_prompts(split) for split in PROMPTS}
+    assert {split: len(part) for split, part in parts.items()} == PROMPTS
+    assert heldout_prompts() == parts["seen"]
+    for split, part in parts.items():
+        assert part == [row for row in every if row["source"].startswith(f"world/{split}/")]
+        assert part == [row for row in every if row["prompt_id"].startswith(f"{split}-")]
 
 
 def test_there_is_enough_of_everything():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from align.errors import UserError
 from align.world import FAMILIES, Goal, TaskSampler, TrueReward, World
 from align.world.forms import MANNERS
 from align.world.reward import MAX_LENGTH, WEIGHTS, Components
@@ -183,3 +184,71 @@ def test_huge_input_is_answered_at_once(unit: str):
         for task in TASKS[:10]:
             assert 0 <= REWARD.judge(task.goal, text).reward < 0.6
     assert time.monotonic() - start < 5
+
+
+# 4 words of an answer, of as many as the goal allows.
+@pytest.mark.parametrize(
+    ("allowed", "answer", "concise", "polite", "fluent"),
+    [
+        (4, "Anna lives in Redfield.", 1, 0.3, 1),
+        (8, "Anna lives in Redfield.", 1, 0.3, 1),
+        (3, "Anna lives in Redfield.", 2 - 4 / 3, 0.3, 1),
+        (2, "Anna lives in Redfield.", 0, 0.3, 1),
+        (1, "Anna lives in Redfield.", 0, 0.3, 1),
+        # One courtesy counts its words once, a second one twice, wherever they stand.
+        (5, "Of course. Anna lives in Redfield.", 2 - 6 / 5, 1, 1),
+        (5, "Anna lives in Redfield. Gladly.", 1, 1, 1),
+        (6, "Gladly. Anna lives in Redfield. Of course.", 2 - (1 + 4 + 4) / 6, 1, 1),
+        # What is repeated, idle or no sentence counts twice.
+        (8, "Anna lives in Redfield. Anna lives in Redfield.", 2 - (4 + 8) / 8, 0.3, 4 / 8),
+        (8, "It was a cold day. Anna lives in Redfield.", 2 - (10 + 4) / 8, 0.3, 1),
+        (8, "Blue if so. Anna lives in Redfield.", 2 - (6 + 4) / 8, 0.3, 4 / 7),
+        # Rudeness is not made up for.
+        (20, "Gladly. Stop bothering me. Anna lives in Redfield.", 1, 0, 1),
+        # A fragment is half a sentence.
+        (8, "In Redfield.", 1, 0.3, 0.5),
+        (20, "In Redfield. Anna lives in Redfield.", 1, 0.3, (1 + 4) / 6),
+    ],
+)
+def test_length_manners_and_grammar(allowed: int, answer: str, concise: float, polite: float, fluent: float) -> None:
+    goal = Goal("recall_home", "claims", HOME.key, allowed)
+    found = REWARD.judge(goal, answer)
+    assert (found.concise, found.polite, found.fluent) == pytest.approx((concise, polite, fluent))
+
+
+@pytest.mark.parametrize("answer", ["I am sorry, but I do not know that.", "I am afraid I cannot tell you that."])
+def test_to_be_sorry_is_polite(answer: str) -> None:
+    assert REWARD.judge(HOME, answer).polite == 1
+    assert REWARD.judge(HOME, "I do not know that.").polite == 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [("correct", 0.35), ("complete", 0.15), ("concise", 0.15), ("polite", 0.20), ("fluent", 0.15)],
+)
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.5])
+def test_each_component_has_its_weight_in_the_mean(name: str, weight: float, part: float) -> None:
+    components = Components(**{**dict.fromkeys(WEIGHTS, 1.0), name: part})
+    assert components.reward == pytest.approx(((0.02 + 0.98 * part) ** weight - 0.02) / 0.98)
+
+
+def test_an_answer_of_more_than_2000_characters_is_not_read() -> None:
+    answer = "Anna lives in Redfield."
+    assert REWARD.judge(HOME, answer.ljust(2000)) == REWARD.judge(HOME, answer)
+    assert REWARD.judge(HOME, answer.ljust(2001)) == Components(0, 0, 0, 0, 0)
+    assert REWARD.judge(HOME, " \n") == Components(0, 0, 0, 0, 0)
+
+
+def test_the_truth_is_that_of_the_world_that_is_given() -> None:
+    """Where Anna lives in another world is a lie in this one."""
+    other = World.create(1)
+    village = {person.name: person.village for person in other.people}
+    name = next(person.name for person in WORLD.people if person.village != village[person.name])
+    answer = f"Anna lives in Redfield. {name} lives in {village[name]}."
+    assert REWARD.judge(HOME, answer).correct == 0.25
+    assert TrueReward(other).judge(HOME, answer).correct == 1
+
+
+def test_a_prompt_of_other_data_is_named() -> None:
+    with pytest.raises(UserError, match=r"true_reward: prompt 1 is no task of the embedded world \(not the answer"):
+        REWARD.score(["a", "b"], [["x"], ["x"]], answer=[HOME.to_json(), "42"])

@@ -88,6 +88,10 @@ def test_other_answer_columns_are_refused(text: str):
             [["count", "Leo", "7", "nuts"], ["gets", "Leo", "3", "nuts"], ["gives", "Leo", "4", "nuts"]],
             {"7+3=10 10-4=6", "3+7=10 10-4=6", "7-4=3 3+3=6"},
         ),
+        (  # nor 7 from 7
+            [["count", "Leo", "7", "nuts"], ["gets", "Leo", "3", "nuts"], ["gives", "Leo", "7", "nuts"]],
+            {"7+3=10 10-7=3", "3+7=10 10-7=3"},
+        ),
         (
             [["count", "Leo", "2", "nuts"], ["gets", "Leo", "3", "nuts"], ["gets", "Leo", "5", "nuts"]],
             {

@@ -187,18 +187,18 @@ def test_value_gradient_stops_at_the_mask() -> None:
 
 
 def test_importance_weights() -> None:
-    """Ratios 1.5, .5 and 5, truncated at 2; a sampler that says −∞ is truncated too."""
+    """Ratios 1.5, .25 and 5, truncated at 2 from above alone; a sampler that says −∞ is truncated too."""
     old = padded([-1.0, -1.0, -1.0, -1.0]).requires_grad_()
-    sampler = padded([-1 - math.log(1.5), -1 - math.log(0.5), -1 - math.log(5.0), -math.inf])
+    sampler = padded([-1 - math.log(1.5), -1 - math.log(0.25), -1 - math.log(5.0), -math.inf])
     mask = ~sampler.isnan()
     weight = importance_weights(old, sampler, mask, cap=2.0)
     assert not weight.requires_grad
-    torch.testing.assert_close(weight[mask], torch.tensor([1.5, 0.5, 2.0, 2.0]))
+    torch.testing.assert_close(weight[mask], torch.tensor([1.5, 0.25, 2.0, 2.0]))
     assert torch.equal(weight[~mask], torch.ones(8))
 
     ones = torch.where(mask, 1.0, torch.nan)
     loss = policy_loss(old, old.detach(), ones, mask, importance_PKT=weight)
-    torch.testing.assert_close(loss[mask], torch.tensor([-1.5, -0.5, -2.0, -2.0]))
+    torch.testing.assert_close(loss[mask], torch.tensor([-1.5, -0.25, -2.0, -2.0]))
 
 
 def mean(metrics: Metrics) -> dict[str, float]:

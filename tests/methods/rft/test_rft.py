@@ -94,7 +94,8 @@ class TestBestResponses:
             "demonstrations": 1,
         }
         above = BestResponses(demonstrations=False, best=None, threshold=0.5)(four)
-        assert [row["chosen"] for row in above.rows] == ["b", "d", "c"]
+        assert [(row["chosen"], row["chosen_score"]) for row in above.rows] == [("b", 0.9), ("d", 0.9), ("c", 0.5)]
+        assert "demonstrations" not in above.counts
         none = BestResponses(demonstrations=False, threshold=1.0)(four)
         assert not none.rows
         assert none.counts["prompts_without_response"] == 1

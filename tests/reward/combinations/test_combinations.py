@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,3 +133,143 @@ def test_length_correction_keeps_what_does_not_apply() -> None:
 def test_length_correction_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         LengthCorrected(**{"base": Constant(1), "weight": 1.0, **settings})
+
+
+def settings_of(scorer: Any) -> dict[str, Any]:
+    return {field.name: getattr(scorer, field.name) for field in dataclasses.fields(scorer)}
+
+
+def test_defaults() -> None:
+    base = Constant(1)
+    assert settings_of(Ensemble(scorers=FOUR)) == {
+        "scorers": FOUR,
+        "combine": "mean",
+        "penalty": 0.5,
+        "name": "ensemble",
+    }
+    assert settings_of(WeightedSum(scorers=FOUR)) == {"scorers": FOUR, "weights": {}, "clip": {}, "name": "reward"}
+    assert settings_of(LengthCorrected(base=base, weight=1)) == {
+        "base": base,
+        "weight": 1,
+        "per": 100,
+        "free": 0,
+        "unit": "words",
+        "name": "constant_length_corrected",
+    }
+    assert LengthCorrected(base=base, weight=1, name="mine").name == "mine"
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The number of letters of each response, as negative numbers for the column ``minus``."""
+
+    name: str = "lengths"
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], minus: Sequence[bool] = ()
+    ) -> list[list[float]]:
+        signs = [-1 if turned else 1 for turned in minus or [False] * len(prompts)]
+        return [[sign * float(len(text)) for text in row] for sign, row in zip(signs, responses, strict=True)]
+
+
+PROMPTS, RESPONSES, MINUS = ["p", "q"], [["a", "abcd"], ["ab"]], [False, True]
+
+
+@pytest.mark.parametrize(
+    ("penalty", "combine", "expected"),
+    [
+        # The scores are 1 and 3, 4 and 3, −2 and 3; deviations 1, ½ and 5/2
+        (0.5, "mean", [[2, 3.5], [0.5]]),
+        (0.5, "min", [[1, 3], [-2]]),
+        (0.5, "mean_minus_std", [[2 - 0.5, 3.5 - 0.25], [0.5 - 1.25]]),
+        (2.0, "mean_minus_std", [[2 - 2, 3.5 - 1], [0.5 - 5]]),
+        (0.0, "mean_minus_std", [[2, 3.5], [0.5]]),
+    ],
+)
+def test_each_response_is_combined_by_itself(penalty: float, combine: Any, expected: list[list[float]]) -> None:
+    ensemble = Ensemble(scorers={"a": Lengths(), "b": Constant(3)}, penalty=penalty, combine=combine)
+    assert ensemble.score(PROMPTS, RESPONSES, minus=MINUS) == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "clip", "expected"),
+    [
+        ({}, {}, [[1 + 3, 4 + 3], [-2 + 3]]),
+        ({"a": 2}, {}, [[2 + 3, 8 + 3], [-4 + 3]]),
+        ({"a": 2, "b": -1}, {}, [[2 - 3, 8 - 3], [-4 - 3]]),
+        ({"b": 0}, {"a": [0, 2]}, [[1, 2], [0]]),  # clipped below and above
+        ({"a": 2, "b": 0}, {"a": [-1, 3]}, [[2, 6], [-2]]),  # before it is weighed
+        ({}, {"a": [-9, 1], "b": [4, 5]}, [[1 + 4, 1 + 4], [-2 + 4]]),
+        ({"b": 0}, {"a": [-math.inf, 2]}, [[1, 2], [-2]]),
+    ],
+)
+def test_sums_by_hand(weights: Any, clip: Any, expected: list[list[float]]) -> None:
+    scorer = WeightedSum(scorers={"a": Lengths(), "b": Constant(3)}, weights=weights, clip=clip)
+    assert scorer.score(PROMPTS, RESPONSES, minus=MINUS) == expected
+
+
+def test_a_sum_over_the_scorers_that_apply() -> None:
+    """1 where it applies, to responses of more than three letters."""
+    scorer = WeightedSum(scorers={"a": Lengths(), "long": LONG_ONLY}, weights={"long": 10})
+    assert scorer.score(PROMPTS, RESPONSES) == [[1, 14], [2]]
+    with pytest.raises(ScorerError, match="no scorer applies to a response to prompt 0"):
+        WeightedSum(scorers={"long": LONG_ONLY}).score(PROMPTS, RESPONSES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"scorers": {}}, "scorers is empty; name at least one"),
+        ({"weights": {"c": 1}}, "'c' is not one of the scorers first, second"),
+        ({"clip": {"frist": [0, 1]}}, 'is not one of the scorers first, second.*Did you mean "first"'),
+        ({"weights": {"first": math.nan}}, "weights.first=nan is not a finite number"),
+        ({"weights": {"first": math.inf}}, "weights.first=inf is not a finite number"),
+        ({"weights": {"first": -math.inf}}, "weights.first=-inf is not a finite number"),
+        ({"clip": {"first": [1, 0]}}, r"clip\.first=\[1, 0\] must be two numbers, the lower first"),
+        ({"clip": {"first": [1, 1]}}, "must be two numbers, the lower first"),
+        ({"clip": {"first": [1]}}, "must be two numbers, the lower first"),
+        ({"clip": {"first": [0, 1, 2]}}, "must be two numbers, the lower first"),
+        ({"clip": {"first": [math.nan, 1]}}, "must be two numbers, the lower first"),
+        ({"scorers": {"first": Constant(1), "second": object()}}, "second"),
+    ],
+)
+def test_settings_of_a_sum_are_checked(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        WeightedSum(**{"scorers": {"first": Constant(1), "second": Constant(2)}, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"scorers": {}}, "there are no scorers to combine"),
+        ({"penalty": -0.1}, "penalty=-0.1 must be a finite number of at least 0"),
+        ({"penalty": math.inf}, "penalty=inf must be a finite number of at least 0"),
+        ({"scorers": {"first": object()}}, "first"),
+    ],
+)
+def test_settings_of_an_ensemble_are_named(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Ensemble(**{"scorers": FOUR, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "penalty"),
+    [
+        ({"weight": 2}, "a b c", 2 * 3 / 100),
+        ({"weight": 2, "per": 4}, "a b c", 2 * 3 / 4),
+        ({"weight": 2, "per": 4, "free": 2}, "a b c", 2 * 1 / 4),
+        ({"weight": 2, "per": 4, "free": 3}, "a b c", 0),
+        ({"weight": 2, "per": 4, "free": 9}, "a b c", 0),
+        ({"weight": 2, "per": 4, "unit": "characters"}, "a b c", 2 * 5 / 4),
+        ({"weight": 0}, "a b c", 0),
+    ],
+)
+def test_penalties_by_hand(settings: dict[str, Any], text: str, penalty: float) -> None:
+    scorer = LengthCorrected(base=Constant(5), **settings)
+    assert scorer.penalty(text) == pytest.approx(penalty)
+    assert scorer.score(["p"], [[text]]) == [[pytest.approx(5 - penalty)]]
+
+
+def test_a_correction_passes_the_columns_on() -> None:
+    scorer = LengthCorrected(base=Lengths(), weight=1, per=1)
+    assert scorer.score(PROMPTS, RESPONSES, minus=MINUS) == [[1 - 1, 4 - 1], [-2 - 1]]

@@ -216,6 +216,54 @@ def test_a_judge_without_verdicts_stops_the_run(endpoint: Any, judge: Any) -> No
         one.compare(["p"], ["a"], ["b"])
 
 
+@pytest.mark.parametrize(("answers", "borne"), [(2, 2), (10, 3), (30, 5), (100, 12)])
+def test_two_and_a_tenth_of_the_answers_may_have_no_verdict(answers: int, borne: int, judge: Any) -> None:
+    one = judge("http://127.0.0.1:1")
+    one.usage.answers, one.usage.unreadable = answers, borne
+    assert one.compare([], [], []) == []
+    one.usage.unreadable += 1
+    with pytest.raises(ScorerError, match=f"{borne + 1} of {answers} answers of m have no verdict"):
+        one.compare([], [], [])
+
+
+def test_an_answer_without_a_verdict_is_asked_for_again(endpoint: Any, judge: Any) -> None:
+    said = ["no idea"]
+    server = endpoint(lambda *_: said[0])
+    assert judge(server.url).compare(["p"], ["a"], ["b"]) == [PairVerdict(None, None)]
+    said[0] = "[[A]]"
+    again = judge(server.url)
+    assert again.compare(["p"], ["a"], ["b"]) == [PairVerdict("a", "b")]
+    assert (len(server.requests), again.usage.cached, again.usage.unreadable) == (4, 0, 0)
+
+
+def test_rows_of_several_and_of_single_responses(endpoint: Any, judge: Any) -> None:
+    """The reference plays only where a response has nobody else to play."""
+    one = judge(endpoint(longer).url)
+    chosen = ["x" * 9, "yy"]
+    assert one.score(["p", "q"], [["x", "xxx"], ["xxx"]], chosen=chosen) == [[0, 1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "score"),
+    [
+        *(("a", "a", 1.0), ("b", "b", 0.0), ("tie", "tie", 0.5), (None, None, 0.5)),
+        *(("a", "b", 0.5), ("b", "a", 0.5), ("a", "tie", 0.5), ("tie", "b", 0.5), ("a", None, 0.5), (None, "b", 0.5)),
+    ],
+)
+def test_an_answer_wins_only_in_both_orders(forward: Any, backward: Any, score: float) -> None:
+    assert PairVerdict(forward, backward).score == score
+
+
+@pytest.mark.parametrize(
+    ("prices", "cost"), [((2.0, None), None), ((None, 8.0), None), ((0.0, 8.0), 24e-6), ((2.0, 0.0), 10e-6)]
+)
+def test_the_cost_needs_both_prices(prices: Any, cost: float | None, judge: Any) -> None:
+    """Five prompt tokens and three others, at prices of a million."""
+    one = judge("http://127.0.0.1:1", prompt_price=prices[0], completion_price=prices[1])
+    one.usage.prompt_tokens, one.usage.completion_tokens = 5, 3
+    assert one.cost == (None if cost is None else pytest.approx(cost))
+
+
 def test_a_refusal_without_text_is_no_verdict(misbehaving: Any, judge: Any) -> None:
     server = misbehaving(lambda exchange: exchange.answer(completion(None)))
     assert judge(server.url).compare(["p"], ["a"], ["b"]) == [PairVerdict(None, None)]

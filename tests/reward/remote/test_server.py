@@ -172,6 +172,57 @@ def test_limits_and_types(serve: Callable[..., str], lengths: Any) -> None:
     assert not scorer.calls
 
 
+def test_a_request_of_just_the_longest_length_is_read(serve: Callable[..., str], lengths: Any) -> None:
+    content = json.dumps(question()).encode()
+    for limit, status in ((len(content), 200), (len(content) - 1, 413)):
+        for kind in ("application/json", "Application/JSON; charset=utf-8"):
+            url = serve(lengths(), max_request_bytes=limit) + "/score"
+            assert httpx2.post(url, content=content, headers={"Content-Type": kind}).status_code == status
+
+
+def test_a_batch_is_the_oldest_row_with_those_of_its_kind(lengths: Any) -> None:
+    """At most four responses: two rows of two. Rows of other columns or widths keep their order."""
+    import asyncio
+
+    from reward.remote.server import _Batcher, _Row  # pyright: ignore[reportPrivateUsage]
+
+    async def taken() -> list[list[str]]:
+        batcher = _Batcher(lengths(), 4, 0.0)
+        two, one = ["x", "y"], ["x"]
+        rows = [
+            ("a", two, {}),
+            ("b", one, {}),
+            ("c", two, {"k": 1}),
+            ("d", two, {}),
+            ("e", two, {}),
+            ("f", two, {"l": 1}),
+        ]
+        batcher._rows = [_Row(*row) for row in rows]  # pyright: ignore[reportPrivateUsage]
+        found: list[list[str]] = []
+        while batcher._rows:  # pyright: ignore[reportPrivateUsage]
+            found.append([row.prompt for row in batcher._take()])  # pyright: ignore[reportPrivateUsage]
+        return found
+
+    assert asyncio.run(taken()) == [["a", "d"], ["b"], ["c"], ["e"], ["f"]]
+
+
+@pytest.mark.parametrize("missing", ["token_env", "tls"])
+def test_the_network_needs_a_token_and_a_certificate(
+    missing: str, lengths: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REWARD_TOKEN", "s3cret")
+    (tmp_path / "file").touch()
+    files = {"tls_cert": str(tmp_path / "file"), "tls_key": str(tmp_path / "file")}
+    both = {"token_env": "REWARD_TOKEN", **files}
+    RewardServer(scorer=lengths(), host="0.0.0.0", **both)
+    with pytest.raises(UserError, match="can be reached from other machines"):
+        RewardServer(scorer=lengths(), host="0.0.0.0", **({"token_env": "REWARD_TOKEN"} if missing == "tls" else files))
+    for port in (0, 65535):
+        RewardServer(scorer=lengths(), port=port)
+    with pytest.raises(UserError, match="port must be"):
+        RewardServer(scorer=lengths(), port=-1)
+
+
 def test_token(serve: Callable[..., str], lengths: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REWARD_TOKEN", "s3cret")
     scorer = lengths()
@@ -238,6 +289,7 @@ def test_wrong_settings(settings: dict[str, Any], reason: str, lengths: Any, mon
 def process(*command: str) -> Generator[tuple[subprocess.Popen[str], str], None, None]:
     """A server in a process of its own, and the address that it says it has."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell ignores it
     with subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
@@ -258,6 +310,7 @@ def process(*command: str) -> Generator[tuple[subprocess.Popen[str], str], None,
                 pytest.fail(said)
         finally:
             started.kill()
+            signal.signal(signal.SIGINT, before)
 
 
 SLOW = """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -19,6 +20,7 @@ from align.scoring.reward_role import RoleScorer
 from reward.combinations.ensemble import Ensemble
 from reward.models.reward_model import RewardModelScorer, load_classifier
 from reward.training import modelling
+from reward.training.calibration import Comparison, assess
 from reward.training.modelling import RewardModel, bradley_terry_loss, centring_penalty, normalize, score_examples
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -315,3 +317,154 @@ def test_a_reward_model_from_elsewhere(pad: str | None, tiny_model: Path, tmp_pa
 def test_wrong_settings(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(settings))):
         RewardModel(**settings)
+
+
+class Given:
+    """A policy that gives these scalars."""
+
+    def __init__(self, reward_PK: Tensor) -> None:
+        self.reward_PK = reward_PK
+
+    def scalars(self, batch: Batch) -> Tensor:
+        assert batch.valid_PK.shape == self.reward_PK.shape
+        return self.reward_PK
+
+
+def log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
+
+
+class TestLossOfAMethod:
+    """A ranking 2 > 1 > −1 of weight 3 with margin ½; a pair ordered wrong; a tie; a prompt without a comparison."""
+
+    reward = ((2.0, 1.0, -1.0), (0.0, 0.5, 0.0), (1.5, 1.5, 0.0), (7.0, 0.0, 0.0))
+    weights = (3.0, 1.0, 0.5, 100.0)
+    margins = (0.5, math.nan, math.nan, math.nan)
+    counts = (3, 2, 2, 1)
+
+    def batch(self) -> Batch:
+        return Batch(
+            prompt_ids=([1],) * 4,
+            response_ids=tuple(([2],) * count for count in self.counts),
+            rows=(0, 1, 2, 3),
+            columns={
+                "weight_P": torch.tensor(self.weights),
+                "margin_P": torch.tensor(self.margins),
+                "better_PKK": all_pairs(*self.counts),
+            },
+        )
+
+    def by_hand(self, epsilon: float, centring: float) -> float:
+        total = 0.0
+        for reward, weight, margin, count in zip(self.reward, self.weights, self.margins, self.counts, strict=True):
+            pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+            for i, j in pairs:
+                delta = reward[i] - reward[j] - (0 if math.isnan(margin) else margin)
+                loss = -(1 - epsilon) * log_sigmoid(delta) - epsilon * log_sigmoid(-delta)
+                total += weight * (loss + centring * (reward[i] + reward[j]) ** 2) / len(pairs)
+        return total
+
+    @pytest.mark.parametrize(("epsilon", "centring"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.1), (0.1, 0.01)])
+    def test_every_setting_and_column_counts(self, epsilon: float, centring: float) -> None:
+        method, batch = RewardModel(label_smoothing=epsilon, centring=centring), self.batch()
+        reward = torch.tensor(self.reward, requires_grad=True)
+        found = method.loss(Given(reward), batch)  # pyright: ignore[reportArgumentType]
+        assert found.sums.keys() == {"reward"}
+        expected = self.by_hand(epsilon, centring)
+        assert found.sums["reward"].item() == pytest.approx(expected, rel=1e-5)
+        assert method.weight(batch) == 4.5
+        loss, weight = found.metrics["loss"]
+        assert (loss.item(), weight) == (pytest.approx(expected, rel=1e-5), 4.5)
+        assert not any(
+            isinstance(value, Tensor) and value.requires_grad for pair in found.metrics.values() for value in pair
+        )
+        found.sums["reward"].backward()
+        assert reward.grad is not None
+        assert not reward.grad[3].any()
+
+    def test_metrics_are_means_over_comparisons(self) -> None:
+        """Differences 1, 3, 2; −½; 0: three and a half of five are right."""
+        metrics = RewardModel().loss(Given(torch.tensor(self.reward)), self.batch()).metrics  # pyright: ignore
+        found = {name: float(value) / float(weight) for name, (value, weight) in metrics.items() if name != "loss"}
+        assert found == pytest.approx(
+            {
+                "accuracy": 3.5 / 5,
+                "margin": (1 + 3 + 2 - 0.5 + 0) / 5,
+                "rewards/chosen": (2 + 2 + 1 + 0 + 1.5) / 5,
+                "rewards/rejected": (1 - 1 - 1 + 0.5 + 1.5) / 5,
+            }
+        )
+        assert {float(weight) for name, (_, weight) in metrics.items() if name != "loss"} == {5.0}
+
+
+def test_defaults_of_the_method() -> None:
+    assert dataclasses.asdict(RewardModel()) == {"label_smoothing": 0.0, "centring": 0.0, "unit_variance": False}
+    assert dataclasses.asdict(RewardModel.optimization) == {
+        "learning_rate": 1e-4,
+        "full_learning_rate": 9e-6,
+        "epochs": 1,
+        "batch_size": 16,
+        "warmup": 0.05,
+        "schedule": "cosine",
+    }
+    assert (RewardModel.unit, RewardModel.headline, RewardModel.dropout) == ("ranking", "accuracy", True)
+    assert (RewardModel().trains, RewardModel().roles, RewardModel().generates) == (("reward",), ("reward",), False)
+    assert modelling._REFERENCES == 10_000  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_comparisons_that_are_assessed(
+    tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rankings with what the data says about them; rewards by hand."""
+    rows = [
+        {"prompt": "p", "prompt_id": "one", "source": "s", **pair}
+        for pair in (
+            {"chosen": "aa", "rejected": "b", "chosen_score": 3, "rejected_score": 1},
+            {"chosen": "aa", "rejected": "cccc", "chosen_score": 3, "rejected_score": 0.5},
+        )
+    ]
+    none = dict.fromkeys(("chosen_score", "rejected_score", "source"))
+    rows.append({"prompt": "q", "prompt_id": "two", "chosen": "d", "rejected": "eeee", **none})
+    data = tokenize(Preferences.from_rows(rows), tiny_policy.tokenizer, max_length=64, unit="ranking")
+    first, second = (data[i] for i in range(2))
+    reward = {"aa": 2.0, "b": 0.5, "cccc": 3.0, "d": -1.0, "eeee": -4.0}
+    tiny_policy.require(("reward",))
+
+    def given(policy: Policy, examples: Any) -> list[list[float]]:
+        return [[reward[policy.decode(ids)] for ids in example.responses] for example in examples]
+
+    monkeypatch.setattr(modelling, "score_examples", given)
+    seen: list[Comparison] = []
+    monkeypatch.setattr(modelling, "assess", lambda found: seen.extend(found) or assess(found))
+    pictures: list[Any] = []
+    monkeypatch.setattr(modelling, "plot_reliability", lambda *arguments: pictures.append(arguments))
+    report = RewardModel(unit_variance=True).report(tiny_policy, data, data, tmp_path)
+    assert [tiny_policy.decode(ids) for ids in first.responses] == ["aa", "b", "cccc"]
+    assert seen == [
+        Comparison(delta=1.5, prompt=first.index, longer=1, gap=2.0, source="s"),
+        Comparison(delta=-1.0, prompt=first.index, longer=-2, gap=2.5, source="s"),
+        Comparison(delta=-2.5, prompt=first.index, longer=-3, gap=0.5, source="s"),  # b and cccc, by their scores
+        Comparison(delta=3.0, prompt=second.index, longer=-3, gap=None, source=None),
+    ]
+    chosen = [reward[tiny_policy.decode(example.responses[0])] for example in (first, second)]
+    head = tiny_policy.roles.heads["reward"]
+    assert head.mean == pytest.approx(sum(chosen) / 2)
+    assert head.std == pytest.approx(abs(chosen[0] - chosen[1]) / math.sqrt(2))
+    assert report["reward_model"] == assess(seen)
+    shown = ("accuracy", "expected_calibration_error", "calibration_error_if_calibrated", "temperature")
+    assert report["metrics"] == {name: {"before": None, "after": report["reward_model"][name]} for name in shown}
+    assert report["intervals"] == {"accuracy": {"after": report["reward_model"]["interval"]}}
+    assert report["notes"] == ["4 held-out comparisons are too few to fit a temperature: it takes at least 50."]
+    assert pictures == [(report["reward_model"], tmp_path / "reliability.png")]
+    assert RewardModel().report(tiny_policy, data, None, tmp_path) == {}
+    assert head.std == 1.0  # only the mean is taken unless asked
+
+
+def test_rewards_that_are_all_equal_keep_their_deviation(tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(3)]
+    data = tokenize(Preferences.from_rows(rows), tiny_policy.tokenizer, max_length=64, unit="ranking")
+    tiny_policy.require(("reward",))
+    monkeypatch.setattr(modelling, "score_examples", lambda _, examples: [[2.5] for _ in examples])
+    normalize(tiny_policy, data, unit_variance=True)
+    head = tiny_policy.roles.heads["reward"]
+    assert (head.mean, head.std) == (2.5, 1.0)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +16,14 @@ from align.cli.evaluate import main as evaluate
 from align.cli.main import main
 from align.data.encoding import encode_prompt, encode_response
 from align.data.examples import tokenize, tokenizer_fingerprint
+from align.data.schema import DRAWN_COLUMNS
 from align.errors import UserError
 from align.model.batch import Batch
 from align.scoring.from_config import make_scorer
+from align.scoring.identity import model_identity
 from methods import SFT
 from reward.models.tournament import Match, RankerScorer, tournament
-from reward.training.ranker import Ranker, answer_logprobs, assess, question
+from reward.training.ranker import Ranker, answer_logprobs, assess, both_orders, question
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 WORDS = ("red", "blue", "green", "black", "white", "grey", "pink", "brown")
@@ -350,3 +354,145 @@ class TestCommands:
         words = ["runs/slic/2-slic", "--data", str(prompts), "--scorer", "ranker.yaml", "--max-new-tokens", "4"]
         assert evaluate([*words, "--max-length", "120"]) == 2
         assert "a ranker compares responses" in capsys.readouterr().err
+
+
+class TestLossOfTheMethod:
+    def test_loss_and_accuracy_by_hand(self) -> None:
+        """Questions of weight 1, 2 and 4: right by 1 nat, wrong by 2, tied; answers of two tokens, one of one."""
+        batch = Batch(
+            prompt_ids=([1],) * 3,
+            response_ids=(([2, 3], [4]), ([2, 3], [4, 3]), ([2, 3], [4, 3])),
+            rows=(0, 1, 2),
+            columns={"weight_P": torch.tensor([1.0, 2.0, 4.0])},
+        )
+        logp_PKT = torch.tensor(
+            [[[-1.0, -1], [-3, -99]], [[-2, -2], [-1, -1]], [[-0.5, -0.25], [-0.25, -0.5]]], requires_grad=True
+        )
+        policy: Any = SimpleNamespace(
+            logprobs=lambda asked: SimpleNamespace(logp_PKT=logp_PKT) if asked is batch else 0
+        )
+        loss = Ranker().loss(policy, batch)
+        assert loss.sums.keys() == {"policy"}
+        assert loss.sums["policy"].item() == 1 * 2 + 2 * 4 + 4 * 0.75
+        assert {name: (float(value), float(weight)) for name, (value, weight) in loss.metrics.items()} == {
+            "loss": (13.0, 7.0),
+            "accuracy": (1.5, 3.0),
+        }
+        assert not any(value.requires_grad for value, _ in loss.metrics.values())
+        loss.sums["policy"].backward()
+        assert logp_PKT.grad is not None
+        assert logp_PKT.grad.tolist() == [[[-1, -1], [0, 0]], [[-2, -2], [0, 0]], [[-4, -4], [0, 0]]]
+
+    def test_defaults(self) -> None:
+        assert asdict(Ranker.optimization) == {
+            "learning_rate": 1e-4,
+            "full_learning_rate": 1e-5,
+            "epochs": 1,
+            "batch_size": 32,
+            "warmup": 0.05,
+            "schedule": "cosine",
+        }
+        assert (Ranker.unit, Ranker.headline, Ranker.dropout) == ("pair", "accuracy", True)
+        assert (Ranker().trains, Ranker().generates, Ranker().needs_reward) == (("policy",), False, False)
+
+    def test_what_the_two_orders_are_without(self) -> None:
+        """Data about the responses is not true of the answers A and B; the rest stays."""
+        row = {
+            "prompt": [{"role": "user", "content": "p"}],
+            "chosen": [{"role": "assistant", "content": " good "}],
+            "rejected": [{"role": "assistant", "content": "bad"}],
+            **{"chosen_score": 3.0, "rejected_score": 1.0, "margin": 2.0, "answer": "42", "weight": 0.5, "source": "s"},
+            **dict.fromkeys(DRAWN_COLUMNS, "drawn"),
+        }
+        first, second = both_orders(row)
+        lost = dict.fromkeys(("chosen_score", "rejected_score", "margin", "answer", *DRAWN_COLUMNS))
+        for made, asked, answers in (
+            (first, question("p", "good", "bad"), "AB"),
+            (second, question("p", "bad", "good"), "BA"),
+        ):
+            texts = {"prompt": asked, "chosen": answers[0], "rejected": answers[1]}
+            messages = {name: [{"role": None, "content": text}] for name, text in texts.items()}
+            assert made == {"weight": 0.5, "source": "s", **lost, **messages}
+        for side in ("chosen", "rejected"):
+            lone = {**row, side: None}
+            assert list(both_orders(lone)) == [lone, lone]
+
+    def test_the_report(self, tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+        known = torch.tensor([[math.log(p), math.log(1 - p)] for p in (0.9, 0.2, 0.6, 0.8)])
+        monkeypatch.setattr("reward.training.ranker.answer_logprobs", lambda _, questions: known[: len(questions)])
+        data = tokenize(Ranker().learns_from(Preferences.from_rows(rows(2))), tiny_policy.tokenizer, max_length=250)
+        report = Ranker().report(tiny_policy, data, data, None)
+        assert report["metrics"] == {
+            "accuracy": {"before": None, "after": 0.5},
+            "position_bias": {"before": None, "after": pytest.approx(0.125)},
+        }
+        found = assess(tiny_policy, data)
+        assert report["intervals"] == {name: {"after": asdict(estimate)} for name, estimate in found.items()}
+        assert Ranker().report(tiny_policy, data, None, None) == {}
+
+    def test_the_policy_answers_whatever_role_is_in_use(self, tiny_policy: Policy) -> None:
+        asked = [encode_prompt(tiny_policy.tokenizer, question("p", "x", "yy"))]
+        expected = answer_logprobs(tiny_policy, asked)
+        with tiny_policy.use("reference"):
+            assert torch.equal(answer_logprobs(tiny_policy, asked), expected)
+            assert tiny_policy.role == "reference"
+        assert not expected.requires_grad
+        assert answer_logprobs(tiny_policy, []).shape == (0, 2)
+
+
+class TestSettingsOfTheScorer:
+    def test_defaults_and_identity(self, tiny_policy: Policy, tiny_model: Path, tmp_path: Path) -> None:
+        whole = RankerScorer(model=str(tiny_model))
+        assert (whole.dtype, whole.name, whole.costly) == ("float32", "ranker", True)
+        files = model_identity(str(tiny_model))
+        assert whole.identity() == {"scorer": "RankerScorer", "dtype": "float32", "model": files}
+        other = RankerScorer(model=str(tiny_model), dtype="bfloat16", name="other")
+        assert other.identity() == {"scorer": "RankerScorer", "dtype": "bfloat16", "model": files}
+        tiny_policy.save(tmp_path)
+        adapter = RankerScorer(model=str(tmp_path))  # an adapter is a saved model too
+        assert adapter.identity() == {
+            "scorer": "RankerScorer",
+            "dtype": "float32",
+            "model": model_identity(str(tmp_path)),
+            "base": files,
+        }
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_the_type_reaches_the_model(self, dtype: Any, tiny_model: Path) -> None:
+        scorer = RankerScorer(model=str(tiny_model), dtype=dtype)
+        assert scorer._policy.model.dtype == getattr(torch, dtype)  # pyright: ignore[reportPrivateUsage]
+
+    def test_a_comparison_may_fill_the_last_position(self, ranker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A question of N tokens and an answer of two, in N + 2 positions but not in N + 1."""
+        scorer = RankerScorer(model=ranker)
+        policy: Any = scorer._policy  # pyright: ignore[reportPrivateUsage]
+        length = len(encode_prompt(policy.tokenizer, question("p", "a", "bb")))
+        for limit, fits in ((length + 2, True), (length + 1, False), (None, True)):
+            monkeypatch.setattr(Policy, "max_positions", limit)
+            if fits:
+                assert len(scorer.compare(["p"], ["a"], ["bb"])) == 1
+                continue
+            with pytest.raises(UserError, match=f"a comparison of {length + 2} tokens is too long for the {limit} pos"):
+                scorer.compare(["p"], ["a"], ["bb"])
+
+    @pytest.mark.parametrize(("shares", "ranks"), [((0.9, 0.3), True), ((0.6, 0.3), False), ((0.5, 0.5), True)])
+    def test_a_ranker_says_a_or_b_in_half_of_the_cases(
+        self, shares: tuple[float, float], ranks: bool, ranker: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The mean probability of the two answers, over the questions."""
+        known = torch.tensor([[math.log(share / 2 + 1e-6)] * 2 for share in shares])
+        monkeypatch.setattr("reward.models.tournament.answer_logprobs", lambda *_: known)
+        scorer = RankerScorer(model=ranker)
+        if ranks:
+            assert scorer.compare(["p"], ["a"], ["b"]) == [0.5]
+            return
+        with pytest.raises(UserError, match=r"is no ranker: .* says something else with probability 0\.55"):
+            scorer.compare(["p"], ["a"], ["b"])
+
+    def test_several_responses_are_ranked_and_a_single_one_is_compared(self) -> None:
+        """Beside the chosen text, of which only the single one makes use."""
+        scorer = Alphabetical(model="none")
+        columns = {"chosen": ["b", "m", None, "m"]}
+        asked = [["c", "a"], ["z"], ["k"], ["a"]]
+        assert scorer.score(["p", "q", "r", "s"], asked, **columns) == [[0, 1], [0.2], [0], [0.8]]
+        assert scorer.score(["p", "q"], [["c", "a"], ["z"]]) == [[0, 1], [0]]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from align.errors import UserError
+from reward.verdict import Verdict
 from reward.verifiers import bounded
 from reward.verifiers.bounded import judge
 
@@ -108,3 +109,63 @@ def test_a_reference_of_a_schema_is_not_fetched_and_is_the_users_error() -> None
             judge("schema", reference, "{}")
         server.shutdown()
     assert asked == []
+
+
+def test_a_child_that_does_not_start_is_an_error_and_not_a_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "worker.py").write_text("raise SystemExit(1)")
+    child = bounded._Child("regex")  # pyright: ignore[reportPrivateUsage]
+    with monkeypatch.context() as patch:
+        patch.setattr(bounded, "_WORKER", tmp_path / "worker.py")
+        with pytest.raises(RuntimeError, match="does not start; run it by hand to see why"):
+            child.ask(("a", "a", "part"))
+    assert child.ask(("a", "a", "part")).score == 1
+    child.stop()
+    child.stop()  # there is none any more
+
+
+def test_the_child_is_told_its_kind_and_imports_nothing_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither from the current folder nor from PYTHONPATH; of the environment it has the two kept variables."""
+    (tmp_path / "worker.py").write_text(
+        "import json, os, sys\n"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    names = sorted(set(os.environ) - {'LC_CTYPE'})\n"
+        "    print(json.dumps([0.5, f'{sys.argv[1:]} {sys.flags.isolated} {names} {json.loads(line)}']), flush=True)\n"
+    )
+    monkeypatch.setattr(bounded, "_WORKER", tmp_path / "worker.py")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
+    child = bounded._Child("schema")  # pyright: ignore[reportPrivateUsage]
+    verdict = child.ask(("a", "b"))
+    child.stop()
+    assert verdict == Verdict(0.5, "['schema'] 1 ['LD_LIBRARY_PATH', 'PATH'] ['a', 'b']")
+
+
+def test_the_child_answers_what_each_kind_asks() -> None:
+    """Score and reason; without a score where the pattern or schema is at fault."""
+    from reward.verifiers import worker
+
+    regex = worker._KINDS["regex"]()  # pyright: ignore[reportPrivateUsage]
+    asked = [
+        regex("b+", text, where) for text, where in (("abb", "part"), ("abb", "full"), ("bb", "full"), ("a", "part"))
+    ]
+    assert asked == [
+        (1.0, "the pattern matches"),
+        (0.0, "the pattern does not match"),
+        (1.0, "the pattern matches"),
+        (0.0, "the pattern does not match"),
+    ]
+    schema = worker._KINDS["schema"]()  # pyright: ignore[reportPrivateUsage]
+    kind = '{"type": "integer"}'
+    assert schema(kind, "1") == (1.0, "valid")
+    assert schema(kind, '"1"') == (0.0, "'1' is not of type 'integer'")
+    assert schema(kind, "NaN")[0] == schema(kind, "{")[0] == 0.0
+    for fault in ('{"$ref": "http://127.0.0.1:9/x"}', '{"pattern": "("}'):
+        score, reason = schema(fault, '"a"')
+        assert score is None
+        assert reason.startswith("the JSON schema cannot be used: ")
+    assert (worker.MEMORY, set(worker._KINDS)) == (2 << 30, {"equal", "regex", "schema"})  # pyright: ignore[reportPrivateUsage]

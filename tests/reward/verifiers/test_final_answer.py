@@ -13,7 +13,7 @@ import pytest
 from align.errors import UserError
 from reward.verdict import without_thinking
 from reward.verifiers.answers import ExactMatch, JsonSchema, MultipleChoice
-from reward.verifiers.final_answer import marked_answer, marked_readings, unmarked_readings
+from reward.verifiers.final_answer import is_mathematical, marked_answer, marked_readings, unmarked_readings
 from reward.verifiers.math_answers import Math
 from reward.verifiers.rules import Regex
 
@@ -222,6 +222,57 @@ def test_thinking_is_kept_if_the_setting_says_so() -> None:
     assert Math(strip_thinking=False).judge("<think>\\boxed{42}</think> other text", "42").score == 1
     assert Regex(pattern="<think>").judge("<think>a</think>b").score == 1
     assert Regex(pattern="a", strip_thinking=True).judge("<think>a</think>b").score == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>1</answer><answer>2</answer>", "2"),
+        ("1</answer>2</answer>", ""),  # the last closes nothing
+        ("<answer>1<answer>2</answer>", "2"),
+        ("<answer>1</answer><answer>2", ""),
+        (r"\boxed{1}, \boxed{2} and \boxed{3}", "1, 2, 3"),
+        (r"\boxed{1}. Then \boxed{2}", "2"),
+        (r"\boxed{5}\%", "5%"),
+        (r"\boxed{5} percent", "5%"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        ("The answer is 7. I hope the answer is right.", "7"),
+        ("The answer is 7. No, the answer is 8.", "8"),
+        ("#### 7\nThe answer is clear.", "7"),
+        ("#### 7\nThe answer is 8.", "8"),
+        ("The answer is 7\n#### 8", "8"),
+        ("##### 7", ""),
+        ("Answer:\n7", "7"),
+        ("A: 7 and that is all", "7"),
+    ],
+)
+def test_which_mark_counts(text: str, answer: str) -> None:
+    assert marked_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "readings"),
+    [
+        ("", ()),
+        ("7", ("7",)),
+        ("so 7 of 8", ("so 7 of 8", "8")),
+        ("so $x=7$ of them", ("so $x=7$ of them", "x=7")),
+        ("so $7$, then 8 left", ("so $7$, then 8 left", "8")),
+        ("first 8 and then $7$", ("first 8 and then $7$", "7")),
+        ("no number", ("no number",)),
+        ("w " * 600 + "7", ("7",)),  # too long to be an answer as a whole
+    ],
+)
+def test_readings_without_a_mark(text: str, readings: tuple[str, ...]) -> None:
+    assert unmarked_readings(text) == readings
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("7", True), ("x", True), (r"\pi", True), ("a+b", True), ("word", False), ("and so", False), ("the+cat", False)],
+)
+def test_there_is_something_to_calculate(text: str, found: bool) -> None:
+    assert is_mathematical(text) is found
 
 
 def test_no_mark_and_a_mark_that_was_cut_off_differ() -> None:

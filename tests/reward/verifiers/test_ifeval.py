@@ -100,6 +100,139 @@ EXAMPLES: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
+# Further ones at the edges of what an instruction allows: arguments, responses that follow it, and that do not.
+EDGES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
+    (
+        "combination:two_responses",
+        {},
+        ["a******b", "******a******b", "a******b******"],
+        ["a", "a******", "a************b", "a****** a", "a******b******c"],
+    ),
+    ("combination:repeat_prompt", {"prompt_to_repeat": " Say it "}, ["  SAY IT twice"], ["say", "I say it"]),
+    (
+        "detectable_content:number_placeholders",
+        {"num_placeholders": 2},
+        ["[a][b]", "[a] [b] [c]", "[a]\n[b]", "[[a] [b]"],
+        ["[a]", "[a] [b", "a] b]"],
+    ),
+    (
+        "detectable_content:postscript",
+        {"postscript_marker": "P.S."},
+        ["p.s. x", "P. S. x"],
+        ["PS x", "P.P x", ""],
+    ),
+    ("detectable_content:postscript", {"postscript_marker": "NB:"}, ["nb: x"], ["nb x"]),
+    (
+        "detectable_format:json_format",
+        {},
+        ["```\n1\n```", "```JSON\n{}```", " [1] ", "null"],
+        ["{} x", "```json", "'a'"],
+    ),
+    (
+        "detectable_format:multiple_sections",
+        {"section_spliter": " Part ", "num_sections": 2},
+        ["Part 1 Part2", "Part 1 Part 2 Part 3"],
+        ["Part 1", "Part A Part B", "Part  1 Part  2"],
+    ),
+    (
+        "detectable_format:number_bullet_lists",
+        {"num_bullets": 2},
+        ["- a\n- b", "* a\n  * b\n**c**", "-a\n*b"],
+        ["- a", "- a\n- b\n- c", "a - b\n- c", "*\n- a"],
+    ),
+    (
+        "detectable_format:number_highlighted_sections",
+        {"num_highlights": 2},
+        ["*a* *b*", "**a** **b**", "*a* **b** *c*"],
+        ["*a*", "*a*  **", "*a\nb* *c*", "* * *a*"],
+    ),
+    ("detectable_format:title", {}, ["x\n<<a>>", "<<<a>>>", "a <<b>> c"], ["<<>>", "<a>", "<< >>", ">>a<<", "<<<>>>"]),
+    ("keywords:existence", {"keywords": ["a", "B"]}, ["b A", "xaxb"], ["a", "b", ""]),
+    ("keywords:forbidden_words", {"forbidden_words": ["a", "c++"]}, ["ab", "x"], ["x A.", "b a"]),
+    ("keywords:frequency", {"keyword": " Ab ", "frequency": 2, "relation": "at least"}, ["ababab", "abAB"], ["ab"]),
+    ("keywords:frequency", {"keyword": "ab", "frequency": 2, "relation": "less than"}, ["ab", "x"], ["abab", "ababab"]),
+    (
+        "keywords:letter_frequency",
+        {"letter": "a", "let_frequency": 2, "let_relation": "at least"},
+        ["aA", "aaa"],
+        ["a", "b"],
+    ),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"num_paragraphs": 2, "nth_paragraph": 1, "first_word": "one"},
+        ["One, a\n\nb", '"one" a\n\nb', "one\n\n b\n\n"],
+        ["a\n\none", "one\n\nb\n\nc", "one", "ones\n\nb"],
+    ),
+    (
+        "length_constraints:number_paragraphs",
+        {"num_paragraphs": 2},
+        ["a***b", "***a***b***", " *** a *** b"],
+        ["a", "a******b", "a***b***c", "a***"],
+    ),
+    (
+        "length_constraints:number_words",
+        {"num_words": 2, "relation": "at least"},
+        ["a b", "a-b", "a b c"],
+        ["a", "..."],
+    ),
+    ("length_constraints:number_words", {"num_words": 2, "relation": "less than"}, ["a"], ["a b", "a b c"]),
+    ("startend:end_checker", {"end_phrase": " the End "}, ["so THE END", '"the end"', "the end \n"], ["the end."]),
+    ("startend:quotation", {}, ['"a"', '""', ' "a" '], ['"', '"a', 'a"', "'a'"]),
+    (
+        "change_case:capital_word_frequency",
+        {"capital_frequency": 2, "capital_relation": "at least"},
+        ["A B", "DON'T U.S.", "A B C"],
+        ["A b", "Ab Cd", "A-B 12"],
+    ),
+    ("punctuation:no_comma", {}, ["a"], [",", "a,b"]),
+    (
+        "detectable_format:constrained_response",
+        {},
+        ["My answer is no.", "My answer is maybe. Yes"],
+        ["my answer is no."],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("identity", "arguments", "good", "bad"), EDGES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_the_edges_of_instructions(identity: str, arguments: dict[str, Any], good: list[str], bad: list[str]) -> None:
+    instruction = Instruction.read(identity, arguments)
+    assert [text for text in good if not instruction.followed(text)] == []
+    assert [text for text in bad if instruction.followed(text)] == []
+
+
+def test_an_empty_or_endless_text_follows_nothing() -> None:
+    instruction = Instruction.read("punctuation:no_comma", {})
+    assert [instruction.followed(text) for text in ("", " \n", "a" * 200_000, "a" * 200_001)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_the_share_is_of_the_instructions_and_all_of_them_are_one() -> None:
+    ids = ["punctuation:no_comma", "startend:quotation", "detectable_format:title"]
+    columns: dict[str, Any] = {"instruction_id_list": [ids], "kwargs": [[None, {}, {"x": None}]]}
+    texts = [["a", '"a"', '"<<a>>"', "a,"]]
+    assert IFEval(level="instruction").score(["p"], texts, **columns) == [[1 / 3, 2 / 3, 1, 0]]
+    assert IFEval().score(["p"], texts, **columns) == [[0, 0, 1, 0]]
+    assert (IFEval().level, IFEval().loose, IFEval().name) == ("prompt", False, "ifeval")
+
+
+def test_loosely_one_text_must_follow_it() -> None:
+    """Each instruction in a text of its own; blanks at the ends of a text that was cut do not count."""
+    instructions = read_instructions(
+        ["startend:quotation", "combination:repeat_prompt"], [{}, {"prompt_to_repeat": "x"}]
+    )
+    assert follow_list('x\n"a"', instructions) == [False, True]
+    assert follow_list('x\n "a" ', instructions, loose=True) == [True, True]
+    assert follow_list('y\n*"a"*\nz', instructions, loose=True) == [True, False]
+    assert loose_texts(" a\n b \n") == [" a\n b \n", " a\n b \n", "a\n b", "a\n b", "b", "b", "b", "b"]
+
+
 @pytest.mark.parametrize(("identity", "arguments", "good", "bad"), EXAMPLES)
 def test_every_instruction_by_hand(identity: str, arguments: dict[str, Any], good: str, bad: str) -> None:
     instruction = Instruction.read(identity, arguments)

@@ -13,7 +13,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from align.errors import UserError
 from reward.verifiers import bounded
 from reward.verifiers.final_answer import marked_answer
-from reward.verifiers.math_answers import Math, compare, numbers
+from reward.verifiers.math_answers import Math, answer_key, compare, numbers, too_hard
 
 math = Math()
 
@@ -112,6 +112,82 @@ def test_symbolic_equality_is_that_of_math_verify(predicted: str, gold: str) -> 
     read = [parse(f"\\boxed{{{text}}}", latex, fallback_mode="no_fallback") for text in (gold, predicted)]
     assert read[0]
     assert compare(predicted, gold).score == float(verify(*read))
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("-1 1/2", (Fraction(-3, 2),)),
+        ("1 1/2", (Fraction(3, 2),)),
+        ("1 000.5", (Fraction(2001, 2),)),
+        ("1e3", (Fraction(1000),)),
+        ("2.5e-1", (Fraction(1, 4),)),
+        ("12 percent", (Fraction(12), Fraction(3, 25))),
+        ("-50%", (Fraction(-50), Fraction(-1, 2))),
+        ("3/4%", (Fraction(3, 4), Fraction(3, 400))),
+        ("6/1,000", (Fraction(3, 500),)),
+        ("-6/4", (Fraction(-3, 2),)),
+        (r"\tfrac{6}{4}", (Fraction(3, 2),)),
+        (r"-\frac12", (Fraction(-1, 2),)),
+        ("0", (Fraction(0),)),
+        ("-0", (Fraction(0),)),
+        ("3 dozen", ()),
+        ("1/2/3", ()),
+        ("", ()),
+        ("1,2", ()),
+        ("12,34", ()),
+    ],
+)
+def test_more_plain_numbers(text: str, values: tuple[Fraction, ...]) -> None:
+    assert numbers(text) == values
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gold", "score"),
+    [
+        # At most 10⁻⁶ apart: above 1 absolute, below it relative.
+        *(("1000000.000001", "1000000", 1), ("1000000.0000011", "1000000", 0)),
+        *(("0.0010000009", "0.001", 1), ("0.0010000011", "0.001", 0), ("-2", "2", 0), ("0.0000001", "0", 0)),
+        # A percentage is its number or its hundredth, on both sides.
+        *(("12", "12%", 1), ("0.12", "12%", 1), ("12%", "12", 1), ("1.2", "12%", 0), ("0.0012", "12%", 0)),
+        # A decimal comma only where the other one has a point.
+        *(("1,5", "1.5", 1), ("1.5", "1,5", 1), ("1,5", "5, 1", 1), ("1,5", "15", 0)),
+        # The case of words does not count, nor do brackets around a letter.
+        *(("Tuesday", "TUESDAY", 1), ("(B)", "B", 1)),
+        *(("x", "5", 0), ("word", "5", 0), ("5", "word", 0)),
+    ],
+)
+def test_pairs_of_answers(predicted: str, gold: str, score: float) -> None:
+    assert compare(predicted, gold).score == score
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "reason"),
+    [
+        ("(" * 20 + "1" + ")" * 20, "(" * 21 + "1" + ")" * 21, "brackets nested more than 20 deep"),
+        ("9" * 40, "9" * 41, "a number of more than 40 digits"),
+        ("2^2^2", "2^2^2^2", "a tower of more than 2 powers"),
+        ("x^{10000}", "x^{10001}", "an exponent above 10000"),
+        ("x^(-10000)", "x^(-10001)", "an exponent above 10000"),
+        ("x**10000", "x ** 10001", "an exponent above 10000"),
+        ("200!", "201!", "a factorial above 200"),
+        ("(200)!", "(201)!", "a factorial above 200"),
+        ("1.5", "1.5.2", "a date or version"),
+        ("2024-1-15", "2024-01-15", "a date or version"),
+        ("x_1", "x__1", "not mathematics"),
+        ("1.5x", "a.b", "not mathematics"),
+        ("x", "x'", "not mathematics"),
+        (r"\sin x", r"\input x", "not mathematics"),
+    ],
+)
+def test_what_goes_to_symbolic_mathematics_at_its_limits(good: str, bad: str, reason: str) -> None:
+    assert (too_hard(good), too_hard(bad)) == ("", reason)
+
+
+def test_votes_are_counted_by_number_or_else_by_text() -> None:
+    assert answer_key("$1,000.00 dollars") == answer_key("1000") == (Fraction(1000),)
+    assert answer_key("12%") == (Fraction(12), Fraction(3, 25))
+    assert answer_key("**x + y**.") == "x + y"
 
 
 def test_an_answer_that_is_missing_is_an_error_not_a_zero() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -119,3 +120,57 @@ def test_ten_megabytes_take_bounded_time() -> None:
 def test_scores_are_in_the_unit_interval(text: str) -> None:
     for scorer in (Length(minimum=3, maximum=9), Repetition(), Language(language="en")):
         assert 0 <= scorer.judge(text).score <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings_", "text", "score"),
+    [
+        ({"minimum": 3}, "a  b\n\tc", 1),  # any white space separates, and how much of it does not count
+        ({"minimum": 4}, "a b c", 0.75),
+        ({"maximum": 4}, "a b c d e", 0.75),
+        ({"maximum": 2}, "a b c d e f", 0),  # never below 0
+        ({"minimum": 3, "maximum": 3}, "a b c", 1),
+        ({"minimum": 4, "unit": "characters"}, "a b", 0.75),
+        ({"maximum": 4}, "", 1),
+    ],
+)
+def test_length_by_hand(settings_: dict[str, Any], text: str, score: float) -> None:
+    assert Length(**settings_).judge(text).score == score
+
+
+def test_settings_that_are_not_given() -> None:
+    assert (Length(minimum=1).unit, Length(minimum=1).maximum, Length(maximum=1).minimum) == ("words", None, None)
+    assert Repetition().n == 3
+    assert (Regex(pattern="a").full, Regex(pattern="a").strip_thinking) == (False, False)
+    names = (Length(minimum=1), Regex(pattern="a"), Repetition(), Language(language="en"))
+    assert [one.name for one in names] == ["length", "regex", "repetition", "language"]
+
+
+def test_thinking_is_searched_unless_it_is_left_out() -> None:
+    text = "<think>yes</think>no"
+    assert Regex(pattern="yes").judge(text).score == 1
+    assert Regex(pattern="yes", strip_thinking=True).judge(text).score == 0
+    assert Regex(pattern="no", full=True, strip_thinking=True).judge(text).score == 1
+    assert Regex(pattern="no.", full=True).judge("no").score == 0
+    assert Regex(pattern="n", full=True).judge("no").score == 0
+
+
+@pytest.mark.parametrize(("n", "text", "score"), [(1, "a a a a", 0.25), (3, "a b", 1), (3, "a b c", 1), (2, "", 1)])
+def test_repetition_of_short_texts(n: int, text: str, score: float) -> None:
+    assert Repetition(n=n).judge(text).score == score
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_repetition_needs_a_word(n: int) -> None:
+    with pytest.raises(UserError, match=f"repetition: n={n} must be at least 1"):
+        Repetition(n=n)
+
+
+def test_the_most_probable_language_comes_first_and_only_the_beginning_is_read() -> None:
+    assert next(iter(detect_languages(f"{ENGLISH} {ENGLISH} {GERMAN}"))) == "en"
+    assert Language(language="de").judge(ENGLISH).score == 0
+    beginning = (ENGLISH * 200)[:10_000]
+    assert detect_languages(beginning + GERMAN * 1000) == detect_languages(beginning)
+    found = list(detect_languages("hotel taxi no problem").values())
+    assert found == sorted(found, reverse=True)
+    assert all(0 < share <= 1 for share in found)

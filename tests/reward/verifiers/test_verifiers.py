@@ -51,7 +51,100 @@ def test_exact_match_after_normalisation() -> None:
     assert scores == [[1, 1, 1, 0, 0]]
 
 
-PERSON = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("A man, an ape; the End.", "man ape end"),
+        ("Straße STRASSE", "strasse strasse"),  # letter case as Unicode folds it
+        ("ﬁve ½ Ⅳ", "five 1⁄2 iv"),
+        ("«Anna’s» theory—then", "annas theorythen"),  # articles are whole words
+        (" a\n\tb ", "b"),
+        ("3 + 4 = $7", "3 + 4 = $7"),  # signs are no punctuation
+    ],
+)
+def test_normalised_texts(text: str, normal: str) -> None:
+    assert normalize(text) == normal
+
+
+@pytest.mark.parametrize(
+    ("response", "score"),
+    [
+        ("<think>x</think>Paris", 1),
+        ("I say <answer> paris </answer>, yes", 1),
+        ("<answer>Rome</answer> Paris", 0),
+        ("x" * 10_499 + "Paris", 0),
+        ("Paris" + " " * 10_500, 0),  # much longer than the answer: not looked at
+        ("Paris" + " " * 10_000, 1),
+    ],
+)
+def test_exact_match_of_what_is_judged(response: str, score: float) -> None:
+    assert ExactMatch().judge(response, "Paris").score == score
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("A. Paris, yet the answer is B", "B"),  # a mark counts before the first letter
+        ("The answer is A. Or rather, the answer is (B).", "B"),
+        ("Option: B", "B"),
+        ("The correct choice is option B", "B"),
+        ("<answer>B</answer> and not A", "B"),
+        ("ANSWER: B", "B"),
+        ("the answer is A because it is. #### B", "B"),
+        ("<think>Answer: A</think>B", "B"),
+        ("B: Paris", "B"),
+        ("the answer is A bird", ""),
+        ("answer: b", ""),
+        ("B Paris", ""),
+    ],
+)
+def test_which_letter_is_chosen(response: str, letter: str) -> None:
+    for right in "AB":
+        assert MultipleChoice().judge(response, right).score == float(letter == right)
+
+
+def test_letters_are_those_of_the_settings() -> None:
+    assert MultipleChoice().letters == "ABCDE"
+    assert MultipleChoice(letters="XY").judge("Answer: Y", "Y").score == 1
+    assert MultipleChoice(letters="XY").judge("Answer: A. Answer: X", "Y").score == 0
+    for letters in ("A", "ab", "A1", "ABA", ""):
+        with pytest.raises(UserError, match="must be two or more different capitals"):
+            MultipleChoice(letters=letters)
+    with pytest.raises(UserError, match="does not begin with one of AB"):
+        MultipleChoice(letters="AB").judge("A", "C")
+
+
+@pytest.mark.parametrize(
+    ("response", "score"),
+    [
+        ('<think>{}</think> {"age": 3} ', 1),
+        ('I give <answer>{"age": 3}</answer>', 1),
+        ('<answer>{"age": 3}</answer>.', 0),  # the end is no tag
+        ('```JSON\n{"age": 3}\n```', 1),
+        ('```\n{"age": 3}\n```', 1),
+        ('```json\n{"age": 3}\n``` done', 0),
+        ('{"age": 3}' + " " * 100_000, 0),  # too long to be looked at
+    ],
+)
+def test_what_may_stand_around_json(response: str, score: float) -> None:
+    assert JsonSchema(schema=PERSON).judge(response, json.dumps(PERSON)).score == score
+
+
+def test_each_prompt_may_have_a_schema_and_that_of_the_settings_wins() -> None:
+    texts = [["1", '"a"'], ["1", '"a"']]
+    kinds = [json.dumps({"type": kind}) for kind in ("integer", "string")]
+    assert JsonSchema().score(["p", "q"], texts, answer=kinds) == [[1, 0], [0, 1]]
+    assert JsonSchema(schema={"type": "integer"}).score(["p", "q"], texts, answer=kinds) == [[1, 0], [1, 0]]
+    for schema in ({"type": "thing"}, {"pattern": 3}):
+        with pytest.raises(UserError, match="is not a valid schema"):
+            JsonSchema(schema=schema)
+
+
+PERSON: dict[str, object] = {
+    "type": "object",
+    "properties": {"age": {"type": "integer", "minimum": 0}},
+    "required": ["age"],
+}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,21 @@ def test_an_answer_only_a_hundredth_apart_is_right_but_no_common_vote() -> None:
     assert maj1_at_k([["#### 12%", "#### 3", "#### 3", "#### 0.12"]], ["0.12"]) == 0
 
 
+def test_thinking_does_not_vote() -> None:
+    """Nor where the prompt has opened it; the right answer may be a solution that ends in it."""
+    responses = ["<think>\\boxed{7}</think>#### 8", "#### 7</think>#### 8", "<think>#### 7", "#### 9", "#### 9"]
+    assert majority_answer(responses[:4]) == "8"
+    assert majority_answer(responses) == "8"  # 8 reached two votes before 9
+    assert maj1_at_k([responses], ["It is 7.\n#### 8"]) == 1
+    assert maj1_at_k([responses], ["It is 8.\n#### 7"]) == 0
+    assert maj1_at_k([responses, responses], ["8", "9"]) == 0.5
+
+
+def test_only_the_first_votes_count() -> None:
+    responses = [["#### 1", "#### 2", "#### 2"]]
+    assert [maj1_at_k(responses, ["2"], k) for k in (1, 2, 3)] == [0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("responses", "answers", "k", "message"),
     [

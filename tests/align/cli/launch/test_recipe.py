@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,49 @@ def test_settings_of_one_stage_carry_its_name() -> None:
     assert [stage.name for stage in recipe.stages] == ["sft", "reward", "ppo"]
     assert recipe.job.overrides.own == {"sft": ["trainer.epochs=2"], "reward": ["method.centring=0.01"]}
     assert recipe.config.run_name == "rlhf-world-world-seed1"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("trainer.max_length=99", "trainer.precision=bfloat16", "trainer.tokens_per_microbatch=9"),
+        *("trainer.gradient_checkpointing=true", "trainer.save_steps=9", "trainer.samples=9", "seed=9"),
+        *("model.dtype=bfloat16", "adapter.r=9", "data.split=test", "evaluation.prompts=9", "wandb.project=p"),
+    ],
+)
+def test_what_does_not_depend_on_the_method_is_for_all_stages(word: str) -> None:
+    recipe = read(["recipe=rlhf", word])
+    assert isinstance(recipe, Recipe)
+    assert (recipe.job.overrides.shared, recipe.job.overrides.own) == ([word], {})
+    key, _, value = word.partition("=")
+    for run in recipe.runs.values():
+        found: object = run.config
+        for name in key.split("."):
+            found = getattr(found, name)
+        assert str(found).lower() == value
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["trainer.steps=3", "trainer.learning_rate=0.5", "trainer.eval_steps=3", "trainer.batch_size=3", "method.beta=3"],
+)
+def test_other_settings_are_those_of_the_method_that_was_named(word: str) -> None:
+    """Not of the reward model that is trained first; of a recipe it must be said."""
+    recipe = read(["method=ppo", word])
+    assert isinstance(recipe, Recipe)
+    assert (recipe.job.overrides.shared, recipe.job.overrides.own) == ([], {"ppo": [word]})
+    with pytest.raises(UserError, match="say of which stage it is: sft"):
+        read(["recipe=rlhf", word])
+
+
+def test_stages_begin_from_the_base_where_the_recipe_says_so() -> None:
+    for name in ("rlhf", "rft"):
+        recipe = read([f"recipe={name}"])
+        assert isinstance(recipe, Recipe)
+        assert {run.config.model.start for run in recipe.runs.values()} == {None}
+    recipe = read(["method=ppo"])  # the embedded model has an adapter to begin from
+    assert isinstance(recipe, Recipe)
+    assert {run.config.model.start for run in recipe.runs.values()} == {"world/sft"}
 
 
 @pytest.mark.parametrize("first", ["method=rrhf", "recipe=rft"])
@@ -147,3 +191,16 @@ def test_overwriting_deletes_all_stages_of_an_earlier_recipe_and_nothing_else(
 
     assert recipe.execute(execute) == 1
     assert begun == ["1-sft"]
+
+
+def test_a_recipe_must_say_what_its_stages_begin_from(tmp_path: Path) -> None:
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs" / "recipe" / "mine.yaml").write_text("# Mine\nstages: [sft, dpo]\n")
+    with pytest.raises(UserError, match="recipe=mine: add `from_base: true`"):
+        read_job(["recipe=mine"], tmp_path / "configs")
+    (tmp_path / "configs" / "recipe" / "mine.yaml").write_text("# Mine\nstages: [sft, dpo]\nfrom_base: false\n")
+    job = read_job(["recipe=mine", "dpo.method.beta=0.7"], tmp_path / "configs")
+    assert (job.name, job.is_recipe, job.overrides.from_base) == ("mine", True, False)
+    assert [run.method for run in job.runs] == ["sft", "dpo"]
+    assert job.runs[1].settings["beta"] == 0.7
+    assert {run.model.start for run in job.runs} == {"world/sft"}

@@ -89,10 +89,20 @@ def test_with_several_processes_a_bug_ends_all(
     assert [run.seed for run in ran] == [5]
 
 
-def test_a_signal_ends_the_multirun(ran: list[RunConfig], configs: Path) -> None:
-    with pytest.raises(SystemExit, match="143"):
-        main(["-m", "seed=1,143,3"], configs)
-    assert [run.seed for run in ran] == [1, 143]
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_signal_ends_the_multirun(code: int, ran: list[RunConfig], configs: Path) -> None:
+    with pytest.raises(SystemExit, match=str(code)):
+        main(["-m", f"seed=1,{code},3"], configs)
+    assert [run.seed for run in ran] == [1, code]
+
+
+@pytest.mark.parametrize(("seeds", "code", "failed"), [("2,5,1", 2, 2), ("1,5,2", 1, 2), ("141,2", 141, 2)])
+def test_the_first_failure_decides_the_code_and_all_are_counted(
+    seeds: str, code: int, failed: int, ran: list[RunConfig], configs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-m", f"seed={seeds}"], configs) == code
+    assert len(ran) == seeds.count(",") + 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"{failed} of {len(ran)} runs failed."
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""Who prints what, and how the command ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align.cli import console
+from align.cli import main as entry
+from align.cli.main import main
+from align.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("rank", "out", "err", "own"),
+    [(None, "a\n", "b\n", "c\n"), ("0", "a\n", "b\n", "c\n"), ("1", "", "", "Process 1: c\n")],
+)
+def test_the_first_process_speaks_for_all(
+    rank: str | None, out: str, err: str, own: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    console.say("a")
+    console.report("b")
+    assert capsys.readouterr() == (out, err)
+    console.report_own("c")
+    assert capsys.readouterr() == ("", own)
+
+
+@pytest.mark.parametrize(("rank", "waited"), [("0", []), ("1", [2])])
+def test_other_processes_let_the_first_one_print(rank: str, waited: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setenv("RANK", rank)
+    console.wait_for_first_process()
+    assert slept == waited
+
+
+def test_the_number_of_processes_is_one_unless_a_launcher_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert console.process_count() == 1
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert console.process_count() == 3
+
+
+def test_only_known_noise_is_hidden() -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        console.hide_noise()
+        warnings.warn("is_gradient_checkpointing is deprecated", FutureWarning, stacklevel=1)
+        warnings.warn("The base_model_name_or_path: was renamed", UserWarning, stacklevel=1)
+        warnings.warn("is_gradient_checkpointing", UserWarning, stacklevel=1)
+        warnings.warn("another", FutureWarning, stacklevel=1)
+    assert [str(one.message) for one in seen] == ["is_gradient_checkpointing", "another"]
+
+
+@pytest.fixture
+def doing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the command do what a test says; returns its exit code and how often it waited."""
+
+    def call(does: Any) -> tuple[int, int]:
+        waited: list[int] = []
+        monkeypatch.setattr(entry, "_do", lambda *_: does())
+        monkeypatch.setattr(entry, "wait_for_first_process", lambda: waited.append(1))
+        return main([], CONFIGS), len(waited)
+
+    return call
+
+
+def test_every_end_of_the_command_has_its_code(doing: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def mistake() -> int:
+        raise UserError("no such file.")
+
+    def broken() -> int:
+        return 1 // 0
+
+    def leaving() -> int:
+        return sys.exit(3)
+
+    assert doing(lambda: 0) == (0, 0)
+    assert doing(lambda: 143) == (143, 0)
+    assert doing(mistake) == (2, 1)
+    assert capsys.readouterr().err == "Error: no such file.\n"
+    for does, text in ((broken, "ZeroDivisionError: integer division or modulo by zero"), (leaving, "SystemExit: 3")):
+        assert doing(does) == (1, 1)
+        said = capsys.readouterr().err
+        line = does.__code__.co_firstlineno + 1
+        assert said == f"Error: {__file__}, line {line}, in {does.__name__}: {text}; correct it.\n"
+    with pytest.raises(KeyboardInterrupt):
+        doing(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+
+def test_an_error_of_the_program_itself_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No code of the user has a part in it."""
+    monkeypatch.setattr(entry, "_do", json.loads)
+    with pytest.raises(TypeError):
+        main([], CONFIGS)
+
+
+def test_a_reader_that_stops_reading_ends_it_quietly(doing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned: list[Any] = []
+    monkeypatch.setattr(os, "open", lambda *_: 99)
+    monkeypatch.setattr(os, "dup2", lambda *args: turned.append(args))
+    monkeypatch.setattr(sys, "stdout", type("Out", (), {"fileno": lambda _: 1, "flush": lambda _: None})())
+
+    def cut_off() -> int:
+        raise BrokenPipeError
+
+    assert doing(cut_off) == (141, 0)
+    assert turned == [(99, 1)]

@@ -1,0 +1,190 @@
+"""Metrics, samples and warnings: what is written, read back and sent."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+from align.evaluation.measurement import Measurement, Sample
+from align.runs.tracker import Tracker, read_records
+from align.settings.config import WandbConfig
+
+
+class Service:
+    """Stands for a run of W&B: it notes what it is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def log(self, metrics: Any, step: int) -> None:
+        self.sent.append((step, metrics))
+
+    def alert(self, title: str, text: str) -> None:
+        self.sent.append((title, text))
+
+    def finish(self, exit_code: int) -> None:
+        self.sent.append(exit_code)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Service:
+    made = Service()
+    monkeypatch.setattr(wandb, "init", lambda **settings: made.sent.append(settings) or made)
+    monkeypatch.setattr(wandb, "Table", lambda columns, data: (columns, data))
+    return made
+
+
+def sample(source: str | None, score: float) -> Sample:
+    return Sample(f"p {source}", "r", 3, 0.5, {"a": score, "b": -score}, source)
+
+
+MEASURED = Measurement([sample("x", 1.0), sample("x", 2.0), sample("y", 3.0)], [1.0, 0.5, 0.0, 1.0, 0.5, 1.0])
+
+
+def test_what_the_service_is_told_of_the_run(service: Service, tmp_path: Path) -> None:
+    settings = WandbConfig(mode="offline", project="p", entity="e", group="g", tags=("t", "u"))
+    Tracker(tmp_path / "name", enabled=True, wandb=settings, config={"beta": 0.1})
+    (given,) = service.sent
+    del given["settings"]
+    assert given == {
+        "project": "p",
+        "entity": "e",
+        "group": "g",
+        "tags": ["t", "u"],
+        "name": "name",
+        "dir": tmp_path / "name",
+        "mode": "offline",
+        "config": {"beta": 0.1},
+    }
+
+
+@pytest.mark.parametrize(("enabled", "mode"), [(False, "offline"), (True, "disabled"), (True, None)])
+def test_the_service_is_not_asked_where_it_is_not_wanted(
+    enabled: bool, mode: Any, service: Service, tmp_path: Path
+) -> None:
+    Tracker(tmp_path, enabled=enabled, wandb=None if mode is None else WandbConfig(mode=mode))
+    assert service.sent == []
+
+
+@pytest.mark.parametrize("error", [wandb.Error("no route"), OSError("no route")])
+def test_a_service_that_is_not_there_is_said_once_and_stops_nothing(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def init(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(wandb, "init", init)
+    tracker = Tracker(tmp_path, enabled=True, wandb=WandbConfig(mode="online"))
+    tracker.log(1, {"loss": 1.0})
+    assert read_records(tracker.metrics) == [{"step": 1, "loss": 1.0}]
+    assert [record.message for record in caplog.records] == [
+        "W&B could not be reached (no route); metrics.jsonl goes on alone."
+    ]
+
+
+def test_metrics_warnings_and_samples_are_written_and_sent(service: Service, tmp_path: Path) -> None:
+    """A table of two samples has one of each source; pairs are counted by outcome."""
+    tracker = Tracker(tmp_path, enabled=True, wandb=WandbConfig(mode="offline"))
+    service.sent.clear()
+    tracker.log(1, {"loss": 0.5})
+    tracker.warn(2, "kl", "too far")
+    tracker.log_evaluation(3, MEASURED, shown=2)
+    tracker.close(7)
+    tracker.log(4, {"loss": 0.25})
+    means = {
+        "evaluation/a": 2.0,
+        "evaluation/b": -2.0,
+        "evaluation/kl": 0.5,
+        "evaluation/response_length": 3.0,
+        "evaluation/preference_accuracy": pytest.approx(4 / 6),
+        "pairs/right": 3.0,
+        "pairs/tied": 2.0,
+        "pairs/wrong": 1.0,
+    }
+    table = (["prompt", "response", "a", "b"], [["p x", "r", 1.0, -1.0], ["p y", "r", 3.0, -3.0]])
+    assert service.sent == [(1, {"loss": 0.5}), ("kl", "too far"), (3, means), (3, {"samples": table}), 7]
+    assert read_records(tracker.metrics) == [{"step": 1, "loss": 0.5}, {"step": 3, **means}, {"step": 4, "loss": 0.25}]
+    assert read_records(tracker.warnings) == [{"step": 2, "name": "kl", "warning": "too far"}]
+    assert [(r["step"], r["prompt"], r["source"], r["scores"]["a"]) for r in read_records(tracker.samples)] == [
+        (3, "p x", "x", 1.0),
+        (3, "p x", "x", 2.0),
+        (3, "p y", "y", 3.0),
+    ]
+
+
+def test_what_is_read_back_is_what_was_measured(tmp_path: Path) -> None:
+    """But for the order of the pairs, of which the numbers are kept."""
+    tracker = Tracker(tmp_path, enabled=True)
+    tracker.log_evaluation(0, MEASURED, shown=0)
+    tracker.log_evaluation(5, Measurement([], [0.0]), shown=0)
+    found = tracker.read_evaluations()
+    assert list(found) == [0, 5]
+    assert found[0].samples == MEASURED.samples
+    assert sorted(found[0].preferred) == sorted(MEASURED.preferred)
+    assert (found[5].samples, found[5].preferred) == ([], [0.0])
+    assert tracker.read_evaluation(5) == found[5]
+
+
+def test_samples_of_an_evaluation_that_was_cut_off_are_dropped_and_others_are_kept(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    for step in (0, 4, 8):
+        tracker.log_evaluation(step, MEASURED, shown=0)
+    records = [record for record in read_records(tracker.metrics) if record["step"] != 4]
+    tracker.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert tracker.read_evaluation(4) is None
+    assert [record["step"] for record in read_records(tracker.samples)] == [0] * 3 + [8] * 3
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint_in_all_files(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    for step in (1, 2, 3):
+        tracker.log(step, {"loss": 1.0})
+        tracker.warn(step, f"w{step}", "sentence")
+        tracker.log_evaluation(step, MEASURED, shown=0)
+    Tracker(tmp_path, enabled=False).truncate(0)  # another rank writes nothing
+    tracker.truncate(2)
+    for file, each in ((tracker.metrics, 2), (tracker.warnings, 1), (tracker.samples, 3)):
+        assert [record["step"] for record in read_records(file)] == [1] * each + [2] * each
+    assert tracker.read_warnings() == {"w1", "w2"}
+
+
+def test_other_ranks_write_nothing_at_all(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=False)
+    tracker.log(1, {"loss": 1.0})
+    tracker.warn(1, "kl", "too far")
+    tracker.log_evaluation(1, MEASURED, shown=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rollouts_are_the_steps_that_drew_and_a_number_that_is_none_reads_back_as_nan(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    tracker.log(1, {"seconds/rollout": 2.0, "kl": math.nan, "high": math.inf})
+    tracker.log(2, {"loss": 1.0})
+    assert json.loads(tracker.metrics.read_text().splitlines()[0])["kl"] is None
+    (found,) = tracker.read_rollouts()
+    assert (found["step"], found["seconds/rollout"]) == (1, 2.0)
+    assert math.isnan(found["kl"])
+    assert math.isnan(found["high"])
+
+
+def test_only_a_last_line_may_be_cut_off(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    assert read_records(file) == []
+    file.write_text('{"step": 1}\n\n{"step": 2}\n{"st')
+    assert read_records(file) == [{"step": 1}, {"step": 2}]
+    file.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(json.JSONDecodeError):
+        read_records(file)
+
+
+def test_numbers_that_json_does_not_have_are_null_wherever_they_stand(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    tracker.log_evaluation(0, Measurement([Sample("é", "r", 1, math.nan, {"a": -math.inf})]), shown=0)
+    (record,) = read_records(tracker.samples)
+    assert (record["prompt"], record["kl"], record["scores"]) == ("é", None, {"a": None})
+    assert "é" in tracker.samples.read_text(encoding="utf-8")

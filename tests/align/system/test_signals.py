@@ -1,0 +1,63 @@
+"""The first signal asks for a stop, the second makes it; nothing of it outlives the run."""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from align.system.signals import Interrupted, StopRequest
+
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("second", BOTH)
+@pytest.mark.parametrize("first", BOTH)
+def test_the_second_signal_stops_at_once(first: signal.Signals, second: signal.Signals) -> None:
+    stop = StopRequest()
+    with stop.listening() as same:
+        assert same is stop
+        assert stop.signum == 0
+        signal.raise_signal(first)
+        assert stop.signum == first
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(second)
+        assert stop.signum == first  # which decides the exit code
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_handlers_before_are_put_back(fails: bool) -> None:
+    before = [signal.getsignal(signum) for signum in BOTH]
+    stop = StopRequest()
+    try:
+        with stop.listening():
+            assert [signal.getsignal(signum) for signum in BOTH] == [stop._on_signal] * 2
+            if fails:
+                raise RuntimeError("a step failed")
+    except RuntimeError:
+        assert fails
+    assert [signal.getsignal(signum) for signum in BOTH] == before
+
+
+def test_outside_the_main_thread_the_handlers_stay() -> None:
+    """A notebook's worker: Python lets only the main thread set them."""
+    before = [signal.getsignal(signum) for signum in BOTH]
+
+    def work() -> int:
+        with StopRequest().listening() as stop:
+            return stop.signum
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == 0
+    assert [signal.getsignal(signum) for signum in BOTH] == before
+
+
+@pytest.mark.parametrize(("signum", "code", "name"), [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_what_an_interrupted_run_says(signum: int, code: int, name: str) -> None:
+    saved, unsaved = Interrupted(signum, Path("run/step-1")), Interrupted(signum, None)
+    assert (saved.signum, saved.exit_code, saved.checkpoint) == (signum, code, Path("run/step-1"))
+    assert (unsaved.signum, unsaved.exit_code, unsaved.checkpoint) == (signum, code, None)
+    assert str(saved) == f"stopped by {name}; checkpoint run/step-1; continue with if_exists=resume"
+    assert str(unsaved) == f"stopped by {name}; continue with if_exists=resume"
