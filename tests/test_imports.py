@@ -28,6 +28,7 @@ FOLDERS = (
     "align.scoring",
     "align.candidates",
     "align.evaluation",
+    "align.curation",
     "align.method",
     "align.runs",
     "align.training",
