@@ -106,7 +106,7 @@ class Format:
     convert_group: Callable[[Sequence[Mapping[str, Any]]], Iterable[Mapping[str, Any]]] = _nothing
     """As `convert`, for the rows that `gather` puts together."""
     gives: Literal["pairs", "demonstrations", "unpaired", "prompts"] = "pairs"
-    """What the rows become; rankings are pairs."""
+    """Kind of rows that it makes; rankings are pairs."""
     recognises: Callable[[Sample], bool] = _always
     """A further check of rows that have the required columns."""
     optional: frozenset[str] = SHARED_COLUMNS
