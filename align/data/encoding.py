@@ -36,7 +36,7 @@ from align.data.rendering import (
     render_plain,
     shared_length,
 )
-from align.data.schema import Message
+from align.data.schema import CONTINUED, Message
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class Encoder:
         """
         messages = [Message(role=None, content=prompt)] if isinstance(prompt, str) else prompt
         answers = [Message(role=None, content=one) if isinstance(one, str) else one for one in responses]
-        if not self.has_template:
+        if not self.has_template or messages[0]["role"] == CONTINUED:
             return render_plain(messages, answers, tools=tools, to_mark=self.to_mark)
         return render_conversation(tokenizer, messages, answers, tools=tools, to_mark=self.to_mark, rest=self.rest)
 
@@ -238,6 +238,9 @@ class Encoder:
             wholes = [
                 self._ended(next(left)) if isinstance(whole, MarkedText) else [*prompt, *whole] for whole in one.wholes
             ]
+            if one.apart and not prompt:  # a text without a beginning, of a tokenizer without BOS
+                encoded.append(Encoded(wholes[0][:1], [whole[1:] for whole in wholes]))
+                continue
             if one.apart:
                 encoded.append(self._divided(tokenizer, one, prompt, wholes))
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from align.data.load_report import RowError
-from align.data.schema import ROLES, Message
+from align.data.schema import CONTINUED, ROLES, Message
 
 __all__ = ["MEDIA", "kind", "read_messages", "read_text", "read_tools"]
 
@@ -58,7 +58,7 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
         raise RowError(f"{name} is not text or messages", f"has a {kind(item)} in its list")
     message = cast(Mapping[str, Any], item)
     role = message.get("role")
-    if role not in ROLES:
+    if role not in (*ROLES, CONTINUED):
         raise RowError("unknown role", f"{name}: {role!r:.40}; known are {', '.join(ROLES)}")
     calls = _calls(message.get("tool_calls"), name) if role == "assistant" else None
     if "content" not in message and calls is None:

@@ -18,7 +18,7 @@ from align.data.load_report import LeftOut, LoadReport, RowError, Tally
 from align.data.messages import MEDIA, kind
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
-from align.data.schema import Row, answer_key, arrow_schema, present, prompt_key
+from align.data.schema import CONTINUED, Row, answer_key, arrow_schema, present, prompt_key
 from align.data.validation import valid_row
 from align.errors import UserError
 
@@ -183,8 +183,9 @@ class Preferences:
                 rows in the data change little.
         """
         rows_of: dict[str, list[int]] = {}
-        for index, prompt in enumerate(self.dataset["prompt"]):
-            rows_of.setdefault(prompt_key(prompt), []).append(index)
+        for index, (prompt, own) in enumerate(zip(self.dataset["prompt"], self.dataset["prompt_id"], strict=True)):
+            key = own if prompt[0]["role"] == CONTINUED else prompt_key(prompt)
+            rows_of.setdefault(key, []).append(index)
         count = heldout
         if isinstance(heldout, float):
             count = min(max(round(heldout * len(rows_of)), 1), len(rows_of) - 1) if 0 < heldout < 1 else 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.data.load_report import RowError
+from align.data.schema import CONTINUED
 from align.errors import UserError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def render_plain(
         UserError: The messages have roles.
         RowError: There are tools, thoughts or calls.
     """
-    if len(messages) != 1 or messages[0]["role"] is not None:
+    if len(messages) != 1 or messages[0]["role"] not in (None, CONTINUED):
         raise UserError(
             "the data is conversations, but the tokenizer has no chat template; "
             "choose one with model.chat_template=hh, chatml or a file."

@@ -15,6 +15,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
     "COLUMNS",
+    "CONTINUED",
     "DRAWN_COLUMNS",
     "ROLES",
     "SCORE_COLUMNS",
@@ -33,6 +34,9 @@ Unit = Literal["demonstration", "pair", "ranking", "prompt"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 """Roles of messages; plain text is one message whose role is null."""
+
+CONTINUED = "text"
+"""Role of the only message of a prompt that is no question but the (often empty) beginning of a text, without turns."""
 
 SCORE_COLUMNS = ("chosen_score", "rejected_score", "margin", "weight")
 DRAWN_COLUMNS = ("chosen_drawn", "rejected_drawn", "drawn_with")

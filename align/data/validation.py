@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from align.data.load_report import RowError
 from align.data.messages import kind, read_messages, read_text, read_tools
-from align.data.schema import SCORE_COLUMNS, Message, Row, answer_key, prompt_key
+from align.data.schema import CONTINUED, SCORE_COLUMNS, Message, Row, answer_key, prompt_key
 
 __all__ = ["valid_row"]
 
@@ -60,6 +60,10 @@ def _prompt(value: object, note: Callable[[str], None]) -> list[Message]:
     messages = read_messages(value, "prompt", note)
     if not messages:
         raise RowError("empty prompt")
+    if any(message["role"] == CONTINUED for message in messages):
+        if len(messages) > 1:
+            raise RowError("a text to continue is the only message of its prompt")
+        return messages
     if messages[-1]["role"] == "assistant":
         raise RowError("prompt ends with an assistant turn")
     if messages[-1]["role"] not in (None, "user", "tool"):

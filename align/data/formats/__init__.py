@@ -67,6 +67,7 @@ BUILT_IN = (
     demonstrations.SHAREGPT,
     demonstrations.ALPACA,
     demonstrations.SELF_INSTRUCT,
+    demonstrations.TEXT,
     GSM8K,
     INSTRUCTIONS,
     demonstrations.QUESTIONS,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
 from align.data.formats.parts import conversation, instruction, prompt_with_system
 from align.data.load_report import RowError
+from align.data.schema import CONTINUED
 
 __all__ = [
     "ALPACA",
@@ -20,6 +22,7 @@ __all__ = [
     "QUESTIONS",
     "SELF_INSTRUCT",
     "SHAREGPT",
+    "TEXT",
 ]
 
 _NO_PREFERENCE = "no preference: the response is a demonstration"
@@ -65,6 +68,15 @@ def _self_instruct(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             raise RowError("an instance has no output")
         prompt = instruction({"instruction": row["instruction"], "input": instance.get("input")})
         yield {"prompt": prompt, "chosen": instance["output"]} | shared_fields(row)
+
+
+def _text(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    text = row["text"]
+    if not isinstance(text, str):
+        raise RowError("text is not text")
+    key = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
+    prompt = [{"role": CONTINUED, "content": ""}]
+    yield {"prompt": prompt, "chosen": text, "prompt_id": key} | shared_fields(row)
 
 
 def _questions(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -156,6 +168,15 @@ SELF_INSTRUCT = Format(
     convert=_self_instruct,
     gives="demonstrations",
     optional=SHARED_COLUMNS | {"is_classification", "name", "motivation_app"},
+)
+TEXT = Format(
+    name="text",
+    description="text: documents to model as they are, without turns (PPO-ptx, pretraining)",
+    polarity="no preference: the whole text is trained on",
+    requires=frozenset({"text"}),
+    convert=_text,
+    gives="demonstrations",
+    optional=SHARED_COLUMNS | {"url", "timestamp", "meta", "metadata"},
 )
 KTO = Format(
     name="kto",
