@@ -147,7 +147,8 @@ class Preferences:
         A good and a bad answer to one prompt that stand in rows of their own become a pair.
         """
         names = ("ranking", "prompt_id", "chosen", "rejected")
-        ranking, prompt_id, chosen, rejected = (self.dataset.data.column(name) for name in names)
+        table: Any = self.dataset.select_columns(list(names)).with_format("arrow")[:]
+        ranking, prompt_id, chosen, rejected = (table.column(name) for name in names)
         has_chosen, has_rejected = (column.is_valid().to_pylist() for column in (chosen, rejected))
         groups = rows_that_pair(ranking.to_pylist(), prompt_id.to_pylist(), has_chosen, has_rejected)
         if len(groups) == len(self) and ranking.null_count == len(self):

@@ -45,7 +45,8 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
         parsed = OverridesParser.create().parse_overrides(given)
     for override in parsed:
         with _errors_of_hydra([str(override.input_line)]):
-            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+            key = override.key_or_group
+            OmegaConf.update(config, key, override.value(), merge=True, force_add=checks.is_mapping(key))
     with _errors_of_hydra(overrides or [str(configs)]):
         plain = _plain(config)
     experiment = choices.get("experiment")
