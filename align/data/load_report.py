@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from align.errors import UserError
 
-__all__ = ["EXAMPLES_PER_REASON", "LeftOut", "LoadReport", "RowError", "Tally"]
+__all__ = ["EXAMPLES_PER_REASON", "LeftOut", "LoadReport", "RowError", "Tally", "joined_reports"]
 
 EXAMPLES_PER_REASON = 3
 
@@ -68,6 +68,30 @@ class LoadReport:
                 lines += [f"  {verb} {count:,}: {reason}", *(f"    {place}" for place in self.examples[reason])]
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+
+def joined_reports(reports: Sequence[LoadReport]) -> LoadReport:
+    """Return one report of several sources."""
+
+    def summed(name: str) -> dict[str, int]:
+        return dict(sum((Counter(getattr(report, name)) for report in reports), Counter[str]()))
+
+    examples: dict[str, tuple[str, ...]] = {}
+    for report in reports:
+        for reason, places in report.examples.items():
+            examples[reason] = (*examples.get(reason, ()), *places)[:EXAMPLES_PER_REASON]
+    return LoadReport(
+        source=", ".join(report.source for report in reports),
+        rule=" and ".join(dict.fromkeys(report.rule for report in reports)),
+        polarity="; ".join(dict.fromkeys(report.polarity for report in reports)),
+        read=sum(report.read for report in reports),
+        kept=sum(report.kept for report in reports),
+        rejected=summed("rejected"),
+        left_out=summed("left_out"),
+        noted=summed("noted"),
+        examples=examples,
+        warnings=tuple(dict.fromkeys(warning for report in reports for warning in report.warnings)),
+    )
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from align.data.formats import Format, Sample, find_format, mapped
 from align.data.formats.hh import spoken
-from align.data.load_report import LeftOut, LoadReport, RowError, Tally
+from align.data.load_report import LeftOut, LoadReport, RowError, Tally, joined_reports
 from align.data.messages import MEDIA, kind
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
@@ -102,7 +102,11 @@ class Preferences:
             UserError: if the source cannot be read, no format fits its columns, it has no usable row, or too many rows
                 are rejected; the message has counts by reason and the first places.
         """
-        name = str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
+        if not isinstance(source, str | Path):
+            hub = {"split": split, "subset": subset, "revision": revision}
+            parts = [cls.load(one, format=format, columns=columns, **hub, **rules) for one in source]
+            return _joined(parts, expected_rows)
+        name = str(source)
         rows = mapped(read_rows(source, split, subset=subset, revision=revision), columns or {}, name)
         return _loaded(rows, name, format, _by_hand(columns), Rules(**rules), expected_rows)
 
@@ -218,6 +222,27 @@ def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     ]
 
 
+def _joined(parts: Sequence[Preferences], expected_rows: int | None) -> Preferences:
+    """Put sources together, each of which was read in its own format."""
+    import datasets
+
+    if not parts:
+        raise UserError("data: an empty list; name at least one source.")
+    report = joined_reports([part.report for part in parts])
+    _require_rows(report.source, report.read, expected_rows)
+    digest = hashlib.sha256(json.dumps([part.fingerprint for part in parts]).encode()).hexdigest()
+    dataset = datasets.concatenate_datasets([part.dataset for part in parts])
+    return replace(parts[0], dataset=dataset, report=report, fingerprint=digest)
+
+
+def _require_rows(source: str, read: int, expected: int | None) -> None:
+    if expected is not None and read != expected:
+        raise UserError(
+            f"{source}: {read} rows, but data.expected_rows={expected}; the file may have been cut off, "
+            "copy it again or correct the number."
+        )
+
+
 def _by_hand(columns: Mapping[str, str | None] | None) -> list[str]:
     return [new for new, old in (columns or {}).items() if old is not None]
 
@@ -235,11 +260,7 @@ def _loaded(
     layout = _Layout.of(head, format_name, by_hand, source)
     digest = hashlib.sha256()
     dataset = _dataset(_valid_rows(chain(head, rows), layout, tally, digest), digest)
-    if expected_rows is not None and tally.read != expected_rows:
-        raise UserError(
-            f"{source}: {tally.read} rows, but data.expected_rows={expected_rows}; the file may have been cut off, "
-            "copy it again or correct the number."
-        )
+    _require_rows(source, tally.read, expected_rows)
     report = tally.close(
         rule=layout.format.name,
         polarity=layout.format.polarity,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -37,14 +37,12 @@ _SPLIT_NAME = re.compile(r"(train|test|validation|valid|val|dev|eval|heldout)(?!
 
 
 def read_rows(
-    source: str | Path | Sequence[str | Path], split: str, *, subset: str | None = None, revision: str | None = None
+    source: str | Path, split: str, *, subset: str | None = None, revision: str | None = None
 ) -> Iterator[RawRow]:
-    """Yield the rows of a file, a pattern (``part-*.jsonl``), a folder, an embedded name, a hub name, or several.
+    """Yield the rows of a file, a pattern (``part-*.jsonl``), a folder, an embedded name or a hub name.
 
     `split` applies to a folder or hub data set; a single file has none. `subset` and `revision` are the hub's.
     """
-    if not isinstance(source, str | Path):
-        return (row for one in source for row in read_rows(one, split, subset=subset, revision=revision))
     name, path = str(source), Path(source).expanduser()
     if name in WORLD:
         from align.world import asset
