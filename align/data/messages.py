@@ -20,6 +20,7 @@ _READ = {
     "assistant": frozenset({"role", "content", "tool_calls", *_THINKING}),
     "tool": frozenset({"role", "content", "name", "tool_call_id"}),
 }
+_PLAIN_ROLES = ("user", "assistant", "system")
 _NOTHING: tuple[Any, ...] = (None, [], "", {})
 
 
@@ -48,22 +49,23 @@ def read_messages(value: object, name: str, note: Callable[[str], None]) -> list
     """
     if isinstance(value, str):
         return [{"role": None, "content": read_text(value, name)}]
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
+    if type(value) is not list and (not isinstance(value, Sequence) or isinstance(value, bytes)):
         raise RowError(f"{name} is not text or messages", f"is a {kind(value)}")
     return [_message(item, name, note) for item in cast(Sequence[object], value)]
 
 
 def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
-    if not isinstance(item, Mapping):
+    if type(item) is not dict and not isinstance(item, Mapping):
         raise RowError(f"{name} is not text or messages", f"has a {kind(item)} in its list")
     message = cast(Mapping[str, Any], item)
-    role = message.get("role")
+    role, content = message.get("role"), message.get("content")
+    if len(message) == 2 and isinstance(content, str) and role in _PLAIN_ROLES:  # as nearly all are
+        return {"role": role, "content": read_text(content, name)}
     if role not in (*ROLES, CONTINUED):
         raise RowError("unknown role", f"{name}: {role!r:.40}; known are {', '.join(ROLES)}")
     calls = _calls(message.get("tool_calls"), name) if role == "assistant" else None
     if "content" not in message and calls is None:
         raise RowError("message without content", name)
-    content = message.get("content")
     if content is None and calls is None:
         raise RowError("content is null", name)
     read: Message = {"role": role, "content": read_text(_joined(content, name), name) if content is not None else ""}

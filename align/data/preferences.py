@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from align.data.formats import Format, Sample, find_format, mapped
-from align.data.formats.hh import spoken
-from align.data.load_report import LeftOut, LoadReport, RowError, Tally, joined_reports
-from align.data.messages import MEDIA, kind
+from align.data.conversion import Layout, valid_rows
+from align.data.formats import mapped
+from align.data.load_report import LoadReport, Tally, joined_reports
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
-from align.data.schema import CONTINUED, Row, answer_key, arrow_schema, present, prompt_key
-from align.data.validation import valid_row
+from align.data.schema import CONTINUED, present, prompt_key
+from align.data.storage import store
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Preferences", "leaked_prompts"]
 
 _SAMPLE_ROWS = 1000
-_CHUNK_ROWS = 10_000
 _LOG = logging.getLogger(__name__)
 
 
@@ -166,18 +163,14 @@ class Preferences:
     def _regrouped(
         self, groups: Iterable[list[int]], rewrite: Callable[[Sequence[dict[str, Any]]], Iterable[Mapping[str, Any]]]
     ) -> Preferences:
-        digest = hashlib.sha256()
-
         def rows() -> Iterator[tuple[Mapping[str, Any], str]]:
             for group in groups:
                 members = [self[index] for index in group]
                 place, *_ = (row.pop("place") for row in members)
-                for made in rewrite(members):
-                    digest.update(json.dumps(made).encode())
-                    yield made, place
+                yield from ((made, place) for made in rewrite(members))
 
-        dataset = _dataset(rows(), digest)
-        return replace(self, dataset=dataset, fingerprint=digest.hexdigest())
+        dataset, fingerprint = store(rows())
+        return replace(self, dataset=dataset, fingerprint=fingerprint)
 
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
         """Return (train, heldout), with all rows of a prompt on the same side.
@@ -257,9 +250,8 @@ def _loaded(
 ) -> Preferences:
     tally = Tally(source)
     head = list(islice(rows, _SAMPLE_ROWS))
-    layout = _Layout.of(head, format_name, by_hand, source)
-    digest = hashlib.sha256()
-    dataset = _dataset(_valid_rows(chain(head, rows), layout, tally, digest), digest)
+    layout = Layout.of(head, format_name, by_hand, source)
+    dataset, fingerprint = store(valid_rows(chain(head, rows), layout, tally))
     _require_rows(source, tally.read, expected_rows)
     report = tally.close(
         rule=layout.format.name,
@@ -269,126 +261,4 @@ def _loaded(
     )
     for warning in report.warnings:
         _LOG.warning("%s: %s", source, warning)
-    return Preferences(dataset=dataset, report=report, fingerprint=digest.hexdigest(), rules=rules)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Format and column types of most rows of a source; a row that differs is rejected, never filled in."""
-
-    format: Format
-    kinds: Mapping[str, str]
-    """Columns that the format reads and most rows have → type of most of their values."""
-
-    @classmethod
-    def of(cls, head: list[RawRow], format_name: str, by_hand: Sequence[str], source: str) -> _Layout:
-        usable = [
-            cast(Mapping[str, Any], row.value) for row in head if not row.problem and isinstance(row.value, Mapping)
-        ]
-        if not usable:
-            raise UserError(
-                f"{source}: no row to learn from ({len(head)} read, none of them an object); give rows with columns."
-            )
-        columns = Counter(frozenset(row) for row in usable).most_common(1)[0][0]
-        found = find_format(format_name, Sample(columns, usable), source, by_hand)
-        kinds: dict[str, str] = {}
-        for name in sorted(columns & found.columns):
-            counts = Counter(kind(row[name]) for row in usable if row.get(name) is not None)
-            kinds[name] = counts.most_common(1)[0][0] if counts else "null"
-        return cls(found, kinds)
-
-    def check(self, row: Mapping[str, Any]) -> None:
-        """Reject a row that lacks a column or has another type of value in it than most rows."""
-        for name, usual in self.kinds.items():
-            if name not in row:
-                raise RowError("missing column", f'no "{name}"')
-            actual = kind(row[name])
-            if {actual, usual} == {"text", "messages"}:
-                raise RowError("column changes type", f'"{name}" is {actual}, in most rows {usual}')
-
-
-def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: Any) -> Iterator[tuple[Row, str]]:
-    """Yield every valid row with its place; count rejections and remarks in `tally`."""
-    prompts: dict[str, str] = {}
-    orientations: dict[bytes, bool] = {}
-    for raw, item in _converted(rows, layout, tally):
-        notes: dict[str, None] = {}
-        try:
-            row = valid_row(spoken(item), notes.setdefault)
-            key = prompt_key(row["prompt"], row["tools"])
-            if prompts.setdefault(row["prompt_id"], key) != key:
-                raise RowError("prompt_id stands for two prompts", row["prompt_id"])
-        except RowError as rejection:
-            tally.reject(raw.place, rejection)
-            continue
-        if _contradicts(row, key, orientations):
-            notes.setdefault("pair also occurs with the other polarity")
-        for remark in notes:
-            tally.note(raw.place, remark)
-        tally.kept += 1
-        digest.update(json.dumps(row).encode())
-        yield row, raw.place
-
-
-def _converted(rows: Iterable[RawRow], layout: _Layout, tally: Tally) -> Iterator[tuple[RawRow, Mapping[str, Any]]]:
-    """Yield the fields that each row, or each group of rows, becomes; count those that cannot be converted."""
-    format = layout.format
-    usable = _usable(rows, layout, tally)
-    groups: Iterable[Iterable[RawRow]] = ([row] for row in usable)
-    if format.gather is not None:
-        groups = (list(group) for _, group in groupby(usable, key=lambda row: row.value[format.gather]))  # pyright: ignore
-    for group in groups:
-        members = list(group)
-        values = [cast(Mapping[str, Any], row.value) for row in members]
-        try:
-            made = list(format.convert(values[0]) if format.gather is None else format.convert_group(values))
-        except LeftOut as reason:
-            tally.leave_out(members[0].place, reason)
-            continue
-        except RowError as rejection:
-            tally.reject(members[0].place, rejection)
-            continue
-        for name in {name for value in values for name in value} - format.columns:
-            tally.warn(f'column "{name}" is not read')
-        for item in made:
-            yield members[0], item
-
-
-def _usable(rows: Iterable[RawRow], layout: _Layout, tally: Tally) -> Iterator[RawRow]:
-    """Yield the rows that have the columns of the layout."""
-    for raw in rows:
-        tally.read += 1
-        try:
-            if raw.problem or not isinstance(raw.value, Mapping):
-                raise RowError(raw.problem or "not an object")
-            fields = cast(Mapping[str, Any], raw.value)
-            if media := [name for name in MEDIA if fields.get(name)]:
-                raise RowError("images, video and sound cannot be read", f'column "{media[0]}"')
-            layout.check(fields)
-        except RowError as rejection:
-            tally.reject(raw.place, rejection)
-            continue
-        yield raw
-
-
-def _contradicts(row: Row, key: str, orientations: dict[bytes, bool]) -> bool:
-    """Return whether the same pair came before with the other polarity."""
-    if not row["chosen"] or not row["rejected"]:
-        return False
-    sides = [answer_key(row["chosen"][0]), answer_key(row["rejected"][0])]
-    identity = hashlib.sha256(json.dumps([key, *sorted(sides)]).encode()).digest()[:16]
-    return orientations.setdefault(identity, sides[0] < sides[1]) != (sides[0] < sides[1])
-
-
-def _dataset(rows: Iterable[tuple[Mapping[str, Any], str]], digest: Any) -> datasets.Dataset:
-    """Collect rows and their places in chunks; `digest` is complete only after the last row."""
-    import datasets
-    import pyarrow as pa
-    from datasets.table import InMemoryTable
-
-    schema, chunks, left = arrow_schema(), list[Any](), iter(rows)
-    while chunk := [{**row, "place": place} for row, place in islice(left, _CHUNK_ROWS)]:
-        chunks.append(pa.RecordBatch.from_pylist(chunk, schema=schema))
-    return datasets.Dataset(
-        InMemoryTable(pa.Table.from_batches(chunks, schema=schema)), fingerprint=digest.hexdigest()[:16]
-    )
+    return Preferences(dataset=dataset, report=report, fingerprint=fingerprint, rules=rules)

@@ -74,7 +74,7 @@ def with_values(template: str | None, values: Mapping[str, Any]) -> str:
         if name not in read:
             own = read - {"messages", "add_generation_prompt", "bos_token", "eos_token", "raise_exception"}
             raise UserError(
-                f"{place}.{name}: the chat template does not read it; it reads {', '.join(sorted(own)) or 'no variable'}."
+                f"{place}.{name}: the chat template does not read it, but {', '.join(sorted(own)) or 'none at all'}."
                 f"{did_you_mean(name, own)}"
             )
     return "".join(f"{{%- set {name} = {value!r} -%}}" for name, value in values.items()) + template

@@ -171,7 +171,7 @@ SELF_INSTRUCT = Format(
 )
 TEXT = Format(
     name="text",
-    description="text: documents to model as they are, without turns (PPO-ptx, pretraining)",
+    description="text: documents to model as they are, without turns (pretraining)",
     polarity="no preference: the whole text is trained on",
     requires=frozenset({"text"}),
     convert=_text,
