@@ -46,7 +46,7 @@ class FunctionScorer(Settings):
     """Name in logs and tables; empty: the function's own."""
     conversational: bool | None = None
     """TRL's form: pass prompts (all turns of the data) and completions as lists of messages (true) or as text (false);
-    null: as TRL does, by the data: text where the prompt is text."""
+    null: as TRL does, by the data: text where the prompt is text, as it is without the column `messages`."""
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     """Data columns under other names: ``{solution: answer}`` passes ``answer`` to the parameter ``solution``."""
     tokenizer: str = ""
@@ -62,7 +62,7 @@ class FunctionScorer(Settings):
                 f"function {self.name!r} has parameters ({', '.join(parameters)}); it needs prompts and responses, or "
                 "TRL's completions or completion_ids."
             )
-        if inspect.iscoroutinefunction(self._callable):
+        if any(map(inspect.iscoroutinefunction, (self._callable, type(self._callable).__call__))):
             raise UserError(f"function {self.name!r} is asynchronous; give a function that returns its rewards.")
 
     def identity(self) -> dict[str, Any]:
@@ -92,6 +92,7 @@ class FunctionScorer(Settings):
             arguments = self._accepted({"prompts": prompts, "responses": responses, **columns})
             return check_table(self._callable(**arguments), responses, self.name)
         flat = self._callable(**self._accepted(self._flat(prompts, responses, columns)))
+        flat = flat.tolist() if hasattr(flat, "tolist") else flat  # an array or a tensor
         expected = sum(len(row) for row in responses)
         if not isinstance(flat, Sequence) or len(flat) != expected:
             raise ScorerError(f"function {self.name!r} must return a list of {expected} rewards, one per completion.")
@@ -107,7 +108,7 @@ class FunctionScorer(Settings):
             for key, values in columns.items()
             if key != "completion_ids"
         }
-        turns = columns.get("messages", [[_message("user", prompt)] for prompt in prompts])
+        turns = columns.get("messages", [[{"role": None, "content": prompt}] for prompt in prompts])
         out["prompts"], out["completions"] = [], []
         for prompt, own, row in zip(prompts, turns, responses, strict=True):
             as_messages = self.conversational

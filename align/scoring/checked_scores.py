@@ -89,7 +89,7 @@ def record_scores() -> Generator[ScoreLog]:
 
 
 def score(
-    scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], /, **columns: Sequence[Any]
 ) -> list[list[float]]:
     """Return the checked scores (P, K) of any scorer, which must apply everywhere.
 
@@ -115,7 +115,7 @@ def score_texts(
 
 
 def score_part(
-    name: str, scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    name: str, scorer: Scorer, prompts: Sequence[str], responses: Sequence[Sequence[str]], /, **columns: Sequence[Any]
 ) -> ScoreTable:
     """Return the checked scores of a scorer that another one holds under ``name``; ``None`` where it does not apply.
 
@@ -138,6 +138,7 @@ def score_parts(
     scorers: Mapping[str, Scorer],
     prompts: Sequence[str],
     responses: Sequence[Sequence[str]],
+    /,
     **columns: Sequence[Any],
 ) -> list[list[dict[str, float]]]:
     """Return for each response (P, K) the checked scores of the scorers that apply to it, by scorer.

@@ -27,6 +27,8 @@ from uuid import uuid4
 
 __all__ = ["DIALECTS", "Dialect", "ProtocolError", "Question"]
 
+_TAKEN = frozenset({"self", "prompts", "responses"})  # parameters of every scorer's `score`
+
 
 class ProtocolError(ValueError):
     """A message breaks the protocol; the text says how."""
@@ -79,6 +81,8 @@ class _Align:
         responses = [_texts(f"responses[{p}]", row) for p, row in enumerate(rows)]
         if len({len(row) for row in responses}) > 1:
             raise ProtocolError("responses must have the same number of texts for each prompt")
+        for name in _object(fields.get("columns", {}), "columns").keys() & _TAKEN:
+            raise ProtocolError(f"columns.{name} is a name that scorers use themselves; rename the column")
         columns = {
             name: _list(f"columns.{name}", values, len(prompts), "prompts")
             for name, values in _object(fields.get("columns", {}), "columns").items()

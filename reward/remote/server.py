@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import json
 import logging
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -116,12 +117,12 @@ class RewardServer:
                     question = dialect.read_question(body)
                 except ProtocolError as error:
                     raise HTTPException(400, f"{error}.") from error
-                return JSONResponse(dialect.write_scores(question, await batcher.score(question)))
+                return _Answer(dialect.write_scores(question, await batcher.score(question)))
 
             return answer
 
         async def health(_: Request) -> Response:
-            return JSONResponse({"status": "ok", "scorer": self.scorer.name})
+            return _Answer({"status": "ok", "scorer": self.scorer.name})
 
         routes = [Route(dialect.path, endpoint(dialect), methods=["POST"]) for dialect in DIALECTS.values()]
         return Starlette(
@@ -156,6 +157,8 @@ class _Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scorer")
 
     async def score(self, question: Question) -> list[list[float]]:
+        if not any(question.responses):  # nothing to score, which many a scorer does not expect
+            return [[] for _ in question.responses]
         rows = [
             _Row(prompt, responses, {name: values[p] for name, values in question.columns.items()})
             for p, (prompt, responses) in enumerate(zip(question.prompts, question.responses, strict=True))
@@ -196,15 +199,13 @@ class _Batcher:
         return taken
 
     async def _score_rows(self, rows: list[_Row]) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            table = await loop.run_in_executor(self._thread, self._call, rows)
-        except Exception as error:  # any error of the scorer is sent to its client; the server goes on
+        table = await asyncio.get_running_loop().run_in_executor(self._thread, self._call, rows)
+        if isinstance(table, BaseException):
             if len(rows) > 1:  # only the wrong request must fail, not those joined with it
                 for row in rows:
                     await self._score_rows([row])
                 return
-            refusal = _refusal(self._scorer.name, error)
+            refusal = _refusal(self._scorer.name, table)
             if not rows[0].scores.done():
                 rows[0].scores.set_exception(refusal)
             return
@@ -212,18 +213,30 @@ class _Batcher:
             if not row.scores.done():  # its client has left
                 row.scores.set_result(scores)
 
-    def _call(self, rows: list[_Row]) -> list[list[float]]:
+    def _call(self, rows: list[_Row]) -> list[list[float]] | BaseException:
+        """Return the scores, or any error of the scorer: raised, `SystemExit` and others would end the server."""
         columns = {name: [row.columns[name] for row in rows] for name in rows[0].columns}
-        return score(self._scorer, [row.prompt for row in rows], [row.responses for row in rows], **columns)
+        try:
+            return score(self._scorer, [row.prompt for row in rows], [row.responses for row in rows], **columns)
+        except BaseException as error:
+            return error
 
 
-def _refusal(name: str, error: Exception) -> HTTPException:
+class _Answer(JSONResponse):
+    """JSON in ASCII: half a surrogate pair, which JSON may hold in `id`, has no other encoding."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode()
+
+
+def _refusal(name: str, error: BaseException) -> HTTPException:
     if isinstance(error, UserError):
         return HTTPException(400, str(error))
     if isinstance(error, ScorerError):
         return HTTPException(500, str(error))
     _log.error("the scorer %s failed", name, exc_info=error)
-    return HTTPException(500, f"the scorer {name} failed, {type(error).__name__}: {error}.")
+    told = traceback.format_exception_only(error)[-1].strip()  # also of an error that cannot be printed
+    return HTTPException(500, f"the scorer {name} failed, {told}.")
 
 
 def _check_token(request: Request, token: str | None) -> None:
@@ -252,4 +265,4 @@ async def _read_json(request: Request, limit: int) -> Any:
 
 async def _say_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+    return _Answer({"error": error.detail}, status_code=error.status_code, headers=error.headers)

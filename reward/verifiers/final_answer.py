@@ -12,6 +12,8 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
+from reward.verifiers.wording import in_ascii_digits, in_symbols, is_part
+
 LONGEST_ANSWER = 1_000  # characters
 _TAIL = 10_000  # characters read of a text without a mark
 _MOST_BOXES = 50  # joined
@@ -39,25 +41,33 @@ _PERCENT = re.compile(r"[\s$]*(?:\\?%|percent\b)", re.IGNORECASE)
 _ARGUMENT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname|begin|end)\s*\{[^{}]*\}")
 _FUNCTIONS = "pi|sqrt|frac|sin|cos|tan|log|ln|exp"
 _SCALES = "hundred|thousand|million|billion|trillion|dozen|percent"
-_CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"  # written without blanks
-_STOPS = "\u3002\uff01\uff1f"  # full stop, exclamation and question mark of such prose
+_CJK = (  # written without blanks; Thai, Lao, Burmese and Khmer too
+    "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+    "\u0e01-\u0e4e\u0e81-\u0ecd\u1000-\u103f\u1780-\u17d3"
+)
+_STOPS = "\u3002\uff01\uff1f\u0964\u06d4\u061f"  # full stop, exclamation and question mark of such prose
+_LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
+_GREEK = "\u0370-\u03bf\u03c1-\u03ff\u1f00-\u1fff"  # without π; two such letters may be a product
+_SIGNS = "\u00aa-\u00ba\u00bc-\u00be\u03c0\u2070-\u24ff\U0001d400-\U0001d7ff"  # letters of mathematics, ² and ½
 _WORD = re.compile(
-    rf"(?<![A-Za-z\\])(?!(?:{_FUNCTIONS}|{_SCALES}|and|or)\b)[A-Za-z]{{2,}}(?!\()|(?<=\s)[aAI](?=\s[A-Za-z]{{2}})"
-    rf"|[{_CJK}]"
+    rf"(?<![{_LATIN}\\])(?!(?:{_FUNCTIONS}|{_SCALES}|and|or)\b)[{_LATIN}]{{2,}}(?!\()|(?<=\s)[aAI](?=\s[A-Za-z]{{2}})"
+    rf"|[{_GREEK}]{{3,}}|[^\W\d_{_LATIN}{_GREEK}{_SIGNS}]"
 )
 _VERB = re.compile(r"(?:\b(?:is|are|be|equals?|gets?|gives?)\b|[=:])\s*")
 _LETTER = rf"[^\W\d{_CJK}]"
+_BLANKS = r"[ \u00a0\u2009\u202f]"
 _NUMBER = (
-    r"[$€£]?(?:\d{1,3}(?:,\d{3}){1,30}(?!\d)(?:\.\d{1,100})?|\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3}){1,30}(?!\d)"
-    r"(?:\.\d{1,100})?|\d{1,3} \d{1,2} ?/ ?\d{1,3}(?![\d/])|\d+(?:[.,]\d+)?"
+    r"[$€£¥₹]?(?:\d{1,3}(?:\.\d{3}){1,30},\d{1,2}(?!\d)|\d{1,3}(?:,\d{3}){1,30}(?!\d)(?:\.\d{1,100})?"
+    rf"|\d{{1,3}}(?:{_BLANKS}\d{{3}}){{1,30}}(?!\d)(?:\.\d{{1,100}}|,\d{{1,2}}(?!\d))?"
+    r"|\d{1,3} \d{1,2} ?/ ?\d{1,3}(?![\d/])|\d+(?:[.,]\d+)?"
     rf"|(?<![^\W{_CJK}])\.\d+)"
     rf"(?:[eE][-+]?\d{{1,3}}(?![^\W{_CJK}]))?"
 )
 _VULGAR = "[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]"
 _TOKEN = re.compile(  # of arithmetic; dates, versions, times and ratios are one token, as is a word
-    r"(?P<number>(?<![.\\\d])(?:\d+(?:\.\d+){2,}|\d+(?:(?:[:∶]| : )\d+)+|\d{1,3}(?:['’]\d{3})+"
+    r"(?P<number>(?<![.\\\d])(?:0x[\da-fA-F]+|\d+(?:\.\d+){2,}|\d+(?:(?:[:∶]| : )\d+)+|\d{1,3}(?:['’]\d{3})+"
     r"|\d+[年년] ?\d+[月월](?: ?\d+[日일])?|\d+[月월] ?\d+[日일]|\d{4}-\d\d-\d\d(?!\d)|\d\d?/\d\d?/\d{4}(?!\d)"
-    rf"|{_NUMBER}{_VULGAR}?(?:⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{{1,9}}|\s?\\?%)?|{_VULGAR}))"
+    rf"|{_NUMBER}{_VULGAR}?(?:⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{{1,9}}|\s?\\?%|\sdozen\b)?|{_VULGAR}))"
     r"|(?P<operator>\*\*|[-−–+±*/^×·⋅÷]|(?<=\w)_(?=[\d{])|\\(?:cdot|times|div|pm)(?![A-Za-z])|!(?= ?[-+*/^×·)]))"
     rf"|(?P<symbol>√|\\[A-Za-z]+|(?:{_FUNCTIONS}|[a-zπ])(?![^\W_{_CJK}]))|(?P<word>{_LETTER}\w*?(?=[\W{_CJK}]|$))"
     r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<comma>,)|(?P<other>\S)"
@@ -82,6 +92,7 @@ def marked_readings(text: str) -> tuple[str, ...] | None:
 
     None: there is no mark; empty: the answer was cut off.
     """
+    text = in_ascii_digits(text)
     marks = ((_BOX, _boxes), (_TAG, _in_tags), (_HASHES, _after_hashes))
     at, read = max(((_last_start(pattern, text), read) for pattern, read in marks), key=lambda mark: mark[0])
     prose = _last_prose(text)
@@ -97,23 +108,36 @@ def unmarked_readings(text: str) -> tuple[str, ...]:
 
     A number is read with the whole of the arithmetic that it is part of.
     """
-    text = text.strip()
+    text = in_ascii_digits(text.strip())
     if not text:
         return ()
-    if len(text) <= LONGEST_ANSWER and "\n" not in text and not _WORD.search(_masked(text)):
+    if len(text) <= LONGEST_ANSWER and "\n" not in text and not holds_words(text):
         return (text,)
     whole = (text,) if len(text) <= LONGEST_ANSWER else ()
-    tail = text[-_TAIL:]
-    formulas = [(end, answer) for _, end, answer in _formulas(tail) if re.search(r"\d|\\[A-Za-z]|=", answer)]
+    tail = in_symbols(text[-_TAIL:])
+    formulas = [found for found in _formulas(tail) if re.search(r"\d|\\[A-Za-z]|=", found[2])]
     last = deque(_expressions(tail), maxlen=1)
-    if last and (not formulas or last[0][0] >= formulas[-1][0]):
-        return (*whole, last[0][1])
-    return (*whole, formulas[-1][1]) if formulas else whole
+    if last and (not formulas or last[0][0] >= formulas[-1][1]):
+        begin, answer = last[0]
+        end = begin + len(answer)
+    elif formulas:
+        begin, end, answer = formulas[-1]
+    else:
+        return whole
+    return whole if is_part(tail, begin, end) else (*whole, answer)
 
 
 def is_mathematical(text: str) -> bool:
     """Return True if there is something to calculate: a digit, a command, a letter, or an operator and no word."""
-    return bool(re.search(r"\d|\\[a-zA-Z]|^[A-Za-z]$", text) or re.fullmatch(r"(?!.*[A-Za-z]{3}).*[-+*/^=<>].*", text))
+    return bool(
+        re.search(r"\d|\\[a-zA-Z]|^[A-Za-z]$|[π∞∅√⁰¹²³⁴⁵⁶⁷⁸⁹]", text)
+        or re.fullmatch(r"(?!.*[A-Za-z]{3}).*[-+*/^=<>].*", text)
+    )
+
+
+def holds_words(text: str) -> bool:
+    """Return True if there is prose in the text."""
+    return _WORD.search(_masked(text)) is not None
 
 
 # Marks
@@ -190,26 +214,38 @@ def _stated(text: str) -> tuple[str, ...]:
     """Return the readings of an answer that the text begins with: its line, its first clause, the mathematics in it."""
     text = _END.split(text, maxsplit=1)[0].lstrip(' \t\n*_:"“')
     leading = next(_formulas(text), None)
-    if leading is not None and leading[0] == 0:
+    if leading is not None and leading[0] == 0 and not is_part(text, 0, leading[1]):
         return (leading[2],)
-    line = text.partition("\n")[0].strip().strip("*_ ")
+    line = in_symbols(text.partition("\n")[0].strip().strip("*_ "))
+    begin, end, answer = _mathematics(line)
+    if answer and is_part(line, begin, end):
+        return (line,)
     clause = _CLAUSE.split(line, maxsplit=1)[0]
-    return tuple(dict.fromkeys((line, clause, _mathematics(line) or clause)))
+    if re.match(r"[,;]\s+[-−$\\(]?\d", line[len(clause) :]):  # of "3, 4" it is a part
+        clause = line
+    return tuple(dict.fromkeys((line, clause, answer or clause)))
 
 
-def _mathematics(line: str) -> str:
-    """Return the mathematics that a line begins with, or that follows its first "is", or the first there is."""
+def _mathematics(line: str) -> tuple[int, int, str]:
+    """Return begin, end and text of the mathematics that a line begins with, or that follows its "is", or the first."""
     if chunk := _chunk(line):
-        return chunk
-    formulas = {begin: answer for begin, _, answer in _formulas(line)}
+        return *_place(line, chunk, 0), chunk
+    formulas = {begin: (begin, end, answer) for begin, end, answer in _formulas(line)}
     for verb in _VERB.finditer(line):
         if verb.end() in formulas:
             return formulas[verb.end()]
         if chunk := _chunk(line[verb.end() :]):
-            return chunk
+            return *_place(line, chunk, verb.end()), chunk
     first = min(formulas, default=len(line))
     begin, expression = next(_expressions(line), (first, ""))
-    return expression if begin < first else formulas.get(first, "")
+    if begin < first:
+        return begin, begin + len(expression), expression
+    return formulas.get(first, (first, first, ""))
+
+
+def _place(line: str, chunk: str, at: int) -> tuple[int, int]:
+    begin = line.index(chunk, at)
+    return begin, begin + len(chunk)
 
 
 def _chunk(text: str) -> str:
@@ -302,7 +338,7 @@ def _formulas(text: str) -> Iterator[tuple[int, int, str]]:
     at = 0
     while match := _FORMULA.search(text, at):
         parts, at = [_content(match)], match.end()
-        if _WORD.search(_masked(parts[0])):  # a price, as in "$5 of the $20 are left"
+        if holds_words(parts[0]):  # a price, as in "$5 of the $20 are left"
             at = match.start() + 1
             continue
         if percent := _PERCENT.match(text, at):

@@ -9,7 +9,8 @@ math-verify, in the killable process of ``bounded.py``, and only within the limi
 code (CVE-2026-6878).
 
 Two numbers are equal if they differ by at most 10⁻⁶, relative below 1 and absolute above, so that .333333 is ⅓. A
-percentage is equal to its number and to its hundredth (12 % is 12 and .12), as in math-verify. Units ("18 dollars",
+percentage is equal to its number and to its hundredth (12 % is 12 and .12), as in math-verify, and dozens to their
+number and to twelve times it. Units ("18 dollars",
 "$18") do not matter. The order of several answers matters if the right one is a tuple, ``(1, 2)``, and not if it is a
 list or a set, ``1, 2`` or ``\{1, 2\}``.
 """
@@ -27,10 +28,12 @@ from reward.verdict import Verdict, Verifier
 from reward.verifiers import bounded
 from reward.verifiers.final_answer import (
     LONGEST_ANSWER,
+    holds_words,
     is_mathematical,
     marked_readings,
     unmarked_readings,
 )
+from reward.verifiers.wording import NO_UNIT, holds_parts, in_ascii_digits, in_symbols
 
 __all__ = ["Math", "answer_key", "compare", "numbers"]
 
@@ -46,23 +49,41 @@ _DECIMAL = (
     r"(?:\d{1,3}(?:(?:,\d{3}){1,30}|(?: \d{3}){1,30})(?:\.\d{0,100})?|\d{1,100}(?:\.\d{0,100})?|\.\d{1,100})"
     r"(?:[eE][-+]?\d{1,3}(?!\w))?"
 )
+_MEASURE = (  # units that are not one word: m/s, km/h, kg/m³, cm²
+    r"(?:(?:[kcm]?m|ft|mi|in|k?g|[mk]?[lL])/(?:s|h|hr|min|[kcm]?m|ft|k?g|m?[lL]|day)|[kcm]m|ft|in|mi)"
+    r"(?:\^?[23]|\^\{[23]\}|[²³])?"
+)
 _PLAIN = re.compile(
     rf"(?P<sign>[-+]?)(?:(?P<whole>\d{{1,30}}) (?=\d{{1,2}} ?/))?(?P<top>{_DECIMAL})(?: ?/ ?(?P<bottom>{_DECIMAL}))?"
-    r"(?P<percent> ?(?:%|percent))?"
-    r"(?: (?!pi|sqrt|log|ln|sin|cos|tan|hundred|thousand|million|billion|trillion|dozen)[A-Za-z][A-Za-z ]{1,60})?"
+    r"(?P<percent> ?(?:%|percent))?(?P<dozen> dozen)?"
+    rf"(?: (?!pi|sqrt|log|ln|sin|cos|tan|(?:[^\W\d_]+ )*{NO_UNIT}\b)[^\W\d_][^\W\d_ ]{{1,60}}| ?{_MEASURE})?"
 )
 _FRACTION = re.compile(r"(?P<sign>[-+]?)\\[dt]?frac(?:\{(?P<top>\d{1,100})\}\{(?P<bottom>\d{1,100})\}|(\d)(\d))")
+_BASE = re.compile(
+    r"(?P<sign>[-+]?)(?:0x(?P<hex>[\da-fA-F]{1,30})|(?P<digits>\d[\da-fA-F]{0,60})_(?:\{(?P<base>\d\d?)\}|(?P<digit>\d)))"
+)
+_RECURRING = re.compile(r"(?<![\d.])(?P<whole>\d{0,30})\.(?P<fixed>\d{0,30})\\(?:overline|bar)\{(?P<again>\d{1,30})\}")
+_SEPARATED = re.compile(  # thousands by ', by full stops if there are two, or by anything before a decimal comma
+    r"(?<![\d.,'’])\d{1,3}(?:(?:['’]\d{3})+(?!\d)|(?:\.\d{3}){2,}(?![\d.,])"
+    r"|(?:(?:\.\d{3})+|(?: \d{3})+),(?P<decimals>\d{1,2})(?![\d.,]))"
+)
 _VULGAR = re.compile(r"(?<![\d.,])(\d{0,30}) ?([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
 _SUPERSCRIPT = re.compile(r"(?<=[\w)\]}])⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9}")
 _POWER = re.compile(r"\^(?:\(([^()]*)\)| ?([-−]\d{1,10}))")
 _ROOT = re.compile(r"√ ?(?:(\d{1,100})|\(([^()]*)\))|(?<![A-Za-z\\])sqrt\(([^()]*)\)")
 _FUNCTION = re.compile(r"(?<![A-Za-z\\])(?<!operatorname\{)(?=(?:pi|log|ln|sin|cos|tan|exp)(?![A-Za-z]))")
-_SIGNS = {"**": "^", "*": "\\cdot ", "·": "\\cdot ", "⋅": "\\cdot ", "×": "\\times ", "÷": "/", "π": "\\pi "}
+_SIGNS = {
+    **{"**": "^", "*": "\\cdot ", "·": "\\cdot ", "⋅": "\\cdot ", "×": "\\times ", "÷": "/", "π": "\\pi "},
+    **{"∞": "\\infty ", "∅": "\\emptyset ", "\\varnothing": "\\emptyset "},
+}
 _BOLD = re.compile(r"^\*\*([^*]+)\*\*")
 _THOUSANDS = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\{\s*,\s*\})\s*(?=\d{3})")
-_DRESS = re.compile(r"(?<!\\)\\[!,;: ()\[\]]|\\q?quad\b|\\left(?![a-z])|\\right(?![a-z])|\\?\$|[€£]")
+_DRESS = re.compile(r"(?<!\\)\\[!,;: ()\[\]]|\\q?quad\b|\\left(?![a-z])|\\right(?![a-z])|\\?\$|[€£¥₹]")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
-_UNIT = re.compile(r"(?<=[\d})])\s*\\(?:text|mathrm|textbf|mbox)\{(?!\s*(?:and|or)\b)[^{}]*\}$")
+_UNIT = re.compile(
+    rf"(?<=[\d}})])\s*\\(?:text|mathrm|textbf|mbox)\{{(?![^{{}}]*\b{NO_UNIT}\b)[^{{}}]*\}}(?:\^(?:[23]|\{{[23]\}}))?$"
+)
+_DEGREES = re.compile(r"^([-+]?[\d.,/]+) ?(?:[°º][CF]?|\^(?:\\circ|\{ ?\\circ ?\}))$")
 _AND = re.compile(r"\s*[,;]?\s*(?<![A-Za-z])(?:and|or)(?![A-Za-z])\s*")
 _STEPS = re.compile(r"^[\d\s.,+\-*/×÷^()%=]*=\s*(?=[^=\s])")  # of a calculation: 3 + 4 = 7 is 7
 _DECIMAL_COMMA = re.compile(r"^([-+]?\d{1,100}),(\d{1,2})(?!\d)(?=\D*$)")
@@ -107,6 +128,8 @@ def compare(predicted: str, gold: str) -> Verdict:
     for text in (predicted, gold):
         if not is_mathematical(text):
             return Verdict(0.0, "different texts")
+        if holds_words(text) and holds_parts(text):
+            return Verdict(0.0, "several numbers in words, or a part of one")
     predicted, gold = _latex(predicted), _latex(gold)
     predicted, gold = (_AND.sub("; " if "=" in text else ", ", text) for text in (predicted, gold))
     if fault := too_hard(predicted) or too_hard(gold):
@@ -121,10 +144,10 @@ def answer_key(answer: str) -> str | tuple[Fraction, ...]:
 
 
 def numbers(text: str) -> tuple[Fraction, ...]:
-    """Return the values of a plain number: none if it is not one, number and hundredth if it is a percentage."""
+    """Return the values of a plain number: none if it is not one, two of a percentage or of dozens."""
     match = _PLAIN.fullmatch(text) or _FRACTION.fullmatch(text)
     if match is None:
-        return ()
+        return _in_another_base(text)
     group = match.groupdict()
     top, bottom = group["top"], group["bottom"]
     if top is None:  # \frac34
@@ -137,7 +160,21 @@ def numbers(text: str) -> tuple[Fraction, ...]:
         value /= divisor
     if group.get("whole"):
         value += Fraction(group["whole"]) * (-1 if group["sign"] == "-" else 1)
-    return (value, value / 100) if group.get("percent") else (value,)
+    if group.get("percent"):
+        return value, value / 100
+    return (value, value * 12) if group.get("dozen") else (value,)
+
+
+def _in_another_base(text: str) -> tuple[Fraction, ...]:
+    match = _BASE.fullmatch(text)
+    if match is None:
+        return ()
+    base = int(match["base"] or match["digit"] or 16)
+    try:
+        value = int(match["digits"] or match["hex"], base) if base > 1 else 0
+    except ValueError:  # a digit that the base does not have
+        return ()
+    return (Fraction(-value if match["sign"] == "-" else value),) if base > 1 else ()
 
 
 def too_hard(text: str) -> str:
@@ -185,11 +222,27 @@ def _close(a: Fraction, b: Fraction) -> bool:
 
 def _undress(text: str) -> str:
     """Remove dollar signs, spacing commands, emphasis, units, steps of a calculation, and a full stop at the end."""
-    text = _DRESS.sub(lambda match: " " if "quad" in match.group() else "", _THOUSANDS.sub(",", text))
+    text = _THOUSANDS.sub(",", in_ascii_digits(text))
+    text = _DRESS.sub(lambda match: " " if "quad" in match.group() else "", text)
     text = _TEXT.sub(r"\1", _UNIT.sub("", text.rstrip(" .。"))).replace("\\%", "%").replace("−", "-")
-    text = _VULGAR.sub(_fraction, text)
+    text = _RECURRING.sub(_recurring, _VULGAR.sub(_fraction, text))
     text = _BOLD.sub(r"\1", " ".join(text.split())).strip("*_: ")
-    return _STEPS.sub("", text.removesuffix(".").strip())
+    text = _SEPARATED.sub(_joined, text)
+    return _DEGREES.sub(r"\1", _STEPS.sub("", in_symbols(text.removesuffix(".").strip())))
+
+
+def _joined(match: re.Match[str]) -> str:
+    """Return the digits of a number without separators, with a point before the decimals."""
+    digits, decimals = re.sub(r"\D", "", match.group()), match["decimals"]
+    return digits.removesuffix(decimals) + "." + decimals if decimals else digits
+
+
+def _recurring(match: re.Match[str]) -> str:
+    """Return the fraction that a recurring decimal is: 0.1\\overline{6} = (16 − 1)/90."""
+    fixed, again = match["fixed"], match["again"]
+    before = int(match["whole"] + fixed or "0")
+    bottom = (10 ** len(again) - 1) * 10 ** len(fixed)
+    return f"{before * (10 ** len(again) - 1) + int(again)}/{bottom}"
 
 
 def _fraction(match: re.Match[str]) -> str:
@@ -208,7 +261,7 @@ def _latex(text: str) -> str:
     text = _SUPERSCRIPT.sub(
         lambda match: f"^{{{unicodedata.normalize('NFKC', match.group())}}}".replace("−", "-"), text
     )
-    text = re.sub(r"\*\*|[*·⋅×÷π]", lambda match: _SIGNS[match.group()], text)
+    text = re.sub(r"\*\*|[*·⋅×÷π∞∅]|\\varnothing", lambda match: _SIGNS[match.group()], text)
     text = _FUNCTION.sub(r"\\", _ROOT.sub(lambda match: f"\\sqrt{{{match.group(match.lastindex or 0)}}}", text))
     return _POWER.sub(lambda match: f"^{{{match.group(match.lastindex or 0)}}}", text)
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from transformers import AutoTokenizer
 from trl.rewards import accuracy_reward, get_soft_overlong_punishment, reasoning_accuracy_reward, think_format_reward
 
@@ -35,13 +38,14 @@ def test_a_function_of_our_form_gets_the_columns_it_has_parameters_for() -> None
 def test_accuracy_reward_of_trl() -> None:
     flat = [text for row in RESPONSES for text in row]
     expected = accuracy_reward(messages(flat), [answer for answer in ANSWERS for _ in range(2)])
-    scorer = FunctionScorer(function=accuracy_reward, columns={"solution": "answer"})
+    scorer = FunctionScorer(function=accuracy_reward, conversational=True, columns={"solution": "answer"})
     table = scorer.score(PROMPTS, RESPONSES, answer=ANSWERS, source=["a", "b"])
     assert [score for row in table for score in row] == expected == [1, 0, 1, 0]
 
 
 def test_think_format_reward_of_trl() -> None:
-    assert FunctionScorer(function=think_format_reward).score(PROMPTS, RESPONSES) == [[0, 0], [0, 1]]
+    scorer = FunctionScorer(function=think_format_reward, conversational=True)
+    assert scorer.score(PROMPTS, RESPONSES) == [[0, 0], [0, 1]]
 
 
 def test_soft_overlong_punishment_of_trl() -> None:
@@ -63,7 +67,7 @@ def test_completion_ids_by_a_tokenizer(tiny_model: Path) -> None:
 
 def test_none_of_trl_does_not_apply() -> None:
     """An empty gold answer cannot be parsed: TRL skips it."""
-    scorer = FunctionScorer(function=reasoning_accuracy_reward)
+    scorer = FunctionScorer(function=reasoning_accuracy_reward, conversational=True)
     response = r"<think>a</think>\boxed{4}"
     table = scorer.score_where_it_applies(["p", "q"], [[response], [response]], solution=["", "$4$"])
     assert table == [[None], [1]]
@@ -75,7 +79,7 @@ def test_plain_text_completions() -> None:
     def shout(completions: list[str], prompts: list[str], **_: Any) -> list[float]:
         return [float(text.isupper() and prompt == "p") for text, prompt in zip(completions, prompts, strict=True)]
 
-    assert FunctionScorer(function=shout, conversational=False).score(["p", "q"], [["A", "b"], ["C"]]) == [[1, 0], [0]]
+    assert FunctionScorer(function=shout).score(["p", "q"], [["A", "b"], ["C"]]) == [[1, 0], [0]]
 
 
 @pytest.mark.parametrize(
@@ -103,13 +107,30 @@ def test_a_short_list_of_a_trl_function_is_an_error() -> None:
         FunctionScorer(function=lambda completions: [1.0] * (len(completions) - 1)).score(PROMPTS, RESPONSES)
 
 
+@pytest.mark.parametrize("form", [tuple, np.array, torch.tensor, lambda rewards: np.array(rewards, np.float32)])
+def test_rewards_may_be_an_array_or_a_tensor(form: Callable[[list[float]], Any]) -> None:
+    flat = FunctionScorer(function=lambda completions: form([float(len(text)) for text in completions]))
+    table = FunctionScorer(
+        function=lambda prompts, responses: form([[float(len(text)) for text in row] for row in responses])  # noqa: ARG005
+    )
+    for scorer in (flat, table):
+        assert scorer.score(["p", "q"], [["a", "bb"], ["ccc", ""]]) == [[1, 2], [3, 0]]
+
+
+@pytest.mark.parametrize("rewards", [np.ones(3), np.ones((4, 1)), np.float64(1), torch.ones(2, 2), "1111", {}])
+def test_an_array_of_another_shape_is_an_error(rewards: Any) -> None:
+    with pytest.raises(ScorerError, match=r"4 rewards|finite number"):
+        FunctionScorer(function=lambda completions: rewards).score(PROMPTS, RESPONSES)  # noqa: ARG005
+
+
 def test_functions_by_file_and_by_module(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("def f(completions, **_):\n    return [len(c[0]['content']) for c in completions]\n")
+    file.write_text("def f(completions, **_):\n    return [len(c) for c in completions]\n")
     scorer = FunctionScorer(function=f"{file}:f")
     assert scorer.name == "f"
     assert scorer.score(["p"], [["ab", "abc"]]) == [[2, 3]]
-    assert FunctionScorer(function="trl.rewards:think_format_reward").score(["p"], [["<think>a</think>"]]) == [[1]]
+    scorer = FunctionScorer(function="trl.rewards:think_format_reward", conversational=True)
+    assert scorer.score(["p"], [["<think>a</think>"]]) == [[1]]
 
 
 @pytest.mark.parametrize(
@@ -125,8 +146,13 @@ def test_an_asynchronous_function_is_refused() -> None:
     async def later(completions: list[str]) -> list[float]:
         return [0.0 for _ in completions]
 
-    with pytest.raises(UserError, match="asynchronous"):
-        FunctionScorer(function=later)
+    class Later:
+        async def __call__(self, completions: list[str]) -> list[float]:
+            return await later(completions)
+
+    for function in (later, Later(), partial(later)):
+        with pytest.raises(UserError, match="asynchronous"):
+            FunctionScorer(function=function)
 
 
 def seen(prompts: Any, completions: Any) -> list[float]:
@@ -172,10 +198,11 @@ def test_plain_text_is_text_for_trl() -> None:
 
     text, turn = [{"role": None, "content": "half?"}], [{"role": "user", "content": "half?"}]
     assert FunctionScorer(function=keep).score(["half?"], [["three"]], messages=[text]) == [[5]]
-    assert FunctionScorer(function=keep).score(["half?"], [["three"]]) == [[1]]  # what the data was is not known
+    assert FunctionScorer(function=keep).score(["half?"], [["three"]]) == [[5]]  # called without the data
     assert FunctionScorer(function=keep, conversational=True).score(["half?"], [["three"]], messages=[text]) == [[1]]
     assert FunctionScorer(function=keep, conversational=False).score(["half?"], [["three"]], messages=[turn]) == [[5]]
-    assert got == ["half?", turn, turn, "half?"]
+    assert FunctionScorer(function=keep, conversational=True).score(["half?"], [["three"]]) == [[1]]
+    assert got == ["half?", "half?", turn, "half?", turn]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def test_seven_strings_with_percentages_and_thousands() -> None:
         ("####7", "kept", "no_answer"),
         ("#### 8", "wrong_answer", "wrong_answer"),
         ("#### -7", "wrong_answer", "wrong_answer"),
-        ("#### seven", "wrong_answer", "no_answer"),
+        ("#### seven", "kept", "no_answer"),
+        ("#### eight", "wrong_answer", "no_answer"),
         ("#### 1.2.3", "wrong_answer", "no_answer"),
         ("#### 7 and #### 8", "wrong_answer", "kept"),  # the authors read the first, we the last
         ("#### 8 and #### 7", "kept", "wrong_answer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import httpx2
 import pytest
 
 from align.errors import ScorerError, UserError
+from reward.combinations.weighted_sum import WeightedSum
 from reward.remote.client import _tls
 from reward.remote.http import HttpScorer
 from reward.remote.server import RewardServer
@@ -99,7 +101,7 @@ class Picky:
     ("prompt", "status", "error"),
     [
         ("user", 400, "Column answer is missing: add it."),
-        ("bug", 500, f"scorer 'picky' failed at {__file__}, line 93, in score: KeyError: 'answer'; correct it."),
+        ("bug", 500, f"scorer 'picky' failed at {__file__}, line 95, in score: KeyError: 'answer'; correct it."),
         ("nan", 500, "scorer 'picky', prompt 0, response 0: 'nan' is not a finite number; correct the scorer."),
         ("text", 500, "scorer 'picky', prompt 0, response 0: '0.5' is not a finite number; correct the scorer."),
         ("short", 500, "scorer 'picky' must return one score per response, 1 rows of 1."),
@@ -117,6 +119,94 @@ def test_a_request_that_fails_spoils_no_other(prompt: str, status: int, error: s
     assert good.json() == other.json() == {"id": "1", "scores": [[1.0]]}
 
 
+@pytest.mark.parametrize(
+    ("prompts", "responses", "scores"), [([], [], []), (["p"], [[]], [[]]), (["p", "q"], [[], []], [[], []])]
+)
+@pytest.mark.parametrize("other", [False, True], ids=["alone", "joined"])
+def test_where_there_is_nothing_to_score_no_scorer_is_asked(
+    prompts: Any, responses: Any, scores: Any, other: bool, serve: Callable[..., str], lengths: Any
+) -> None:
+    scorer = lengths()
+    url = serve(scorer) + "/score"
+    with ThreadPoolExecutor(2) as pool:
+        beside = pool.submit(client(url).score, ["p"], [["abc"]]) if other else None
+        empty = httpx2.post(url, json=question(prompts=prompts, responses=responses))
+        assert empty.json() == {"id": "1", "scores": scores}
+        assert beside is None or beside.result() == [[3]]
+    assert client(url).score(["p"], [["ab"]]) == [[2]], "and the next request is answered"
+    assert sum(scorer.batches) == 1 + other
+
+
+def test_openrlhf_without_queries(serve: Callable[..., str], lengths: Any) -> None:
+    url = serve(lengths()) + "/get_reward"
+    assert httpx2.post(url, json={"query": []}).json() == {"rewards": []}
+    assert httpx2.post(url, json={"query": ["a"]}).json() == {"rewards": [1.0]}
+
+
+def test_half_a_surrogate_pair_comes_back_as_it_came(serve: Callable[..., str], lengths: Any) -> None:
+    """JSON may hold it, UTF-8 may not; in the id it is answered, in a column's name it is shown."""
+    url = serve(lengths()) + "/score"
+
+    def ask(**changes: Any) -> httpx2.Response:
+        return httpx2.post(
+            url, content=json.dumps(question(**changes)).encode(), headers={"Content-Type": "application/json"}
+        )
+
+    assert ask(id="\ud800").json() == {"id": "\ud800", "scores": [[1], [2]]}
+    assert ask(responses=[["\ud800"], ["bb"]]).json() == {"id": "1", "scores": [[1], [2]]}
+    wrong = ask(columns={"\ud800": []})
+    assert (wrong.status_code, wrong.json()) == (400, {"error": "columns.\ud800 has 0 entries for 2 prompts."})
+    assert ask().json() == {"id": "1", "scores": [[1], [2]]}
+
+
+@pytest.mark.parametrize("name", ["scorer", "name", "scorers", "cls", "rows"])
+def test_a_column_may_have_a_name_of_the_servers_own_code(name: str, serve: Callable[..., str]) -> None:
+    class Columns:
+        name = "columns"
+
+        def score(self, prompts: Any, responses: Any, **columns: Any) -> list[list[float]]:
+            del responses
+            return [[float(value)] for value in columns.get(name, [0] * len(prompts))]
+
+    url = serve(WeightedSum(scorers={"a": Columns(), "b": Columns()}, weights={"b": 0.5})) + "/score"
+    answer = httpx2.post(url, json=question(responses=[["a"], ["b"]], columns={name: [2, 4]}))
+    assert answer.json() == {"id": "1", "scores": [[3.0], [6.0]]}
+
+
+class Unprintable(BaseException):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("answer"), "KeyError: 'answer'"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (CancelledError(), "concurrent.futures._base.CancelledError"),
+        (asyncio.CancelledError(), "asyncio.exceptions.CancelledError"),
+        (StopIteration(), "StopIteration"),
+        (MemoryError(), "MemoryError"),
+        (Unprintable(), f"{__name__}.Unprintable: <exception str() failed>"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_scorer_raises_the_next_request_is_answered(
+    error: BaseException, told: str, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch, lengths: Any
+) -> None:
+    def fail(scorer: Any, prompts: Any, responses: Any, /, **columns: Any) -> Any:
+        if "bug" in prompts:
+            raise error
+        return scorer.score(prompts, responses, **columns)
+
+    monkeypatch.setattr("reward.remote.server.score", fail)
+    url = serve(lengths()) + "/score"
+    refused = httpx2.post(url, json=question(prompts=["bug", "q"]))
+    assert (refused.status_code, refused.json()) == (500, {"error": f"the scorer lengths failed, {told}."})
+    assert client(url).score(["p"], [["ab"]]) == [[2]]
+
+
 def test_the_scorers_mistake_reaches_the_client(serve: Callable[..., str]) -> None:
     with pytest.raises(ScorerError, match="HTTP 400, Column answer is missing: add it;"):
         client(serve(Picky()) + "/score").score(["user"], [["a"]])
@@ -132,13 +222,20 @@ def test_the_scorers_mistake_reaches_the_client(serve: Callable[..., str]) -> No
         (question(prompts="p"), 'prompts must be a list, not "p".'),
         (question(columns={"answer": ["x"]}), "columns.answer has 1 entries for 2 prompts."),
         (question(columns=[]), "columns must be an object, not a list."),
+        (question(columns={"self": [1, 2]}), "columns.self is a name that scorers use themselves; rename the column."),
+        (
+            question(columns={"prompts": [1, 2]}),
+            "columns.prompts is a name that scorers use themselves; rename the column.",
+        ),
         (question(id=7), "id must be text, not 7."),
         ([1], "the message must be an object, not a list."),
     ],
 )
 def test_wrong_requests_are_named(body: Any, error: str, serve: Callable[..., str], lengths: Any) -> None:
-    answer = httpx2.post(serve(lengths()) + "/score", json=body)
+    url = serve(lengths()) + "/score"
+    answer = httpx2.post(url, json=body)
     assert (answer.status_code, answer.json()) == (400, {"error": error})
+    assert client(url).score(["p"], [["ab"]]) == [[2]]
 
 
 def test_wrong_openrlhf_requests_are_named(serve: Callable[..., str], lengths: Any) -> None:

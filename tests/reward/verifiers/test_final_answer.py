@@ -27,7 +27,7 @@ def test_the_rules_of_the_documentation(response: str, answer: str, score: str) 
 
 
 def test_the_table_was_read() -> None:
-    assert len(TABLE) == 20
+    assert len(TABLE) == 35
 
 
 RIGHT = [  # response, answer
@@ -328,6 +328,12 @@ def test_exact_match_and_json_in_tags_and_after_thinking() -> None:
         "(1,",
         "1 000 ",
         "答1",
+        "1 million ",
+        "1 apples or ",
+        "not 1 but ",
+        "1/1 (1) ",
+        "٤ ",
+        "я",
     ],
 )
 def test_a_megabyte_is_read_in_linear_time(piece: str) -> None:
