@@ -238,7 +238,7 @@ class Encoder:
             wholes = [
                 self._ended(next(left)) if isinstance(whole, MarkedText) else [*prompt, *whole] for whole in one.wholes
             ]
-            if one.apart and not prompt:  # a text without a beginning, of a tokenizer without BOS
+            if one.apart and not one.prompt.text and not prompt:  # a text without a beginning, and no BOS
                 encoded.append(Encoded(wholes[0][:1], [whole[1:] for whole in wholes]))
                 continue
             if one.apart:

@@ -112,7 +112,7 @@ def _as_role(message: Message, role: str) -> Message:
 
 def _blank(text: str) -> str:
     """Return how a text is blank (empty, white-space-only, invisible), or "" if it is not."""
-    if text[:1].isalnum():
+    if text[:1].isascii() and text[:1].isalnum():
         return ""
     if not text:
         return "empty"
