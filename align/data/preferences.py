@@ -17,8 +17,9 @@ from align.data.load_report import LoadReport, Tally, joined_reports
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
 from align.data.schema import CONTINUED, present, prompt_key
-from align.data.storage import store
+from align.data.storage import keep, read_kept, store
 from align.errors import UserError
+from align.system.identity import hashed, sha256
 
 if TYPE_CHECKING:
     import datasets
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["Preferences", "leaked_prompts"]
 
 _SAMPLE_ROWS = 1000
+_WORTH_KEEPING = 2**26
+"""Bytes of a file from which on its rows are kept in the datasets cache for the next run."""
+_VERSION = 1
+"""Of the rows kept: raise it when the same file gives other rows."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -103,9 +108,23 @@ class Preferences:
             hub = {"split": split, "subset": subset, "revision": revision}
             parts = [cls.load(one, format=format, columns=columns, **hub, **rules) for one in source]
             return _joined(parts, expected_rows)
-        name = str(source)
-        rows = mapped(read_rows(source, split, subset=subset, revision=revision), columns or {}, name)
-        return _loaded(rows, name, format, _by_hand(columns), Rules(**rules), expected_rows)
+        name, made = str(source), Rules(**rules)
+
+        def read() -> Preferences:
+            rows = mapped(read_rows(source, split, subset=subset, revision=revision), columns or {}, name)
+            return _loaded(rows, name, format, _by_hand(columns), made, expected_rows)
+
+        file = Path(source).expanduser()
+        if not file.is_file() or file.stat().st_size < _WORTH_KEEPING:
+            return read()
+        key = hashed([_VERSION, name, sha256(file), format, columns, made.max_rejected, expected_rows])
+        kept = read_kept(key)
+        if kept is None:
+            loaded = read()
+            keep(key, loaded.dataset, loaded.report, loaded.fingerprint)
+            return loaded
+        dataset, report, fingerprint = kept
+        return cls(dataset=dataset, report=report, fingerprint=fingerprint, rules=made)
 
     @classmethod
     def from_rows(
@@ -148,11 +167,13 @@ class Preferences:
         A good and a bad answer to one prompt that stand in rows of their own become a pair.
         """
         names = ("ranking", "prompt_id", "chosen", "rejected")
-        table: Any = self.dataset.select_columns(list(names)).with_format("arrow")[:]
-        ranking, prompt_id, chosen, rejected = (table.column(name) for name in names)
-        has_chosen, has_rejected = (column.is_valid().to_pylist() for column in (chosen, rejected))
-        groups = rows_that_pair(ranking.to_pylist(), prompt_id.to_pylist(), has_chosen, has_rejected)
-        if len(groups) == len(self) and ranking.null_count == len(self):
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        for batch in self.dataset.select_columns(list(names)).with_format("arrow").iter(10_000):
+            for name in names:
+                column: Any = batch[name]
+                columns[name] += (column.is_valid() if name in ("chosen", "rejected") else column).to_pylist()
+        groups = rows_that_pair(*columns.values())
+        if len(groups) == len(self) and not any(columns["ranking"]):
             return self
         return self._regrouped(groups, lambda rows: repaired(rows, self.rules.pairs, self.rules.seed))
 
