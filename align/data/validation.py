@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, cast
 
 from align.data.load_report import RowError
-from align.data.messages import kind, read_messages, read_text, read_tools
+from align.data.messages import kind, number, read_messages, read_text, read_tools
 from align.data.schema import SCORE_COLUMNS, Message, Row, answer_key, prompt_key
 
 __all__ = ["valid_row"]
@@ -32,7 +31,7 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
         prompt = [_as_role(turn, "user") for turn in prompt]
         chosen, rejected = ([_as_role(side[0], "assistant")] if side else None for side in (chosen, rejected))
     tools = read_tools(fields.get("tools"))
-    scores = {name: _score(fields.get(name), name) for name in SCORE_COLUMNS}
+    scores = {name: None if fields.get(name) is None else number(fields[name], name) for name in SCORE_COLUMNS}
     if (scores["weight"] or 0) < 0:
         raise RowError("negative weight", f"{scores['weight']:g}")
     return Row(
@@ -117,20 +116,6 @@ def _blank(text: str) -> str:
         for character in text
     )
     return "" if shown else "invisible"
-
-
-def _score(value: object, name: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RowError(f"{name} is not a number", f"is a {kind(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise RowError(f"{name} is not finite")
-    return number
 
 
 def _drawn(value: object, name: str) -> list[int] | None:

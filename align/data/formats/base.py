@@ -99,6 +99,8 @@ class Format:
     """The side that becomes `chosen`, with the reason."""
     requires: frozenset[str]
     """Columns that every file of this format has."""
+    one_of: tuple[frozenset[str], ...] = ()
+    """Columns of which every file has at least one, of each set."""
     convert: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]] = _nothing
     """One raw row → fields of the pairwise format for each of its pairs; raises `RowError`."""
     gather: str | None = None
@@ -115,7 +117,7 @@ class Format:
     @property
     def columns(self) -> frozenset[str]:
         """All columns that are read; others are reported as not read."""
-        return self.requires | self.optional
+        return self.requires.union(self.optional, *self.one_of)
 
     @property
     def looks(self) -> bool:
@@ -127,9 +129,17 @@ class Format:
 
         A column that is not read must not hold a prompt, an answer or a label: what looks like one would be dropped.
         """
-        if not self.requires <= sample.columns or not self.recognises(sample):
-            return False
-        return not self.left_out(sample)
+        return not self.lacks(sample) and self.recognises(sample) and not self.left_out(sample)
+
+    def lacks(self, sample: Sample) -> list[str]:
+        """Return the columns that the format needs and the sample does not have."""
+        choices = [" or ".join(sorted(names)) for names in self.one_of if not names & sample.columns]
+        return [*sorted(self.requires - sample.columns), *choices]
+
+    @property
+    def needs(self) -> int:
+        """Number of columns that every file of this format has."""
+        return len(self.requires) + len(self.one_of)
 
     def left_out(self, sample: Sample) -> list[str]:
         """Return the columns that hold a prompt, an answer or a label and are not read."""

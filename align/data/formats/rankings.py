@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
-from align.data.formats.parts import number, prompt_with_system
+from align.data.formats.parts import prompt_with_system
 from align.data.load_report import LeftOut, RowError
+from align.data.messages import number
 from align.data.pairs_and_rankings import ranking_rows
 from align.data.schema import prompt_key
 

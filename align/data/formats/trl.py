@@ -51,7 +51,7 @@ def shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
 
 def _recognises(sample: Sample) -> bool:
     """Return whether most rows are conversations or transcripts that hold their prompt, but not those of HH-RLHF."""
-    if {"prompt", "messages"} & sample.columns or HH.recognises(sample):
+    if "prompt" in sample.columns or HH.recognises(sample):
         return False
     sides = [row.get(name) for row in sample.rows for name in ("chosen", "rejected")]
     return 2 * sum(_holds_prompt(side) for side in sides) > len(sides)
