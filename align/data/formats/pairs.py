@@ -12,6 +12,7 @@ from align.data.formats.parts import (
     instruction,
     only_one,
     prompt_with_system,
+    require_known,
     shared_turns,
 )
 from align.data.load_report import RowError
@@ -47,7 +48,7 @@ def _pairwise(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         whole = shared_turns(**sides)
         _require_prompt(prompt, whole["prompt"])
         prompt, sides = whole["prompt"], {name: whole[name] for name in sides}
-    _require_known(row.get("messages"), prompt, sides["chosen"])
+    require_known(row.get("messages"), prompt, sides["chosen"])
     scores = {ours: row[name] for ours, names in _SCORES.items() for name in names if row.get(name) is not None}
     yield {"prompt": prompt_with_system(prompt, row.get("system")), **sides} | scores | shared_fields(row)
 
@@ -76,16 +77,6 @@ def _require_prompt(prompt: object, turns: list[Any]) -> None:
 
 def _without_system(turns: list[Any]) -> list[Any]:
     return [turn for turn in turns if not isinstance(turn, Mapping) or turn.get("role") != "system"]
-
-
-def _require_known(messages: object, prompt: object, chosen: object) -> None:
-    """Check that the column `messages` repeats the prompt, or the prompt and the chosen answer."""
-    if messages and messages not in (prompt, _joined(prompt, chosen)):
-        raise RowError("messages are neither the prompt nor the prompt with chosen")
-
-
-def _joined(prompt: Any, chosen: Any) -> Any:
-    return [*prompt, *chosen] if isinstance(prompt, list) and isinstance(chosen, list) else None
 
 
 def _stripped(text: object) -> object:

@@ -16,6 +16,7 @@ __all__ = [
     "instruction",
     "only_one",
     "prompt_with_system",
+    "require_known",
     "shared_turns",
 ]
 
@@ -81,6 +82,16 @@ def only_one(row: Mapping[str, Any], names: Collection[str]) -> str:
             f"{' and '.join(found)} are both given" if found else f"no {' or '.join(sorted(names))} is given"
         )
     return found[0]
+
+
+def require_known(messages: object, prompt: object, chosen: object) -> None:
+    """Check that the column `messages` repeats the prompt, or the prompt and the chosen answer."""
+    if messages and messages not in (prompt, _joined(prompt, chosen)):
+        raise RowError("messages are neither the prompt nor the prompt with chosen")
+
+
+def _joined(prompt: Any, chosen: Any) -> Any:
+    return [*prompt, *chosen] if isinstance(prompt, list) and isinstance(chosen, list) else None
 
 
 def instruction(row: Mapping[str, Any], name: str = "instruction") -> Any:

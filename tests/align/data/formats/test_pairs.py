@@ -332,7 +332,10 @@ MS_SWIFT_MESSAGES: Table = [
         {"messages": messages(SYSTEM, USER, GOOD), "rejected_messages": messages(SYSTEM, USER, BAD)},
         ([SYSTEM, USER], [GOOD], [BAD]),
     ),
-    ({"messages": messages(USER, GOOD), "rejected_messages": None}, "no rejected or rejected_messages or rejected_response is given"),
+    (
+        {"messages": messages(USER, GOOD), "rejected_messages": None},
+        "no rejected or rejected_messages or rejected_response is given",
+    ),
 ]
 TORCHTUNE: Table = [
     (
