@@ -286,15 +286,16 @@ class _Layout:
 
 def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: Any) -> Iterator[tuple[Row, str]]:
     """Yield every valid row with its place; count rejections and remarks in `tally`."""
-    prompts: dict[str, str] = {}
+    prompts: dict[tuple[str, str], str] = {}
     orientations: dict[bytes, bool] = {}
     for raw, item in _converted(rows, layout, tally):
         notes: dict[str, None] = {}
         try:
             row = valid_row(spoken(item), notes.setdefault)
             key = prompt_key(row["prompt"], row["tools"])
-            if prompts.setdefault(row["prompt_id"], key) != key:
-                raise RowError("prompt_id stands for two prompts", row["prompt_id"])
+            for name in ("prompt_id", "ranking"):
+                if row[name] is not None and prompts.setdefault((name, row[name]), key) != key:
+                    raise RowError(f"{name} stands for two prompts", row[name])
         except RowError as rejection:
             tally.reject(raw.place, rejection)
             continue

@@ -128,6 +128,8 @@ def _drawn(value: object, name: str) -> list[int] | None:
 
 
 def _label(value: object, name: str) -> str | None:
+    if name == "source" and isinstance(value, list):  # as Nectar has it
+        value = ", ".join(map(str, value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if value is not None and not isinstance(value, str):

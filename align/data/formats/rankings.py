@@ -36,7 +36,8 @@ def _ranking(
         raise LeftOut("tie between the responses" if len(responses) > 1 else "fewer than two responses")
     fields = {"prompt": prompt, **shared_fields(row)}
     text = prompt if isinstance(prompt, str) else str(prompt)
-    fields.setdefault("ranking", prompt_key([{"role": None, "content": text}]))
+    tools = row.get("tools")
+    fields.setdefault("ranking", prompt_key([{"role": None, "content": text}], None if tools is None else str(tools)))
     return ({**fields, **made} for made in rows)
 
 
