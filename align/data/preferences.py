@@ -19,7 +19,7 @@ from align.data.messages import MEDIA, kind
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
 from align.data.schema import Row, answer_key, arrow_schema, present, prompt_key
-from align.data.validation import valid_row
+from align.data.validation import LOWER_SCORE, REPEATED, valid_row
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ __all__ = ["Preferences", "leaked_prompts"]
 
 _SAMPLE_ROWS = 1000
 _CHUNK_ROWS = 10_000
+_SUSPICIOUS = {
+    LOWER_SCORE: "swap the columns of the sides, or give scores of which the higher is better",
+    REPEATED: "leave the prompt out of the answers",
+}
+"""Remark that most rows must not have → remedy."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -244,6 +249,10 @@ def _loaded(
         max_rejected=rules.max_rejected,
         remedy="repair them",
     )
+    for remark, remedy in _SUSPICIOUS.items():
+        if (count := report.noted.get(remark, 0)) * 2 > report.kept:
+            places = ", ".join(place.split(": ")[0] for place in report.examples[remark])
+            raise UserError(f"{source}: {remark} in {count:,} of {report.kept:,} rows ({places}); {remedy}.")
     for warning in report.warnings:
         _LOG.warning("%s: %s", source, warning)
     return Preferences(dataset=dataset, report=report, fingerprint=digest.hexdigest(), rules=rules)

@@ -11,7 +11,11 @@ from align.data.load_report import RowError
 from align.data.messages import kind, number, read_messages, read_text, read_tools
 from align.data.schema import SCORE_COLUMNS, Message, Row, answer_key, prompt_key
 
-__all__ = ["valid_row"]
+__all__ = ["LOWER_SCORE", "REPEATED", "valid_row"]
+
+LOWER_SCORE = "chosen has a lower score than rejected"
+REPEATED = "chosen and rejected begin with the prompt"
+"""Remarks that show a wrong reading where most pairs have them."""
 
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Invisible characters that are neither white space nor control nor format characters."""
@@ -27,11 +31,15 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     prompt = _prompt(fields.get("prompt"), note)
     chosen, rejected = (_response(fields.get(name), name, note) for name in ("chosen", "rejected"))
     _check_responses(chosen, rejected)
+    if chosen and rejected and all(side[0]["content"].startswith(prompt[-1]["content"]) for side in (chosen, rejected)):
+        note(REPEATED)
     if any(message["role"] for side in (prompt, chosen, rejected) if side for message in side):
         prompt = [_as_role(turn, "user") for turn in prompt]
         chosen, rejected = ([_as_role(side[0], "assistant")] if side else None for side in (chosen, rejected))
     tools = read_tools(fields.get("tools"))
     scores = {name: None if fields.get(name) is None else number(fields[name], name) for name in SCORE_COLUMNS}
+    if None not in (high := scores["chosen_score"], low := scores["rejected_score"]) and high < low:
+        note(LOWER_SCORE)
     if (scores["weight"] or 0) < 0:
         raise RowError("negative weight", f"{scores['weight']:g}")
     return Row(
