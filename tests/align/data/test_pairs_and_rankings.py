@@ -16,8 +16,12 @@ PROMPT = [{"role": "user", "content": "q"}]
 def row(chosen: str | None, rejected: str | None, **fields: Any) -> dict[str, Any]:
     sides = {"chosen": chosen, "rejected": rejected}
     messages = {name: text and [{"role": "assistant", "content": text}] for name, text in sides.items()}
-    empty = dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight"))
+    empty = dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight", "tools", "ranking"))
     return {"prompt": PROMPT, **messages, **empty, **fields}
+
+
+def said(*texts: str) -> list[Any]:
+    return [{"role": "assistant", "content": text} for text in texts]
 
 
 FULL = row(
@@ -39,14 +43,14 @@ FULL = row(
         ("prompt", Draft(prompt=PROMPT, weight=0.0)),
         (
             "demonstration",
-            Draft(prompt=PROMPT, responses=["a"], drawn=[[1]], drawn_with="w", scores=[3.0], weight=0.0),
+            Draft(prompt=PROMPT, responses=said("a"), drawn=[[1]], drawn_with="w", scores=[3.0], weight=0.0),
         ),
         *(
             (
                 unit,
                 Draft(
                     prompt=PROMPT,
-                    responses=["a", "b"],
+                    responses=said("a", "b"),
                     drawn=[[1], [2]],
                     drawn_with="w",
                     scores=[3.0, 1.0],
@@ -106,7 +110,7 @@ def test_a_ranking_of_four_by_hand() -> None:
         row(None, "e", rejected_score=1.0),
     ]
     example = draft(rows, "ranking")
-    assert example.responses == ["a", "b", "e", "c", "d"]  # by score where no pair says more; without one it is last
+    assert example.responses == said("a", "b", "e", "c", "d")  # by score where no pair says more; without one it is last
     assert example.scores == [5.0, 1.0, 1.0, None, 1.0]
     # Two pairs, and 5 over each 1; equal scores and one that is missing decide nothing.
     assert example.comparisons == [(0, 1), (0, 2), (0, 4), (3, 4)]
@@ -117,7 +121,7 @@ def test_a_ranking_of_four_by_hand() -> None:
 
 def test_a_pair_may_contradict_the_scores_and_then_counts_beside_them() -> None:
     example = draft([row("a", "b", chosen_score=1.0, rejected_score=2.0)], "ranking")
-    assert (example.responses, example.scores, example.comparisons) == (["a", "b"], [1.0, 2.0], [(0, 1)])
+    assert (example.responses, example.scores, example.comparisons) == (said("a", "b"), [1.0, 2.0], [(0, 1)])
 
 
 def test_the_tokenizer_of_drawn_responses_is_that_of_the_first_row_that_names_one() -> None:

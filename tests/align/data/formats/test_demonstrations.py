@@ -9,7 +9,7 @@ import pytest
 
 from align.data import Preferences
 from align.errors import UserError
-from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, read, sharegpt
+from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, sharegpt
 
 SYSTEM, USER, GOOD = ("system", "Be brief."), ("user", "q"), ("assistant", "a")
 BEFORE = (("user", "Hi"), ("assistant", "Hello!"))

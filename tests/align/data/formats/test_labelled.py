@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from align.data import Preferences
-from align.errors import UserError
-from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, read, sharegpt
+from tests.align.data.formats.tables import Outcome, answered, asked, check, messages
 
 TIE = "tie between the responses"
 Table = list[tuple[dict[str, Any], Outcome]]

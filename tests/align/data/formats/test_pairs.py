@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from align.errors import UserError
-from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, read, sharegpt
+from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, sharegpt
 
 SYSTEM, USER = ("system", "Be brief."), ("user", "Why is the sky blue?")
 GOOD, BAD = ("assistant", "Because of scattering."), ("assistant", "It is painted.")
