@@ -139,14 +139,14 @@ def _refusal(sample: Sample, source: str, best: list[Format], formats: dict[str,
             f"Choose one: data.format={best[0].name}, or name the columns yourself: {proposal(sample)} ({names})"
         )
     almost = [format for format in formats.values() if not format.lacks(sample) and format.recognises(sample)]
-    reason = ""
+    reason, near = "", None
     if almost:
         near = max(almost, key=lambda format: format.needs)
         reason = (
             f" As {near.name} it would lose {', '.join(near.left_out(sample))}, which looks like a part of the data; "
             f"data.format={near.name} reads it so."
         )
-    return (
-        f"{source}: no known format fits the columns {shown_columns(sample)}.{reason}\n"
-        f"Name the columns, for instance: {proposal(sample)}"
-    )
+    remedy = f"Name the columns, for instance: {(mapping := proposal(sample))}"
+    if near and mapping.endswith("{}'"):  # they have the names of the pairwise format already
+        remedy = f"Write data.format={near.name}, or remove the columns that are not to be read."
+    return f"{source}: no known format fits the columns {shown_columns(sample)}.{reason}\n{remedy}"

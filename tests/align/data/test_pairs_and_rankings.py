@@ -110,7 +110,9 @@ def test_a_ranking_of_four_by_hand() -> None:
         row(None, "e", rejected_score=1.0),
     ]
     example = draft(rows, "ranking")
-    assert example.responses == said("a", "b", "e", "c", "d")  # by score where no pair says more; without one it is last
+    assert example.responses == said(
+        "a", "b", "e", "c", "d"
+    )  # by score where no pair says more; without one it is last
     assert example.scores == [5.0, 1.0, 1.0, None, 1.0]
     # Two pairs, and 5 over each 1; equal scores and one that is missing decide nothing.
     assert example.comparisons == [(0, 1), (0, 2), (0, 4), (3, 4)]

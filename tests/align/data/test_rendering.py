@@ -47,7 +47,14 @@ def said(text: str) -> dict[str, str]:
 
 
 def conversation(tokenizer: Any, messages: Sequence[Any], *responses: str | list[int], rest: str = "\n") -> Rendered:
-    return render_conversation(tokenizer, messages, [said(one) if isinstance(one, str) else one for one in responses], tools=None, to_mark=TO_MARK, rest=rest)
+    return render_conversation(
+        tokenizer,
+        messages,
+        [said(one) if isinstance(one, str) else one for one in responses],
+        tools=None,
+        to_mark=TO_MARK,
+        rest=rest,
+    )
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_conversations_of_one_turn_hold_no_prompt() -> None:
     [
         ({"messages": []}, "messages do not end with an assistant turn"),
         ({"messages": [GOOD, USER]}, "messages do not end with an assistant turn"),
-        ({"messages": ["x"]}, "messages do not end with an assistant turn"),
+        ({"messages": ["x"]}, "messages is not a list of messages"),
         ({"messages": "x"}, "messages is not a list of messages"),
         ({"messages": [GOOD]}, "empty prompt"),
         ({"messages": [USER, GOOD, USER, BAD]}, None),
@@ -196,6 +196,8 @@ def test_conversations_end_with_what_is_learned(row: dict[str, Any], reason: str
 )
 def test_conversations_that_cannot_be_cut(chosen: Any, rejected: Any, reason: str) -> None:
     for name, scores in (("trl-implicit", {}), ("ultrafeedback", {"score_chosen": 2, "score_rejected": 1})):
+        if name == "ultrafeedback" and chosen == [GOOD]:
+            continue  # a side of one turn is an answer, and the prompt is what is missing
         with pytest.raises(UserError, match=f": 1 {reason}"):
             only({"chosen": chosen, "rejected": rejected} | scores, format=name)
 
@@ -222,4 +224,5 @@ def test_of_several_formats_that_fit_the_one_that_asks_for_most_is_taken() -> No
     rows = [{"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 0}]
     assert find_format("auto", Sample(frozenset(rows[0]), rows), "here").name == "ultrafeedback"
     both = {"prompt": "q", "chosen": "a", "completion": "b", "rejected": "c"}
-    assert find_format("auto", Sample(frozenset(both), [both]), "here").name == "pairwise"
+    with pytest.raises(UserError, match=r"would lose completion.*\nWrite data\.format=pairwise, or remove"):
+        find_format("auto", Sample(frozenset(both), [both]), "here")

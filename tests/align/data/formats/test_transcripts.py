@@ -33,7 +33,7 @@ TRANSCRIPTS = [
     "ผู้ใช้: สวัสดี\nผู้ช่วย:",
     "Пользователь: Привет\nАссистент:",
     "المستخدم: مرحبا\nالمساعد:",
-    "Human: Hi\n\nAssistant:",
+    "Human: Hi\nAssistant:",
     "user: hi\nassistant:",
     "### Instruction:\nAdd 1 and 1.\n\n### Response:\n",
     "### Instruction\nAdd 1 and 1.\n\n### Response\n",
