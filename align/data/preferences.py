@@ -303,8 +303,8 @@ def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: A
             row = valid_row(spoken(item), notes.setdefault)
             key = prompt_key(row["prompt"], row["tools"])
             for name in ("prompt_id", "ranking"):
-                if row[name] is not None and prompts.setdefault((name, row[name]), key) != key:
-                    raise RowError(f"{name} stands for two prompts", row[name])
+                if (label := row[name]) is not None and prompts.setdefault((name, label), key) != key:
+                    raise RowError(f"{name} stands for two prompts", label)
         except RowError as rejection:
             tally.reject(raw.place, rejection)
             continue

@@ -38,7 +38,8 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
         chosen, rejected = ([_as_role(side[0], "assistant")] if side else None for side in (chosen, rejected))
     tools = read_tools(fields.get("tools"))
     scores = {name: None if fields.get(name) is None else number(fields[name], name) for name in SCORE_COLUMNS}
-    if None not in (high := scores["chosen_score"], low := scores["rejected_score"]) and high < low:
+    high, low = scores["chosen_score"], scores["rejected_score"]
+    if high is not None and low is not None and high < low:
         note(LOWER_SCORE)
     if (scores["weight"] or 0) < 0:
         raise RowError("negative weight", f"{scores['weight']:g}")

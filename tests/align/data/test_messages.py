@@ -17,7 +17,8 @@ QWEN = (  # as Qwen3: tools in the system turn, thoughts in <think>, calls in <t
     "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ m.content }}"
-    "{% for call in m.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n"
+    "{% for call in m.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}"
+    "<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
@@ -139,7 +140,7 @@ def test_variables_of_a_template(templated: Any) -> None:
         text = tokenizer.apply_chat_template([USER], tokenize=False, add_generation_prompt=True, **options)
         assert text == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     with pytest.raises(
-        UserError, match='enable_thinkin: the chat template reads no such.*Did you mean "enable_thinking"'
+        UserError, match=r'enable_thinkin: the chat template reads no such.*Did you mean "enable_thinking"'
     ):
         with_values(QWEN, {"enable_thinkin": False})
     with pytest.raises(UserError, match="the tokenizer has no chat template"):

@@ -25,18 +25,48 @@ def by_label(name: str, marks: str, label: str, values: list[tuple[Any, Outcome]
 
 
 LABELLED = by_label(
-    "response_", "12", "better",
-    [(1, FIRST), (2, SECOND), ("tie", TIE), (1.0, FIRST), ("2", SECOND), (None, "unknown label"), (True, "unknown label")]
-    + [(0, "unknown label"), (3, "unknown label"), (1.5, "unknown label"), ("gpt-2", "unknown label")],
+    "response_",
+    "12",
+    "better",
+    [
+        (1, FIRST),
+        (2, SECOND),
+        ("tie", TIE),
+        (1.0, FIRST),
+        ("2", SECOND),
+        (None, "unknown label"),
+        (True, "unknown label"),
+        (0, "unknown label"),
+        (3, "unknown label"),
+        (1.5, "unknown label"),
+        ("gpt-2", "unknown label"),
+    ],
     prompt="q",
-)  # fmt: skip
+)
 WORDS = by_label(
-    "response_", "12", "better",
-    [("A", FIRST), ("b", SECOND), ("model_a", FIRST), ("model_b", SECOND), (" First ", FIRST), ("second", SECOND)]
-    + [("left", FIRST), ("right", SECOND), ("response_1", FIRST), ("Response 2", SECOND), ("answer_b", SECOND)]
-    + [("tie (bothbad)", TIE), ("both_bad", TIE), ("Draw", TIE), ("claude-2", "unknown label"), ("", "unknown label")],
+    "response_",
+    "12",
+    "better",
+    [
+        ("A", FIRST),
+        ("b", SECOND),
+        ("model_a", FIRST),
+        ("model_b", SECOND),
+        (" First ", FIRST),
+        ("second", SECOND),
+        ("left", FIRST),
+        ("right", SECOND),
+        ("response_1", FIRST),
+        ("Response 2", SECOND),
+        ("answer_b", SECOND),
+        ("tie (bothbad)", TIE),
+        ("both_bad", TIE),
+        ("Draw", TIE),
+        ("claude-2", "unknown label"),
+        ("", "unknown label"),
+    ],
     prompt="q",
-)  # fmt: skip
+)
 
 
 def panda(*votes: Any, **changes: Any) -> dict[str, Any]:
@@ -56,17 +86,36 @@ PANDALM: Table = [  # PandaLM's test set: "1: response 1 is better, 2: response 
 ]
 LLMBAR = by_label(  # "label 1 or 2: the index of the better output"; the instruction is in `input`
     "output_", "12", "label", [(1, FIRST), (2, SECOND), (0, TIE), ("2", SECOND), (None, "unknown label")], input="q"
-)  # fmt: skip
+)
 LLMBAR_INSTRUCTION = by_label(
     "output_", "12", "label", [(1, ("q\nx", "one", "two")), (2, ("q\nx", "two", "one"))], instruction="q", input="x"
 )
 ALPACA_EVAL = by_label(  # alpaca_eval: "preference of 2 means output_2 is better, 1 output_1; 0 and 1.5 are ties"
-    "output_", "12", "preference",
-    [(1, FIRST), (2, SECOND), (1.0032, FIRST), (1.9999, SECOND), (1.5, TIE), (0, TIE), (None, "no preference is given")]
-    + [("1.25", FIRST), (0.5, "unknown label"), (-1, "unknown label"), (float("nan"), "preference is not finite")],
-    instruction="q", dataset="helpful_base", generator_1="text_davinci_003", generator_2="gpt-4", annotator="gpt4",
-    time_per_example=1.5, price_per_example=0.01, raw_completion=None,
-)  # fmt: skip
+    "output_",
+    "12",
+    "preference",
+    [
+        (1, FIRST),
+        (2, SECOND),
+        (1.0032, FIRST),
+        (1.9999, SECOND),
+        (1.5, TIE),
+        (0, TIE),
+        (None, "no preference is given"),
+        ("1.25", FIRST),
+        (0.5, "unknown label"),
+        (-1, "unknown label"),
+        (float("nan"), "preference is not finite"),
+    ],
+    instruction="q",
+    dataset="helpful_base",
+    generator_1="text_davinci_003",
+    generator_2="gpt-4",
+    annotator="gpt4",
+    time_per_example=1.5,
+    price_per_example=0.01,
+    raw_completion=None,
+)
 
 
 def halos(label: Any, *rewards: Any) -> dict[str, Any]:
@@ -104,10 +153,17 @@ SHP: Table = [  # stanfordnlp/SHP: "labels: 1 if A is preferred to B; 0 if B is 
     (shp(1.0, -3, -8), (*FIRST, {"chosen_score": -3.0, "rejected_score": -8.0})),
     (shp(2, 5, 20), "unknown label"),
 ]
-HELPSTEER3: Table = [  # nvidia/HelpSteer3: −3 is "response 1 is much better", 3 is "response 2 is much better", 0 the same
+HELPSTEER3: Table = [  # nvidia/HelpSteer3: at −3 response 1 is much better, at 3 response 2
     (
-        two("response", "12", context=messages(("user", "q")), domain="general", language="english",
-            overall_preference=strength, individual_preference=[{"score": strength, "reasoning": "It is shorter."}]),
+        two(
+            "response",
+            "12",
+            context=messages(("user", "q")),
+            domain="general",
+            language="english",
+            overall_preference=strength,
+            individual_preference=[{"score": strength, "reasoning": "It is shorter."}],
+        ),
         outcome,
     )
     for strength, outcome in [
@@ -117,20 +173,41 @@ HELPSTEER3: Table = [  # nvidia/HelpSteer3: −3 is "response 1 is much better",
         ("-1", (asked("q"), answered("one"), answered("two"), {"margin": 1.0})),
         (None, "overall_preference is not a number"),
     ]
-]  # fmt: skip
+]
 HELPSTEER2: Table = [  # nvidia/HelpSteer2, preference: as HelpSteer3
-    (two("response_", "12", prompt="q", split="train", preference_strength=strength, preference_statement="It is clear.",
-         preference_elaboration="Because it is.", three_most_similar_preferences=[], all_preferences_unprocessed=[]), outcome)
+    (
+        two(
+            "response_",
+            "12",
+            prompt="q",
+            split="train",
+            preference_strength=strength,
+            preference_statement="It is clear.",
+            preference_elaboration="Because it is.",
+            three_most_similar_preferences=[],
+            all_preferences_unprocessed=[],
+        ),
+        outcome,
+    )
     for strength, outcome in [
-        (-1, (*FIRST, {"margin": 1.0})), (3, (*SECOND, {"margin": 3.0})), (0, TIE), (-0.5, (*FIRST, {"margin": 0.5})),
+        (-1, (*FIRST, {"margin": 1.0})),
+        (3, (*SECOND, {"margin": 3.0})),
+        (0, TIE),
+        (-0.5, (*FIRST, {"margin": 0.5})),
         (True, "preference_strength is not a number"),
     ]
-]  # fmt: skip
-PKU = by_label(  # PKU-Alignment/PKU-SafeRLHF: "better_response_id" is the more helpful, "safer_response_id" the safer one
-    "response_", "01", "better_response_id",
+]
+PKU = by_label(  # PKU-Alignment/PKU-SafeRLHF: "better_response_id" is the more helpful one
+    "response_",
+    "01",
+    "better_response_id",
     [(0, FIRST), (1, SECOND), ("1", SECOND), (-1, "unknown label"), (None, "better_response_id is not a number")],
-    prompt="q", prompt_source="Alpaca-7B", safer_response_id=1, is_response_0_safe=False, is_response_1_safe=True,
-)  # fmt: skip
+    prompt="q",
+    prompt_source="Alpaca-7B",
+    safer_response_id=1,
+    is_response_0_safe=False,
+    is_response_1_safe=True,
+)
 
 
 def tldr(choice: Any, **info: Any) -> dict[str, Any]:
@@ -202,7 +279,7 @@ def kaggle(won: str, asked: list[Any], first: list[Any], second: list[Any]) -> d
     return {"id": 7, "model_a": "gpt-4", "model_b": "koala", **{n: json.dumps(t) for n, t in texts.items()}, **labels}
 
 
-ARENA_55K: Table = [  # lmsys/lmsys-arena-human-preference-55k: lists of turns as JSON in a text, one column of 0 and 1 each
+ARENA_55K: Table = [  # lmsys/lmsys-arena-human-preference-55k: lists of turns as JSON in a text
     (kaggle("model_a", ["q"], ["one"], ["two"]), TURNS),
     (kaggle("model_b", ["q"], ["one"], ["two"]), (asked("q"), answered("two"), answered("one"))),
     (kaggle("tie", ["q"], ["one"], ["two"]), TIE),
@@ -232,8 +309,16 @@ TINKER: Table = [  # tinker-cookbook: label is "A", "B" or "Tie"
 ]
 WEBGPT: Table = [  # openai/webgpt_comparisons: scores from −1 to 1, the higher is preferred, 0 and 0 are a tie
     (
-        {**two("answer_", "01"), "question": {"dataset": "eli5", "id": "7", "full_text": "q"}, "score_0": first, "score_1": second,
-         "quotes_0": {"title": [], "extract": []}, "quotes_1": {"title": [], "extract": []}, "tokens_0": {}, "tokens_1": {}},
+        {
+            **two("answer_", "01"),
+            "question": {"dataset": "eli5", "id": "7", "full_text": "q"},
+            "score_0": first,
+            "score_1": second,
+            "quotes_0": {"title": [], "extract": []},
+            "quotes_1": {"title": [], "extract": []},
+            "tokens_0": {},
+            "tokens_1": {},
+        },
         outcome,
     )
     for first, second, outcome in [
@@ -243,7 +328,7 @@ WEBGPT: Table = [  # openai/webgpt_comparisons: scores from −1 to 1, the highe
         ("0.25", "-0.25", (*FIRST, {"chosen_score": 0.25, "rejected_score": -0.25})),
         (None, 1, "score_0 is not a number"),
     ]
-]  # fmt: skip
+]
 
 TABLES: dict[str, list[Table]] = {
     "labelled": [LABELLED, WORDS],

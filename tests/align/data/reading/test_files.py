@@ -1,4 +1,4 @@
-"""Compressed files: each kind, damaged, cut off, of a wrong kind, and out of all proportion."""
+"""Files: compressed ones of each kind, damaged or out of all proportion; Arrow; several sources."""
 
 from __future__ import annotations
 
@@ -57,3 +57,25 @@ def test_a_bomb_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "a.jsonl").write_bytes(gzip.compress(b'{"prompt": "' + b"a" * 2**22 + b'"}\n'))
     with pytest.raises(UserError, match="more than 500 times its own size"):
         list(read_rows(tmp_path / "a.jsonl", "train"))
+
+
+@pytest.mark.parametrize("write", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_arrow_as_a_stream_and_as_a_file(write: Callable[..., pa.RecordBatchWriter], tmp_path: Path) -> None:
+    table = pa.table({"prompt": [f"q{i}" for i in range(3)], "chosen": ["a", None, "c"]})
+    with write(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    rows = [(row.place, row.value) for row in read_rows(tmp_path / "a.arrow", "train")]
+    assert rows == [(f"a.arrow:{i}", value) for i, value in enumerate(table.to_pylist(), 1)]
+    (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:40])
+    with pytest.raises(UserError, match="not a readable Arrow file"):
+        list(read_rows(tmp_path / "b.arrow", "train"))
+
+
+def test_a_list_of_sources_and_a_pattern(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl"):
+        (tmp_path / name).write_bytes(LINES[: LINES.index(b"\n") + 1])
+    for source in ([tmp_path / "b.jsonl", tmp_path / "a.jsonl"], str(tmp_path / "*.jsonl")):
+        places = [row.place for row in read_rows(source, "train")]
+        assert places == (["b.jsonl:1", "a.jsonl:1"] if isinstance(source, list) else ["a.jsonl:1", "b.jsonl:1"])
+    with pytest.raises(UserError, match="no file fits this pattern"):
+        list(read_rows(str(tmp_path / "*.csv"), "train"))
