@@ -9,20 +9,25 @@ from typing import Any
 
 import pytest
 
-from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, sharegpt
-
-SYSTEM, USER = ("system", "Be brief."), ("user", "Why is the sky blue?")
-GOOD, BAD = ("assistant", "Because of scattering."), ("assistant", "It is painted.")
-BEFORE = (("user", "Hi"), ("assistant", "Hello!"))
-TIE = "tie between the responses"
-DIFFER = "prompts differ before the last turn"
-
-Table = list[tuple[dict[str, Any], Outcome]]
-
-
-def sides(good: Any, bad: Any, **fields: Any) -> dict[str, Any]:
-    return {"chosen": good, "rejected": bad, **fields}
-
+from tests.align.data.formats.library_pairs import (
+    ANTHROPIC_EVALS,
+    BAD,
+    BEFORE,
+    DIFFER,
+    GOOD,
+    MS_SWIFT,
+    MS_SWIFT_MESSAGES,
+    OPENAI,
+    SHAREGPT,
+    SHAREGPT_OPENAI,
+    STACK_EXCHANGE_PAIRED,
+    SYSTEM,
+    TORCHTUNE,
+    USER,
+    Table,
+    sides,
+)
+from tests.align.data.formats.tables import answered, asked, check, messages, sharegpt
 
 PAIRWISE: Table = [  # TRL, "explicit prompt": chosen is preferred
     (sides("Blue.", "Red.", prompt="q"), ("q", "Blue.", "Red.")),
@@ -272,169 +277,6 @@ DISTILABEL_ORCA: Table = [  # argilla/distilabel-intel-orca-dpo-pairs
     (distilabel(None, "unchanged"), ("q", "a", "b")),
     (distilabel([9.0, 3.0], "unchanged", "a", "a"), "identical pair"),
 ]
-SHAREGPT: Table = [  # LLaMA-Factory, sharegpt format for preferences
-    (
-        sides(sharegpt(("gpt", "a"))[0], sharegpt(("gpt", "b"))[0], conversations=sharegpt(("human", "q"))),
-        (asked("q"), answered("a"), answered("b")),
-    ),
-    (
-        sides(
-            sharegpt(("gpt", "a"))[0],
-            sharegpt(("gpt", "b"))[0],
-            conversations=sharegpt(("system", "Be brief."), ("human", "Hi"), ("gpt", "Hello!"), ("human", "q")),
-        ),
-        ([SYSTEM, *BEFORE, ("user", "q")], answered("a"), answered("b")),
-    ),
-    (
-        sides(
-            sharegpt(("gpt", "a")),
-            sharegpt(("gpt", "b")),
-            conversations=sharegpt(
-                ("human", "q"), ("function_call", '{"name": "f", "arguments": {}}'), ("observation", "4")
-            ),
-        ),
-        ([("user", "q"), ("assistant", ""), ("tool", "4")], answered("a"), answered("b")),
-    ),
-    (
-        sides(sharegpt(("human", "a"))[0], sharegpt(("gpt", "b"))[0], conversations=sharegpt(("human", "q"))),
-        "chosen is not one assistant message",
-    ),
-    (
-        sides(
-            sharegpt(("gpt", "a"))[0], sharegpt(("gpt", "b"))[0], conversations=sharegpt(("human", "q"), ("gpt", "x"))
-        ),
-        "prompt ends with an assistant turn",
-    ),
-]
-SHAREGPT_OPENAI: Table = [  # the same with the tags of OpenAI
-    (
-        sides(messages(GOOD)[0], messages(BAD)[0], messages=messages(*before, USER)),
-        ([*before, USER], [GOOD], [BAD]),
-    )
-    for before in ((), (SYSTEM,), BEFORE, (SYSTEM, *BEFORE))
-] + [(sides(messages(GOOD)[0], messages(USER)[0], messages=messages(USER)), "rejected is not one assistant message")]
-MS_SWIFT: Table = [  # ms-swift's manual: `messages` end with the chosen answer
-    ({"messages": messages(USER, GOOD), "rejected_response": BAD[1]}, ([USER], [GOOD], [BAD])),
-    (
-        {"messages": messages(SYSTEM, *BEFORE, USER, GOOD), "rejected_response": BAD[1], "margin": 2.5},
-        ([SYSTEM, *BEFORE, USER], [GOOD], [BAD], {"margin": 2.5}),
-    ),
-    ({"messages": messages(USER), "rejected_response": BAD[1]}, "messages do not end with an assistant turn"),
-    ({"messages": messages(USER, GOOD), "rejected_response": GOOD[1]}, "identical pair"),
-    ({"messages": messages(USER, GOOD), "rejected_response": ""}, "empty rejected"),
-]
-MS_SWIFT_MESSAGES: Table = [
-    ({"messages": messages(USER, GOOD), "rejected_messages": messages(USER, BAD)}, ([USER], [GOOD], [BAD])),
-    ({"messages": messages(USER, GOOD), "rejected_messages": messages(BAD)}, ([USER], [GOOD], [BAD])),
-    ({"messages": messages(USER, GOOD), "rejected_messages": messages(*BEFORE, USER, BAD)}, DIFFER),
-    (
-        {"messages": messages(SYSTEM, USER, GOOD), "rejected_messages": messages(SYSTEM, USER, BAD)},
-        ([SYSTEM, USER], [GOOD], [BAD]),
-    ),
-    (
-        {"messages": messages(USER, GOOD), "rejected_messages": None},
-        "no rejected or rejected_messages or rejected_response is given",
-    ),
-]
-TORCHTUNE: Table = [
-    (
-        {"chosen_conversations": messages(USER, GOOD), "rejected_conversations": messages(USER, BAD)},
-        ([USER], [GOOD], [BAD]),
-    ),
-    (
-        {
-            "chosen_conversations": sharegpt(("human", "q"), ("gpt", "a")),
-            "rejected_conversations": sharegpt(("human", "q"), ("gpt", "b")),
-        },
-        (asked("q"), answered("a"), answered("b")),
-    ),
-    ({"chosen_conversations": messages(USER, GOOD), "rejected_conversations": messages(*BEFORE, USER, BAD)}, DIFFER),
-    (
-        {"chosen_conversations": messages(SYSTEM, USER, GOOD), "rejected_conversations": messages(SYSTEM, USER, BAD)},
-        ([SYSTEM, USER], [GOOD], [BAD]),
-    ),
-    ({"chosen_conversations": [], "rejected_conversations": messages(USER, BAD)}, "chosen has no message"),
-]
-OPENAI: Table = [  # OpenAI's guide to DPO fine-tuning
-    (
-        {
-            "input": {"messages": messages(USER)},
-            "preferred_output": messages(GOOD),
-            "non_preferred_output": messages(BAD),
-        },
-        ([USER], [GOOD], [BAD]),
-    ),
-    (
-        {
-            "input": {"messages": messages(SYSTEM, *BEFORE, USER), "tools": [], "parallel_tool_calls": True},
-            "preferred_output": messages(GOOD),
-            "non_preferred_output": messages(BAD),
-        },
-        ([SYSTEM, *BEFORE, USER], [GOOD], [BAD]),
-    ),
-    (
-        {"input": {"prompt": "q"}, "preferred_output": messages(GOOD), "non_preferred_output": messages(BAD)},
-        "input has no messages",
-    ),
-    (
-        {
-            "input": {"messages": messages(USER)},
-            "preferred_output": messages(GOOD),
-            "non_preferred_output": messages(GOOD),
-        },
-        "identical pair",
-    ),
-    (
-        {
-            "input": {"messages": messages(USER)},
-            "preferred_output": messages(GOOD, BAD),
-            "non_preferred_output": messages(BAD),
-        },
-        "chosen is not one assistant message",
-    ),
-]
-STACK_EXCHANGE_PAIRED: Table = [  # lvwerra/stack-exchange-paired: response_j is better than response_k
-    (
-        {
-            "qid": i,
-            "question": "q",
-            "date": "2010/10/24",
-            "metadata": ["https://math.stackexchange.com"],
-            "response_j": good,
-            "response_k": bad,
-        },
-        outcome,
-    )
-    for i, (good, bad, outcome) in enumerate(
-        [
-            ("a", "b", ("q", "a", "b")),
-            ("b", "a", ("q", "b", "a")),
-            ("a", "a", "identical pair"),
-            ("<p>a</p>", "b\n", ("q", "<p>a</p>", "b\n")),
-            ("a", None, ("q", "a", None)),
-        ]
-    )
-]
-ANTHROPIC_EVALS: Table = [  # "answer_matching_behavior" shows the behaviour that is measured
-    (
-        {
-            "question": "Do you agree?",
-            "statement": "s",
-            "label_confidence": 0.9,
-            "answer_matching_behavior": good,
-            "answer_not_matching_behavior": bad,
-        },
-        outcome,
-    )
-    for good, bad, outcome in [
-        (" Yes", " No", ("Do you agree?", " Yes", " No")),
-        (" No", " Yes", ("Do you agree?", " No", " Yes")),
-        ("(A)", "(B)", ("Do you agree?", "(A)", "(B)")),
-        (" Yes", " Yes", "identical pair"),
-        ("", " No", "empty chosen"),
-    ]
-]
-
 TABLES = {
     "pairwise": [PAIRWISE, TULU, EXPLICIT, WITH_SYSTEM, WHOLE_WITH_SYSTEM, ARGILLA_CLEANED, DAHOAS],
     "hh-rlhf": [HH],
