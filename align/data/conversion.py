@@ -61,7 +61,7 @@ class Layout:
 
 def valid_rows(rows: Iterable[RawRow], layout: Layout, tally: Tally) -> Iterator[tuple[Row, str]]:
     """Yield every valid row with its place; count rejections and remarks in `tally`."""
-    prompts: dict[str, str] = {}
+    prompts: dict[tuple[str, str], str] = {}
     orientations: dict[bytes, bool] = {}
     for raw, item in _converted(rows, layout, tally):
         notes: dict[str, None] = {}
@@ -69,8 +69,9 @@ def valid_rows(rows: Iterable[RawRow], layout: Layout, tally: Tally) -> Iterator
             row = valid_row(spoken(item), notes.setdefault)
             given = item.get("prompt_id") is not None
             key = prompt_key(row["prompt"], row["tools"]) if given else row["prompt_id"]
-            if prompts.setdefault(row["prompt_id"], key) != key:
-                raise RowError("prompt_id stands for two prompts", row["prompt_id"])
+            for name in ("prompt_id", "ranking"):
+                if (label := row[name]) is not None and prompts.setdefault((name, label), key) != key:
+                    raise RowError(f"{name} stands for two prompts", label)
         except RowError as rejection:
             tally.reject(raw.place, rejection)
             continue

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from align.data.load_report import RowError
 from align.data.schema import CONTINUED, ROLES, Message
 
-__all__ = ["MEDIA", "kind", "read_messages", "read_text", "read_tools"]
+__all__ = ["MEDIA", "kind", "number", "read_messages", "read_text", "read_tools"]
 
 MEDIA = ("image", "image_url", "images", "video", "videos", "audio", "audios", "input_audio")
 """Columns and parts of a message that hold no text."""
@@ -22,6 +24,8 @@ _READ = {
 }
 _PLAIN_ROLES = ("user", "assistant", "system")
 _NOTHING: tuple[Any, ...] = (None, [], "", {})
+_WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
+"""Beginning of messages that were written as text, by `json.dumps` or `str`."""
 
 
 def kind(value: object) -> str:
@@ -48,6 +52,8 @@ def read_messages(value: object, name: str, note: Callable[[str], None]) -> list
     ``note`` is called with remarks on what is not read.
     """
     if isinstance(value, str):
+        if _WRITTEN.match(value):
+            raise RowError(f"{name} is messages that were written as text", "give the list itself")
         return [{"role": None, "content": read_text(value, name)}]
     if type(value) is not list and (not isinstance(value, Sequence) or isinstance(value, bytes)):
         raise RowError(f"{name} is not text or messages", f"is a {kind(value)}")
@@ -151,6 +157,21 @@ def _joined(content: object, name: str) -> object:
         return content
     texts = [part.get("text") for part in parts]
     return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+
+
+def number(value: object, name: str) -> float:
+    """Return a finite number, also one that is written as text, as in CSV; raises `RowError`."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    except ValueError as error:
+        raise RowError(f"{name} is not a number", f"is {json.dumps(value, default=str)[:40]}") from error
+    if not math.isfinite(found):
+        raise RowError(f"{name} is not finite")
+    return found
 
 
 def read_text(value: object, name: str) -> str:

@@ -18,6 +18,7 @@ from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_tha
 from align.data.reading import RawRow, read_rows, rows_in_memory
 from align.data.schema import CONTINUED, present, prompt_key
 from align.data.storage import keep, read_kept, store
+from align.data.validation import LOWER_SCORE, REPEATED
 from align.errors import UserError
 from align.system.identity import hashed, sha256
 
@@ -31,6 +32,11 @@ _WORTH_KEEPING = 2**26
 """Bytes of a file from which on its rows are kept in the datasets cache for the next run."""
 _VERSION = 1
 """Of the rows kept: raise it when the same file gives other rows."""
+_SUSPICIOUS = {
+    LOWER_SCORE: "swap the columns of the sides, or give scores of which the higher is better",
+    REPEATED: "leave the prompt out of the answers",
+}
+"""Remark that most rows must not have → remedy."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -280,6 +286,10 @@ def _loaded(
         max_rejected=rules.max_rejected,
         remedy="repair them",
     )
+    for remark, remedy in _SUSPICIOUS.items():
+        if (count := report.noted.get(remark, 0)) * 2 > report.kept:
+            places = ", ".join(place.split(": ")[0] for place in report.examples[remark])
+            raise UserError(f"{source}: {remark} in {count:,} of {report.kept:,} rows ({places}); {remedy}.")
     for warning in report.warnings:
         _LOG.warning("%s: %s", source, warning)
     return Preferences(dataset=dataset, report=report, fingerprint=fingerprint, rules=rules)

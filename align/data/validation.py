@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, cast
 
 from align.data.load_report import RowError
-from align.data.messages import kind, read_messages, read_text, read_tools
+from align.data.messages import kind, number, read_messages, read_text, read_tools
 from align.data.schema import CONTINUED, SCORE_COLUMNS, Message, Row, answer_key, prompt_key
 
-__all__ = ["valid_row"]
+__all__ = ["LOWER_SCORE", "REPEATED", "valid_row"]
+
+LOWER_SCORE = "chosen has a lower score than rejected"
+REPEATED = "chosen and rejected begin with the prompt"
+"""Remarks that show a wrong reading where most pairs have them."""
 
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Invisible characters that are neither white space nor control nor format characters."""
@@ -28,11 +31,16 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     prompt = _prompt(fields.get("prompt"), note)
     chosen, rejected = (_response(fields.get(name), name, note) for name in ("chosen", "rejected"))
     _check_responses(chosen, rejected)
+    if chosen and rejected and all(side[0]["content"].startswith(prompt[-1]["content"]) for side in (chosen, rejected)):
+        note(REPEATED)
     if any(message["role"] for side in (prompt, chosen, rejected) if side for message in side):
         prompt = [_as_role(turn, "user") for turn in prompt]
         chosen, rejected = ([_as_role(side[0], "assistant")] if side else None for side in (chosen, rejected))
     tools = read_tools(fields.get("tools"))
-    scores = {name: _score(fields.get(name), name) for name in SCORE_COLUMNS}
+    scores = {name: None if fields.get(name) is None else number(fields[name], name) for name in SCORE_COLUMNS}
+    high, low = scores["chosen_score"], scores["rejected_score"]
+    if high is not None and low is not None and high < low:
+        note(LOWER_SCORE)
     if (scores["weight"] or 0) < 0:
         raise RowError("negative weight", f"{scores['weight']:g}")
     return Row(
@@ -125,20 +133,6 @@ def _blank(text: str) -> str:
     return "" if shown else "invisible"
 
 
-def _score(value: object, name: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RowError(f"{name} is not a number", f"is a {kind(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise RowError(f"{name} is not finite")
-    return number
-
-
 def _drawn(value: object, name: str) -> list[int] | None:
     if value is None:
         return None
@@ -149,6 +143,8 @@ def _drawn(value: object, name: str) -> list[int] | None:
 
 
 def _label(value: object, name: str) -> str | None:
+    if name == "source" and isinstance(value, list):  # as Nectar has it
+        value = ", ".join(map(str, value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if value is not None and not isinstance(value, str):

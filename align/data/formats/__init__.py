@@ -101,7 +101,7 @@ def find_format(name: str, sample: Sample, source: str, by_hand: Collection[str]
             raise UnknownFormatError(
                 f"{name!r} is not a known data format: {', '.join(sorted(formats))}.{did_you_mean(name, formats)}"
             )
-        missing = sorted(formats[name].requires - sample.columns)
+        missing = formats[name].lacks(sample)
         if missing:
             raise UnknownFormatError(
                 f"{source}: data.format={name} needs the column {', '.join(missing)}, but the columns are "
@@ -110,7 +110,7 @@ def find_format(name: str, sample: Sample, source: str, by_hand: Collection[str]
         return formats[name]
     if by_hand:
         wanted = frozenset(by_hand)
-        readers = [f for f in formats.values() if wanted <= f.columns and f.requires <= sample.columns]
+        readers = [f for f in formats.values() if wanted <= f.columns and not f.lacks(sample)]
         fitting = [format for format in readers if format.recognises(sample)]
         best = _best(fitting, wanted)
     else:
@@ -125,7 +125,7 @@ def _best(fitting: list[Format], wanted: frozenset[str]) -> list[Format]:
     """Return the formats that require the most of the wanted columns, then the most columns, then looked at values."""
 
     def claims(format: Format) -> tuple[int, int, bool]:
-        return len(format.requires & wanted), len(format.requires), format.looks
+        return len(format.requires & wanted), format.needs, format.looks
 
     most = max(map(claims, fitting), default=None)
     return [format for format in fitting if claims(format) == most]
@@ -139,16 +139,15 @@ def _refusal(sample: Sample, source: str, best: list[Format], formats: dict[str,
             f"{source}: several formats fit the columns {shown_columns(sample)}.\n"
             f"Choose one: data.format={best[0].name}, or name the columns yourself: {proposal(sample)} ({names})"
         )
-    almost = [format for format in formats.values() if format.requires <= sample.columns and format.recognises(sample)]
-    almost = [format for format in almost if format.requires]
-    reason = ""
+    almost = [format for format in formats.values() if not format.lacks(sample) and format.recognises(sample)]
+    reason, near = "", None
     if almost:
-        near = max(almost, key=lambda format: len(format.requires))
+        near = max(almost, key=lambda format: format.needs)
         reason = (
             f" As {near.name} it would lose {', '.join(near.left_out(sample))}, which looks like a part of the data; "
             f"data.format={near.name} reads it so."
         )
-    return (
-        f"{source}: no known format fits the columns {shown_columns(sample)}.{reason}\n"
-        f"Name the columns, for instance: {proposal(sample)}"
-    )
+    remedy = f"Name the columns, for instance: {(mapping := proposal(sample))}"
+    if near and mapping.endswith("{}'"):  # they have the names of the pairwise format already
+        remedy = f"Write data.format={near.name}, or remove the columns that are not to be read."
+    return f"{source}: no known format fits the columns {shown_columns(sample)}.{reason}\n{remedy}"

@@ -12,7 +12,7 @@ from align.data.messages import kind
 from align.data.schema import DRAWN_COLUMNS, SCORE_COLUMNS
 from align.errors import UserError
 
-__all__ = ["SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_fields"]
+__all__ = ["SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "is_about", "shared_fields", "words_of"]
 
 SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "ranking", "tools", "answer", "source", *DRAWN_COLUMNS})
 """Optional columns of the pairwise format that the formats pass on."""
@@ -30,7 +30,15 @@ _PROMPTS = """
     context functions history image images input instruction instructions prompt prompts query question questions system
     tools video videos audio
 """
-_WORDS_OF_SIDES, _WORDS_OF_LABELS, _WORDS_OF_PROMPTS = (frozenset(text.split()) for text in (_SIDES, _LABELS, _PROMPTS))
+_ABOUT = """
+    author category count dataset date domain generator hash id idx ids index key lang language length level link model
+    models name severity sha source split status subset tag tags time timestamp tokens tstamp type url urls uuid version
+    worker
+"""
+_WORDS_OF_SIDES, _WORDS_OF_LABELS, _WORDS_OF_PROMPTS, _WORDS_ABOUT = (
+    frozenset(text.split()) for text in (_SIDES, _LABELS, _PROMPTS, _ABOUT)
+)
+_NEUTRAL = frozenset({"full", "my", "raw", "text", "texts", "the"})
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NAME = re.compile(r"[!-~]+")  # without a blank, and ASCII alone
 _SHORT = 24  # characters of a text that can be the name of something
@@ -65,14 +73,30 @@ class Sample:
         values = self.values(name)
         if not any(value not in ([], "", {}) for value in values):
             return False
-        words = {word.lower() for word in _WORD.findall(name)}
-        kinds = Counter(kind(value) for value in values)
-        usual = kinds.most_common(1)[0][0]
-        long = usual in ("messages", "object", "list") or (usual == "text" and self.mostly(name, _is_prose))
+        words = {word for word in words_of(name) if len(word) > 1} - _NEUTRAL
+        usual = Counter(kind(value) for value in values).most_common(1)[0][0]
         parts = words & (_WORDS_OF_SIDES | _WORDS_OF_PROMPTS)
-        if long:
+        prose = usual == "text" and self.mostly(name, _is_prose)
+        if prose and any_text:
+            return True
+        if is_about(name):
+            return False
+        if usual in ("messages", "object", "list"):
             return any_text or bool(parts)
-        return bool(words & _WORDS_OF_LABELS) or (usual == "text" and bool(words) and words == parts)
+        if usual == "text" and parts and (any_text or prose or words == parts):
+            return True
+        return bool(words & _WORDS_OF_LABELS)
+
+
+def is_about(name: str) -> bool:
+    """Return whether a column says something about a row, such as ``prompt_id`` or ``chosen_model``."""
+    last = words_of(name)[-1:]
+    return bool(last) and last[0] in _WORDS_ABOUT
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a column's name: ``chosenAnswer_id`` is chosen, answer, id."""
+    return [word.lower() for word in _WORD.findall(name)]
 
 
 def _is_prose(value: object) -> bool:
@@ -99,6 +123,8 @@ class Format:
     """The side that becomes `chosen`, with the reason."""
     requires: frozenset[str]
     """Columns that every file of this format has."""
+    one_of: tuple[frozenset[str], ...] = ()
+    """Columns of which every file has at least one, of each set."""
     convert: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]] = _nothing
     """One raw row → fields of the pairwise format for each of its pairs; raises `RowError`."""
     gather: str | None = None
@@ -115,7 +141,7 @@ class Format:
     @property
     def columns(self) -> frozenset[str]:
         """All columns that are read; others are reported as not read."""
-        return self.requires | self.optional
+        return self.requires.union(self.optional, *self.one_of)
 
     @property
     def looks(self) -> bool:
@@ -127,9 +153,17 @@ class Format:
 
         A column that is not read must not hold a prompt, an answer or a label: what looks like one would be dropped.
         """
-        if not self.requires <= sample.columns or not self.recognises(sample):
-            return False
-        return not self.left_out(sample)
+        return not self.lacks(sample) and self.recognises(sample) and not self.left_out(sample)
+
+    def lacks(self, sample: Sample) -> list[str]:
+        """Return the columns that the format needs and the sample does not have."""
+        choices = [" or ".join(sorted(names)) for names in self.one_of if not names & sample.columns]
+        return [*sorted(self.requires - sample.columns), *choices]
+
+    @property
+    def needs(self) -> int:
+        """Number of columns that every file of this format has."""
+        return len(self.requires) + len(self.one_of)
 
     def left_out(self, sample: Sample) -> list[str]:
         """Return the columns that hold a prompt, an answer or a label and are not read."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
-from align.data.formats.parts import conversation, instruction, prompt_with_system
+from align.data.formats.parts import CONVERSATIONS, conversation, instruction, only_one, prompt_with_system
 from align.data.load_report import RowError
 from align.data.schema import CONTINUED
 
@@ -27,7 +27,7 @@ __all__ = [
 
 _NO_PREFERENCE = "no preference: the response is a demonstration"
 _PROMPTS_ONLY = "no preference: prompts only"
-_LABELS = ("label", "kto_tag")
+_LABELS = frozenset({"label", "kto_tag"})
 
 
 def _demonstration(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -91,13 +91,13 @@ def _kto(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _kto_messages(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    shown = _demonstrated(row, "messages" if "messages" in row else "conversations")
+    shown = _demonstrated(row, only_one(row, CONVERSATIONS))
     yield {"prompt": shown["prompt"], _side(row): shown["chosen"]} | shared_fields(row)
 
 
 def _side(row: Mapping[str, Any]) -> str:
     """Return the side of a single answer: chosen if its label is true, rejected if it is false."""
-    (name,) = [name for name in _LABELS if name in row]
+    name = only_one(row, _LABELS)
     label = row[name]
     words = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
     known = words.get(str(label).strip().lower())
@@ -108,11 +108,6 @@ def _side(row: Mapping[str, Any]) -> str:
 
 def _is_conversations(sample: Sample) -> bool:
     return sample.mostly("conversations", lambda value: isinstance(value, list))
-
-
-def _is_labelled_conversation(sample: Sample) -> bool:
-    conversations = {"messages", "conversations"} & sample.columns
-    return len(conversations) == 1 and len(sample.columns & set(_LABELS)) == 1 and "rejected" not in sample.columns
 
 
 DEMONSTRATION = Format(
@@ -184,19 +179,18 @@ KTO = Format(
     polarity="an answer is chosen where its label is true, rejected where it is false; the other side is empty",
     requires=frozenset({"prompt", "completion"}),
     convert=_kto,
-    recognises=lambda sample: len(sample.columns & set(_LABELS)) == 1,
+    one_of=(_LABELS,),
     gives="unpaired",
-    optional=SHARED_COLUMNS | {*_LABELS},
 )
 KTO_MESSAGES = Format(
     name="kto-messages",
     description="messages (or conversations) that end with an answer, label or kto_tag true or false (LLaMA-Factory)",
     polarity="an answer is chosen where its label is true, rejected where it is false; the other side is empty",
     requires=frozenset(),
+    one_of=(CONVERSATIONS, _LABELS),
     convert=_kto_messages,
-    recognises=_is_labelled_conversation,
     gives="unpaired",
-    optional=SHARED_COLUMNS | {"messages", "conversations", "system", *_LABELS},
+    optional=SHARED_COLUMNS | {"system"},
 )
 PROMPT = Format(
     name="prompt",

@@ -43,13 +43,21 @@ def _split(transcript: object, name: str) -> tuple[str, list[dict[str, str]]]:
 
 
 def spoken(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return fields whose prompt is such a transcript, up to ``Assistant:``, as turns; others unchanged."""
+    """Return fields whose prompt is such a transcript, up to ``Assistant:``, as turns; others unchanged.
+
+    The sides may repeat the prompt; the line breaks before its first ``Human:`` may be missing.
+    """
     prompt = fields.get("prompt")
-    if not isinstance(prompt, str) or not prompt.startswith(_HUMAN) or not prompt.rstrip().endswith(_ASSISTANT.strip()):
+    if not isinstance(prompt, str) or not prompt.rstrip().endswith(_ASSISTANT):
         return fields
-    asked = prompt.rstrip().removesuffix(_ASSISTANT.strip()).removesuffix("\n\n")
+    start = prompt.rstrip()
+    asked = start.removesuffix(_ASSISTANT)
+    if asked.startswith(_HUMAN.lstrip()):
+        asked = "\n\n" + asked
+    if not asked.startswith(_HUMAN):
+        return fields
     sides = {
-        side: [{"role": "assistant", "content": fields[side].removeprefix(" ")}]
+        side: [{"role": "assistant", "content": fields[side].removeprefix(start).removeprefix(" ")}]
         for side in ("chosen", "rejected")
         if isinstance(fields.get(side), str)
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
-from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
-from align.data.formats.parts import better_of, conversation, instruction, number, shared_turns
+from align.data.formats.base import SHARED_COLUMNS, Format, Sample
+from align.data.formats.parts import better_of, conversation, instruction, shared_turns
 from align.data.load_report import LeftOut, RowError
+from align.data.messages import number
 
 __all__ = [
     "ALPACA_EVAL",
@@ -29,47 +31,51 @@ __all__ = [
 ]
 
 _ANNOTATORS = ("annotator1", "annotator2", "annotator3")
-_FIRST = {"1", "a", "first", "model_a", "response_1", "response_a", "output_1"}
-_SECOND = {"2", "b", "second", "model_b", "response_2", "response_b", "output_2"}
-_TIES = {"0", "tie", "tie (bothbad)", "bothbad", "both_bad", "draw", "equal", "same"}
+_LABEL = re.compile(
+    r"(?:(?:model|response|output|answer|assistant|completion|candidate|option|choice|conversation|summary)[ _-]?)?"
+    r"(?:(1|a|first|left)|(2|b|second|right))"
+)
+_TIES = {"tie", "tie (bothbad)", "bothbad", "both_bad", "draw", "equal", "same"}
+_OR_0 = _TIES | {"0"}
+"""Where responses count from 1 and a documentation says so: elsewhere 0 may be the first of two."""
 
 
-def _lead(label: object, name: str) -> int:
+def _lead(label: object, name: str, *, ties: Collection[str] = _TIES) -> int:
     """Return 1 if a label names the first response, −1 for the second, 0 for a tie."""
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     word = "" if isinstance(label, bool) else str(label).strip().lower()
-    for names, lead in ((_FIRST, 1), (_SECOND, -1), (_TIES, 0)):
-        if word in names:
-            return lead
+    if word in ties:
+        return 0
+    if found := _LABEL.fullmatch(word.removesuffix(".0")):
+        return 1 if found[1] else -1
     raise RowError("unknown label", f"{name} is {label!r:.40}")
 
 
-def _of_two(value: object, name: str, values: tuple[Any, Any]) -> int:
-    """Return 1 or −1 for the first or second of two values that a label may have."""
-    if value not in values or isinstance(value, bool):
-        raise RowError("unknown label", f"{name} is {value!r:.40}, not {values[0]!r} or {values[1]!r}")
-    return 1 if value == values[0] else -1
+def _of_two(value: object, name: str, values: tuple[int, int]) -> int:
+    """Return 1 or −1 for the first or second of two numbers that a label may be, also as text."""
+    found = None if isinstance(value, bool) else number(value, name)
+    if found not in values:
+        raise RowError("unknown label", f"{name} is {value!r:.40}, not {values[0]} or {values[1]}")
+    return 1 if found == values[0] else -1
 
 
 def _labelled(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     lead = _lead(row["better"], "better")
-    yield from better_of(row["response_1"], row["response_2"], lead, prompt=row["prompt"], **shared_fields(row))
+    yield from better_of(row, row["response_1"], row["response_2"], lead, prompt=row["prompt"])
 
 
 def _pandalm(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    votes = Counter(_lead(row[name], name) for name in _ANNOTATORS)
+    votes = Counter(_lead(row[name], name, ties=_OR_0) for name in _ANNOTATORS)
     better, count = votes.most_common(1)[0]
     if 2 * count <= len(_ANNOTATORS):
         raise LeftOut("the annotators have no majority")
-    yield from better_of(row["response1"], row["response2"], better, prompt=instruction(row), **shared_fields(row))
+    yield from better_of(row, row["response1"], row["response2"], better, prompt=instruction(row))
 
 
 def _llmbar(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     prompt = instruction(row, "instruction" if "instruction" in row else "input")
-    yield from better_of(
-        row["output_1"], row["output_2"], _lead(row["label"], "label"), prompt=prompt, **shared_fields(row)
-    )
+    yield from better_of(row, row["output_1"], row["output_2"], _lead(row["label"], "label", ties=_OR_0), prompt=prompt)
 
 
 def _alpaca_eval(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -79,7 +85,7 @@ def _alpaca_eval(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if preference != 0 and not 1 <= preference <= 2:
         raise RowError("unknown label", f"preference is {preference:g}, not 0 (tie) or from 1 to 2")
     lead = 0.0 if preference == 0 else 1.5 - preference
-    yield from better_of(row["output_1"], row["output_2"], lead, prompt=instruction(row), **shared_fields(row))
+    yield from better_of(row, row["output_1"], row["output_2"], lead, prompt=instruction(row))
 
 
 def _halos(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -88,7 +94,7 @@ def _halos(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     scores = [None if row.get(name) is None else number(row[name], name) for name in ("reward_A", "reward_B")]
     high, low = scores if lead > 0 else scores[::-1]
     fields = {"prompt": row["prompt"], "chosen_score": high, "rejected_score": low}
-    yield from better_of(row["output_A"], row["output_B"], lead, **shared_fields(row), **fields)
+    yield from better_of(row, row["output_A"], row["output_B"], lead, **fields)
 
 
 def _shp(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -96,24 +102,24 @@ def _shp(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     scores = [number(row[name], name) for name in ("score_A", "score_B")]
     high, low = scores if lead > 0 else scores[::-1]
     fields = {"prompt": row["history"], "chosen_score": high, "rejected_score": low}
-    yield from better_of(row["human_ref_A"], row["human_ref_B"], lead, **shared_fields(row), **fields)
+    yield from better_of(row, row["human_ref_A"], row["human_ref_B"], lead, **fields)
 
 
 def _helpsteer3(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     strength = number(row["overall_preference"], "overall_preference")
     fields = {"prompt": row["context"], "margin": abs(strength)}
-    yield from better_of(row["response1"], row["response2"], -strength, **shared_fields(row), **fields)
+    yield from better_of(row, row["response1"], row["response2"], -strength, **fields)
 
 
 def _helpsteer2(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     strength = number(row["preference_strength"], "preference_strength")
     fields = {"prompt": row["prompt"], "margin": abs(strength)}
-    yield from better_of(row["response_1"], row["response_2"], -strength, **shared_fields(row), **fields)
+    yield from better_of(row, row["response_1"], row["response_2"], -strength, **fields)
 
 
 def _pku(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     lead = _of_two(row["better_response_id"], "better_response_id", (0, 1))
-    yield from better_of(row["response_0"], row["response_1"], lead, prompt=row["prompt"], **shared_fields(row))
+    yield from better_of(row, row["response_0"], row["response_1"], lead, prompt=row["prompt"])
 
 
 def _tldr(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -122,7 +128,7 @@ def _tldr(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         raise RowError("info and two summaries are not there")
     texts = [summary.get("text") if isinstance(summary, Mapping) else None for summary in cast(list[Any], summaries)]
     lead = _of_two(row["choice"], "choice", (0, 1))
-    yield from better_of(texts[0], texts[1], lead, prompt=_post(cast(Mapping[str, Any], info)), **shared_fields(row))
+    yield from better_of(row, texts[0], texts[1], lead, prompt=_post(cast(Mapping[str, Any], info)))
 
 
 def _post(info: Mapping[str, Any]) -> str:
@@ -139,7 +145,7 @@ def _arena(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if row.get("turn") is not None:  # MT-Bench judges the answer to its first or second question
         turns = [own[: 2 * int(number(row["turn"], "turn"))] for own in turns]
     pair = _last_answers(turns[0], turns[1])
-    yield from better_of(pair["chosen"], pair["rejected"], lead, prompt=pair["prompt"], **shared_fields(row))
+    yield from better_of(row, pair["chosen"], pair["rejected"], lead, prompt=pair["prompt"])
 
 
 def _last_answers(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> dict[str, Any]:
@@ -160,7 +166,7 @@ def _arena_55k(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         raise RowError("prompt and responses have different numbers of turns")
     turns = [[message for pair in zip(asked, own, strict=True) for message in _exchange(*pair)] for own in answers]
     pair = _last_answers(turns[0], turns[1])
-    yield from better_of(pair["chosen"], pair["rejected"], won[0] - won[1], prompt=pair["prompt"], **shared_fields(row))
+    yield from better_of(row, pair["chosen"], pair["rejected"], won[0] - won[1], prompt=pair["prompt"])
 
 
 def _exchange(question: object, answer: object) -> list[dict[str, Any]]:
@@ -181,9 +187,9 @@ def _tinker(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     comparison = row["comparison"]
     if not isinstance(comparison, Mapping) or "prompt_conversation" not in comparison:
         raise RowError("comparison has no prompt_conversation")
-    sides = (conversation(comparison.get(f"completion_{side}"), f"completion_{side}") for side in "AB")
+    first, second = (conversation(comparison.get(f"completion_{side}"), f"completion_{side}") for side in "AB")
     prompt = conversation(comparison["prompt_conversation"], "prompt_conversation")
-    yield from better_of(*sides, _lead(row["label"], "label"), prompt=prompt, **shared_fields(row))
+    yield from better_of(row, first, second, _lead(row["label"], "label"), prompt=prompt)
 
 
 def _webgpt(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -191,7 +197,7 @@ def _webgpt(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     prompt = question.get("full_text") if isinstance(question, Mapping) else question
     first, second = (number(row[name], name) for name in ("score_0", "score_1"))
     fields = {"prompt": prompt, "chosen_score": max(first, second), "rejected_score": min(first, second)}
-    yield from better_of(row["answer_0"], row["answer_1"], first - second, **shared_fields(row), **fields)
+    yield from better_of(row, row["answer_0"], row["answer_1"], first - second, **fields)
 
 
 def _has_json_turns(sample: Sample) -> bool:
@@ -218,9 +224,8 @@ LLMBAR = Format(
     description="input (or instruction), output_1, output_2, label 1 or 2 (LLMBar)",
     polarity="chosen is the output whose number `label` is",
     requires=frozenset({"output_1", "output_2", "label"}),
+    one_of=(frozenset({"instruction", "input"}),),
     convert=_llmbar,
-    recognises=lambda sample: bool({"instruction", "input"} & sample.columns),
-    optional=SHARED_COLUMNS | {"instruction", "input"},
 )
 ALPACA_EVAL = Format(
     name="alpaca-eval",

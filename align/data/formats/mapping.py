@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, cast
 
-from align.data.formats.base import Sample
+from align.data.formats.base import Sample, is_about, words_of
 from align.data.messages import kind
 from align.data.reading import RawRow
 from align.errors import UserError, did_you_mean
@@ -35,6 +35,7 @@ _GOOD = ("chosen", "accepted", "preferred", "better", "best", "good", "winner", 
 _BAD = ("rejected", "worse", "worst", "bad", "loser", "losing", "negative", "incorrect", "dispreferred")
 _LABELS = ("better", "winner", "preferred", "preference", "label", "choice", "choose", "vote", "verdict", "best")
 _PAIRS_OF_MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
+_PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.-]*(?: [\w.-]+)*", re.ASCII | re.IGNORECASE)
 _SHOWN = 8  # columns in a message
 
 
@@ -104,52 +105,71 @@ def shown_columns(sample: Sample) -> str:
 
 
 def _shown(sample: Sample, name: str) -> str:
-    values = sample.values(name)
+    values, named = sample.values(name), " ".join(name.split())
     if not values:
-        return f"{name} (null)"
-    text = " ".join(str(values[0]).split())
-    return f"{name} ({kind(values[0])}: {text[:24] + '…' if len(text) > 24 else text})"
+        return f"{named} (null)"
+    text = " ".join(str(values[0])[:200].split())
+    return f"{named} ({kind(values[0])}: {text[:24] + '…' if len(text) > 24 else text})"
 
 
 def proposal(sample: Sample) -> str:
     """Return ``data.columns='{…}'`` with what the columns probably are; COLUMN where nothing looks like it."""
-    texts = [name for name in sorted(sample.columns) if sample.mostly(name, _is_content)]
-    prompt = _named(texts, _PROMPTS)
-    chosen, rejected = _named(texts, _GOOD), _named(texts, _BAD)
-    two = None if chosen and rejected else _two(texts)
+    texts = [name for name in sorted(sample.columns) if sample.mostly(name, _is_content) and not is_about(name)]
     lists = [name for name in sorted(sample.columns) if sample.mostly(name, lambda value: kind(value) == "list")]
-    if two:
-        rest = [name for name in sorted(sample.columns) if name not in two]
-        label = _named([name for name in rest if name != prompt], _LABELS)
-        found = {"prompt": prompt or _longest(sample, texts, two), "response_1": two[0], "response_2": two[1]}
-        found["better"] = label
-    elif chosen or rejected:
-        others = {name for name in (chosen, rejected) if name}
-        prompt = prompt if prompt not in others else None
-        found = {"prompt": prompt or _longest(sample, texts, others), "chosen": chosen, "rejected": rejected}
+    good, bad = _named(texts, _GOOD), _named(texts, _BAD)
+    if not (good and bad) and (two := _two(texts)):
+        return _written(_of_two(sample, texts, two))
+    sides: dict[str, str | None]
+    if good or bad:
+        sides = {"chosen": good, "rejected": bad}
     elif len(lists) > 1:
-        scores = _named(lists, ("score", "rating", "reward", "rank"))
+        scores = _named(lists, ("score", "scores", "rating", "ratings", "reward", "rewards", "rank", "ranks"))
         answers = next((name for name in lists if name != scores), None)
-        key = "ranks" if scores and "rank" in scores.lower() else "scores"
-        found = {"prompt": prompt, "responses": answers, key: scores}
+        sides = {"responses": answers, "ranks" if scores and "rank" in scores.lower() else "scores": scores}
     else:
-        answer = _named([name for name in texts if name != prompt], _ANSWERS)
-        found = {"prompt": prompt or _longest(sample, texts, {answer} if answer else set()), "chosen": answer}
-    named = [f"{new}: {old or 'COLUMN'}" for new, old in found.items() if new != old]
+        sides = {"chosen": _named([name for name in texts if name != _named(texts, _PROMPTS)], _ANSWERS)}
+    rest = [name for name in texts if name not in sides.values()]
+    prompt = _named(rest, _PROMPTS) or _longest(sample, rest)
+    if good and not bad and rest == [prompt]:
+        del sides["rejected"]  # nothing is left that could be it
+    return _written({"prompt": prompt, **sides})
+
+
+def _of_two(sample: Sample, texts: list[str], two: tuple[str, str]) -> dict[str, str | None]:
+    """Return the mapping of two responses and their label, which counts from 0 where their names do."""
+    label = _named([name for name in sorted(sample.columns) if name not in two], _LABELS)
+    rest = [name for name in texts if name not in (*two, label)]
+    values = {str(value) for value in sample.values(label)} if label else set[str]()
+    from_0 = two[0].endswith("0") and values <= {"0", "1", "0.0", "1.0"}
+    names = ("response_0", "response_1", "better_response_id") if from_0 else ("response_1", "response_2", "better")
+    known = values == {"0"} or not values <= {"0", "1", "0.0", "1.0", "True", "False"} or from_0 or values == {"1"}
+    found = (*two, label if known else None)
+    return {"prompt": _named(rest, _PROMPTS) or _longest(sample, rest), **dict(zip(names, found, strict=True))}
+
+
+def _written(found: Mapping[str, str | None]) -> str:
+    named = [f"{new}: {_quoted(old) if old else 'COLUMN'}" for new, old in found.items() if new != old]
     return "data.columns='{" + ", ".join(named) + "}'"
 
 
+def _quoted(name: str) -> str:
+    """Return a name as the command line and its shell read it."""
+    if _PLAIN.fullmatch(name):
+        return name
+    quoted = '"' + name.replace('"', '\\"') + '"'
+    return " ".join(quoted.replace("'", "'\\''").split())
+
+
 def _is_content(value: object) -> bool:
-    return kind(value) in ("text", "messages")
+    return kind(value) == "text" or (
+        kind(value) == "messages"
+        and all({"role", "content"} <= {*turn} or {"from", "value"} <= {*turn} for turn in cast(list[Any], value))
+    )
 
 
 def _named(names: list[str], words: tuple[str, ...]) -> str | None:
     """Return the first name that has one of the words in it, in the order of the words."""
-    for word in words:
-        for name in names:
-            if word in re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()):
-                return name
-    return None
+    return next((name for word in words for name in names if word in words_of(name)), None)
 
 
 def _two(names: list[str]) -> tuple[str, str] | None:
@@ -162,6 +182,5 @@ def _two(names: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def _longest(sample: Sample, names: list[str], without: Any) -> str | None:
-    lengths = {name: sum(len(str(value)) for value in sample.values(name)) for name in names if name not in without}
-    return max(lengths, key=lambda name: lengths[name], default=None)
+def _longest(sample: Sample, names: list[str]) -> str | None:
+    return max(names, key=lambda name: sum(len(str(value)) for value in sample.values(name)), default=None)

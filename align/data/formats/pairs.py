@@ -6,13 +6,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
-from align.data.formats.parts import conversation, instruction, prompt_with_system, shared_turns
+from align.data.formats.parts import (
+    CONVERSATIONS,
+    conversation,
+    instruction,
+    only_one,
+    prompt_with_system,
+    require_known,
+    shared_turns,
+)
 from align.data.load_report import RowError
 
 __all__ = [
     "ALPACA_PAIRS",
     "ANTHROPIC_EVALS",
     "ARGILLA",
+    "DISTILABEL_ORCA",
     "MS_SWIFT",
     "OPENAI_PREFERENCE",
     "ORCA_PAIRS",
@@ -28,18 +37,27 @@ _SCORES = {
     "chosen_score": ("score_chosen", "chosen_rating", "chosen-rating"),
     "rejected_score": ("score_rejected", "rejected_rating", "rejected-rating"),
 }
+_NAMES_OF_SCORES = frozenset(name for names in _SCORES.values() for name in names)
+_REJECTED = frozenset({"rejected_response", "rejected_messages", "rejected"})
 
 
 def _pairwise(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    chosen, rejected = row["chosen"], row["rejected"]
-    fields = shared_fields(row)
-    if _is_whole(chosen) or _is_whole(rejected):
-        whole = shared_turns(chosen, rejected)
-        _require_prompt(row["prompt"], whole["prompt"])
-        yield whole | fields
-        return
-    sides = {name: [row[name]] if isinstance(row[name], Mapping) else row[name] for name in ("chosen", "rejected")}
-    yield {"prompt": prompt_with_system(row["prompt"], row.get("system")), **sides} | fields
+    prompt = row["prompt"]
+    sides = {name: _side(row[name], name) for name in ("chosen", "rejected")}
+    if any(map(_is_whole, sides.values())):
+        whole = shared_turns(**sides)
+        _require_prompt(prompt, whole["prompt"])
+        prompt, sides = whole["prompt"], {name: whole[name] for name in sides}
+    require_known(row.get("messages"), prompt, sides["chosen"])
+    scores = {ours: row[name] for ours, names in _SCORES.items() for name in names if row.get(name) is not None}
+    yield {"prompt": prompt_with_system(prompt, row.get("system")), **sides} | scores | shared_fields(row)
+
+
+def _side(side: Any, name: str) -> Any:
+    """Return the messages of a side under the roles of the pairwise format, and what is no list or object unchanged."""
+    if isinstance(side, Mapping) or (isinstance(side, list) and all(isinstance(turn, Mapping) for turn in side)):
+        return conversation(side, name)
+    return side
 
 
 def _is_whole(side: object) -> bool:
@@ -49,14 +67,16 @@ def _is_whole(side: object) -> bool:
 
 def _require_prompt(prompt: object, turns: list[Any]) -> None:
     """Check that the column `prompt` is what the conversations begin with: all of it, or its last or first question."""
-    asked = [turn.get("content") for turn in turns if isinstance(turn, Mapping) and turn.get("role") == "user"]
+    asked = [turn.get("content") for turn in turns if turn.get("role") == "user"]
     if prompt is None or prompt == turns or (isinstance(prompt, str) and prompt.strip() in map(_stripped, asked)):
         return
-    if isinstance(prompt, list) and [m for m in prompt if m.get("role") != "system"] == [
-        m for m in turns if m.get("role") != "system"
-    ]:
+    if isinstance(prompt, list) and _without_system(prompt) == _without_system(turns):
         return
     raise RowError("the conversations do not begin with the prompt")
+
+
+def _without_system(turns: list[Any]) -> list[Any]:
+    return [turn for turn in turns if not isinstance(turn, Mapping) or turn.get("role") != "system"]
 
 
 def _stripped(text: object) -> object:
@@ -64,8 +84,7 @@ def _stripped(text: object) -> object:
 
 
 def _ultrafeedback(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for made in _pairwise({"prompt": None, **row}):
-        yield made | {"chosen_score": row["score_chosen"], "rejected_score": row["score_rejected"]}
+    yield from _pairwise({"prompt": None, **row})
 
 
 def _alpaca_pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -84,7 +103,8 @@ def _orca_pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _sharegpt_pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    prompt = prompt_with_system(conversation(row["conversations"], "conversations"), row.get("system"))
+    name = only_one(row, CONVERSATIONS)
+    prompt = prompt_with_system(conversation(row[name], name), row.get("system"))
     sides = {side: conversation(row[side], side) for side in ("chosen", "rejected")}
     yield {"prompt": prompt, **sides} | shared_fields(row)
 
@@ -94,9 +114,10 @@ def _ms_swift(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if not turns or turns[-1].get("role") != "assistant":
         raise RowError("messages do not end with an assistant turn")
     prompt, chosen = turns[:-1], turns[-1:]
-    rejected = row.get("rejected_response", row.get("rejected_messages", row.get("rejected")))
-    if isinstance(rejected, list):
-        other = conversation(rejected, "rejected_messages")
+    name = only_one(row, _REJECTED)
+    rejected = row[name]
+    if isinstance(rejected, list | Mapping):
+        other = conversation(rejected, name)
         rejected = shared_turns(turns, other)["rejected"] if len(other) > 1 else other
     yield {"prompt": prompt, "chosen": chosen, "rejected": rejected} | shared_fields(row)
 
@@ -124,7 +145,11 @@ def _stack_exchange_paired(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _is_sharegpt(sample: Sample) -> bool:
-    return sample.mostly("conversations", lambda value: isinstance(value, list))
+    """Return whether the sides are one turn each: where they are conversations, these hold the prompt."""
+    return "prompt" not in sample.columns and all(
+        sample.mostly(side, lambda value: isinstance(value, Mapping) or (isinstance(value, list) and len(value) == 1))
+        for side in ("chosen", "rejected")
+    )
 
 
 PAIRWISE = Format(
@@ -133,7 +158,7 @@ PAIRWISE = Format(
     polarity=_CHOSEN,
     requires=frozenset({"prompt", "chosen", "rejected"}),
     convert=_pairwise,
-    optional=SHARED_COLUMNS | {"system"},
+    optional=SHARED_COLUMNS | {"system", "messages"} | _NAMES_OF_SCORES,
 )
 ULTRAFEEDBACK = Format(
     name="ultrafeedback",
@@ -179,9 +204,10 @@ DISTILABEL_ORCA = Format(
 )
 SHAREGPT_PAIRS = Format(
     name="sharegpt-pairs",
-    description="conversations of {from, value}, chosen and rejected as such a turn (LLaMA-Factory)",
+    description="conversations of {from, value} or messages, chosen and rejected as such a turn (LLaMA-Factory)",
     polarity=_CHOSEN,
-    requires=frozenset({"conversations", "chosen", "rejected"}),
+    requires=frozenset({"chosen", "rejected"}),
+    one_of=(CONVERSATIONS,),
     convert=_sharegpt_pairs,
     recognises=_is_sharegpt,
     optional=SHARED_COLUMNS | {"system"},
@@ -191,12 +217,8 @@ MS_SWIFT = Format(
     description="messages that end with the chosen answer, rejected_response or rejected_messages (ms-swift)",
     polarity="chosen is the last turn of `messages`",
     requires=frozenset({"messages"}),
+    one_of=(_REJECTED,),
     convert=_ms_swift,
-    recognises=lambda sample: (
-        len({"rejected_response", "rejected_messages", "rejected"} & sample.columns) == 1
-        and "chosen" not in sample.columns
-    ),
-    optional=SHARED_COLUMNS | {"rejected_response", "rejected_messages", "rejected"},
 )
 TORCHTUNE = Format(
     name="torchtune",

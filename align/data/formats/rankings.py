@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
-from align.data.formats.parts import number, prompt_with_system
+from align.data.formats.parts import prompt_with_system
 from align.data.load_report import LeftOut, RowError
+from align.data.messages import number
 from align.data.pairs_and_rankings import ranking_rows
 from align.data.schema import prompt_key
 
@@ -35,7 +36,8 @@ def _ranking(
         raise LeftOut("tie between the responses" if len(responses) > 1 else "fewer than two responses")
     fields = {"prompt": prompt, **shared_fields(row)}
     text = prompt if isinstance(prompt, str) else str(prompt)
-    fields.setdefault("ranking", prompt_key([{"role": None, "content": text}]))
+    tools = row.get("tools")
+    fields.setdefault("ranking", prompt_key([{"role": None, "content": text}], None if tools is None else str(tools)))
     return ({**fields, **made} for made in rows)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from align.data.formats.base import Format, Sample, shared_fields
+from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
 from align.data.formats.hh import HH
-from align.data.formats.parts import shared_turns
+from align.data.formats.parts import require_known, shared_turns
 from align.data.formats.turn_marks import answer_start, next_turn
 from align.data.load_report import RowError
 from align.data.rendering import shared_length
@@ -21,6 +21,7 @@ def _implicit(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         fields = shared_transcript(chosen, rejected)
     else:
         fields = shared_turns(chosen, rejected)
+        require_known(row.get("messages"), fields["prompt"], fields["chosen"])
     yield fields | shared_fields(row)
 
 
@@ -51,7 +52,7 @@ def shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
 
 def _recognises(sample: Sample) -> bool:
     """Return whether most rows are conversations or transcripts that hold their prompt, but not those of HH-RLHF."""
-    if {"prompt", "messages"} & sample.columns or HH.recognises(sample):
+    if "prompt" in sample.columns or HH.recognises(sample):
         return False
     sides = [row.get(name) for row in sample.rows for name in ("chosen", "rejected")]
     return 2 * sum(_holds_prompt(side) for side in sides) > len(sides)
@@ -70,4 +71,5 @@ IMPLICIT = Format(
     requires=frozenset({"chosen", "rejected"}),
     convert=_implicit,
     recognises=_recognises,
+    optional=SHARED_COLUMNS | {"messages"},
 )

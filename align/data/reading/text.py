@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -81,6 +80,8 @@ def _inside_object(text: str, path: Path) -> Iterator[RawRow] | None:
     named = [name for name in _AROUND_ROWS if isinstance(value, Mapping) and isinstance(value.get(name), list)]
     if not named:
         return iter([values[0][0]])
+    if len(named) > 1:
+        raise UserError(f"{path}: the file has several lists of rows ({', '.join(named)}); write one file for each.")
     start = cast(re.Match[str], re.search(rf'"{named[0]}"\s*:\s*\[', text)).end() - 1
     return _array(text[start:], path, before=text.count("\n", 0, start), more_follows=True)
 
@@ -139,9 +140,8 @@ def read_csv(path: Path) -> Iterator[RawRow]:
         if not start.strip():
             raise UserError(f"{path}: the file is empty; write the data again.")
     with opened(path) as stream:
-        text = io.TextIOWrapper(cast(Any, stream), encoding="utf-8-sig", newline="")
         csv.field_size_limit(LONGEST)
-        reader = csv.reader(text, delimiter=_delimiter(start.splitlines()[0]), strict=True)
+        reader = csv.reader(_text_lines(stream, path), delimiter=_delimiter(start.splitlines()[0]), strict=True)
         try:
             names = [name.strip() for name in next(reader)]
             if len(set(names)) != len(names) or not all(names):
@@ -155,8 +155,13 @@ def read_csv(path: Path) -> Iterator[RawRow]:
                     yield RawRow(place, None, f"{len(cells)} cells under {len(names)} names")
         except csv.Error as error:
             raise UserError(f"{path}:{reader.line_num}: not a table of cells ({first_line(error)}).") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8.") from error
+
+
+def _text_lines(stream: BinaryIO, path: Path) -> Iterator[str]:
+    offset = 0
+    while line := stream.readline(LONGEST):
+        yield _decoded(line, path, offset).removeprefix("\ufeff" if offset == 0 else "")
+        offset += len(line)
 
 
 def _delimiter(first: str) -> str:

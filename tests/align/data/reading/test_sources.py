@@ -166,10 +166,10 @@ def test_prompt_id_stands_for_one_prompt(pair: Pair) -> None:
 
 def test_message_parts_are_joined_and_unread_fields_noted(pair: Pair) -> None:
     parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "1 + 1?"}]
-    rows = [pair(0, prompt=[{"role": "user", "content": parts, "name": "Ada"}])]
+    rows = [pair(0, prompt=[{"role": "user", "content": parts, "mood": "good"}])]
     preferences = Preferences.from_rows(rows)
     assert preferences[0]["prompt"] == [{"role": "user", "content": "What is 1 + 1?"}]
-    assert preferences.report.noted == {'message field "name" is not read': 1}
+    assert preferences.report.noted == {'message field "mood" is not read': 1}
 
 
 def test_importing_is_light() -> None:
@@ -228,7 +228,7 @@ def test_files_of_a_folder_are_read_in_the_order_of_their_paths(rows: list[dict[
 
 
 def test_a_folder_without_data_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no split 'train' \(found: no file that ends in \.jsonl, \.jsonl\.gz, \.json"):
+    with pytest.raises(UserError, match=r"no split 'train' \(found: no file that ends in \.jsonl, \.ndjson, \.json"):
         Preferences.load(tmp_path)
 
 
@@ -323,7 +323,7 @@ def test_names_of_the_hub_are_asked_for_their_split(
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert len(Preferences.load(name)) == 5
-    assert asked == [((name,), {"split": "train"})]
+    assert asked == [((name, None), {"split": "train", "revision": None})]
     for wrong in ("a/b/c", "a b", "owner/name.jsonl.gz", "world/test"):
         with pytest.raises(UserError, match="there is no such file or folder"):
             Preferences.load(wrong)
