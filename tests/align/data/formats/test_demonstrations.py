@@ -162,6 +162,18 @@ PROMPTS: Table = [
     ({"prompt": "[1, 2] is a list", "id": 6}, ("[1, 2] is a list", None, None)),
 ]
 
+STORY = "Once upon a time, there was a small\n\nHuman: dog."
+TEXT: Table = [  # documents: no turn in them is one, no blank is lost
+    (
+        {"text": STORY, "url": "https://example.org/a b", "timestamp": "2019-04-25"},
+        ([("text", "")], answered(STORY), None),
+    ),
+    ({"text": " Two  blanks. ", "url": "", "timestamp": ""}, ([("text", "")], answered(" Two  blanks. "), None)),
+    ({"text": "", "url": "", "timestamp": ""}, "empty chosen"),
+    ({"text": None, "url": "", "timestamp": ""}, "text is not text"),
+    ({"text": 5, "url": "", "timestamp": ""}, "text is not text"),
+]
+
 TABLES: dict[str, list[Table]] = {
     "kto": [KTO, KTO_CHAT],
     "kto-messages": [KTO_TAG, KTO_SHAREGPT],
@@ -171,6 +183,7 @@ TABLES: dict[str, list[Table]] = {
     "sharegpt": [SHAREGPT],
     "alpaca": [ALPACA],
     "self-instruct": [SELF_INSTRUCT],
+    "text": [TEXT],
     "gsm8k": [GSM8K],
     "instructions": [INSTRUCTIONS],
     "questions": [QUESTIONS],

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from align.data import Preferences
 from align.data.reading import compression, read_rows
 from align.errors import UserError
 
@@ -74,8 +75,11 @@ def test_arrow_as_a_stream_and_as_a_file(write: Callable[..., pa.RecordBatchWrit
 def test_a_list_of_sources_and_a_pattern(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl"):
         (tmp_path / name).write_bytes(LINES[: LINES.index(b"\n") + 1])
-    for source in ([tmp_path / "b.jsonl", tmp_path / "a.jsonl"], str(tmp_path / "*.jsonl")):
-        places = [row.place for row in read_rows(source, "train")]
-        assert places == (["b.jsonl:1", "a.jsonl:1"] if isinstance(source, list) else ["a.jsonl:1", "b.jsonl:1"])
+    assert [row.place for row in read_rows(str(tmp_path / "*.jsonl"), "train")] == ["a.jsonl:1", "b.jsonl:1"]
+    both = Preferences.load([tmp_path / "b.jsonl", tmp_path / "a.jsonl"])
+    assert list(both.dataset["place"]) == ["b.jsonl:1", "a.jsonl:1"]
+    assert (both.report.read, both.report.kept) == (2, 2)
+    with pytest.raises(UserError, match="an empty list"):
+        Preferences.load([])
     with pytest.raises(UserError, match="no file fits this pattern"):
         list(read_rows(str(tmp_path / "*.csv"), "train"))
