@@ -118,3 +118,12 @@ def test_a_reader_that_stops_reading_ends_it_quietly(doing: Any, monkeypatch: py
 
     assert doing(cut_off) == (141, 0)
     assert turned == [(99, 1)]
+
+
+def test_what_is_still_buffered_is_written_before_it_ends(doing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the interpreter finds the reader gone at its end, where it complains."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert doing(lambda: print("few words") or 0) == (141, 0)

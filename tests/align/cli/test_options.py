@@ -252,7 +252,7 @@ class TestPairs:
     )
 
     def test_shares_by_source_and_what_a_scorer_is_asked(self) -> None:
-        """By length: right, wrong, tied, right. The other scorer is right by a ten-millionth, twice a billionth off."""
+        """By length: right, wrong, tied, right. The other: right by a ten-millionth, or tied but for rounding."""
         asked: list[Any] = []
 
         class Words:
@@ -266,7 +266,7 @@ class TestPairs:
             name = "close"
 
             def score(self, *_: Any, **__: Any) -> Any:
-                return [[1.0, 1.0 - gap] for gap in (1e-7, 1e-10, -1e-10, 1e-7)]
+                return [[1.0, 1.0 - gap] for gap in (1e-7, 1e-10, 1e-10, 1e-7)]
 
         data = Preferences.from_rows(list(self.ROWS))
         found = evaluate._order_pairs([Words(), Close()], data)  # pyright: ignore[reportPrivateUsage, reportArgumentType]

@@ -137,6 +137,16 @@ def test_a_pair_may_contradict_the_scores_and_then_counts_beside_them() -> None:
     assert (example.responses, example.scores, example.comparisons) == (said("a", "b"), [1.0, 2.0], [(0, 1)])
 
 
+def test_the_score_and_the_drawn_ids_of_a_response_are_the_first_that_a_row_gives() -> None:
+    rows = [
+        row("a", "b", rejected_drawn=[2]),
+        row("a", "b", chosen_score=3.0, chosen_drawn=[1], rejected_drawn=[9]),
+        row("a", "b", chosen_score=4.0, rejected_score=2.0, chosen_drawn=[8]),
+    ]
+    example = draft(rows, "ranking")
+    assert (example.responses, example.scores, example.drawn) == (["a", "b"], [3.0, 2.0], [[1], [2]])
+
+
 def test_the_tokenizer_of_drawn_responses_is_that_of_the_first_row_that_names_one() -> None:
     rows = [row("a", "b"), row("a", "c", drawn_with="w"), row("b", "c", drawn_with="v")]
     assert draft(rows, "ranking").drawn_with == "w"

@@ -92,6 +92,26 @@ def test_the_value_has_ten_roll_outs_of_time_and_only_where_there_is_one() -> No
     assert GRPO().warnings(course(**bad), []) == {}
 
 
+@pytest.mark.parametrize(
+    ("spreads", "said"),
+    [
+        ([0.5] * 5 + [0.0] * 5, True),
+        ([0.0] * 5, True),
+        ([0.0] * 4, False),  # too early to say
+        ([0.5] * 6 + [0.0] * 4, False),
+        ([0.0] * 9 + [1e-9], False),
+    ],
+)
+def test_a_reward_that_is_the_same_for_every_response(spreads: list[float], said: bool) -> None:
+    found = warnings(course(**{"scores/mine/std": spreads, "scores/mine": [1.0] * 10}), [], trains_value=False)
+    assert ("constant reward" in found) == said
+
+
+def test_a_mixture_of_scores_is_constant_only_if_each_is() -> None:
+    rollouts = course(**{"scores/all/std": [0.0] * 10, "scores/all/part/std": [0.1] * 10})
+    assert "constant reward" not in warnings(rollouts, [], trains_value=True)
+
+
 class TestOverOptimised:
     def found(self, scores: Sequence[float], rollouts: Any = None) -> bool:
         return "over-optimised" in warnings(rollouts or course(), measured(*scores), trains_value=True)

@@ -60,6 +60,9 @@ def test_seven_strings_with_percentages_and_thousands() -> None:
         ("#### 1.2.3", "wrong_answer", "no_answer"),
         ("#### 7 and #### 8", "wrong_answer", "kept"),  # the authors read the first, we the last
         ("#### 8 and #### 7", "kept", "wrong_answer"),
+        ("<think>#### 7</think> it is 7", "no_answer", "kept"),  # thoughts are no answer of ours
+        ("<think>#### 8</think> #### 7", "kept", "wrong_answer"),
+        ("#### 7 <think>#### 8", "kept", "kept"),
         ("it is 7", "no_answer", "no_answer"),
         ("####", "no_answer", "no_answer"),
         ("", "no_answer", "no_answer"),

@@ -100,6 +100,10 @@ class TestBestResponses:
         assert not none.rows
         assert none.counts["prompts_without_response"] == 1
 
+    def test_a_response_that_only_the_data_has_takes_none_from_the_duplicates(self) -> None:
+        drawn = pool(["a", "b", "c"], [3, 1, 0], [0.1, 0.5, 0.9])
+        assert BestResponses()(drawn).counts["duplicate"] == 2  # a, twice again
+
 
 @pytest.mark.parametrize(
     ("settings", "message"),

@@ -58,6 +58,7 @@ def test_exact_match_after_normalisation() -> None:
         ("Straße STRASSE", "strasse strasse"),  # letter case as Unicode folds it
         ("ﬁve ½ Ⅳ", "five 1⁄2 iv"),
         ("«Anna’s» theory—then", "annas theorythen"),  # articles are whole words
+        ("Vitamin-A, the-end, a.m.", "vitamina theend am"),  # punctuation goes first, as in SQuAD's script
         (" a\n\tb ", "b"),
         ("3 + 4 = $7", "3 + 4 = $7"),  # signs are no punctuation
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from align.cli.launch.assemble import Run, Scorers
 from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.parse.command import read_command
 from align.cli.parse.job import read_job
+from align.data import Preferences
 from align.errors import ScorerError, UserError
 from align.scoring.reward_role import RoleScorer
 from align.system.signals import Interrupted
@@ -254,6 +256,52 @@ class TestTrain:
         names = ["role" if isinstance(one, RoleScorer) else one.name for one in used]
         assert names == evaluated
         assert used[0].name == "mine"
+
+
+class TestSample:
+    HELDOUT = Path("runs/all/heldout.jsonl")
+
+    @pytest.fixture
+    def drawn(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+        """Marks instead of models, and no drawing; filled with what `draw` was given."""
+        given: list[tuple[Any, dict[str, Any]]] = []
+        monkeypatch.setattr(assemble, "try_scorers", lambda *_: None)
+        monkeypatch.setattr(assemble, "load_policy", lambda *_: "policy")
+        monkeypatch.setattr(assemble, "load_source", lambda _, source: source)
+        monkeypatch.setattr(assemble, "take_reward_role", lambda *_: False)
+        monkeypatch.setattr(execute, "command_inputs", lambda *_: {})
+        monkeypatch.setattr(execute, "draw", lambda *args, **settings: given.append((args, settings)) or [])
+        return given
+
+    @pytest.mark.parametrize(
+        ("words", "written"),
+        [
+            ((), True),  # split off from the training data: only this run knows which
+            (("data.heldout_size=0",), False),
+            (("data.heldout=held.jsonl",), False),  # the stage that trains reads it itself
+            (("data.heldout=held.jsonl", "data.format=pairwise"), True),
+            (("data.heldout=held.jsonl", "data.columns.prompt=question"), True),
+        ],
+    )
+    def test_rows_that_only_these_settings_can_read_are_written_down(
+        self, words: tuple[str, ...], written: bool, drawn: list[Any]
+    ) -> None:
+        """Candidates are read with ``data.format=auto`` and no other names, and the rows held out beside them too."""
+        prompt = "question" if "data.columns.prompt=question" in words else "prompt"
+        for file, numbers in (("pairs.jsonl", range(20)), ("held.jsonl", range(20, 23))):
+            rows = [{prompt: f"Say {n}", "chosen": f"{n}.", "rejected": "No."} for n in numbers]
+            Path(file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run = read("method=rft", "method.select=answer", "stage=sample", *words)
+        execute._sample(run, Scorers((), None))  # pyright: ignore[reportPrivateUsage]
+        ((args, _),) = drawn
+        assert args[0] == ["policy"]
+        assert args[3] == Path("runs/all/candidates.jsonl")
+        assert self.HELDOUT.exists() == written
+        if written:
+            kept = Preferences.load(str(self.HELDOUT))
+            asked = {row["prompt"][0]["content"] for row in args[1]} | {row["prompt"][0]["content"] for row in kept}
+            expected = 23 if "data.heldout=held.jsonl" in words else 20
+            assert asked == {f"Say {n}" for n in range(expected)}
 
 
 def test_a_count_is_whole_where_it_is_one() -> None:

@@ -42,6 +42,7 @@ TRANSCRIPTS = [
     "Question: what is 1 plus 1? Answer:",
     "**User:** hi\n**Assistant:**",
     "Human: a\nAI: b\nHuman: c\nAI:",
+    "Question: 1 + 1?\nAnswer: 2\nQuestion: what comes next? Output: 3\nAnswer:",  # marked as the first answer is
     "[INST] hi [/INST]",
     "<|user|>\nhi\n<|assistant|>\n",
     "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
@@ -82,6 +83,7 @@ def transcript(answer: str) -> str:
         (transcript("Yes"), transcript("Yes"), "identical pair"),
         (transcript("a\nHuman: b\nAssistant: c"), transcript("d\nHuman: b\nAssistant: e"), "prompts differ"),
         (transcript("a\nHuman: b"), transcript("d"), "prompts differ before the last turn"),
+        (transcript("d"), transcript("a\nHuman: b"), "prompts differ before the last turn"),
         ("Human: a\nAssistant: c", "Human: b\nAssistant: c", "prompts differ before the last turn"),
         ("The sky is blue", "The sky is black", "no turn of an assistant is marked"),
         (transcript(""), transcript("x"), "one answer continues the other"),
