@@ -96,7 +96,12 @@ def test_every_count_and_column(tiny_policy: Policy, tmp_path: Path, monkeypatch
     expected = [
         {
             **{"prompt": row["prompt"], "prompt_id": row["prompt_id"], "answer": row["answer"]},
-            **{"source": row["source"], "drawn_with": tokenizer_fingerprint(tiny_policy.tokenizer)},
+            **{
+                "source": row["source"],
+                "tools": None,
+                "ranking": row["prompt_id"],
+                "drawn_with": tokenizer_fingerprint(tiny_policy.tokenizer),
+            },
             **{"chosen": chosen, "chosen_score": high, "chosen_drawn": first},
             **{"rejected": rejected, "rejected_score": low, "rejected_drawn": second},
         }
@@ -150,13 +155,13 @@ def test_a_prompt_without_candidates_is_not_asked_about(
     assert (counts["reward_sum"], counts["reward_best_sum"], counts["distinct"]) == (3.0, 2.0, 2)
 
 
-def test_the_limit_of_the_data_goes_with_the_rows(
+def test_the_rules_of_the_data_go_with_the_rows(
     tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered(monkeypatch, tiny_policy, TEXTS)
-    data = Preferences.from_rows(DATA, max_rejected=0.25)
+    data = Preferences.from_rows(DATA, max_rejected=0.25, pairs="adjacent", too_long="error")
     drawn = draw(tiny_policy, data, PLAN, tmp_path / "c.jsonl", scorer=Scores(TABLE))
-    assert (drawn.max_rejected, drawn.report.rule) == (0.25, "pairwise")
+    assert (drawn.rules, drawn.report.rule) == (data.rules, "pairwise")
 
 
 @pytest.mark.parametrize("own", [None, 20])

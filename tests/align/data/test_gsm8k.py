@@ -79,10 +79,11 @@ def test_questions_with_other_answers_are_not_taken_for_it() -> None:
         Preferences.from_rows(rows)
     with pytest.raises(UserError, match="the solution has no #### answer"):
         Preferences.from_rows(rows, format="gsm8k")
-    with pytest.raises(UserError, match="no known format fits the columns"):
+    with pytest.raises(UserError, match="As gsm8k it would lose rejected_response"):
         Preferences.from_rows([GOOD | {"rejected_response": "7"}])
-    with pytest.raises(UserError, match="no known format fits the columns"):
-        Preferences.from_rows([GOOD | {"chosen": STEPS, "rejected": "7"}])
+    pairs = Preferences.from_rows([GOOD | {"chosen": STEPS, "rejected": "7"}])
+    assert (pairs.report.rule, pairs[0]["answer"]) == ("orca-pairs", GOOD["answer"])
+    assert [pairs[0][side][0]["content"] for side in ("prompt", "chosen", "rejected")] == [QUESTION, STEPS, "7"]
 
 
 @pytest.mark.parametrize(("name", "count"), [("train", 7473), ("test", 1319)])

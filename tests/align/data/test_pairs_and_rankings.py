@@ -8,15 +8,23 @@ import pytest
 
 from align.data.load_report import RowError
 from align.data.pairs_and_rankings import Draft, draft, group_rows, ranked
-from align.data.schema import Unit
+from align.data.schema import Message, Unit
 
 PROMPT = [{"role": "user", "content": "q"}]
 
 
+def answer(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def texts(example: Draft) -> list[str]:
+    return [response["content"] for response in example.responses]
+
+
 def row(chosen: str | None, rejected: str | None, **fields: Any) -> dict[str, Any]:
     sides = {"chosen": chosen, "rejected": rejected}
-    messages = {name: text and [{"role": "assistant", "content": text}] for name, text in sides.items()}
-    empty = dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight"))
+    messages = {name: text and [answer(text)] for name, text in sides.items()}
+    empty = dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight", "tools", "ranking"))
     return {"prompt": PROMPT, **messages, **empty, **fields}
 
 
@@ -30,23 +38,33 @@ FULL = row(
     chosen_drawn=[1],
     rejected_drawn=[2],
     drawn_with="w",
+    tools="[]",
 )
 
 
 @pytest.mark.parametrize(
     ("unit", "expected"),
     [
-        ("prompt", Draft(prompt=PROMPT, weight=0.0)),
+        ("prompt", Draft(prompt=PROMPT, tools="[]", weight=0.0)),
         (
             "demonstration",
-            Draft(prompt=PROMPT, responses=["a"], drawn=[[1]], drawn_with="w", scores=[3.0], weight=0.0),
+            Draft(
+                prompt=PROMPT,
+                tools="[]",
+                responses=[answer("a")],
+                drawn=[[1]],
+                drawn_with="w",
+                scores=[3.0],
+                weight=0.0,
+            ),
         ),
         *(
             (
                 unit,
                 Draft(
                     prompt=PROMPT,
-                    responses=["a", "b"],
+                    tools="[]",
+                    responses=[answer("a"), answer("b")],
                     drawn=[[1], [2]],
                     drawn_with="w",
                     scores=[3.0, 1.0],
@@ -106,7 +124,7 @@ def test_a_ranking_of_four_by_hand() -> None:
         row(None, "e", rejected_score=1.0),
     ]
     example = draft(rows, "ranking")
-    assert example.responses == ["a", "b", "e", "c", "d"]  # by score where no pair says more; without one it is last
+    assert texts(example) == ["a", "b", "e", "c", "d"]  # by score where no pair says more; without one it is last
     assert example.scores == [5.0, 1.0, 1.0, None, 1.0]
     # Two pairs, and 5 over each 1; equal scores and one that is missing decide nothing.
     assert example.comparisons == [(0, 1), (0, 2), (0, 4), (3, 4)]
@@ -117,7 +135,7 @@ def test_a_ranking_of_four_by_hand() -> None:
 
 def test_a_pair_may_contradict_the_scores_and_then_counts_beside_them() -> None:
     example = draft([row("a", "b", chosen_score=1.0, rejected_score=2.0)], "ranking")
-    assert (example.responses, example.scores, example.comparisons) == (["a", "b"], [1.0, 2.0], [(0, 1)])
+    assert (texts(example), example.scores, example.comparisons) == (["a", "b"], [1.0, 2.0], [(0, 1)])
 
 
 def test_the_tokenizer_of_drawn_responses_is_that_of_the_first_row_that_names_one() -> None:

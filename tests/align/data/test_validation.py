@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from align.data.load_report import RowError
-from align.data.schema import COLUMNS, ROLES, arrow_schema, prompt_key
-from align.data.validation import kind, valid_row
+from align.data.schema import COLUMNS, ROLES, answer_key, arrow_schema, prompt_key
+from align.data.validation import valid_row
 
 ROW: dict[str, Any] = {"prompt": "q", "chosen": "a", "rejected": "b"}
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -42,22 +41,10 @@ def reason(**fields: Any) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("value", "name"),
-    [
-        *((None, "null"), (True, "flag"), (0, "number"), (0.5, "number"), ("", "text"), ({}, "object")),
-        *(([], "messages"), ([{}], "messages"), (({},), "messages"), ([{}, "a"], "list"), (["a"], "list")),
-        *((b"a", "bytes"), ({1}, "set"), (SimpleNamespace(), "SimpleNamespace")),
-    ],
-)
-def test_kinds_of_values(value: object, name: str) -> None:
-    assert kind(value) == name
-
-
 def test_every_column_reaches_its_place() -> None:
     fields = {
         **{"chosen_score": 1, "rejected_score": 2.5, "margin": -3, "weight": 0},
-        **{"prompt_id": "p", "answer": "x", "source": "s"},
+        **{"prompt_id": "p", "ranking": "r", "tools": '[{"name": "f"}]', "answer": "x", "source": "s"},
         **{"chosen_drawn": [0], "rejected_drawn": [5, 2**31 - 1], "drawn_with": "f"},
     }
     sides = {"prompt": plain("q"), "chosen": plain("a"), "rejected": plain("b")}
@@ -68,7 +55,7 @@ def test_every_column_reaches_its_place() -> None:
     assert dict(valid_row({"prompt": "q"}, lambda _: None)) == bare
 
 
-@pytest.mark.parametrize("name", ["prompt_id", "answer", "source", "drawn_with"])
+@pytest.mark.parametrize("name", ["prompt_id", "ranking", "answer", "source", "drawn_with"])
 def test_labels_are_texts_or_numbers(name: str) -> None:
     for value, label in ((7, "7"), (2.5, "2.5"), ("", ""), ("é", "é")):
         if value or name != "prompt_id":
@@ -175,32 +162,6 @@ def test_consecutive_turns_of_a_user_or_an_assistant_are_noted(roles: list[str],
     assert remarks(prompt=turns) == ["consecutive turns of one role"] * noted
 
 
-@pytest.mark.parametrize("value", [None, [], "", 0, "x", {}, [1]])
-def test_fields_of_a_message_that_say_something_are_noted(value: object) -> None:
-    said = value not in (None, [], "")
-    for fields in ({"prompt": [{**USER, "name": value}]}, {"chosen": [{**ANSWER, "name": value}]}):
-        assert remarks(**fields) == ['message field "name" is not read'] * said
-
-
-@pytest.mark.parametrize(
-    ("content", "joined"),
-    [
-        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
-        ([{"type": "text", "text": "a"}, {"type": "image"}], None),
-        ([{"type": "text", "text": 3}], None),
-        ([{"type": "text"}], None),
-        (["a"], None),
-        ({"type": "text", "text": "a"}, None),
-    ],
-)
-def test_parts_of_a_message_are_joined_if_all_are_text(content: object, joined: str | None) -> None:
-    message = {"role": "user", "content": content}
-    if joined is None:
-        assert reason(prompt=[message]).startswith("content is not text (prompt: is a ")
-    else:
-        assert checked(prompt=[message])["prompt"] == [{"role": "user", "content": joined}]
-
-
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -248,20 +209,49 @@ def test_a_response_is_one_message_of_an_assistant(side: str) -> None:
     assert reason(**{side: b"a"}) == f"{side} is not text or messages (is a bytes)"
 
 
-def test_the_key_of_a_prompt_is_a_hash_of_its_roles_and_contents() -> None:
-    turns = [{"role": "system", "content": "é"}, {"role": "user", "content": "q", "name": "n"}]
-    text = json.dumps([["system", "é"], ["user", "q"]])
-    assert text == '[["system", "\\u00e9"], ["user", "q"]]'
+def test_the_key_of_a_prompt_is_a_hash_of_its_messages_and_tools() -> None:
+    """Fields that a message has count after role and content; those that Arrow adds as null do not."""
+    turns = [{"role": "system", "content": "é"}, {"role": "tool", "content": "q", "tool_call_id": None, "name": "n"}]
+    text = json.dumps([["system", "é"], ["tool", "q", "n"]])
+    assert text == '[["system", "\\u00e9"], ["tool", "q", "n"]]'
     assert prompt_key(turns) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = '[["user", "q"], "[]"]'
+    assert prompt_key([USER], "[]") == hashlib.sha256(text.encode()).hexdigest()[:16]
     others = [turns[:1], turns[1:], turns[::-1], [{**turns[0], "role": "user"}, turns[1]], plain("q"), [USER]]
-    assert len({prompt_key(turns), *map(prompt_key, others)}) == 6  # a name is not read
-    assert prompt_key(turns[1:]) == prompt_key([USER])
+    assert len({prompt_key(turns), prompt_key([USER], "[]"), *map(prompt_key, others)}) == 8
+
+
+def test_answers_that_differ_in_thoughts_or_calls_are_two() -> None:
+    """Plain answers are their text; others are told apart from any text by JSON."""
+    assert answer_key({**ANSWER, "thinking": None}) == "a"
+    assert answer_key({**ANSWER, "thinking": "t"}) == '["a", "t"]'
+    assert answer_key({**ANSWER, "thinking": "t", "tool_calls": "[]"}) == '["a", "t", "[]"]'
+    thought = [{**ANSWER, "thinking": "t"}]
+    assert checked(chosen=thought, rejected=[ANSWER])["chosen"] == thought
+    assert reason(chosen=thought, rejected=thought) == "identical pair"
+
+
+def test_an_answer_may_be_calls_alone() -> None:
+    calls = [{"name": "f", "arguments": {}}]
+    row = checked(chosen=[{"role": "assistant", "content": None, "tool_calls": calls}], rejected=[ANSWER])
+    assert row["chosen"][0]["content"] == ""
+    assert reason(chosen=[{"role": "assistant", "content": "", "thinking": "t"}]) == "empty chosen"
+    turns = [USER, {"role": "assistant", "content": "", "tool_calls": calls}, {"role": "tool", "content": ""}]
+    assert [turn["role"] for turn in checked(prompt=turns)["prompt"]] == ["user", "assistant", "tool"]
+
+
+def test_a_text_to_continue_is_alone_and_may_be_empty() -> None:
+    begun = {"role": "text", "content": ""}
+    row = checked(prompt=[begun], rejected=None)
+    assert (row["prompt"], row["chosen"]) == ([begun], [ANSWER])
+    assert reason(prompt=[begun, USER]) == "a text to continue is the only message of its prompt"
 
 
 def test_types_of_the_columns() -> None:
     schema = arrow_schema()
     assert schema.names == [*COLUMNS, "place"]
-    messages = "list<item: struct<role: string, content: string>>"
+    fields = ("role", "content", "thinking", "tool_calls", "name", "tool_call_id")
+    messages = f"list<item: struct<{', '.join(f'{name}: string' for name in fields)}>>"
     types = dict.fromkeys((*COLUMNS, "place"), "string")
     types |= dict.fromkeys(("prompt", "chosen", "rejected"), messages)
     types |= dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight"), "double")
