@@ -25,7 +25,6 @@ from align.data.encoding import encode_prompt, encode_response, end_of_turn_id
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
 from align.data.pairs_and_rankings import draft, ranked
-from align.data.preferences import Rules
 from align.data.rendering import chat_template
 from align.errors import UserError
 
@@ -369,8 +368,7 @@ def test_the_report_of_tokenising(pad_is_eos: Any, pair: Pair) -> None:
     assert [example.index for example in tokenized] == [0, 5, 6, 7, 8, 9]
     assert tokenized[0] == tokenized[-6]
     assert [example.index for example in tokenized[4:0:-2]] == [8, 6]
-    assert tokenized.preferences.dataset is data.dataset
-    assert tokenized.preferences.rules == Rules(max_rejected=0.5)
+    assert tokenized.preferences is data
 
 
 def test_each_row_of_a_unit_keeps_its_columns(chatml: Any, pair: Pair) -> None:
