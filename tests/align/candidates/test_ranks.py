@@ -164,6 +164,32 @@ def test_the_rules_of_the_data_go_with_the_rows(
     assert (drawn.rules, drawn.report.rule) == (data.rules, "pairwise")
 
 
+def test_tools_go_with_the_prompt_and_tell_its_responses_apart(
+    tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered(monkeypatch, tiny_policy, [("good", True)])
+    monkeypatch.setattr(
+        tiny_policy.tokenizer, "chat_template", "{{ tools }}{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+    )
+    sides = {"prompt": "p", "rejected": None}
+    rows = [
+        {**sides, "chosen": "own", "tools": [{"name": "f"}]},
+        {**sides, "chosen": "bad", "tools": [{"name": "g"}]},
+    ]
+    drawn = draw(tiny_policy, Preferences.from_rows(rows), PLAN, tmp_path / "c.jsonl", scorer=Scores(TABLE))
+    assert [(row["tools"], row["rejected"][0]["content"]) for row in drawn] == [
+        ('[{"name": "f"}]', "own"),
+        ('[{"name": "g"}]', "bad"),
+    ]
+
+
+def test_responses_that_are_more_than_text_are_no_candidates(tiny_policy: Policy, tmp_path: Path) -> None:
+    thought = [{"role": "assistant", "content": "4", "thinking": "2 + 2"}]
+    data = Preferences.from_rows([{"prompt": "p", "chosen": thought, "rejected": None}])
+    with pytest.raises(UserError, match=r"the response at rows:1 has thoughts or tool calls, .*include_data=false"):
+        draw(tiny_policy, data, PLAN, tmp_path / "c.jsonl", scorer=Scores(TABLE))
+
+
 @pytest.mark.parametrize("own", [None, 20])
 def test_prompts_leave_room_within_the_positions_of_the_model(
     own: int | None, tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

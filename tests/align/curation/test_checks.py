@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import pytest
-
 from align.curation.checks import Finding, as_json, check, label_signal
 from align.data import Preferences, tokenize
 
@@ -109,7 +107,8 @@ def test_random_labels_have_no_signal() -> None:
     signal = label_signal(constructed(some(5, 15), some(5, 15), n=400))
     assert signal is not None
     for name, estimate in signal.items():
-        assert estimate.low is not None and estimate.high is not None
+        assert estimate.low is not None
+        assert estimate.high is not None
         assert estimate.low < 0.5 < estimate.high, name
         assert 0.4 < estimate.mean < 0.6, name
     assert {one.severity for one in check(constructed(some(5, 15), some(5, 15)))} == {"note"}

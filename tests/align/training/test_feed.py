@@ -38,7 +38,7 @@ def test_the_limit_on_rejected_rows_is_that_of_the_training_data(tiny_policy: Po
     assert "1 kept, 0 rejected, 2 left out" in note
     assert "prompt longer than max_length" in note
     feed(tiny_policy, DPO(), heldout, None)  # what is left out is not rejected
-    bad = Preferences.from_rows([{**long, "rejected": None}, pair_rows[10], {**long, "chosen": None}])
+    bad = Preferences.from_rows([{**pair_rows[9], "rejected": None}, pair_rows[10], {**pair_rows[11], "chosen": None}])
     with pytest.raises(UserError, match="2 of 3 rows rejected"):
         feed(tiny_policy, DPO(), bad, None)
 
