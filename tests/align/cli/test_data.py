@@ -47,12 +47,9 @@ def test_convert(capsys: pytest.CaptureFixture[str]) -> None:
     assert output.out.startswith("mine.jsonl: 3 rows read as pairwise")
     assert output.err.endswith("written to out.jsonl\n")
     assert main(["convert", "out.jsonl", "--out", "out.parquet"]) == 0
+    read = Preferences.load("mine.jsonl", columns={"prompt": "q", "chosen": "good", "rejected": "bad"})
     both = [Preferences.load(name).fingerprint for name in ("out.jsonl", "out.parquet")]
-    assert (
-        both[0]
-        == both[1]
-        == Preferences.load("mine.jsonl", columns={"prompt": "q", "chosen": "good", "rejected": "bad"}).fingerprint
-    )
+    assert both == [read.fingerprint] * 2
 
 
 def test_convert_keeps_conversations() -> None:
@@ -61,7 +58,9 @@ def test_convert_keeps_conversations() -> None:
     answer = [{"role": "assistant", "content": "", "thinking": "t", "tool_calls": calls}]
     write("a.jsonl", [{"prompt": turns, "chosen": answer, "rejected": "no", "tools": [{"name": "f"}], "ranking": "r"}])
     assert main(["convert", "a.jsonl", "--out", "b.jsonl"]) == 0
-    assert Preferences.load("b.jsonl").fingerprint == Preferences.load("a.jsonl").fingerprint
+    assert main(["convert", "a.jsonl", "--out", "b.parquet"]) == 0
+    read = Preferences.load("a.jsonl").fingerprint
+    assert [Preferences.load(name).fingerprint for name in ("b.jsonl", "b.parquet")] == [read] * 2
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_convert_keeps_conversations() -> None:
         (["mix", "a=world", "a=world", "--out", "o.jsonl"], "mix: two sources have the same name"),
         (["select", "mine.jsonl", *COLUMNS, "--rows", "9", "--out", "o.jsonl"], "select: n=9 of 3 rows"),
         (
-            ["select", "mine.jsonl", *COLUMNS, "--rows", "1", "--by", "score", "--out", "o.jsonl"],
+            ["select", "mine.jsonl", *COLUMNS, "--rows=1", "--by=score", "--out=o.jsonl"],
             "some rows have no score",
         ),
     ],
@@ -91,13 +90,14 @@ def test_mistakes(words: list[str], said: str, capsys: pytest.CaptureFixture[str
 
 def test_check_by_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     """0 for notes at most, 1 for warnings, 3 for errors."""
-    write("held.jsonl", [pair(7)])
+    sky = pair(7, prompt="Why is the sky blue?")
+    write("held.jsonl", [sky])
     for rows, code in (
         ([pair(1), pair(2)], 0),
         ([pair(1, mood="good")], 0),
         ([pair(1), pair(1)], 1),
         ([pair(1), pair(2, chosen="")], 3),
-        ([pair(1), pair(7)], 3),
+        ([pair(1), sky], 3),
     ):
         write("rows.jsonl", rows)
         assert main(["check", "rows.jsonl", "--heldout", "held.jsonl"]) == code, rows
@@ -121,8 +121,8 @@ def test_show(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", str(tiny_model)]
     assert main(["show", "mine.jsonl", *COLUMNS, *model, "--rows", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "<|user|>first question<|end|><|assistant|>a b c<|end|>" in shown
-    assert "<|user|>first question<|end|><|assistant|>a<|end|>" in shown
+    assert "u: first question<eos>a: a b c<eos>" in shown
+    assert "u: first question<eos>a: a<eos><pad><pad><pad><pad>" in shown
     assert "second question" not in shown
     assert main(["show", "mine.jsonl", *COLUMNS, *model, "--rows", "2", "--html", "page.html"]) == 0
     assert capsys.readouterr().out == "4 rows of tokens are in page.html.\n"
