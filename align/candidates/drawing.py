@@ -110,7 +110,7 @@ def draw(
     if not counts.get("rows"):
         found = ", ".join(f"{name} {count:g}" for name, count in counts.items())
         raise UserError(f"{file}: no candidate is left to learn from ({found}); draw more, or other data and scorers.")
-    return Preferences.load(file, format="pairwise", max_rejected=data.rules.max_rejected)
+    return Preferences.load(file, format="pairwise", **asdict(data.rules))
 
 
 def prompts_to_answer(
@@ -242,7 +242,7 @@ class _Drawing:
         for i, row, (texts, times), pairs, own, count in zip(indices, rows, pools, drawn, scores, counts, strict=True):
             selected = self.plan.select(Pool(row, texts, times, own))
             ids = dict(reversed(pairs))  # of a text that was drawn twice, those drawn first
-            fixed = {"prompt_id": row["prompt_id"], "answer": row["answer"], "source": row["source"]}
+            fixed = {name: row[name] for name in ("prompt_id", "tools", "answer", "source")}
             fixed["drawn_with"] = self.tokenizer
             made = [
                 {
@@ -287,7 +287,7 @@ class _Drawing:
 
     def _pool(self, row: Mapping[str, Any], drawn: Sequence[str]) -> tuple[list[str], list[int]]:
         times = Counter(drawn)
-        for text in self.own.get(prompt_key(row["prompt"]), ()):
+        for text in self.own.get(prompt_key(row["prompt"], row["tools"]), ()):
             times.setdefault(text, 0)
         return list(times), list(times.values())
 
@@ -328,12 +328,18 @@ class _Drawing:
 def _responses(data: Preferences, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
     """The distinct responses that the data has to each prompt, by the prompt's key."""
     own: dict[str, dict[str, None]] = {}
-    columns = [data.dataset[name] for name in ("prompt", "chosen", "rejected")]
-    for prompt, *sides in zip(*columns, strict=True):
-        texts = own.setdefault(prompt_key(prompt), {})
+    columns = [data.dataset[name] for name in ("prompt", "tools", "chosen", "rejected", "place")]
+    for prompt, tools, *sides, place in zip(*columns, strict=True):
+        texts = own.setdefault(prompt_key(prompt, tools), {})
         for side in sides:
-            if side:
-                texts.setdefault(trimmed(tokenizer, side[0]["content"]))
+            if not side:
+                continue
+            if side[0]["thinking"] or side[0]["tool_calls"]:
+                raise UserError(
+                    f"candidates: the response at {place} has thoughts or tool calls, but candidates are texts; set "
+                    "method.include_data=false."
+                )
+            texts.setdefault(trimmed(tokenizer, side[0]["content"]))
     return {key: list(texts) for key, texts in own.items()}
 
 

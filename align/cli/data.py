@@ -100,7 +100,7 @@ def _load(arguments: argparse.Namespace, source: Sequence[str] | None = None, **
             columns = OmegaConf.to_container(OmegaConf.create(arguments.columns))
         except Exception as error:  # of the YAML parser, which has many
             raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.") from error
-        if not isinstance(columns, Mapping):
+        if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns.values()):
             raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.")
     sources = list(source or arguments.source)
     settings = {"format": getattr(arguments, "format", "auto"), "split": getattr(arguments, "split", "train")}
@@ -271,7 +271,7 @@ def _write(data: Preferences, rows: Iterable[int], out: Path) -> None:
 
     partial = partial_of(out)
     if out.suffix == ".parquet":
-        data.select(rows).dataset.remove_columns("place").to_parquet(str(partial))
+        _write_parquet([_fields(data[index]) for index in rows], partial)
     elif out.suffix == ".jsonl":
         with partial.open("w", encoding="utf-8") as stream:
             for index in rows:
@@ -282,10 +282,30 @@ def _write(data: Preferences, rows: Iterable[int], out: Path) -> None:
     print(f"written to {out}", file=sys.stderr)
 
 
+def _write_parquet(rows: Sequence[Mapping[str, Any]], partial: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from align.data.schema import COLUMNS
+
+    names = [name for name in COLUMNS if any(name in row for row in rows)]
+    try:
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), partial)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UserError(
+            "a .parquet file holds texts or conversations, and the rows have both; write .jsonl."
+        ) from error
+
+
 def _line(row: Mapping[str, Any]) -> str:
-    """Return a row as a line of JSON, without what it does not have; plain text as text."""
+    """Return a row as a line of JSON."""
+    return json.dumps(_fields(row), ensure_ascii=False) + "\n"
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row without what it does not have; plain text as text."""
     fields = {name: value for name, value in row.items() if value is not None and name != "place"}
     for name in ("prompt", "chosen", "rejected"):
         if fields.get(name) and fields[name][0]["role"] is None:
             fields[name] = fields[name][0]["content"]
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    return fields

@@ -115,13 +115,13 @@ def tokenize(
         preferences = preferences.as_pairs()
     if unit == "demonstration":
         preferences = preferences.as_demonstrations()
-    rules = preferences.rules if max_rejected is None else replace(preferences.rules, max_rejected=max_rejected)
-    shortened = rules.too_long == "truncate_prompt"
+    limit = preferences.rules.max_rejected if max_rejected is None else max_rejected
+    shortened = preferences.rules.too_long == "truncate_prompt"
     fingerprint = _sha256(
         [_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit, shortened]
     )
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
-    return _opened(replace(preferences, rules=rules), table, unit, max_length, fingerprint, may_be_empty)
+    return _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -235,6 +235,7 @@ def _opened(
     unit: Unit,
     max_length: int,
     fingerprint: str,
+    max_rejected: float,
     may_be_empty: bool,
 ) -> TokenizedPreferences:
     """Return the kept examples of a table, with their report."""
@@ -269,7 +270,7 @@ def _opened(
     report = tally.close(
         rule=unit,
         polarity=preferences.report.polarity,
-        max_rejected=preferences.rules.max_rejected,
+        max_rejected=max_rejected,
         may_be_empty=may_be_empty,
         remedy=f"give data with what a {unit} needs, raise max_length ({max_length})",
     )

@@ -139,7 +139,7 @@ class DataConfig(Settings):
     """Training pairs and the pairs held out."""
 
     train: str | tuple[str, ...]
-    """A file (JSON, CSV, Parquet, Arrow), pattern, datasets folder, Hugging Face name, or world; or a list of them."""
+    """A file (JSON, CSV, Parquet, Arrow), pattern, datasets folder, Hugging Face name or world; or a list."""
     heldout: str | None = None
     """Likewise; null: heldout_size prompts are split off from train."""
     format: str = "auto"
@@ -159,7 +159,7 @@ class DataConfig(Settings):
     max_rejected: Share = 0.01
     """Share of bad rows at which the run stops instead of dropping them."""
     too_long: Literal["drop", "truncate_prompt", "error"] = "drop"
-    """Prompts without room for a response: drop counts them, truncate_prompt leaves out their first turns, error."""
+    """Prompts without room for a response: drop them, truncate_prompt (their first turns go), error."""
     pairs: Literal["all", "adjacent", "best_worst", "best_random"] = "all"
     """Pairs that pairwise methods learn from a ranking: all, adjacent, best_worst, best_random."""
     train_on: Literal["last", "all"] = "last"

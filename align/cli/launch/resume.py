@@ -111,10 +111,11 @@ def _data(config: RunConfig, *, mixing: bool) -> Mapping[str, Any]:
     }
 
 
-def _contents(train: str | tuple[str, ...]) -> list[str | None]:
-    """Return the content of every file of the training data, in order."""
+def _contents(train: str | tuple[str, ...]) -> str | None:
+    """Return the content of the training data; of several files one hash, in which their order counts."""
     sources = (train,) if isinstance(train, str) else train
-    return [_content(str(file)) for source in sources for file in (matching(source) or [source])]
+    contents = [_content(str(file)) for source in sources for file in (matching(source) or [source])]
+    return contents[0] if len(contents) == 1 else hashed(contents)
 
 
 def _content(name: str | None) -> str | None:

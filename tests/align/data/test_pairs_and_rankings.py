@@ -144,7 +144,7 @@ def test_the_score_and_the_drawn_ids_of_a_response_are_the_first_that_a_row_give
         row("a", "b", chosen_score=4.0, rejected_score=2.0, chosen_drawn=[8]),
     ]
     example = draft(rows, "ranking")
-    assert (example.responses, example.scores, example.drawn) == (["a", "b"], [3.0, 2.0], [[1], [2]])
+    assert (example.responses, example.scores, example.drawn) == (said("a", "b"), [3.0, 2.0], [[1], [2]])
 
 
 def test_the_tokenizer_of_drawn_responses_is_that_of_the_first_row_that_names_one() -> None:
