@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from align.data.schema import answer_key, prompt_key
+from align.data.validation import LOWER_SCORE
 from align.evaluation.statistics import Estimate, rate
 from align.scoring.scorer_inputs import prompt_text
 
@@ -76,9 +77,10 @@ def _bad_rows(report: LoadReport, *, as_tokens: bool = False) -> Iterator[Findin
     verbs = {"error": "rejected", "warning": "left out", "note": "kept, but"}
     for counts, severity in kinds:
         for reason, count in counts.items():
+            grave: Severity = "error" if reason == LOWER_SCORE else severity
             places = [example.partition(": ")[0] for example in report.examples[reason]]
             named = f"as tokens: {reason}" if as_tokens else reason
-            yield Finding(reason, severity, count, report.read, f"{verbs[severity]}: {named}", places)
+            yield Finding(reason, grave, count, report.read, f"{verbs[severity]}: {named}", places)
     if not as_tokens:
         for warning in report.warnings:
             yield Finding("column", "note", report.read, report.read, warning)
@@ -108,14 +110,6 @@ def _duplicates(data: Preferences) -> Iterator[Finding]:
 
 
 def _labels(data: Preferences) -> Iterator[Finding]:
-    against = [
-        row["place"]
-        for row in data
-        if None not in (row["chosen_score"], row["rejected_score"]) and row["chosen_score"] < row["rejected_score"]
-    ]
-    if against:
-        sentence = "pairs have a lower score for the chosen answer than for the rejected one"
-        yield Finding("scores", "error", len(against), len(data), sentence, against[:EXAMPLES])
     signal = label_signal(data)
     if signal is None:
         return

@@ -52,7 +52,7 @@ def test_duplicates_contradictions_and_repeated_prompts() -> None:
 def test_scores_against_the_labels() -> None:
     scores = [(2.0, 1.0), (1.0, 2.0), (1.0, 1.0), (None, 3.0)]
     rows = [pair(f"p{n}", chosen_score=high, rejected_score=low) for n, (high, low) in enumerate(scores)]
-    assert found(check(loaded(rows))) == {"scores": ("error", 1, 4, ("rows:2",))}
+    assert found(check(loaded(rows))) == {"chosen has a lower score than rejected": ("error", 1, 4, ("rows:2",))}
 
 
 def test_leakage_exact_and_near() -> None:

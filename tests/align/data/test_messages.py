@@ -140,7 +140,7 @@ def test_variables_of_a_template(templated: Any) -> None:
         text = tokenizer.apply_chat_template([USER], tokenize=False, add_generation_prompt=True, **options)
         assert text == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     with pytest.raises(
-        UserError, match=r'enable_thinkin: the chat template reads no such.*Did you mean "enable_thinking"'
+        UserError, match=r'enable_thinkin: the chat template does not read it, but .*Did you mean "enable_thinking"'
     ):
         with_values(QWEN, {"enable_thinkin": False})
     with pytest.raises(UserError, match="the tokenizer has no chat template"):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from align.data import Preferences, leaked_prompts
+from align.data import Preferences, leaked_prompts, storage
 from align.data import preferences as preferences_module
 from align.data.schema import COLUMNS, prompt_key
 from align.errors import UserError
@@ -158,12 +160,43 @@ def test_rewritten_rows_keep_the_place_of_the_row_they_were_made_of(pair: Pair) 
 
 
 def test_rows_of_more_than_one_chunk_stay_in_order(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preferences_module, "_CHUNK_ROWS", 2)
+    """In memory, and mapped from a file where there are many."""
+    monkeypatch.setattr(storage, "_CHUNK_ROWS", 2)
     monkeypatch.setattr(preferences_module, "_SAMPLE_ROWS", 3)
-    data = Preferences.from_rows([pair(number, question=number) for number in range(7)], columns={"answer": "question"})
-    assert [row["place"] for row in data] == [f"rows:{number}" for number in range(1, 8)]
-    assert [row["answer"] for row in data] == [str(number) for number in range(7)]
-    assert data.report.read == 7
+    rows = [pair(number, question=number) for number in range(7)]
+    fingerprints: set[str] = set()
+    for chunks in (10, 2):
+        monkeypatch.setattr(storage, "_CHUNKS_IN_MEMORY", chunks)
+        data = Preferences.from_rows(rows, columns={"answer": "question"})
+        assert bool(data.dataset.cache_files) == (chunks == 2)
+        assert [row["place"] for row in data] == [f"rows:{number}" for number in range(1, 8)]
+        assert [row["answer"] for row in data] == [str(number) for number in range(7)]
+        assert data.report.read == 7
+        fingerprints.add(data.fingerprint)
+    assert len(fingerprints) == 1
+
+
+def test_rows_of_a_large_file_are_kept_for_the_next_run(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_CHUNK_ROWS", 2)
+    monkeypatch.setattr(storage, "_CHUNKS_IN_MEMORY", 1)
+    monkeypatch.setattr(preferences_module, "_WORTH_KEEPING", 10)
+    file = tmp_path / "pairs.jsonl"
+    rows = [*(pair(number) for number in range(5)), pair(9, chosen="")]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    first = Preferences.load(file, max_rejected=0.5)
+    monkeypatch.setattr(preferences_module, "read_rows", None)  # it is not read again
+    again = Preferences.load(file, max_rejected=0.5, pairs="adjacent")
+    assert list(again) == list(first)
+    assert (again.fingerprint, again.report) == (first.fingerprint, first.report)
+    assert again.rules.pairs == "adjacent"
+    monkeypatch.undo()
+    monkeypatch.setattr(preferences_module, "_WORTH_KEEPING", 10)
+    with pytest.raises(UserError, match="1 of 6 rows rejected"):
+        Preferences.load(file)
+    file.write_text("\n".join(map(json.dumps, rows[:4])))
+    assert len(Preferences.load(file)) == 4
 
 
 def test_a_column_that_is_not_read_is_said_in_the_log(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
