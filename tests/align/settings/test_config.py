@@ -146,7 +146,7 @@ def test_the_plain_form_has_the_shape_of_the_yaml() -> None:
 
 COLUMNS = (
     *("prompt", "system", "chosen", "rejected", "completion", "label", "messages"),
-    *("response_1", "response_2", "better", "responses", "scores", "ranks"),
+    *("response_1", "response_2", "better", "response_0", "better_response_id", "responses", "scores", "ranks"),
     *("answer", "source", "tools", "chosen_score", "rejected_score", "margin", "weight", "prompt_id"),
 )
 DEFAULTS: dict[type, dict[str, Any]] = {
