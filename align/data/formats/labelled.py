@@ -181,9 +181,9 @@ def _tinker(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     comparison = row["comparison"]
     if not isinstance(comparison, Mapping) or "prompt_conversation" not in comparison:
         raise RowError("comparison has no prompt_conversation")
-    sides = (conversation(comparison.get(f"completion_{side}"), f"completion_{side}") for side in "AB")
+    first, second = (conversation(comparison.get(f"completion_{side}"), f"completion_{side}") for side in "AB")
     prompt = conversation(comparison["prompt_conversation"], "prompt_conversation")
-    yield from better_of(*sides, _lead(row["label"], "label"), prompt=prompt, **shared_fields(row))
+    yield from better_of(first, second, _lead(row["label"], "label"), prompt=prompt, **shared_fields(row))
 
 
 def _webgpt(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
