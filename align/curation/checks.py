@@ -87,14 +87,15 @@ def _bad_rows(report: LoadReport, *, as_tokens: bool = False) -> Iterator[Findin
 
 
 def _duplicates(data: Preferences) -> Iterator[Finding]:
-    rows: dict[object, list[str]] = defaultdict(list)
+    rows: dict[tuple[str, tuple[str | None, ...]], list[str]] = defaultdict(list)
     pairs: dict[object, dict[bool, str]] = defaultdict(dict)
     for row in data:
         key = prompt_key(row["prompt"], row["tools"])
         sides = tuple(answer_key(row[side][0]) if row[side] else None for side in ("chosen", "rejected"))
         rows[key, sides].append(row["place"])
-        if None not in sides:
-            pairs[key, frozenset(sides)].setdefault(sides[0] < sides[1], row["place"])  # pyright: ignore[reportOptionalOperand]
+        chosen, rejected = sides
+        if chosen is not None and rejected is not None:
+            pairs[key, frozenset(sides)].setdefault(chosen < rejected, row["place"])
     repeated = [places[1] for places in rows.values() if len(places) > 1]
     extra = len(data) - len(rows)
     if extra:

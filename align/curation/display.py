@@ -67,8 +67,8 @@ def tokens_of(example: Example, tokenizer: PreTrainedTokenizerBase, end: int) ->
     for number, ids in enumerate(example.responses or [[]]):
         side: Kind = "rejected" if number else "chosen"
         kinds: list[Kind] = ["prompt"] * len(example.prompt_ids)
-        kinds += ["end" if place == len(ids) - 1 and token == end else side for place, token in enumerate(ids)]
-        kinds += ["pad"] * (longest - len(ids))
+        kinds.extend("end" if place == len(ids) - 1 and token == end else side for place, token in enumerate(ids))
+        kinds.extend("pad" for _ in range(longest - len(ids)))
         every = [*example.prompt_ids, *ids, *[pad] * (longest - len(ids))]
         texts = [str(tokenizer.decode([token])) for token in every]
         rows.append([Token(text, token, kind) for text, token, kind in zip(texts, every, kinds, strict=True)])

@@ -104,5 +104,7 @@ def _clusters(texts: Sequence[str], k: int, seed: int) -> NDArray[np.int64]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), max_features=20_000, sublinear_tf=True)
-    found = MiniBatchKMeans(k, random_state=seed, n_init=3, batch_size=1024).fit_predict(vectors.fit_transform(texts))
+    # The type that scikit-learn infers for n_init is that of its default.
+    means = MiniBatchKMeans(k, random_state=seed, n_init=3, batch_size=1024)  # pyright: ignore[reportArgumentType]
+    found = means.fit_predict(vectors.fit_transform(texts))
     return np.asarray(found, dtype=np.int64)

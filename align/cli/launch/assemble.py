@@ -170,7 +170,7 @@ def load_mix(run: Run) -> Preferences | None:
     data = run.config.data
     if data.mix is None or not run.method.mixing:  # of a recipe, another stage may
         return None
-    reading = {**_reading(run.config), "columns": None}  # those of another file
+    reading: dict[str, Any] = {**_reading(run.config), "columns": None}  # those of another file
     return Preferences.load(data.mix, split=data.split, **reading)
 
 
