@@ -8,6 +8,7 @@
     python scripts/bench.py memory     # PPO with its roles on one base, and with a full copy for each
     python scripts/bench.py sampling   # tokens per second beside transformers' generate
     python scripts/bench.py sentiment  # every method on a small model of stories: reward against KL
+    python scripts/bench.py data       # reading, checking and tokenising pairs beside TRL's preparation
     python scripts/bench.py paths      # RFT on arithmetic: accuracy against distinct paths per question
     python scripts/bench.py dpo --json
 """
@@ -21,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cost, dpo, online, paths, sampling, sentiment
+from benchmarks import cost, data, dpo, online, paths, sampling, sentiment
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
@@ -94,6 +95,10 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="samples drawn for each question"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/paths"), help="folder of runs and chart")
+
+
+def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tokenizer", default="world/base", help="model whose tokenizer and chat template are used")
 
 
 def _rollout(*, steps: int, prompts: int, responses: int, tokens: int, longest: int) -> tuple[Number, ...]:
@@ -178,6 +183,17 @@ _BENCHMARKS = {
             ("rank", 16, "rank of the adapters"),
         ),
         add_more=_add_sentiment,
+    ),
+    "data": _Benchmark(
+        run=data.bench_data,
+        summary="reading, checking and tokenising pairs of conversations beside TRL's own preparation, in turns",
+        numbers=(
+            ("rows", 20000, "pairs"),
+            ("rounds", 3, "measured rounds of each side"),
+            ("processes", os.cpu_count() or 1, "processes of TRL's preparation"),
+        ),
+        reads_pairs=True,
+        add_more=_add_tokenizer,
     ),
     "paths": _Benchmark(
         run=paths.bench_paths,

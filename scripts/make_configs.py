@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import math
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, Run
 from align.settings.type_checks import defaults
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_WIDTH = 120
 BLOCKS = {"trainer": TrainerConfig, "evaluation": EvaluationConfig, "wandb": WandbConfig}
 # File, dataclass and the line that --help shows; that of a method is the first line of its docstring.
 GROUPS = (
@@ -63,7 +65,15 @@ def lines(cls: Any, names: list[str] | None = None, **replaced: Any) -> Iterator
     bases = [vars(base).get("__annotations__", {}) for base in cls.__mro__]
     origin = {name: max(i for i, fields in enumerate(bases) if name in fields) for name in values}
     for name in names or sorted(values, key=lambda name: origin[name]):
-        yield f"{name}: {plain(values[name])}  # {comment(comments[name])}"
+        value, said = plain(values[name]), comment(comments[name])
+        line = f"{name}: {value}  # {said}"
+        if len(line) <= _WIDTH:
+            yield line
+        else:  # a mapping, which may be broken
+            yield f"{name}:  # {said}"
+            kept = value.replace(": ", ":\u00a0")  # no break between a name and its value
+            broken = textwrap.wrap(kept, _WIDTH, initial_indent="  ", subsequent_indent="   ")
+            yield from (part.replace("\u00a0", " ") for part in broken)
 
 
 def field_docstrings(cls: type) -> dict[str, str]:
@@ -81,7 +91,9 @@ def field_docstrings(cls: type) -> dict[str, str]:
 
 def plain(value: Any) -> str:
     """Write a value as YAML in one line."""
-    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf).removesuffix("...\n").strip()
+    )
 
 
 def comment(docstring: str) -> str:

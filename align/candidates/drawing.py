@@ -35,7 +35,7 @@ from align.candidates.store import GrowingFile, state_file
 from align.data.encoding import trimmed
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
-from align.data.schema import COLUMNS, prompt_key
+from align.data.schema import COLUMNS, present, prompt_key
 from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.sampling.sampler import Sampler
@@ -110,7 +110,7 @@ def draw(
     if not counts.get("rows"):
         found = ", ".join(f"{name} {count:g}" for name, count in counts.items())
         raise UserError(f"{file}: no candidate is left to learn from ({found}); draw more, or other data and scorers.")
-    return Preferences.load(file, format="pairwise", max_rejected=data.max_rejected)
+    return Preferences.load(file, format="pairwise", **asdict(data.rules))
 
 
 def prompts_to_answer(
@@ -182,7 +182,7 @@ class _Drawing:
 
     def execute(self) -> dict[str, float]:
         """Draw what is missing; returns the counts of the whole."""
-        left_out = sum(self.prompts.report.rejected.values())
+        left_out = self.prompts.report.lost
         file = self.processes.on_first(lambda: GrowingFile(self.file, self.settings, {"left_out": left_out}))
         done, counts = file.done, file.counts
         bar = tqdm(
@@ -242,7 +242,7 @@ class _Drawing:
         for i, row, (texts, times), pairs, own, count in zip(indices, rows, pools, drawn, scores, counts, strict=True):
             selected = self.plan.select(Pool(row, texts, times, own))
             ids = dict(reversed(pairs))  # of a text that was drawn twice, those drawn first
-            fixed = {"prompt_id": row["prompt_id"], "answer": row["answer"], "source": row["source"]}
+            fixed = {name: row[name] for name in ("prompt_id", "tools", "answer", "source")}
             fixed["drawn_with"] = self.tokenizer
             made = [
                 {
@@ -287,7 +287,7 @@ class _Drawing:
 
     def _pool(self, row: Mapping[str, Any], drawn: Sequence[str]) -> tuple[list[str], list[int]]:
         times = Counter(drawn)
-        for text in self.own.get(prompt_key(row["prompt"]), ()):
+        for text in self.own.get(prompt_key(row["prompt"], row["tools"]), ()):
             times.setdefault(text, 0)
         return list(times), list(times.values())
 
@@ -328,12 +328,18 @@ class _Drawing:
 def _responses(data: Preferences, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
     """The distinct responses that the data has to each prompt, by the prompt's key."""
     own: dict[str, dict[str, None]] = {}
-    columns = [data.dataset[name] for name in ("prompt", "chosen", "rejected")]
-    for prompt, *sides in zip(*columns, strict=True):
-        texts = own.setdefault(prompt_key(prompt), {})
+    columns = [data.dataset[name] for name in ("prompt", "tools", "chosen", "rejected", "place")]
+    for prompt, tools, *sides, place in zip(*columns, strict=True):
+        texts = own.setdefault(prompt_key(prompt, tools), {})
         for side in sides:
-            if side:
-                texts.setdefault(trimmed(tokenizer, side[0]["content"]))
+            if not side:
+                continue
+            if side[0]["thinking"] or side[0]["tool_calls"]:
+                raise UserError(
+                    f"candidates: the response at {place} has thoughts or tool calls, but candidates are texts; set "
+                    "method.include_data=false."
+                )
+            texts.setdefault(trimmed(tokenizer, side[0]["content"]))
     return {key: list(texts) for key, texts in own.items()}
 
 
@@ -350,7 +356,7 @@ def _plain(messages: Sequence[Mapping[str, Any]]) -> Any:
     """Messages as a file has them: text that has no role is plain."""
     if messages[0]["role"] is None:
         return messages[0]["content"]
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+    return [present(message) for message in messages]
 
 
 def _added(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:

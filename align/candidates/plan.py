@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from align.data.pairs_and_rankings import ranking_rows
 from align.sampling.params import SamplingParams
 
 __all__ = ["CandidatePlan", "Pool", "Ranking", "Selected", "Selection"]
@@ -48,28 +49,18 @@ class Selection(Protocol):
 
 @dataclass(frozen=True)
 class Ranking:
-    """Pairs that hold the whole ranking by score; of equal scores neither is preferred.
+    """Pairs that hold the whole ranking by score (:func:`align.data.pairs_and_rankings.ranking_rows`).
 
-    A response is paired with the first one of the next better score, and one of the best with the first of the next
-    worse: K responses make about K rows, from which the scores give all comparisons (unit ``ranking``). A prompt whose
-    responses are all tied has none.
+    A prompt whose responses are all tied has none.
     """
 
     def __call__(self, pool: Pool) -> Selected:
         """See the class."""
         assert pool.scores is not None
-        levels: dict[float, list[str]] = {}
-        for score, text in sorted(zip(pool.scores, pool.texts, strict=True), key=lambda item: -item[0]):
-            levels.setdefault(score, []).append(text)
-        if len(levels) < 2:
+        rows = list(ranking_rows(pool.texts, pool.scores))
+        if not rows:
             return Selected([], {"tied" if len(pool.texts) > 1 else "single": 1})
-        scores, groups = list(levels), list(levels.values())
-        rows = [_pair(groups[0][i], scores[0], groups[1][0], scores[1]) for i in range(len(groups[0]))]
-        for place in range(1, len(groups)):
-            skipped = place == 1  # its first one is in the rows above
-            for text in groups[place][skipped:]:
-                rows.append(_pair(groups[place - 1][0], scores[place - 1], text, scores[place]))
-        return Selected(rows, {"ranked": 1})
+        return Selected([{**row, "ranking": pool.row.get("prompt_id")} for row in rows], {"ranked": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +83,3 @@ class CandidatePlan:
     """Rounds of drawing and training, each from the policy that the round before left."""
     from_base: bool = False
     """Training begins from the pretrained model, not from the policy that the candidates were drawn from."""
-
-
-def _pair(chosen: str, chosen_score: float, rejected: str, rejected_score: float) -> dict[str, Any]:
-    return {
-        "chosen": chosen,
-        "rejected": rejected,
-        "chosen_score": chosen_score,
-        "rejected_score": rejected_score,
-    }

@@ -18,10 +18,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from align.data.load_report import RowError
@@ -36,7 +34,8 @@ from align.data.rendering import (
     render_plain,
     shared_length,
 )
-from align.data.schema import Message
+from align.data.schema import CONTINUED, Message
+from align.data.text_encoding import TextEncoder, ids_of, splitting_tokens, unchanged
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> s
     """Return the text of a drawn response, `trimmed` and without special tokens: the inverse of `encode_response`."""
     if tokenizer.chat_template is not None:
         return trimmed(tokenizer, _text(tokenizer, ids))
-    before = _ids(tokenizer, ["\n"])[0]  # decoders drop a space at the start of text
+    before = ids_of(tokenizer, ["\n"])[0]  # decoders drop a space at the start of text
     return trimmed(tokenizer, _text(tokenizer, [*before, *ids]).removeprefix(_text(tokenizer, before)))
 
 
@@ -130,28 +129,17 @@ class Encoded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
+class Encoder(TextEncoder):
     """The encoding rules of a tokenizer and its chat template; holds no reference to the tokenizer."""
 
     has_template: bool
-    bos: int | None
-    """BOS id if the tokenizer puts one before text."""
     unknown: int | None
     """Id of the token that stands for any text the tokenizer does not know."""
     end_of_turn: int
     rest: str
     """Text that the template writes after the end-of-turn token of the last answer; it is not trained on."""
-    dummy_blank: bool
-    """The tokenizer puts a space in front of its text."""
-    control: Mapping[str, int]
-    """Text → id of the tokens that user data must never become; single characters are ordinary text, even as pad."""
-    control_text: re.Pattern[str]
     to_mark: re.Pattern[str]
     """Control tokens and the marks themselves, so that data cannot forge a mark."""
-    control_ids: frozenset[int]
-    """Ids of the control tokens, except the unknown token's, which ordinary text may become."""
-    strips: Mapping[str, tuple[bool, bool]]
-    """Control token → (strips white space on its left, strips it on its right)."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Encoder:
@@ -170,10 +158,10 @@ class Encoder:
                 "the tokenizer has neither an EOS token nor a chat template that ends a turn with a special token; "
                 "set eos_token in the model's tokenizer_config.json."
             )
-        with _unchanged(tokenizer):
+        with unchanged(tokenizer):
             with_bos = tokenizer("a", padding=False, truncation=False)["input_ids"]
         bos, unknown = _optional_id(tokenizer.bos_token_id), _optional_id(tokenizer.unk_token_id)
-        newline, letter, both = _ids(tokenizer, ["\n", "a", "\na"])
+        newline, letter, both = ids_of(tokenizer, ["\n", "a", "\na"])
         return cls(
             has_template=tokenizer.chat_template is not None,
             bos=bos if with_bos[:1] == [bos] else None,
@@ -185,6 +173,7 @@ class Encoder:
             control_text=any_of(control),
             to_mark=any_of([*control, *MARKS]),
             control_ids=frozenset(control.values()) - {unknown},
+            splitting=any_of(splitting_tokens(tokenizer) & control.keys()),
             strips={str(token): (token.lstrip, token.rstrip) for token in tokenizer.added_tokens_decoder.values()},
         )
 
@@ -207,28 +196,40 @@ class Encoder:
         self,
         tokenizer: PreTrainedTokenizerBase,
         prompt: str | Sequence[TemplateMessage],
-        responses: Sequence[str | Sequence[int]] = (),
+        responses: Sequence[str | TemplateMessage | Sequence[int]] = (),
+        tools: str | None = None,
     ) -> Rendered:
-        """Render a prompt with each response (text, or the ids it was drawn as), control-token text marked.
+        """Render a prompt with each response, control-token text marked.
+
+        Args:
+            tokenizer: As in :meth:`of`.
+            prompt: Text or messages.
+            responses: Texts, messages, or ids that they were drawn as.
+            tools: JSON list of the functions that the assistant may call.
 
         Raises:
-            RowError: The chat template refuses the conversation, or renders its messages otherwise with an answer.
+            RowError: The chat template refuses the conversation, has no place for a part of it, or renders its messages
+                otherwise with an answer.
             UserError: Messages without a chat template.
         """
         messages = [Message(role=None, content=prompt)] if isinstance(prompt, str) else prompt
-        if self.has_template:
-            return render_conversation(tokenizer, messages, responses, to_mark=self.to_mark, rest=self.rest)
-        return render_plain(messages, responses, to_mark=self.to_mark)
+        answers = [Message(role=None, content=one) if isinstance(one, str) else one for one in responses]
+        if not self.has_template or messages[0]["role"] == CONTINUED:
+            return render_plain(messages, answers, tools=tools, to_mark=self.to_mark)
+        return render_conversation(tokenizer, messages, answers, tools=tools, to_mark=self.to_mark, rest=self.rest)
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered]) -> list[Encoded]:
         """Return the ids of rendered conversations."""
         groups = [[one.prompt, *(whole for whole in one.wholes if isinstance(whole, MarkedText))] for one in rendered]
         encoded: list[Encoded] = []
-        for one, (prompt, *texts) in zip(rendered, self._encoded(tokenizer, groups), strict=True):
+        for one, (prompt, *texts) in zip(rendered, self.encode_texts(tokenizer, groups), strict=True):
             left = iter(texts)
             wholes = [
                 self._ended(next(left)) if isinstance(whole, MarkedText) else [*prompt, *whole] for whole in one.wholes
             ]
+            if one.apart and not one.prompt.text and not prompt:  # a text without a beginning, and no BOS
+                encoded.append(Encoded(wholes[0][:1], [whole[1:] for whole in wholes]))
+                continue
             if one.apart:
                 encoded.append(self._divided(tokenizer, one, prompt, wholes))
                 continue
@@ -248,121 +249,13 @@ class Encoder:
             if whole[: len(prompt)] == prompt and prompt[-1:] != [self.unknown]:
                 responses.append(whole[len(prompt) :])
             else:
-                [[ids]] = self._encoded(tokenizer, [[alone]], continuing=True)
+                [[ids]] = self.encode_texts(tokenizer, [[alone]], continuing=True)
                 responses.append(self._ended(ids))
                 remarks = (ENCODED_APART,)
         return Encoded(prompt, responses, remarks)
 
     def _ended(self, ids: list[int]) -> list[int]:
         return ids if ids[-1:] == [self.end_of_turn] else [*ids, self.end_of_turn]
-
-    def _encoded(
-        self, tokenizer: PreTrainedTokenizerBase, groups: Sequence[Sequence[MarkedText]], *, continuing: bool = False
-    ) -> list[list[list[int]]]:
-        """Encode each text whole, or piece by piece if it has marks or if its text became a control token.
-
-        The texts of a group are encoded in the same way, so that common beginnings have common ids. Texts that do not
-        continue others begin with the tokenizer's BOS.
-        """
-        is_plain = [not any(text.originals for text in group) for group in groups]
-        plain = [text.text for group, is_one in zip(groups, is_plain, strict=True) for text in group if is_one]
-        whole = iter(self._plain(tokenizer, plain, continuing))
-        encoded: list[list[list[int]]] = []
-        for group, is_one in zip(groups, is_plain, strict=True):
-            ids = [next(whole) for _ in group] if is_one else []
-            pairs = zip(ids, group, strict=False)
-            if not ids or any(self._controls(own) > len(self.control_text.findall(text.text)) for own, text in pairs):
-                ids = [self._apart(tokenizer, text, continuing) for text in group]
-            if self.bos is not None and not continuing:
-                ids = [own if own[:1] == [self.bos] else [self.bos, *own] for own in ids]
-            encoded.append(ids)
-        return encoded
-
-    def _controls(self, ids: list[int]) -> int:
-        """Count the control tokens in `ids`."""
-        return 0 if self.control_ids.isdisjoint(ids) else sum(token in self.control_ids for token in ids)
-
-    def _plain(
-        self, tokenizer: PreTrainedTokenizerBase, texts: list[str], continuing: bool, *, split: bool = False
-    ) -> list[list[int]]:
-        """Encode texts. `continuing`: without a dummy space in front; `split`: special tokens as text."""
-        if not (continuing and self.dummy_blank):
-            return _ids(tokenizer, texts, split=split)
-        newline = _ids(tokenizer, ["\n"])[0]
-        after = _ids(tokenizer, ["\n" + text for text in texts], split=split)
-        return [
-            ids[len(newline) :] if ids[: len(newline)] == newline else _ids(tokenizer, [text], split=split)[0]
-            for text, ids in zip(texts, after, strict=True)
-        ]
-
-    def _apart(self, tokenizer: PreTrainedTokenizerBase, marked: MarkedText, continuing: bool) -> list[int]:
-        """Encode the template's control tokens as tokens, and the originals of marks as text."""
-        pieces = self.control_text.split(marked.text)
-        for position in range(1, len(pieces), 2):
-            left, right = self.strips.get(pieces[position], (False, False))
-            if left:
-                pieces[position - 1] = pieces[position - 1].rstrip()
-            if right:
-                pieces[position + 1] = pieces[position + 1].lstrip()
-        ids: list[int] = []
-        for position, piece in enumerate(pieces):
-            if position % 2:
-                ids.append(self.control[piece])
-            elif piece:
-                ids += self._as_text(tokenizer, marked.restored(piece), continuing or position > 0)
-        return ids
-
-    def _as_text(self, tokenizer: PreTrainedTokenizerBase, text: str, continuing: bool) -> list[int]:
-        """Encode text without any control token in the result.
-
-        For most tokenizers it is enough to split special tokens. It is not for added tokens that are not special, nor
-        for special tokens in a model's own vocabulary (Unigram); then each token's text is cut in two. Text that
-        becomes a control token only after normalisation is encoded character by character.
-        """
-        ids: list[int] = []
-        for cuts in ([], [found.start() + 1 for found in self.control_text.finditer(text)], range(1, len(text))):
-            ids = []
-            for start, end in pairwise([0, *cuts, len(text)]):
-                ids += self._plain(tokenizer, [text[start:end]], continuing or start > 0, split=True)[0]
-            if not self._controls(ids):
-                break
-        return ids
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, split: bool = False) -> list[list[int]]:
-    """Encode texts without adding special tokens. `split`: special tokens as text."""
-    if not texts:
-        return []
-    with _unchanged(tokenizer):
-        return tokenizer(
-            texts,
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            split_special_tokens=split,
-            verbose=False,
-        )["input_ids"]
-
-
-@contextmanager
-def _unchanged(tokenizer: PreTrainedTokenizerBase) -> Generator[None]:
-    """Restore the settings of a fast tokenizer's backend, which each call overwrites."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        yield
-        return
-    split, truncation, padding = backend.encode_special_tokens, backend.truncation, backend.padding
-    try:
-        yield
-    finally:
-        if backend.encode_special_tokens != split:
-            backend.encode_special_tokens = split
-        if backend.truncation != truncation:
-            backend.enable_truncation(**truncation)
-        if backend.padding != padding:
-            backend.enable_padding(**padding)
 
 
 def _optional_id(token: object) -> int | None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
+from uuid import uuid4
 
-from align.data.encoding import Encoded, Encoder, decode_response
-from align.data.load_report import EXAMPLES_PER_REASON, LoadReport, RowError, Tally
-from align.data.pairs_and_rankings import Draft, draft, group_rows
-from align.data.rendering import Rendered
+from align.data.encoding import Encoder
+from align.data.load_report import EXAMPLES_PER_REASON, LeftOut, LoadReport, RowError, Tally
+from align.data.pairs_and_rankings import group_rows
 from align.data.schema import Example, Unit
+from align.data.tokenization import TOO_LONG, Tokenization
 from align.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
-_VERSION = 3
+_VERSION = 4
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
-_TRUNCATED = "response truncated to max_length"
-_DRAWN_ANEW = "a drawn response was encoded again from its text, which has changed or belongs to another tokenizer"
+_WORTH_PROCESSES = 20_000
+"""Examples from which on all processor cores tokenise; each process takes seconds to start."""
 _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
 
 
@@ -96,10 +97,10 @@ def tokenize(
         preferences: the data.
         tokenizer: of the model; its chat template is used if it has one. It is not changed.
         max_length: most tokens of a prompt and one response together. A prompt that leaves no room for one response
-            token and the end of turn is rejected. A longer response is cut, and then does not end in the end-of-turn
-            token.
-        unit: "demonstration" (K=1, chosen), "pair" (K=2), "ranking" (K ≥ 2: the pairs of a prompt_id merged, best
-            first) or "prompt" (K=0).
+            token and the end of turn is too long: `Rules.too_long` says what becomes of it. A longer response is cut,
+            and then does not end in the end-of-turn token.
+        unit: "demonstration" (K=1, chosen), "pair" (K=2; rankings become pairs), "ranking" (K ≥ 2: the pairs of a
+            prompt_id merged, best first) or "prompt" (K=0).
         max_rejected: largest fraction of rejected examples; None: that of the preferences.
         may_be_empty: no example may be left.
 
@@ -110,8 +111,15 @@ def tokenize(
         raise UserError(f"unit={unit!r} is not one of {', '.join(get_args(Unit))}.{did_you_mean(unit, get_args(Unit))}")
     if max_length < 3:
         raise UserError(f"max_length={max_length} leaves no room for a prompt, a response and its end; raise it.")
-    limit = preferences.max_rejected if max_rejected is None else max_rejected
-    fingerprint = _sha256([_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit])
+    if unit == "pair":
+        preferences = preferences.as_pairs()
+    if unit == "demonstration":
+        preferences = preferences.as_demonstrations()
+    limit = preferences.rules.max_rejected if max_rejected is None else max_rejected
+    shortened = preferences.rules.too_long == "truncate_prompt"
+    fingerprint = _sha256(
+        [_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit, shortened]
+    )
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
     return _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
 
@@ -151,23 +159,51 @@ def _computed(
         table = datasets.Dataset.from_file(str(path))
         if len(table) == len(groups):
             return table
+    processes = os.cpu_count() or 1 if len(groups) >= _WORTH_PROCESSES else 1
     try:
         folder.mkdir(parents=True, exist_ok=True)
         cache: dict[str, Any] = {"cache_file_name": str(path), "load_from_cache_file": False}
     except OSError:
-        cache = {"keep_in_memory": True}
+        cache, processes = {"keep_in_memory": True}, 1
     rows = datasets.Features({"rows": datasets.List(datasets.Value("int64"))})
-    return datasets.Dataset.from_dict({"rows": groups}, features=rows).map(
-        _Tokenization(
-            preferences.dataset, tokenizer, tokenizer_fingerprint(tokenizer), Encoder.of(tokenizer), max_length, unit
+    table = datasets.Dataset.from_dict({"rows": groups}, features=rows).map(
+        Tokenization(
+            preferences.dataset,
+            tokenizer,
+            tokenizer_fingerprint(tokenizer),
+            Encoder.of(tokenizer),
+            max_length,
+            unit,
+            preferences.rules.too_long == "truncate_prompt",
         ),
         batched=True,
         remove_columns=["rows"],
         features=_features(),
         new_fingerprint=fingerprint[:16],
         desc=f"Tokenizing {unit}s",
+        num_proc=processes if processes > 1 else None,
         **cache,
     )
+    return table if processes == 1 else _joined(table, path)
+
+
+def _joined(table: datasets.Dataset, path: Path) -> datasets.Dataset:
+    """Put the files of several processes into one."""
+    import datasets
+    import pyarrow as pa
+
+    parts = [Path(file["filename"]) for file in table.cache_files]
+    partial = path.with_suffix(f".{uuid4().hex}.partial")
+    schema = table.data.schema
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for part in parts:
+            with pa.memory_map(str(part)) as source:
+                for batch in pa.ipc.open_stream(source):
+                    writer.write_batch(batch)
+    partial.replace(path)
+    for part in parts:
+        part.unlink(missing_ok=True)
+    return datasets.Dataset.from_file(str(path))
 
 
 def _features() -> datasets.Features:
@@ -189,6 +225,7 @@ def _features() -> datasets.Features:
         remarks=List(text),
         problem=text,
         detail=text,
+        too_long=Value("bool"),
     )
 
 
@@ -204,7 +241,8 @@ def _opened(
     """Return the kept examples of a table, with their report."""
     import numpy as np
 
-    columns = {name: table.data.column(name) for name in ("problem", "detail", "remarks", "length", "index")}
+    names = ("problem", "detail", "too_long", "remarks", "length", "index")
+    columns = {name: table.data.column(name) for name in names}
     kept = columns["problem"].is_null().to_numpy()
     index = columns["index"].to_numpy()
     tally = Tally(preferences.report.source, read=len(table), kept=int(kept.sum()))
@@ -214,9 +252,18 @@ def _opened(
         return preferences[int(index[row])]["place"] if seen < EXAMPLES_PER_REASON else ""
 
     lost = np.flatnonzero(~kept).tolist()
-    reasons = (columns[name].filter(~kept).to_pylist() for name in ("problem", "detail"))
-    for row, problem, detail in zip(lost, *reasons, strict=True):
-        tally.reject(place(row, tally.rejected[problem]), RowError(problem, detail))
+    reasons = (columns[name].filter(~kept).to_pylist() for name in ("problem", "detail", "too_long"))
+    for row, problem, detail, is_too_long in zip(lost, *reasons, strict=True):
+        if is_too_long:
+            tally.leave_out(place(row, tally.left_out[problem]), LeftOut(problem, detail))
+        else:
+            tally.reject(place(row, tally.rejected[problem]), RowError(problem, detail))
+    if preferences.rules.too_long == "error" and tally.left_out:
+        raise UserError(
+            f"{tally.source}: {tally.left_out.total():,} prompts leave no room for a response within {max_length} "
+            f"tokens (first: {tally.examples[TOO_LONG][0]}); raise max_length, or set data.too_long=drop or "
+            "truncate_prompt."
+        )
     for row, remarks in enumerate(columns["remarks"].to_pylist()):
         for remark in remarks if kept[row] else ():
             tally.note(place(row, tally.noted[remark]), remark)
@@ -236,111 +283,3 @@ def _opened(
         report=report,
         preferences=preferences,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Tokenization:
-    """The function mapped over groups of rows, batch by batch."""
-
-    dataset: datasets.Dataset
-    tokenizer: PreTrainedTokenizerBase
-    fingerprint: str
-    """Of the tokenizer."""
-    encoder: Encoder
-    max_length: int
-    unit: Unit
-
-    def __call__(self, batch: Mapping[str, list[list[int]]]) -> dict[str, list[Any]]:
-        """Return the columns of the table for `batch["rows"]`, one row per group."""
-        groups = batch["rows"]
-        rows = self._rows([index for group in groups for index in group])
-        results: list[dict[str, Any]] = []
-        drafts: list[tuple[dict[str, Any], Draft, Rendered]] = []
-        for group in groups:
-            members = list(islice(rows, len(group)))
-            result = _blank(group[0], members[0])
-            results.append(result)
-            try:
-                example = draft(members, self.unit)
-                drafts.append((result, example, self._render(example)))
-            except RowError as rejection:
-                result |= {"problem": rejection.reason, "detail": rejection.detail}
-        encoded = self.encoder.encode(self.tokenizer, [rendered for _, _, rendered in drafts])
-        for (result, example, _), ids in zip(drafts, encoded, strict=True):
-            try:
-                result |= _fitted(example, ids, self.max_length, self.encoder.end_of_turn)
-            except RowError as rejection:
-                result |= {"problem": rejection.reason, "detail": rejection.detail}
-        return {name: [result[name] for result in results] for name in results[0]}
-
-    def _render(self, example: Draft) -> Rendered:
-        """Render an example; a drawn response stands for the ids it was drawn as, if they are those of its text."""
-        responses: list[str | list[int]] = list(example.responses)
-        remarks: tuple[str, ...] = ()
-        for i, ids in enumerate(example.drawn):
-            if ids is None:
-                continue
-            own = example.drawn_with == self.fingerprint
-            if own and decode_response(self.tokenizer, ids) == example.responses[i]:
-                responses[i] = ids
-            else:
-                remarks = (_DRAWN_ANEW,)
-        rendered = self.encoder.render(self.tokenizer, example.prompt, responses)
-        return replace(rendered, remarks=rendered.remarks + remarks)
-
-    def _rows(self, indices: list[int]) -> Iterator[dict[str, Any]]:
-        columns = cast(dict[str, list[Any]], self.dataset[indices])
-        return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-
-
-def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the result of an example without tokens."""
-    return {
-        "prompt_ids": [],
-        "responses": [],
-        "scores": [],
-        "comparisons": [],
-        "margin": None,
-        "weight": 1.0,
-        "prompt_id": row["prompt_id"],
-        "index": index,
-        "answer": row["answer"],
-        "source": row["source"],
-        "length": 0,
-        "remarks": [],
-        "problem": None,
-        "detail": None,
-    }
-
-
-def _fitted(example: Draft, encoded: Encoded, max_length: int, end_of_turn: int) -> dict[str, Any]:
-    """Cut the responses to `max_length` tokens including the prompt; `RowError` if no example remains.
-
-    If responses of a ranking are identical after the cut, the best is kept.
-    """
-    prompt, responses = encoded.prompt, encoded.responses
-    if not prompt:
-        raise RowError("prompt has no tokens")
-    room = max_length - len(prompt)
-    if room < 2:
-        raise RowError("prompt longer than max_length", f"{len(prompt)} tokens of {max_length}")
-    if any(response in ([], [end_of_turn]) for response in responses):
-        raise RowError("response has no tokens")
-    kept: dict[tuple[int, ...], float | None] = {}
-    place: list[int] = []  # index of each response among the kept ones
-    for response, score in zip(responses, example.scores, strict=True):
-        kept.setdefault(tuple(response[:room]), score)
-        place.append(list(kept).index(tuple(response[:room])))
-    if len(kept) < min(2, len(responses)):
-        raise RowError("identical after tokenisation", f"within {room} tokens")
-    truncated = any(len(response) > room for response in responses)
-    return {
-        "prompt_ids": prompt,
-        "responses": [list(response) for response in kept],
-        "scores": list(kept.values()),
-        "comparisons": sorted({(place[i], place[j]) for i, j in example.comparisons if place[i] != place[j]}),
-        "margin": example.margin,
-        "weight": example.weight,
-        "length": len(prompt) + sum(map(len, kept)),
-        "remarks": [*encoded.remarks, *([_TRUNCATED] if truncated else [])],
-    }

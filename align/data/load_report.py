@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from align.errors import UserError
 
-__all__ = ["EXAMPLES_PER_REASON", "LoadReport", "RowError", "Tally"]
+__all__ = ["EXAMPLES_PER_REASON", "LeftOut", "LoadReport", "RowError", "Tally", "joined_reports"]
 
 EXAMPLES_PER_REASON = 3
 
@@ -26,6 +26,10 @@ class RowError(Exception):
         self.detail = detail
 
 
+class LeftOut(RowError):
+    """Raised to leave a row out that is not bad: a tie, or one that is too long."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
     """Counts of rows read, kept, rejected and noted, with the first places."""
@@ -39,24 +43,55 @@ class LoadReport:
     kept: int
     rejected: Mapping[str, int] = field(default_factory=dict[str, int])
     """Rejected rows by reason."""
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows left out that are not bad (ties, too long), by reason."""
     noted: Mapping[str, int] = field(default_factory=dict[str, int])
     """Kept rows with a remark (truncated, both polarities, …), by remark."""
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """The first places of each reason or remark, each `file:line: reason (detail)`."""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def lost(self) -> int:
+        """Number of rows that are not kept."""
+        return sum(self.rejected.values()) + sum(self.left_out.values())
+
     def summary(self) -> str:
         """Return the report as text of a few lines."""
-        total = sum(self.rejected.values())
-        lines = [
-            f"{self.source}: {self.read:,} rows read as {self.rule} ({self.polarity}); "
-            f"{self.kept:,} kept, {total:,} rejected"
-        ]
-        for verb, counts in (("rejected", self.rejected), ("kept, but", self.noted)):
+        counted = f"{self.kept:,} kept, {sum(self.rejected.values()):,} rejected"
+        if self.left_out:
+            counted += f", {sum(self.left_out.values()):,} left out"
+        lines = [f"{self.source}: {self.read:,} rows read as {self.rule} ({self.polarity}); {counted}"]
+        named = (("rejected", self.rejected), ("left out", self.left_out), ("kept, but", self.noted))
+        for verb, counts in named:
             for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
                 lines += [f"  {verb} {count:,}: {reason}", *(f"    {place}" for place in self.examples[reason])]
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+
+def joined_reports(reports: Sequence[LoadReport]) -> LoadReport:
+    """Return one report of several sources."""
+
+    def summed(name: str) -> dict[str, int]:
+        return dict(sum((Counter(getattr(report, name)) for report in reports), Counter[str]()))
+
+    examples: dict[str, tuple[str, ...]] = {}
+    for report in reports:
+        for reason, places in report.examples.items():
+            examples[reason] = (*examples.get(reason, ()), *places)[:EXAMPLES_PER_REASON]
+    return LoadReport(
+        source=", ".join(report.source for report in reports),
+        rule=" and ".join(dict.fromkeys(report.rule for report in reports)),
+        polarity="; ".join(dict.fromkeys(report.polarity for report in reports)),
+        read=sum(report.read for report in reports),
+        kept=sum(report.kept for report in reports),
+        rejected=summed("rejected"),
+        left_out=summed("left_out"),
+        noted=summed("noted"),
+        examples=examples,
+        warnings=tuple(dict.fromkeys(warning for report in reports for warning in report.warnings)),
+    )
 
 
 @dataclass
@@ -67,6 +102,7 @@ class Tally:
     read: int = 0
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter[str])
+    left_out: Counter[str] = field(default_factory=Counter[str])
     noted: Counter[str] = field(default_factory=Counter[str])
     examples: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     warnings: dict[str, None] = field(default_factory=dict[str, None])
@@ -75,6 +111,11 @@ class Tally:
         """Count one rejected row."""
         self.rejected[rejection.reason] += 1
         self._exemplify(rejection.reason, f"{place}: {rejection}")
+
+    def leave_out(self, place: str, reason: LeftOut) -> None:
+        """Count one row that is left out without being bad."""
+        self.left_out[reason.reason] += 1
+        self._exemplify(reason.reason, f"{place}: {reason}")
 
     def note(self, place: str, remark: str) -> None:
         """Count one kept row with a remark."""
@@ -93,17 +134,20 @@ class Tally:
         That none is left is an error too, unless it `may_be_empty`. `remedy` ends the sentence of the
         error, with the fraction that would have been enough if some rows are good.
         """
-        total = self.rejected.total()
-        fraction = total / max(1, total + self.kept)
-        if total and (fraction > max_rejected or not (self.kept or may_be_empty)):
-            limit = f"{min(1.0, math.ceil(fraction * 1000) / 1000):g}"
+        total, too_long = self.rejected.total(), self.left_out.total()
+        rows = total + too_long + self.kept
+        fraction = total / max(1, rows)
+        emptied = not self.kept and not may_be_empty and rows > 0
+        if fraction > max_rejected or emptied:
+            counts = self.rejected + self.left_out if emptied else self.rejected
             reasons = "; ".join(
                 f"{count:,} {reason} ({', '.join(place.split(': ')[0] for place in self.examples[reason])})"
-                for reason, count in self.rejected.most_common()
+                for reason, count in counts.most_common()
             )
             allowed = f"{fraction:.1%}, allowed {max_rejected:.1%}" if fraction > max_rejected else "none is left"
+            limit = f"{min(1.0, math.ceil(fraction * 1000) / 1000):g}"
             raise UserError(
-                f"{self.source}: {total:,} of {total + self.kept:,} rows rejected ({allowed}): {reasons}; "
+                f"{self.source}: {counts.total():,} of {rows:,} rows rejected ({allowed}): {reasons}; "
                 + (f"{remedy}, or accept the loss with data.max_rejected={limit}." if self.kept else f"{remedy}.")
             )
         return LoadReport(
@@ -113,6 +157,7 @@ class Tally:
             read=self.read,
             kept=self.kept,
             rejected=dict(self.rejected),
+            left_out=dict(self.left_out),
             noted=dict(self.noted),
             examples=dict(self.examples),
             warnings=tuple(self.warnings),

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from align.data.formats import Format, Sample, find_format, listed
-from align.data.load_report import LoadReport, RowError, Tally
+from align.data.conversion import Layout, valid_rows
+from align.data.formats import mapped
+from align.data.load_report import LoadReport, Tally, joined_reports
+from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
-from align.data.schema import Row, arrow_schema, prompt_key
-from align.data.validation import kind, valid_row
+from align.data.schema import CONTINUED, present, prompt_key
+from align.data.storage import keep, read_kept, store
+from align.data.validation import LOWER_SCORE, REPEATED
 from align.errors import UserError
+from align.system.identity import hashed, sha256
 
 if TYPE_CHECKING:
     import datasets
@@ -25,8 +28,38 @@ if TYPE_CHECKING:
 __all__ = ["Preferences", "leaked_prompts"]
 
 _SAMPLE_ROWS = 1000
-_CHUNK_ROWS = 10_000
+_WORTH_KEEPING = 2**26
+"""Bytes of a file from which on its rows are kept in the datasets cache for the next run."""
+_VERSION = 1
+"""Of the rows kept: raise it when the same file gives other rows."""
+_SUSPICIOUS = {
+    LOWER_SCORE: "swap the columns of the sides, or give scores of which the higher is better",
+    REPEATED: "leave the prompt out of the answers",
+}
+"""Remark that most rows must not have → remedy."""
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Settings of what is learnt from the rows; they go with the data into tokenisation."""
+
+    max_rejected: float = 0.01
+    """Largest fraction of rejected rows, in loading and again in tokenisation."""
+    too_long: Literal["drop", "truncate_prompt", "error"] = "drop"
+    """Of a prompt that leaves no room for a response: it is left out, loses its first turns, or is an error."""
+    pairs: PairsOf = "all"
+    """Pairs that pairwise methods learn from a ranking; together they weigh one prompt."""
+    train_on: Literal["last", "all"] = "last"
+    """Turns of the assistant that a demonstration trains: the answer, or those of the prompt too."""
+    seed: int = 0
+    """Of the pairs `best_random`."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_rejected <= 1:
+            raise UserError(
+                f"data.max_rejected={self.max_rejected} is a fraction of the rows; give a number from 0 to 1."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,38 +75,62 @@ class Preferences:
     """Report of the loading; a selection of rows keeps it."""
     fingerprint: str
     """Hash of the rows, the same in every process."""
-    max_rejected: float = 0.01
-    """Largest fraction of rejected rows, in loading and again in tokenisation."""
+    rules: Rules = field(default_factory=Rules)
 
     @classmethod
     def load(
         cls,
-        source: str | Path,
+        source: str | Path | Sequence[str | Path],
         *,
         format: str = "auto",
         columns: Mapping[str, str | None] | None = None,
         split: str = "train",
-        max_rejected: float = 0.01,
+        subset: str | None = None,
+        revision: str | None = None,
         expected_rows: int | None = None,
+        **rules: Any,
     ) -> Preferences:
         """Read preference data and check every row.
 
         Args:
-            source: a `.jsonl`, `.json` (one array) or `.parquet` file, the JSON ones also `.gz`; a folder of such
-                files or one written by `datasets.save_to_disk`; a hub name; or embedded data: "world",
-                "world/heldout", "world/demonstrations", "world/prompts".
+            source: a file: JSON lines, a JSON list or an object around one, CSV, TSV, Parquet or Arrow, also compressed
+                (gzip, zstd, xz, bz2); a pattern of files; a folder of such files or one written by
+                `datasets.save_to_disk`; a hub name; embedded data: "world", "world/heldout", "world/demonstrations",
+                "world/prompts"; or a list of these.
             format: name of a format, or "auto" to recognise it by its columns.
-            columns: name of a column of the pairwise format → the name it has here (None: the same).
+            columns: name that a format has for a column → the name it has here (None: the same), or a path into one:
+                ``{"prompt": "conversations[0].value", "chosen": "good"}``.
             split: split of a folder or hub data set.
-            max_rejected: largest fraction of rejected rows.
+            subset: subset (configuration) of a hub data set.
+            revision: branch, tag or commit of a hub data set.
             expected_rows: number of rows of the source, to detect a file cut off at the end of a row.
+            **rules: fields of `Rules`.
 
         Raises:
             UserError: if the source cannot be read, no format fits its columns, it has no usable row, or too many rows
                 are rejected; the message has counts by reason and the first places.
         """
-        rows = _renamed(read_rows(source, split), columns or {}, str(source))
-        return _loaded(rows, str(source), format, max_rejected, expected_rows)
+        if not isinstance(source, str | Path):
+            hub = {"split": split, "subset": subset, "revision": revision}
+            parts = [cls.load(one, format=format, columns=columns, **hub, **rules) for one in source]
+            return _joined(parts, expected_rows)
+        name, made = str(source), Rules(**rules)
+
+        def read() -> Preferences:
+            rows = mapped(read_rows(source, split, subset=subset, revision=revision), columns or {}, name)
+            return _loaded(rows, name, format, _by_hand(columns), made, expected_rows)
+
+        file = Path(source).expanduser()
+        if not file.is_file() or file.stat().st_size < _WORTH_KEEPING:
+            return read()
+        key = hashed([_VERSION, name, sha256(file), format, columns, made.max_rejected, expected_rows])
+        kept = read_kept(key)
+        if kept is None:
+            loaded = read()
+            keep(key, loaded.dataset, loaded.report, loaded.fingerprint)
+            return loaded
+        dataset, report, fingerprint = kept
+        return cls(dataset=dataset, report=report, fingerprint=fingerprint, rules=made)
 
     @classmethod
     def from_rows(
@@ -82,23 +139,23 @@ class Preferences:
         *,
         format: str = "auto",
         columns: Mapping[str, str | None] | None = None,
-        max_rejected: float = 0.01,
         expected_rows: int | None = None,
         name: str = "rows",
+        **rules: Any,
     ) -> Preferences:
         """Like `load`, from rows in memory; reports show `name` in place of a file."""
-        raw = _renamed(rows_in_memory(rows, name), columns or {}, name)
-        return _loaded(raw, name, format, max_rejected, expected_rows)
+        raw = mapped(rows_in_memory(rows, name), columns or {}, name)
+        return _loaded(raw, name, format, _by_hand(columns), Rules(**rules), expected_rows)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one row as a dictionary of the columns of the pairwise format and `place`."""
-        return self.dataset[index]
+        return _as_given(self.dataset[index])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(cast(Iterable[dict[str, Any]], self.dataset))
+        return map(_as_given, cast(Iterable[dict[str, Any]], self.dataset))
 
     def select(self, indices: Iterable[int]) -> Preferences:
         """Return the rows at `indices`, in that order."""
@@ -108,17 +165,39 @@ class Preferences:
 
     def rewritten(self, rewrite: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]) -> Preferences:
         """Replace each row by the rows that `rewrite` returns for it; they are not checked again."""
-        digest = hashlib.sha256()
+        return self._regrouped([[i] for i in range(len(self))], lambda rows: rewrite(rows[0]))
 
+    def as_pairs(self) -> Preferences:
+        """Replace rankings by the pairs that pairwise methods learn (`Rules.pairs`), unpaired answers too.
+
+        A good and a bad answer to one prompt that stand in rows of their own become a pair.
+        """
+        names = ("ranking", "prompt_id", "chosen", "rejected")
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        for batch in self.dataset.select_columns(list(names)).with_format("arrow").iter(10_000):
+            for name in names:
+                column: Any = batch[name]
+                columns[name] += (column.is_valid() if name in ("chosen", "rejected") else column).to_pylist()
+        groups = rows_that_pair(*columns.values())
+        if len(groups) == len(self) and not any(columns["ranking"]):
+            return self
+        return self._regrouped(groups, lambda rows: repaired(rows, self.rules.pairs, self.rules.seed))
+
+    def as_demonstrations(self) -> Preferences:
+        """Make every assistant's turn of a conversation a demonstration, if `Rules.train_on` asks for all."""
+        return self if self.rules.train_on == "last" else self.rewritten(each_turn)
+
+    def _regrouped(
+        self, groups: Iterable[list[int]], rewrite: Callable[[Sequence[dict[str, Any]]], Iterable[Mapping[str, Any]]]
+    ) -> Preferences:
         def rows() -> Iterator[tuple[Mapping[str, Any], str]]:
-            for row in self:
-                place = row.pop("place")
-                for made in rewrite(row):
-                    digest.update(json.dumps(made).encode())
-                    yield made, place
+            for group in groups:
+                members = [self[index] for index in group]
+                place, *_ = (row.pop("place") for row in members)
+                yield from ((made, place) for made in rewrite(members))
 
-        dataset = _dataset(rows(), digest)
-        return replace(self, dataset=dataset, fingerprint=digest.hexdigest())
+        dataset, fingerprint = store(rows())
+        return replace(self, dataset=dataset, fingerprint=fingerprint)
 
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
         """Return (train, heldout), with all rows of a prompt on the same side.
@@ -129,8 +208,9 @@ class Preferences:
                 rows in the data change little.
         """
         rows_of: dict[str, list[int]] = {}
-        for index, prompt in enumerate(self.dataset["prompt"]):
-            rows_of.setdefault(prompt_key(prompt), []).append(index)
+        for index, (prompt, own) in enumerate(zip(self.dataset["prompt"], self.dataset["prompt_id"], strict=True)):
+            key = own if prompt[0]["role"] == CONTINUED else prompt_key(prompt)
+            rows_of.setdefault(key, []).append(index)
         count = heldout
         if isinstance(heldout, float):
             count = min(max(round(heldout * len(rows_of)), 1), len(rows_of) - 1) if 0 < heldout < 1 else 0
@@ -144,6 +224,14 @@ class Preferences:
         return self.select(i for i in range(len(self)) if i not in held), self.select(sorted(held))
 
 
+def _as_given(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of Arrow with the fields alone that its messages have."""
+    for name in ("prompt", "chosen", "rejected"):
+        if row[name] is not None:
+            row[name] = [present(message) for message in row[name]]
+    return row
+
+
 def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     """Return the places (file:line) of the rows of `heldout` whose prompt also occurs in `train`."""
     seen = {prompt_key(prompt) for prompt in train.dataset["prompt"]}
@@ -154,142 +242,54 @@ def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     ]
 
 
-def _renamed(rows: Iterator[RawRow], columns: Mapping[str, str | None], source: str) -> Iterator[RawRow]:
-    """Yield the rows with their columns under the names of the pairwise format."""
-    names = {old: new for new, old in columns.items() if old is not None and old != new}
-    head = list(islice(rows, _SAMPLE_ROWS if names else 0))
-    found = {str(name) for row in head if isinstance(row.value, Mapping) for name in cast(Mapping[str, Any], row.value)}
-    for old, new in names.items():
-        if old not in found:
-            raise UserError(
-                f"{source}: data.columns.{new}={old}, but no row has this column; there are {listed(found)}."
-            )
-        if new in found and new not in names:
-            raise UserError(
-                f"{source}: data.columns.{new}={old}, but there is a column {new!r} as well; remove or rename one."
-            )
-    for row in chain(head, rows):
-        if names and isinstance(row.value, Mapping):
-            value = cast(Mapping[str, Any], row.value)
-            row = replace(row, value={names.get(name, name): cell for name, cell in value.items()})
-        yield row
+def _joined(parts: Sequence[Preferences], expected_rows: int | None) -> Preferences:
+    """Put sources together, each of which was read in its own format."""
+    import datasets
+
+    if not parts:
+        raise UserError("data: an empty list; name at least one source.")
+    report = joined_reports([part.report for part in parts])
+    _require_rows(report.source, report.read, expected_rows)
+    digest = hashlib.sha256(json.dumps([part.fingerprint for part in parts]).encode()).hexdigest()
+    dataset = datasets.concatenate_datasets([part.dataset for part in parts])
+    return replace(parts[0], dataset=dataset, report=report, fingerprint=digest)
+
+
+def _require_rows(source: str, read: int, expected: int | None) -> None:
+    if expected is not None and read != expected:
+        raise UserError(
+            f"{source}: {read} rows, but data.expected_rows={expected}; the file may have been cut off, "
+            "copy it again or correct the number."
+        )
+
+
+def _by_hand(columns: Mapping[str, str | None] | None) -> list[str]:
+    return [new for new, old in (columns or {}).items() if old is not None]
 
 
 def _loaded(
-    rows: Iterator[RawRow], source: str, format_name: str, max_rejected: float, expected_rows: int | None
+    rows: Iterator[RawRow],
+    source: str,
+    format_name: str,
+    by_hand: Sequence[str],
+    rules: Rules,
+    expected_rows: int | None,
 ) -> Preferences:
-    if not 0 <= max_rejected <= 1:
-        raise UserError(f"data.max_rejected={max_rejected} is a fraction of the rows; give a number from 0 to 1.")
     tally = Tally(source)
     head = list(islice(rows, _SAMPLE_ROWS))
-    layout = _Layout.of(head, format_name, source)
-    digest = hashlib.sha256()
-    dataset = _dataset(_valid_rows(chain(head, rows), layout, tally, digest), digest)
-    if expected_rows is not None and tally.read != expected_rows:
-        raise UserError(
-            f"{source}: {tally.read} rows, but data.expected_rows={expected_rows}; the file may have been cut off, "
-            "copy it again or correct the number."
-        )
+    layout = Layout.of(head, format_name, by_hand, source)
+    dataset, fingerprint = store(valid_rows(chain(head, rows), layout, tally))
+    _require_rows(source, tally.read, expected_rows)
     report = tally.close(
         rule=layout.format.name,
         polarity=layout.format.polarity,
-        max_rejected=max_rejected,
+        max_rejected=rules.max_rejected,
         remedy="repair them",
     )
+    for remark, remedy in _SUSPICIOUS.items():
+        if (count := report.noted.get(remark, 0)) * 2 > report.kept:
+            places = ", ".join(place.split(": ")[0] for place in report.examples[remark])
+            raise UserError(f"{source}: {remark} in {count:,} of {report.kept:,} rows ({places}); {remedy}.")
     for warning in report.warnings:
         _LOG.warning("%s: %s", source, warning)
-    return Preferences(dataset=dataset, report=report, fingerprint=digest.hexdigest(), max_rejected=max_rejected)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Format and column types of most rows of a source; a row that differs is rejected, never filled in."""
-
-    format: Format
-    kinds: Mapping[str, str]
-    """Columns that the format reads and most rows have → type of most of their values."""
-
-    @classmethod
-    def of(cls, head: list[RawRow], format_name: str, source: str) -> _Layout:
-        usable = [
-            cast(Mapping[str, Any], row.value) for row in head if not row.problem and isinstance(row.value, Mapping)
-        ]
-        if not usable:
-            raise UserError(
-                f"{source}: no row to learn from ({len(head)} read, none of them an object); give rows with columns."
-            )
-        columns = Counter(frozenset(row) for row in usable).most_common(1)[0][0]
-        found = find_format(format_name, Sample(columns, usable), source)
-        kinds: dict[str, str] = {}
-        for name in sorted(columns & found.columns):
-            counts = Counter(kind(row[name]) for row in usable if row.get(name) is not None)
-            kinds[name] = counts.most_common(1)[0][0] if counts else "null"
-        return cls(found, kinds)
-
-    def check(self, row: Mapping[str, Any]) -> None:
-        """Reject a row that lacks a column or has another type of value in it than most rows."""
-        for name, usual in self.kinds.items():
-            if name not in row:
-                raise RowError("missing column", f'no "{name}"')
-            actual = kind(row[name])
-            if {actual, usual} == {"text", "messages"}:
-                raise RowError("column changes type", f'"{name}" is {actual}, in most rows {usual}')
-
-
-def _valid_rows(rows: Iterable[RawRow], layout: _Layout, tally: Tally, digest: Any) -> Iterator[tuple[Row, str]]:
-    """Yield every valid row with its place; count rejections and remarks in `tally`."""
-    prompts: dict[str, str] = {}
-    orientations: dict[bytes, bool] = {}
-    for raw in rows:
-        tally.read += 1
-        try:
-            if raw.problem or not isinstance(raw.value, Mapping):
-                raise RowError(raw.problem or "not an object")
-            fields = cast(Mapping[str, Any], raw.value)
-            layout.check(fields)
-            converted = list(layout.format.convert(fields))
-        except RowError as rejection:
-            tally.reject(raw.place, rejection)
-            continue
-        for name in fields.keys() - layout.format.columns:
-            tally.warn(f'column "{name}" is not read')
-        for item in converted:
-            notes: dict[str, None] = {}
-            try:
-                row = valid_row(item, notes.setdefault)
-                key = prompt_key(row["prompt"])
-                if prompts.setdefault(row["prompt_id"], key) != key:
-                    raise RowError("prompt_id stands for two prompts", row["prompt_id"])
-            except RowError as rejection:
-                tally.reject(raw.place, rejection)
-                continue
-            if _contradicts(row, key, orientations):
-                notes.setdefault("pair also occurs with the other polarity")
-            for remark in notes:
-                tally.note(raw.place, remark)
-            tally.kept += 1
-            digest.update(json.dumps(row).encode())
-            yield row, raw.place
-
-
-def _contradicts(row: Row, key: str, orientations: dict[bytes, bool]) -> bool:
-    """Return whether the same pair came before with the other polarity."""
-    if not row["chosen"] or not row["rejected"]:
-        return False
-    sides = [row["chosen"][0]["content"], row["rejected"][0]["content"]]
-    identity = hashlib.sha256(json.dumps([key, *sorted(sides)]).encode()).digest()[:16]
-    return orientations.setdefault(identity, sides[0] < sides[1]) != (sides[0] < sides[1])
-
-
-def _dataset(rows: Iterable[tuple[Mapping[str, Any], str]], digest: Any) -> datasets.Dataset:
-    """Collect rows and their places in chunks; `digest` is complete only after the last row."""
-    import datasets
-    import pyarrow as pa
-    from datasets.table import InMemoryTable
-
-    schema, chunks, left = arrow_schema(), list[Any](), iter(rows)
-    while chunk := [{**row, "place": place} for row, place in islice(left, _CHUNK_ROWS)]:
-        chunks.append(pa.RecordBatch.from_pylist(chunk, schema=schema))
-    return datasets.Dataset(
-        InMemoryTable(pa.Table.from_batches(chunks, schema=schema)), fingerprint=digest.hexdigest()[:16]
-    )
+    return Preferences(dataset=dataset, report=report, fingerprint=fingerprint, rules=rules)

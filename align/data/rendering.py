@@ -6,6 +6,7 @@ the rendered text is encoded (`align.data.encoding`).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.data.load_report import RowError
+from align.data.schema import CONTINUED
 from align.errors import UserError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -55,6 +57,29 @@ def chat_template(name_or_path: str | Path) -> str:
     return path.read_text(encoding="utf-8").removesuffix("\n")
 
 
+def with_values(template: str | None, values: Mapping[str, Any]) -> str:
+    """Return a chat template in which variables have these values, wherever it is used.
+
+    Raises:
+        UserError: There is no template, or it does not read one of the variables.
+    """
+    from jinja2 import meta
+    from transformers.utils.chat_template_utils import _compile_jinja_template  # pyright: ignore[reportPrivateUsage]
+
+    place = "model.chat_template_kwargs"
+    if template is None:
+        raise UserError(f"{place}: the tokenizer has no chat template; choose one with model.chat_template.")
+    read = meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template))
+    for name in values:
+        if name not in read:
+            own = read - {"messages", "add_generation_prompt", "bos_token", "eos_token", "raise_exception"}
+            raise UserError(
+                f"{place}.{name}: the chat template does not read it, but {', '.join(sorted(own)) or 'none at all'}."
+                f"{did_you_mean(name, own)}"
+            )
+    return "".join(f"{{%- set {name} = {value!r} -%}}" for name, value in values.items()) + template
+
+
 @dataclass(frozen=True)
 class MarkedText:
     """Text in which mark i stands for `originals[i]`, to be encoded as text."""
@@ -83,8 +108,9 @@ class Rendered:
 def render_conversation(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[TemplateMessage],
-    responses: Sequence[str | Sequence[int]],
+    responses: Sequence[TemplateMessage | Sequence[int]],
     *,
+    tools: str | None,
     to_mark: re.Pattern[str],
     rest: str,
 ) -> Rendered:
@@ -93,61 +119,100 @@ def render_conversation(
     Args:
         tokenizer: Has the template.
         messages: Of the prompt.
-        responses: Texts, or ids as they were drawn.
+        responses: Messages, or ids as they were drawn.
+        tools: JSON list of the functions that the assistant may call.
         to_mark: Text that is replaced by marks.
         rest: Text that the template writes after the end of the last turn; it is left out.
 
     Raises:
-        RowError: The template refuses the conversation, or renders its messages otherwise with an answer.
+        RowError: The template refuses the conversation, has no place for a part of it, or renders its messages
+            otherwise with an answer.
     """
-    originals: list[str] = []
-    turns: list[dict[str, str]] = []
-    for message in messages:
-        marked = _mark(message["content"], to_mark, len(originals))
-        originals += marked.originals
-        turns.append({"role": message["role"] or "user", "content": marked.text})
-    asked = _render(tokenizer, turns, generation=True)
+    marker = _Marker(to_mark)
+    functions = None if tools is None else marker.nested(json.loads(tools))
+    turns = [_turn(message, message["role"] or "user", marker) for message in messages]
+    asked = _render(tokenizer, turns, functions, generation=True)
+    _require_place_for_tools(tokenizer, turns, functions, asked)
+    prompt = MarkedText(asked, marker.originals)
     wholes: list[MarkedText | Sequence[int]] = []
     remarks: dict[str, None] = {}
     for response in responses:
-        if not isinstance(response, str):
+        if not isinstance(response, Mapping):
             wholes.append(response)
             continue
-        marked = _mark(response, to_mark, len(originals))
-        whole = _render(tokenizer, [*turns, {"role": "assistant", "content": marked.text}], generation=False)
+        own = _Marker(to_mark, list(prompt.originals))
+        answer = _turn(response, "assistant", own)
+        whole = _render(tokenizer, [*turns, answer], functions, generation=False)
         if not whole.startswith(asked):
-            shown = _render(tokenizer, turns, generation=False)
+            shown = _render(tokenizer, turns, functions, generation=False)
             if shared_length(asked, whole) < shared_length(asked, shown):
                 raise RowError("chat template renders the messages of the prompt otherwise before an answer")
-        if marked.text.strip() not in whole:
+        if "thinking" in answer and answer["thinking"].strip() not in whole:
+            raise RowError("chat template has no place for the thoughts of an answer")
+        _require_place_for_calls([answer], whole)
+        if answer["content"].strip() not in whole:
             remarks[ANSWER_CHANGED] = None
-        wholes.append(MarkedText(whole.removesuffix(rest), originals + marked.originals))
-    return Rendered(MarkedText(asked, originals), wholes, remarks=tuple(remarks))
+        wholes.append(MarkedText(whole.removesuffix(rest), own.originals))
+    return Rendered(prompt, wholes, remarks=tuple(remarks))
+
+
+def _turn(message: TemplateMessage, role: str, marker: _Marker) -> dict[str, Any]:
+    """Return a message as chat templates read it, its text marked; thoughts have both of their usual names."""
+    turn: dict[str, Any] = {"role": role, "content": marker(message["content"])}
+    if thoughts := message.get("thinking"):
+        turn["thinking"] = turn["reasoning_content"] = marker(thoughts)
+    if calls := message.get("tool_calls"):
+        turn["tool_calls"] = marker.nested(json.loads(calls))
+    return turn | {name: marker(message[name]) for name in ("name", "tool_call_id") if message.get(name)}
+
+
+def _require_place_for_tools(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[TemplateMessage], functions: Any, asked: str
+) -> None:
+    """Refuse tools and calls of the prompt that the template leaves out."""
+    if functions is not None and _render(tokenizer, turns, None, generation=True) == asked:
+        raise RowError("chat template has no place for tools")
+    _require_place_for_calls(turns, asked)
+
+
+def _require_place_for_calls(turns: Sequence[TemplateMessage], text: str) -> None:
+    for turn in turns:
+        if any(call["function"]["name"] not in text for call in turn.get("tool_calls", ())):
+            raise RowError("chat template has no place for tool calls")
 
 
 def render_plain(
-    messages: Sequence[TemplateMessage], responses: Sequence[str | Sequence[int]], *, to_mark: re.Pattern[str]
+    messages: Sequence[TemplateMessage],
+    responses: Sequence[TemplateMessage | Sequence[int]],
+    *,
+    tools: str | None,
+    to_mark: re.Pattern[str],
 ) -> Rendered:
     """Render plain text, which has no chat template; otherwise as `render_conversation`.
 
     Raises:
         UserError: The messages have roles.
+        RowError: There are tools, thoughts or calls.
     """
-    if len(messages) != 1 or messages[0]["role"] is not None:
+    if len(messages) != 1 or messages[0]["role"] not in (None, CONTINUED):
         raise UserError(
             "the data is conversations, but the tokenizer has no chat template; "
             "choose one with model.chat_template=hh, chatml or a file."
         )
-    prompt = _mark(messages[0]["content"], to_mark)
+    answers = [response for response in responses if isinstance(response, Mapping)]
+    if tools is not None or any(answer.get("thinking") or answer.get("tool_calls") for answer in answers):
+        raise RowError("tools and thoughts need a chat template")
+    prompt = _Marker(to_mark)
+    asked = MarkedText(prompt(messages[0]["content"]), prompt.originals)
     wholes: list[MarkedText | Sequence[int]] = []
     apart: list[MarkedText] = []
     for response in responses:
-        text = response if isinstance(response, str) else ""
-        marked = _mark(text, to_mark, len(prompt.originals))
-        whole = MarkedText(prompt.text + marked.text, prompt.originals + marked.originals)
-        wholes.append(whole if isinstance(response, str) else response)
-        apart.append(_mark(text, to_mark))
-    return Rendered(prompt, wholes, apart)
+        text = response["content"] if isinstance(response, Mapping) else ""
+        own, alone = _Marker(to_mark, list(prompt.originals)), _Marker(to_mark)
+        whole = MarkedText(asked.text + own(text), own.originals)
+        wholes.append(whole if isinstance(response, Mapping) else response)
+        apart.append(MarkedText(alone(text), alone.originals))
+    return Rendered(asked, wholes, apart)
 
 
 @dataclass(frozen=True)
@@ -188,18 +253,36 @@ def any_of(texts: Iterable[str]) -> re.Pattern[str]:
     return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
 
-def _mark(content: str, pattern: re.Pattern[str], count: int = 0) -> MarkedText:
-    """Replace what `pattern` finds in `content` by marks numbered from `count`."""
-    originals: list[str] = []
+class _Marker:
+    """Replaces what its pattern finds by numbered marks."""
 
-    def number(found: re.Match[str]) -> str:
-        originals.append(found[0])
-        return f"{MARKS[0]}{count + len(originals) - 1}{MARKS[1]}"
+    def __init__(self, pattern: re.Pattern[str], originals: list[str] | None = None) -> None:
+        self.pattern = pattern
+        self.originals: list[str] = originals if originals is not None else []
 
-    return MarkedText(pattern.sub(number, content), originals)
+    def __call__(self, text: str) -> str:
+        return self.pattern.sub(self._number, text)
+
+    def nested(self, value: Any) -> Any:
+        """Mark all texts of a JSON value, names of fields included."""
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, dict):
+            return {self(str(name)): self.nested(item) for name, item in value.items()}
+        return [self.nested(item) for item in value] if isinstance(value, list) else value
+
+    def _number(self, found: re.Match[str]) -> str:
+        self.originals.append(found[0])
+        return f"{MARKS[0]}{len(self.originals) - 1}{MARKS[1]}"
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[TemplateMessage], *, generation: bool) -> str:
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[TemplateMessage],
+    tools: Any = None,
+    *,
+    generation: bool,
+) -> str:
     """Return the text of messages, with or without the generation prompt.
 
     Raises:
@@ -209,7 +292,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[TemplateMessa
 
     try:
         rendered = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=generation
+            [dict(message) for message in messages], tools=tools, tokenize=False, add_generation_prompt=generation
         )
     except TemplateError as error:
         raise RowError("chat template refuses the conversation", str(error)) from error

@@ -1,7 +1,8 @@
 """The pairwise format, in which all data is kept, whatever file it came from.
 
 A row is one prompt with a preferred (`chosen`) and a less preferred (`rejected`) response. `rejected` is null in a
-demonstration; both are null in a bare prompt. A ranking of K responses is stored as pairs with one `prompt_id`.
+demonstration, `chosen` is null in an answer that is only known to be bad, both are null in a bare prompt. A ranking of
+K responses is stored as pairs that hold it, with one `prompt_id` and one `ranking`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
     "COLUMNS",
+    "CONTINUED",
     "DRAWN_COLUMNS",
     "ROLES",
     "SCORE_COLUMNS",
@@ -21,7 +23,9 @@ __all__ = [
     "Message",
     "Row",
     "Unit",
+    "answer_key",
     "arrow_schema",
+    "present",
     "prompt_key",
 ]
 
@@ -31,12 +35,21 @@ Unit = Literal["demonstration", "pair", "ranking", "prompt"]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 """Roles of messages; plain text is one message whose role is null."""
 
+CONTINUED = "text"
+"""Role of the only message of a prompt that is no question but the (often empty) beginning of a text, without turns."""
+
 SCORE_COLUMNS = ("chosen_score", "rejected_score", "margin", "weight")
 DRAWN_COLUMNS = ("chosen_drawn", "rejected_drawn", "drawn_with")
 """Token ids that a response was drawn as, and the fingerprint of the tokenizer that they belong to."""
 
-COLUMNS = ("prompt", "chosen", "rejected", *SCORE_COLUMNS, "prompt_id", "answer", "source", *DRAWN_COLUMNS)
+COLUMNS = (
+    *("prompt", "chosen", "rejected", *SCORE_COLUMNS, "prompt_id", "ranking", "tools", "answer", "source"),
+    *DRAWN_COLUMNS,
+)
 """The columns of the pairwise format, in order."""
+
+MESSAGE_FIELDS = ("thinking", "tool_calls", "name", "tool_call_id")
+"""Fields that a message may have beside role and content."""
 
 
 class Message(TypedDict):
@@ -44,6 +57,14 @@ class Message(TypedDict):
 
     role: str | None
     content: str
+    thinking: NotRequired[str | None]
+    """Reasoning of an assistant that is kept apart from its answer."""
+    tool_calls: NotRequired[str | None]
+    """JSON list of ``{"type": "function", "function": {"name": …, "arguments": {…}}}``, maybe with ``id``."""
+    name: NotRequired[str | None]
+    """Of a tool's turn: the tool that answers."""
+    tool_call_id: NotRequired[str | None]
+    """Of a tool's turn: the call that it answers."""
 
 
 class Row(TypedDict):
@@ -57,6 +78,10 @@ class Row(TypedDict):
     margin: float | None
     weight: float | None
     prompt_id: str
+    ranking: str | None
+    """Key of the ranking that the pair is part of; null for a pair of its own."""
+    tools: str | None
+    """JSON list of the functions that the assistant may call, as chat templates take them."""
     answer: str | None
     source: str | None
     chosen_drawn: list[int] | None
@@ -84,9 +109,23 @@ class Example:
     source: str | None = None
 
 
-def prompt_key(prompt: Sequence[Mapping[str, Any]]) -> str:
-    """Return a hash of a prompt's roles and contents, 16 hex digits, the same in every process."""
-    parts = [[message["role"], message["content"]] for message in prompt]
+def present(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the message without the fields that it does not have; Arrow gives every message all of them."""
+    kept = {name: message[name] for name in MESSAGE_FIELDS if message.get(name) is not None}
+    return {"role": message["role"], "content": message["content"], **kept}
+
+
+def answer_key(message: Mapping[str, Any]) -> str:
+    """Return what tells one answer from another: its text, with thoughts and calls where it has them."""
+    extra = [message[name] for name in MESSAGE_FIELDS if message.get(name) is not None]
+    return json.dumps([message["content"], *extra]) if extra else str(message["content"])
+
+
+def prompt_key(prompt: Sequence[Mapping[str, Any]], tools: str | None = None) -> str:
+    """Return a hash of a prompt's messages and tools, 16 hex digits, the same in every process."""
+    parts: list[Any] = [list(present(message).values()) for message in prompt]
+    if tools is not None:
+        parts.append(tools)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -94,7 +133,7 @@ def arrow_schema() -> Any:
     """Return the `pyarrow.Schema` of a `Preferences` dataset: `COLUMNS`, then `place` (file:line of the row)."""
     import pyarrow as pa
 
-    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    messages = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "content", *MESSAGE_FIELDS)]))
     types = {name: pa.float64() for name in SCORE_COLUMNS} | dict.fromkeys(("prompt", "chosen", "rejected"), messages)
     types |= dict.fromkeys(("chosen_drawn", "rejected_drawn"), pa.list_(pa.int32()))
     return pa.schema([(name, types.get(name, pa.string())) for name in (*COLUMNS, "place")])

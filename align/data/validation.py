@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, cast
 
 from align.data.load_report import RowError
-from align.data.schema import ROLES, SCORE_COLUMNS, Message, Row, prompt_key
+from align.data.messages import kind, number, read_messages, read_text, read_tools
+from align.data.schema import CONTINUED, SCORE_COLUMNS, Message, Row, answer_key, prompt_key
 
-__all__ = ["kind", "valid_row"]
+__all__ = ["LOWER_SCORE", "REPEATED", "valid_row"]
+
+LOWER_SCORE = "chosen has a lower score than rejected"
+REPEATED = "chosen and rejected begin with the prompt"
+"""Remarks that show a wrong reading where most pairs have them."""
 
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Invisible characters that are neither white space nor control nor format characters."""
-
-
-def kind(value: object) -> str:
-    """Return the type of a raw value as reports name it: text, messages, number, flag, null, list, object …"""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "flag"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, Mapping):
-        return "object"
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
-        return type(value).__name__
-    items = cast(Sequence[object], value)
-    return "messages" if all(isinstance(item, Mapping) for item in items) else "list"
 
 
 def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
@@ -45,10 +31,16 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     prompt = _prompt(fields.get("prompt"), note)
     chosen, rejected = (_response(fields.get(name), name, note) for name in ("chosen", "rejected"))
     _check_responses(chosen, rejected)
+    if chosen and rejected and all(side[0]["content"].startswith(prompt[-1]["content"]) for side in (chosen, rejected)):
+        note(REPEATED)
     if any(message["role"] for side in (prompt, chosen, rejected) if side for message in side):
-        prompt = [Message(role=turn["role"] or "user", content=turn["content"]) for turn in prompt]
-        chosen, rejected = (_as_assistant(side) for side in (chosen, rejected))
-    scores = {name: _score(fields.get(name), name) for name in SCORE_COLUMNS}
+        prompt = [_as_role(turn, "user") for turn in prompt]
+        chosen, rejected = ([_as_role(side[0], "assistant")] if side else None for side in (chosen, rejected))
+    tools = read_tools(fields.get("tools"))
+    scores = {name: None if fields.get(name) is None else number(fields[name], name) for name in SCORE_COLUMNS}
+    high, low = scores["chosen_score"], scores["rejected_score"]
+    if high is not None and low is not None and high < low:
+        note(LOWER_SCORE)
     if (scores["weight"] or 0) < 0:
         raise RowError("negative weight", f"{scores['weight']:g}")
     return Row(
@@ -59,7 +51,9 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
         rejected_score=scores["rejected_score"],
         margin=scores["margin"],
         weight=scores["weight"],
-        prompt_id=_label(fields.get("prompt_id"), "prompt_id") or prompt_key(prompt),
+        prompt_id=_label(fields.get("prompt_id"), "prompt_id") or prompt_key(prompt, tools),
+        ranking=_label(fields.get("ranking"), "ranking"),
+        tools=tools,
         answer=_label(fields.get("answer"), "answer"),
         source=_label(fields.get("source"), "source"),
         chosen_drawn=_drawn(fields.get("chosen_drawn"), "chosen_drawn"),
@@ -71,18 +65,22 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
 def _prompt(value: object, note: Callable[[str], None]) -> list[Message]:
     if value is None:
         raise RowError("prompt is null")
-    messages = _messages(value, "prompt", note)
+    messages = read_messages(value, "prompt", note)
     if not messages:
         raise RowError("empty prompt")
+    if any(message["role"] == CONTINUED for message in messages):
+        if len(messages) > 1:
+            raise RowError("a text to continue is the only message of its prompt")
+        return messages
     if messages[-1]["role"] == "assistant":
         raise RowError("prompt ends with an assistant turn")
     if messages[-1]["role"] not in (None, "user", "tool"):
         raise RowError("prompt does not end with a user turn", f"ends with {messages[-1]['role']}")
-    if blank := _blank(messages[-1]["content"]):
+    if messages[-1]["role"] != "tool" and (blank := _blank(messages[-1]["content"])):
         raise RowError(f"{blank} prompt" if blank == "invisible" else "empty prompt")
     for message, following in pairwise(messages):
         if message["role"] in ("user", "assistant"):
-            if _blank(message["content"]):
+            if _blank(message["content"]) and not message.get("tool_calls"):
                 raise RowError("empty turn in the prompt")
             if message["role"] == following["role"]:
                 note("consecutive turns of one role")
@@ -92,7 +90,7 @@ def _prompt(value: object, note: Callable[[str], None]) -> list[Message]:
 def _response(value: object, name: str, note: Callable[[str], None]) -> list[Message] | None:
     if value is None:
         return None
-    messages = _messages(value, name, note)
+    messages = read_messages(value, name, note)
     if not messages:
         raise RowError(f"{name} has no message")
     if len(messages) != 1 or messages[0]["role"] not in (None, "assistant"):
@@ -106,71 +104,24 @@ def _check_responses(chosen: list[Message] | None, rejected: list[Message] | Non
     blank = {
         name: word
         for name, side in (("chosen", chosen), ("rejected", rejected))
-        if side and (word := _blank(side[0]["content"]))
+        if side and not side[0].get("tool_calls") and (word := _blank(side[0]["content"]))
     }
     if len(blank) == 2 and len(set(blank.values())) == 1:
         raise RowError(f"{blank['chosen']} chosen and rejected")
     for name, word in blank.items():
         raise RowError(f"{word} {name}")
-    if chosen and rejected and chosen[0]["content"] == rejected[0]["content"]:
+    if chosen and rejected and answer_key(chosen[0]) == answer_key(rejected[0]):
         raise RowError("identical pair")
 
 
-def _as_assistant(side: list[Message] | None) -> list[Message] | None:
-    return [Message(role="assistant", content=side[0]["content"])] if side else None
-
-
-def _messages(value: object, name: str, note: Callable[[str], None]) -> list[Message]:
-    if isinstance(value, str):
-        return [{"role": None, "content": _text(value, name)}]
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
-        raise RowError(f"{name} is not text or messages", f"is a {kind(value)}")
-    return [_message(item, name, note) for item in cast(Sequence[object], value)]
-
-
-def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
-    if not isinstance(item, Mapping):
-        raise RowError(f"{name} is not text or messages", f"has a {kind(item)} in its list")
-    message = cast(Mapping[str, Any], item)
-    role = message.get("role")
-    if role not in ROLES:
-        raise RowError("unknown role", f"{name}: {role!r:.40}; known are {', '.join(ROLES)}")
-    if "content" not in message:
-        raise RowError("message without content", name)
-    content = message["content"]
-    if content is None:
-        raise RowError("content is null", name)
-    for key, extra in message.items():
-        if key not in ("role", "content") and extra not in (None, [], ""):
-            note(f'message field "{key}" is not read')
-    return {"role": role, "content": _text(_joined(content), name)}
-
-
-def _joined(content: object) -> object:
-    """Return the joined text of a list of text parts, and anything else unchanged."""
-    if isinstance(content, str) or not isinstance(content, Sequence):
-        return content
-    parts = cast(Sequence[Any], content)
-    if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
-        return content
-    texts = [part.get("text") for part in parts]
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
-
-
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise RowError("content is not text", f"{name}: is a {kind(value)}")
-    if "\0" in value:
-        raise RowError("NUL character", name)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise RowError("lone surrogate", name) from error
-    return value
+def _as_role(message: Message, role: str) -> Message:
+    return {**message, "role": message["role"] or role}
 
 
 def _blank(text: str) -> str:
     """Return how a text is blank (empty, white-space-only, invisible), or "" if it is not."""
+    if text[:1].isascii() and text[:1].isalnum():
+        return ""
     if not text:
         return "empty"
     if not text.strip():
@@ -180,20 +131,6 @@ def _blank(text: str) -> str:
         for character in text
     )
     return "" if shown else "invisible"
-
-
-def _score(value: object, name: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RowError(f"{name} is not a number", f"is a {kind(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise RowError(f"{name} is not finite")
-    return number
 
 
 def _drawn(value: object, name: str) -> list[int] | None:
@@ -206,8 +143,10 @@ def _drawn(value: object, name: str) -> list[int] | None:
 
 
 def _label(value: object, name: str) -> str | None:
+    if name == "source" and isinstance(value, list):  # as Nectar has it
+        value = ", ".join(map(str, value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if value is not None and not isinstance(value, str):
         raise RowError(f"{name} is not text", f"is a {kind(value)}")
-    return None if value is None else _text(value, name)
+    return None if value is None else read_text(value, name)

@@ -88,7 +88,7 @@ class Evaluator:
                     f"{policy.max_positions} positions of the model; lower it."
                 )
             tokenized = tokenize(prompts, policy.tokenizer, max_length=longest, unit="prompt", max_rejected=1.0)
-            if left_out := sum(tokenized.report.rejected.values()):
+            if left_out := tokenized.report.lost:
                 notes.append(
                     f"{left_out} of {tokenized.report.read} held-out prompts are not evaluated: with an answer of "
                     f"{sampling.max_new_tokens} tokens they are too long"
@@ -98,7 +98,12 @@ class Evaluator:
             texts = [prompt_text(row["prompt"]) for row in rows]
             columns = scorer_columns(rows)
         if pairs is not None and not isinstance(pairs, TokenizedPreferences):
-            pairs = tokenize(pairs, policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0)
+            pairs = tokenize(
+                pairs, policy.tokenizer, max_length=max_length, unit="pair", max_rejected=1.0, may_be_empty=True
+            )
+            if not len(pairs):  # such as good and bad answers to different prompts
+                notes.append(f"no preference accuracy: none of {pairs.report.read} held-out rows is a pair that fits")
+                pairs = None
         return cls(
             prompts=tokenized, texts=texts, columns=columns, pairs=pairs, sampling=sampling, notes=notes, **settings
         )

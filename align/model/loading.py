@@ -150,7 +150,7 @@ def load_tokenizer(model: ModelConfig, notes: list[str] | None = None) -> PreTra
     """
     from transformers import AutoTokenizer
 
-    from align.data.rendering import chat_template
+    from align.data.rendering import chat_template, with_values
 
     path = resolve(model.name)
     try:
@@ -159,6 +159,8 @@ def load_tokenizer(model: ModelConfig, notes: list[str] | None = None) -> PreTra
         raise UserError(f"model.name={path}: no tokenizer could be loaded ({first_line(error)}).") from error
     if model.chat_template is not None:
         tokenizer.chat_template = chat_template(model.chat_template)
+    if model.chat_template_kwargs:
+        tokenizer.chat_template = with_values(tokenizer.chat_template, model.chat_template_kwargs)
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={path}: its tokenizer has no end-of-sequence token; set eos_token in it.")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:

@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from glob import has_magic
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,11 @@ __all__ = [
     "WandbConfig",
 ]
 
-_COLUMNS = ("prompt", "chosen", "rejected", "answer")
+_COLUMNS = (
+    *("prompt", "system", "chosen", "rejected", "completion", "label", "messages"),
+    *("response_1", "response_2", "better", "response_0", "better_response_id", "responses", "scores", "ranks"),
+    *("answer", "source", "tools", "chosen_score", "rejected_score", "margin", "weight", "prompt_id"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +114,8 @@ class ModelConfig(Settings):
     """sdpa, eager, flash_attention_2, flex_attention; null: sdpa where the model has it."""
     chat_template: str | None = None
     """Bundled name (hh, chatml) or a Jinja file; null: the tokenizer's own."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Values for variables of the template, such as {enable_thinking: false}."""
     layout: Literal["auto", "tree", "flat"] = "auto"
     """tree computes a prompt once for all its responses; flat repeats it; auto takes tree where it is exact."""
     quantization: Literal["4bit"] | None = None
@@ -131,14 +138,18 @@ class ModelConfig(Settings):
 class DataConfig(Settings):
     """Training pairs and the pairs held out."""
 
-    train: str
-    """A .jsonl, .jsonl.gz, .json or .parquet file, datasets folder, Hugging Face name, or world."""
+    train: str | tuple[str, ...]
+    """A file (JSON, CSV, Parquet, Arrow), pattern, datasets folder, Hugging Face name or world; or a list."""
     heldout: str | None = None
     """Likewise; null: heldout_size prompts are split off from train."""
     format: str = "auto"
     """Name of a format; auto recognises the columns."""
     columns: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(_COLUMNS))
-    """Names that the data has for them."""
+    """Columns of the data that have another name, or a path into one: conversations[0].value."""
+    subset: str | None = None
+    """Subset (configuration) of a Hugging Face dataset."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hugging Face dataset."""
     split: str = "train"
     """Split of a datasets folder or Hugging Face dataset."""
     heldout_split: str = "test"
@@ -147,6 +158,12 @@ class DataConfig(Settings):
     """Below 1: share of the prompts; from 1: number of prompts; 0: none."""
     max_rejected: Share = 0.01
     """Share of bad rows at which the run stops instead of dropping them."""
+    too_long: Literal["drop", "truncate_prompt", "error"] = "drop"
+    """Prompts without room for a response: drop them, truncate_prompt (their first turns go), error."""
+    pairs: Literal["all", "adjacent", "best_worst", "best_random"] = "all"
+    """Pairs that pairwise methods learn from a ranking: all, adjacent, best_worst, best_random."""
+    train_on: Literal["last", "all"] = "last"
+    """Turns of the assistant that a demonstration trains: last, all."""
     expected_rows: Count | None = None
     """Stop unless train has exactly this many rows."""
     mix: str | None = None
@@ -154,7 +171,8 @@ class DataConfig(Settings):
 
     def check(self) -> None:
         """Files exist; a number of prompts is a whole one."""
-        if not self.train.strip():
+        sources = [self.train] if isinstance(self.train, str) else list(self.train)
+        if not sources or not all(source.strip() for source in sources):
             raise UserError("train is empty: give a file, a datasets folder, a Hugging Face name, or world.")
         for name in ("train", "heldout", "mix"):
             _check_exists(self, name)
@@ -248,13 +266,17 @@ class RunConfig(Settings):
 
 def _check_exists(settings: object, name: str) -> None:
     """Look for a value that can only be a path; other names are looked up by whoever loads them."""
-    value: str | None = getattr(settings, name)
-    path = value is not None and (value.startswith((".", "/", "~")) or value.endswith(_DATA_SUFFIXES))
-    if value is not None and path and not Path(value).expanduser().exists():
-        raise UserError(f"{name}={value!r}: there is no such file or folder.")
+    value: str | tuple[str, ...] | None = getattr(settings, name)
+    for one in (value,) if isinstance(value, str) else value or ():
+        is_path = one.startswith((".", "/", "~")) or one.endswith(_DATA_SUFFIXES)
+        if is_path and not has_magic(one) and not Path(one).expanduser().exists():
+            raise UserError(f"{name}={one!r}: there is no such file or folder.")
 
 
-_DATA_SUFFIXES = (".jsonl", ".json", ".gz", ".parquet")
+_DATA_SUFFIXES = (
+    *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow"),
+    *(".gz", ".zst", ".zstd", ".xz", ".bz2"),
+)
 
 
 def _check_run_name(name: str) -> None:

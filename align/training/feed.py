@@ -135,7 +135,7 @@ class Feed(Source):
 
     def notes(self) -> list[str]:
         """Sentences on the rows that were rejected or cut."""
-        return [report.summary() for report in self._reports if report.rejected or report.noted]
+        return [report.summary() for report in self._reports if report.lost or report.noted]
 
     def cache_columns(self, between: Callable[[], None]) -> None:
         """Compute the method's cached columns, by the policy as it is now; ``between`` may raise to stop."""

@@ -59,7 +59,7 @@ def both_orders(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield {
             **row,
             **{name: [{"role": None, "content": text}] for name, text in texts},
-            **dict.fromkeys(("chosen_score", "rejected_score", "margin", "answer", *DRAWN_COLUMNS)),
+            **dict.fromkeys(("chosen_score", "rejected_score", "margin", "ranking", "tools", "answer", *DRAWN_COLUMNS)),
         }
 
 
@@ -83,7 +83,7 @@ class Ranker(PairwiseMethod):
 
     def learns_from(self, data: Preferences) -> Preferences:
         """Return both orders of every pair; see :func:`both_orders`."""
-        return data.rewritten(both_orders)
+        return data.as_pairs().rewritten(both_orders)
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """Cross-entropy of the right answer; ``accuracy`` is the share of questions where it is the more likely one."""

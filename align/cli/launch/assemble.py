@@ -102,7 +102,8 @@ def make_scorers(run: Run) -> Scorers:
     if name != "auto":
         return Scorers((make_scorer({"scorer": name}, "evaluation"),), reward)
     scorers: list[Scorer] = []
-    if "world" in (config.data.train.partition("/")[0], (config.data.heldout or "").partition("/")[0]):
+    sources = [config.data.train] if isinstance(config.data.train, str) else [*config.data.train]
+    if any(source.partition("/")[0] == "world" for source in (*sources, config.data.heldout or "")):
         scorers.append(TrueReward())
     if reward is not None and not (scorers and isinstance(reward, TrueReward)):
         scorers.append(reward)
@@ -147,23 +148,10 @@ def _parts(scorer: Any) -> list[Scorer]:
 def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     """Load the training data and what is held out from it."""
     data = config.data
-    train = Preferences.load(
-        data.train,
-        format=data.format,
-        columns=data.columns,
-        split=data.split,
-        max_rejected=data.max_rejected,
-        expected_rows=data.expected_rows,
-    )
+    train = Preferences.load(data.train, split=data.split, expected_rows=data.expected_rows, **_reading(config))
     say(train.report.summary())
     if data.heldout is not None:
-        heldout = Preferences.load(
-            data.heldout,
-            format=data.format,
-            columns=data.columns,
-            split=data.heldout_split,
-            max_rejected=data.max_rejected,
-        )
+        heldout = Preferences.load(data.heldout, split=data.heldout_split, **_reading(config))
         say(heldout.report.summary())
         leaked = leaked_prompts(train, heldout)
         if leaked:
@@ -182,7 +170,14 @@ def load_mix(run: Run) -> Preferences | None:
     data = run.config.data
     if data.mix is None or not run.method.mixing:  # of a recipe, another stage may
         return None
-    return Preferences.load(data.mix, format=data.format, max_rejected=data.max_rejected)
+    reading: dict[str, Any] = {**_reading(run.config), "columns": None}  # those of another file
+    return Preferences.load(data.mix, split=data.split, **reading)
+
+
+def _reading(config: RunConfig) -> dict[str, Any]:
+    """Return how all data of a run is read."""
+    names = ("format", "columns", "subset", "revision", "max_rejected", "too_long", "pairs", "train_on")
+    return {name: getattr(config.data, name) for name in names} | {"seed": config.seed}
 
 
 def read_tokenizer(config: RunConfig) -> tuple[PreTrainedTokenizerBase, list[str]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.cli.console import process_count
 from align.cli.launch.assemble import Run, Scorers
+from align.data.reading import matching
 from align.runs.checkpoint import newest_version, require_current_version
 from align.runs.run_folder import read_inputs, redact
 from align.scoring.identity import scorer_identity
@@ -87,6 +88,7 @@ def _model(model: ModelConfig) -> Mapping[str, Any]:
         "revision": model.revision,
         "dtype": model.dtype,
         "chat_template": _content(model.chat_template),
+        "chat_template_kwargs": dict(model.chat_template_kwargs),
         "quantization": model.quantization,
     }
 
@@ -95,13 +97,25 @@ def _data(config: RunConfig, *, mixing: bool) -> Mapping[str, Any]:
     data = config.data
     split = {"heldout_size": data.heldout_size} if data.heldout is None else {}
     return {
-        "train": _content(data.train),
+        "train": _contents(data.train),
         "format": data.format,
+        "subset": data.subset,
+        "revision": data.revision,
+        "too_long": data.too_long,
+        "pairs": data.pairs,
+        "train_on": data.train_on,
         "columns": {name: column for name, column in data.columns.items() if column is not None},
         "split": data.split,
         "mix": _content(data.mix) if mixing else None,
         **split,
     }
+
+
+def _contents(train: str | tuple[str, ...]) -> str | None:
+    """Return the content of the training data; of several files one hash, in which their order counts."""
+    sources = (train,) if isinstance(train, str) else train
+    contents = [_content(str(file)) for source in sources for file in (matching(source) or [source])]
+    return contents[0] if len(contents) == 1 else hashed(contents)
 
 
 def _content(name: str | None) -> str | None:

@@ -45,7 +45,8 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
         parsed = OverridesParser.create().parse_overrides(given)
     for override in parsed:
         with _errors_of_hydra([str(override.input_line)]):
-            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+            key = override.key_or_group
+            OmegaConf.update(config, key, override.value(), merge=True, force_add=checks.is_mapping(key))
     with _errors_of_hydra(overrides or [str(configs)]):
         plain = _plain(config)
     experiment = choices.get("experiment")
@@ -121,7 +122,9 @@ def _run_name(plain: Mapping[str, Any], choices: Mapping[str, str], swept: Seque
     if name is None:
         model, data = choices["model"], choices["data"]
         model = Path(plain["model"]["name"]).name if model == "custom" else model
-        data = Path(plain["data"]["train"]).name.partition(".")[0] if data == "custom" else data
+        train = plain["data"]["train"]
+        first = train if isinstance(train, str) else train[0]
+        data = re.sub(r"[*?\[\]]+", "_", Path(first).name.partition(".")[0]) if data == "custom" else data
         name = f"{choices['method']}-{model}-{data}-seed{plain['seed']}"
         shown = {"method", "model", "model.name", "data", "data.train", "seed"}
         name = _clean(name)

@@ -9,10 +9,15 @@ from typing import Any, cast
 from align.errors import UserError, did_you_mean
 from align.settings.type_checks import Shape
 
-__all__ = ["SECTIONS", "check_additions", "check_complete", "check_keys", "check_method"]
+__all__ = ["SECTIONS", "check_additions", "check_complete", "check_keys", "check_method", "is_mapping"]
 
 SECTIONS = ("method", "model", "adapter", "data", "trainer", "evaluation", "reward", "wandb")
 _ROOT = ("run_name", "output_root", "if_exists", "dry_run", "stage", "seed")
+
+
+def is_mapping(key: str) -> bool:
+    """Return whether a key is a mapping that may be given whole, or a name in one whose names are the user's."""
+    return key in ("data.columns", "model.chat_template_kwargs") or key.startswith("model.chat_template_kwargs.")
 
 
 def check_keys(known: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str]) -> None:
@@ -22,7 +27,7 @@ def check_keys(known: Mapping[str, Any], choices: Mapping[str, str], overrides: 
         key = override.partition("=")[0]
         if key in SECTIONS:
             raise UserError(f"{key} is a group of settings: write {key}.KEY=VALUE.")
-        if key not in keys:
+        if key not in keys and not is_mapping(key):
             section = key.partition(".")[0]
             place = f" of {section}={choices[section]}" if section in choices else ""
             raise UserError(f"{key} is not a setting{place}.{_nearest(key, [*keys, *choices])}")

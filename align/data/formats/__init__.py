@@ -1,44 +1,78 @@
-"""Formats of preference data, recognised by the columns of a file.
+"""Formats of preference data, recognised by the columns of a file and what they hold.
 
-A `Format` has a function `convert` that turns one raw row into fields of the pairwise format. To add a format, write it
-in a module of this package and list it in `BUILT_IN`; another package registers its own under the entry point group
-`align.formats`.
+A `Format` is a description with a function that turns one raw row into fields of the pairwise format. To add a format,
+write it in a module of this package and list it in `BUILT_IN`; another package registers its own under the entry point
+group `align.formats`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from align.data.formats.base import SHARED_COLUMNS, Format, Sample, UnknownFormatError
+from align.data.formats import demonstrations, labelled, pairs, rankings
+from align.data.formats.base import Format, Sample, UnknownFormatError
 from align.data.formats.gsm8k import GSM8K
 from align.data.formats.hh import HH
 from align.data.formats.instructions import INSTRUCTIONS
-from align.data.formats.labelled import ANTHROPIC_EVALS, PANDALM
-from align.data.formats.plain import DEMONSTRATION, MESSAGES, PAIRWISE, PROMPT, PROMPT_COMPLETION
+from align.data.formats.mapping import mapped, proposal, shown_columns
 from align.data.formats.trl import IMPLICIT
-from align.data.formats.ultrafeedback import ULTRAFEEDBACK
-from align.data.validation import kind
 from align.errors import did_you_mean
 
-__all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats", "listed"]
+__all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats", "mapped"]
 
 BUILT_IN = (
-    PAIRWISE,
+    pairs.PAIRWISE,
     HH,
     IMPLICIT,
-    ULTRAFEEDBACK,
-    PANDALM,
-    ANTHROPIC_EVALS,
-    DEMONSTRATION,
-    PROMPT_COMPLETION,
-    MESSAGES,
+    pairs.ULTRAFEEDBACK,
+    pairs.ALPACA_PAIRS,
+    pairs.ARGILLA,
+    pairs.ORCA_PAIRS,
+    pairs.DISTILABEL_ORCA,
+    pairs.SHAREGPT_PAIRS,
+    pairs.MS_SWIFT,
+    pairs.TORCHTUNE,
+    pairs.OPENAI_PREFERENCE,
+    pairs.STACK_EXCHANGE_PAIRED,
+    pairs.ANTHROPIC_EVALS,
+    labelled.LABELLED,
+    labelled.PANDALM,
+    labelled.LLMBAR,
+    labelled.ALPACA_EVAL,
+    labelled.HALOS,
+    labelled.SHP,
+    labelled.HELPSTEER2_PREFERENCE,
+    labelled.HELPSTEER3,
+    labelled.PKU_SAFE_RLHF,
+    labelled.TLDR,
+    labelled.ARENA,
+    labelled.ARENA_55K,
+    labelled.TINKER,
+    labelled.WEBGPT,
+    rankings.SCORED,
+    rankings.RANKED,
+    rankings.RRHF,
+    rankings.DISTILABEL,
+    rankings.ULTRAFEEDBACK_RAW,
+    rankings.STACK_EXCHANGE,
+    rankings.NEMO_RL,
+    rankings.NECTAR,
+    rankings.REWARD_BENCH_2,
+    rankings.HELPSTEER,
+    demonstrations.KTO,
+    demonstrations.KTO_MESSAGES,
+    demonstrations.DEMONSTRATION,
+    demonstrations.PROMPT_COMPLETION,
+    demonstrations.MESSAGES,
+    demonstrations.SHAREGPT,
+    demonstrations.ALPACA,
+    demonstrations.SELF_INSTRUCT,
+    demonstrations.TEXT,
     GSM8K,
     INSTRUCTIONS,
-    PROMPT,
+    demonstrations.QUESTIONS,
+    demonstrations.PROMPT,
 )
-
-_PROMPT_NAMES = ("question", "instruction", "problem", "query", "input", "text", "context", "history")
-_NO_PROMPTS = {"chosen", "rejected", "completion", "completions", "response", "responses", "output", *SHARED_COLUMNS}
 
 
 def known_formats() -> dict[str, Format]:
@@ -52,11 +86,14 @@ def known_formats() -> dict[str, Format]:
     return formats
 
 
-def find_format(name: str, sample: Sample, source: str) -> Format:
-    """Return the format called `name`, or for "auto" the one that fits the sample's columns; never guess.
+def find_format(name: str, sample: Sample, source: str, by_hand: Collection[str] = ()) -> Format:
+    """Return the format called `name`, or for "auto" the one that fits the sample; never guess.
 
-    If several fit, the one that requires the most columns is taken. If that leaves two, or if none fits, the
-    `UserError` names the columns found and the known formats.
+    If several fit, the one that requires the most columns is taken, then one that looked at the values too. With
+    columns named `by_hand` the format must read these, and what it leaves out is the user's decision.
+
+    Raises:
+        UnknownFormatError: None fits, or two do; it shows the columns and the mapping that would probably work.
     """
     formats = known_formats()
     if name != "auto":
@@ -64,52 +101,53 @@ def find_format(name: str, sample: Sample, source: str) -> Format:
             raise UnknownFormatError(
                 f"{name!r} is not a known data format: {', '.join(sorted(formats))}.{did_you_mean(name, formats)}"
             )
-        missing = formats[name].requires - sample.columns
+        missing = formats[name].lacks(sample)
         if missing:
             raise UnknownFormatError(
-                f"{source}: data.format={name} needs the column {listed(missing)}, but the columns are "
-                f"{listed(sample.columns)}; name another format or the columns with data.columns.{_prompt_hint(sample)}"
+                f"{source}: data.format={name} needs the column {', '.join(missing)}, but the columns are "
+                f"{shown_columns(sample)}.\nName them: {proposal(sample)}"
             )
         return formats[name]
-    fitting = [format for format in formats.values() if format.fits(sample)]
-    most = max((len(format.requires) for format in fitting), default=0)
-    best = [format for format in fitting if len(format.requires) == most]
+    if by_hand:
+        wanted = frozenset(by_hand)
+        readers = [f for f in formats.values() if wanted <= f.columns and not f.lacks(sample)]
+        fitting = [format for format in readers if format.recognises(sample)]
+        best = _best(fitting, wanted)
+    else:
+        fitting = [format for format in formats.values() if format.fits(sample)]
+        best = _best(fitting, frozenset())
     if len(best) == 1:
         return best[0]
-    raise UnknownFormatError(
-        f"{source}: {'several formats fit' if best else 'no known format fits'} the columns "
-        f"{listed(sample.columns)}; known are {_described(best or list(formats.values()))}; "
-        f"name the columns with data.columns or the format with data.format=.{_prompt_hint(sample)}"
-    )
+    raise UnknownFormatError(_refusal(sample, source, best, formats))
 
 
-def _prompt_hint(sample: Sample) -> str:
-    """Name the column that looks like the prompt: by its name, else the one with the longest texts or messages."""
-    if {"prompt", "messages"} & sample.columns:
-        return ""
-    hint = ""
-    if {"chosen", "rejected"} <= sample.columns:
-        hint = " The answers are no conversations and have no marks of turns, so the prompt must be a column."
-    lengths = {name: _text_length(sample, name) for name in sorted(sample.columns - _NO_PROMPTS)}
-    by_name = [name for name in _PROMPT_NAMES if lengths.get(name)]
-    longest = max(lengths, key=lambda name: lengths[name], default="")
-    if not by_name and not lengths.get(longest):
-        return hint
-    prompt = by_name[0] if by_name else longest
-    return f'{hint} Is "{prompt}" the prompt? Then set data.columns.prompt={prompt}.'
+def _best(fitting: list[Format], wanted: frozenset[str]) -> list[Format]:
+    """Return the formats that require the most of the wanted columns, then the most columns, then looked at values."""
+
+    def claims(format: Format) -> tuple[int, int, bool]:
+        return len(format.requires & wanted), format.needs, format.looks
+
+    most = max(map(claims, fitting), default=None)
+    return [format for format in fitting if claims(format) == most]
 
 
-def _text_length(sample: Sample, name: str) -> int:
-    """Return the characters of a column, 0 if most of it is neither text nor messages."""
-    values = [row.get(name) for row in sample.rows]
-    texts = [str(value) for value in values if value and kind(value) in ("text", "messages")]
-    return sum(map(len, texts)) if 2 * len(texts) > len(values) else 0
-
-
-def _described(formats: list[Format]) -> str:
-    return ", ".join(f"{format.name} ({', '.join(sorted(format.requires))})" for format in formats)
-
-
-def listed(names: Collection[str]) -> str:
-    """Return names in quotation marks, in order."""
-    return ", ".join(f'"{name}"' for name in sorted(names)) or "none"
+def _refusal(sample: Sample, source: str, best: list[Format], formats: dict[str, Format]) -> str:
+    """Return what the columns are, why nothing fits, and what to write: at most three lines."""
+    if best:
+        names = " or ".join(format.name for format in best)
+        return (
+            f"{source}: several formats fit the columns {shown_columns(sample)}.\n"
+            f"Choose one: data.format={best[0].name}, or name the columns yourself: {proposal(sample)} ({names})"
+        )
+    almost = [format for format in formats.values() if not format.lacks(sample) and format.recognises(sample)]
+    reason, near = "", None
+    if almost:
+        near = max(almost, key=lambda format: format.needs)
+        reason = (
+            f" As {near.name} it would lose {', '.join(near.left_out(sample))}, which looks like a part of the data; "
+            f"data.format={near.name} reads it so."
+        )
+    remedy = f"Name the columns, for instance: {(mapping := proposal(sample))}"
+    if near and mapping.endswith("{}'"):  # they have the names of the pairwise format already
+        remedy = f"Write data.format={near.name}, or remove the columns that are not to be read."
+    return f"{source}: no known format fits the columns {shown_columns(sample)}.{reason}\n{remedy}"

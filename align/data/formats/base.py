@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from align.data.messages import kind
 from align.data.schema import DRAWN_COLUMNS, SCORE_COLUMNS
 from align.errors import UserError
 
-__all__ = ["FOREIGN_COLUMNS", "SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_fields"]
+__all__ = ["SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "is_about", "shared_fields", "words_of"]
 
-SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "answer", "source", *DRAWN_COLUMNS})
+SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "ranking", "tools", "answer", "source", *DRAWN_COLUMNS})
 """Optional columns of the pairwise format that the formats pass on."""
 
-_FOREIGN = """
-    annotations annotator better_response_id choice chosen_conversations chosen_response comparison completion_A
-    completion_B completions context conversation_a conversation_b conversations history human_ref_A human_ref_B
-    input instruction label labels output output_1 output_2 output_A output_B overall_preference preference
-    query question rank rejected_conversations rejected_response response response1 response2 response_0
-    response_1 responses score_A score_B score_chosen score_rejected scores summaries system winner
+_SIDES = """
+    accepted answer answers bad best better candidate candidates chosen completion completions conversation
+    conversations dialog dialogue dialogues generation generations good loser losing messages negative output outputs
+    positive preferred rejected replies reply response responses summaries summary winner winning worse worst
 """
-FOREIGN_COLUMNS = frozenset(_FOREIGN.split())
-"""Columns with a prompt, a response or a label in published formats that are not supported.
-
-Next to one of them a simple format (`prompt` alone, `chosen`/`rejected` alone) would be a guess, so none is recognised;
-`data.format=` overrides that.
+_LABELS = """
+    best better choice chose desirable helpful judgement judgment kto label labels liked preference preferred rank
+    ranking ranks selected thumbs verdict vote votes winner winning
 """
+_PROMPTS = """
+    context functions history image images input instruction instructions prompt prompts query question questions system
+    tools video videos audio
+"""
+_ABOUT = """
+    author category count dataset date domain generator hash id idx ids index key lang language length level link model
+    models name severity sha source split status subset tag tags time timestamp tokens tstamp type url urls uuid version
+    worker
+"""
+_WORDS_OF_SIDES, _WORDS_OF_LABELS, _WORDS_OF_PROMPTS, _WORDS_ABOUT = (
+    frozenset(text.split()) for text in (_SIDES, _LABELS, _PROMPTS, _ABOUT)
+)
+_NEUTRAL = frozenset({"full", "my", "raw", "text", "texts", "the"})
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_NAME = re.compile(r"[!-~]+")  # without a blank, and ASCII alone
+_SHORT = 24  # characters of a text that can be the name of something
 
 
 class UnknownFormatError(UserError):
@@ -41,9 +56,60 @@ class Sample:
     """The set of columns that most of the rows have."""
     rows: Sequence[Mapping[str, Any]]
 
+    def values(self, name: str) -> list[Any]:
+        """Return what a column has, without nulls."""
+        return [row[name] for row in self.rows if row.get(name) is not None]
+
+    def mostly(self, name: str, check: Callable[[Any], bool]) -> bool:
+        """Return whether more than half of what a column has passes the check."""
+        values = self.values(name)
+        return 2 * sum(map(check, values)) > len(values)
+
+    def carries(self, name: str, *, any_text: bool) -> bool:
+        """Return whether a column holds a prompt, an answer or a label, judged by its name and by what it has.
+
+        `any_text`: any column of long texts or lists does, whatever its name.
+        """
+        values = self.values(name)
+        if not any(value not in ([], "", {}) for value in values):
+            return False
+        words = {word for word in words_of(name) if len(word) > 1} - _NEUTRAL
+        usual = Counter(kind(value) for value in values).most_common(1)[0][0]
+        parts = words & (_WORDS_OF_SIDES | _WORDS_OF_PROMPTS)
+        prose = usual == "text" and self.mostly(name, _is_prose)
+        if prose and any_text:
+            return True
+        if is_about(name):
+            return False
+        if usual in ("messages", "object", "list"):
+            return any_text or bool(parts)
+        if usual == "text" and parts and (any_text or prose or words == parts):
+            return True
+        return bool(words & _WORDS_OF_LABELS)
+
+
+def is_about(name: str) -> bool:
+    """Return whether a column says something about a row, such as ``prompt_id`` or ``chosen_model``."""
+    last = words_of(name)[-1:]
+    return bool(last) and last[0] in _WORDS_ABOUT
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a column's name: ``chosenAnswer_id`` is chosen, answer, id."""
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def _is_prose(value: object) -> bool:
+    """Return whether a value is a text of some length that is no name, hash or address."""
+    return isinstance(value, str) and len(value) > _SHORT and not _NAME.fullmatch(value)
+
 
 def _always(_: Sample) -> bool:
     return True
+
+
+def _nothing(_: Any) -> Iterable[Mapping[str, Any]]:
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +123,16 @@ class Format:
     """The side that becomes `chosen`, with the reason."""
     requires: frozenset[str]
     """Columns that every file of this format has."""
-    convert: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
+    one_of: tuple[frozenset[str], ...] = ()
+    """Columns of which every file has at least one, of each set."""
+    convert: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]] = _nothing
     """One raw row → fields of the pairwise format for each of its pairs; raises `RowError`."""
+    gather: str | None = None
+    """Column whose value rows that follow each other share when they are one ranking."""
+    convert_group: Callable[[Sequence[Mapping[str, Any]]], Iterable[Mapping[str, Any]]] = _nothing
+    """As `convert`, for the rows that `gather` puts together."""
+    gives: Literal["pairs", "demonstrations", "unpaired", "prompts"] = "pairs"
+    """Kind of rows that it makes; rankings are pairs."""
     recognises: Callable[[Sample], bool] = _always
     """A further check of rows that have the required columns."""
     optional: frozenset[str] = SHARED_COLUMNS
@@ -67,12 +141,34 @@ class Format:
     @property
     def columns(self) -> frozenset[str]:
         """All columns that are read; others are reported as not read."""
-        return self.requires | self.optional
+        return self.requires.union(self.optional, *self.one_of)
+
+    @property
+    def looks(self) -> bool:
+        """True if it looks at values, not at the names of columns alone."""
+        return self.recognises is not _always
 
     def fits(self, sample: Sample) -> bool:
-        """Return whether the sample has the required columns, no foreign ones, and passes `recognises`."""
-        foreign = (sample.columns & FOREIGN_COLUMNS) - self.columns
-        return self.requires <= sample.columns and not foreign and self.recognises(sample)
+        """Return whether the sample has the required columns, passes `recognises`, and leaves nothing out.
+
+        A column that is not read must not hold a prompt, an answer or a label: what looks like one would be dropped.
+        """
+        return not self.lacks(sample) and self.recognises(sample) and not self.left_out(sample)
+
+    def lacks(self, sample: Sample) -> list[str]:
+        """Return the columns that the format needs and the sample does not have."""
+        choices = [" or ".join(sorted(names)) for names in self.one_of if not names & sample.columns]
+        return [*sorted(self.requires - sample.columns), *choices]
+
+    @property
+    def needs(self) -> int:
+        """Number of columns that every file of this format has."""
+        return len(self.requires) + len(self.one_of)
+
+    def left_out(self, sample: Sample) -> list[str]:
+        """Return the columns that hold a prompt, an answer or a label and are not read."""
+        any_text = self.gives != "pairs"
+        return [name for name in sorted(sample.columns - self.columns) if sample.carries(name, any_text=any_text)]
 
 
 def shared_fields(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from align.data.formats.base import Format, Sample, shared_fields
 from align.data.load_report import RowError
-from align.data.validation import kind
+from align.data.messages import kind
 
 __all__ = ["GSM8K"]
 
@@ -46,5 +46,6 @@ GSM8K = Format(
     polarity="no preference: the solution is a demonstration, its final number the answer to verify",
     requires=frozenset({"question", "answer"}),
     convert=_gsm8k,
+    gives="demonstrations",
     recognises=_recognises,
 )

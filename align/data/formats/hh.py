@@ -15,7 +15,7 @@ from typing import Any
 from align.data.formats.base import Format, Sample, shared_fields
 from align.data.load_report import RowError
 
-__all__ = ["HH"]
+__all__ = ["HH", "spoken"]
 
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
@@ -40,6 +40,28 @@ def _split(transcript: object, name: str) -> tuple[str, list[dict[str, str]]]:
     if _HUMAN in answer:
         raise RowError(f"{name} does not end with an Assistant turn")
     return prompt, [{"role": "assistant", "content": answer.removeprefix(" ")}]
+
+
+def spoken(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return fields whose prompt is such a transcript, up to ``Assistant:``, as turns; others unchanged.
+
+    The sides may repeat the prompt; the line breaks before its first ``Human:`` may be missing.
+    """
+    prompt = fields.get("prompt")
+    if not isinstance(prompt, str) or not prompt.rstrip().endswith(_ASSISTANT):
+        return fields
+    start = prompt.rstrip()
+    asked = start.removesuffix(_ASSISTANT)
+    if asked.startswith(_HUMAN.lstrip()):
+        asked = "\n\n" + asked
+    if not asked.startswith(_HUMAN):
+        return fields
+    sides = {
+        side: [{"role": "assistant", "content": fields[side].removeprefix(start).removeprefix(" ")}]
+        for side in ("chosen", "rejected")
+        if isinstance(fields.get(side), str)
+    }
+    return {**fields, "prompt": _turns(asked), **sides}
 
 
 def _turns(prompt: str) -> list[dict[str, str]]:

@@ -29,5 +29,6 @@ INSTRUCTIONS = Format(
     polarity="no preference: prompts only",
     requires=frozenset({"prompt", "instruction_id_list", "kwargs"}),
     convert=_instructions,
+    gives="prompts",
     optional=SHARED_COLUMNS | {"key"},
 )

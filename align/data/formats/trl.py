@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from align.data.formats.base import Format, Sample, shared_fields
+from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
 from align.data.formats.hh import HH
+from align.data.formats.parts import require_known, shared_turns
 from align.data.formats.turn_marks import answer_start, next_turn
 from align.data.load_report import RowError
 from align.data.rendering import shared_length
-from align.data.validation import kind
 
-__all__ = ["IMPLICIT", "shared_transcript", "shared_turns"]
+__all__ = ["IMPLICIT", "shared_transcript"]
 
 
 def _implicit(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -21,6 +21,7 @@ def _implicit(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         fields = shared_transcript(chosen, rejected)
     else:
         fields = shared_turns(chosen, rejected)
+        require_known(row.get("messages"), fields["prompt"], fields["chosen"])
     yield fields | shared_fields(row)
 
 
@@ -49,22 +50,9 @@ def shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
     return {"prompt": prompt, "chosen": chosen[start:], "rejected": rejected[start:]}
 
 
-def shared_turns(chosen: object, rejected: object) -> dict[str, Any]:
-    """Cut two conversations that share all but their last turn into prompt, chosen and rejected."""
-    if not isinstance(chosen, list) or not isinstance(rejected, list):
-        raise RowError("chosen and rejected are not both text or both messages", f"{kind(chosen)}, {kind(rejected)}")
-    first, second = cast(list[Any], chosen), cast(list[Any], rejected)
-    for name, turns in (("chosen", first), ("rejected", second)):
-        if not turns:
-            raise RowError(f"{name} has no message")
-    if first[:-1] != second[:-1]:
-        raise RowError("prompts differ before the last turn")
-    return {"prompt": first[:-1], "chosen": first[-1:], "rejected": second[-1:]}
-
-
 def _recognises(sample: Sample) -> bool:
     """Return whether most rows are conversations or transcripts that hold their prompt, but not those of HH-RLHF."""
-    if {"prompt", "messages"} & sample.columns or HH.recognises(sample):
+    if "prompt" in sample.columns or HH.recognises(sample):
         return False
     sides = [row.get(name) for row in sample.rows for name in ("chosen", "rejected")]
     return 2 * sum(_holds_prompt(side) for side in sides) > len(sides)
@@ -83,4 +71,5 @@ IMPLICIT = Format(
     requires=frozenset({"chosen", "rejected"}),
     convert=_implicit,
     recognises=_recognises,
+    optional=SHARED_COLUMNS | {"messages"},
 )

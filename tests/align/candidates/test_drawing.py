@@ -20,6 +20,7 @@ from align.candidates.plan import CandidatePlan
 from align.candidates.store import GrowingFile
 from align.data import Preferences
 from align.data.examples import tokenize
+from align.data.preferences import Rules
 from align.errors import ScorerError, UserError
 from align.model.policy import Policy
 from align.sampling.params import Response, SamplingParams
@@ -304,7 +305,7 @@ def test_no_room_and_prompts_that_are_too_long(tiny_policy: Policy, data: Prefer
     file = tmp_path / "d.jsonl"
     lengths = [len(e.prompt_ids) for e in tokenize(data, tiny_policy.tokenizer, max_length=200, unit="prompt")]
     limit = sorted(lengths)[20] + 4
-    loose = replace(data, max_rejected=1.0)
+    loose = replace(data, rules=Rules(max_rejected=1.0))
     draw(tiny_policy, loose, PLAN, file, scorer=Letters(), max_length=limit)
     summary = read_summary(file)
     assert summary is not None
@@ -421,7 +422,7 @@ def test_drawn_responses_keep_their_ids(tiny_policy: Policy, data: Preferences, 
     tokenized = tokenize(drawn, tiny_policy.tokenizer, max_length=250)
     assert not tokenized.report.noted
     for example in tokenized:
-        row = drawn[example.index]
+        row = tokenized.preferences[example.index]
         for side, ids in zip(("chosen", "rejected"), example.responses, strict=True):
             if row[side][0]["content"] not in own:
                 assert tuple(ids) in wanted[tuple(example.prompt_ids)]

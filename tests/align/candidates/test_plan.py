@@ -42,11 +42,12 @@ class TestRanking:
             assert not rows
             return
         assert len(rows) <= len(texts)
-        full = [dict.fromkeys(("prompt", "margin", "weight")) | dict(row) for row in rows]
+        full = [dict.fromkeys(("prompt", "tools", "ranking", "margin", "weight")) | dict(row) for row in rows]
         for row in full:
             row |= {side: [{"role": None, "content": row[side]}] for side in ("chosen", "rejected")}
         example = draft(full, "ranking")
-        found = {(example.responses[i], example.responses[j]) for i, j in example.comparisons}
+        contents = [response["content"] for response in example.responses]
+        found = {(contents[i], contents[j]) for i, j in example.comparisons}
         wanted = {
             (texts[i], texts[j]) for i, j in itertools.permutations(range(len(texts)), 2) if scores[i] > scores[j]
         }
@@ -54,11 +55,11 @@ class TestRanking:
 
 
 def test_a_pair_has_the_scores_of_its_sides() -> None:
-    pool = Pool({}, ["a", "b", "c", "d"], [1, 1, 0, 2], [1.0, 3.0, 2.0, 1.0])
+    pool = Pool({"prompt_id": "p"}, ["a", "b", "c", "d"], [1, 1, 0, 2], [1.0, 3.0, 2.0, 1.0])
     assert Ranking()(pool).rows == [
-        {"chosen": "b", "rejected": "c", "chosen_score": 3.0, "rejected_score": 2.0},
-        {"chosen": "c", "rejected": "a", "chosen_score": 2.0, "rejected_score": 1.0},
-        {"chosen": "c", "rejected": "d", "chosen_score": 2.0, "rejected_score": 1.0},
+        {"chosen": "b", "rejected": "c", "chosen_score": 3.0, "rejected_score": 2.0, "ranking": "p"},
+        {"chosen": "c", "rejected": "a", "chosen_score": 2.0, "rejected_score": 1.0, "ranking": "p"},
+        {"chosen": "c", "rejected": "d", "chosen_score": 2.0, "rejected_score": 1.0, "ranking": "p"},
     ]
 
 

@@ -96,7 +96,12 @@ def test_every_count_and_column(tiny_policy: Policy, tmp_path: Path, monkeypatch
     expected = [
         {
             **{"prompt": row["prompt"], "prompt_id": row["prompt_id"], "answer": row["answer"]},
-            **{"source": row["source"], "drawn_with": tokenizer_fingerprint(tiny_policy.tokenizer)},
+            **{
+                "source": row["source"],
+                "tools": None,
+                "ranking": row["prompt_id"],
+                "drawn_with": tokenizer_fingerprint(tiny_policy.tokenizer),
+            },
             **{"chosen": chosen, "chosen_score": high, "chosen_drawn": first},
             **{"rejected": rejected, "rejected_score": low, "rejected_drawn": second},
         }
@@ -150,13 +155,39 @@ def test_a_prompt_without_candidates_is_not_asked_about(
     assert (counts["reward_sum"], counts["reward_best_sum"], counts["distinct"]) == (3.0, 2.0, 2)
 
 
-def test_the_limit_of_the_data_goes_with_the_rows(
+def test_the_rules_of_the_data_go_with_the_rows(
     tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered(monkeypatch, tiny_policy, TEXTS)
-    data = Preferences.from_rows(DATA, max_rejected=0.25)
+    data = Preferences.from_rows(DATA, max_rejected=0.25, pairs="adjacent", too_long="error")
     drawn = draw(tiny_policy, data, PLAN, tmp_path / "c.jsonl", scorer=Scores(TABLE))
-    assert (drawn.max_rejected, drawn.report.rule) == (0.25, "pairwise")
+    assert (drawn.rules, drawn.report.rule) == (data.rules, "pairwise")
+
+
+def test_tools_go_with_the_prompt_and_tell_its_responses_apart(
+    tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered(monkeypatch, tiny_policy, [("good", True)])
+    monkeypatch.setattr(
+        tiny_policy.tokenizer, "chat_template", "{{ tools }}{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+    )
+    sides = {"prompt": "p", "rejected": None}
+    rows = [
+        {**sides, "chosen": "own", "tools": [{"name": "f"}]},
+        {**sides, "chosen": "bad", "tools": [{"name": "g"}]},
+    ]
+    drawn = draw(tiny_policy, Preferences.from_rows(rows), PLAN, tmp_path / "c.jsonl", scorer=Scores(TABLE))
+    assert [(row["tools"], row["rejected"][0]["content"]) for row in drawn] == [
+        ('[{"name": "f"}]', "own"),
+        ('[{"name": "g"}]', "bad"),
+    ]
+
+
+def test_responses_that_are_more_than_text_are_no_candidates(tiny_policy: Policy, tmp_path: Path) -> None:
+    thought = [{"role": "assistant", "content": "4", "thinking": "2 + 2"}]
+    data = Preferences.from_rows([{"prompt": "p", "chosen": thought, "rejected": None}])
+    with pytest.raises(UserError, match=r"the response at rows:1 has thoughts or tool calls, .*include_data=false"):
+        draw(tiny_policy, data, PLAN, tmp_path / "c.jsonl", scorer=Scores(TABLE))
 
 
 @pytest.mark.parametrize("own", [None, 20])

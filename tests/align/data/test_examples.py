@@ -103,7 +103,7 @@ def test_drawn_ids_stay_with_their_response_in_a_ranking(pair: Pair) -> None:
         pair(0, chosen="c", rejected="d", chosen_drawn=None, rejected_drawn=None, drawn_with=None),
     ]
     example = draft(list(Preferences.from_rows(rows)), "ranking")
-    assert example.responses == ["a", "b", "c", "d"]
+    assert [response["content"] for response in example.responses] == ["a", "b", "c", "d"]
     assert example.drawn == [[1], [2], [3], None]
     assert example.drawn_with == "w"
 
@@ -184,16 +184,16 @@ def cached_files() -> list[Path]:
 
 def test_computed_once(chatml: Any, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [pair(0), pair(1, prompt="Z" * 99), pair(2, chosen="Y" * 99)]
-    first = tokenize(Preferences.from_rows(rows), chatml, max_length=90, max_rejected=0.5)
+    first = tokenize(Preferences.from_rows(rows), chatml, max_length=90)
     monkeypatch.setattr(datasets.Dataset, "map", None)
-    second = tokenize(Preferences.from_rows(rows), chatml, max_length=90, max_rejected=0.5)
+    second = tokenize(Preferences.from_rows(rows), chatml, max_length=90)
     assert [path.name for path in cached_files()] == [f"{first.fingerprint}.arrow"]
     assert list(first) == list(second)
     assert first.report == second.report
-    assert first.report.rejected
+    assert first.report.left_out == {"prompt longer than max_length": 1}
     assert first.report.noted
-    with pytest.raises(UserError, match="1 of 3 rows rejected"):
-        tokenize(Preferences.from_rows(rows), chatml, max_length=90)
+    with pytest.raises(UserError, match="1 prompts leave no room for a response within 90 tokens"):
+        tokenize(Preferences.from_rows(rows, too_long="error"), chatml, max_length=90)
 
 
 def test_fingerprint_depends_on_all_that_matters(chatml: Any, bos_adding: Any, pair: Pair) -> None:
@@ -368,7 +368,7 @@ def test_the_report_of_tokenising(pad_is_eos: Any, pair: Pair) -> None:
     assert [example.index for example in tokenized] == [0, 5, 6, 7, 8, 9]
     assert tokenized[0] == tokenized[-6]
     assert [example.index for example in tokenized[4:0:-2]] == [8, 6]
-    assert tokenized.preferences is data
+    assert tokenized.preferences.fingerprint == data.fingerprint
 
 
 def test_each_row_of_a_unit_keeps_its_columns(chatml: Any, pair: Pair) -> None:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from align.data.load_report import RowError
-from align.data.pairs_and_rankings import Draft, draft, group_rows, ranked
+from align.data.pairs_and_rankings import (
+    Draft,
+    PairsOf,
+    draft,
+    each_turn,
+    group_rows,
+    ranked,
+    ranking_rows,
+    repaired,
+)
 from align.data.schema import Unit
 
 PROMPT = [{"role": "user", "content": "q"}]
@@ -16,8 +27,12 @@ PROMPT = [{"role": "user", "content": "q"}]
 def row(chosen: str | None, rejected: str | None, **fields: Any) -> dict[str, Any]:
     sides = {"chosen": chosen, "rejected": rejected}
     messages = {name: text and [{"role": "assistant", "content": text}] for name, text in sides.items()}
-    empty = dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight"))
+    empty = dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight", "tools", "ranking"))
     return {"prompt": PROMPT, **messages, **empty, **fields}
+
+
+def said(*texts: str) -> list[Any]:
+    return [{"role": "assistant", "content": text} for text in texts]
 
 
 FULL = row(
@@ -39,14 +54,14 @@ FULL = row(
         ("prompt", Draft(prompt=PROMPT, weight=0.0)),
         (
             "demonstration",
-            Draft(prompt=PROMPT, responses=["a"], drawn=[[1]], drawn_with="w", scores=[3.0], weight=0.0),
+            Draft(prompt=PROMPT, responses=said("a"), drawn=[[1]], drawn_with="w", scores=[3.0], weight=0.0),
         ),
         *(
             (
                 unit,
                 Draft(
                     prompt=PROMPT,
-                    responses=["a", "b"],
+                    responses=said("a", "b"),
                     drawn=[[1], [2]],
                     drawn_with="w",
                     scores=[3.0, 1.0],
@@ -106,7 +121,9 @@ def test_a_ranking_of_four_by_hand() -> None:
         row(None, "e", rejected_score=1.0),
     ]
     example = draft(rows, "ranking")
-    assert example.responses == ["a", "b", "e", "c", "d"]  # by score where no pair says more; without one it is last
+    assert example.responses == said(
+        "a", "b", "e", "c", "d"
+    )  # by score where no pair says more; without one it is last
     assert example.scores == [5.0, 1.0, 1.0, None, 1.0]
     # Two pairs, and 5 over each 1; equal scores and one that is missing decide nothing.
     assert example.comparisons == [(0, 1), (0, 2), (0, 4), (3, 4)]
@@ -117,7 +134,7 @@ def test_a_ranking_of_four_by_hand() -> None:
 
 def test_a_pair_may_contradict_the_scores_and_then_counts_beside_them() -> None:
     example = draft([row("a", "b", chosen_score=1.0, rejected_score=2.0)], "ranking")
-    assert (example.responses, example.scores, example.comparisons) == (["a", "b"], [1.0, 2.0], [(0, 1)])
+    assert (example.responses, example.scores, example.comparisons) == (said("a", "b"), [1.0, 2.0], [(0, 1)])
 
 
 def test_the_score_and_the_drawn_ids_of_a_response_are_the_first_that_a_row_gives() -> None:
@@ -127,7 +144,7 @@ def test_the_score_and_the_drawn_ids_of_a_response_are_the_first_that_a_row_give
         row("a", "b", chosen_score=4.0, rejected_score=2.0, chosen_drawn=[8]),
     ]
     example = draft(rows, "ranking")
-    assert (example.responses, example.scores, example.drawn) == (["a", "b"], [3.0, 2.0], [[1], [2]])
+    assert (example.responses, example.scores, example.drawn) == (said("a", "b"), [3.0, 2.0], [[1], [2]])
 
 
 def test_the_tokenizer_of_drawn_responses_is_that_of_the_first_row_that_names_one() -> None:
@@ -150,3 +167,66 @@ def test_the_tokenizer_of_drawn_responses_is_that_of_the_first_row_that_names_on
 )
 def test_orders_by_hand(scores: dict[str, float | None], pairs: list[tuple[str, str]], order: str) -> None:
     assert ranked(scores, pairs) == list(order)
+
+
+def stored(values: list[int], *, scored: bool) -> list[dict[str, Any]]:
+    """The rows of a ranking of as many responses as there are values."""
+    made = ranking_rows([f"r{i}" for i in range(len(values))], [float(value) for value in values], scored=scored)
+    return [row(one["chosen"], one["rejected"], ranking="k", prompt_id="p") | _scores(one) for one in made]
+
+
+def _scores(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in ("chosen_score", "rejected_score") if name in fields}
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=6), st.booleans())
+def test_a_ranking_survives_as_pairs(values: list[int], scored: bool) -> None:
+    """Every two responses of different values are compared, no others; all of it weighs one prompt."""
+    rows = stored(values, scored=scored)
+    wanted = {(f"r{i}", f"r{j}") for i, a in enumerate(values) for j, b in enumerate(values) if a > b}
+    if not wanted:
+        assert not rows
+        return
+    example = draft(rows, "ranking")
+    texts = [response["content"] for response in example.responses]
+    assert {(texts[i], texts[j]) for i, j in example.comparisons} == wanted
+    pairs = list(repaired(rows, "all", 0))
+    assert {(one["chosen"][0]["content"], one["rejected"][0]["content"]) for one in pairs} == wanted
+    assert sum(one["weight"] for one in pairs) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("all", ["01", "02", "03", "12", "13", "23"]),
+        ("adjacent", ["01", "12", "23"]),
+        ("best_worst", ["03"]),
+    ],
+)
+def test_pairs_of_a_ranking_by_hand(kind: PairsOf, expected: list[str]) -> None:
+    for scored in (True, False):
+        found = [
+            one["chosen"][0]["content"][1] + one["rejected"][0]["content"][1]
+            for one in repaired(stored([9, 7, 5, 3], scored=scored), kind, 0)
+        ]
+        assert found == expected
+    (one,) = repaired(stored([9, 7, 5, 3], scored=True), "best_random", 0)
+    assert one["chosen"] == said("r0")
+
+
+def test_good_and_bad_answers_of_one_prompt_become_pairs() -> None:
+    rows = [row("a", None, prompt_id="p"), row(None, "b", prompt_id="p"), row(None, "c", prompt_id="p")]
+    found = list(repaired(rows, "all", 0))
+    assert [(one["chosen"], one["rejected"], one["weight"]) for one in found] == [
+        (said("a"), said("b"), 0.5),
+        (said("a"), said("c"), 0.5),
+    ]
+    assert list(repaired(rows[1:], "all", 0)) == rows[1:]
+
+
+def test_each_turn_of_an_assistant_is_a_demonstration() -> None:
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, "abcd", strict=True)]
+    whole = row("e", "x", chosen_score=1.0) | {"prompt": [*turns, {"role": "user", "content": "q"}]}
+    found = list(each_turn(whole))
+    assert [(len(one["prompt"]), one["chosen"]) for one in found] == [(1, said("b")), (3, said("d")), (5, said("e"))]
+    assert [one["rejected"] for one in found] == [None, None, said("x")]

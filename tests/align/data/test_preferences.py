@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from align.data import Preferences, leaked_prompts
+from align.data import Preferences, leaked_prompts, storage
 from align.data import preferences as preferences_module
 from align.data.schema import COLUMNS, prompt_key
 from align.errors import UserError
@@ -120,7 +122,7 @@ def test_a_selection_has_its_rows_in_order_and_a_fingerprint_of_its_own(pair: Pa
     data = Preferences.from_rows([pair(number) for number in range(4)], max_rejected=0.25)
     chosen = data.select(iter([3, 1, 1]))
     assert [row["place"] for row in chosen] == ["rows:4", "rows:2", "rows:2"]
-    assert (len(chosen), chosen[-1]["place"], chosen.max_rejected) == (3, "rows:2", 0.25)
+    assert (len(chosen), chosen[-1]["place"], chosen.rules.max_rejected) == (3, "rows:2", 0.25)
     assert chosen.report == data.report
     other = Preferences.from_rows([pair(number) for number in range(1, 5)])
     made = [data, data.select([0, 1]), data.select([1, 0]), data.select([0]), other.select([0, 1])]
@@ -154,16 +156,47 @@ def test_rewritten_rows_keep_the_place_of_the_row_they_were_made_of(pair: Pair) 
         ("rows:3", 3.0),
     ]
     assert seen == [set(COLUMNS)] * 3
-    assert (made.report, made.max_rejected) == (data.report, 0.5)
+    assert (made.report, made.rules.max_rejected) == (data.report, 0.5)
 
 
 def test_rows_of_more_than_one_chunk_stay_in_order(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preferences_module, "_CHUNK_ROWS", 2)
+    """In memory, and mapped from a file where there are many."""
+    monkeypatch.setattr(storage, "_CHUNK_ROWS", 2)
     monkeypatch.setattr(preferences_module, "_SAMPLE_ROWS", 3)
-    data = Preferences.from_rows([pair(number, question=number) for number in range(7)], columns={"answer": "question"})
-    assert [row["place"] for row in data] == [f"rows:{number}" for number in range(1, 8)]
-    assert [row["answer"] for row in data] == [str(number) for number in range(7)]
-    assert data.report.read == 7
+    rows = [pair(number, question=number) for number in range(7)]
+    fingerprints: set[str] = set()
+    for chunks in (10, 2):
+        monkeypatch.setattr(storage, "_CHUNKS_IN_MEMORY", chunks)
+        data = Preferences.from_rows(rows, columns={"answer": "question"})
+        assert bool(data.dataset.cache_files) == (chunks == 2)
+        assert [row["place"] for row in data] == [f"rows:{number}" for number in range(1, 8)]
+        assert [row["answer"] for row in data] == [str(number) for number in range(7)]
+        assert data.report.read == 7
+        fingerprints.add(data.fingerprint)
+    assert len(fingerprints) == 1
+
+
+def test_rows_of_a_large_file_are_kept_for_the_next_run(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_CHUNK_ROWS", 2)
+    monkeypatch.setattr(storage, "_CHUNKS_IN_MEMORY", 1)
+    monkeypatch.setattr(preferences_module, "_WORTH_KEEPING", 10)
+    file = tmp_path / "pairs.jsonl"
+    rows = [*(pair(number) for number in range(5)), pair(9, chosen="")]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    first = Preferences.load(file, max_rejected=0.5)
+    monkeypatch.setattr(preferences_module, "read_rows", None)  # it is not read again
+    again = Preferences.load(file, max_rejected=0.5, pairs="adjacent")
+    assert list(again) == list(first)
+    assert (again.fingerprint, again.report) == (first.fingerprint, first.report)
+    assert again.rules.pairs == "adjacent"
+    monkeypatch.undo()
+    monkeypatch.setattr(preferences_module, "_WORTH_KEEPING", 10)
+    with pytest.raises(UserError, match="1 of 6 rows rejected"):
+        Preferences.load(file)
+    file.write_text("\n".join(map(json.dumps, rows[:4])))
+    assert len(Preferences.load(file)) == 4
 
 
 def test_a_column_that_is_not_read_is_said_in_the_log(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
@@ -177,10 +210,10 @@ def test_a_column_that_is_not_read_is_said_in_the_log(pair: Pair, caplog: pytest
 def test_defaults_of_loading(pair: Pair) -> None:
     """1 % of the rows may be rejected: of 100 one, but not two."""
     rows = [pair(number) for number in range(98)]
-    assert Preferences.from_rows([*rows, pair(98), pair(99, chosen="")]).max_rejected == 0.01
+    assert Preferences.from_rows([*rows, pair(98), pair(99, chosen="")]).rules.max_rejected == 0.01
     with pytest.raises(UserError, match=r"rows: 2 of 100 rows rejected"):
         Preferences.from_rows([*rows, pair(98, chosen=""), pair(99, chosen="")])
-    assert Preferences.from_rows(rows, max_rejected=0.0).max_rejected == 0.0
+    assert Preferences.from_rows(rows, max_rejected=0.0).rules.max_rejected == 0.0
     with pytest.raises(UserError, match=r"rows: 98 rows, but data\.expected_rows=97"):
         Preferences.from_rows(rows, expected_rows=97)
 
@@ -227,7 +260,9 @@ def test_pairs_of_both_polarities_are_told_by_prompt_and_responses() -> None:
 def test_columns_are_renamed_only_where_they_differ(pair: Pair) -> None:
     same = {"prompt": "prompt", "chosen": None, "rejected": "rejected", "answer": None}
     assert Preferences.from_rows([pair(0)], columns=same).fingerprint == Preferences.from_rows([pair(0)]).fingerprint
-    with pytest.raises(UserError, match=r'^rows: data\.columns\.answer=gold, but no row has this column; there are "'):
+    with pytest.raises(
+        UserError, match=r"^rows: data\.columns\.answer=gold, but no row has the column 'gold'; there are chosen"
+    ):
         Preferences.from_rows([pair(0)], columns={"answer": "gold"})
     with pytest.raises(UserError, match=r"there is a column 'answer' as well; remove or rename one\."):
         Preferences.from_rows([pair(0, gold="1", answer="2")], columns={"answer": "gold"})

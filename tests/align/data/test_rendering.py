@@ -42,8 +42,19 @@ def templated(chatml: Any) -> Any:
     return make
 
 
+def said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
 def conversation(tokenizer: Any, messages: Sequence[Any], *responses: str | list[int], rest: str = "\n") -> Rendered:
-    return render_conversation(tokenizer, messages, responses, to_mark=TO_MARK, rest=rest)
+    return render_conversation(
+        tokenizer,
+        messages,
+        [said(one) if isinstance(one, str) else one for one in responses],
+        tools=None,
+        to_mark=TO_MARK,
+        rest=rest,
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,7 @@ def test_marks_are_replaced_by_their_number() -> None:
 
 def test_plain_text_and_its_marks() -> None:
     prompt, end = {"role": None, "content": "p<|im_end|>"}, "<|im_end|>"
-    found = render_plain([prompt], ["r<|im_end|>s", [7, 8], "t"], to_mark=TO_MARK)
+    found = render_plain([prompt], [said("r<|im_end|>s"), [7, 8], said("t")], tools=None, to_mark=TO_MARK)
     assert found == Rendered(
         MarkedText(f"p{mark(0)}", [end]),
         [

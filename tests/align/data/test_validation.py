@@ -56,8 +56,8 @@ def test_kinds_of_values(value: object, name: str) -> None:
 
 def test_every_column_reaches_its_place() -> None:
     fields = {
-        **{"chosen_score": 1, "rejected_score": 2.5, "margin": -3, "weight": 0},
-        **{"prompt_id": "p", "answer": "x", "source": "s"},
+        **{"chosen_score": 2.5, "rejected_score": 1, "margin": -3, "weight": 0},
+        **{"prompt_id": "p", "ranking": "r", "tools": '[{"name": "f"}]', "answer": "x", "source": "s"},
         **{"chosen_drawn": [0], "rejected_drawn": [5, 2**31 - 1], "drawn_with": "f"},
     }
     sides = {"prompt": plain("q"), "chosen": plain("a"), "rejected": plain("b")}
@@ -74,7 +74,7 @@ def test_labels_are_texts_or_numbers(name: str) -> None:
         if value or name != "prompt_id":
             assert checked(**{name: value})[name] == label
     assert reason(**{name: True}) == f"{name} is not text (is a flag)"
-    assert reason(**{name: ["a"]}) == f"{name} is not text (is a list)"
+    assert reason(**{name: {"a": 1}}) == f"{name} is not text (is a object)"
     assert reason(**{name: "a\0"}) == f"NUL character ({name})"
     assert reason(**{name: "\ud800"}) == f"lone surrogate ({name})"
 
@@ -98,7 +98,9 @@ def test_scores_are_finite_numbers(name: str) -> None:
     assert type(checked(**{name: 2})[name]) is float
     for value in (float("nan"), float("inf"), 10**400):
         assert reason(**{name: value}) == f"{name} is not finite"
-    assert reason(**{name: "1"}) == f"{name} is not a number (is a text)"
+    assert checked(**{name: "0"})[name] == 0  # a cell of CSV is text
+    assert reason(**{name: "x"}) == f'{name} is not a number (is "x")'
+    assert reason(**{name: True}) == f"{name} is not a number (is true)"
     if name == "weight":
         assert reason(weight=-0.5) == "negative weight (-0.5)"
     else:
@@ -177,7 +179,7 @@ def test_consecutive_turns_of_a_user_or_an_assistant_are_noted(roles: list[str],
 
 @pytest.mark.parametrize("value", [None, [], "", 0, "x", {}, [1]])
 def test_fields_of_a_message_that_say_something_are_noted(value: object) -> None:
-    said = value not in (None, [], "")
+    said = value not in (None, [], "", {})
     for fields in ({"prompt": [{**USER, "name": value}]}, {"chosen": [{**ANSWER, "name": value}]}):
         assert remarks(**fields) == ['message field "name" is not read'] * said
 
@@ -186,7 +188,6 @@ def test_fields_of_a_message_that_say_something_are_noted(value: object) -> None
     ("content", "joined"),
     [
         ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
-        ([{"type": "text", "text": "a"}, {"type": "image"}], None),
         ([{"type": "text", "text": 3}], None),
         ([{"type": "text"}], None),
         (["a"], None),
@@ -249,19 +250,20 @@ def test_a_response_is_one_message_of_an_assistant(side: str) -> None:
 
 
 def test_the_key_of_a_prompt_is_a_hash_of_its_roles_and_contents() -> None:
-    turns = [{"role": "system", "content": "é"}, {"role": "user", "content": "q", "name": "n"}]
+    turns = [{"role": "system", "content": "é"}, {"role": "user", "content": "q"}]
     text = json.dumps([["system", "é"], ["user", "q"]])
     assert text == '[["system", "\\u00e9"], ["user", "q"]]'
     assert prompt_key(turns) == hashlib.sha256(text.encode()).hexdigest()[:16]
     others = [turns[:1], turns[1:], turns[::-1], [{**turns[0], "role": "user"}, turns[1]], plain("q"), [USER]]
-    assert len({prompt_key(turns), *map(prompt_key, others)}) == 6  # a name is not read
+    assert len({prompt_key(turns), *map(prompt_key, others)}) == 6
     assert prompt_key(turns[1:]) == prompt_key([USER])
 
 
 def test_types_of_the_columns() -> None:
     schema = arrow_schema()
     assert schema.names == [*COLUMNS, "place"]
-    messages = "list<item: struct<role: string, content: string>>"
+    messages = "list<item: struct<role: string, content: string, thinking: string, tool_calls: string, name: string, "
+    messages += "tool_call_id: string>>"
     types = dict.fromkeys((*COLUMNS, "place"), "string")
     types |= dict.fromkeys(("prompt", "chosen", "rejected"), messages)
     types |= dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight"), "double")

@@ -280,6 +280,19 @@ class TestRanks:
         assert processes.in_order([2, 0, 1], ["c", "a", "b"]) == ["a", "b", "c"]
 
 
+def test_held_out_answers_without_a_pair_have_no_accuracy(tiny_policy: Policy) -> None:
+    """A good answer to one prompt and a bad one to another; to the same prompt they are a pair."""
+    good = {"prompt": "p", "chosen": "a", "rejected": None}
+    bad = {"prompt": "q", "chosen": None, "rejected": "b"}
+    apart, together = Preferences.from_rows([good, bad]), Preferences.from_rows([good, {**bad, "prompt": "p"}])
+    found = Evaluator.from_preferences(tiny_policy, None, apart, max_length=100)
+    assert found.pairs is None
+    assert found.notes == ["no preference accuracy: none of 2 held-out rows is a pair that fits"]
+    found = Evaluator.from_preferences(tiny_policy, None, together, max_length=100)
+    assert found.pairs is not None
+    assert len(found.pairs) == 1
+
+
 def test_compare_pairs_prompts() -> None:
     report = compare(samples(1, 2, 3, 4), samples(2, 3, 4, 4))
     assert report["win_rate"]["mean"] == pytest.approx(3.5 / 4)

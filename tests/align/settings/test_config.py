@@ -144,6 +144,11 @@ def test_the_plain_form_has_the_shape_of_the_yaml() -> None:
     assert "settings" not in plain
 
 
+COLUMNS = (
+    *("prompt", "system", "chosen", "rejected", "completion", "label", "messages"),
+    *("response_1", "response_2", "better", "response_0", "better_response_id", "responses", "scores", "ranks"),
+    *("answer", "source", "tools", "chosen_score", "rejected_score", "margin", "weight", "prompt_id"),
+)
 DEFAULTS: dict[type, dict[str, Any]] = {
     TrainerConfig: {
         **{"learning_rate": None, "epochs": None, "steps": None, "batch_size": None, "schedule": None, "warmup": None},
@@ -155,11 +160,13 @@ DEFAULTS: dict[type, dict[str, Any]] = {
     ModelConfig: {
         **{"name": "???", "start": None, "revision": None, "trust_remote_code": False, "dtype": "float32"},
         **{"attention": None, "chat_template": None, "layout": "auto", "quantization": None},
+        "chat_template_kwargs": {},
     },
     DataConfig: {
         **{"train": "???", "heldout": None, "format": "auto", "split": "train", "heldout_split": "test"},
         **{"heldout_size": 0.05, "max_rejected": 0.01, "expected_rows": None, "mix": None},
-        "columns": dict.fromkeys(("prompt", "chosen", "rejected", "answer")),
+        **{"subset": None, "revision": None, "too_long": "drop", "pairs": "all", "train_on": "last"},
+        "columns": dict.fromkeys(COLUMNS),
     },
     EvaluationConfig: {"scorer": "auto", "prompts": 64, "max_new_tokens": 128, "temperature": 0.7, "top_p": 1.0},
     WandbConfig: {"mode": "disabled", "project": "align", "entity": None, "group": None, "tags": []},
@@ -246,7 +253,7 @@ def test_the_ends_of_a_range_belong_to_it(cls: type, values: dict[str, Any]) -> 
         (
             DataConfig,
             {"train": "a/b", "columns": {"promt": "q"}},
-            'columns.promt is none of prompt, chosen, rejected, answer. Did you mean "prompt"?',
+            f'columns.promt is none of {", ".join(COLUMNS)}. Did you mean "prompt"?',
         ),
         (DataConfig, {"train": "a/b", "columns": {"prompt": 3}}, "columns.prompt must be text or null, not 3."),
         (DataConfig, {"train": "a/b", "heldout": "h.jsonl"}, "heldout='h.jsonl': there is no such file or folder."),

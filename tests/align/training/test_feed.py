@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -36,10 +35,12 @@ def test_the_limit_on_rejected_rows_is_that_of_the_training_data(tiny_policy: Po
     assert made.heldout is not None
     assert len(made.heldout) == 1
     note = made.notes()[-1]
-    assert "1 kept, 2 rejected" in note
+    assert "1 kept, 0 rejected, 2 left out" in note
     assert "prompt longer than max_length" in note
+    feed(tiny_policy, DPO(), heldout, None)  # what is left out is not rejected
+    bad = Preferences.from_rows([{**pair_rows[9], "rejected": None}, pair_rows[10], {**pair_rows[11], "chosen": None}])
     with pytest.raises(UserError, match="2 of 3 rows rejected"):
-        feed(tiny_policy, DPO(), heldout, None)
+        feed(tiny_policy, DPO(), bad, None)
 
 
 @pytest.mark.parametrize("method", [DPO(), SFT(), RRHF()])
@@ -58,7 +59,7 @@ def test_held_out_prompts_alone_have_no_metrics(
 
 
 def test_training_data_of_prompts_alone_is_an_error_whatever_is_allowed(tiny_policy: Policy) -> None:
-    rows = replace(Preferences.from_rows([{"prompt": "Why?"}]), max_rejected=1.0)
+    rows = Preferences.from_rows([{"prompt": "Why?"}], max_rejected=1.0)
     with pytest.raises(UserError, match=r"1 of 1 rows rejected \(none is left\): 1 chosen is null"):
         feed(tiny_policy, DPO(), rows, None)
 
@@ -205,7 +206,7 @@ def test_cached_columns_are_those_of_each_example(
             return batch.with_columns(reference_PK=lengths)
 
     def cached(processes: Processes) -> tuple[int, list[tuple[Batch, Batch]]]:
-        train = replace(Preferences.from_rows(rows), max_rejected=1.0)
+        train = Preferences.from_rows(rows, max_rejected=1.0)
         config = TrainerConfig(max_length=200, batch_size=3, tokens_per_microbatch=100)
         counting = Counting(reference="cached")
         feed_ = Feed(tiny_policy, counting, config, processes, train=train, heldout=train, mix=None)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,13 +262,12 @@ def test_each_prompt_is_met_once_in_an_epoch(tiny_model: Path, pair_rows: Rows, 
 
 def test_tokenised_prompts_must_leave_room_for_an_answer(tiny_policy: Policy, pair_rows: Rows, tmp_path: Path) -> None:
     data, method = Preferences.from_rows(pair_rows), PPO(max_new_tokens=8, missing_eos="none")
-    loose = replace(data, max_rejected=1.0)
-    examples = tokenize(loose, tiny_policy.tokenizer, max_length=200, unit="prompt")
+    examples = tokenize(data, tiny_policy.tokenizer, max_length=200, unit="prompt")
     room = int(sorted(examples.lengths)[12])
     config = TrainerConfig(steps=1, batch_size=8, max_length=room + 10)
     with pytest.raises(UserError, match=rf"leaves room for {room + 2} beside an answer"):
         Trainer(tiny_policy, tmp_path / "run", config).fit(method, examples, scorer=Lengths())
-    examples = tokenize_for(method, loose, tiny_policy.tokenizer, config.max_length)
+    examples = tokenize_for(method, data, tiny_policy.tokenizer, config.max_length)
     assert 12 < len(examples) < 40
     result = Trainer(tiny_policy, tmp_path / "run", config).fit(method, examples, scorer=Lengths())
     assert result.metrics["objective/scores"] > 0

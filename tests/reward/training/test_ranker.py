@@ -402,10 +402,11 @@ class TestLossOfTheMethod:
             "chosen": [{"role": "assistant", "content": " good "}],
             "rejected": [{"role": "assistant", "content": "bad"}],
             **{"chosen_score": 3.0, "rejected_score": 1.0, "margin": 2.0, "answer": "42", "weight": 0.5, "source": "s"},
+            **{"ranking": "r", "tools": "[]"},
             **dict.fromkeys(DRAWN_COLUMNS, "drawn"),
         }
         first, second = both_orders(row)
-        lost = dict.fromkeys(("chosen_score", "rejected_score", "margin", "answer", *DRAWN_COLUMNS))
+        lost = dict.fromkeys(("chosen_score", "rejected_score", "margin", "ranking", "tools", "answer", *DRAWN_COLUMNS))
         for made, asked, answers in (
             (first, question("p", "good", "bad"), "AB"),
             (second, question("p", "bad", "good"), "BA"),

@@ -173,6 +173,7 @@ def test_files_are_their_content_wherever_they_lie() -> None:
         "revision": None,
         "dtype": "float32",
         "chat_template": content_hash(Path("template.jinja")),
+        "chat_template_kwargs": {},
         "quantization": None,
     }
     assert inputs("method=dpo")["model"]["name"] == "owner/name"

@@ -75,15 +75,25 @@ class TestData:
         split="one",
         heldout_split="two",
         max_rejected=0.25,
+        subset="main",
+        revision="v1",
+        too_long="error",
+        pairs="adjacent",
+        train_on="all",
         expected_rows=7,
         mix="c",
     )
 
+    READING: ClassVar = {
+        **{"format": "pairwise", "columns": {"prompt": "q"}, "subset": "main", "revision": "v1", "max_rejected": 0.25},
+        **{"too_long": "error", "pairs": "adjacent", "train_on": "all", "seed": 5},
+    }
+
     def test_both_files_are_read_as_they_are_described(self, loaded: list[Any]) -> None:
         """The number of rows that is expected is that of the training data."""
         load_data(config(data=self.DATA))
-        common = {"format": "pairwise", "columns": {"prompt": "q"}, "max_rejected": 0.25}
-        assert loaded == [("a", {**common, "split": "one", "expected_rows": 7}), ("b", {**common, "split": "two"})]
+        train, heldout = {"split": "one", "expected_rows": 7}, {"split": "two"}
+        assert loaded == [("a", {**self.READING, **train}), ("b", {**self.READING, **heldout})]
 
     @pytest.mark.parametrize(
         ("size", "expected"), [(0.5, (0.5, float)), (1, (1, int)), (1.0, (1, int)), (30.0, (30, int))]
@@ -102,7 +112,7 @@ class TestData:
         assert load_mix(Run(config(), PPO(ptx_coef=1.0))) is None
         assert loaded == []
         assert load_mix(Run(config(data=self.DATA), PPO(ptx_coef=1.0))) is not None
-        assert loaded == [("c", {"format": "pairwise", "max_rejected": 0.25})]
+        assert loaded == [("c", {**self.READING, "columns": None, "split": "one"})]
 
 
 class TestScorers:

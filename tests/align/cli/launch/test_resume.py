@@ -62,6 +62,16 @@ CHANGES = [
     ("data.split=test", "data.split is train in the run and test now"),
     ("data.format=pairwise", "data.format is auto in the run and pairwise now"),
     ("data.columns.answer=source", "data.columns.answer is not set in the run and source now"),
+    ("data.subset=main", "data.subset is not set in the run and main now"),
+    ("data.revision=v1", "data.revision is not set in the run and v1 now"),
+    ("data.too_long=error", "data.too_long is drop in the run and error now"),
+    ("data.pairs=adjacent", "data.pairs is all in the run and adjacent now"),
+    ("data.train_on=all", "data.train_on is last in the run and all now"),
+    (
+        "+model.chat_template_kwargs.day=1",
+        "model.chat_template_kwargs.day is not set in the run and 1 now",
+    ),
+    ("data=custom data.train=[pairs.jsonl,demonstrations.jsonl]", "data.train is not the same"),
 ]
 ONLINE = [
     ("reward.function=rewards.py:other", "reward.function is not the same"),

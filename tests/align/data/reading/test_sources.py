@@ -93,17 +93,18 @@ def test_folder_saved_by_datasets(tmp_path: Path, rows: list[dict[str, Any]]) ->
 
 
 def test_hub_name(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str | None, ...]] = []
 
-    def load_dataset(name: str, split: str) -> datasets.Dataset:
-        asked.append((name, split))
+    def load_dataset(name: str, subset: str | None, *, split: str, revision: str | None) -> datasets.Dataset:
+        asked.append((name, subset, split, revision))
         if name.endswith("private"):
             raise datasets.exceptions.DatasetNotFoundError("no such dataset")
         return datasets.Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert Preferences.load("someone/pairs", split="test")[0]["place"] == "someone/pairs:1"
-    assert asked == [("someone/pairs", "test")]
+    assert len(Preferences.load("someone/pairs", subset="small", revision="v1"))
+    assert asked == [("someone/pairs", None, "test", None), ("someone/pairs", "small", "train", "v1")]
     with pytest.raises(UserError, match=r"'someone/private' is no file and could not be loaded from the hub"):
         Preferences.load("someone/private")
 
@@ -137,9 +138,9 @@ def test_mistyped_file_and_wrong_type(tmp_path: Path, rows: list[dict[str, Any]]
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     with pytest.raises(UserError, match=r'Did you mean "pairs\.jsonl"'):
         Preferences.load(tmp_path / "pair.jsonl")
-    (tmp_path / "pairs.csv").write_text("a,b")
+    (tmp_path / "pairs.xlsx").write_text("a,b")
     with pytest.raises(UserError, match=r"data files end in \.jsonl"):
-        Preferences.load(tmp_path / "pairs.csv")
+        Preferences.load(tmp_path / "pairs.xlsx")
     (tmp_path / "a.parquet").write_text("not parquet")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         Preferences.load(tmp_path / "a.parquet")
@@ -165,10 +166,10 @@ def test_prompt_id_stands_for_one_prompt(pair: Pair) -> None:
 
 def test_message_parts_are_joined_and_unread_fields_noted(pair: Pair) -> None:
     parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "1 + 1?"}]
-    rows = [pair(0, prompt=[{"role": "user", "content": parts, "name": "Ada"}])]
+    rows = [pair(0, prompt=[{"role": "user", "content": parts, "mood": "good"}])]
     preferences = Preferences.from_rows(rows)
     assert preferences[0]["prompt"] == [{"role": "user", "content": "What is 1 + 1?"}]
-    assert preferences.report.noted == {'message field "name" is not read': 1}
+    assert preferences.report.noted == {'message field "mood" is not read': 1}
 
 
 def test_importing_is_light() -> None:
@@ -227,7 +228,7 @@ def test_files_of_a_folder_are_read_in_the_order_of_their_paths(rows: list[dict[
 
 
 def test_a_folder_without_data_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no split 'train' \(found: no file that ends in \.jsonl, \.jsonl\.gz, \.json"):
+    with pytest.raises(UserError, match=r"no split 'train' \(found: no file that ends in \.jsonl, \.ndjson, \.json"):
         Preferences.load(tmp_path)
 
 
@@ -322,7 +323,7 @@ def test_names_of_the_hub_are_asked_for_their_split(
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert len(Preferences.load(name)) == 5
-    assert asked == [((name,), {"split": "train"})]
+    assert asked == [((name, None), {"split": "train", "revision": None})]
     for wrong in ("a/b/c", "a b", "owner/name.jsonl.gz", "world/test"):
         with pytest.raises(UserError, match="there is no such file or folder"):
             Preferences.load(wrong)

@@ -1,0 +1,311 @@
+"""The command ``align data``: convert, check, show, stats, mix and select preference data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.cli.console import hide_noise, report
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.data import Preferences, TokenizedPreferences
+
+__all__ = ["main"]
+
+_SEVERITY = {"note": 0, "warning": 1, "error": 3}
+"""Exit codes of ``check``; 2 is a mistake in the command, as everywhere."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the subcommand that `words` describe; return the exit code."""
+    arguments = _parser().parse_args(words)
+    hide_noise()
+    try:
+        return int(arguments.run(arguments) or 0)
+    except UserError as error:
+        report(f"Error: {error}")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="align data", description="Convert, check, show, mix and select preference data of any known format."
+    )
+    commands = parser.add_subparsers(required=True, metavar="convert|check|show|stats|mix|select")
+    convert = _command(commands, "convert", _convert, "write data of any format in the pairwise format")
+    convert.add_argument("--out", type=Path, required=True, help="a .jsonl or .parquet file")
+    convert.add_argument("--max-rejected", type=float, default=0.01, help="share of bad rows that is accepted (0.01)")
+    check = _command(commands, "check", _check, "find bad rows, duplicates, leakage, and what the labels can teach")
+    check.add_argument("--heldout", help="data that must not share prompts with it")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    _with_model(check)
+    show = _command(commands, "show", _show, "show rows as the tokens that a method trains on")
+    show.add_argument("--rows", type=int, default=3, help="number of rows, spread over the data (default 3)")
+    show.add_argument("--html", type=Path, help="write a page instead of the terminal")
+    _with_model(show, required=True)
+    stats = _command(commands, "stats", _stats, "lengths, turns, sources, scores and margins")
+    stats.add_argument("--json", action="store_true", help="print JSON")
+    stats.add_argument("--out", type=Path, metavar="PICTURE", help="draw the lengths into a .png file")
+    _with_model(stats)
+    mix = commands.add_parser("mix", help="mix several sources into one file")
+    mix.set_defaults(run=_mix)
+    mix.add_argument("sources", nargs="+", metavar="NAME=SOURCE", help="each source with the name it gets")
+    mix.add_argument("--out", type=Path, required=True, help="a .jsonl file")
+    mix.add_argument("--rates", choices=("proportional", "temperature", "equal"), default="proportional")
+    mix.add_argument("--cap", type=int, help="size from which on a source counts no more (K)")
+    mix.add_argument("--temperature", type=float, default=1.0, help="of the rates: r^(1/T)")
+    mix.add_argument("--rows", type=int, help="of the mixture (default: all, a capped source up to its cap)")
+    mix.add_argument("--seed", type=int, default=0)
+    select = _command(commands, "select", _select, "choose few good rows that differ from each other (LIMA)")
+    select.add_argument("--rows", type=int, required=True, help="number of rows to choose")
+    select.add_argument("--out", type=Path, required=True, help="a .jsonl file")
+    select.add_argument("--by", default="length", help="score (of the data), length, or a scorer (default: length)")
+    select.add_argument("--per-source", type=int, help="largest number of rows of one source")
+    select.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, words: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+    parser.set_defaults(run=run)
+    parser.add_argument("source", nargs="+", help="files, patterns, folders, hub names or world")
+    parser.add_argument("--format", default="auto", help="name of a format (default: recognised)")
+    parser.add_argument("--columns", help="columns under other names: '{prompt: problem, chosen: good}'")
+    parser.add_argument("--split", default="train", help="split of a folder or hub data set")
+    return parser
+
+
+def _with_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    parser.add_argument("--model", required=required, help="a model, whose tokenizer and chat template are used")
+    parser.add_argument("--chat-template", help="bundled name or a Jinja file")
+    parser.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and response (default 1024)")
+    parser.add_argument(
+        "--unit", choices=("pair", "demonstration", "ranking", "prompt"), default="pair", help="what the method reads"
+    )
+
+
+def _load(arguments: argparse.Namespace, source: Sequence[str] | None = None, **rules: Any) -> Preferences:
+    from align.data import Preferences
+
+    columns: Any = None
+    if getattr(arguments, "columns", None):
+        from omegaconf import OmegaConf
+
+        try:
+            columns = OmegaConf.to_container(OmegaConf.create(arguments.columns))
+        except Exception as error:  # of the YAML parser, which has many
+            raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.") from error
+        if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns.values()):
+            raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.")
+    sources = list(source or arguments.source)
+    settings = {"format": getattr(arguments, "format", "auto"), "split": getattr(arguments, "split", "train")}
+    return Preferences.load(sources[0] if len(sources) == 1 else sources, columns=columns, **settings, **rules)
+
+
+def _tokenized(arguments: argparse.Namespace, data: Preferences) -> TokenizedPreferences | None:
+    from align.data import tokenize
+    from align.model.loading import load_tokenizer
+    from align.settings.config import ModelConfig
+
+    if arguments.model is None:
+        return None
+    tokenizer = load_tokenizer(ModelConfig(name=arguments.model, chat_template=arguments.chat_template))
+    return tokenize(
+        data, tokenizer, max_length=arguments.max_length, unit=arguments.unit, max_rejected=1.0, may_be_empty=True
+    )
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    data = _load(arguments, max_rejected=arguments.max_rejected)
+    print(data.report.summary())
+    _write(data, range(len(data)), arguments.out)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from align.curation.checks import as_json, check
+
+    data = _load(arguments, max_rejected=1.0)
+    heldout = _load(arguments, [arguments.heldout], max_rejected=1.0) if arguments.heldout else None
+    findings = check(data, heldout, _tokenized(arguments, data))
+    if arguments.json:
+        print(json.dumps({"report": data.report.summary(), "findings": as_json(findings)}, ensure_ascii=False))
+    else:
+        console = Console()
+        console.print(data.report.summary().splitlines()[0], markup=False, highlight=False)
+        table = Table(title="Findings", title_justify="left")
+        for column in ("severity", "count", "of", "what", "where"):
+            table.add_column(column, justify="right" if column in ("count", "of") else "left")
+        for found in findings:
+            places = ", ".join(found.places)
+            table.add_row(found.severity, f"{found.count:,}", f"{found.of:,}", found.sentence, places)
+        console.print(table)
+    return max((_SEVERITY[found.severity] for found in findings), default=0)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from align.curation.display import LEGEND, as_html, as_text, tokens_of
+    from align.data.encoding import end_of_turn_id
+    from align.model.loading import load_tokenizer
+    from align.settings.config import ModelConfig
+
+    data = _load(arguments, max_rejected=1.0)
+    spread = max(50, 5 * arguments.rows)  # some may not fit
+    tokenized = _tokenized(arguments, data.select(range(0, len(data), max(1, len(data) // spread))))
+    assert tokenized is not None
+    if not len(tokenized):
+        raise UserError(f"{data.report.source}: no {arguments.unit} fits; {tokenized.report.summary()}")
+    tokenizer = load_tokenizer(ModelConfig(name=arguments.model, chat_template=arguments.chat_template))
+    count = min(max(1, arguments.rows), len(tokenized))
+    examples = [tokenized[i * len(tokenized) // count] for i in range(count)]
+    rows = [row for example in examples for row in tokens_of(example, tokenizer, end_of_turn_id(tokenizer))]
+    if arguments.html is not None:
+        as_html(rows, arguments.html, title=data.report.source)
+        print(f"{len(rows)} rows of tokens are in {arguments.html}.")
+        return
+    console = Console()
+    console.print("; ".join(f"{kind}: {words}" for kind, words in LEGEND.items()), style="dim")
+    for row in rows:
+        console.rule(style="dim")
+        console.print(as_text(row))
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from align.curation.profile import plot_profile, profile
+
+    data = _load(arguments, max_rejected=1.0)
+    found = profile(data, _tokenized(arguments, data))
+    if arguments.out is not None:
+        plot_profile(data, arguments.out)
+    if arguments.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    console = Console()
+    kinds = ", ".join(f"{count:,} {name}" for name, count in found["kinds"].items())
+    console.print(f"{data.report.source}: {found['rows']:,} rows ({kinds}), {found['prompts']:,} prompts", markup=False)
+    table = Table()
+    columns = ("n", "mean", "least", "median", "p90", "p99", "most")
+    for column in ("quantity", *columns):
+        table.add_column(column, justify="left" if column == "quantity" else "right")
+    for name, values in found["distributions"].items():
+        table.add_row(name, *(f"{values[column]:,.4g}" for column in columns))
+    console.print(table)
+    if len(found["sources"]) > 1:
+        console.print("Sources: " + ", ".join(f"{name} {n:,}" for name, n in found["sources"].items()), markup=False)
+
+
+def _mix(arguments: argparse.Namespace) -> None:
+    from align.curation.mixing import mixing_rates, mixture
+    from align.system.files import partial_of
+
+    pairs = [word.partition("=") for word in arguments.sources]
+    if wrong := [name for name, _, source in pairs if not name or not source]:
+        raise UserError(f"mix: {wrong[0]!r} is not of the form NAME=SOURCE.")
+    sources = {name: _load(arguments, [source]) for name, _, source in pairs}
+    if len(sources) < len(pairs):
+        raise UserError("mix: two sources have the same name; give each its own.")
+    sizes = {name: len(data) for name, data in sources.items()}
+    rates = mixing_rates(sizes, arguments.rates, cap=arguments.cap, temperature=arguments.temperature)
+    n = arguments.rows or sum(min(size, arguments.cap or size) for size in sizes.values())
+    plan = mixture(sizes, rates, n, seed=arguments.seed)
+    partial = partial_of(arguments.out)
+    with partial.open("w", encoding="utf-8") as stream:
+        for name, row in plan:
+            stream.write(_line(sources[name][row] | {"source": name}))
+    partial.replace(arguments.out)
+    for name, rate in rates.items():
+        print(f"{name}: {sizes[name]:,} rows, {rate:.1%} of the mixture")
+
+
+def _select(arguments: argparse.Namespace) -> None:
+    from align.curation.selection import select
+
+    data = _load(arguments)
+    found = select(
+        data, arguments.rows, _quality(data, arguments.by), per_source=arguments.per_source, seed=arguments.seed
+    )
+    _write(data, found.rows, arguments.out)
+    before, after = found.quality
+    print(
+        f"{len(found.rows):,} of {len(data):,} rows from {len(found.clusters)} clusters of prompts; mean "
+        f"{arguments.by} {before:.4g} → {after:.4g}; {found.capped:,} better rows passed over because their source was "
+        "full."
+    )
+    print("Sources: " + ", ".join(f"{name or '(none)'} {count:,}" for name, count in found.sources.items()))
+
+
+def _quality(data: Preferences, by: str) -> list[float]:
+    """Return the number that rows are chosen by: a score of the data, words of the chosen answer, or a scorer's."""
+    if any(row["chosen"] is None for row in data):
+        raise UserError("select: some rows have no chosen answer; give demonstrations or pairs.")
+    if by == "length":
+        return [float(len(str(row["chosen"][0]["content"]).split())) for row in data]
+    if by == "score":
+        scores = [row["chosen_score"] for row in data]
+        if None in scores:
+            raise UserError("select: --by score, but some rows have no score; choose --by length or a scorer.")
+        return scores
+    from align.scoring.checked_scores import score_texts
+    from align.scoring.from_config import read_scorer
+
+    rows = list(data)
+    table = score_texts(read_scorer(by), rows, [[str(row["chosen"][0]["content"])] for row in rows])
+    return [scores[0] for scores in table]
+
+
+def _write(data: Preferences, rows: Iterable[int], out: Path) -> None:
+    """Write rows in the pairwise format, whole or not at all."""
+    from align.system.files import partial_of
+
+    partial = partial_of(out)
+    if out.suffix == ".parquet":
+        _write_parquet([_fields(data[index]) for index in rows], partial)
+    elif out.suffix == ".jsonl":
+        with partial.open("w", encoding="utf-8") as stream:
+            for index in rows:
+                stream.write(_line(data[index]))
+    else:
+        raise UserError(f"--out={out}: give a .jsonl or .parquet file.")
+    partial.replace(out)
+    print(f"written to {out}", file=sys.stderr)
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], partial: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from align.data.schema import COLUMNS
+
+    names = [name for name in COLUMNS if any(name in row for row in rows)]
+    try:
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), partial)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UserError(
+            "a .parquet file holds texts or conversations, and the rows have both; write .jsonl."
+        ) from error
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of JSON."""
+    return json.dumps(_fields(row), ensure_ascii=False) + "\n"
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row without what it does not have; plain text as text."""
+    fields = {name: value for name, value in row.items() if value is not None and name != "place"}
+    for name in ("prompt", "chosen", "rejected"):
+        if fields.get(name) and fields[name][0]["role"] is None:
+            fields[name] = fields[name][0]["content"]
+    return fields

@@ -1,0 +1,235 @@
+"""Checks of preference data: bad rows, duplicates, contradictions, leakage, and what the labels can teach.
+
+A reward model or a policy can only learn what tells chosen from rejected. If their lengths do, or single words, that is
+what it will learn first; the accuracies of a length rule and of a bag of words say so before a GPU is spent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from align.data.schema import answer_key, prompt_key
+from align.data.validation import LOWER_SCORE
+from align.evaluation.statistics import Estimate, rate
+from align.scoring.scorer_inputs import prompt_text
+
+if TYPE_CHECKING:
+    from align.data import LoadReport, Preferences, TokenizedPreferences
+
+__all__ = ["Finding", "Severity", "check", "label_signal"]
+
+Severity = Literal["note", "warning", "error"]
+EXAMPLES = 3
+NEAR = 0.8
+"""Jaccard similarity of their word triples from which on two prompts are nearly the same."""
+_PERMUTATIONS = 128
+_WORD = re.compile(r"\w+")
+_FEWEST = 50
+"""Pairs below which no accuracy of a rule is measured."""
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found."""
+
+    name: str
+    severity: Severity
+    count: int
+    of: int
+    """Rows that were looked at."""
+    sentence: str
+    places: Sequence[str] = ()
+    """The first places, ``file:line``."""
+
+
+def check(
+    data: Preferences, heldout: Preferences | None = None, tokenized: TokenizedPreferences | None = None
+) -> list[Finding]:
+    """Return what is worth knowing about the data, gravest first.
+
+    Args:
+        data: Loaded with ``max_rejected=1``, so that bad rows are reported instead of raised.
+        heldout: Data that must not share prompts with it.
+        tokenized: The same data as a model's tokens, for what the template does with it.
+    """
+    findings = [*_bad_rows(data.report), *_duplicates(data), *_labels(data)]
+    if heldout is not None:
+        findings += _leakage(data, heldout)
+    if tokenized is not None:
+        findings += _bad_rows(tokenized.report, as_tokens=True)
+    order = {"error": 0, "warning": 1, "note": 2}
+    return sorted(findings, key=lambda finding: order[finding.severity])
+
+
+def _bad_rows(report: LoadReport, *, as_tokens: bool = False) -> Iterator[Finding]:
+    kinds: tuple[tuple[Mapping[str, int], Severity], ...] = (
+        (report.rejected, "error"),
+        (report.left_out, "warning"),
+        (report.noted, "note"),
+    )
+    verbs = {"error": "rejected", "warning": "left out", "note": "kept, but"}
+    for counts, severity in kinds:
+        for reason, count in counts.items():
+            grave: Severity = "error" if reason == LOWER_SCORE else severity
+            places = [example.partition(": ")[0] for example in report.examples[reason]]
+            named = f"as tokens: {reason}" if as_tokens else reason
+            yield Finding(reason, grave, count, report.read, f"{verbs[severity]}: {named}", places)
+    if not as_tokens:
+        for warning in report.warnings:
+            yield Finding("column", "note", report.read, report.read, warning)
+
+
+def _duplicates(data: Preferences) -> Iterator[Finding]:
+    rows: dict[tuple[str, tuple[str | None, ...]], list[str]] = defaultdict(list)
+    pairs: dict[object, dict[bool, str]] = defaultdict(dict)
+    for row in data:
+        key = prompt_key(row["prompt"], row["tools"])
+        sides = tuple(answer_key(row[side][0]) if row[side] else None for side in ("chosen", "rejected"))
+        rows[key, sides].append(row["place"])
+        chosen, rejected = sides
+        if chosen is not None and rejected is not None:
+            pairs[key, frozenset(sides)].setdefault(chosen < rejected, row["place"])
+    repeated = [places[1] for places in rows.values() if len(places) > 1]
+    extra = len(data) - len(rows)
+    if extra:
+        yield Finding("duplicates", "warning", extra, len(data), "rows occur more than once", repeated[:EXAMPLES])
+    both = [max(places.values()) for places in pairs.values() if len(places) > 1]
+    if both:
+        sentence = "pairs occur with both polarities: one of the two labels is wrong"
+        yield Finding("contradictions", "error", len(both), len(data), sentence, both[:EXAMPLES])
+    prompts = len({key for key, _ in rows})
+    if prompts < len(rows):
+        sentence = f"rows share a prompt with another one ({prompts:,} prompts differ)"
+        yield Finding("repeated prompts", "note", len(rows) - prompts, len(data), sentence)
+
+
+def _labels(data: Preferences) -> Iterator[Finding]:
+    signal = label_signal(data)
+    if signal is None:
+        return
+    for name, what in (("length", "length alone"), ("words", "a bag of words")):
+        estimate: Estimate = signal[name]
+        severity: Severity = "warning" if estimate.low is not None and estimate.low > 0.7 else "note"
+        sentence = f"{what} orders {estimate.percent('pairs')} of the pairs as labelled"
+        yield Finding(f"signal of {name}", severity, round(estimate.mean * estimate.n), estimate.n, sentence)
+    longer: Estimate = signal["longer"]
+    sentence = f"the longer answer is chosen in {longer.percent('pairs')}"
+    yield Finding("longer is chosen", "note", round(longer.mean * longer.n), longer.n, sentence)
+
+
+def label_signal(data: Preferences) -> dict[str, Estimate] | None:
+    """Return how well rules that read no meaning order the pairs; None for fewer than 50 pairs.
+
+    ``longer``: the share of pairs whose chosen answer has more words, ties half. ``length``: the accuracy of a logistic
+    regression on the difference of lengths; ``words``: of one on the differences of words' counts. Both are measured on
+    fifths of the prompts that they were not fitted to.
+    """
+    rows = [row for row in data if row["chosen"] and row["rejected"]]
+    if len(rows) < _FEWEST:
+        return None
+    sides = [[str(row[side][0]["content"]) for row in rows] for side in ("chosen", "rejected")]
+    prompts = [row["prompt_id"] for row in rows]
+    lengths = [np.array([len(_WORD.findall(text)) for text in texts], dtype=float) for texts in sides]
+    differences = lengths[0] - lengths[1]
+    longer = 0.5 * (differences > 0) + 0.5 * (differences >= 0)
+    return {
+        "longer": rate(longer, prompts),
+        "length": rate(_accuracy(_standardised(differences)[:, None], prompts), prompts),
+        "words": rate(_accuracy(_word_differences(*sides), prompts), prompts),
+    }
+
+
+def _standardised(values: Any) -> Any:
+    return values / (values.std() or 1.0)
+
+
+def _word_differences(chosen: Sequence[str], rejected: Sequence[str]) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(max_features=20_000, token_pattern=r"(?u)\w+", sublinear_tf=True)
+    vectors.fit([*chosen, *rejected])
+    return vectors.transform(chosen) - vectors.transform(rejected)
+
+
+def _accuracy(differences: Any, prompts: Sequence[str]) -> Any:
+    """Return for each pair whether a logistic regression on other prompts orders it right: 1, ½ for a tie, or 0."""
+    from sklearn.linear_model import LogisticRegression
+
+    names = sorted(set(prompts))
+    order = np.random.default_rng(0).permutation(len(names))
+    fold_of = {name: int(order[i]) % _FOLDS for i, name in enumerate(names)}
+    folds = np.array([fold_of[prompt] for prompt in prompts])
+    right = np.full(len(prompts), 0.5)
+    for fold in range(_FOLDS):
+        inside, outside = folds == fold, folds != fold
+        if not inside.any() or not outside.any():
+            continue
+        # Without an intercept and with every pair in both orders, no side is preferred for its place.
+        model = LogisticRegression(fit_intercept=False, max_iter=200)
+        both = _stacked(differences[outside])
+        model.fit(both, np.repeat([1, 0], int(outside.sum())))
+        scores = np.asarray(model.decision_function(differences[inside]))
+        right[inside] = 0.5 * (scores > 0) + 0.5 * (scores >= 0)
+    return right
+
+
+def _stacked(differences: Any) -> Any:
+    from scipy.sparse import issparse, vstack
+
+    return vstack([differences, -differences]) if issparse(differences) else np.concatenate([differences, -differences])
+
+
+def _leakage(data: Preferences, heldout: Preferences) -> Iterator[Finding]:
+    """Find prompts of the held-out data in the training data, exactly and nearly (MinHash)."""
+    train = {prompt_key(prompt) for prompt in data.dataset["prompt"]}
+    exact = [row["place"] for row in heldout if prompt_key(row["prompt"]) in train]
+    if exact:
+        sentence = "held-out rows ask what the training data asks"
+        yield Finding("leakage", "error", len(exact), len(heldout), sentence, exact[:EXAMPLES])
+    others = {prompt_key(row["prompt"]): (prompt_text(row["prompt"]), row["place"]) for row in heldout}
+    others = {key: value for key, value in others.items() if key not in train}
+    near = _near((prompt_text(prompt) for prompt in data.dataset["prompt"]), others)
+    if near:
+        sentence = f"held-out prompts are nearly those of the training data (Jaccard similarity {NEAR:g} or more)"
+        yield Finding("near leakage", "warning", len(near), len(others), sentence, near[:EXAMPLES])
+
+
+def _near(texts: Iterable[str], others: Mapping[str, tuple[str, str]]) -> list[str]:
+    from datasketch import MinHash, MinHashLSH
+
+    index = MinHashLSH(threshold=NEAR, num_perm=_PERMUTATIONS)
+    hashed: dict[str, MinHash] = {}
+    for key, (text, _) in others.items():
+        if shingles := _shingles(text):
+            hashed[key] = MinHash(num_perm=_PERMUTATIONS)
+            hashed[key].update_batch(shingles)
+            index.insert(key, hashed[key])
+    found: Counter[str] = Counter()
+    for text in dict.fromkeys(texts):
+        shingles = _shingles(text)
+        if not shingles:
+            continue
+        own = MinHash(num_perm=_PERMUTATIONS)
+        own.update_batch(shingles)
+        found.update(str(key) for key in index.query(own) if hashed[str(key)].jaccard(own) >= NEAR)
+    return [others[key][1] for key in others if key in found]
+
+
+def _shingles(text: str) -> list[bytes]:
+    """Return the triples of words of a text, of characters where it has fewer than five words."""
+    words = _WORD.findall(text.lower())
+    if len(words) < 5:
+        words = list("".join(words))
+    return [" ".join(words[i : i + 3]).encode() for i in range(max(1, len(words) - 2))] if words else []
+
+
+def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Return the findings as plain values."""
+    return [asdict(finding) for finding in findings]

@@ -1,0 +1,103 @@
+"""Examples as tokens, in colour, as a method sees them: in the terminal and as an HTML page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.text import Text
+
+from align.system.files import write_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from align.data import Example
+
+__all__ = ["Token", "as_html", "as_text", "tokens_of"]
+
+Kind = Literal["prompt", "chosen", "rejected", "end", "pad"]
+
+_STYLES: dict[Kind, str] = {
+    "prompt": "dim",
+    "chosen": "green",
+    "rejected": "red",
+    "end": "bold black on yellow",
+    "pad": "dim strike",
+}
+_COLOURS: dict[Kind, str] = {
+    "prompt": "color:#777",
+    "chosen": "background:#d9f2df",
+    "rejected": "background:#f8dcd9",
+    "end": "background:#ffe27a;font-weight:bold",
+    "pad": "color:#bbb;text-decoration:line-through",
+}
+LEGEND: dict[Kind, str] = {
+    "prompt": "prompt, not trained on",
+    "chosen": "response, trained on",
+    "rejected": "other response, trained on",
+    "end": "end of turn, trained on",
+    "pad": "padding, masked",
+}
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a row of the model."""
+
+    text: str
+    id: int
+    kind: Kind
+
+
+def tokens_of(example: Example, tokenizer: PreTrainedTokenizerBase, end: int) -> list[list[Token]]:
+    """Return for each response its row of tokens: prompt, response, end of turn, padding to the longest response.
+
+    Args:
+        example: Tokenised; the first response is the chosen one. Without responses it is one row, the prompt.
+        tokenizer: Of the model.
+        end: Id of the token that ends a turn.
+    """
+    longest = max(map(len, example.responses), default=0)
+    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+    rows: list[list[Token]] = []
+    for number, ids in enumerate(example.responses or [[]]):
+        side: Kind = "rejected" if number else "chosen"
+        kinds: list[Kind] = ["prompt"] * len(example.prompt_ids)
+        kinds.extend("end" if place == len(ids) - 1 and token == end else side for place, token in enumerate(ids))
+        kinds.extend("pad" for _ in range(longest - len(ids)))
+        every = [*example.prompt_ids, *ids, *[pad] * (longest - len(ids))]
+        texts = [str(tokenizer.decode([token])) for token in every]
+        rows.append([Token(text, token, kind) for text, token, kind in zip(texts, every, kinds, strict=True)])
+    return rows
+
+
+def as_text(tokens: Sequence[Token]) -> Text:
+    """Return a row for the terminal; line breaks are shown as ⏎ and broken."""
+    text = Text()
+    for token in tokens:
+        text.append(token.text.replace("\n", "⏎\n"), style=_STYLES[token.kind])
+    return text
+
+
+def as_html(rows: Sequence[Sequence[Token]], page: Path, *, title: str) -> None:
+    """Write rows as a page that needs nothing else; the id of a token shows under the pointer."""
+    legend = " ".join(f'<span style="{_COLOURS[kind]}">{words}</span>' for kind, words in LEGEND.items())
+    write_text(
+        page,
+        "<!doctype html><meta charset=utf-8>"
+        f"<title>{html.escape(title)}</title>"
+        "<style>body{font:14px/1.7 ui-monospace,monospace;max-width:72em;margin:2em auto;padding:0 1em}"
+        "p{border-top:1px solid #ddd;padding-top:1em;white-space:pre-wrap;overflow-wrap:anywhere}"
+        "span{padding:1px 0;border-right:1px solid #fff}</style>"
+        f"<h1>{html.escape(title)}</h1><div>{legend}</div>" + "".join(f"<p>{''.join(_spans(row))}</p>" for row in rows),
+    )
+
+
+def _spans(row: Sequence[Token]) -> Iterator[str]:
+    for token in row:
+        shown = html.escape(token.text).replace("\n", "⏎\n")
+        yield f'<span style="{_COLOURS[token.kind]}" title="{token.id}">{shown}</span>'

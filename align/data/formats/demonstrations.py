@@ -1,0 +1,212 @@
+"""Answers to imitate, answers that are only known to be good or bad, prompts alone, and plain text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
+from align.data.formats.parts import CONVERSATIONS, conversation, instruction, only_one, prompt_with_system
+from align.data.load_report import RowError
+from align.data.schema import CONTINUED
+
+__all__ = [
+    "ALPACA",
+    "DEMONSTRATION",
+    "KTO",
+    "KTO_MESSAGES",
+    "MESSAGES",
+    "PROMPT",
+    "PROMPT_COMPLETION",
+    "QUESTIONS",
+    "SELF_INSTRUCT",
+    "SHAREGPT",
+    "TEXT",
+]
+
+_NO_PREFERENCE = "no preference: the response is a demonstration"
+_PROMPTS_ONLY = "no preference: prompts only"
+_LABELS = frozenset({"label", "kto_tag"})
+
+
+def _demonstration(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    fields = {"prompt": prompt_with_system(row["prompt"], row.get("system"))}
+    yield fields | {name: row[name] for name in ("chosen",) if name in row} | shared_fields(row)
+
+
+def _prompt_completion(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {"prompt": row["prompt"], "chosen": row["completion"]} | shared_fields(row)
+
+
+def _messages(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield _demonstrated(row, "messages") | shared_fields(row)
+
+
+def _sharegpt(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield _demonstrated(row, "conversations") | shared_fields(row)
+
+
+def _demonstrated(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Cut a conversation before its last answer."""
+    turns = conversation(row[name], name)
+    if not turns or turns[-1].get("role") != "assistant":
+        raise RowError(f"{name} do not end with an assistant turn")
+    return {"prompt": prompt_with_system(turns[:-1], row.get("system")), "chosen": turns[-1:]}
+
+
+def _alpaca(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {"prompt": instruction(row), "chosen": row["output"]} | shared_fields(row)
+
+
+def _self_instruct(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    instances = row["instances"]
+    if not isinstance(instances, list):
+        raise RowError("instances is not a list")
+    for instance in cast(list[Any], instances):
+        if not isinstance(instance, Mapping) or "output" not in instance:
+            raise RowError("an instance has no output")
+        prompt = instruction({"instruction": row["instruction"], "input": instance.get("input")})
+        yield {"prompt": prompt, "chosen": instance["output"]} | shared_fields(row)
+
+
+def _text(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    text = row["text"]
+    if not isinstance(text, str):
+        raise RowError("text is not text")
+    key = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
+    prompt = [{"role": CONTINUED, "content": ""}]
+    yield {"prompt": prompt, "chosen": text, "prompt_id": key} | shared_fields(row)
+
+
+def _questions(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    turns = row["turns"]
+    if not isinstance(turns, list) or not turns:
+        raise RowError("turns is not a list of questions")
+    yield {"prompt": turns[0]} | shared_fields(row)  # the later ones ask about an answer that is not there
+
+
+def _kto(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {"prompt": row["prompt"], _side(row): row["completion"]} | shared_fields(row)
+
+
+def _kto_messages(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    shown = _demonstrated(row, only_one(row, CONVERSATIONS))
+    yield {"prompt": shown["prompt"], _side(row): shown["chosen"]} | shared_fields(row)
+
+
+def _side(row: Mapping[str, Any]) -> str:
+    """Return the side of a single answer: chosen if its label is true, rejected if it is false."""
+    name = only_one(row, _LABELS)
+    label = row[name]
+    words = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+    known = words.get(str(label).strip().lower())
+    if known is None:
+        raise RowError("unknown label", f"{name} is {label!r:.40}, not true or false")
+    return "chosen" if known else "rejected"
+
+
+def _is_conversations(sample: Sample) -> bool:
+    return sample.mostly("conversations", lambda value: isinstance(value, list))
+
+
+DEMONSTRATION = Format(
+    name="demonstration",
+    description="prompt, chosen as text or messages",
+    polarity=_NO_PREFERENCE,
+    requires=frozenset({"prompt", "chosen"}),
+    convert=_demonstration,
+    gives="demonstrations",
+    optional=SHARED_COLUMNS | {"system"},
+)
+PROMPT_COMPLETION = Format(
+    name="prompt-completion",
+    description="prompt, completion as text or messages (TRL)",
+    polarity=_NO_PREFERENCE,
+    requires=frozenset({"prompt", "completion"}),
+    convert=_prompt_completion,
+    gives="demonstrations",
+)
+MESSAGES = Format(
+    name="messages",
+    description="messages that end with the assistant's answer",
+    polarity=_NO_PREFERENCE,
+    requires=frozenset({"messages"}),
+    convert=_messages,
+    gives="demonstrations",
+    optional=SHARED_COLUMNS | {"system"},
+)
+SHAREGPT = Format(
+    name="sharegpt",
+    description="conversations of {from, value} that end with an answer (ShareGPT)",
+    polarity=_NO_PREFERENCE,
+    requires=frozenset({"conversations"}),
+    convert=_sharegpt,
+    recognises=_is_conversations,
+    gives="demonstrations",
+    optional=SHARED_COLUMNS | {"system"},
+)
+ALPACA = Format(
+    name="alpaca",
+    description="instruction, input, output; also system and history (Alpaca)",
+    polarity=_NO_PREFERENCE,
+    requires=frozenset({"instruction", "output"}),
+    convert=_alpaca,
+    gives="demonstrations",
+    optional=SHARED_COLUMNS | {"input", "system", "history", "text"},
+)
+SELF_INSTRUCT = Format(
+    name="self-instruct",
+    description="instruction, instances of input and output (self-instruct)",
+    polarity=_NO_PREFERENCE,
+    requires=frozenset({"instruction", "instances"}),
+    convert=_self_instruct,
+    gives="demonstrations",
+    optional=SHARED_COLUMNS | {"is_classification", "name", "motivation_app"},
+)
+TEXT = Format(
+    name="text",
+    description="text: documents to model as they are, without turns (pretraining)",
+    polarity="no preference: the whole text is trained on",
+    requires=frozenset({"text"}),
+    convert=_text,
+    gives="demonstrations",
+    optional=SHARED_COLUMNS | {"url", "timestamp", "meta", "metadata"},
+)
+KTO = Format(
+    name="kto",
+    description="prompt, completion, label true or false (KTO)",
+    polarity="an answer is chosen where its label is true, rejected where it is false; the other side is empty",
+    requires=frozenset({"prompt", "completion"}),
+    convert=_kto,
+    one_of=(_LABELS,),
+    gives="unpaired",
+)
+KTO_MESSAGES = Format(
+    name="kto-messages",
+    description="messages (or conversations) that end with an answer, label or kto_tag true or false (LLaMA-Factory)",
+    polarity="an answer is chosen where its label is true, rejected where it is false; the other side is empty",
+    requires=frozenset(),
+    one_of=(CONVERSATIONS, _LABELS),
+    convert=_kto_messages,
+    gives="unpaired",
+    optional=SHARED_COLUMNS | {"system"},
+)
+PROMPT = Format(
+    name="prompt",
+    description="prompt alone, as text or messages",
+    polarity=_PROMPTS_ONLY,
+    requires=frozenset({"prompt"}),
+    convert=_demonstration,
+    gives="prompts",
+    optional=SHARED_COLUMNS | {"system"},
+)
+QUESTIONS = Format(
+    name="questions",
+    description="turns: the first is the prompt (MT-Bench questions)",
+    polarity=_PROMPTS_ONLY,
+    requires=frozenset({"question_id", "turns"}),
+    convert=_questions,
+    gives="prompts",
+    optional=SHARED_COLUMNS | {"category", "reference"},
+)

@@ -1,0 +1,186 @@
+"""Columns under other names: the mapping that a user gives, and the one that a refusal proposes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any, cast
+
+from align.data.formats.base import Sample, is_about, words_of
+from align.data.messages import kind
+from align.data.reading import RawRow
+from align.errors import UserError, did_you_mean
+
+__all__ = ["mapped", "proposal", "shown_columns"]
+
+_SAMPLE_ROWS = 1000
+_PATH = re.compile(r"[^.\[\]]+|\[-?\d+\]")
+_PROMPTS = (
+    "prompt",
+    "question",
+    "instruction",
+    "problem",
+    "query",
+    "request",
+    "task",
+    "input",
+    "context",
+    "history",
+    "text",
+)
+_ANSWERS = ("answer", "response", "completion", "output", "solution", "reply", "target", "summary")
+_GOOD = ("chosen", "accepted", "preferred", "better", "best", "good", "winner", "winning", "positive", "correct")
+_BAD = ("rejected", "worse", "worst", "bad", "loser", "losing", "negative", "incorrect", "dispreferred")
+_LABELS = ("better", "winner", "preferred", "preference", "label", "choice", "choose", "vote", "verdict", "best")
+_PAIRS_OF_MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
+_PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.-]*(?: [\w.-]+)*", re.ASCII | re.IGNORECASE)
+_SHOWN = 8  # columns in a message
+
+
+def mapped(rows: Iterator[RawRow], columns: Mapping[str, str | None], source: str) -> Iterator[RawRow]:
+    """Yield the rows with columns under the names of the pairwise format.
+
+    Args:
+        rows: As they are in the source.
+        columns: New name → column, or a path into one: ``conversations[0].value``; None: no change.
+        source: For messages.
+
+    Raises:
+        UserError: No row has such a column, or another has the new name already.
+    """
+    paths = {new: old for new, old in columns.items() if old is not None and old != new}
+    head = list(islice(rows, _SAMPLE_ROWS if paths else 0))
+    found = {str(name) for row in head if isinstance(row.value, Mapping) for name in cast(Mapping[str, Any], row.value)}
+    steps: dict[str, tuple[str | int, ...]] = {}
+    for new, old in paths.items():
+        steps[new] = (old,) if old in found else _steps(old)
+        root = str(steps[new][0])
+        if root not in found:
+            raise UserError(
+                f"{source}: data.columns.{new}={old}, but no row has the column {root!r}; there are "
+                f"{', '.join(sorted(found))}.{did_you_mean(root, found)}"
+            )
+        if new in found and new not in {str(path[0]) for path in steps.values()} and new not in paths.values():
+            raise UserError(
+                f"{source}: data.columns.{new}={old}, but there is a column {new!r} as well; remove or rename one."
+            )
+    roots = {path[0] for path in steps.values()}
+    for row in chain(head, rows):
+        if paths and isinstance(row.value, Mapping):
+            value = cast(Mapping[str, Any], row.value)
+            named = {new: cell for new, path in steps.items() if (cell := _at(value, path)) is not _MISSING}
+            row = replace(row, value={name: cell for name, cell in value.items() if name not in roots} | named)
+        yield row
+
+
+_MISSING = object()
+
+
+def _steps(path: str) -> tuple[str | int, ...]:
+    """Return the names and places of a path: ``a.b[0]`` is a, b, 0."""
+    parts = _PATH.findall(path)
+    return tuple(int(part[1:-1]) if part.startswith("[") else part for part in parts) or (path,)
+
+
+def _at(value: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        if isinstance(step, int):
+            if not isinstance(value, list) or not -len(value) <= step < len(value):
+                return _MISSING
+            value = value[step]
+        elif isinstance(value, Mapping) and step in value:
+            value = value[step]
+        else:
+            return _MISSING
+    return value
+
+
+def shown_columns(sample: Sample) -> str:
+    """Return the columns with their types and an example of each, for a message of one line."""
+    shown = [_shown(sample, name) for name in sorted(sample.columns)]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more
+
+
+def _shown(sample: Sample, name: str) -> str:
+    values, named = sample.values(name), " ".join(name.split())
+    if not values:
+        return f"{named} (null)"
+    text = " ".join(str(values[0])[:200].split())
+    return f"{named} ({kind(values[0])}: {text[:24] + '…' if len(text) > 24 else text})"
+
+
+def proposal(sample: Sample) -> str:
+    """Return ``data.columns='{…}'`` with what the columns probably are; COLUMN where nothing looks like it."""
+    texts = [name for name in sorted(sample.columns) if sample.mostly(name, _is_content) and not is_about(name)]
+    lists = [name for name in sorted(sample.columns) if sample.mostly(name, lambda value: kind(value) == "list")]
+    good, bad = _named(texts, _GOOD), _named(texts, _BAD)
+    if not (good and bad) and (two := _two(texts)):
+        return _written(_of_two(sample, texts, two))
+    sides: dict[str, str | None]
+    if good or bad:
+        sides = {"chosen": good, "rejected": bad}
+    elif len(lists) > 1:
+        scores = _named(lists, ("score", "scores", "rating", "ratings", "reward", "rewards", "rank", "ranks"))
+        answers = next((name for name in lists if name != scores), None)
+        sides = {"responses": answers, "ranks" if scores and "rank" in scores.lower() else "scores": scores}
+    else:
+        sides = {"chosen": _named([name for name in texts if name != _named(texts, _PROMPTS)], _ANSWERS)}
+    rest = [name for name in texts if name not in sides.values()]
+    prompt = _named(rest, _PROMPTS) or _longest(sample, rest)
+    if good and not bad and rest == [prompt]:
+        del sides["rejected"]  # nothing is left that could be it
+    return _written({"prompt": prompt, **sides})
+
+
+def _of_two(sample: Sample, texts: list[str], two: tuple[str, str]) -> dict[str, str | None]:
+    """Return the mapping of two responses and their label, which counts from 0 where their names do."""
+    label = _named([name for name in sorted(sample.columns) if name not in two], _LABELS)
+    rest = [name for name in texts if name not in (*two, label)]
+    values = {str(value) for value in sample.values(label)} if label else set[str]()
+    from_0 = two[0].endswith("0") and values <= {"0", "1", "0.0", "1.0"}
+    names = ("response_0", "response_1", "better_response_id") if from_0 else ("response_1", "response_2", "better")
+    known = values == {"0"} or not values <= {"0", "1", "0.0", "1.0", "True", "False"} or from_0 or values == {"1"}
+    found = (*two, label if known else None)
+    return {"prompt": _named(rest, _PROMPTS) or _longest(sample, rest), **dict(zip(names, found, strict=True))}
+
+
+def _written(found: Mapping[str, str | None]) -> str:
+    named = [f"{new}: {_quoted(old) if old else 'COLUMN'}" for new, old in found.items() if new != old]
+    return "data.columns='{" + ", ".join(named) + "}'"
+
+
+def _quoted(name: str) -> str:
+    """Return a name as the command line and its shell read it."""
+    if _PLAIN.fullmatch(name):
+        return name
+    quoted = '"' + name.replace('"', '\\"') + '"'
+    return " ".join(quoted.replace("'", "'\\''").split())
+
+
+def _is_content(value: object) -> bool:
+    return kind(value) == "text" or (
+        kind(value) == "messages"
+        and all({"role", "content"} <= {*turn} or {"from", "value"} <= {*turn} for turn in cast(list[Any], value))
+    )
+
+
+def _named(names: list[str], words: tuple[str, ...]) -> str | None:
+    """Return the first name that has one of the words in it, in the order of the words."""
+    return next((name for word in words for name in names if word in words_of(name)), None)
+
+
+def _two(names: list[str]) -> tuple[str, str] | None:
+    """Return two names that differ in a mark alone, such as answer_a and answer_b."""
+    for first, second in _PAIRS_OF_MARKS:
+        for name in names:
+            stem = re.sub(rf"(?<![A-Za-z]){first}$|(?<=[a-z_-]){first}$", "", name)
+            if stem != name and stem + second in names:
+                return name, stem + second
+    return None
+
+
+def _longest(sample: Sample, names: list[str]) -> str | None:
+    return max(names, key=lambda name: sum(len(str(value)) for value in sample.values(name)), default=None)

@@ -1,0 +1,231 @@
+"""Several responses to a prompt with scores or ranks; stored as pairs that hold the ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
+from align.data.formats.parts import prompt_with_system
+from align.data.load_report import LeftOut, RowError
+from align.data.messages import number
+from align.data.pairs_and_rankings import ranking_rows
+from align.data.schema import prompt_key
+
+__all__ = [
+    "DISTILABEL",
+    "HELPSTEER",
+    "NECTAR",
+    "NEMO_RL",
+    "RANKED",
+    "REWARD_BENCH_2",
+    "RRHF",
+    "STACK_EXCHANGE",
+    "ULTRAFEEDBACK_RAW",
+]
+
+
+def _ranking(
+    row: Mapping[str, Any], prompt: Any, responses: Sequence[Any], values: Sequence[float], *, scored: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield the pairs of one ranking; raises `LeftOut` if no response is better than another."""
+    if len(responses) != len(values):
+        raise RowError("not one value for each response", f"{len(responses)} responses, {len(values)} values")
+    rows = list(ranking_rows(responses, values, scored=scored))
+    if not rows:
+        raise LeftOut("tie between the responses" if len(responses) > 1 else "fewer than two responses")
+    fields = {"prompt": prompt, **shared_fields(row)}
+    text = prompt if isinstance(prompt, str) else str(prompt)
+    tools = row.get("tools")
+    fields.setdefault("ranking", prompt_key([{"role": None, "content": text}], None if tools is None else str(tools)))
+    return ({**fields, **made} for made in rows)
+
+
+def _listed(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise RowError(f"{name} is not a list")
+    return cast(list[Any], value)
+
+
+def _objects(value: object, name: str) -> list[Mapping[str, Any]]:
+    items = _listed(value, name)
+    if not all(isinstance(item, Mapping) for item in items):
+        raise RowError(f"{name} is not a list of objects")
+    return items
+
+
+def _field(item: Mapping[str, Any], name: str) -> Any:
+    if name not in item:
+        raise RowError(f"a response has no {name}")
+    return item[name]
+
+
+def _numbers(value: object, name: str) -> list[float]:
+    return [number(item, name) for item in _listed(value, name)]
+
+
+def _scored(prompt: str, responses: str, scores: str) -> Any:
+    """Return a conversion of the columns of a prompt, its responses and their scores."""
+
+    def convert(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        asked = prompt_with_system(row[prompt], row.get("system"))
+        answers = _listed(row[responses], responses)
+        return _ranking(row, asked, answers, _numbers(row[scores], scores), scored=True)
+
+    return convert
+
+
+def _ultrafeedback_raw(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    completions = _objects(row["completions"], "completions")
+    values = [_mean_rating(completion) for completion in completions]
+    rated = [(c, value) for c, value in zip(completions, values, strict=True) if value is not None]
+    return _ranking(
+        row, row["instruction"], [_field(c, "response") for c, _ in rated], [value for _, value in rated], scored=True
+    )
+
+
+def _mean_rating(completion: Mapping[str, Any]) -> float | None:
+    """Return the mean of the ratings of all aspects, which are texts; "N/A" is none."""
+    found = completion.get("annotations")
+    annotations = cast(Mapping[str, Any], found) if isinstance(found, Mapping) else {}
+    ratings = [aspect.get("Rating") for aspect in annotations.values() if isinstance(aspect, Mapping)]
+    usable = [number(rating, "Rating") for rating in ratings if rating not in (None, "N/A")]
+    return sum(usable) / len(usable) if usable else None
+
+
+def _stack_exchange(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    answers = _objects(row["answers"], "answers")
+    values = [number(_field(answer, "pm_score"), "pm_score") for answer in answers]
+    return _ranking(row, row["question"], [_field(answer, "text") for answer in answers], values, scored=True)
+
+
+def _nemo_rl(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    completions = _objects(row["completions"], "completions")
+    values = [-number(_field(completion, "rank"), "rank") for completion in completions]
+    answers = [_field(completion, "completion") for completion in completions]
+    return _ranking(row, row["context"], answers, values, scored=False)
+
+
+def _nectar(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    answers = _objects(row["answers"], "answers")
+    values = [-number(_field(answer, "rank"), "rank") for answer in answers]
+    return _ranking(row, row["prompt"], [_field(answer, "answer") for answer in answers], values, scored=False)
+
+
+def _ranked(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    values = [-rank for rank in _numbers(row["ranks"], "ranks")]
+    return _ranking(row, row["prompt"], _listed(row["responses"], "responses"), values, scored=False)
+
+
+def _reward_bench_2(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    good, bad = (_listed(row[side], side) for side in ("chosen", "rejected"))
+    values = [1.0] * len(good) + [0.0] * len(bad)
+    return _ranking(row, row["prompt"], [*good, *bad], values, scored=False)
+
+
+def _helpsteer(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    values = [number(row["helpfulness"], "helpfulness") for row in rows]
+    return _ranking(rows[0], rows[0]["prompt"], [row["response"] for row in rows], values, scored=True)
+
+
+def _is_list_of(name: str, *fields: str) -> Any:
+    """Return a check that the column is a list of objects with these fields."""
+
+    def check(value: object) -> bool:
+        items = cast(list[Any], value) if isinstance(value, list) else []
+        return bool(items) and all(isinstance(item, Mapping) and all(f in item for f in fields) for item in items)
+
+    return lambda sample: sample.mostly(name, check)
+
+
+def _has_rank(sample: Sample) -> bool:
+    return _is_list_of("completions", "rank", "completion")(sample)
+
+
+RANKED = Format(
+    name="ranked",
+    description="prompt, responses, ranks (1 is the best)",
+    polarity="a lower rank is better",
+    requires=frozenset({"prompt", "responses", "ranks"}),
+    convert=_ranked,
+)
+RRHF = Format(
+    name="rrhf",
+    description="query, responses, scores (RRHF)",
+    polarity="a higher score is better",
+    requires=frozenset({"query", "responses", "scores"}),
+    convert=_scored("query", "responses", "scores"),
+)
+SCORED = Format(
+    name="scored",
+    description="prompt, responses, scores",
+    polarity="a higher score is better",
+    requires=frozenset({"prompt", "responses", "scores"}),
+    convert=_scored("prompt", "responses", "scores"),
+    optional=SHARED_COLUMNS | {"system"},
+)
+DISTILABEL = Format(
+    name="distilabel",
+    description="instruction, generations, ratings (distilabel, UltraFeedback)",
+    polarity="a higher rating is better",
+    requires=frozenset({"instruction", "generations", "ratings"}),
+    convert=_scored("instruction", "generations", "ratings"),
+    optional=SHARED_COLUMNS | {"system", "rationales", "raw_generation_responses", "raw_labelling_response", "types"},
+)
+ULTRAFEEDBACK_RAW = Format(
+    name="ultrafeedback-raw",
+    description="instruction, completions with response and annotations (UltraFeedback before binarising)",
+    polarity="a higher mean rating over the aspects is better",
+    requires=frozenset({"instruction", "completions"}),
+    convert=_ultrafeedback_raw,
+    recognises=_is_list_of("completions", "response", "annotations"),
+    optional=SHARED_COLUMNS | {"models", "correct_answers", "incorrect_answers"},
+)
+STACK_EXCHANGE = Format(
+    name="stack-exchange",
+    description="question, answers with text and pm_score (StackExchange preferences)",
+    polarity="a higher pm_score is better",
+    requires=frozenset({"question", "answers"}),
+    convert=_stack_exchange,
+    recognises=_is_list_of("answers", "text", "pm_score"),
+    optional=SHARED_COLUMNS | {"qid", "date", "metadata"},
+)
+NEMO_RL = Format(
+    name="nemo-rl",
+    description="context, completions with rank and completion (NeMo-RL)",
+    polarity="a lower rank is better",
+    requires=frozenset({"context", "completions"}),
+    convert=_nemo_rl,
+    recognises=_has_rank,
+)
+NECTAR = Format(
+    name="nectar",
+    description="prompt, answers with answer and rank (Nectar)",
+    polarity="a lower rank is better, 1 is the best",
+    requires=frozenset({"prompt", "answers"}),
+    convert=_nectar,
+    recognises=_is_list_of("answers", "answer", "rank"),
+    optional=SHARED_COLUMNS | {"turns", "num_responses", "good_natured"},
+)
+REWARD_BENCH_2 = Format(
+    name="reward-bench-2",
+    description="prompt, chosen and rejected as lists of texts (RewardBench 2)",
+    polarity="each response in `chosen` is better than each in `rejected`",
+    requires=frozenset({"prompt", "chosen", "rejected"}),
+    convert=_reward_bench_2,
+    recognises=lambda sample: all(
+        sample.mostly(side, lambda v: isinstance(v, list) and bool(v) and all(isinstance(i, str) for i in v))
+        for side in ("chosen", "rejected")
+    ),
+    optional=SHARED_COLUMNS
+    | {"num_correct", "num_incorrect", "total_completions", "models", "subset", "additional_metadata"},
+)
+HELPSTEER = Format(
+    name="helpsteer",
+    description="prompt, response, helpfulness …: a row for each response, those of a prompt together (HelpSteer)",
+    polarity="a higher helpfulness is better",
+    requires=frozenset({"prompt", "response", "helpfulness"}),
+    convert_group=_helpsteer,
+    gather="prompt",
+    optional=SHARED_COLUMNS | {"correctness", "coherence", "complexity", "verbosity"},
+)

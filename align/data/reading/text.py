@@ -1,0 +1,222 @@
+"""Rows of text files: JSON lines, JSON documents, CSV and TSV, each with the line that it begins on.
+
+JSON is parsed here rather than by `datasets`, which fills missing columns with nulls and has no line numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from align.data.reading.compression import LONGEST, opened
+from align.data.reading.rows import RawRow
+from align.errors import UserError, first_line
+
+__all__ = ["read_csv", "read_json"]
+
+_BOM = b"\xef\xbb\xbf"
+_SEPARATOR = re.compile(r"\s*,?\s*")
+_AROUND_ROWS = ("data", "rows", "examples", "instances", "items", "records", "dataset", "train", "test", "validation")
+"""Names of the list of rows in a JSON object around it."""
+
+
+def read_json(path: Path) -> Iterator[RawRow]:
+    """Yield the rows of JSON lines, or of one JSON document: a list, or an object around a list; the content decides.
+
+    A problem of the whole file (cut off, wrong encoding, empty) raises `UserError`; one of a row is that row's
+    `problem`.
+    """
+    with opened(path) as stream:
+        start = stream.read(4096).removeprefix(_BOM).lstrip()
+    if not start:
+        raise UserError(f"{path}: the file is empty; write the data again.")
+    with opened(path) as stream:
+        if start.startswith(b"["):
+            yield from _array(_document(stream, path), path)
+            return
+    with opened(path) as stream:
+        first = stream.readline(LONGEST)
+        alone = not stream.read(1)
+    if start.startswith(b"{") and (alone or not _is_object(first)):
+        with opened(path) as stream:
+            whole = _document(stream, path)
+        if (rows := _inside_object(whole, path)) is not None:
+            yield from rows
+            return
+    with opened(path) as stream:
+        yield from _lines(stream, path)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line.removeprefix(_BOM)), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _inside_object(text: str, path: Path) -> Iterator[RawRow] | None:
+    """Return the rows of the list in one JSON object, or of objects written over several lines; None: neither is it."""
+    parser = _Parser()
+    values: list[tuple[RawRow, int]] = []
+    position = 0
+    while text[position:].strip():
+        position = cast(re.Match[str], _SEPARATOR.match(text, position)).end()
+        line = text.count("\n", 0, position) + 1
+        row, end = parser.parse_at(text, position, f"{path.name}:{line}", path)
+        if row.problem == "invalid JSON":
+            return None
+        values.append((row, position))
+        position = end
+        if len(values) > 1:
+            break
+    if len(values) > 1:
+        return _array("[" + text + "]", path) if "\n" in text[values[0][1] : values[1][1]].strip() else None
+    value = values[0][0].value
+    named = [name for name in _AROUND_ROWS if isinstance(value, Mapping) and isinstance(value.get(name), list)]
+    if not named:
+        return iter([values[0][0]])
+    if len(named) > 1:
+        raise UserError(f"{path}: the file has several lists of rows ({', '.join(named)}); write one file for each.")
+    start = cast(re.Match[str], re.search(rf'"{named[0]}"\s*:\s*\[', text)).end() - 1
+    return _array(text[start:], path, before=text.count("\n", 0, start), more_follows=True)
+
+
+def _lines(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
+    parser, offset, broken, number = _Parser(), 0, None, 0
+    while line := stream.readline(LONGEST + 1):
+        number += 1
+        if len(line) > LONGEST:
+            raise UserError(f"{path}: line {number} is longer than {LONGEST >> 20} MB, which is no row of text.")
+        text = _decoded(line, path, offset)
+        offset += len(line)
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+        if not text.strip():
+            continue
+        if broken:
+            yield broken
+        row = parser.parse(text, f"{path.name}:{number}", path)
+        broken = row if row.problem == "invalid JSON" else None
+        if not broken:
+            yield row
+    if broken:
+        raise UserError(
+            f"{path}: the last line ({broken.place}) is no complete JSON object, so the file seems cut off; "
+            "copy or write it again."
+        )
+
+
+def _document(stream: BinaryIO, path: Path) -> str:
+    return _decoded(stream.read(), path, 0).removeprefix("\ufeff")
+
+
+def _array(text: str, path: Path, *, before: int = 0, more_follows: bool = False) -> Iterator[RawRow]:
+    """Yield the rows of a list; `before` lines stand before the text, and `more_follows` behind the list."""
+    parser = _Parser()
+    position, line, counted = text.index("[") + 1, 1 + before, 0
+    while True:
+        position = cast(re.Match[str], _SEPARATOR.match(text, position)).end()
+        line, counted = line + text.count("\n", counted, position), position
+        if text[position : position + 1] == "]" and (more_follows or not text[position + 1 :].strip()):
+            return
+        row, position = parser.parse_at(text, position, f"{path.name}:{line}", path)
+        if row.problem == "invalid JSON":
+            raise UserError(f"{row.place}: the JSON array is damaged or cut off here; write the file again.")
+        yield row
+
+
+def read_csv(path: Path) -> Iterator[RawRow]:
+    """Yield the rows of a file of comma-, semicolon- or tab-separated values with a line of names.
+
+    An empty cell is null; one that holds a JSON or Python list or object is that value.
+    """
+    with opened(path) as stream:
+        start = stream.read(2**16).decode("utf-8-sig", errors="ignore")
+        if not start.strip():
+            raise UserError(f"{path}: the file is empty; write the data again.")
+    with opened(path) as stream:
+        csv.field_size_limit(LONGEST)
+        reader = csv.reader(_text_lines(stream, path), delimiter=_delimiter(start.splitlines()[0]), strict=True)
+        try:
+            names = [name.strip() for name in next(reader)]
+            if len(set(names)) != len(names) or not all(names):
+                raise UserError(f"{path}: the first line must name every column once, not {', '.join(names)[:80]}.")
+            line = reader.line_num + 1
+            for cells in reader:
+                place, line = f"{path.name}:{line}", reader.line_num + 1
+                if len(cells) == len(names):
+                    yield RawRow(place, dict(zip(names, map(_cell, cells), strict=True)))
+                elif cells:
+                    yield RawRow(place, None, f"{len(cells)} cells under {len(names)} names")
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: not a table of cells ({first_line(error)}).") from error
+
+
+def _text_lines(stream: BinaryIO, path: Path) -> Iterator[str]:
+    offset = 0
+    while line := stream.readline(LONGEST):
+        yield _decoded(line, path, offset).removeprefix("\ufeff" if offset == 0 else "")
+        offset += len(line)
+
+
+def _delimiter(first: str) -> str:
+    return max(",;\t", key=first.count)
+
+
+def _cell(text: str) -> Any:
+    if not text:
+        return None
+    if text.startswith(("[{", "{", '["', "['")):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                return parse(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+    return text
+
+
+def _decoded(data: bytes, path: Path, offset: int) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {offset + error.start} is not UTF-8; convert the file to UTF-8.") from error
+
+
+class _Parser:
+    """A JSON decoder that detects duplicate keys."""
+
+    def __init__(self) -> None:
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
+        self._duplicate = False
+
+    def parse(self, text: str, place: str, path: Path) -> RawRow:
+        """Parse a line that holds one value and nothing else."""
+        stripped = text.strip()
+        row, end = self.parse_at(stripped, 0, place, path)
+        return row if row.problem or end == len(stripped) else RawRow(place, None, "invalid JSON")
+
+    def parse_at(self, text: str, position: int, place: str, path: Path) -> tuple[RawRow, int]:
+        """Parse the value that begins at `position`; return it and where it ends."""
+        self._duplicate = False
+        try:
+            value, end = self._decoder.raw_decode(text, position)
+        except RecursionError as error:
+            raise UserError(
+                f"{place}: the row of {path} is nested too deeply to be preference data; remove it."
+            ) from error
+        except ValueError:
+            return RawRow(place, None, "invalid JSON"), position
+        problem = "duplicate keys" if self._duplicate else ""
+        if not problem and not isinstance(value, Mapping):
+            problem = "not an object"
+        return RawRow(place, value, problem), end
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        self._duplicate |= len(result) != len(pairs)
+        return result

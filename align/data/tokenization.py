@@ -1,0 +1,157 @@
+"""The function that is mapped over groups of rows: an example rendered, encoded, and fitted into the longest length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from align.data.encoding import Encoded, Encoder, decode_response
+from align.data.load_report import LeftOut, RowError
+from align.data.pairs_and_rankings import Draft, draft
+from align.data.rendering import Rendered
+from align.data.schema import Message, Unit
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["TOO_LONG", "Tokenization"]
+
+_TRUNCATED = "response truncated to max_length"
+TOO_LONG = "prompt longer than max_length"
+_SHORTENED = "first turns of the prompt left out to fit max_length"
+_DRAWN_ANEW = "a drawn response was encoded again from its text, which has changed or belongs to another tokenizer"
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenization:
+    """The function mapped over groups of rows, batch by batch."""
+
+    dataset: datasets.Dataset
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    """Of the tokenizer."""
+    encoder: Encoder
+    max_length: int
+    unit: Unit
+    shorten: bool
+    """Leave out the first turns of a prompt that is too long."""
+
+    def __call__(self, batch: Mapping[str, list[list[int]]]) -> dict[str, list[Any]]:
+        """Return the columns of the table for `batch["rows"]`, one row per group."""
+        groups = batch["rows"]
+        rows = self._rows([index for group in groups for index in group])
+        results: list[dict[str, Any]] = []
+        drafts: list[tuple[dict[str, Any], Draft, Rendered]] = []
+        for group in groups:
+            members = list(islice(rows, len(group)))
+            result = _blank(group[0], members[0])
+            results.append(result)
+            try:
+                example = draft(members, self.unit)
+                drafts.append((result, example, self._render(example)))
+            except RowError as rejection:
+                result |= {"problem": rejection.reason, "detail": rejection.detail}
+        encoded = self.encoder.encode(self.tokenizer, [rendered for _, _, rendered in drafts])
+        for (result, example, _), ids in zip(drafts, encoded, strict=True):
+            try:
+                result |= _fitted(example, self._shortened(example, ids), self.max_length, self.encoder.end_of_turn)
+            except RowError as rejection:
+                too_long = isinstance(rejection, LeftOut)
+                result |= {"problem": rejection.reason, "detail": rejection.detail, "too_long": too_long}
+        return {name: [result[name] for result in results] for name in results[0]}
+
+    def _shortened(self, example: Draft, whole: Encoded) -> Encoded:
+        """Leave out the first turns until prompt and responses fit, or the last turn of the user is left.
+
+        Turns of the system stay, and what is left begins with a user's turn.
+        """
+        longest = max(map(len, whole.responses), default=2)
+        if not self.shorten or len(whole.prompt) + longest <= self.max_length:
+            return whole
+        kept = [turn for turn in example.prompt if turn["role"] in ("system", "developer")]
+        turns = example.prompt[len(kept) :]
+        for start in range(1, len(turns)):
+            if turns[start]["role"] != "user":
+                continue
+            rendered = self._render(replace(example, prompt=[*kept, *turns[start:]]))
+            (encoded,) = self.encoder.encode(self.tokenizer, [rendered])
+            whole = replace(encoded, remarks=(*encoded.remarks, _SHORTENED))
+            if len(whole.prompt) + longest <= self.max_length:
+                break
+        return whole
+
+    def _render(self, example: Draft) -> Rendered:
+        """Render an example; a drawn response stands for the ids it was drawn as, if they are those of its text."""
+        responses: list[Message | list[int]] = list(example.responses)
+        remarks: tuple[str, ...] = ()
+        for i, ids in enumerate(example.drawn):
+            if ids is None:
+                continue
+            own = example.drawn_with == self.fingerprint
+            if own and decode_response(self.tokenizer, ids) == example.responses[i]["content"]:
+                responses[i] = ids
+            else:
+                remarks = (_DRAWN_ANEW,)
+        rendered = self.encoder.render(self.tokenizer, example.prompt, responses, example.tools)
+        return replace(rendered, remarks=rendered.remarks + remarks)
+
+    def _rows(self, indices: list[int]) -> Iterator[dict[str, Any]]:
+        columns = cast(dict[str, list[Any]], self.dataset[indices])
+        return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+
+
+def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of an example without tokens."""
+    return {
+        "prompt_ids": [],
+        "responses": [],
+        "scores": [],
+        "comparisons": [],
+        "margin": None,
+        "weight": 1.0,
+        "prompt_id": row["prompt_id"],
+        "index": index,
+        "answer": row["answer"],
+        "source": row["source"],
+        "length": 0,
+        "remarks": [],
+        "problem": None,
+        "detail": None,
+        "too_long": False,
+    }
+
+
+def _fitted(example: Draft, encoded: Encoded, max_length: int, end_of_turn: int) -> dict[str, Any]:
+    """Cut the responses to `max_length` tokens including the prompt; `RowError` if no example remains.
+
+    If responses of a ranking are identical after the cut, the best is kept.
+    """
+    prompt, responses = encoded.prompt, encoded.responses
+    if not prompt:
+        raise RowError("prompt has no tokens")
+    room = max_length - len(prompt)
+    if room < 2:
+        raise LeftOut(TOO_LONG, f"{len(prompt)} tokens of {max_length}")
+    if any(response in ([], [end_of_turn]) for response in responses):
+        raise RowError("response has no tokens")
+    kept: dict[tuple[int, ...], float | None] = {}
+    place: list[int] = []  # index of each response among the kept ones
+    for response, score in zip(responses, example.scores, strict=True):
+        kept.setdefault(tuple(response[:room]), score)
+        place.append(list(kept).index(tuple(response[:room])))
+    if len(kept) < min(2, len(responses)):
+        raise RowError("identical after tokenisation", f"within {room} tokens")
+    truncated = any(len(response) > room for response in responses)
+    return {
+        "prompt_ids": prompt,
+        "responses": [list(response) for response in kept],
+        "scores": list(kept.values()),
+        "comparisons": sorted({(place[i], place[j]) for i, j in example.comparisons if place[i] != place[j]}),
+        "margin": example.margin,
+        "weight": example.weight,
+        "length": len(prompt) + sum(map(len, kept)),
+        "remarks": [*encoded.remarks, *([_TRUNCATED] if truncated else [])],
+    }

@@ -1,0 +1,163 @@
+"""``align data``: every subcommand on small files, what it writes, prints and returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align.cli.data import main
+from align.data import Preferences
+
+ROWS = [
+    {"q": "first question", "good": "a b c", "bad": "a"},
+    {"q": "second question", "good": "a b", "bad": "b"},
+    {"q": "third question", "good": "a", "bad": "c"},
+]
+COLUMNS = ["--columns", "{prompt: q, chosen: good, rejected: bad}"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    write("mine.jsonl", ROWS)
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(name).read_text().splitlines()]
+
+
+def pair(number: int, **fields: Any) -> dict[str, Any]:
+    return {"prompt": f"question number {number}", "chosen": f"yes {number}", "rejected": f"no {number}", **fields}
+
+
+def test_convert(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "mine.jsonl", *COLUMNS, "--out", "out.jsonl"]) == 0
+    prompt_id = Preferences.from_rows([{"prompt": "first question"}])[0]["prompt_id"]
+    first = {"prompt": "first question", "chosen": "a b c", "rejected": "a", "prompt_id": prompt_id}
+    assert lines("out.jsonl")[0] == first
+    output = capsys.readouterr()
+    assert output.out.startswith("mine.jsonl: 3 rows read as pairwise")
+    assert output.err.endswith("written to out.jsonl\n")
+    assert main(["convert", "out.jsonl", "--out", "out.parquet"]) == 0
+    read = Preferences.load("mine.jsonl", columns={"prompt": "q", "chosen": "good", "rejected": "bad"})
+    both = [Preferences.load(name).fingerprint for name in ("out.jsonl", "out.parquet")]
+    assert both == [read.fingerprint] * 2
+
+
+def test_convert_keeps_conversations() -> None:
+    turns = [{"role": "user", "content": "q"}]
+    calls = [{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]
+    answer = [{"role": "assistant", "content": "", "thinking": "t", "tool_calls": calls}]
+    write("a.jsonl", [{"prompt": turns, "chosen": answer, "rejected": "no", "tools": [{"name": "f"}], "ranking": "r"}])
+    assert main(["convert", "a.jsonl", "--out", "b.jsonl"]) == 0
+    assert main(["convert", "a.jsonl", "--out", "b.parquet"]) == 0
+    read = Preferences.load("a.jsonl").fingerprint
+    assert [Preferences.load(name).fingerprint for name in ("b.jsonl", "b.parquet")] == [read] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["convert", "mine.jsonl", "--out", "out.jsonl"], "no known format fits the columns"),
+        (["convert", "mine.jsonl", *COLUMNS, "--out", "out.txt"], "--out=out.txt: give a .jsonl or .parquet file."),
+        (["convert", "mine.jsonl", "--columns", "q", "--out", "o.jsonl"], "--columns=q: not of the form"),
+        (["convert", "mine.jsonl", "--columns", "{q", "--out", "o.jsonl"], "--columns={q: not of the form"),
+        (["check", "absent.jsonl"], "absent.jsonl"),
+        (["mix", "mine.jsonl", "--out", "o.jsonl"], "mix: 'mine.jsonl' is not of the form NAME=SOURCE."),
+        (["mix", "a=world", "a=world", "--out", "o.jsonl"], "mix: two sources have the same name"),
+        (["select", "mine.jsonl", *COLUMNS, "--rows", "9", "--out", "o.jsonl"], "select: n=9 of 3 rows"),
+        (
+            ["select", "mine.jsonl", *COLUMNS, "--rows=1", "--by=score", "--out=o.jsonl"],
+            "some rows have no score",
+        ),
+    ],
+)
+def test_mistakes(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    output = capsys.readouterr()
+    assert "Error: " in output.err
+    assert said in output.err
+    assert not [path for path in Path().iterdir() if path.name != "mine.jsonl"]
+
+
+def test_check_by_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """0 for notes at most, 1 for warnings, 3 for errors."""
+    sky = pair(7, prompt="Why is the sky blue?")
+    write("held.jsonl", [sky])
+    for rows, code in (
+        ([pair(1), pair(2)], 0),
+        ([pair(1, mood="good")], 0),
+        ([pair(1), pair(1)], 1),
+        ([pair(1), pair(2, chosen="")], 3),
+        ([pair(1), sky], 3),
+    ):
+        write("rows.jsonl", rows)
+        assert main(["check", "rows.jsonl", "--heldout", "held.jsonl"]) == code, rows
+    shown = capsys.readouterr().out
+    assert "rows.jsonl: 2 rows read as pairwise" in shown
+    assert "held-out rows ask what the training data asks" in shown
+    assert main(["check", "rows.jsonl", "--heldout", "held.jsonl", "--json"]) == 3
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["name"], finding["count"], finding["places"]) == ("leakage", 1, ["held.jsonl:1"])
+
+
+def test_check_with_a_model(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("rows.jsonl", [pair(1), pair(2, prompt="long " * 20)])
+    words = ["check", "rows.jsonl", "--model", str(tiny_model), "--max-length", "60", "--json"]
+    assert main(words) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["sentence"] == "left out: as tokens: prompt longer than max_length"
+
+
+def test_show(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ["--model", str(tiny_model)]
+    assert main(["show", "mine.jsonl", *COLUMNS, *model, "--rows", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "u: first question<eos>a: a b c<eos>" in shown
+    assert "u: first question<eos>a: a<eos><pad><pad><pad><pad>" in shown
+    assert "second question" not in shown
+    assert main(["show", "mine.jsonl", *COLUMNS, *model, "--rows", "2", "--html", "page.html"]) == 0
+    assert capsys.readouterr().out == "4 rows of tokens are in page.html.\n"
+    assert Path("page.html").read_text(encoding="utf-8").count("<p>") == 4
+    assert main(["show", "mine.jsonl", *COLUMNS, *model, "--max-length", "5"]) == 2
+    assert "no pair fits" in capsys.readouterr().err
+
+
+def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stats", "mine.jsonl", *COLUMNS, "--json", "--out", "lengths.png"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["kinds"]) == (3, {"pairs": 3})
+    assert found["distributions"]["words, chosen"]["mean"] == 2.0
+    assert Path("lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["stats", "mine.jsonl", *COLUMNS]) == 0
+    assert "mine.jsonl: 3 rows (3 pairs), 3 prompts" in capsys.readouterr().out
+
+
+def test_mix(capsys: pytest.CaptureFixture[str]) -> None:
+    write("a.jsonl", [pair(n) for n in range(6)])
+    write("b.jsonl", [pair(n) for n in range(10, 13)])
+    assert main(["mix", "one=a.jsonl", "two=b.jsonl", "--out", "mix.jsonl", "--seed", "4"]) == 0
+    assert [row["source"] for row in lines("mix.jsonl")] == ["one", "two", "one"] * 3
+    assert {row["prompt"] for row in lines("mix.jsonl")} == {pair(n)["prompt"] for n in (*range(6), *range(10, 13))}
+    said = "one: 6 rows, 66.7% of the mixture\ntwo: 3 rows, 33.3% of the mixture\n"
+    assert capsys.readouterr().out == said
+    assert main(["mix", "one=a.jsonl", "two=b.jsonl", "--out", "mix.jsonl", "--cap", "3", "--rows", "4"]) == 0
+    assert [row["source"] for row in lines("mix.jsonl")] == ["one", "two"] * 2
+
+
+def test_select(capsys: pytest.CaptureFixture[str]) -> None:
+    """By length the answer of three words, by score the one with the highest."""
+    rows = [pair(n, chosen="w " * (n + 1) + str(n), chosen_score=float(-n), rejected_score=-9.0) for n in range(3)]
+    write("a.jsonl", rows)
+    for words, prompt in ((["--by", "length"], rows[2]["prompt"]), (["--by", "score"], rows[0]["prompt"])):
+        assert main(["select", "a.jsonl", "--rows", "1", "--out", "few.jsonl", *words]) == 0
+        assert [row["prompt"] for row in lines("few.jsonl")] == [prompt]
+    assert "1 of 3 rows from 1 clusters of prompts; mean score -1 → 0; 0 better rows" in capsys.readouterr().out

@@ -1,0 +1,53 @@
+"""Tokens with what becomes of them, in the terminal and as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from align.curation.display import LEGEND, Token, as_html, as_text, tokens_of
+from align.data import Example
+from align.model.policy import Policy
+
+
+def ids(policy: Policy, text: str) -> list[int]:
+    return list(policy.tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType]
+
+
+def test_rows_of_tokens_by_hand(tiny_policy: Policy) -> None:
+    """Prompt, response, end of turn, and padding to the longer response; a cut response has no end."""
+    prompt, long, short = (ids(tiny_policy, text) for text in ("q\n", "yes", "n"))
+    example = Example(prompt_ids=prompt, responses=[[*short, 2], long], scores=[None, None])
+    first, second = tokens_of(example, tiny_policy.tokenizer, 2)
+    assert [(token.text, token.kind) for token in first] == [
+        *(("q", "prompt"), ("\n", "prompt"), ("n", "chosen"), ("<|end|>", "end"), ("<|pad|>", "pad"))
+    ]
+    assert [token.id for token in first] == [*prompt, *short, 2, 0]
+    assert [(token.text, token.kind) for token in second] == [
+        *(("q", "prompt"), ("\n", "prompt"), ("y", "rejected"), ("e", "rejected"), ("s", "rejected"))
+    ]
+    (alone,) = tokens_of(Example(prompt_ids=prompt, responses=[], scores=[]), tiny_policy.tokenizer, 2)
+    assert [token.kind for token in alone] == ["prompt", "prompt"]
+
+
+def test_the_terminal_shows_line_breaks() -> None:
+    text = as_text([Token("a\n", 1, "prompt"), Token("[b]", 2, "chosen")])
+    assert text.plain == "a⏎\n[b]"
+    assert [(span.start, span.end, span.style) for span in text.spans] == [(0, 3, "dim"), (3, 6, "green")]
+
+
+def test_a_page_shows_text_as_text(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    as_html([[Token("<b>\n", 7, "end")]], page, title="a & b")
+    written = page.read_text(encoding="utf-8")
+    assert "<title>a &amp; b</title>" in written
+    assert 'title="7">&lt;b&gt;⏎\n</span></p>' in written
+    assert all(words in written for words in LEGEND.values())
+    assert "<b>" not in written
+
+
+@pytest.mark.parametrize("kind", LEGEND)
+def test_every_kind_has_a_colour(kind: str, tmp_path: Path) -> None:
+    as_html([[Token("x", 1, kind)]], tmp_path / "page.html", title="t")  # type: ignore[arg-type]
+    assert as_text([Token("x", 1, kind)]).spans[0].style  # type: ignore[arg-type]

@@ -1,0 +1,89 @@
+"""Text files: CSV and TSV, JSON in its shapes, and the place of each row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align.data.reading import read_rows
+from align.errors import UserError
+
+
+def rows_of(path: Path) -> list[tuple[str, Any]]:
+    return [(row.place, row.problem or row.value) for row in read_rows(path, "train")]
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+ROW = {"prompt": "q", "chosen": "a"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "prompt,chosen\nq,a\n"),
+        ("a.csv", "prompt;chosen\nq;a"),
+        ("a.tsv", "prompt\tchosen\r\nq\ta\r\n"),
+        ("a.csv", "\ufeffprompt,chosen\r\nq,a\r\n\r\n"),
+        ("a.csv", '"prompt","chosen"\n"q","a"\n'),
+    ],
+)
+def test_tables_of_cells(name: str, content: str, tmp_path: Path) -> None:
+    assert rows_of(written(tmp_path / name, content)) == [(f"{name}:2", ROW)]
+
+
+def test_quotes_line_breaks_and_missing_cells(tmp_path: Path) -> None:
+    content = (
+        'prompt,chosen\n"He said ""hi"",\nthen left",a\nq,\nq\n" q ","[{""role"": ""user"", ""content"": ""x""}]"\n'
+    )
+    content += "q,\"[{'role': 'user', 'content': None}]\"\nq,[1] is a list\n"
+    assert rows_of(written(tmp_path / "a.csv", content)) == [
+        ("a.csv:2", {"prompt": 'He said "hi",\nthen left', "chosen": "a"}),
+        ("a.csv:4", {"prompt": "q", "chosen": None}),
+        ("a.csv:5", "1 cells under 2 names"),
+        ("a.csv:6", {"prompt": " q ", "chosen": [{"role": "user", "content": "x"}]}),
+        ("a.csv:7", {"prompt": "q", "chosen": [{"role": "user", "content": None}]}),
+        ("a.csv:8", {"prompt": "q", "chosen": "[1] is a list"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"prompt,prompt\nq,a\n", "the first line must name every column once"),
+        (b'prompt,chosen\n"q,a\n', "not a table of cells"),
+        (b"prompt,chosen\n" + b"q,a\n" * 5000 + b"q,\xff\n", r"byte 20016 is not UTF-8"),
+    ],
+)
+def test_tables_that_cannot_be_read(content: bytes, message: str, tmp_path: Path) -> None:
+    """14 bytes of names, 5,000 lines of 4 bytes, and the third byte of the next."""
+    with pytest.raises(UserError, match=message):
+        rows_of(written(tmp_path / "a.csv", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        ('{"prompt": "q", "chosen": "a"}', [1]),
+        ('{"data": [\n{"prompt": "q", "chosen": "a"}]}', [2]),
+        ('{\n "prompt": "q",\n "chosen": "a"\n}\n', [1]),
+        ('{\n"prompt": "q", "chosen": "a"}\n{\n"prompt": "q", "chosen": "a"}', [1, 3]),
+        ('[\n{"prompt": "q", "chosen": "a"},\n\n{"prompt": "q", "chosen": "a"}]', [2, 4]),
+        ('{"version": 1,\n"rows":\n[{"prompt": "q", "chosen": "a"}], "more": []}', [3]),
+        ('{"prompt": "q", "chosen": "a"}\r\n\r\n{"prompt": "q", "chosen": "a"}\r\n', [1, 3]),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.json", "a.ndjson"])
+def test_shapes_of_json(content: str, places: list[int], name: str, tmp_path: Path) -> None:
+    assert rows_of(written(tmp_path / name, content)) == [(f"{name}:{place}", ROW) for place in places]
+
+
+def test_several_lists_in_one_object_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"several lists of rows \(train, test\)"):
+        rows_of(written(tmp_path / "a.json", '{"train": [{"prompt": "q"}], "test": [{"prompt": "r"}]}'))
