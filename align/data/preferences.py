@@ -174,7 +174,8 @@ class Preferences:
         """
         names = ("ranking", "prompt_id", "chosen", "rejected")
         columns: dict[str, list[Any]] = {name: [] for name in names}
-        for batch in self.dataset.select_columns(list(names)).with_format("arrow").iter(10_000):
+        tables = self.dataset.select_columns(list(names)).with_format("arrow").iter(10_000)
+        for batch in cast("Iterable[Any]", tables):
             for name in names:
                 column: Any = batch[name]
                 columns[name] += (column.is_valid() if name in ("chosen", "rejected") else column).to_pylist()

@@ -57,7 +57,7 @@ def chat_template(name_or_path: str | Path) -> str:
     return path.read_text(encoding="utf-8").removesuffix("\n")
 
 
-def with_values(template: str | None, values: Mapping[str, Any]) -> str:
+def with_values(template: object, values: Mapping[str, Any]) -> str:
     """Return a chat template in which variables have these values, wherever it is used.
 
     Raises:
@@ -67,8 +67,9 @@ def with_values(template: str | None, values: Mapping[str, Any]) -> str:
     from transformers.utils.chat_template_utils import _compile_jinja_template  # pyright: ignore[reportPrivateUsage]
 
     place = "model.chat_template_kwargs"
-    if template is None:
-        raise UserError(f"{place}: the tokenizer has no chat template; choose one with model.chat_template.")
+    if not isinstance(template, str):
+        many = "no chat template" if template is None else "several chat templates"
+        raise UserError(f"{place}: the tokenizer has {many}; choose one with model.chat_template.")
     read = meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template))
     for name in values:
         if name not in read:

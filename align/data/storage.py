@@ -30,7 +30,7 @@ def store(rows: Iterable[tuple[Mapping[str, Any], str]]) -> tuple[datasets.Datas
 
     Large data goes into a file of the datasets cache as it comes and is mapped into memory from there.
     """
-    import datasets.config
+    import datasets
     import pyarrow as pa
     from datasets.table import InMemoryTable
 
