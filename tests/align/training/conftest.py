@@ -43,7 +43,10 @@ class RankThread(Processes):
 
 @pytest.fixture
 def at_ranks() -> Callable[[int, Callable[[Processes], Any]], list[Any]]:
-    """``at_ranks(2, do)`` calls ``do(processes)`` on two ranks; returns their results, or raises the first's error."""
+    """``at_ranks(2, do)`` calls ``do(processes)`` on two ranks; returns their results, or raises the first's error.
+
+    Models are loaded before: transformers patches its classes while it loads, and two threads would leave them patched.
+    """
 
     def together(number: int, do: Callable[[Processes], Any]) -> list[Any]:
         parts, meeting = [None] * number, threading.Barrier(number, timeout=30)

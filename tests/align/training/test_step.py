@@ -168,8 +168,10 @@ def test_the_rows_of_a_loss_that_is_not_finite_are_those_of_its_micro_batch(
     """Rows 0 to 3 are one rank's, 4 to 7 the other's. Both are told all, and nothing moves."""
     monkeypatch.setattr(Poisoned, "bad", {5: math.inf, 2: math.nan, 1: math.inf})
 
+    policies = [Policy.load(str(tiny_model), adapter=Adapter(r=4)) for _ in range(2)]
+
     def run(processes: Processes) -> str:
-        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+        policy = policies[processes.rank]
         before = weights(policy)
         batch = Batch.from_examples(examples(policy, pair_rows[:8])).select(
             [[0, 1, 2, 3], [4, 5, 6, 7]][processes.rank]
