@@ -13,6 +13,8 @@ from align.cli.console import hide_noise, report
 from align.errors import UserError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from align.data import Preferences, TokenizedPreferences
 
 __all__ = ["main"]
@@ -107,17 +109,25 @@ def _load(arguments: argparse.Namespace, source: Sequence[str] | None = None, **
     return Preferences.load(sources[0] if len(sources) == 1 else sources, columns=columns, **settings, **rules)
 
 
-def _tokenized(arguments: argparse.Namespace, data: Preferences) -> TokenizedPreferences | None:
-    from align.data import tokenize
+def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
     from align.model.loading import load_tokenizer
     from align.settings.config import ModelConfig
 
-    if arguments.model is None:
-        return None
-    tokenizer = load_tokenizer(ModelConfig(name=arguments.model, chat_template=arguments.chat_template))
+    return load_tokenizer(ModelConfig(name=arguments.model, chat_template=arguments.chat_template))
+
+
+def _tokenized(
+    arguments: argparse.Namespace, data: Preferences, tokenizer: PreTrainedTokenizerBase
+) -> TokenizedPreferences:
+    from align.data import tokenize
+
     return tokenize(
         data, tokenizer, max_length=arguments.max_length, unit=arguments.unit, max_rejected=1.0, may_be_empty=True
     )
+
+
+def _tokenized_if_asked(arguments: argparse.Namespace, data: Preferences) -> TokenizedPreferences | None:
+    return _tokenized(arguments, data, _tokenizer(arguments)) if arguments.model is not None else None
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -134,7 +144,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     data = _load(arguments, max_rejected=1.0)
     heldout = _load(arguments, [arguments.heldout], max_rejected=1.0) if arguments.heldout else None
-    findings = check(data, heldout, _tokenized(arguments, data))
+    findings = check(data, heldout, _tokenized_if_asked(arguments, data))
     if arguments.json:
         print(json.dumps({"report": data.report.summary(), "findings": as_json(findings)}, ensure_ascii=False))
     else:
@@ -155,19 +165,17 @@ def _show(arguments: argparse.Namespace) -> None:
 
     from align.curation.display import LEGEND, as_html, as_text, tokens_of
     from align.data.encoding import end_of_turn_id
-    from align.model.loading import load_tokenizer
-    from align.settings.config import ModelConfig
 
     data = _load(arguments, max_rejected=1.0)
     spread = max(50, 5 * arguments.rows)  # some may not fit
-    tokenized = _tokenized(arguments, data.select(range(0, len(data), max(1, len(data) // spread))))
-    assert tokenized is not None
+    tokenizer = _tokenizer(arguments)
+    tokenized = _tokenized(arguments, data.select(range(0, len(data), max(1, len(data) // spread))), tokenizer)
     if not len(tokenized):
         raise UserError(f"{data.report.source}: no {arguments.unit} fits; {tokenized.report.summary()}")
-    tokenizer = load_tokenizer(ModelConfig(name=arguments.model, chat_template=arguments.chat_template))
+    end = end_of_turn_id(tokenizer)
     count = min(max(1, arguments.rows), len(tokenized))
     examples = [tokenized[i * len(tokenized) // count] for i in range(count)]
-    rows = [row for example in examples for row in tokens_of(example, tokenizer, end_of_turn_id(tokenizer))]
+    rows = [row for example in examples for row in tokens_of(example, tokenizer, end)]
     if arguments.html is not None:
         as_html(rows, arguments.html, title=data.report.source)
         print(f"{len(rows)} rows of tokens are in {arguments.html}.")
@@ -186,7 +194,7 @@ def _stats(arguments: argparse.Namespace) -> None:
     from align.curation.profile import plot_profile, profile
 
     data = _load(arguments, max_rejected=1.0)
-    found = profile(data, _tokenized(arguments, data))
+    found = profile(data, _tokenized_if_asked(arguments, data))
     if arguments.out is not None:
         plot_profile(data, arguments.out)
     if arguments.json:
@@ -208,7 +216,7 @@ def _stats(arguments: argparse.Namespace) -> None:
 
 def _mix(arguments: argparse.Namespace) -> None:
     from align.curation.mixing import mixing_rates, mixture
-    from align.system.files import partial_of
+    from align.system.files import new_file
 
     pairs = [word.partition("=") for word in arguments.sources]
     if wrong := [name for name, _, source in pairs if not name or not source]:
@@ -220,11 +228,8 @@ def _mix(arguments: argparse.Namespace) -> None:
     rates = mixing_rates(sizes, arguments.rates, cap=arguments.cap, temperature=arguments.temperature)
     n = arguments.rows or sum(min(size, arguments.cap or size) for size in sizes.values())
     plan = mixture(sizes, rates, n, seed=arguments.seed)
-    partial = partial_of(arguments.out)
-    with partial.open("w", encoding="utf-8") as stream:
-        for name, row in plan:
-            stream.write(_line(sources[name][row] | {"source": name}))
-    partial.replace(arguments.out)
+    with new_file(arguments.out) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.writelines(_line(sources[name][row] | {"source": name}) for name, row in plan)
     for name, rate in rates.items():
         print(f"{name}: {sizes[name]:,} rows, {rate:.1%} of the mixture")
 
@@ -267,18 +272,16 @@ def _quality(data: Preferences, by: str) -> list[float]:
 
 def _write(data: Preferences, rows: Iterable[int], out: Path) -> None:
     """Write rows in the pairwise format, whole or not at all."""
-    from align.system.files import partial_of
+    from align.system.files import new_file
 
-    partial = partial_of(out)
-    if out.suffix == ".parquet":
-        _write_parquet([_fields(data[index]) for index in rows], partial)
-    elif out.suffix == ".jsonl":
-        with partial.open("w", encoding="utf-8") as stream:
-            for index in rows:
-                stream.write(_line(data[index]))
-    else:
+    if out.suffix not in (".jsonl", ".parquet"):
         raise UserError(f"--out={out}: give a .jsonl or .parquet file.")
-    partial.replace(out)
+    with new_file(out) as partial:
+        if out.suffix == ".parquet":
+            _write_parquet([_fields(data[index]) for index in rows], partial)
+        else:
+            with partial.open("w", encoding="utf-8") as stream:
+                stream.writelines(_line(data[index]) for index in rows)
     print(f"written to {out}", file=sys.stderr)
 
 

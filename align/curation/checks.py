@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from align.data.schema import answer_key, prompt_key
+from align.data.preferences import leaked_prompts
+from align.data.schema import answer_key
 from align.data.validation import LOWER_SCORE
 from align.evaluation.statistics import Estimate, rate
 from align.scoring.scorer_inputs import prompt_text
@@ -87,10 +88,10 @@ def _bad_rows(report: LoadReport, *, as_tokens: bool = False) -> Iterator[Findin
 
 
 def _duplicates(data: Preferences) -> Iterator[Finding]:
-    rows: dict[tuple[str, tuple[str | None, ...]], list[str]] = defaultdict(list)
+    rows: dict[tuple[tuple[str, str | None], tuple[str | None, ...]], list[str]] = defaultdict(list)
     pairs: dict[object, dict[bool, str]] = defaultdict(dict)
-    for row in data:
-        key = prompt_key(row["prompt"], row["tools"])
+    for question, row in zip(data.questions(), data, strict=True):
+        key = (question, row["tools"])
         sides = tuple(answer_key(row[side][0]) if row[side] else None for side in ("chosen", "rejected"))
         rows[key, sides].append(row["place"])
         chosen, rejected = sides
@@ -188,13 +189,13 @@ def _stacked(differences: Any) -> Any:
 
 def _leakage(data: Preferences, heldout: Preferences) -> Iterator[Finding]:
     """Find prompts of the held-out data in the training data, exactly and nearly (MinHash)."""
-    train = {prompt_key(prompt) for prompt in data.dataset["prompt"]}
-    exact = [row["place"] for row in heldout if prompt_key(row["prompt"]) in train]
+    train = set(data.questions())
+    exact = leaked_prompts(data, heldout)
     if exact:
         sentence = "held-out rows ask what the training data asks"
         yield Finding("leakage", "error", len(exact), len(heldout), sentence, exact[:EXAMPLES])
-    others = {prompt_key(row["prompt"]): (prompt_text(row["prompt"]), row["place"]) for row in heldout}
-    others = {key: value for key, value in others.items() if key not in train}
+    asked = zip(heldout.questions(), heldout, strict=True)
+    others = {key: (prompt_text(row["prompt"]), row["place"]) for key, row in asked if key not in train}
     near = _near((prompt_text(prompt) for prompt in data.dataset["prompt"]), others)
     if near:
         sentence = f"held-out prompts are nearly those of the training data (Jaccard similarity {NEAR:g} or more)"

@@ -21,6 +21,7 @@ from align.data.encoding import Encoder
 from align.data.load_report import EXAMPLES_PER_REASON, LeftOut, LoadReport, RowError, Tally
 from align.data.pairs_and_rankings import group_rows
 from align.data.schema import Example, Unit
+from align.data.storage import cache_folder
 from align.data.tokenization import TOO_LONG, Tokenization
 from align.errors import UserError, did_you_mean
 
@@ -149,22 +150,19 @@ def _computed(
 ) -> datasets.Dataset:
     """Return the table of examples from the cache, or compute and cache it."""
     import datasets
-    import datasets.config
     import pyarrow as pa
 
     groups = group_rows(preferences.dataset["prompt_id"], unit)
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "align"
-    path = folder / f"{fingerprint}.arrow"
-    with suppress(pa.ArrowInvalid, OSError):  # missing or damaged: compute it
-        table = datasets.Dataset.from_file(str(path))
-        if len(table) == len(groups):
-            return table
-    processes = os.cpu_count() or 1 if len(groups) >= _WORTH_PROCESSES else 1
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        cache: dict[str, Any] = {"cache_file_name": str(path), "load_from_cache_file": False}
-    except OSError:
-        cache, processes = {"keep_in_memory": True}, 1
+    folder, processes = cache_folder(), 1
+    path = None if folder is None else folder / f"{fingerprint}.arrow"
+    cache: dict[str, Any] = {"keep_in_memory": True}
+    if path is not None:
+        with suppress(pa.ArrowInvalid, OSError):  # missing or damaged: compute it
+            table = datasets.Dataset.from_file(str(path))
+            if len(table) == len(groups):
+                return table
+        cache = {"cache_file_name": str(path), "load_from_cache_file": False}
+        processes = (os.cpu_count() or 1) if len(groups) >= _WORTH_PROCESSES else 1
     rows = datasets.Features({"rows": datasets.List(datasets.Value("int64"))})
     table = datasets.Dataset.from_dict({"rows": groups}, features=rows).map(
         Tokenization(
@@ -184,7 +182,7 @@ def _computed(
         num_proc=processes if processes > 1 else None,
         **cache,
     )
-    return table if processes == 1 else _joined(table, path)
+    return table if path is None or processes == 1 else _joined(table, path)
 
 
 def _joined(table: datasets.Dataset, path: Path) -> datasets.Dataset:

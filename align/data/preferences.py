@@ -16,7 +16,7 @@ from align.data.formats import mapped
 from align.data.load_report import LoadReport, Tally, joined_reports
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
-from align.data.schema import CONTINUED, present, prompt_key
+from align.data.schema import present, question_key
 from align.data.storage import keep, read_kept, store
 from align.data.validation import LOWER_SCORE, REPEATED
 from align.errors import UserError
@@ -200,6 +200,11 @@ class Preferences:
         dataset, fingerprint = store(rows())
         return replace(self, dataset=dataset, fingerprint=fingerprint)
 
+    def questions(self) -> list[str]:
+        """Return the :func:`align.data.schema.question_key` of every row."""
+        columns = zip(self.dataset["prompt"], self.dataset["prompt_id"], strict=True)
+        return [question_key(prompt, own) for prompt, own in columns]
+
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
         """Return (train, heldout), with all rows of a prompt on the same side.
 
@@ -209,17 +214,16 @@ class Preferences:
                 rows in the data change little.
         """
         rows_of: dict[str, list[int]] = {}
-        for index, (prompt, own) in enumerate(zip(self.dataset["prompt"], self.dataset["prompt_id"], strict=True)):
-            key = own if prompt[0]["role"] == CONTINUED else prompt_key(prompt)
+        for index, key in enumerate(self.questions()):
             rows_of.setdefault(key, []).append(index)
         count = heldout
         if isinstance(heldout, float):
             count = min(max(round(heldout * len(rows_of)), 1), len(rows_of) - 1) if 0 < heldout < 1 else 0
         if not 0 < count < len(rows_of):
-            raise UserError(
-                f"data.heldout_size={heldout} of {len(rows_of)} prompts leaves one side empty; give a number of "
-                f"prompts below {len(rows_of)} or a fraction between 0 and 1."
-            )
+            remedy = f"give a number of prompts below {len(rows_of)} or a fraction between 0 and 1"
+            if len(rows_of) == 1:
+                remedy = "add rows with other prompts, or set data.heldout_size=0"
+            raise UserError(f"data.heldout_size={heldout} of {len(rows_of)} prompts leaves one side empty; {remedy}.")
         order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
         held = {index for key in order[: int(count)] for index in rows_of[key]}
         return self.select(i for i in range(len(self)) if i not in held), self.select(sorted(held))
@@ -235,12 +239,8 @@ def _as_given(row: dict[str, Any]) -> dict[str, Any]:
 
 def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     """Return the places (file:line) of the rows of `heldout` whose prompt also occurs in `train`."""
-    seen = {prompt_key(prompt) for prompt in train.dataset["prompt"]}
-    return [
-        place
-        for prompt, place in zip(heldout.dataset["prompt"], heldout.dataset["place"], strict=True)
-        if prompt_key(prompt) in seen
-    ]
+    seen = set(train.questions())
+    return [place for key, place in zip(heldout.questions(), heldout.dataset["place"], strict=True) if key in seen]
 
 
 def _joined(parts: Sequence[Preferences], expected_rows: int | None) -> Preferences:

@@ -27,6 +27,7 @@ __all__ = [
     "arrow_schema",
     "present",
     "prompt_key",
+    "question_key",
 ]
 
 Unit = Literal["demonstration", "pair", "ranking", "prompt"]
@@ -127,6 +128,11 @@ def prompt_key(prompt: Sequence[Mapping[str, Any]], tools: str | None = None) ->
     if tools is not None:
         parts.append(tools)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def question_key(prompt: Sequence[Mapping[str, Any]], prompt_id: str) -> str:
+    """Return what tells one question from another: the prompt's key; of a text without a prompt its ``prompt_id``."""
+    return prompt_id if prompt[0]["role"] == CONTINUED else prompt_key(prompt)
 
 
 def arrow_schema() -> Any:

@@ -18,7 +18,7 @@ from align.system.files import write_json
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["keep", "read_kept", "store"]
+__all__ = ["cache_folder", "keep", "read_kept", "store"]
 
 _CHUNK_ROWS = 10_000
 _CHUNKS_IN_MEMORY = 10
@@ -42,13 +42,12 @@ def store(rows: Iterable[tuple[Mapping[str, Any], str]]) -> tuple[datasets.Datas
             digest.update(batch.select(list(COLUMNS)).serialize())
             yield batch
 
-    made = batches()
-    held = list(islice(made, _CHUNKS_IN_MEMORY))
-    if len(held) < _CHUNKS_IN_MEMORY:
+    made, folder = batches(), cache_folder()
+    held = list(islice(made, _CHUNKS_IN_MEMORY if folder is not None else None))
+    if folder is None or len(held) < _CHUNKS_IN_MEMORY:
         name = digest.hexdigest()
         table = InMemoryTable(pa.Table.from_batches(held, schema=schema))
         return datasets.Dataset(table, fingerprint=name[:16]), name
-    folder = _folder()
     partial = folder / f"rows-{uuid4().hex}.partial"
     try:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -63,9 +62,10 @@ def store(rows: Iterable[tuple[Mapping[str, Any], str]]) -> tuple[datasets.Datas
 
 def keep(key: str, dataset: datasets.Dataset, report: LoadReport, fingerprint: str) -> None:
     """Keep the rows of a source, so that :func:`read_kept` finds them under the key."""
-    if dataset.cache_files:
+    folder = cache_folder()
+    if folder is not None and dataset.cache_files:
         write_json(
-            _folder() / f"rows-{key}.json",
+            folder / f"rows-{key}.json",
             {"file": Path(dataset.cache_files[0]["filename"]).name, "fingerprint": fingerprint, **asdict(report)},
         )
 
@@ -75,7 +75,10 @@ def read_kept(key: str) -> tuple[datasets.Dataset, LoadReport, str] | None:
     import datasets
     import pyarrow as pa
 
-    record = _folder() / f"rows-{key}.json"
+    folder = cache_folder()
+    if folder is None:
+        return None
+    record = folder / f"rows-{key}.json"
     try:
         kept = json.loads(record.read_text(encoding="utf-8"))
         dataset = datasets.Dataset.from_file(str(record.parent / kept.pop("file")))
@@ -88,9 +91,13 @@ def read_kept(key: str) -> tuple[datasets.Dataset, LoadReport, str] | None:
     return (dataset, report, fingerprint) if len(dataset) == report.kept else None
 
 
-def _folder() -> Path:
+def cache_folder() -> Path | None:
+    """Return our folder in the cache of `datasets`; None where it cannot be made."""
     import datasets.config
 
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "align"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
     return folder

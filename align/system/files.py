@@ -20,10 +20,8 @@ _PARTIAL, _OLD = ".partial-", ".old-"
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file; one that is there is replaced."""
-    partial = partial_of(path)
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    partial.replace(path)
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -34,6 +32,15 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; None if it does not exist."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+@contextmanager
+def new_file(path: Path) -> Generator[Path]:
+    """Yield a file to write; it replaces ``path`` when the block ends without an exception."""
+    partial = partial_of(path)
+    yield partial
+    _flush(partial)
+    partial.replace(path)
 
 
 @contextmanager

@@ -275,3 +275,32 @@ def test_a_row_that_is_no_object_does_not_decide_the_columns(pair: Pair) -> None
     assert data.report.rejected == {"not an object": 1}
     with pytest.raises(UserError, match=r"no row to learn from \(2 read, none of them an object\)"):
         Preferences.from_rows([7, "x"])  # type: ignore[list-item]
+
+
+def test_data_with_one_prompt_cannot_be_held_out(pair: Pair) -> None:
+    data = Preferences.from_rows([pair(0, chosen=f"answer {number}") for number in range(3)])
+    with pytest.raises(UserError, match=r"add rows with other prompts, or set data\.heldout_size=0\."):
+        data.train_test_split(0.5, 0)
+
+
+def test_texts_without_a_prompt_are_told_apart_by_what_they_say() -> None:
+    """They all have the same empty prompt, which no text leaks."""
+    texts = [{"text": f"Once upon a time there were {number} dogs."} for number in range(10)]
+    train, heldout = Preferences.from_rows(texts).train_test_split(4, 0)
+    assert (len(train), len(heldout)) == (6, 4)
+    assert leaked_prompts(train, heldout) == []
+    assert leaked_prompts(Preferences.from_rows(texts), heldout) == list(heldout.dataset["place"])
+
+
+def test_many_rows_stay_in_memory_where_there_is_no_cache(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file")
+    monkeypatch.setattr(storage, "_CHUNK_ROWS", 2)
+    monkeypatch.setattr(storage, "_CHUNKS_IN_MEMORY", 1)
+    monkeypatch.setattr(preferences_module, "_WORTH_KEEPING", 10)
+    rows = [pair(number) for number in range(5)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = Preferences.load(tmp_path / "pairs.jsonl")
+    assert (len(data), data.dataset.cache_files) == (5, [])
