@@ -68,9 +68,13 @@ class Evaluator:
         max_length: int,
         limit: int | None = None,
         sampling: SamplingParams = SamplingParams(),
+        asked: Preferences | None = None,
         **settings: Any,
     ) -> Evaluator:
         """Tokenise prompts and pairs for this policy; at most ``limit`` prompts, evenly spaced over the data.
+
+        ``asked`` are the prompts as the policy gets them, row by row, where that is not as the scorers do: with
+        examples in front (:func:`align.data.few_shot.with_shots`).
 
         Prompts that do not fit into the model with the longest answer are left out; ``notes`` say so.
         """
@@ -87,7 +91,8 @@ class Evaluator:
                     f"evaluation.max_new_tokens={sampling.max_new_tokens} leaves no room for a prompt in the "
                     f"{policy.max_positions} positions of the model; lower it."
                 )
-            tokenized = tokenize(prompts, policy.tokenizer, max_length=longest, unit="prompt", max_rejected=1.0)
+            given = prompts if asked is None else asked
+            tokenized = tokenize(given, policy.tokenizer, max_length=longest, unit="prompt", max_rejected=1.0)
             if left_out := tokenized.report.lost:
                 notes.append(
                     f"{left_out} of {tokenized.report.read} held-out prompts are not evaluated: with an answer of "

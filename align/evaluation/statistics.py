@@ -136,15 +136,22 @@ def _crossed(values_SN: Array) -> float:
 # Means
 
 
-def mean(values: Sequence[float] | Array, *, least: float | None = None) -> Estimate:
-    """Mean of one value per prompt with Student's t-interval, cut at the ``least`` possible mean; one has none."""
-    found = np.asarray(values, dtype=np.float64)
-    middle, n = float(found.mean()), len(found)
-    if n < 2:
-        return Estimate(middle, None, None, n)
-    half = float(t.ppf(0.975, n - 1)) * float(found.std(ddof=1)) / math.sqrt(n)
+def mean(values: ArrayLike, *, least: float | None = None) -> Estimate:
+    """Mean of one value per prompt (N,) with Student's t-interval, cut at the ``least`` possible mean; one has none.
+
+    Of S runs on the same N prompts (S, N) the half width is that of :func:`rate`.
+    """
+    values_SN = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    runs, n = values_SN.shape
+    middle = float(values_SN.mean())
+    if n < 2 or 1 < runs < FEWEST_RUNS:
+        return Estimate(middle, None, None, n, runs)
+    if runs == 1:
+        half = float(t.ppf(0.975, n - 1)) * float(values_SN.std(ddof=1)) / math.sqrt(n)
+    else:
+        half = math.sqrt(_crossed(values_SN))
     low = middle - half if least is None else max(least, middle - half)
-    return Estimate(middle, low, middle + half, n)
+    return Estimate(middle, low, middle + half, n, runs)
 
 
 # Tests

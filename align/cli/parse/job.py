@@ -15,7 +15,7 @@ from align.cli.parse.wandb_key import require_wandb_key
 from align.errors import UserError
 from align.settings.config import RunConfig
 
-__all__ = ["Job", "StageOverrides", "read_job"]
+__all__ = ["Job", "StageOverrides", "depends_on_method", "read_job"]
 
 # Trainer settings that do not depend on the method: they apply to all stages.
 _COMMON = frozenset(
@@ -129,7 +129,7 @@ def _sort(
         stage = key.partition(".")[0]
         if stage in (*methods, first) and _is_of_stage(key, stage):
             own.setdefault(stage, []).append(override.removeprefix(f"{stage}."))
-        elif _depends_on_method(key):
+        elif depends_on_method(key):
             own.setdefault(methods[-1], []).append(override)
         else:
             shared.append(override)
@@ -145,10 +145,11 @@ def _is_of_stage(key: str, stage: str) -> bool:
 def _require_stage_names(overrides: Sequence[str], methods: Sequence[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0]
-        if _depends_on_method(key):
+        if depends_on_method(key):
             example = ", ".join(f"{method}.{override}" for method in methods)
             raise UserError(f"{key}: say of which stage it is: {example}.")
 
 
-def _depends_on_method(key: str) -> bool:
+def depends_on_method(key: str) -> bool:
+    """Return whether a setting is for one method, not for all stages of a run."""
     return key.partition(".")[0] in ("method", "trainer") and "." in key and key not in _COMMON

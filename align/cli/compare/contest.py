@@ -1,0 +1,157 @@
+"""A comparison on disk: what is compared, and the splits of the data; the same command finds it again.
+
+``compare.json`` (what is compared) · ``data/`` (the splits) · ``runs/dpo-seed0/`` (ordinary runs) · ``jobs/`` (time,
+memory and output of each process) · ``measured/dpo-seed0.json`` (scores and answers, prompt by prompt).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align.candidates.drawing import save_rows
+from align.cli.compare.words import Comparison, Contender
+from align.cli.launch import assemble
+from align.cli.launch.recipe import Recipe, assemble_job
+from align.comparison.splitting import Splits, split
+from align.errors import UserError
+from align.scoring.from_config import YAML, make_scorer, read_settings
+from align.system.files import new_folder, read_json, write_json
+
+__all__ = ["Contest", "begin"]
+
+_VERSION = 1
+_TRUE_REWARD = {"scorer": "true_reward"}
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A comparison whose methods, judge and data are known to fit together."""
+
+    comparison: Comparison
+    folder: Path
+    source: str
+    """Where the data came from."""
+    rows: dict[str, int]
+    """Rows of each split."""
+    judge: dict[str, Any] | None
+    """Settings of the scorer; None: a reward model of its own pairs."""
+    needs_reward: frozenset[str]
+    """Labels of the contenders that draw answers, where the words name no reward."""
+    reward_method: str
+    """Trains reward models."""
+    reward_choice: str
+    """Of ``reward=``, to use one."""
+
+    @property
+    def prompts(self) -> int:
+        """Most held-out prompts to answer: all, unless the words say how many."""
+        typed = "evaluation.prompts" in self.comparison.typed
+        return self.comparison.config.evaluation.prompts if typed else self.rows["heldout"]
+
+    def data(self, part: str) -> Path:
+        """The file of a split."""
+        return self.folder / "data" / f"{part}.jsonl"
+
+    @property
+    def workers(self) -> int:
+        """Processes at the same time."""
+        import torch
+
+        alone = torch.accelerator.is_available()
+        return self.comparison.settings.workers or (1 if alone else os.cpu_count() or 1)
+
+
+def begin(comparison: Comparison) -> Contest:
+    """Check methods and judge, and split the data into the folder, or recognise the comparison that is there.
+
+    Raises:
+        UserError: Something does not fit together, or the folder has another comparison.
+    """
+    judge = _judge(comparison)
+    needs_reward: list[str] = []
+    reward = ("", "")
+    for contender in comparison.trained:
+        needs, reward = _check_method(comparison, contender)
+        needs_reward += [contender.label] if needs else []
+    splits, source = _split(comparison, own_judge=judge is None)
+    folder = Path(comparison.config.output_root) / comparison.run_name
+    identity = {
+        "version": _VERSION,
+        "methods": [contender.label for contender in comparison.contenders],
+        "seeds": comparison.seeds,
+        "budget": comparison.settings.budget,
+        "tune": comparison.settings.tune,
+        "judge": judge,
+        "settings": sorted(comparison.shared),
+        "data": {name: part.fingerprint for name, part in splits.parts.items()},
+    }
+    _write(folder, identity, splits, source)
+    rows = {name: len(part) for name, part in splits.parts.items()}
+    return Contest(comparison, folder, source, rows, judge, frozenset(needs_reward), *reward)
+
+
+def _judge(comparison: Comparison) -> dict[str, Any] | None:
+    word, data = comparison.settings.judge, comparison.config.data
+    if word == "auto":
+        sources = [data.train] if isinstance(data.train, str) else [*data.train]
+        return _TRUE_REWARD if all(source.partition("/")[0] == "world" for source in sources) else None
+    settings = read_settings(word) if word.endswith(YAML) else {"scorer": word}
+    make_scorer(settings, "judge")
+    return settings
+
+
+def _check_method(comparison: Comparison, contender: Contender) -> tuple[bool, tuple[str, str]]:
+    """Build the method of a contender; returns whether it needs a reward, and by what one is trained and used."""
+    job = comparison.job([f"method={contender.method}", *comparison.shared, *contender.words])
+    made = assemble_job(job)
+    run = made.runs[job.runs[-1].method] if isinstance(made, Recipe) else made
+    if not run.method.generates:
+        raise UserError(
+            f"methods: {contender.label} trains no policy that answers prompts, so it cannot be compared with those that "
+            "do; leave it out."
+        )
+    return run.needs_reward and run.config.reward is None, (job.reward_method, job.reward_choice)
+
+
+def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
+    config = comparison.config
+    all_of_it = dataclasses.replace(config, data=dataclasses.replace(config.data, heldout_size=0))
+    train, heldout = assemble.load_data(all_of_it)
+    splits = split(
+        train,
+        heldout,
+        heldout_size=config.data.heldout_size if "data.heldout_size" in comparison.typed else None,
+        judge=own_judge,
+        tuning=comparison.settings.tune > 0,
+        seed=config.seed,
+    )
+    if own_judge and not any(splits.train.dataset["rejected"]):
+        raise UserError(
+            f"{train.report.source} has no pairs, from which a judge could learn; name one with judge=NAME or a YAML file."
+        )
+    return splits, train.report.source
+
+
+def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) -> None:
+    """Write the splits; those that are there already belong to the same comparison."""
+    file = folder / "compare.json"
+    earlier = read_json(file)
+    if earlier is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be created ({error.strerror}); choose another output_root.") from error
+        with new_folder(folder / "data") as made:
+            for name, part in splits.parts.items():
+                save_rows(part, made / f"{name}.jsonl")
+        write_json(file, {"identity": identity, "source": source})
+    elif earlier["identity"] != identity:
+        changed = [name for name in identity if earlier["identity"].get(name) != identity[name]]
+        raise UserError(
+            f"{folder} has a comparison with other {', '.join(changed)}: give this one a name of its own with run_name=…, "
+            "or delete that folder."
+        )

@@ -1,0 +1,108 @@
+"""Runs the jobs of a comparison, several at a time, each in a process of its own with its time and memory measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align.system.files import read_json, write_json
+
+__all__ = ["Job", "Pool"]
+
+_INTERRUPTED = (130, 143)
+_KIB = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command whose end is recorded, so that it is done once."""
+
+    name: str
+    """Of its record and its log."""
+    command: Sequence[str]
+    """Words after the interpreter."""
+    title: str
+    """For the user."""
+
+
+class Pool:
+    """Does jobs; an interrupt lets those at work write what they must and starts no other."""
+
+    def __init__(self, folder: Path, workers: int, say: Callable[[str], None]) -> None:
+        self.folder, self.workers, self.say = folder, workers, say
+        self.stopping = threading.Event()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+        """Do the jobs that are not done yet; returns the record of each: ``code``, ``seconds``, ``peak_bytes``.
+
+        Raises:
+            KeyboardInterrupt: After the processes at work have ended.
+        """
+        with ThreadPoolExecutor(max_workers=self.workers) as threads:
+            futures = {job.name: threads.submit(self._do, job) for job in jobs}
+            try:
+                records = {name: future.result() for name, future in futures.items()}
+            except KeyboardInterrupt:
+                self.stopping.set()  # the processes at work have had the signal too
+                raise
+        if any(record["code"] in _INTERRUPTED for record in records.values()):
+            raise KeyboardInterrupt
+        return records
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """Return what is recorded of a job that ended well."""
+        found = read_json(self.folder / f"{name}.json")
+        return found if found is not None and found["code"] == 0 else None
+
+    def log(self, name: str) -> Path:
+        """The file with what a job printed."""
+        return self.folder / f"{name}.log"
+
+    def _do(self, job: Job) -> dict[str, Any]:
+        done = self.record(job.name)
+        if done is not None:
+            return done
+        if self.stopping.is_set():
+            return {"code": _INTERRUPTED[0], "seconds": 0.0, "peak_bytes": 0}
+        earlier = read_json(self.folder / f"{job.name}.json") or {"seconds": 0.0, "peak_bytes": 0}
+        began = time.perf_counter()
+        with self.log(job.name).open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [sys.executable, *job.command], stdout=log, stderr=subprocess.STDOUT, env=self._environment()
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = code = os.waitstatus_to_exitcode(status)
+        record = {
+            "code": code,
+            "seconds": earlier["seconds"] + time.perf_counter() - began,
+            "peak_bytes": max(earlier["peak_bytes"], usage.ru_maxrss * _KIB),
+        }
+        write_json(self.folder / f"{job.name}.json", record)
+        ended = f"{record['seconds']:,.0f} s, {record['peak_bytes'] / 2**30:.2f} GiB"
+        if code == 0:
+            self.say(f"  {job.title}: {ended}")
+        elif code not in _INTERRUPTED:
+            self.say(f"  {job.title} failed ({_reason(self.log(job.name), code)}); all it printed: {self.log(job.name)}")
+        return record
+
+    def _environment(self) -> Mapping[str, str]:
+        """Share the processor's cores among the workers."""
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
+        return {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _reason(log: Path, code: int) -> str:
+    """Return the sentence with which a process ended."""
+    if code < 0:
+        return f"ended by signal {-code}" + (", as by a lack of memory" if code == -9 else "")
+    errors = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("Error: ")]
+    return errors[-1].removeprefix("Error: ") if errors else f"exit code {code}"

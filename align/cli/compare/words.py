@@ -1,0 +1,204 @@
+"""Reads the words of ``align compare``: the methods with their settings, what is compared, and the settings of all runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from align.cli.parse.command import read_command
+from align.cli.parse.compose import register_methods
+from align.cli.parse.job import Job, read_job
+from align.errors import UserError, did_you_mean
+from align.settings import registry
+from align.settings.config import RunConfig
+from align.settings.type_checks import Count, Settings, build
+
+__all__ = ["FEW_SHOT", "Budget", "CompareConfig", "Comparison", "Contender", "compose", "read_comparison"]
+
+FEW_SHOT = "icl"
+"""Name of the contender that trains nothing: the start model with answered examples in front of each prompt."""
+_SHOTS = 4
+_OWN_FOLDER = ("run_name", "output_root", "if_exists", "dry_run", "seed", "stage", "recipe", "method")
+"""Words that the comparison sets for each of its runs."""
+_PROMPTS = 400
+"""Held-out prompts where neither words nor model say how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Settings):
+    """What is compared; all other words are settings of every run."""
+
+    methods: tuple[str, ...]
+    """Names, with settings: [sft, dpo, dpo:loss_type=ipo, slic:samples=8]; icl is few-shot prompting."""
+    seeds: Count = 3
+    """Training runs of each method."""
+    budget: str | None = None
+    """Of each run: epochs:1, tokens:2e6 or minutes:5; null: each method's own length."""
+    tune: Annotated[int, Ge(0)] = 0
+    """Settings that each method may try on prompts of their own, which are not reported; 0: none."""
+    judge: str = "auto"
+    """A scorer's name or YAML file; auto: the true reward of the world, else a reward model of its own pairs."""
+    workers: Annotated[int, Ge(0)] = 0
+    """Runs at the same time; 0: one for each processor core, or one where there is an accelerator."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Length of every run."""
+
+    unit: Literal["epochs", "tokens", "minutes"]
+    amount: float
+
+    @classmethod
+    def read(cls, text: str) -> Budget:
+        """Read ``tokens:2e6``; raises `UserError`."""
+        unit, _, number = text.partition(":")
+        try:
+            amount = float(number)
+        except ValueError:
+            amount = 0.0
+        if unit not in ("epochs", "tokens", "minutes") or not 0 < amount < float("inf"):
+            raise UserError(f"budget={text}: write epochs:1, tokens:2e6 or minutes:5.")
+        return cls(unit, amount)
+
+    def __str__(self) -> str:
+        return f"{self.amount:,g} {self.unit if self.amount != 1 else self.unit.removesuffix('s')}"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the things that are compared."""
+
+    label: str
+    """As typed."""
+    method: str | None
+    """None: the start model, prompted with ``shots`` examples."""
+    words: tuple[str, ...] = ()
+    """Settings of its runs."""
+    shots: int = 0
+
+    @property
+    def folder(self) -> str:
+        """A name for files."""
+        return re.sub(r"[^\w.=-]+", "_", self.label)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The words of a comparison, checked."""
+
+    settings: CompareConfig
+    contenders: Sequence[Contender]
+    shared: Sequence[str]
+    """Words of every run."""
+    configs: Path
+    config: RunConfig
+    """Settings that all runs share; its method means nothing."""
+    run_name: str
+    budget: Budget | None = None
+    typed: frozenset[str] = field(default_factory=frozenset[str])
+    """Keys that were typed."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs."""
+        return list(range(self.config.seed, self.config.seed + self.settings.seeds))
+
+    @property
+    def trained(self) -> list[Contender]:
+        """Contenders that are trained."""
+        return [contender for contender in self.contenders if contender.method is not None]
+
+    def job(self, words: Sequence[str]) -> Job:
+        """Read the words of one run."""
+        command = read_command(words, self.configs)
+        register_methods(self.configs, command.overrides)
+        return read_job(command.overrides, self.configs)
+
+
+def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
+    """Sort the words, and compose the settings of every contender once to find what is wrong with them.
+
+    Raises:
+        UserError: A word is wrong.
+    """
+    own = {setting.name for setting in fields(CompareConfig)}
+    given: dict[str, str] = {}
+    shared: list[str] = []
+    for word in words:
+        key, sign, value = word.partition("=")
+        if key in own and sign:
+            given[key] = value
+        else:
+            shared.append(word)
+    if "methods" not in given:
+        near = did_you_mean(words[0].partition("=")[0], own) if words else ""
+        raise UserError(f"methods is missing: write methods=[sft,dpo,ppo], or those you want to compare.{near}")
+    values: dict[str, Any] = {**given, "methods": tuple(_listed(given["methods"]))}
+    for name in ("seeds", "tune", "workers"):
+        if name in values and re.fullmatch(r"\d+", values[name]):
+            values[name] = int(values[name])
+    settings = build(CompareConfig, values)
+    keys = {word.partition("=")[0].lstrip("+") for word in shared}
+    for key in sorted(keys & {"method", "stage", "recipe", "dry_run", "if_exists"}):
+        raise UserError(f"{key}: a comparison sets it for each of its runs; leave it out.")
+    budget = Budget.read(settings.budget) if settings.budget is not None else None
+    if budget is not None and (length := sorted(keys & {"trainer.steps", "trainer.epochs"})):
+        raise UserError(f"budget={settings.budget} and {length[0]} both say how long to train: give one of them.")
+    contenders = [_contender(word) for word in settings.methods]
+    for first in contenders:
+        if sum(other.label == first.label for other in contenders) > 1:
+            raise UserError(f"methods: {first.label} is named twice; give it other settings, or name it once.")
+    kept = [word for word in shared if word.partition("=")[0] not in _OWN_FOLDER]
+    trained = [contender for contender in contenders if contender.method is not None]
+    method = trained[0].method if trained else registry.choices("methods")[0]
+    made = Comparison(settings, contenders, kept, configs, compose(configs, [f"method={method}", *shared]), "")
+    for contender in trained:
+        made.job([f"method={contender.method}", *kept, *contender.words])
+    name = made.config.run_name if "run_name" in keys else _name(made.config, f"{method}-")
+    return Comparison(settings, contenders, kept, configs, made.config, name, budget, frozenset(keys))
+
+
+def compose(configs: Path, words: Sequence[str]) -> RunConfig:
+    """Compose the settings of one run."""
+    command = read_command(words, configs)
+    register_methods(configs, command.overrides)
+    return read_job(command.overrides, configs).runs[-1]
+
+
+def _name(config: RunConfig, prefix: str) -> str:
+    """Return compare-model-data."""
+    return f"compare-{config.run_name.removeprefix(prefix).removesuffix(f'-seed{config.seed}')}"
+
+
+def _listed(text: str) -> list[str]:
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    parts = [part.strip().strip("'\"") for part in inner.split(",")]
+    if not all(parts):
+        raise UserError(f"methods={text}: write names with commas between them, as in methods=[sft,dpo].")
+    return parts
+
+
+def _contender(word: str) -> Contender:
+    name, *settings = word.split(":")
+    for setting in settings:
+        if not re.fullmatch(r"[\w.]+=.+", setting):
+            raise UserError(f"methods: {word}: {setting} is not a setting; write {name}:key=value.")
+    pairs: Mapping[str, str] = dict((key, value) for key, _, value in (s.partition("=") for s in settings))
+    if name == FEW_SHOT:
+        shots = pairs.get("shots", str(_SHOTS))
+        if set(pairs) - {"shots"} or not shots.isdigit() or not int(shots):
+            raise UserError(f"methods: {word}: {FEW_SHOT} has one setting, the number of examples: {FEW_SHOT}:shots=4.")
+        return Contender(word, None, shots=int(shots))
+    known = registry.choices("methods")
+    if name not in known:
+        raise UserError(
+            f"methods: {name!r} is none of {', '.join([FEW_SHOT, *known])}.{did_you_mean(name, [FEW_SHOT, *known])}"
+        )
+    words = [key if "." in key else f"method.{key}" for key in pairs]
+    return Contender(word, name, tuple(f"{key}={value}" for key, value in zip(words, pairs.values(), strict=True)))

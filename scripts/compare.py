@@ -1,0 +1,10 @@
+"""``align compare`` as a script: the same pairs through several methods, and which one won."""
+
+from __future__ import annotations
+
+import sys
+
+from align.cli.compare import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
