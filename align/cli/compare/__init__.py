@@ -18,11 +18,12 @@ def main(words: Sequence[str]) -> int:
     try:
         comparison = read_comparison(words, groups.find_configs())
         from align.cli.compare.contest import begin
+        from align.cli.compare.outcome import conclude
         from align.cli.compare.stages import run_all
 
         contest = begin(comparison)
         try:
-            run_all(contest)
+            conclude(contest, run_all(contest))
         except KeyboardInterrupt:
             report(f"Stopped; the same command goes on with {contest.folder}.")
             return 130

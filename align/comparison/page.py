@@ -1,0 +1,134 @@
+"""The page of a comparison: one self-contained HTML file, its chart as SVG, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from align.comparison.results import Results, Row
+from align.evaluation.statistics import Estimate
+
+_INK = "#010203"
+"""Drawn in this, and then in the colour of the page's text, light or dark."""
+_COLOURS = ("#3b82c4", "#d97706", "#2f9e62", "#c2417c", "#7c5cd6", "#0e8f9c", "#a16207", "#6b7280", "#dc2626", "#65a30d")
+
+
+def page(found: Results, *, title: str, sentences: Sequence[str], facts: Mapping[str, str], answers: Any, start: str) -> str:
+    """Return the HTML: the answer, the table, the chart, the matrix, answers side by side, how it was done."""
+    from jinja2 import Environment, select_autoescape
+
+    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(estimate=_estimate, percent=_percent, signed=_signed, duration=_duration)
+    template = environment.from_string(_template())
+    return template.render(
+        title=title,
+        sentences=sentences,
+        facts=facts,
+        found=found,
+        rows=sorted(found.rows, key=lambda row: -row.score.mean),
+        tied=set(found.ranking.tied),
+        labels=[row.label for row in found.rows],
+        svg=reward_against_kl_svg(found, start),
+        answers=answers,
+        start=start,
+    )
+
+
+def _template() -> str:
+    return (Path(__file__).parent / "page.html.jinja").read_text(encoding="utf-8")
+
+
+def draw_reward_against_kl(axis: Any, found: Results, start: str) -> None:
+    """Draw a point for each seed and the mean of each contender with its interval, over KL from the start model."""
+    base = found.row(start).score
+    axis.axhline(base.mean, color="#888888", linewidth=1, linestyle="--")
+    axis.annotate(start, (1, base.mean), xycoords=("axes fraction", "data"), xytext=(-4, 4), textcoords="offset points", ha="right")
+    shown = [row for row in found.rows if row.kl is not None]
+    for row, colour in zip(shown, _cycled(len(shown)), strict=True):
+        points = [(one["kl"], one["score"]) for one in row.by_seed if one["kl"] is not None]
+        axis.scatter(*zip(*points, strict=True), s=14, color=colour, alpha=0.5)
+        assert row.kl is not None
+        score = row.score
+        spread = None if score.low is None or score.high is None else [[score.mean - score.low], [score.high - score.mean]]
+        axis.errorbar(row.kl.mean, score.mean, yerr=spread, fmt="o", markersize=7, color=colour, capsize=3)
+        axis.annotate(row.label, (row.kl.mean, score.mean), xytext=(7, 5), textcoords="offset points", color=colour)
+    axis.set_xlabel("KL from the start model, nats per response")
+    axis.set_ylabel("score by the judge")
+    axis.margins(0.12)
+
+
+def reward_against_kl_svg(found: Results, start: str) -> str:
+    """Return the chart as SVG that takes the page's text colour."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    colours = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
+    with mpl.rc_context({**colours, "svg.fonttype": "none", "svg.hashsalt": "align", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        figure.patch.set_alpha(0)
+        FigureCanvasSVG(figure)
+        axis = figure.subplots()
+        axis.patch.set_alpha(0)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        draw_reward_against_kl(axis, found, start)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text[text.index("<svg") :], count=1).replace(_INK, "currentColor")
+
+
+def _cycled(count: int) -> list[str]:
+    return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
+
+
+def _estimate(value: Estimate | None, digits: int = 3) -> str:
+    if value is None:
+        return "–"
+    if value.low is None or value.high is None:
+        return f"{value.mean:.{digits}f}"
+    return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def _percent(value: Estimate | float | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, Estimate):
+        if value.low is None or value.high is None:
+            return f"{100 * value.mean:.1f} %"
+        return f"{100 * value.mean:.1f} % [{100 * value.low:.0f}, {100 * value.high:.0f}]"
+    return f"{100 * value:.0f} %"
+
+
+def _signed(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def table_of(found: Results) -> list[tuple[Row, list[str]]]:
+    """Return the cells of the terminal's table, the best first."""
+    return [
+        (
+            row,
+            [
+                _estimate(row.score),
+                _percent(row.win_rate),
+                _percent(row.win_rate_equal_length),
+                _estimate(row.kl, 2),
+                f"{row.length.mean:.0f}",
+                _signed(row.tax),
+                _percent(row.accuracy),
+                "–" if row.cost is None else _duration(row.cost.seconds),
+                "–" if row.cost is None else f"{row.cost.peak_bytes / 2**30:.2f}",
+            ],
+        )
+        for row in sorted(found.rows, key=lambda row: -row.score.mean)
+    ]
