@@ -22,6 +22,11 @@ from tests.align.data.formats.tables import messages, read
 
 TABLES = test_pairs.TABLES | test_labelled.TABLES | test_rankings.TABLES | test_demonstrations.TABLES
 CASES = [(name, [row for row, _ in table]) for name, tables in TABLES.items() for table in tables]
+GOOD = [
+    (name, [row for row, outcome in table if not isinstance(outcome, str)])
+    for name, tables in TABLES.items()
+    for table in tables
+]
 IDS = [f"{name}{i}" for i, (name, _) in enumerate(CASES)]
 
 
@@ -104,7 +109,7 @@ def parts(made: Iterable[tuple[Any, ...]]) -> set[tuple[str, Any]]:
     }
 
 
-@pytest.mark.parametrize(("name", "rows"), CASES, ids=IDS)
+@pytest.mark.parametrize(("name", "rows"), GOOD, ids=IDS)
 def test_one_or_two_columns_under_other_names(name: str, rows: list[dict[str, Any]]) -> None:
     """They are read rightly, or refused with a mapping that, pasted, is read rightly or refused again."""
     short, _ = read(rows)
