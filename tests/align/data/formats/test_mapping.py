@@ -38,7 +38,7 @@ def pasted(refusal: str) -> dict[str, Any]:
 
 
 def assert_short(refusal: UserError) -> None:
-    assert str(refusal).count("\n") < 3
+    assert str(refusal).encode().count(b"\n") < 3
 
 
 def test_every_format_has_a_table() -> None:
