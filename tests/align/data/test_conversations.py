@@ -74,7 +74,7 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[Any] | None]] = {
 def expected(
     tokenizer: Any, end: str | None, before: list[Any], answer: Any, tools: Any
 ) -> tuple[list[int], list[int]] | str:
-    """What transformers makes of a prompt and its answer up to the end of turn; or the reason that a row is refused."""
+    """The ids of a prompt and its answer up to the end of turn by transformers; or the reason that a row is refused."""
 
     def rendered(messages: list[Any], functions: Any = tools, *, asked: bool = False) -> Any:
         return tokenizer.apply_chat_template(messages, functions, tokenize=False, add_generation_prompt=asked)

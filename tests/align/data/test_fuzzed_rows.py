@@ -235,7 +235,7 @@ def test_every_format_is_fuzzed() -> None:
     assert set(LAYOUTS) == {format.name for format in BUILT_IN}
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(LAYOUTS)), st.booleans(), st.booleans(), JSON, st.data())
 def test_any_value_in_any_column_is_read_or_refused(
     name: str, by_name: bool, alone: bool, value: Any, data: Any

@@ -62,7 +62,7 @@ def prompts_left(prompt: list[dict[str, str]]) -> list[list[dict[str, str]]]:
 
 
 @pytest.mark.parametrize("unit", RESPONSES)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(CONVERSATIONS, min_size=1, max_size=8), st.integers(20, 250))
 def test_no_more_turns_are_left_out_than_must_be(unit: Unit, drawn: list[Any], max_length: int) -> None:
     """Whole turns, and never the system's or the last question; then an answer is cut where `max_length` is."""

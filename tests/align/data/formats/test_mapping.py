@@ -131,7 +131,7 @@ def test_one_or_two_columns_under_other_names(name: str, rows: list[dict[str, An
 
 
 def read_or_pasted(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """What is read, if need be with the mapping that a refusal proposes; nothing if it leaves a gap or is refused."""
+    """Read rows, if need be with the mapping that a refusal proposes; none if it leaves a gap or is refused."""
     try:
         return read(rows)[0]
     except UserError as refusal:
