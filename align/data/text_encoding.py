@@ -164,17 +164,17 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, split: bool 
     """Encode texts without adding special tokens. `split`: special tokens as text."""
     if not texts:
         return []
-    with unchanged(tokenizer):
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
         return tokenizer(
-            texts,
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            split_special_tokens=split,
-            verbose=False,
+            texts, add_special_tokens=False, padding=False, truncation=False, split_special_tokens=split, verbose=False
         )["input_ids"]
+    with unchanged(tokenizer):
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = split
+        encodings = backend.encode_batch_fast(texts, add_special_tokens=False)  # "fast": without places in the text
+    return [encoding.ids for encoding in encodings]
 
 
 @contextmanager
