@@ -53,19 +53,20 @@ class Tokenization:
     unit: Unit
     shorten: bool
     """Leave out the first turns of a prompt that is too long."""
-
     schema: pa.Schema
+    """Of the batches."""
 
     def batches(self, groups: Sequence[list[int]]) -> Iterator[pa.RecordBatch]:
         """Yield the examples of all groups in order.
 
-        Processes inherit the tokenizer and the rows; only the numbers of rows and their examples go to and fro.
+        Processes are forked where that is safe, so that they start at once and inherit the tokenizer and the rows; only
+        the numbers of rows and their examples go to and fro.
 
         Raises:
             UserError: The tokenizer has no chat template and the rows are conversations, or a process was killed.
         """
         chunks = [groups[start : start + _CHUNK] for start in range(0, len(groups), _CHUNK)]
-        cores = (os.cpu_count() or 1) if len(groups) >= _WORTH_PROCESSES else 1
+        cores = min(os.cpu_count() or 1, len(chunks)) if len(groups) >= _WORTH_PROCESSES else 1
         if cores == 1:
             yield from map(self.batch, chunks)
             return
@@ -152,7 +153,7 @@ class Tokenization:
 
 
 _inherited: list[Tokenization] = []
-"""What a process of the pool was started with."""
+"""The tokenization that a process of the pool was started with."""
 
 
 def _inherit(tokenization: Tokenization) -> None:

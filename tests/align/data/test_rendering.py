@@ -188,7 +188,7 @@ def test_a_template_sees_what_transformers_shows_it(templated: Any) -> None:
     turns = [
         {"role": "system", "content": "s", "name": "n"},
         {**USER, "tool_calls": None},
-        {**said("a"), "thinking": "t", "tool_calls": [call]},
+        {**said("a"), "thinking": "t", "reasoning_content": "t", "tool_calls": [call]},
         {"role": "tool", "content": "1", "tool_call_id": "c"},
     ]
     given = [
