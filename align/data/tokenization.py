@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -56,7 +56,7 @@ class Tokenization:
     schema: pa.Schema
     """Of the batches."""
 
-    def batches(self, groups: Sequence[list[int]]) -> Iterator[pa.RecordBatch]:
+    def batches(self, groups: Sequence[list[int]]) -> Generator[pa.RecordBatch]:
         """Yield the examples of all groups in order.
 
         Processes are forked where that is safe, so that they start at once and inherit the tokenizer and the rows; only
@@ -167,7 +167,7 @@ def _inherited_batch(groups: Sequence[list[int]]) -> pa.RecordBatch:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None]:
     """Let processes that are started in this block encode with one thread each, as all cores have a process."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)

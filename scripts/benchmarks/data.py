@@ -21,6 +21,7 @@ from benchmarks.measuring import quartiles, ratios, report, spread
 def bench_data(options: argparse.Namespace) -> None:
     """Measure both sides in turns, and print the result."""
     import datasets
+    import datasets.config
 
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from align.data.encoding import encode_prompt
 from align.data.load_report import RowError
@@ -202,7 +203,7 @@ def test_a_template_sees_what_transformers_shows_it(templated: Any) -> None:
 
 
 def test_a_tokenizer_that_renders_conversations_itself_is_asked(chatml: Any) -> None:
-    class Own(type(chatml)):
+    class Own(PreTrainedTokenizerFast):
         def apply_chat_template(self, conversation: Any, **_: Any) -> str:
             return "".join(f"<{turn['content']}>" for turn in conversation)
 
