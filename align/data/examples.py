@@ -1,17 +1,16 @@
 """Preferences as token ids: examples of one unit, computed once per data, tokenizer and length.
 
 The cached Arrow file has one row per possible example. Rejected ones are included with their reason, so the report
-can be made from the file. Its name is the fingerprint. `datasets` writes it under a temporary name and renames it, so
-ranks that compute it at the same time replace each other's file with the same bytes.
+can be made from the file. Its name is the fingerprint. It is written under a temporary name and renamed, so ranks that
+compute it at the same time replace each other's file with the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
@@ -28,6 +27,7 @@ from align.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     import datasets
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
@@ -38,8 +38,6 @@ __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 _VERSION = 5
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
-_WORTH_PROCESSES = 20_000
-"""Examples from which on all processor cores tokenise; each process takes seconds to start."""
 _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
 
 
@@ -151,57 +149,55 @@ def _computed(
     """Return the table of examples from the cache, or compute and cache it."""
     import datasets
     import pyarrow as pa
+    from datasets.table import InMemoryTable
 
-    groups = group_rows(preferences.dataset["prompt_id"], unit)
-    folder, processes = cache_folder(), 1
+    groups = group_rows(preferences.dataset.select_columns("prompt_id")[:]["prompt_id"], unit)
+    folder = cache_folder()
     path = None if folder is None else folder / f"{fingerprint}.arrow"
-    cache: dict[str, Any] = {"keep_in_memory": True}
     if path is not None:
         with suppress(pa.ArrowInvalid, OSError):  # missing or damaged: compute it
             table = datasets.Dataset.from_file(str(path))
             if len(table) == len(groups):
                 return table
-        cache = {"cache_file_name": str(path), "load_from_cache_file": False}
-        processes = (os.cpu_count() or 1) if len(groups) >= _WORTH_PROCESSES else 1
-    rows = datasets.Features({"rows": datasets.List(datasets.Value("int64"))})
-    table = datasets.Dataset.from_dict({"rows": groups}, features=rows).map(
-        Tokenization(
-            preferences.dataset,
-            tokenizer,
-            tokenizer_fingerprint(tokenizer),
-            Encoder.of(tokenizer),
-            max_length,
-            unit,
-            preferences.rules.too_long == "truncate_prompt",
-        ),
-        batched=True,
-        remove_columns=["rows"],
-        features=_features(),
-        new_fingerprint=fingerprint[:16],
-        desc=f"Tokenizing {unit}s",
-        num_proc=processes if processes > 1 else None,
-        **cache,
+    tokenization = Tokenization(
+        preferences.dataset,
+        tokenizer,
+        tokenizer_fingerprint(tokenizer),
+        Encoder.of(tokenizer),
+        max_length,
+        unit,
+        preferences.rules.too_long == "truncate_prompt",
+        _features().arrow_schema,
     )
-    return table if path is None or processes == 1 else _joined(table, path)
+    with closing(tokenization.batches(groups)) as batches:
+        shown = _with_progress(batches, len(groups), f"Tokenizing {unit}s")
+        if path is not None:
+            _write(path, tokenization.schema, shown)
+            return datasets.Dataset.from_file(str(path))
+        return datasets.Dataset(InMemoryTable(pa.Table.from_batches(shown, tokenization.schema)))
 
 
-def _joined(table: datasets.Dataset, path: Path) -> datasets.Dataset:
-    """Put the files of several processes into one."""
-    import datasets
+def _with_progress(batches: Iterable[pa.RecordBatch], total: int, what: str) -> Iterator[pa.RecordBatch]:
+    from datasets.utils import tqdm
+
+    with tqdm(total=total, desc=what, unit=" examples") as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
+
+
+def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write a file whole or not at all."""
     import pyarrow as pa
 
-    parts = [Path(file["filename"]) for file in table.cache_files]
     partial = path.with_suffix(f".{uuid4().hex}.partial")
-    schema = table.data.schema
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        for part in parts:
-            with pa.memory_map(str(part)) as source:
-                for batch in pa.ipc.open_stream(source):
-                    writer.write_batch(batch)
-    partial.replace(path)
-    for part in parts:
-        part.unlink(missing_ok=True)
-    return datasets.Dataset.from_file(str(path))
+    try:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _features() -> datasets.Features:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,7 +163,8 @@ def _turn(message: TemplateMessage, role: str, marker: _Marker) -> dict[str, Any
     """Return a message as chat templates read it, its text marked; thoughts have both of their usual names."""
     turn: dict[str, Any] = {"role": role, "content": marker(message["content"])}
     if thoughts := message.get("thinking"):
-        turn["thinking"] = turn["reasoning_content"] = marker(thoughts)
+        marked = marker(thoughts)
+        turn = {"thinking": marked, **turn, "reasoning_content": marked}
     if calls := message.get("tool_calls"):
         turn["tool_calls"] = marker.nested(json.loads(calls))
     return turn | {name: marker(message[name]) for name in ("name", "tool_call_id") if message.get(name)}
@@ -303,16 +305,32 @@ def _render(
     *,
     generation: bool,
 ) -> str:
-    """Return the text of messages, with or without the generation prompt.
+    """Return the text of messages, with or without the generation prompt, as `apply_chat_template` renders it.
+
+    That method rebuilds all messages from plain JSON types, which ours are, and this takes longer than the rendering.
 
     Raises:
         RowError: The template refuses them, or fails on them with an error of its own.
     """
     from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import _compile_jinja_template  # pyright: ignore[reportPrivateUsage]
 
     try:
-        rendered = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tools=tools, tokenize=False, add_generation_prompt=generation
+        if _renders_itself(type(tokenizer)):
+            return str(
+                tokenizer.apply_chat_template(
+                    [dict(message) for message in messages],
+                    tools=tools,
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                )
+            )
+        return _compile_jinja_template(tokenizer.get_chat_template(tools=tools)).render(
+            messages=messages,
+            tools=tools,
+            documents=None,
+            add_generation_prompt=generation,
+            **tokenizer.special_tokens_map,
         )
     except TemplateError as error:
         raise RowError("chat template refuses the conversation", str(error)) from error
@@ -320,5 +338,11 @@ def _render(
         # An expression of the template failed, as Python names it.
         detail = f"{type(error).__name__}: {first_line(error)}"
         raise RowError("chat template fails on the conversation", detail) from error
-    assert isinstance(rendered, str)
-    return rendered
+
+
+@cache
+def _renders_itself(kind: type[PreTrainedTokenizerBase]) -> bool:
+    """Return whether a tokenizer, whose code may come with its model, has a method of its own for conversations."""
+    from transformers import PreTrainedTokenizerBase
+
+    return kind.apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
