@@ -18,7 +18,6 @@ from align.data.preferences import leaked_prompts
 from align.data.schema import answer_key
 from align.data.validation import LOWER_SCORE
 from align.evaluation.statistics import Estimate, rate
-from align.scoring.scorer_inputs import prompt_text
 
 if TYPE_CHECKING:
     from align.data import LoadReport, Preferences, TokenizedPreferences
@@ -195,11 +194,15 @@ def _leakage(data: Preferences, heldout: Preferences) -> Iterator[Finding]:
         sentence = "held-out rows ask what the training data asks"
         yield Finding("leakage", "error", len(exact), len(heldout), sentence, exact[:EXAMPLES])
     asked = zip(heldout.questions(), heldout, strict=True)
-    others = {key: (prompt_text(row["prompt"]), row["place"]) for key, row in asked if key not in train}
-    near = _near((prompt_text(prompt) for prompt in data.dataset["prompt"]), others)
+    others = {key: (_text(row["prompt"]), row["place"]) for key, row in asked if key not in train}
+    near = _near((_text(prompt) for prompt in data.dataset["prompt"]), others)
     if near:
         sentence = f"held-out prompts are nearly those of the training data (Jaccard similarity {NEAR:g} or more)"
         yield Finding("near leakage", "warning", len(near), len(others), sentence, near[:EXAMPLES])
+
+
+def _text(prompt: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(str(message["content"]) for message in prompt)
 
 
 def _near(texts: Iterable[str], others: Mapping[str, tuple[str, str]]) -> list[str]:

@@ -58,7 +58,7 @@ class TokenizedPreferences(Sequence[Example]):
     """sha256 over data, tokenizer, chat template, max_length, unit and version: the same in every process."""
     report: LoadReport
     preferences: Preferences
-    """The rows that `Example.index` counts, as they were before tokenisation."""
+    """The rows that `Example.index` counts, as they were before tokenisation; token ids as text."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -122,7 +122,8 @@ def tokenize(
         [_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit, shortened]
     )
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
-    return _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
+    opened = _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
+    return replace(opened, preferences=preferences.decoded(tokenizer))
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

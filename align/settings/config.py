@@ -34,6 +34,7 @@ _COLUMNS = (
     *("prompt", "system", "chosen", "rejected", "completion", "label", "messages"),
     *("response_1", "response_2", "better", "response_0", "better_response_id", "responses", "scores", "ranks"),
     *("answer", "source", "tools", "chosen_score", "rejected_score", "margin", "weight", "prompt_id"),
+    *("prompt_ids", "chosen_ids", "rejected_ids", "input_ids", "labels"),
 )
 
 
