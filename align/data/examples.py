@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args, overload
 from uuid import uuid4
 
 from align.data.encoding import Encoder
+from align.data.formats import known_formats
 from align.data.load_report import EXAMPLES_PER_REASON, LeftOut, LoadReport, RowError, Tally
 from align.data.pairs_and_rankings import group_rows
 from align.data.schema import Example, Unit
@@ -266,6 +268,9 @@ def _opened(
     for row, remarks in enumerate(columns["remarks"].to_pylist()):
         for remark in remarks if kept[row] else ():
             tally.note(place(row, tally.noted[remark]), remark)
+    limit = 1.0 if may_be_empty else max_rejected
+    if unit in ("pair", "ranking") and tally.rejected.total() > limit * len(table):
+        _require_both_sides(preferences, tally.source, unit, tally.kept)
     report = tally.close(
         rule=unit,
         polarity=preferences.report.polarity,
@@ -281,4 +286,27 @@ def _opened(
         fingerprint=fingerprint,
         report=report,
         preferences=preferences,
+    )
+
+
+def _require_both_sides(preferences: Preferences, source: str, unit: Unit, kept: int) -> None:
+    """Say what can be done with answers that are only known to be good or bad, if the data is of such."""
+    format = known_formats().get(preferences.report.rule)
+    if format is None or format.gives != "unpaired":
+        return
+    names = ["chosen", "rejected"]
+    tables = preferences.dataset.select_columns(names).with_format("arrow").iter(10_000)
+    sides = [
+        has
+        for batch in cast("Iterable[Any]", tables)
+        for has in zip(*(batch[name].is_valid().to_pylist() for name in names), strict=True)
+    ]
+    good, bad = sides.count((True, False)), sides.count((False, True))
+    remedy = "give such prompts"
+    if good:
+        share = math.floor(20 * bad / (good + bad) + 1) / 20
+        remedy += f", or fine-tune on the good ones (supervised, with data.max_rejected={share:g})"
+    raise UserError(
+        f"{source}: a {unit} needs a good and a bad answer to one prompt; {kept:,} prompts have both, but {good:,} "
+        f"good and {bad:,} bad answers stand alone; {remedy}."
     )
