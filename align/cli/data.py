@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from align.cli.console import hide_noise, report
 from align.errors import UserError
@@ -30,7 +31,8 @@ def main(words: Sequence[str]) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except UserError as error:
-        report(f"Error: {error}")
+        options = re.sub(r"\bdata\.(columns|format|split|subset|revision)=", r"--\1=", str(error))
+        report(f"Error: {options}")
         return 2
 
 
@@ -43,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--out", type=Path, required=True, help="a .jsonl or .parquet file")
     convert.add_argument("--max-rejected", type=float, default=0.01, help="share of bad rows that is accepted (0.01)")
     check = _command(commands, "check", _check, "find bad rows, duplicates, leakage, and what the labels can teach")
-    check.add_argument("--heldout", help="data that must not share prompts with it")
+    check.add_argument("--heldout", help="data that must not share prompts with it, read alike")
+    check.add_argument("--heldout-split", default="test", help="its split (default test)")
     check.add_argument("--json", action="store_true", help="print JSON")
     _with_model(check)
     show = _command(commands, "show", _show, "show rows as the tokens that a method trains on")
@@ -79,6 +82,8 @@ def _command(commands: Any, name: str, run: Any, words: str) -> argparse.Argumen
     parser.add_argument("--format", default="auto", help="name of a format (default: recognised)")
     parser.add_argument("--columns", help="columns under other names: '{prompt: problem, chosen: good}'")
     parser.add_argument("--split", default="train", help="split of a folder or hub data set")
+    parser.add_argument("--subset", help="subset (configuration) of a hub data set")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub data set")
     return parser
 
 
@@ -94,19 +99,31 @@ def _with_model(parser: argparse.ArgumentParser, *, required: bool = False) -> N
 def _load(arguments: argparse.Namespace, source: Sequence[str] | None = None, **rules: Any) -> Preferences:
     from align.data import Preferences
 
-    columns: Any = None
-    if getattr(arguments, "columns", None):
-        from omegaconf import OmegaConf
-
-        try:
-            columns = OmegaConf.to_container(OmegaConf.create(arguments.columns))
-        except Exception as error:  # of the YAML parser, which has many
-            raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.") from error
-        if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns.values()):
-            raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.")
     sources = list(source or arguments.source)
-    settings = {"format": getattr(arguments, "format", "auto"), "split": getattr(arguments, "split", "train")}
-    return Preferences.load(sources[0] if len(sources) == 1 else sources, columns=columns, **settings, **rules)
+    names = ("format", "split", "subset", "revision")
+    settings = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    settings["columns"] = _columns(getattr(arguments, "columns", None))
+    return Preferences.load(sources[0] if len(sources) == 1 else sources, **settings | rules)
+
+
+def _columns(typed: str | None) -> dict[str, str] | None:
+    """Return a mapping of columns, written as in a run."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from align.cli.parse.command import quoted_columns
+
+    if typed is None:
+        return None
+    try:
+        columns: Any = OverridesParser.create().parse_override(f"data.columns={typed}").value()
+    except HydraException as error:
+        quoted = quoted_columns(f"data.columns={typed}")
+        remedy = f"a path or name of a column needs quotes: {quoted}" if quoted else "give '{prompt: problem}'."
+        raise UserError(f"--columns={typed} cannot be read: {remedy}") from error
+    if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns.values()):
+        raise UserError(f"--columns={typed}: not of the form '{{prompt: problem}}'.")
+    return {str(new): str(old) for new, old in cast(Mapping[Any, Any], columns).items()}
 
 
 def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
@@ -143,7 +160,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from align.curation.checks import as_json, check
 
     data = _load(arguments, max_rejected=1.0)
-    heldout = _load(arguments, [arguments.heldout], max_rejected=1.0) if arguments.heldout else None
+    heldout = None
+    if arguments.heldout:
+        heldout = _load(arguments, [arguments.heldout], max_rejected=1.0, split=arguments.heldout_split)
     findings = check(data, heldout, _tokenized_if_asked(arguments, data))
     if arguments.json:
         print(json.dumps({"report": data.report.summary(), "findings": as_json(findings)}, ensure_ascii=False))

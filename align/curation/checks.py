@@ -16,7 +16,7 @@ import numpy as np
 
 from align.data.preferences import leaked_prompts
 from align.data.schema import answer_key
-from align.data.validation import LOWER_SCORE
+from align.data.validation import BOTH_POLARITIES, LOWER_SCORE
 from align.evaluation.statistics import Estimate, rate
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def _bad_rows(report: LoadReport, *, as_tokens: bool = False) -> Iterator[Findin
     verbs = {"error": "rejected", "warning": "left out", "note": "kept, but"}
     for counts, severity in kinds:
         for reason, count in counts.items():
+            if reason == BOTH_POLARITIES:  # a finding of its own
+                continue
             grave: Severity = "error" if reason == LOWER_SCORE else severity
             places = [example.partition(": ")[0] for example in report.examples[reason]]
             named = f"as tokens: {reason}" if as_tokens else reason

@@ -15,7 +15,7 @@ from align.data.load_report import LeftOut, RowError, Tally
 from align.data.messages import MEDIA, kind
 from align.data.reading import RawRow
 from align.data.schema import Row, answer_key, prompt_key
-from align.data.validation import valid_row
+from align.data.validation import BOTH_POLARITIES, valid_row
 from align.errors import UserError
 
 __all__ = ["Layout", "valid_rows"]
@@ -76,7 +76,7 @@ def valid_rows(rows: Iterable[RawRow], layout: Layout, tally: Tally) -> Iterator
             tally.reject(raw.place, rejection)
             continue
         if _contradicts(row, key, orientations):
-            notes.setdefault("pair also occurs with the other polarity")
+            notes.setdefault(BOTH_POLARITIES)
         for remark in notes:
             tally.note(raw.place, remark)
         tally.kept += 1

@@ -11,8 +11,9 @@ from align.data.load_report import RowError
 from align.data.messages import kind, number, read_messages, read_text, read_tools
 from align.data.schema import CONTINUED, SCORE_COLUMNS, TOKENS, Message, Row, answer_key, prompt_key
 
-__all__ = ["LOWER_SCORE", "REPEATED", "valid_row"]
+__all__ = ["BOTH_POLARITIES", "LOWER_SCORE", "REPEATED", "valid_row"]
 
+BOTH_POLARITIES = "pair also occurs with the other polarity"
 LOWER_SCORE = "chosen has a lower score than rejected"
 REPEATED = "chosen and rejected begin with the prompt"
 """Remarks that show a wrong reading where most pairs have them."""
