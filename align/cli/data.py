@@ -156,6 +156,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from align.curation.checks import as_json, check
 
@@ -169,12 +170,16 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         console = Console()
         console.print(data.report.summary().splitlines()[0], markup=False, highlight=False)
+        if not findings:
+            console.print("Nothing is wrong with it, as far as these checks see.")
+            return 0
         table = Table(title="Findings", title_justify="left")
         for column in ("severity", "count", "of", "what", "where"):
             table.add_column(column, justify="right" if column in ("count", "of") else "left")
         for found in findings:
             places = ", ".join(found.places)
-            table.add_row(found.severity, f"{found.count:,}", f"{found.of:,}", found.sentence, places)
+            cells = (found.severity, f"{found.count:,}", f"{found.of:,}", found.sentence, places)
+            table.add_row(*map(Text, cells))  # what is in the data is no markup
         console.print(table)
     return max((_SEVERITY[found.severity] for found in findings), default=0)
 

@@ -44,6 +44,10 @@ LEGEND: dict[Kind, str] = {
 }
 
 
+_ESCAPES = {"\n": "⏎\n", "\u3000": "\u3000", "\u00a0": "\u00a0", "\u200c": "\u200c", "\u200d": "\u200d"}
+"""Shown otherwise than by their number: line breaks, blanks, and what joins letters or not."""
+
+
 @dataclass(frozen=True)
 class Token:
     """One token of a row of the model."""
@@ -76,11 +80,19 @@ def tokens_of(example: Example, tokenizer: PreTrainedTokenizerBase, end: int) ->
 
 
 def as_text(tokens: Sequence[Token]) -> Text:
-    """Return a row for the terminal; line breaks are shown as ⏎ and broken."""
+    """Return a row for the terminal; line breaks are shown as ⏎ and broken, other control characters as escapes."""
     text = Text()
     for token in tokens:
-        text.append(token.text.replace("\n", "⏎\n"), style=_STYLES[token.kind])
+        text.append(_visible(token.text), style=_STYLES[token.kind])
     return text
+
+
+def _visible(text: str) -> str:
+    """Return text whose control characters cannot act on a terminal, nor turn the direction of what follows."""
+    shown = (
+        character if character.isprintable() else _ESCAPES.get(character, ascii(character)[1:-1]) for character in text
+    )
+    return "".join(shown)
 
 
 def as_html(rows: Sequence[Sequence[Token]], page: Path, *, title: str) -> None:
@@ -99,5 +111,5 @@ def as_html(rows: Sequence[Sequence[Token]], page: Path, *, title: str) -> None:
 
 def _spans(row: Sequence[Token]) -> Iterator[str]:
     for token in row:
-        shown = html.escape(token.text).replace("\n", "⏎\n")
+        shown = html.escape(_visible(token.text))
         yield f'<span style="{_COLOURS[token.kind]}" title="{token.id}">{shown}</span>'

@@ -37,6 +37,12 @@ def test_the_terminal_shows_line_breaks() -> None:
     assert [(span.start, span.end, span.style) for span in text.spans] == [(0, 3, "dim"), (3, 6, "green")]
 
 
+def test_control_characters_of_the_data_do_nothing_to_the_terminal() -> None:
+    """Colours, a turn of the direction of writing and a bell are shown; Persian's joiner and a wide blank stay."""
+    row = [Token("\x1b[31m", 1, "chosen"), Token("\u202ea\a", 2, "chosen"), Token("می\u200cخواهم\u3000", 3, "end")]
+    assert as_text(row).plain == "\\x1b[31m\\u202ea\\x07می\u200cخواهم\u3000"
+
+
 def test_a_page_shows_text_as_text(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     as_html([[Token("<b>\n", 7, "end")]], page, title="a & b")
