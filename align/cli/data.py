@@ -232,10 +232,14 @@ def _stats(arguments: argparse.Namespace) -> None:
     for column in ("quantity", *columns):
         table.add_column(column, justify="left" if column == "quantity" else "right")
     for name, values in found["distributions"].items():
-        table.add_row(name, *(f"{values[column]:,.4g}" for column in columns))
+        table.add_row(name, *(_short(values[column]) for column in columns))
     console.print(table)
     if len(found["sources"]) > 1:
         console.print("Sources: " + ", ".join(f"{name} {n:,}" for name, n in found["sources"].items()), markup=False)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _mix(arguments: argparse.Namespace) -> None:
@@ -280,7 +284,9 @@ def _quality(data: Preferences, by: str) -> list[float]:
     if any(row["chosen"] is None for row in data):
         raise UserError("select: some rows have no chosen answer; give demonstrations or pairs.")
     if by == "length":
-        return [float(len(str(row["chosen"][0]["content"]).split())) for row in data]
+        from align.curation.profile import WORD
+
+        return [float(len(WORD.findall(str(row["chosen"][0]["content"])))) for row in data]
     if by == "score":
         scores = [row["chosen_score"] for row in data]
         if None in scores:

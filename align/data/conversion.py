@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from align.data.formats import Format, Sample, find_format
 from align.data.formats.hh import spoken
+from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import LeftOut, RowError, Tally
 from align.data.messages import MEDIA, kind
 from align.data.reading import RawRow
@@ -21,6 +22,7 @@ from align.errors import UserError
 __all__ = ["Layout", "valid_rows"]
 
 _MEDIA = frozenset(MEDIA)
+_TRANSCRIPT = "the prompt is a transcript with marks of its own and stays one text; give messages to have turns"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ def valid_rows(rows: Iterable[RawRow], layout: Layout, tally: Tally) -> Iterator
     for raw, item in _converted(rows, layout, tally):
         notes: dict[str, None] = {}
         try:
-            row = valid_row(spoken(item), notes.setdefault)
+            fields = spoken(item)
+            row = valid_row(fields, notes.setdefault)
+            if isinstance(asked := fields.get("prompt"), str) and is_transcript(asked):
+                notes.setdefault(_TRANSCRIPT)
             given = item.get("prompt_id") is not None
             key = prompt_key(row["prompt"], row["tools"]) if given else row["prompt_id"]
             for name in ("prompt_id", "ranking"):
