@@ -191,9 +191,10 @@ class Preferences:
 
     def decoded(self, tokenizer: PreTrainedTokenizerBase) -> Preferences:
         """Replace token ids by the text that they are, which scorers read; rows of text stay."""
-        import pyarrow.compute as pc
+        from pyarrow import compute
 
-        roles: Any = pc.struct_field(pc.list_flatten(self.dataset.data.column("prompt")), "role")
+        pc: Any = compute  # its functions are made when it is imported
+        roles = pc.struct_field(pc.list_flatten(self.dataset.data.column("prompt")), "role")
         if not pc.any(pc.equal(roles, TOKENS)).as_py():
             return self
         return self.rewritten(lambda row: [_decoded(row, tokenizer)])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -128,6 +129,6 @@ def test_the_mapping_of_a_refusal_can_be_pasted(prompt: str, chosen: str, reject
     [typed] = re.findall(r"data\.columns=.*", str(refusal.value))
     [given] = in_a_shell(typed)
     read_command([given], configs)
-    columns = OverridesParser.create().parse_override(given).value()
+    columns: Any = OverridesParser.create().parse_override(given).value()
     data = Preferences.from_rows(rows, columns=columns)
     assert [row["prompt"][0]["content"] for row in data] == ["Why 0?", "Why 1?", "Why 2?"]
