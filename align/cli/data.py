@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from align.cli.console import hide_noise, report
 from align.errors import UserError
@@ -30,7 +31,8 @@ def main(words: Sequence[str]) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except UserError as error:
-        report(f"Error: {error}")
+        options = re.sub(r"\bdata\.(columns|format|split|subset|revision)=", r"--\1=", str(error))
+        report(f"Error: {options}")
         return 2
 
 
@@ -43,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--out", type=Path, required=True, help="a .jsonl or .parquet file")
     convert.add_argument("--max-rejected", type=float, default=0.01, help="share of bad rows that is accepted (0.01)")
     check = _command(commands, "check", _check, "find bad rows, duplicates, leakage, and what the labels can teach")
-    check.add_argument("--heldout", help="data that must not share prompts with it")
+    check.add_argument("--heldout", help="data that must not share prompts with it, read alike")
+    check.add_argument("--heldout-split", default="test", help="its split (default test)")
     check.add_argument("--json", action="store_true", help="print JSON")
     _with_model(check)
     show = _command(commands, "show", _show, "show rows as the tokens that a method trains on")
@@ -79,6 +82,8 @@ def _command(commands: Any, name: str, run: Any, words: str) -> argparse.Argumen
     parser.add_argument("--format", default="auto", help="name of a format (default: recognised)")
     parser.add_argument("--columns", help="columns under other names: '{prompt: problem, chosen: good}'")
     parser.add_argument("--split", default="train", help="split of a folder or hub data set")
+    parser.add_argument("--subset", help="subset (configuration) of a hub data set")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub data set")
     return parser
 
 
@@ -94,19 +99,31 @@ def _with_model(parser: argparse.ArgumentParser, *, required: bool = False) -> N
 def _load(arguments: argparse.Namespace, source: Sequence[str] | None = None, **rules: Any) -> Preferences:
     from align.data import Preferences
 
-    columns: Any = None
-    if getattr(arguments, "columns", None):
-        from omegaconf import OmegaConf
-
-        try:
-            columns = OmegaConf.to_container(OmegaConf.create(arguments.columns))
-        except Exception as error:  # of the YAML parser, which has many
-            raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.") from error
-        if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns.values()):
-            raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.")
     sources = list(source or arguments.source)
-    settings = {"format": getattr(arguments, "format", "auto"), "split": getattr(arguments, "split", "train")}
-    return Preferences.load(sources[0] if len(sources) == 1 else sources, columns=columns, **settings, **rules)
+    names = ("format", "split", "subset", "revision")
+    settings = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    settings["columns"] = _columns(getattr(arguments, "columns", None))
+    return Preferences.load(sources[0] if len(sources) == 1 else sources, **settings | rules)
+
+
+def _columns(typed: str | None) -> dict[str, str] | None:
+    """Return a mapping of columns, written as in a run."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from align.cli.parse.command import quoted_columns
+
+    if typed is None:
+        return None
+    try:
+        columns: Any = OverridesParser.create().parse_override(f"data.columns={typed}").value()
+    except HydraException as error:
+        quoted = quoted_columns(f"data.columns={typed}")
+        remedy = f"a path or name of a column needs quotes: {quoted}" if quoted else "give '{prompt: problem}'."
+        raise UserError(f"--columns={typed} cannot be read: {remedy}") from error
+    if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns.values()):
+        raise UserError(f"--columns={typed}: not of the form '{{prompt: problem}}'.")
+    return {str(new): str(old) for new, old in cast(Mapping[Any, Any], columns).items()}
 
 
 def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
@@ -139,23 +156,30 @@ def _convert(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from align.curation.checks import as_json, check
 
     data = _load(arguments, max_rejected=1.0)
-    heldout = _load(arguments, [arguments.heldout], max_rejected=1.0) if arguments.heldout else None
+    heldout = None
+    if arguments.heldout:
+        heldout = _load(arguments, [arguments.heldout], max_rejected=1.0, split=arguments.heldout_split)
     findings = check(data, heldout, _tokenized_if_asked(arguments, data))
     if arguments.json:
         print(json.dumps({"report": data.report.summary(), "findings": as_json(findings)}, ensure_ascii=False))
     else:
         console = Console()
         console.print(data.report.summary().splitlines()[0], markup=False, highlight=False)
+        if not findings:
+            console.print("Nothing is wrong with it, as far as these checks see.")
+            return 0
         table = Table(title="Findings", title_justify="left")
         for column in ("severity", "count", "of", "what", "where"):
             table.add_column(column, justify="right" if column in ("count", "of") else "left")
         for found in findings:
             places = ", ".join(found.places)
-            table.add_row(found.severity, f"{found.count:,}", f"{found.of:,}", found.sentence, places)
+            cells = (found.severity, f"{found.count:,}", f"{found.of:,}", found.sentence, places)
+            table.add_row(*map(Text, cells))  # what is in the data is no markup
         console.print(table)
     return max((_SEVERITY[found.severity] for found in findings), default=0)
 
@@ -208,10 +232,14 @@ def _stats(arguments: argparse.Namespace) -> None:
     for column in ("quantity", *columns):
         table.add_column(column, justify="left" if column == "quantity" else "right")
     for name, values in found["distributions"].items():
-        table.add_row(name, *(f"{values[column]:,.4g}" for column in columns))
+        table.add_row(name, *(_short(values[column]) for column in columns))
     console.print(table)
     if len(found["sources"]) > 1:
         console.print("Sources: " + ", ".join(f"{name} {n:,}" for name, n in found["sources"].items()), markup=False)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _mix(arguments: argparse.Namespace) -> None:
@@ -256,7 +284,9 @@ def _quality(data: Preferences, by: str) -> list[float]:
     if any(row["chosen"] is None for row in data):
         raise UserError("select: some rows have no chosen answer; give demonstrations or pairs.")
     if by == "length":
-        return [float(len(str(row["chosen"][0]["content"]).split())) for row in data]
+        from align.curation.profile import WORD
+
+        return [float(len(WORD.findall(str(row["chosen"][0]["content"])))) for row in data]
     if by == "score":
         scores = [row["chosen_score"] for row in data]
         if None in scores:

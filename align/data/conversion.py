@@ -11,16 +11,18 @@ from typing import Any, cast
 
 from align.data.formats import Format, Sample, find_format
 from align.data.formats.hh import spoken
+from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import LeftOut, RowError, Tally
 from align.data.messages import MEDIA, kind
 from align.data.reading import RawRow
 from align.data.schema import Row, answer_key, prompt_key
-from align.data.validation import valid_row
+from align.data.validation import BOTH_POLARITIES, valid_row
 from align.errors import UserError
 
 __all__ = ["Layout", "valid_rows"]
 
 _MEDIA = frozenset(MEDIA)
+_TRANSCRIPT = "the prompt is a transcript with marks of its own and stays one text; give messages to have turns"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ def valid_rows(rows: Iterable[RawRow], layout: Layout, tally: Tally) -> Iterator
     for raw, item in _converted(rows, layout, tally):
         notes: dict[str, None] = {}
         try:
-            row = valid_row(spoken(item), notes.setdefault)
+            fields = spoken(item)
+            row = valid_row(fields, notes.setdefault)
+            if isinstance(asked := fields.get("prompt"), str) and is_transcript(asked):
+                notes.setdefault(_TRANSCRIPT)
             given = item.get("prompt_id") is not None
             key = prompt_key(row["prompt"], row["tools"]) if given else row["prompt_id"]
             for name in ("prompt_id", "ranking"):
@@ -76,7 +81,7 @@ def valid_rows(rows: Iterable[RawRow], layout: Layout, tally: Tally) -> Iterator
             tally.reject(raw.place, rejection)
             continue
         if _contradicts(row, key, orientations):
-            notes.setdefault("pair also occurs with the other polarity")
+            notes.setdefault(BOTH_POLARITIES)
         for remark in notes:
             tally.note(raw.place, remark)
         tally.kept += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args, overload
 from uuid import uuid4
 
 from align.data.encoding import Encoder
+from align.data.formats import known_formats
 from align.data.load_report import EXAMPLES_PER_REASON, LeftOut, LoadReport, RowError, Tally
 from align.data.pairs_and_rankings import group_rows
 from align.data.schema import Example, Unit
@@ -56,7 +58,7 @@ class TokenizedPreferences(Sequence[Example]):
     """sha256 over data, tokenizer, chat template, max_length, unit and version: the same in every process."""
     report: LoadReport
     preferences: Preferences
-    """The rows that `Example.index` counts, as they were before tokenisation."""
+    """The rows that `Example.index` counts, as they were before tokenisation; token ids as text."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -120,7 +122,8 @@ def tokenize(
         [_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit, shortened]
     )
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
-    return _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
+    opened = _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
+    return replace(opened, preferences=preferences.decoded(tokenizer))
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -261,6 +264,9 @@ def _opened(
     for row, remarks in enumerate(columns["remarks"].to_pylist()):
         for remark in remarks if kept[row] else ():
             tally.note(place(row, tally.noted[remark]), remark)
+    limit = 1.0 if may_be_empty else max_rejected
+    if unit in ("pair", "ranking") and tally.rejected.total() > limit * len(table):
+        _require_both_sides(preferences, tally.source, unit, tally.kept)
     report = tally.close(
         rule=unit,
         polarity=preferences.report.polarity,
@@ -276,4 +282,27 @@ def _opened(
         fingerprint=fingerprint,
         report=report,
         preferences=preferences,
+    )
+
+
+def _require_both_sides(preferences: Preferences, source: str, unit: Unit, kept: int) -> None:
+    """Say what can be done with answers that are only known to be good or bad, if the data is of such."""
+    format = known_formats().get(preferences.report.rule)
+    if format is None or format.gives != "unpaired":
+        return
+    names = ["chosen", "rejected"]
+    tables = preferences.dataset.select_columns(names).with_format("arrow").iter(10_000)
+    sides = [
+        has
+        for batch in cast("Iterable[Any]", tables)
+        for has in zip(*(batch[name].is_valid().to_pylist() for name in names), strict=True)
+    ]
+    good, bad = sides.count((True, False)), sides.count((False, True))
+    remedy = "give such prompts"
+    if good:
+        share = math.floor(20 * bad / (good + bad) + 1) / 20
+        remedy += f", or fine-tune on the good ones (supervised, with data.max_rejected={share:g})"
+    raise UserError(
+        f"{source}: a {unit} needs a good and a bad answer to one prompt; {kept:,} prompts have both, but {good:,} "
+        f"good and {bad:,} bad answers stand alone; {remedy}."
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from align.data.load_report import RowError
-from align.data.schema import CONTINUED, ROLES, Message
+from align.data.schema import CONTINUED, ROLES, TOKENS, Message
 
 __all__ = ["MEDIA", "kind", "number", "read_messages", "read_text", "read_tools"]
 
@@ -24,6 +24,7 @@ _READ = {
 }
 _PLAIN_ROLES = ("user", "assistant", "system")
 _NOTHING: tuple[Any, ...] = (None, [], "", {})
+_IDS = re.compile(r"\d{1,10}(?: \d{1,10})*", re.ASCII)
 _WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
 """Beginning of messages that were written as text, by `json.dumps` or `str`."""
 
@@ -67,7 +68,7 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
     role, content = message.get("role"), message.get("content")
     if len(message) == 2 and isinstance(content, str) and role in _PLAIN_ROLES:  # as nearly all are
         return {"role": role, "content": read_text(content, name)}
-    if role not in (*ROLES, CONTINUED):
+    if role not in (*ROLES, CONTINUED, TOKENS):
         raise RowError("unknown role", f"{name}: {role!r:.40}; known are {', '.join(ROLES)}")
     calls = _calls(message.get("tool_calls"), name) if role == "assistant" else None
     if "content" not in message and calls is None:
@@ -79,6 +80,8 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
         read["tool_calls"] = calls
     if role == "assistant" and (thoughts := [message[key] for key in _THINKING if message.get(key)]):
         read["thinking"] = read_text(thoughts[0], name)
+    if role == TOKENS and not _IDS.fullmatch(read["content"]):
+        raise RowError(f"{name} is not a list of token ids")
     for key in ("name", "tool_call_id"):
         if role == "tool" and message.get(key):
             read[key] = read_text(message[key], name)

@@ -16,7 +16,7 @@ from align.data.formats import mapped
 from align.data.load_report import LoadReport, Tally, joined_reports
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.reading import RawRow, read_rows, rows_in_memory
-from align.data.schema import present, question_key
+from align.data.schema import TOKENS, present, question_key, token_ids
 from align.data.storage import keep, read_kept, store
 from align.data.validation import LOWER_SCORE, REPEATED
 from align.errors import UserError
@@ -24,6 +24,7 @@ from align.system.identity import hashed, sha256
 
 if TYPE_CHECKING:
     import datasets
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Preferences", "leaked_prompts"]
 
@@ -188,6 +189,16 @@ class Preferences:
         """Make every assistant's turn of a conversation a demonstration, if `Rules.train_on` asks for all."""
         return self if self.rules.train_on == "last" else self.rewritten(each_turn)
 
+    def decoded(self, tokenizer: PreTrainedTokenizerBase) -> Preferences:
+        """Replace token ids by the text that they are, which scorers read; rows of text stay."""
+        from pyarrow import compute
+
+        pc: Any = compute  # its functions are made when it is imported
+        roles = pc.struct_field(pc.list_flatten(self.dataset.data.column("prompt")), "role")
+        if not pc.any(pc.equal(roles, TOKENS)).as_py():
+            return self
+        return self.rewritten(lambda row: [_decoded(row, tokenizer)])
+
     def _regrouped(
         self, groups: Iterable[list[int]], rewrite: Callable[[Sequence[dict[str, Any]]], Iterable[Mapping[str, Any]]]
     ) -> Preferences:
@@ -235,6 +246,15 @@ def _as_given(row: dict[str, Any]) -> dict[str, Any]:
         if row[name] is not None:
             row[name] = [present(message) for message in row[name]]
     return row
+
+
+def _decoded(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    texts = {
+        name: [{"role": None, "content": str(tokenizer.decode(token_ids(row[name][0]), skip_special_tokens=True))}]
+        for name in ("prompt", "chosen", "rejected")
+        if row[name] and row[name][0]["role"] == TOKENS
+    }
+    return {**row, **texts}
 
 
 def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:

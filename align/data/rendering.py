@@ -99,10 +99,10 @@ class MarkedText:
 class Rendered:
     """A conversation as text."""
 
-    prompt: MarkedText
-    """The prompt as it is answered, with the generation prompt."""
+    prompt: MarkedText | Sequence[int]
+    """The prompt as it is answered, with the generation prompt; or the ids that it is."""
     wholes: list[MarkedText | Sequence[int]] = field(default_factory=list["MarkedText | Sequence[int]"])
-    """For each response the prompt with it, up to the end of turn; or the ids that it was drawn as."""
+    """For each response the prompt with it, up to the end of turn; or the response's ids."""
     apart: list[MarkedText] = field(default_factory=list[MarkedText])
     """Each response alone; only without a chat template."""
     remarks: tuple[str, ...] = ()

@@ -9,10 +9,11 @@ from typing import Any, cast
 
 from align.data.load_report import RowError
 from align.data.messages import kind, number, read_messages, read_text, read_tools
-from align.data.schema import CONTINUED, SCORE_COLUMNS, Message, Row, answer_key, prompt_key
+from align.data.schema import CONTINUED, SCORE_COLUMNS, TOKENS, Message, Row, answer_key, prompt_key
 
-__all__ = ["LOWER_SCORE", "REPEATED", "valid_row"]
+__all__ = ["BOTH_POLARITIES", "LOWER_SCORE", "REPEATED", "valid_row"]
 
+BOTH_POLARITIES = "pair also occurs with the other polarity"
 LOWER_SCORE = "chosen has a lower score than rejected"
 REPEATED = "chosen and rejected begin with the prompt"
 """Remarks that show a wrong reading where most pairs have them."""
@@ -31,6 +32,8 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     prompt = _prompt(fields.get("prompt"), note)
     chosen, rejected = (_response(fields.get(name), name, note) for name in ("chosen", "rejected"))
     _check_responses(chosen, rejected)
+    if prompt[0]["role"] != TOKENS and any(side and side[0]["role"] == TOKENS for side in (chosen, rejected)):
+        raise RowError("the response is token ids, but the prompt is text")
     if chosen and rejected and all(side[0]["content"].startswith(prompt[-1]["content"]) for side in (chosen, rejected)):
         note(REPEATED)
     if any(message["role"] for side in (prompt, chosen, rejected) if side for message in side):
@@ -68,9 +71,9 @@ def _prompt(value: object, note: Callable[[str], None]) -> list[Message]:
     messages = read_messages(value, "prompt", note)
     if not messages:
         raise RowError("empty prompt")
-    if any(message["role"] == CONTINUED for message in messages):
+    if any(message["role"] in (CONTINUED, TOKENS) for message in messages):
         if len(messages) > 1:
-            raise RowError("a text to continue is the only message of its prompt")
+            raise RowError("a text to continue, or token ids, are the only message of a prompt")
         return messages
     if messages[-1]["role"] == "assistant":
         raise RowError("prompt ends with an assistant turn")
@@ -93,7 +96,7 @@ def _response(value: object, name: str, note: Callable[[str], None]) -> list[Mes
     messages = read_messages(value, name, note)
     if not messages:
         raise RowError(f"{name} has no message")
-    if len(messages) != 1 or messages[0]["role"] not in (None, "assistant"):
+    if len(messages) != 1 or messages[0]["role"] not in (None, "assistant", TOKENS):
         roles = ", ".join(message["role"] or "text" for message in messages[:6])
         raise RowError(f"{name} is not one assistant message", roles)
     return messages

@@ -111,6 +111,7 @@ def _shown(sample: Sample, name: str) -> str:
     if not values:
         return f"{named} (null)"
     text = " ".join(str(values[0])[:200].split())
+    text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return f"{named} ({kind(values[0])}: {text[:24] + '…' if len(text) > 24 else text})"
 
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from align.data import Preferences
 from align.data.formats import BUILT_IN, UnknownFormatError, known_formats
 from align.errors import UserError
-from tests.align.data.formats import test_demonstrations, test_labelled, test_pairs, test_rankings
+from tests.align.data.formats import test_demonstrations, test_labelled, test_pairs, test_rankings, test_tokens
 from tests.align.data.formats.tables import messages, read
 
-TABLES = test_pairs.TABLES | test_labelled.TABLES | test_rankings.TABLES | test_demonstrations.TABLES
+_MODULES = (test_pairs, test_labelled, test_rankings, test_demonstrations, test_tokens)
+TABLES: dict[str, Any] = {name: tables for module in _MODULES for name, tables in module.TABLES.items()}
 CASES = [(name, [row for row, _ in table]) for name, tables in TABLES.items() for table in tables]
 GOOD = [
     (name, [row for row, outcome in table if not isinstance(outcome, str)])
