@@ -180,6 +180,8 @@ def read_text(value: object, name: str) -> str:
         raise RowError("content is not text", f"{name}: is a {kind(value)}")
     if "\0" in value:
         raise RowError("NUL character", name)
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:

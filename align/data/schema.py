@@ -112,13 +112,13 @@ class Example:
 
 def present(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return the message without the fields that it does not have; Arrow gives every message all of them."""
-    kept = {name: message[name] for name in MESSAGE_FIELDS if message.get(name) is not None}
+    kept = {name: message[name] for name in MESSAGE_FIELDS if message.get(name) is not None} if len(message) > 2 else {}
     return {"role": message["role"], "content": message["content"], **kept}
 
 
 def answer_key(message: Mapping[str, Any]) -> str:
     """Return what tells one answer from another: its text, with thoughts and calls where it has them."""
-    extra = [message[name] for name in MESSAGE_FIELDS if message.get(name) is not None]
+    extra = [message[name] for name in MESSAGE_FIELDS if message.get(name) is not None] if len(message) > 2 else []
     return json.dumps([message["content"], *extra]) if extra else str(message["content"])
 
 
