@@ -53,6 +53,9 @@ MESSAGE_FIELDS = ("thinking", "tool_calls", "name", "tool_call_id")
 """Fields that a message may have beside role and content."""
 
 
+_ENCODER = json.JSONEncoder(check_circular=False)
+
+
 class Message(TypedDict):
     """One turn of a conversation, or (role null) a plain text."""
 
@@ -124,10 +127,12 @@ def answer_key(message: Mapping[str, Any]) -> str:
 
 def prompt_key(prompt: Sequence[Mapping[str, Any]], tools: str | None = None) -> str:
     """Return a hash of a prompt's messages and tools, 16 hex digits, the same in every process."""
-    parts: list[Any] = [list(present(message).values()) for message in prompt]
+    parts: list[Any] = [
+        (turn["role"], turn["content"]) if len(turn) == 2 else tuple(present(turn).values()) for turn in prompt
+    ]
     if tools is not None:
         parts.append(tools)
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(_ENCODER.encode(parts).encode()).hexdigest()[:16]
 
 
 def question_key(prompt: Sequence[Mapping[str, Any]], prompt_id: str) -> str:

@@ -29,12 +29,14 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     text prompt becomes a user turn, a text response an assistant turn.
     """
     prompt = _prompt(fields.get("prompt"), note)
-    chosen, rejected = (_response(fields.get(name), name, note) for name in ("chosen", "rejected"))
+    chosen = _response(fields.get("chosen"), "chosen", note)
+    rejected = _response(fields.get("rejected"), "rejected", note)
     _check_responses(chosen, rejected)
-    if chosen and rejected and all(side[0]["content"].startswith(prompt[-1]["content"]) for side in (chosen, rejected)):
+    asked = prompt[-1]["content"]
+    if chosen and rejected and chosen[0]["content"].startswith(asked) and rejected[0]["content"].startswith(asked):
         note(REPEATED)
-    turns = [*prompt, *(chosen or ()), *(rejected or ())]
-    if len({message["role"] is None for message in turns}) > 1:
+    roles = {message["role"] for message in (*prompt, *(chosen or ()), *(rejected or ()))}
+    if None in roles and len(roles) > 1:
         prompt = [_as_role(turn, "user") for turn in prompt]
         chosen, rejected = ([_as_role(side[0], "assistant")] if side else None for side in (chosen, rejected))
     row = cast(Row, {**_BLANK, "prompt": prompt, "chosen": chosen, "rejected": rejected})
@@ -54,7 +56,7 @@ def _prompt(value: object, note: Callable[[str], None]) -> list[Message]:
     messages = read_messages(value, "prompt", note)
     if not messages:
         raise RowError("empty prompt")
-    if any(message["role"] == CONTINUED for message in messages):
+    if CONTINUED in [message["role"] for message in messages]:
         if len(messages) > 1:
             raise RowError("a text to continue is the only message of its prompt")
         return messages
@@ -87,15 +89,14 @@ def _response(value: object, name: str, note: Callable[[str], None]) -> list[Mes
 
 def _check_responses(chosen: list[Message] | None, rejected: list[Message] | None) -> None:
     """Reject blank and identical responses."""
-    blank = {
-        name: word
-        for name, side in (("chosen", chosen), ("rejected", rejected))
-        if side and not side[0].get("tool_calls") and (word := _blank(side[0]["content"]))
-    }
-    if len(blank) == 2 and len(set(blank.values())) == 1:
-        raise RowError(f"{blank['chosen']} chosen and rejected")
-    for name, word in blank.items():
-        raise RowError(f"{word} {name}")
+    blanks = [
+        _blank(side[0]["content"]) if side and not side[0].get("tool_calls") else "" for side in (chosen, rejected)
+    ]
+    if blanks[0] and blanks[0] == blanks[1]:
+        raise RowError(f"{blanks[0]} chosen and rejected")
+    for name, word in zip(("chosen", "rejected"), blanks, strict=True):
+        if word:
+            raise RowError(f"{word} {name}")
     if chosen and rejected and answer_key(chosen[0]) == answer_key(rejected[0]):
         raise RowError("identical pair")
 
