@@ -77,7 +77,7 @@ def _layout(name: str, kinds: Mapping[str, str]) -> Layout:
 
 @dataclass
 class Checked:
-    """What a block of raw rows became, and what it takes to compare its rows with those of other blocks."""
+    """Rows of a block, each checked for itself, and all that it takes to compare them with those of other blocks."""
 
     batch: Any = None
     """A `pyarrow.RecordBatch` of the rows that are valid each for itself."""

@@ -16,6 +16,7 @@ from align.data.conversion import Check, Layout
 from align.data.formats import Renaming
 from align.data.load_report import LoadReport, Tally, joined_reports
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
+from align.data.progress import with_progress
 from align.data.reading import Block, RawRow, in_blocks, read_blocks, rows_in_memory
 from align.data.schema import present, question_key
 from align.data.storage import batches_of, keep, read_kept, store
@@ -283,7 +284,7 @@ def _checked(
     layout = Layout.of([renaming(row) for row in head], format_name, by_hand, source)
     check, comparison = Check(layout, renaming), Comparison(tally)
     found = in_order(check, check.whole(blocks), alone=_ALONE, processes=core_count())
-    dataset, fingerprint = store(comparison.add(block) for block in found)
+    dataset, fingerprint = store(comparison.add(block) for block in with_progress(found, source))
     comparison.close()
     _require_rows(source, tally.read, expected_rows)
     report = tally.close(

@@ -6,6 +6,7 @@ threads may be running, and the module that the user started is not imported aga
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -134,6 +135,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no result
+    gc.disable()  # rows have no cycles
     function = pickle.load(sys.stdin.buffer)
     while True:
         try:

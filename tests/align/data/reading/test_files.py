@@ -37,7 +37,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 def test_the_content_decides(kind: str, named: bool, tmp_path: Path) -> None:
     path = tmp_path / (f"a.jsonl.{kind}" if named else "a.jsonl")
     path.write_bytes(PACKERS[kind](LINES))
-    rows = (read_rows(path))
+    rows = read_rows(path)
     assert (len(rows), rows[-1].place) == (400, f"{path.name}:400")
 
 
