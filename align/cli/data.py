@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ def main(words: Sequence[str]) -> int:
     except UserError as error:
         report(f"Error: {error}")
         return 2
+    except KeyboardInterrupt:
+        report("Stopped; the same command goes on with what is written already.")
+        return 128 + signal.SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:

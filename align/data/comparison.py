@@ -48,7 +48,7 @@ class Comparison:
         tally.kept += found.batch.num_rows - len(rejected)
         if not rejected:
             return found.batch
-        return found.batch.take([number for number in range(found.batch.num_rows) if number not in rejected])
+        return found.batch.filter([number not in rejected for number in range(found.batch.num_rows)])
 
     def close(self) -> None:
         """Warn of the columns that were not read."""

@@ -148,7 +148,8 @@ def _parts(scorer: Any) -> list[Scorer]:
 def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     """Load the training data and what is held out from it."""
     data = config.data
-    train = Preferences.load(data.train, split=data.split, expected_rows=data.expected_rows, **_reading(config))
+    with Processes().first_goes_first():  # the other ranks read its cache
+        train = Preferences.load(data.train, split=data.split, expected_rows=data.expected_rows, **_reading(config))
     say(train.report.summary())
     if data.heldout is not None:
         heldout = Preferences.load(data.heldout, split=data.heldout_split, **_reading(config))
