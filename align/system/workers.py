@@ -23,7 +23,8 @@ from align.errors import UserError
 
 __all__ = ["core_count", "in_order", "serve"]
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 _START = "import sys; sys.path[:] = {path!r}; from align.system.workers import serve; serve()"
 
 
