@@ -255,7 +255,9 @@ class Encoder(TextEncoder):
         return Encoded(prompt, responses, remarks)
 
     def _ended(self, ids: list[int]) -> list[int]:
-        return ids if ids[-1:] == [self.end_of_turn] else [*ids, self.end_of_turn]
+        """Add the end of turn, unless the template wrote it or another control token, which may end a call."""
+        ended = ids[-1:] == [self.end_of_turn] or not self.control_ids.isdisjoint(ids[-1:])
+        return ids if ended else [*ids, self.end_of_turn]
 
 
 def _optional_id(token: object) -> int | None:

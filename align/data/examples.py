@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
-_VERSION = 4
+_VERSION = 5
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
 _WORTH_PROCESSES = 20_000

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,7 @@ def render_conversation(
                 raise RowError("chat template renders the messages of the prompt otherwise before an answer")
         if "thinking" in answer and answer["thinking"].strip() not in whole:
             raise RowError("chat template has no place for the thoughts of an answer")
-        _require_place_for_calls([answer], whole)
+        _require_place_for_calls(tokenizer, [*turns, answer], functions, whole, first=len(turns))
         if answer["content"].strip() not in whole:
             remarks[ANSWER_CHANGED] = None
         wholes.append(MarkedText(whole.removesuffix(rest), own.originals))
@@ -173,13 +174,31 @@ def _require_place_for_tools(
     """Refuse tools and calls of the prompt that the template leaves out."""
     if functions is not None and _render(tokenizer, turns, None, generation=True) == asked:
         raise RowError("chat template has no place for tools")
-    _require_place_for_calls(turns, asked)
+    _require_place_for_calls(tokenizer, turns, functions, asked, generation=True)
 
 
-def _require_place_for_calls(turns: Sequence[TemplateMessage], text: str) -> None:
-    for turn in turns:
-        if any(call["function"]["name"] not in text for call in turn.get("tool_calls", ())):
-            raise RowError("chat template has no place for tool calls")
+def _require_place_for_calls(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[TemplateMessage],
+    functions: Any,
+    text: str,
+    *,
+    first: int = 0,
+    generation: bool = False,
+) -> None:
+    """Refuse calls without which the text is the same, in the turns from `first` on."""
+    for place, turn in islice(enumerate(turns), first, None):
+        calls: Sequence[Any] = turn.get("tool_calls", ())
+        for i in range(len(calls)):
+            left = {"tool_calls": [*calls[:i], *calls[i + 1 :]]} if len(calls) > 1 else {}
+            bare = {name: value for name, value in turn.items() if name != "tool_calls"} | left
+            try:
+                other = [*turns[:place], bare, *turns[place + 1 :]]
+                without = _render(tokenizer, other, functions, generation=generation)
+            except RowError:  # a result without its call
+                continue
+            if without == text:
+                raise RowError("chat template has no place for tool calls")
 
 
 def render_plain(

@@ -71,10 +71,10 @@ class Tokenization:
         longest = max(map(len, whole.responses), default=2)
         if not self.shorten or len(whole.prompt) + longest <= self.max_length:
             return whole
-        kept = [turn for turn in example.prompt if turn["role"] in ("system", "developer")]
-        turns = example.prompt[len(kept) :]
+        turns = example.prompt
         for start in range(1, len(turns)):
-            if turns[start]["role"] != "user":
+            kept = [turn for turn in turns[:start] if turn["role"] in ("system", "developer")]
+            if turns[start]["role"] != "user" or len(kept) == start:
                 continue
             rendered = self._render(replace(example, prompt=[*kept, *turns[start:]]))
             (encoded,) = self.encoder.encode(self.tokenizer, [rendered])

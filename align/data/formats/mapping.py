@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from align.data.formats.base import Sample, is_about, words_of
+from align.data.formats.turn_marks import answer_start
 from align.data.messages import kind
 from align.data.reading import RawRow
 from align.errors import UserError, did_you_mean
@@ -33,6 +34,7 @@ _GOOD = ("chosen", "accepted", "preferred", "better", "best", "good", "winner", 
 _BAD = ("rejected", "worse", "worst", "bad", "loser", "losing", "negative", "incorrect", "dispreferred")
 _LABELS = ("better", "winner", "preferred", "preference", "label", "choice", "choose", "vote", "verdict", "best")
 _PAIRS_OF_MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
+_RATINGS = ("score", "rating", "reward", "rank", "quality", "helpfulness", "vote")
 _PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.-]*(?: [\w.-]+)*", re.ASCII | re.IGNORECASE)
 _SHOWN = 8  # columns in a message
 
@@ -123,7 +125,7 @@ def _shown(sample: Sample, name: str) -> str:
 
 def proposal(sample: Sample) -> str:
     """Return ``data.columns='{…}'`` with what the columns probably are; COLUMN where nothing looks like it."""
-    texts = [name for name in sorted(sample.columns) if sample.mostly(name, _is_content) and not is_about(name)]
+    texts = [name for name in sorted(sample.columns) if sample.mostly(name, _is_content) and not _is_aside(name)]
     lists = [name for name in sorted(sample.columns) if sample.mostly(name, lambda value: kind(value) == "list")]
     good, bad = _named(texts, _GOOD), _named(texts, _BAD)
     if not (good and bad) and (two := _two(texts)):
@@ -133,12 +135,13 @@ def proposal(sample: Sample) -> str:
         sides = {"chosen": good, "rejected": bad}
     elif len(lists) > 1:
         scores = _named(lists, ("score", "scores", "rating", "ratings", "reward", "rewards", "rank", "ranks"))
-        answers = next((name for name in lists if name != scores), None)
+        others = [name for name in lists if name != scores]
+        answers = others[0] if len(others) == 1 else _named(others, (*_ANSWERS, "generation", "candidate"))
         sides = {"responses": answers, "ranks" if scores and "rank" in scores.lower() else "scores": scores}
     else:
-        sides = {"chosen": _named([name for name in texts if name != _named(texts, _PROMPTS)], _ANSWERS)}
+        sides = {"chosen": _only_answer(sample, texts)}
     rest = [name for name in texts if name not in sides.values()]
-    prompt = _named(rest, _PROMPTS) or _longest(sample, rest)
+    prompt = _prompt(sample, rest)
     if good and not bad and rest == [prompt]:
         del sides["rejected"]  # nothing is left that could be it
     return _written({"prompt": prompt, **sides})
@@ -153,7 +156,36 @@ def _of_two(sample: Sample, texts: list[str], two: tuple[str, str]) -> dict[str,
     names = ("response_0", "response_1", "better_response_id") if from_0 else ("response_1", "response_2", "better")
     known = values == {"0"} or not values <= {"0", "1", "0.0", "1.0", "True", "False"} or from_0 or values == {"1"}
     found = (*two, label if known else None)
-    return {"prompt": _named(rest, _PROMPTS) or _longest(sample, rest), **dict(zip(names, found, strict=True))}
+    return {"prompt": _prompt(sample, rest), **dict(zip(names, found, strict=True))}
+
+
+def _only_answer(sample: Sample, texts: list[str]) -> str | None:
+    """Return the column of answers to imitate; None where there may be others, and this the worse one."""
+    prompt = _named(texts, _PROMPTS)
+    answer = _named([name for name in texts if name != prompt], _ANSWERS)
+    others = [name for name in texts if name not in (prompt, answer) and sample.carries(name, any_text=True)]
+    rated = _named([name for name in sample.columns if sample.mostly(name, lambda v: kind(v) == "number")], _RATINGS)
+    one_of_two = answer and re.search(r"(?:[^A-Za-z]|(?<=[a-z])(?=[A-Z]))[0-9A-Za-z]$", answer)
+    return None if rated or one_of_two or len(others) > (prompt is None) else answer
+
+
+def _prompt(sample: Sample, rest: list[str]) -> str | None:
+    """Return the column of prompts among those that are no side; None where it would be a guess."""
+    asked = [name for name in rest if not _named([name], (*_ANSWERS, *_GOOD, *_BAD)) and not _is_whole(sample, name)]
+    found = _named(asked, _PROMPTS)
+    if found and words_of(found) == ["input"] and any(sample.carries(one, any_text=True) for one in {*asked} - {found}):
+        return None  # it may be what an instruction is about
+    return found or max(asked, key=lambda name: sum(len(str(value)) for value in sample.values(name)), default=None)
+
+
+def _is_whole(sample: Sample, name: str) -> bool:
+    """Return whether a column is transcripts with their answers."""
+
+    def has_answer(value: object) -> bool:
+        start = answer_start(value) if isinstance(value, str) else None
+        return start is not None and bool(str(value)[start:].strip())
+
+    return sample.mostly(name, has_answer)
 
 
 def _written(found: Mapping[str, str | None]) -> str:
@@ -169,6 +201,11 @@ def _quoted(name: str) -> str:
     return " ".join(quoted.replace("'", "'\\''").split())
 
 
+def _is_aside(name: str) -> bool:
+    """Return whether a column is about the row, or what a system says."""
+    return is_about(name) or "system" in words_of(name)
+
+
 def _is_content(value: object) -> bool:
     return kind(value) == "text" or (
         kind(value) == "messages"
@@ -177,8 +214,8 @@ def _is_content(value: object) -> bool:
 
 
 def _named(names: list[str], words: tuple[str, ...]) -> str | None:
-    """Return the first name that has one of the words in it, in the order of the words."""
-    return next((name for word in words for name in names if word in words_of(name)), None)
+    """Return the first name that has one of the words in it, also in the plural, in the order of the words."""
+    return next((name for word in words for name in names if {word, f"{word}s"} & {*words_of(name)}), None)
 
 
 def _two(names: list[str]) -> tuple[str, str] | None:
@@ -186,10 +223,6 @@ def _two(names: list[str]) -> tuple[str, str] | None:
     for first, second in _PAIRS_OF_MARKS:
         for name in names:
             stem = re.sub(rf"(?<![A-Za-z]){first}$|(?<=[a-z_-]){first}$", "", name)
-            if stem != name and stem + second in names:
+            if stem != name and stem + second in names and not is_about(stem):
                 return name, stem + second
     return None
-
-
-def _longest(sample: Sample, names: list[str]) -> str | None:
-    return max(names, key=lambda name: sum(len(str(value)) for value in sample.values(name)), default=None)

@@ -108,7 +108,7 @@ def instruction(row: Mapping[str, Any], name: str = "instruction") -> Any:
     if not history:
         return prompt_with_system(prompt, row.get("system"))
     turns: list[dict[str, Any]] = []
-    for exchange in history:
+    for exchange in history if isinstance(history, list) else [history]:
         if not isinstance(exchange, Sequence) or isinstance(exchange, str) or len(exchange) != 2:
             raise RowError("history is not a list of questions with answers")
         turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), exchange, strict=True)]

@@ -31,6 +31,8 @@ _AROUND_ROWS = ("data", "rows", "examples", "instances", "items", "records", "da
 def read_json(path: Path) -> Iterator[Block]:
     """Yield the rows of JSON lines, or of one JSON document: a list, or an object around a list; the content decides.
 
+    A list alone in the first of several lines is a bad row where the name says that these are rows.
+
     A problem of the whole file (cut off, wrong encoding, empty) raises `UserError`; one of a row is that row's
     `problem`.
     """
@@ -39,13 +41,14 @@ def read_json(path: Path) -> Iterator[Block]:
     if not start:
         raise UserError(f"{path}: the file is empty; write the data again.")
     with opened(path) as stream:
-        if start.startswith(b"["):
-            yield from in_blocks(_array(_document(stream, path), path))
-            return
-    with opened(path) as stream:
         first = stream.readline(LONGEST)
-        alone = not stream.read(1)
-    if start.startswith(b"{") and (alone or not _is_object(first)):
+        alone = not stream.read(4096).strip()
+    is_row = ".jsonl" in path.name and not alone and _is_whole(first, list)
+    if start.startswith(b"[") and not is_row:
+        with opened(path) as stream:
+            yield from in_blocks(_array(_document(stream, path), path))
+        return
+    if start.startswith(b"{") and (alone or not _is_whole(first, dict)):
         with opened(path) as stream:
             whole = _document(stream, path)
         if (rows := _inside_object(whole, path)) is not None:
@@ -55,9 +58,10 @@ def read_json(path: Path) -> Iterator[Block]:
         yield from _lines(stream, path)
 
 
-def _is_object(line: bytes) -> bool:
+def _is_whole(line: bytes, kind: type) -> bool:
+    """Return whether the line is a whole JSON value of a kind; more lines behind it are then rows of their own."""
     try:
-        return isinstance(json.loads(line.removeprefix(_BOM)), dict)
+        return isinstance(json.loads(line.removeprefix(_BOM)), kind)
     except (ValueError, RecursionError):
         return False
 

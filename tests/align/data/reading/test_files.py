@@ -47,21 +47,21 @@ def test_a_file_that_is_cut_off_is_named(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(packed[: len(packed) // 2])
     with pytest.raises(UserError, match=r"a\.jsonl: .*(damaged|cut off)|cut off"):
-        (read_rows(path))
+        read_rows(path)
 
 
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"7z\xbc\xaf", b"Rar!"])
 def test_archives_are_to_be_unpacked(start: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(start + b"x" * 50)
     with pytest.raises(UserError, match="unpack it"):
-        (read_rows(tmp_path / "a.jsonl"))
+        read_rows(tmp_path / "a.jsonl")
 
 
 def test_a_bomb_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression, "_BOMB", 2**20)
     (tmp_path / "a.jsonl").write_bytes(gzip.compress(b'{"prompt": "' + b"a" * 2**22 + b'"}\n'))
     with pytest.raises(UserError, match="more than 500 times its own size"):
-        (read_rows(tmp_path / "a.jsonl"))
+        read_rows(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("write", [pa.ipc.new_stream, pa.ipc.new_file])
@@ -73,7 +73,7 @@ def test_arrow_as_a_stream_and_as_a_file(write: Callable[..., pa.RecordBatchWrit
     assert rows == [(f"a.arrow:{i}", value) for i, value in enumerate(table.to_pylist(), 1)]
     (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:40])
     with pytest.raises(UserError, match="not a readable Arrow file"):
-        (read_rows(tmp_path / "b.arrow"))
+        read_rows(tmp_path / "b.arrow")
 
 
 def test_a_list_of_sources_and_a_pattern(tmp_path: Path) -> None:
@@ -86,4 +86,4 @@ def test_a_list_of_sources_and_a_pattern(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="an empty list"):
         Preferences.load([])
     with pytest.raises(UserError, match="no file fits this pattern"):
-        (read_rows(str(tmp_path / "*.csv")))
+        read_rows(str(tmp_path / "*.csv"))
