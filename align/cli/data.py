@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +35,9 @@ def main(words: Sequence[str]) -> int:
         options = re.sub(r"\bdata\.(columns|format|split|subset|revision)=", r"--\1=", str(error))
         report(f"Error: {options}")
         return 2
+    except KeyboardInterrupt:
+        report("Stopped; the same command goes on with what is written already.")
+        return 128 + signal.SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,9 +152,10 @@ def _tokenized_if_asked(arguments: argparse.Namespace, data: Preferences) -> Tok
 
 
 def _convert(arguments: argparse.Namespace) -> None:
+    _require_kind(arguments.out, ".jsonl", ".parquet")
     data = _load(arguments, max_rejected=arguments.max_rejected)
     print(data.report.summary())
-    _write(data, range(len(data)), arguments.out)
+    _write(data, arguments.out)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -243,9 +248,9 @@ def _short(value: float) -> str:
 
 
 def _mix(arguments: argparse.Namespace) -> None:
-    from align.curation.mixing import mixing_rates, mixture
-    from align.system.files import new_file
+    from align.curation.mixing import mixing_rates, write_mixture
 
+    _require_kind(arguments.out, ".jsonl")
     pairs = [word.partition("=") for word in arguments.sources]
     if wrong := [name for name, _, source in pairs if not name or not source]:
         raise UserError(f"mix: {wrong[0]!r} is not of the form NAME=SOURCE.")
@@ -255,9 +260,7 @@ def _mix(arguments: argparse.Namespace) -> None:
     sizes = {name: len(data) for name, data in sources.items()}
     rates = mixing_rates(sizes, arguments.rates, cap=arguments.cap, temperature=arguments.temperature)
     n = arguments.rows or sum(min(size, arguments.cap or size) for size in sizes.values())
-    plan = mixture(sizes, rates, n, seed=arguments.seed)
-    with new_file(arguments.out) as partial, partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(_line(sources[name][row] | {"source": name}) for name, row in plan)
+    write_mixture(sources, rates, n, arguments.out, seed=arguments.seed)
     for name, rate in rates.items():
         print(f"{name}: {sizes[name]:,} rows, {rate:.1%} of the mixture")
 
@@ -265,11 +268,12 @@ def _mix(arguments: argparse.Namespace) -> None:
 def _select(arguments: argparse.Namespace) -> None:
     from align.curation.selection import select
 
+    _require_kind(arguments.out, ".jsonl", ".parquet")
     data = _load(arguments)
     found = select(
         data, arguments.rows, _quality(data, arguments.by), per_source=arguments.per_source, seed=arguments.seed
     )
-    _write(data, found.rows, arguments.out)
+    _write(data.select(found.rows), arguments.out)
     before, after = found.quality
     print(
         f"{len(found.rows):,} of {len(data):,} rows from {len(found.clusters)} clusters of prompts; mean "
@@ -300,45 +304,19 @@ def _quality(data: Preferences, by: str) -> list[float]:
     return [scores[0] for scores in table]
 
 
-def _write(data: Preferences, rows: Iterable[int], out: Path) -> None:
+def _write(data: Preferences, out: Path) -> None:
     """Write rows in the pairwise format, whole or not at all."""
-    from align.system.files import new_file
+    from align.data.writing import write_parquet, write_rows
 
-    if out.suffix not in (".jsonl", ".parquet"):
-        raise UserError(f"--out={out}: give a .jsonl or .parquet file.")
-    with new_file(out) as partial:
-        if out.suffix == ".parquet":
-            _write_parquet([_fields(data[index]) for index in rows], partial)
-        else:
-            with partial.open("w", encoding="utf-8") as stream:
-                stream.writelines(_line(data[index]) for index in rows)
+    if out.suffix == ".parquet":
+        write_parquet(data.dataset, out)
+    else:
+        write_rows(data, out)
     print(f"written to {out}", file=sys.stderr)
 
 
-def _write_parquet(rows: Sequence[Mapping[str, Any]], partial: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from align.data.schema import COLUMNS
-
-    names = [name for name in COLUMNS if any(name in row for row in rows)]
-    try:
-        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), partial)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(
-            "a .parquet file holds texts or conversations, and the rows have both; write .jsonl."
-        ) from error
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    """Return a row as a line of JSON."""
-    return json.dumps(_fields(row), ensure_ascii=False) + "\n"
-
-
-def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row without what it does not have; plain text as text."""
-    fields = {name: value for name, value in row.items() if value is not None and name != "place"}
-    for name in ("prompt", "chosen", "rejected"):
-        if fields.get(name) and fields[name][0]["role"] is None:
-            fields[name] = fields[name][0]["content"]
-    return fields
+def _require_kind(out: Path, *kinds: str) -> None:
+    if out.suffix not in kinds:
+        raise UserError(f"--out={out}: give a {' or '.join(kinds)} file.")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out={out}: there is no folder {out.absolute().parent}; make it.")

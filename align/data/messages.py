@@ -66,8 +66,8 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
         raise RowError(f"{name} is not text or messages", f"has a {kind(item)} in its list")
     message = cast(Mapping[str, Any], item)
     role, content = message.get("role"), message.get("content")
-    if len(message) == 2 and isinstance(content, str) and role in _PLAIN_ROLES:  # as nearly all are
-        return {"role": role, "content": read_text(content, name)}
+    if len(message) == 2 and type(content) is str and role in _PLAIN_ROLES:  # as nearly all are
+        return {"role": role, "content": content if _is_plain(content) else read_text(content, name)}
     if role not in (*ROLES, CONTINUED, TOKENS):
         raise RowError("unknown role", f"{name}: {role!r:.40}; known are {', '.join(ROLES)}")
     calls = _calls(message.get("tool_calls"), name) if role == "assistant" else None
@@ -177,10 +177,16 @@ def number(value: object, name: str) -> float:
     return found
 
 
+def _is_plain(text: str) -> bool:
+    return text.isascii() and "\0" not in text
+
+
 def read_text(value: object, name: str) -> str:
     """Return the value if it is text that can be encoded; raises `RowError`."""
     if not isinstance(value, str):
         raise RowError("content is not text", f"{name}: is a {kind(value)}")
+    if _is_plain(value):
+        return value
     if "\0" in value:
         raise RowError("NUL character", name)
     try:

@@ -59,6 +59,9 @@ MESSAGE_FIELDS = ("thinking", "tool_calls", "name", "tool_call_id")
 """Fields that a message may have beside role and content."""
 
 
+_ENCODER = json.JSONEncoder(check_circular=False)
+
+
 class Message(TypedDict):
     """One turn of a conversation, or (role null) a plain text."""
 
@@ -118,13 +121,13 @@ class Example:
 
 def present(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return the message without the fields that it does not have; Arrow gives every message all of them."""
-    kept = {name: message[name] for name in MESSAGE_FIELDS if message.get(name) is not None}
+    kept = {name: message[name] for name in MESSAGE_FIELDS if message.get(name) is not None} if len(message) > 2 else {}
     return {"role": message["role"], "content": message["content"], **kept}
 
 
 def answer_key(message: Mapping[str, Any]) -> str:
     """Return what tells one answer from another: its text, with thoughts and calls where it has them."""
-    extra = [message[name] for name in MESSAGE_FIELDS if message.get(name) is not None]
+    extra = [message[name] for name in MESSAGE_FIELDS if message.get(name) is not None] if len(message) > 2 else []
     return json.dumps([message["content"], *extra]) if extra else str(message["content"])
 
 
@@ -140,10 +143,12 @@ def token_ids(message: Mapping[str, Any]) -> list[int]:
 
 def prompt_key(prompt: Sequence[Mapping[str, Any]], tools: str | None = None) -> str:
     """Return a hash of a prompt's messages and tools, 16 hex digits, the same in every process."""
-    parts: list[Any] = [list(present(message).values()) for message in prompt]
+    parts: list[Any] = [
+        (turn["role"], turn["content"]) if len(turn) == 2 else tuple(present(turn).values()) for turn in prompt
+    ]
     if tools is not None:
         parts.append(tools)
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(_ENCODER.encode(parts).encode()).hexdigest()[:16]
 
 
 def question_key(prompt: Sequence[Mapping[str, Any]], prompt_id: str) -> str:

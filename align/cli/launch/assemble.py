@@ -152,7 +152,8 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     data = config.data
     own = {name: getattr(data, name) for name in ("format", "columns", "subset", "revision")}
     rules = _rules(config)
-    train = Preferences.load(data.train, split=data.split, expected_rows=data.expected_rows, **own, **rules)
+    with Processes().first_goes_first():  # the other ranks read its cache
+        train = Preferences.load(data.train, split=data.split, expected_rows=data.expected_rows, **own, **rules)
     say(train.report.summary())
     if data.heldout is not None:
         given = {name: getattr(data, f"heldout_{name}") for name in own}

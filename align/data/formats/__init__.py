@@ -14,11 +14,11 @@ from align.data.formats.base import Format, Sample, UnknownFormatError, words_of
 from align.data.formats.gsm8k import GSM8K
 from align.data.formats.hh import HH
 from align.data.formats.instructions import INSTRUCTIONS
-from align.data.formats.mapping import mapped, proposal, shown_columns
+from align.data.formats.mapping import Renaming, proposal, shown_columns
 from align.data.formats.trl import IMPLICIT
 from align.errors import did_you_mean
 
-__all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats", "mapped"]
+__all__ = ["BUILT_IN", "Format", "Renaming", "Sample", "find_format", "known_formats"]
 
 BUILT_IN = (
     pairs.PAIRWISE,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from itertools import chain, islice
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from align.data.formats.base import Sample, is_about, words_of
@@ -14,9 +13,8 @@ from align.data.messages import kind
 from align.data.reading import RawRow
 from align.errors import UserError, did_you_mean
 
-__all__ = ["mapped", "proposal", "shown_columns"]
+__all__ = ["Renaming", "proposal", "shown_columns"]
 
-_SAMPLE_ROWS = 1000
 _PATH = re.compile(r"[^.\[\]]+|\[-?\d+\]")
 _PROMPTS = (
     "prompt",
@@ -41,40 +39,51 @@ _PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.-]*(?: [\w.-]
 _SHOWN = 8  # columns in a message
 
 
-def mapped(rows: Iterator[RawRow], columns: Mapping[str, str | None], source: str) -> Iterator[RawRow]:
-    """Yield the rows with columns under the names of the pairwise format.
+@dataclass(frozen=True)
+class Renaming:
+    """Columns under the names of the pairwise format."""
 
-    Args:
-        rows: As they are in the source.
-        columns: New name → column, or a path into one: ``conversations[0].value``; None: no change.
-        source: For messages.
+    steps: Mapping[str, tuple[str | int, ...]]
+    """New name → column and path into it."""
 
-    Raises:
-        UserError: No row has such a column, or another has the new name already.
-    """
-    paths = {new: old for new, old in columns.items() if old is not None and old != new}
-    head = list(islice(rows, _SAMPLE_ROWS if paths else 0))
-    found = {str(name) for row in head if isinstance(row.value, Mapping) for name in cast(Mapping[str, Any], row.value)}
-    steps: dict[str, tuple[str | int, ...]] = {}
-    for new, old in paths.items():
-        steps[new] = (old,) if old in found else _steps(old)
-        root = str(steps[new][0])
-        if root not in found:
-            raise UserError(
-                f"{source}: data.columns.{new}={old}, but no row has the column {root!r}; there are "
-                f"{', '.join(sorted(found))}.{did_you_mean(root, found)}"
-            )
-        if new in found and new not in {str(path[0]) for path in steps.values()} and new not in paths.values():
-            raise UserError(
-                f"{source}: data.columns.{new}={old}, but there is a column {new!r} as well; remove or rename one."
-            )
-    roots = {path[0] for path in steps.values()}
-    for row in chain(head, rows):
-        if paths and isinstance(row.value, Mapping):
-            value = cast(Mapping[str, Any], row.value)
-            named = {new: cell for new, path in steps.items() if (cell := _at(value, path)) is not _MISSING}
-            row = replace(row, value={name: cell for name, cell in value.items() if name not in roots} | named)
-        yield row
+    @classmethod
+    def of(cls, head: Iterable[RawRow], columns: Mapping[str, str | None], source: str) -> Renaming:
+        """Check names against the first rows.
+
+        Args:
+            head: The first rows, as they are in the source.
+            columns: New name → column, or a path into one: ``conversations[0].value``; None: no change.
+            source: For messages.
+
+        Raises:
+            UserError: No row has such a column, or another has the new name already.
+        """
+        paths = {new: old for new, old in columns.items() if old is not None and old != new}
+        rows = [cast(Mapping[str, Any], row.value) for row in head if isinstance(row.value, Mapping)] if paths else []
+        found = {str(name) for row in rows for name in row}
+        steps: dict[str, tuple[str | int, ...]] = {}
+        for new, old in paths.items():
+            steps[new] = (old,) if old in found else _steps(old)
+            root = str(steps[new][0])
+            if root not in found:
+                raise UserError(
+                    f"{source}: data.columns.{new}={old}, but no row has the column {root!r}; there are "
+                    f"{', '.join(sorted(found))}.{did_you_mean(root, found)}"
+                )
+            if new in found and new not in {str(path[0]) for path in steps.values()} and new not in paths.values():
+                raise UserError(
+                    f"{source}: data.columns.{new}={old}, but there is a column {new!r} as well; remove or rename one."
+                )
+        return cls(steps)
+
+    def __call__(self, row: RawRow) -> RawRow:
+        """Return the row with the new names."""
+        if not self.steps or not isinstance(row.value, Mapping):
+            return row
+        value = cast(Mapping[str, Any], row.value)
+        roots = {path[0] for path in self.steps.values()}
+        named = {new: cell for new, path in self.steps.items() if (cell := _at(value, path)) is not _MISSING}
+        return replace(row, value={name: cell for name, cell in value.items() if name not in roots} | named)
 
 
 _MISSING = object()
