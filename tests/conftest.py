@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from align.model.policy import Policy
@@ -25,6 +26,9 @@ _CACHES = tempfile.mkdtemp(prefix="align-tests-")
 atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
 for _variable, _folder in {"HF_HOME": "hf", "HF_DATASETS_CACHE": "datasets", "HF_HUB_CACHE": "hub"}.items():
     os.environ[_variable] = str(Path(_CACHES) / _folder)
+
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -35,7 +35,7 @@ from align.candidates.store import GrowingFile, state_file
 from align.data.encoding import trimmed
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
-from align.data.schema import COLUMNS, present, prompt_key
+from align.data.schema import present, prompt_key
 from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.sampling.sampler import Sampler
@@ -54,9 +54,8 @@ if TYPE_CHECKING:
     from align.model.policy import Policy
     from align.scoring.scorer import Scorer
 
-__all__ = ["draw", "prompts_to_answer", "read_summary", "save_rows"]
+__all__ = ["draw", "prompts_to_answer", "read_summary"]
 
-_TEXTS = ("prompt", "chosen", "rejected")
 _CHUNK = 64  # prompts between two states on disk
 
 
@@ -148,14 +147,6 @@ def read_summary(file: str | Path) -> dict[str, float] | None:
     if scored:
         counts |= {"reward_mean": total / scored, "reward_best": best / prompts}
     return counts
-
-
-def save_rows(data: Preferences, file: Path) -> None:
-    """Write rows as JSONL in the pairwise format, for `Preferences.load`."""
-    with file.open("w", encoding="utf-8") as stream:
-        for row in data:
-            fields = {name: _plain(row[name]) if name in _TEXTS and row[name] else row[name] for name in COLUMNS}
-            stream.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
 class _Drawing:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from align.cli.console import hide_noise, report
 from align.errors import UserError
@@ -30,8 +32,12 @@ def main(words: Sequence[str]) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except UserError as error:
-        report(f"Error: {error}")
+        options = re.sub(r"\bdata\.(columns|format|split|subset|revision)=", r"--\1=", str(error))
+        report(f"Error: {options}")
         return 2
+    except KeyboardInterrupt:
+        report("Stopped; the same command goes on with what is written already.")
+        return 128 + signal.SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--out", type=Path, required=True, help="a .jsonl or .parquet file")
     convert.add_argument("--max-rejected", type=float, default=0.01, help="share of bad rows that is accepted (0.01)")
     check = _command(commands, "check", _check, "find bad rows, duplicates, leakage, and what the labels can teach")
-    check.add_argument("--heldout", help="data that must not share prompts with it")
+    check.add_argument("--heldout", help="data that must not share prompts with it, read alike")
+    check.add_argument("--heldout-split", default="test", help="its split (default test)")
     check.add_argument("--json", action="store_true", help="print JSON")
     _with_model(check)
     show = _command(commands, "show", _show, "show rows as the tokens that a method trains on")
@@ -79,6 +86,8 @@ def _command(commands: Any, name: str, run: Any, words: str) -> argparse.Argumen
     parser.add_argument("--format", default="auto", help="name of a format (default: recognised)")
     parser.add_argument("--columns", help="columns under other names: '{prompt: problem, chosen: good}'")
     parser.add_argument("--split", default="train", help="split of a folder or hub data set")
+    parser.add_argument("--subset", help="subset (configuration) of a hub data set")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub data set")
     return parser
 
 
@@ -94,19 +103,31 @@ def _with_model(parser: argparse.ArgumentParser, *, required: bool = False) -> N
 def _load(arguments: argparse.Namespace, source: Sequence[str] | None = None, **rules: Any) -> Preferences:
     from align.data import Preferences
 
-    columns: Any = None
-    if getattr(arguments, "columns", None):
-        from omegaconf import OmegaConf
-
-        try:
-            columns = OmegaConf.to_container(OmegaConf.create(arguments.columns))
-        except Exception as error:  # of the YAML parser, which has many
-            raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.") from error
-        if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns.values()):
-            raise UserError(f"--columns={arguments.columns}: not of the form '{{prompt: problem}}'.")
     sources = list(source or arguments.source)
-    settings = {"format": getattr(arguments, "format", "auto"), "split": getattr(arguments, "split", "train")}
-    return Preferences.load(sources[0] if len(sources) == 1 else sources, columns=columns, **settings, **rules)
+    names = ("format", "split", "subset", "revision")
+    settings = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    settings["columns"] = _columns(getattr(arguments, "columns", None))
+    return Preferences.load(sources[0] if len(sources) == 1 else sources, **settings | rules)
+
+
+def _columns(typed: str | None) -> dict[str, str] | None:
+    """Return a mapping of columns, written as in a run."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from align.cli.parse.command import quoted_columns
+
+    if typed is None:
+        return None
+    try:
+        columns: Any = OverridesParser.create().parse_override(f"data.columns={typed}").value()
+    except HydraException as error:
+        quoted = quoted_columns(f"data.columns={typed}")
+        remedy = f"a path or name of a column needs quotes: {quoted}" if quoted else "give '{prompt: problem}'."
+        raise UserError(f"--columns={typed} cannot be read: {remedy}") from error
+    if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns.values()):
+        raise UserError(f"--columns={typed}: not of the form '{{prompt: problem}}'.")
+    return {str(new): str(old) for new, old in cast(Mapping[Any, Any], columns).items()}
 
 
 def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
@@ -131,31 +152,39 @@ def _tokenized_if_asked(arguments: argparse.Namespace, data: Preferences) -> Tok
 
 
 def _convert(arguments: argparse.Namespace) -> None:
+    _require_kind(arguments.out, ".jsonl", ".parquet")
     data = _load(arguments, max_rejected=arguments.max_rejected)
     print(data.report.summary())
-    _write(data, range(len(data)), arguments.out)
+    _write(data, arguments.out)
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from align.curation.checks import as_json, check
 
     data = _load(arguments, max_rejected=1.0)
-    heldout = _load(arguments, [arguments.heldout], max_rejected=1.0) if arguments.heldout else None
+    heldout = None
+    if arguments.heldout:
+        heldout = _load(arguments, [arguments.heldout], max_rejected=1.0, split=arguments.heldout_split)
     findings = check(data, heldout, _tokenized_if_asked(arguments, data))
     if arguments.json:
         print(json.dumps({"report": data.report.summary(), "findings": as_json(findings)}, ensure_ascii=False))
     else:
         console = Console()
         console.print(data.report.summary().splitlines()[0], markup=False, highlight=False)
+        if not findings:
+            console.print("Nothing is wrong with it, as far as these checks see.")
+            return 0
         table = Table(title="Findings", title_justify="left")
         for column in ("severity", "count", "of", "what", "where"):
             table.add_column(column, justify="right" if column in ("count", "of") else "left")
         for found in findings:
             places = ", ".join(found.places)
-            table.add_row(found.severity, f"{found.count:,}", f"{found.of:,}", found.sentence, places)
+            cells = (found.severity, f"{found.count:,}", f"{found.of:,}", found.sentence, places)
+            table.add_row(*map(Text, cells))  # what is in the data is no markup
         console.print(table)
     return max((_SEVERITY[found.severity] for found in findings), default=0)
 
@@ -208,16 +237,20 @@ def _stats(arguments: argparse.Namespace) -> None:
     for column in ("quantity", *columns):
         table.add_column(column, justify="left" if column == "quantity" else "right")
     for name, values in found["distributions"].items():
-        table.add_row(name, *(f"{values[column]:,.4g}" for column in columns))
+        table.add_row(name, *(_short(values[column]) for column in columns))
     console.print(table)
     if len(found["sources"]) > 1:
         console.print("Sources: " + ", ".join(f"{name} {n:,}" for name, n in found["sources"].items()), markup=False)
 
 
-def _mix(arguments: argparse.Namespace) -> None:
-    from align.curation.mixing import mixing_rates, mixture
-    from align.system.files import new_file
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
+
+def _mix(arguments: argparse.Namespace) -> None:
+    from align.curation.mixing import mixing_rates, write_mixture
+
+    _require_kind(arguments.out, ".jsonl")
     pairs = [word.partition("=") for word in arguments.sources]
     if wrong := [name for name, _, source in pairs if not name or not source]:
         raise UserError(f"mix: {wrong[0]!r} is not of the form NAME=SOURCE.")
@@ -227,9 +260,7 @@ def _mix(arguments: argparse.Namespace) -> None:
     sizes = {name: len(data) for name, data in sources.items()}
     rates = mixing_rates(sizes, arguments.rates, cap=arguments.cap, temperature=arguments.temperature)
     n = arguments.rows or sum(min(size, arguments.cap or size) for size in sizes.values())
-    plan = mixture(sizes, rates, n, seed=arguments.seed)
-    with new_file(arguments.out) as partial, partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(_line(sources[name][row] | {"source": name}) for name, row in plan)
+    write_mixture(sources, rates, n, arguments.out, seed=arguments.seed)
     for name, rate in rates.items():
         print(f"{name}: {sizes[name]:,} rows, {rate:.1%} of the mixture")
 
@@ -237,11 +268,12 @@ def _mix(arguments: argparse.Namespace) -> None:
 def _select(arguments: argparse.Namespace) -> None:
     from align.curation.selection import select
 
+    _require_kind(arguments.out, ".jsonl", ".parquet")
     data = _load(arguments)
     found = select(
         data, arguments.rows, _quality(data, arguments.by), per_source=arguments.per_source, seed=arguments.seed
     )
-    _write(data, found.rows, arguments.out)
+    _write(data.select(found.rows), arguments.out)
     before, after = found.quality
     print(
         f"{len(found.rows):,} of {len(data):,} rows from {len(found.clusters)} clusters of prompts; mean "
@@ -256,7 +288,9 @@ def _quality(data: Preferences, by: str) -> list[float]:
     if any(row["chosen"] is None for row in data):
         raise UserError("select: some rows have no chosen answer; give demonstrations or pairs.")
     if by == "length":
-        return [float(len(str(row["chosen"][0]["content"]).split())) for row in data]
+        from align.curation.profile import WORD
+
+        return [float(len(WORD.findall(str(row["chosen"][0]["content"])))) for row in data]
     if by == "score":
         scores = [row["chosen_score"] for row in data]
         if None in scores:
@@ -270,45 +304,19 @@ def _quality(data: Preferences, by: str) -> list[float]:
     return [scores[0] for scores in table]
 
 
-def _write(data: Preferences, rows: Iterable[int], out: Path) -> None:
+def _write(data: Preferences, out: Path) -> None:
     """Write rows in the pairwise format, whole or not at all."""
-    from align.system.files import new_file
+    from align.data.writing import write_parquet, write_rows
 
-    if out.suffix not in (".jsonl", ".parquet"):
-        raise UserError(f"--out={out}: give a .jsonl or .parquet file.")
-    with new_file(out) as partial:
-        if out.suffix == ".parquet":
-            _write_parquet([_fields(data[index]) for index in rows], partial)
-        else:
-            with partial.open("w", encoding="utf-8") as stream:
-                stream.writelines(_line(data[index]) for index in rows)
+    if out.suffix == ".parquet":
+        write_parquet(data.dataset, out)
+    else:
+        write_rows(data, out)
     print(f"written to {out}", file=sys.stderr)
 
 
-def _write_parquet(rows: Sequence[Mapping[str, Any]], partial: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from align.data.schema import COLUMNS
-
-    names = [name for name in COLUMNS if any(name in row for row in rows)]
-    try:
-        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), partial)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(
-            "a .parquet file holds texts or conversations, and the rows have both; write .jsonl."
-        ) from error
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    """Return a row as a line of JSON."""
-    return json.dumps(_fields(row), ensure_ascii=False) + "\n"
-
-
-def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row without what it does not have; plain text as text."""
-    fields = {name: value for name, value in row.items() if value is not None and name != "place"}
-    for name in ("prompt", "chosen", "rejected"):
-        if fields.get(name) and fields[name][0]["role"] is None:
-            fields[name] = fields[name][0]["content"]
-    return fields
+def _require_kind(out: Path, *kinds: str) -> None:
+    if out.suffix not in kinds:
+        raise UserError(f"--out={out}: give a {' or '.join(kinds)} file.")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out={out}: there is no folder {out.absolute().parent}; make it.")

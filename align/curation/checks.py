@@ -6,7 +6,6 @@ what it will learn first; the accuracies of a length rule and of a bag of words 
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from align.curation.profile import WORD
 from align.data.preferences import leaked_prompts
 from align.data.schema import answer_key
-from align.data.validation import LOWER_SCORE
+from align.data.validation import BOTH_POLARITIES, LOWER_SCORE
 from align.evaluation.statistics import Estimate, rate
-from align.scoring.scorer_inputs import prompt_text
 
 if TYPE_CHECKING:
     from align.data import LoadReport, Preferences, TokenizedPreferences
@@ -30,7 +29,6 @@ EXAMPLES = 3
 NEAR = 0.8
 """Jaccard similarity of their word triples from which on two prompts are nearly the same."""
 _PERMUTATIONS = 128
-_WORD = re.compile(r"\w+")
 _FEWEST = 50
 """Pairs below which no accuracy of a rule is measured."""
 _FOLDS = 5
@@ -78,6 +76,8 @@ def _bad_rows(report: LoadReport, *, as_tokens: bool = False) -> Iterator[Findin
     verbs = {"error": "rejected", "warning": "left out", "note": "kept, but"}
     for counts, severity in kinds:
         for reason, count in counts.items():
+            if reason == BOTH_POLARITIES:  # a finding of its own
+                continue
             grave: Severity = "error" if reason == LOWER_SCORE else severity
             places = [example.partition(": ")[0] for example in report.examples[reason]]
             named = f"as tokens: {reason}" if as_tokens else reason
@@ -137,7 +137,7 @@ def label_signal(data: Preferences) -> dict[str, Estimate] | None:
         return None
     sides = [[str(row[side][0]["content"]) for row in rows] for side in ("chosen", "rejected")]
     prompts = [row["prompt_id"] for row in rows]
-    lengths = [np.array([len(_WORD.findall(text)) for text in texts], dtype=float) for texts in sides]
+    lengths = [np.array([len(WORD.findall(text)) for text in texts], dtype=float) for texts in sides]
     differences = lengths[0] - lengths[1]
     longer = 0.5 * (differences > 0) + 0.5 * (differences >= 0)
     return {
@@ -154,7 +154,7 @@ def _standardised(values: Any) -> Any:
 def _word_differences(chosen: Sequence[str], rejected: Sequence[str]) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectors = TfidfVectorizer(max_features=20_000, token_pattern=r"(?u)\w+", sublinear_tf=True)
+    vectors = TfidfVectorizer(max_features=20_000, token_pattern=WORD.pattern, sublinear_tf=True)
     vectors.fit([*chosen, *rejected])
     return vectors.transform(chosen) - vectors.transform(rejected)
 
@@ -195,11 +195,15 @@ def _leakage(data: Preferences, heldout: Preferences) -> Iterator[Finding]:
         sentence = "held-out rows ask what the training data asks"
         yield Finding("leakage", "error", len(exact), len(heldout), sentence, exact[:EXAMPLES])
     asked = zip(heldout.questions(), heldout, strict=True)
-    others = {key: (prompt_text(row["prompt"]), row["place"]) for key, row in asked if key not in train}
-    near = _near((prompt_text(prompt) for prompt in data.dataset["prompt"]), others)
+    others = {key: (_text(row["prompt"]), row["place"]) for key, row in asked if key not in train}
+    near = _near((_text(prompt) for prompt in data.dataset["prompt"]), others)
     if near:
         sentence = f"held-out prompts are nearly those of the training data (Jaccard similarity {NEAR:g} or more)"
         yield Finding("near leakage", "warning", len(near), len(others), sentence, near[:EXAMPLES])
+
+
+def _text(prompt: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(str(message["content"]) for message in prompt)
 
 
 def _near(texts: Iterable[str], others: Mapping[str, tuple[str, str]]) -> list[str]:
@@ -225,7 +229,7 @@ def _near(texts: Iterable[str], others: Mapping[str, tuple[str, str]]) -> list[s
 
 def _shingles(text: str) -> list[bytes]:
     """Return the triples of words of a text, of characters where it has fewer than five words."""
-    words = _WORD.findall(text.lower())
+    words = WORD.findall(text.lower())
     if len(words) < 5:
         words = list("".join(words))
     return [" ".join(words[i : i + 3]).encode() for i in range(max(1, len(words) - 2))] if words else []

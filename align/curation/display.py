@@ -44,6 +44,14 @@ LEGEND: dict[Kind, str] = {
 }
 
 
+_ESCAPES = {"\n": "⏎\n", "\u3000": "\u3000", "\u00a0": "\u00a0", "\u200c": "\u200c", "\u200d": "\u200d"}
+"""Shown otherwise than by their number: line breaks, blanks, and what joins letters or not."""
+
+
+_MOST_BYTES = 4
+"""Of a character in UTF-8, each of which may be a token."""
+
+
 @dataclass(frozen=True)
 class Token:
     """One token of a row of the model."""
@@ -70,17 +78,41 @@ def tokens_of(example: Example, tokenizer: PreTrainedTokenizerBase, end: int) ->
         kinds.extend("end" if place == len(ids) - 1 and token == end else side for place, token in enumerate(ids))
         kinds.extend("pad" for _ in range(longest - len(ids)))
         every = [*example.prompt_ids, *ids, *[pad] * (longest - len(ids))]
-        texts = [str(tokenizer.decode([token])) for token in every]
+        texts = _texts(every, kinds, tokenizer)
         rows.append([Token(text, token, kind) for text, token, kind in zip(texts, every, kinds, strict=True)])
     return rows
 
 
+def _texts(ids: Sequence[int], kinds: Sequence[Kind], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the text of each token; a character of several tokens stands at its last one, "·" at the others."""
+    texts: list[str] = []
+    begun: list[int] = []
+    for place, token in enumerate(ids):
+        begun.append(token)
+        text = str(tokenizer.decode(begun))
+        goes_on = place + 1 < len(ids) and kinds[place + 1] == kinds[place] and len(begun) < _MOST_BYTES
+        if text.endswith("\ufffd") and goes_on:
+            texts.append("·")
+            continue
+        texts.append(text)
+        begun = []
+    return texts
+
+
 def as_text(tokens: Sequence[Token]) -> Text:
-    """Return a row for the terminal; line breaks are shown as ⏎ and broken."""
+    """Return a row for the terminal; line breaks are shown as ⏎ and broken, other control characters as escapes."""
     text = Text()
     for token in tokens:
-        text.append(token.text.replace("\n", "⏎\n"), style=_STYLES[token.kind])
+        text.append(_visible(token.text), style=_STYLES[token.kind])
     return text
+
+
+def _visible(text: str) -> str:
+    """Return text whose control characters cannot act on a terminal, nor turn the direction of what follows."""
+    shown = (
+        character if character.isprintable() else _ESCAPES.get(character, ascii(character)[1:-1]) for character in text
+    )
+    return "".join(shown)
 
 
 def as_html(rows: Sequence[Sequence[Token]], page: Path, *, title: str) -> None:
@@ -99,5 +131,5 @@ def as_html(rows: Sequence[Sequence[Token]], page: Path, *, title: str) -> None:
 
 def _spans(row: Sequence[Token]) -> Iterator[str]:
     for token in row:
-        shown = html.escape(token.text).replace("\n", "⏎\n")
+        shown = html.escape(_visible(token.text))
         yield f'<span style="{_COLOURS[token.kind]}" title="{token.id}">{shown}</span>'

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align.errors import UserError
 
-__all__ = ["Rates", "mixing_rates", "mixture"]
+if TYPE_CHECKING:
+    from align.data import Preferences
+
+__all__ = ["Rates", "mixing_rates", "mixture", "write_mixture"]
 
 Rates = Literal["proportional", "temperature", "equal"]
 
@@ -68,3 +73,42 @@ def mixture(sizes: Mapping[str, int], rates: Mapping[str, float], n: int, *, see
             orders[name] = np.random.default_rng([seed, number, turn]).permutation(sizes[name])
         taken[name] += 1
         yield name, int(orders[name][place])
+
+
+def write_mixture(
+    sources: Mapping[str, Preferences], rates: Mapping[str, float], n: int, out: Path, *, seed: int
+) -> None:
+    """Write a mixture as JSON lines, with the name of its source in each row; goes on where it was stopped.
+
+    Args:
+        sources: Data by name.
+        rates: Share of each.
+        n: Rows of the mixture.
+        out: The file.
+        seed: Of the orders.
+    """
+    from align.data.writing import CHUNK_ROWS, columns_with_values, write_jsonl
+
+    def tables(start: int) -> Iterator[Any]:
+        plan = islice(mixture({name: len(data) for name, data in sources.items()}, rates, n, seed=seed), start, None)
+        while chunk := list(islice(plan, CHUNK_ROWS)):
+            yield _rows_of(sources, chunk)
+
+    names = columns_with_values(*(data.dataset for data in sources.values()))
+    identity = {"sources": {name: data.fingerprint for name, data in sources.items()}, "rates": dict(rates)}
+    write_jsonl(out, tables, [*names, *({"source"} - {*names})], {**identity, "n": n, "seed": seed})
+
+
+def _rows_of(sources: Mapping[str, Preferences], plan: Sequence[tuple[str, int]]) -> Any:
+    """Return the planned rows as a table."""
+    import pyarrow as pa
+
+    parts: list[Any] = []
+    places: list[int] = []
+    for name, data in sources.items():
+        mine = [(place, row) for place, (source, row) in enumerate(plan) if source == name]
+        table: Any = data.dataset.with_format("arrow")[[row for _, row in mine]]
+        column = table.column_names.index("source")
+        parts.append(table.set_column(column, "source", pa.array([name] * len(mine), pa.string())))
+        places += [place for place, _ in mine]
+    return pa.concat_tables(parts).take(np.argsort(places))

@@ -15,9 +15,11 @@ from align.system.charts import chart
 if TYPE_CHECKING:
     from align.data import Preferences, TokenizedPreferences
 
-__all__ = ["plot_profile", "profile"]
+__all__ = ["WORD", "plot_profile", "profile"]
 
-_WORD = re.compile(r"\w+")
+_UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+"""A word; in scripts without blanks between words a character."""
 _QUANTILES = {"least": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "most": 1.0}
 
 
@@ -78,7 +80,7 @@ def _kind(row: dict[str, Any]) -> str:
 
 
 def _words(message: dict[str, Any]) -> int:
-    return len(_WORD.findall(message["content"]))
+    return len(WORD.findall(message["content"]))
 
 
 def _add(values: dict[str, list[float]], name: str, value: float) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
+from itertools import chain, groupby
 from typing import Any, cast
 
-from align.data.formats import Format, Sample, find_format
+from align.data.formats import Format, Renaming, Sample, find_format, known_formats
 from align.data.formats.hh import spoken
-from align.data.load_report import LeftOut, RowError, Tally
+from align.data.formats.turn_marks import is_transcript
+from align.data.load_report import RowError
 from align.data.messages import MEDIA, kind
-from align.data.reading import RawRow
+from align.data.reading import BLOCK_ROWS, Block, RawRow, Rows
 from align.data.schema import Row, answer_key, prompt_key
+from align.data.storage import batch_of
 from align.data.validation import valid_row
 from align.errors import UserError
 
-__all__ = ["Layout", "valid_rows"]
+__all__ = ["Check", "Checked", "Layout"]
 
 _MEDIA = frozenset(MEDIA)
+_TRANSCRIPT = "the prompt is a transcript with marks of its own and stays one text; give messages to have turns"
 
 
 @dataclass(frozen=True)
@@ -49,85 +53,150 @@ class Layout:
             kinds[name] = counts.most_common(1)[0][0] if counts else "null"
         return cls(found, kinds)
 
-    def check(self, row: Mapping[str, Any]) -> None:
-        """Reject a row that lacks a column or has another type of value in it than most rows."""
+    def fields(self, raw: RawRow) -> Mapping[str, Any]:
+        """Return the columns of a row; `RowError` if it lacks one or has another type of value than most rows."""
+        if raw.problem or not isinstance(raw.value, Mapping):
+            raise RowError(raw.problem or "not an object")
+        row = cast(Mapping[str, Any], raw.value)
+        if not _MEDIA.isdisjoint(row) and (media := [name for name in MEDIA if row.get(name)]):
+            raise RowError("images, video and sound cannot be read", f'column "{media[0]}"')
         for name, usual in self.kinds.items():
             if name not in row:
                 raise RowError("missing column", f'no "{name}"')
-            actual = kind(row[name])
-            if {actual, usual} == {"text", "messages"}:
-                raise RowError("column changes type", f'"{name}" is {actual}, in most rows {usual}')
+            if (usual == "messages") if isinstance(row[name], str) else (usual == "text"):
+                actual = kind(row[name])
+                if actual in ("text", "messages"):
+                    raise RowError("column changes type", f'"{name}" is {actual}, in most rows {usual}')
+        return row
+
+    def __reduce__(self) -> Any:  # functions of formats cannot be sent to another process
+        return _layout, (self.format.name, self.kinds)
 
 
-def valid_rows(rows: Iterable[RawRow], layout: Layout, tally: Tally) -> Iterator[tuple[Row, str]]:
-    """Yield every valid row with its place; count rejections and remarks in `tally`."""
-    prompts: dict[tuple[str, str], str] = {}
-    orientations: dict[bytes, bool] = {}
-    for raw, item in _converted(rows, layout, tally):
-        notes: dict[str, None] = {}
+def _layout(name: str, kinds: Mapping[str, str]) -> Layout:
+    return Layout(known_formats()[name], kinds)
+
+
+@dataclass
+class Checked:
+    """Rows of a block, each checked for itself, and all that it takes to compare them with those of other blocks."""
+
+    batch: Any = None
+    """A `pyarrow.RecordBatch` of the rows that are valid each for itself."""
+    size: int = 0
+    """Bytes of the file that the block stands for."""
+    read: int = 0
+    remarks: list[tuple[int, str, RowError | str]] = field(default_factory=list[tuple[int, str, RowError | str]])
+    """Valid rows before it, place and reason of a row that is not valid; number, place and remark of a valid one."""
+    prompts: array[int] = field(default_factory=lambda: array("Q"))
+    """Key of the prompt of each valid row."""
+    pairs: array[int] = field(default_factory=lambda: array("Q"))
+    """Hash of each valid row's pair in any order, and in its last bit the order; 0 for a row that is no pair."""
+    labels: dict[int, tuple[str | None, str | None]] = field(default_factory=dict[int, "tuple[str | None, str | None]"])
+    """Number of a row → its `prompt_id` and `ranking`, where one is given."""
+    unread: set[str] = field(default_factory=set[str])
+    """Columns that the format does not read."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Reads the rows of a block and checks each for itself, in any process."""
+
+    layout: Layout
+    renaming: Renaming
+
+    def whole(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield blocks between which no ranking is divided that becomes of several rows."""
+        if self.layout.format.gather is None:
+            yield from blocks
+            return
+        held: list[RawRow] = []
+        last: object = None
+        for row in chain.from_iterable(blocks):
+            shared = self._shared(row, self.layout.format.gather)
+            if len(held) >= BLOCK_ROWS and shared is not None and shared != last:
+                yield Rows(held)
+                held = []
+            held.append(row)
+            last = last if shared is None else shared
+        if held:
+            yield Rows(held)
+
+    def _shared(self, row: RawRow, column: str) -> tuple[Any] | None:
+        """Return what the rows of a ranking share; None of a row that cannot be used."""
         try:
-            row = valid_row(spoken(item), notes.setdefault)
-            given = item.get("prompt_id") is not None
-            key = prompt_key(row["prompt"], row["tools"]) if given else row["prompt_id"]
-            for name in ("prompt_id", "ranking"):
-                if (label := row[name]) is not None and prompts.setdefault((name, label), key) != key:
-                    raise RowError(f"{name} stands for two prompts", label)
-        except RowError as rejection:
-            tally.reject(raw.place, rejection)
-            continue
-        if _contradicts(row, key, orientations):
-            notes.setdefault("pair also occurs with the other polarity")
-        for remark in notes:
-            tally.note(raw.place, remark)
-        tally.kept += 1
-        yield row, raw.place
+            return (self.layout.fields(self.renaming(row))[column],)
+        except RowError:
+            return None
+
+    def __call__(self, block: Block) -> Checked:
+        """Return the valid rows, and what is to be said of the others."""
+        found = Checked(size=block.size)
+        rows: list[Row] = []
+        places: list[str] = []
+        for place, item in self._converted(block, found):
+            notes: dict[str, None] = {}
+            try:
+                asked = spoken(item)
+                row = valid_row(asked, notes.setdefault)
+                if isinstance(prompt := asked.get("prompt"), str) and is_transcript(prompt):
+                    notes.setdefault(_TRANSCRIPT)
+            except RowError as rejection:
+                found.remarks.append((len(rows), place, rejection))
+                continue
+            found.remarks += [(len(rows), place, remark) for remark in notes]
+            given = row["prompt_id"] if item.get("prompt_id") is not None else None
+            key = row["prompt_id"] if given is None else prompt_key(row["prompt"], row["tools"])
+            if given is not None or row["ranking"] is not None:
+                found.labels[len(rows)] = (given, row["ranking"])
+            found.prompts.append(int(key, 16))
+            found.pairs.append(_pair(row, key))
+            rows.append(row)
+            places.append(place)
+        found.batch = batch_of(rows, places)
+        return found
+
+    def _converted(self, block: Block, found: Checked) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the fields that each row, or each group of rows, becomes, with their place."""
+        format, columns = self.layout.format, self.layout.format.columns
+        for place, values in self._groups(block, found):
+            try:
+                made = list(format.convert(values[0]) if format.gather is None else format.convert_group(values))
+            except RowError as rejection:
+                found.remarks.append((len(found.prompts), place, rejection))
+                continue
+            for value in values:
+                found.unread |= value.keys() - columns
+            for item in made:
+                yield place, item
+
+    def _groups(self, block: Block, found: Checked) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+        usable = self._usable(block, found)
+        gather = self.layout.format.gather
+        if gather is None:
+            yield from ((place, [fields]) for place, fields in usable)
+            return
+        for _, group in groupby(usable, key=lambda row: row[1][gather]):
+            members = list(group)
+            yield members[0][0], [fields for _, fields in members]
+
+    def _usable(self, block: Block, found: Checked) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the rows that have the columns of the layout."""
+        for row in block:
+            raw = self.renaming(row)
+            found.read += 1
+            try:
+                fields = self.layout.fields(raw)
+            except RowError as rejection:
+                found.remarks.append((len(found.prompts), raw.place, rejection))
+                continue
+            yield raw.place, fields
 
 
-def _converted(rows: Iterable[RawRow], layout: Layout, tally: Tally) -> Iterator[tuple[RawRow, Mapping[str, Any]]]:
-    """Yield the fields that each row, or each group of rows, becomes; count those that cannot be converted."""
-    format = layout.format
-    usable = _usable(rows, layout, tally)
-    groups: Iterable[Iterable[RawRow]] = ([row] for row in usable)
-    if format.gather is not None:
-        groups = (list(group) for _, group in groupby(usable, key=lambda row: row.value[format.gather]))  # pyright: ignore
-    for group in groups:
-        members = list(group)
-        values = [cast(Mapping[str, Any], row.value) for row in members]
-        try:
-            made = list(format.convert(values[0]) if format.gather is None else format.convert_group(values))
-        except LeftOut as reason:
-            tally.leave_out(members[0].place, reason)
-            continue
-        except RowError as rejection:
-            tally.reject(members[0].place, rejection)
-            continue
-        for name in {name for value in values for name in value} - format.columns:
-            tally.warn(f'column "{name}" is not read')
-        for item in made:
-            yield members[0], item
-
-
-def _usable(rows: Iterable[RawRow], layout: Layout, tally: Tally) -> Iterator[RawRow]:
-    """Yield the rows that have the columns of the layout."""
-    for raw in rows:
-        tally.read += 1
-        try:
-            if raw.problem or not isinstance(raw.value, Mapping):
-                raise RowError(raw.problem or "not an object")
-            fields = cast(Mapping[str, Any], raw.value)
-            if not _MEDIA.isdisjoint(fields) and (media := [name for name in MEDIA if fields.get(name)]):
-                raise RowError("images, video and sound cannot be read", f'column "{media[0]}"')
-            layout.check(fields)
-        except RowError as rejection:
-            tally.reject(raw.place, rejection)
-            continue
-        yield raw
-
-
-def _contradicts(row: Row, key: str, orientations: dict[bytes, bool]) -> bool:
-    """Return whether the same pair came before with the other polarity."""
+def _pair(row: Row, key: str) -> int:
+    """Return a hash of both sides in any order and, in its last bit, their order; 0 if it is no pair."""
     if not row["chosen"] or not row["rejected"]:
-        return False
+        return 0
     sides = [answer_key(row["chosen"][0]), answer_key(row["rejected"][0])]
-    identity = hashlib.blake2b("\0".join([key, *sorted(sides)]).encode(), digest_size=16).digest()
-    return orientations.setdefault(identity, sides[0] < sides[1]) != (sides[0] < sides[1])
+    identity = hashlib.blake2b("\0".join([key, *sorted(sides)]).encode(), digest_size=7).digest()
+    return int.from_bytes(identity) << 1 | (sides[0] < sides[1])

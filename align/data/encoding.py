@@ -34,7 +34,7 @@ from align.data.rendering import (
     render_plain,
     shared_length,
 )
-from align.data.schema import CONTINUED, Message
+from align.data.schema import CONTINUED, TOKENS, Message, token_ids
 from align.data.text_encoding import TextEncoder, ids_of, splitting_tokens, unchanged
 from align.errors import UserError
 
@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 PROMPT_CUT = "the prompt ends in other tokens before an answer than where it is answered, so it was cut there"
+UNFINISHED = "a response of token ids does not end in the end of turn"
 ENCODED_APART = "prompt and response encoded apart, because together a token crosses their border"
 
 _THOUGHTS = re.compile("think|thought|reason", re.IGNORECASE)
@@ -213,16 +214,46 @@ class Encoder(TextEncoder):
             UserError: Messages without a chat template.
         """
         messages = [Message(role=None, content=prompt)] if isinstance(prompt, str) else prompt
+        if messages[0]["role"] == TOKENS:
+            return self._as_given(tokenizer, messages[0], responses)
         answers = [Message(role=None, content=one) if isinstance(one, str) else one for one in responses]
         if not self.has_template or messages[0]["role"] == CONTINUED:
             return render_plain(messages, answers, tools=tools, to_mark=self.to_mark)
         return render_conversation(tokenizer, messages, answers, tools=tools, to_mark=self.to_mark, rest=self.rest)
 
+    def _as_given(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: TemplateMessage,
+        responses: Sequence[str | TemplateMessage | Sequence[int]],
+    ) -> Rendered:
+        """Return a prompt and responses that are token ids already, if the tokenizer has them all."""
+        answers: list[Sequence[int]] = []
+        for response in responses:
+            if isinstance(response, str) or (isinstance(response, Mapping) and response["role"] != TOKENS):
+                raise RowError("the prompt is token ids, but the response is text")
+            answers.append(token_ids(response) if isinstance(response, Mapping) else response)
+        asked, size = token_ids(prompt), len(tokenizer)
+        if unknown := [token for ids in (asked, *answers) for token in ids if token >= size]:
+            raise RowError("token id that the tokenizer does not have", f"{unknown[0]}, it has {size}")
+        ended = all(ids[-1] == self.end_of_turn for ids in answers)
+        return Rendered(asked, list(answers), remarks=() if ended else (UNFINISHED,))
+
     def encode(self, tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered]) -> list[Encoded]:
         """Return the ids of rendered conversations."""
-        groups = [[one.prompt, *(whole for whole in one.wholes if isinstance(whole, MarkedText))] for one in rendered]
+        groups = [
+            [text for text in (one.prompt, *one.wholes) if isinstance(text, MarkedText)]
+            for one in rendered
+            if isinstance(one.prompt, MarkedText)
+        ]
         encoded: list[Encoded] = []
-        for one, (prompt, *texts) in zip(rendered, self.encode_texts(tokenizer, groups), strict=True):
+        of_texts = iter(self.encode_texts(tokenizer, groups))
+        for one in rendered:
+            if not isinstance(one.prompt, MarkedText):
+                responses = [list(whole) for whole in one.wholes if not isinstance(whole, MarkedText)]
+                encoded.append(Encoded(list(one.prompt), responses, one.remarks))
+                continue
+            prompt, *texts = next(of_texts)
             left = iter(texts)
             wholes = [
                 self._ended(next(left)) if isinstance(whole, MarkedText) else [*prompt, *whole] for whole in one.wholes
@@ -255,7 +286,9 @@ class Encoder(TextEncoder):
         return Encoded(prompt, responses, remarks)
 
     def _ended(self, ids: list[int]) -> list[int]:
-        return ids if ids[-1:] == [self.end_of_turn] else [*ids, self.end_of_turn]
+        """Add the end of turn, unless the template wrote it or another control token, which may end a call."""
+        ended = ids[-1:] == [self.end_of_turn] or not self.control_ids.isdisjoint(ids[-1:])
+        return ids if ended else [*ids, self.end_of_turn]
 
 
 def _optional_id(token: object) -> int | None:

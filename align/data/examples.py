@@ -1,23 +1,24 @@
 """Preferences as token ids: examples of one unit, computed once per data, tokenizer and length.
 
 The cached Arrow file has one row per possible example. Rejected ones are included with their reason, so the report
-can be made from the file. Its name is the fingerprint. `datasets` writes it under a temporary name and renames it, so
-ranks that compute it at the same time replace each other's file with the same bytes.
+can be made from the file. Its name is the fingerprint. It is written under a temporary name and renamed, so ranks that
+compute it at the same time replace each other's file with the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Sequence
-from contextlib import suppress
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 from uuid import uuid4
 
 from align.data.encoding import Encoder
+from align.data.formats import known_formats
 from align.data.load_report import EXAMPLES_PER_REASON, LeftOut, LoadReport, RowError, Tally
 from align.data.pairs_and_rankings import group_rows
 from align.data.schema import Example, Unit
@@ -28,6 +29,7 @@ from align.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     import datasets
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
@@ -35,11 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
-_VERSION = 4
+_VERSION = 5
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
-_WORTH_PROCESSES = 20_000
-"""Examples from which on all processor cores tokenise; each process takes seconds to start."""
 _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
 
 
@@ -58,7 +58,7 @@ class TokenizedPreferences(Sequence[Example]):
     """sha256 over data, tokenizer, chat template, max_length, unit and version: the same in every process."""
     report: LoadReport
     preferences: Preferences
-    """The rows that `Example.index` counts, as they were before tokenisation."""
+    """The rows that `Example.index` counts, as they were before tokenisation; token ids as text."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -122,7 +122,8 @@ def tokenize(
         [_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit, shortened]
     )
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
-    return _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
+    opened = _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
+    return replace(opened, preferences=preferences.decoded(tokenizer))
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -151,57 +152,55 @@ def _computed(
     """Return the table of examples from the cache, or compute and cache it."""
     import datasets
     import pyarrow as pa
+    from datasets.table import InMemoryTable
 
-    groups = group_rows(preferences.dataset["prompt_id"], unit)
-    folder, processes = cache_folder(), 1
+    groups = group_rows(preferences.dataset.select_columns("prompt_id")[:]["prompt_id"], unit)
+    folder = cache_folder()
     path = None if folder is None else folder / f"{fingerprint}.arrow"
-    cache: dict[str, Any] = {"keep_in_memory": True}
     if path is not None:
         with suppress(pa.ArrowInvalid, OSError):  # missing or damaged: compute it
             table = datasets.Dataset.from_file(str(path))
             if len(table) == len(groups):
                 return table
-        cache = {"cache_file_name": str(path), "load_from_cache_file": False}
-        processes = (os.cpu_count() or 1) if len(groups) >= _WORTH_PROCESSES else 1
-    rows = datasets.Features({"rows": datasets.List(datasets.Value("int64"))})
-    table = datasets.Dataset.from_dict({"rows": groups}, features=rows).map(
-        Tokenization(
-            preferences.dataset,
-            tokenizer,
-            tokenizer_fingerprint(tokenizer),
-            Encoder.of(tokenizer),
-            max_length,
-            unit,
-            preferences.rules.too_long == "truncate_prompt",
-        ),
-        batched=True,
-        remove_columns=["rows"],
-        features=_features(),
-        new_fingerprint=fingerprint[:16],
-        desc=f"Tokenizing {unit}s",
-        num_proc=processes if processes > 1 else None,
-        **cache,
+    tokenization = Tokenization(
+        preferences.dataset,
+        tokenizer,
+        tokenizer_fingerprint(tokenizer),
+        Encoder.of(tokenizer),
+        max_length,
+        unit,
+        preferences.rules.too_long == "truncate_prompt",
+        _features().arrow_schema,
     )
-    return table if path is None or processes == 1 else _joined(table, path)
+    with closing(tokenization.batches(groups)) as batches:
+        shown = _with_progress(batches, len(groups), f"Tokenizing {unit}s")
+        if path is not None:
+            _write(path, tokenization.schema, shown)
+            return datasets.Dataset.from_file(str(path))
+        return datasets.Dataset(InMemoryTable(pa.Table.from_batches(shown, tokenization.schema)))
 
 
-def _joined(table: datasets.Dataset, path: Path) -> datasets.Dataset:
-    """Put the files of several processes into one."""
-    import datasets
+def _with_progress(batches: Iterable[pa.RecordBatch], total: int, what: str) -> Iterator[pa.RecordBatch]:
+    from datasets.utils import tqdm
+
+    with tqdm(total=total, desc=what, unit=" examples") as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
+
+
+def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write a file whole or not at all."""
     import pyarrow as pa
 
-    parts = [Path(file["filename"]) for file in table.cache_files]
     partial = path.with_suffix(f".{uuid4().hex}.partial")
-    schema = table.data.schema
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        for part in parts:
-            with pa.memory_map(str(part)) as source:
-                for batch in pa.ipc.open_stream(source):
-                    writer.write_batch(batch)
-    partial.replace(path)
-    for part in parts:
-        part.unlink(missing_ok=True)
-    return datasets.Dataset.from_file(str(path))
+    try:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _features() -> datasets.Features:
@@ -265,6 +264,9 @@ def _opened(
     for row, remarks in enumerate(columns["remarks"].to_pylist()):
         for remark in remarks if kept[row] else ():
             tally.note(place(row, tally.noted[remark]), remark)
+    limit = 1.0 if may_be_empty else max_rejected
+    if unit in ("pair", "ranking") and tally.rejected.total() > limit * len(table):
+        _require_both_sides(preferences, tally.source, unit, tally.kept)
     report = tally.close(
         rule=unit,
         polarity=preferences.report.polarity,
@@ -280,4 +282,27 @@ def _opened(
         fingerprint=fingerprint,
         report=report,
         preferences=preferences,
+    )
+
+
+def _require_both_sides(preferences: Preferences, source: str, unit: Unit, kept: int) -> None:
+    """Say what can be done with answers that are only known to be good or bad, if the data is of such."""
+    format = known_formats().get(preferences.report.rule)
+    if format is None or format.gives != "unpaired":
+        return
+    names = ["chosen", "rejected"]
+    tables = preferences.dataset.select_columns(names).with_format("arrow").iter(10_000)
+    sides = [
+        has
+        for batch in cast("Iterable[Any]", tables)
+        for has in zip(*(batch[name].is_valid().to_pylist() for name in names), strict=True)
+    ]
+    good, bad = sides.count((True, False)), sides.count((False, True))
+    remedy = "give such prompts"
+    if good:
+        share = math.floor(20 * bad / (good + bad) + 1) / 20
+        remedy += f", or fine-tune on the good ones (supervised, with data.max_rejected={share:g})"
+    raise UserError(
+        f"{source}: a {unit} needs a good and a bad answer to one prompt; {kept:,} prompts have both, but {good:,} "
+        f"good and {bad:,} bad answers stand alone; {remedy}."
     )

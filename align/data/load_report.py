@@ -144,10 +144,11 @@ class Tally:
                 f"{count:,} {reason} ({', '.join(place.split(': ')[0] for place in self.examples[reason])})"
                 for reason, count in counts.most_common()
             )
-            allowed = f"{fraction:.1%}, allowed {max_rejected:.1%}" if fraction > max_rejected else "none is left"
+            allowed = "none is left" if emptied else f"{fraction:.1%}, allowed {max_rejected:.1%}"
+            lost = "rejected or left out" if emptied and self.left_out else "rejected"
             limit = f"{min(1.0, math.ceil(fraction * 1000) / 1000):g}"
             raise UserError(
-                f"{self.source}: {counts.total():,} of {rows:,} rows rejected ({allowed}): {reasons}; "
+                f"{self.source}: {counts.total():,} of {rows:,} rows {lost} ({allowed}): {reasons}; "
                 + (f"{remedy}, or accept the loss with data.max_rejected={limit}." if self.kept else f"{remedy}.")
             )
         return LoadReport(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from align.data.load_report import RowError
-from align.data.schema import CONTINUED, ROLES, Message
+from align.data.schema import CONTINUED, ROLES, TOKENS, Message
 
 __all__ = ["MEDIA", "kind", "number", "read_messages", "read_text", "read_tools"]
 
@@ -24,6 +24,7 @@ _READ = {
 }
 _PLAIN_ROLES = ("user", "assistant", "system")
 _NOTHING: tuple[Any, ...] = (None, [], "", {})
+_IDS = re.compile(r"\d{1,10}(?: \d{1,10})*", re.ASCII)
 _WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
 """Beginning of messages that were written as text, by `json.dumps` or `str`."""
 
@@ -65,9 +66,9 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
         raise RowError(f"{name} is not text or messages", f"has a {kind(item)} in its list")
     message = cast(Mapping[str, Any], item)
     role, content = message.get("role"), message.get("content")
-    if len(message) == 2 and isinstance(content, str) and role in _PLAIN_ROLES:  # as nearly all are
-        return {"role": role, "content": read_text(content, name)}
-    if role not in (*ROLES, CONTINUED):
+    if len(message) == 2 and type(content) is str and role in _PLAIN_ROLES:  # as nearly all are
+        return {"role": role, "content": content if _is_plain(content) else read_text(content, name)}
+    if role not in (*ROLES, CONTINUED, TOKENS):
         raise RowError("unknown role", f"{name}: {role!r:.40}; known are {', '.join(ROLES)}")
     calls = _calls(message.get("tool_calls"), name) if role == "assistant" else None
     if "content" not in message and calls is None:
@@ -79,6 +80,8 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
         read["tool_calls"] = calls
     if role == "assistant" and (thoughts := [message[key] for key in _THINKING if message.get(key)]):
         read["thinking"] = read_text(thoughts[0], name)
+    if role == TOKENS and not _IDS.fullmatch(read["content"]):
+        raise RowError(f"{name} is not a list of token ids")
     for key in ("name", "tool_call_id"):
         if role == "tool" and message.get(key):
             read[key] = read_text(message[key], name)
@@ -174,10 +177,16 @@ def number(value: object, name: str) -> float:
     return found
 
 
+def _is_plain(text: str) -> bool:
+    return text.isascii() and "\0" not in text
+
+
 def read_text(value: object, name: str) -> str:
     """Return the value if it is text that can be encoded; raises `RowError`."""
     if not isinstance(value, str):
         raise RowError("content is not text", f"{name}: is a {kind(value)}")
+    if _is_plain(value):
+        return value
     if "\0" in value:
         raise RowError("NUL character", name)
     try:

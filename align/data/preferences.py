@@ -9,28 +9,34 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from align.data.conversion import Layout, valid_rows
-from align.data.formats import mapped
+from align.data.comparison import Comparison
+from align.data.conversion import Check, Layout
+from align.data.formats import Renaming
 from align.data.load_report import LoadReport, Tally, joined_reports
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
-from align.data.reading import RawRow, read_rows, rows_in_memory
-from align.data.schema import present, question_key
-from align.data.storage import keep, read_kept, store
+from align.data.progress import with_progress
+from align.data.reading import Block, RawRow, in_blocks, read_blocks, rows_in_memory
+from align.data.schema import TOKENS, present, question_key, token_ids
+from align.data.storage import batches_of, keep, read_kept, store
 from align.data.validation import LOWER_SCORE, REPEATED
 from align.errors import UserError
 from align.system.identity import hashed, sha256
+from align.system.workers import core_count, in_order
 
 if TYPE_CHECKING:
     import datasets
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Preferences", "leaked_prompts"]
 
 _SAMPLE_ROWS = 1000
 _WORTH_KEEPING = 2**26
 """Bytes of a file from which on its rows are kept in the datasets cache for the next run."""
-_VERSION = 1
+_ALONE = 8
+"""Blocks that are read and checked by this process, before others are started to read the rest."""
+_VERSION = 2
 """Of the rows kept: raise it when the same file gives other rows."""
 _SUSPICIOUS = {
     LOWER_SCORE: "swap the columns of the sides, or give scores of which the higher is better",
@@ -114,23 +120,16 @@ class Preferences:
             hub = {"split": split, "subset": subset, "revision": revision}
             parts = [cls.load(one, format=format, columns=columns, **hub, **rules) for one in source]
             return _joined(parts, expected_rows)
-        name, made = str(source), Rules(**rules)
-
-        def read() -> Preferences:
-            rows = mapped(read_rows(source, split, subset=subset, revision=revision), columns or {}, name)
-            return _loaded(rows, name, format, _by_hand(columns), made, expected_rows)
-
-        file = Path(source).expanduser()
-        if not file.is_file() or file.stat().st_size < _WORTH_KEEPING:
-            return read()
-        key = hashed([_VERSION, name, sha256(file), format, columns, made.max_rejected, expected_rows])
-        kept = read_kept(key)
+        name, made, file, key = str(source), Rules(**rules), Path(source).expanduser(), None
+        if file.is_file() and file.stat().st_size >= _WORTH_KEEPING:
+            key = hashed([_VERSION, name, sha256(file), format, columns, made.max_rejected, expected_rows])
+        kept = None if key is None else read_kept(key)
         if kept is None:
-            loaded = read()
-            keep(key, loaded.dataset, loaded.report, loaded.fingerprint)
-            return loaded
-        dataset, report, fingerprint = kept
-        return cls(dataset=dataset, report=report, fingerprint=fingerprint, rules=made)
+            blocks = read_blocks(source, split, subset=subset, revision=revision)
+            kept = _checked(blocks, name, format, columns or {}, made, expected_rows)
+            if key is not None:
+                keep(key, *kept)
+        return cls._with_warnings(*kept, made)
 
     @classmethod
     def from_rows(
@@ -144,8 +143,14 @@ class Preferences:
         **rules: Any,
     ) -> Preferences:
         """Like `load`, from rows in memory; reports show `name` in place of a file."""
-        raw = mapped(rows_in_memory(rows, name), columns or {}, name)
-        return _loaded(raw, name, format, _by_hand(columns), Rules(**rules), expected_rows)
+        made, blocks = Rules(**rules), in_blocks(rows_in_memory(rows, name))
+        return cls._with_warnings(*_checked(blocks, name, format, columns or {}, made, expected_rows), made)
+
+    @classmethod
+    def _with_warnings(cls, dataset: datasets.Dataset, report: LoadReport, fingerprint: str, rules: Rules) -> Self:
+        for warning in report.warnings:
+            _LOG.warning("%s: %s", report.source, warning)
+        return cls(dataset=dataset, report=report, fingerprint=fingerprint, rules=rules)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -188,6 +193,16 @@ class Preferences:
         """Make every assistant's turn of a conversation a demonstration, if `Rules.train_on` asks for all."""
         return self if self.rules.train_on == "last" else self.rewritten(each_turn)
 
+    def decoded(self, tokenizer: PreTrainedTokenizerBase) -> Preferences:
+        """Replace token ids by the text that they are, which scorers read; rows of text stay."""
+        from pyarrow import compute
+
+        pc: Any = compute  # its functions are made when it is imported
+        roles = pc.struct_field(pc.list_flatten(self.dataset.data.column("prompt")), "role")
+        if not pc.any(pc.equal(roles, TOKENS)).as_py():
+            return self
+        return self.rewritten(lambda row: [_decoded(row, tokenizer)])
+
     def _regrouped(
         self, groups: Iterable[list[int]], rewrite: Callable[[Sequence[dict[str, Any]]], Iterable[Mapping[str, Any]]]
     ) -> Preferences:
@@ -197,7 +212,7 @@ class Preferences:
                 place, *_ = (row.pop("place") for row in members)
                 yield from ((made, place) for made in rewrite(members))
 
-        dataset, fingerprint = store(rows())
+        dataset, fingerprint = store(batches_of(rows()))
         return replace(self, dataset=dataset, fingerprint=fingerprint)
 
     def questions(self) -> list[str]:
@@ -237,6 +252,15 @@ def _as_given(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def _decoded(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    texts = {
+        name: [{"role": None, "content": str(tokenizer.decode(token_ids(row[name][0]), skip_special_tokens=True))}]
+        for name in ("prompt", "chosen", "rejected")
+        if row[name] and row[name][0]["role"] == TOKENS
+    }
+    return {**row, **texts}
+
+
 def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     """Return the places (file:line) of the rows of `heldout` whose prompt also occurs in `train`."""
     seen = set(train.questions())
@@ -264,22 +288,24 @@ def _require_rows(source: str, read: int, expected: int | None) -> None:
         )
 
 
-def _by_hand(columns: Mapping[str, str | None] | None) -> list[str]:
-    return [new for new, old in (columns or {}).items() if old is not None]
-
-
-def _loaded(
-    rows: Iterator[RawRow],
+def _checked(
+    blocks: Iterator[Block],
     source: str,
     format_name: str,
-    by_hand: Sequence[str],
+    columns: Mapping[str, str | None],
     rules: Rules,
     expected_rows: int | None,
-) -> Preferences:
+) -> tuple[datasets.Dataset, LoadReport, str]:
+    """Read and check all rows; return the valid ones with the report and their fingerprint."""
     tally = Tally(source)
-    head = list(islice(rows, _SAMPLE_ROWS))
-    layout = Layout.of(head, format_name, by_hand, source)
-    dataset, fingerprint = store(valid_rows(chain(head, rows), layout, tally))
+    head, blocks = _beginning(blocks)
+    renaming = Renaming.of(head, columns, source)
+    by_hand = [new for new, old in columns.items() if old is not None]
+    layout = Layout.of([renaming(row) for row in head], format_name, by_hand, source)
+    check, comparison = Check(layout, renaming), Comparison(tally)
+    found = in_order(check, check.whole(blocks), alone=_ALONE, processes=core_count())
+    dataset, fingerprint = store(comparison.add(block) for block in with_progress(found, source))
+    comparison.close()
     _require_rows(source, tally.read, expected_rows)
     report = tally.close(
         rule=layout.format.name,
@@ -291,6 +317,14 @@ def _loaded(
         if (count := report.noted.get(remark, 0)) * 2 > report.kept:
             places = ", ".join(place.split(": ")[0] for place in report.examples[remark])
             raise UserError(f"{source}: {remark} in {count:,} of {report.kept:,} rows ({places}); {remedy}.")
-    for warning in report.warnings:
-        _LOG.warning("%s: %s", source, warning)
-    return Preferences(dataset=dataset, report=report, fingerprint=fingerprint, rules=rules)
+    return dataset, report, fingerprint
+
+
+def _beginning(blocks: Iterator[Block]) -> tuple[list[RawRow], Iterator[Block]]:
+    """Return the first rows, and all blocks."""
+    head: list[RawRow] = []
+    taken: list[Block] = []
+    while len(head) < _SAMPLE_ROWS and (following := next(blocks, None)) is not None:
+        taken.append(following)
+        head += islice(following, _SAMPLE_ROWS - len(head))
+    return head, chain(taken, blocks)

@@ -10,6 +10,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +99,10 @@ class MarkedText:
 class Rendered:
     """A conversation as text."""
 
-    prompt: MarkedText
-    """The prompt as it is answered, with the generation prompt."""
+    prompt: MarkedText | Sequence[int]
+    """The prompt as it is answered, with the generation prompt; or the ids that it is."""
     wholes: list[MarkedText | Sequence[int]] = field(default_factory=list["MarkedText | Sequence[int]"])
-    """For each response the prompt with it, up to the end of turn; or the ids that it was drawn as."""
+    """For each response the prompt with it, up to the end of turn; or the response's ids."""
     apart: list[MarkedText] = field(default_factory=list[MarkedText])
     """Each response alone; only without a chat template."""
     remarks: tuple[str, ...] = ()
@@ -150,7 +152,7 @@ def render_conversation(
                 raise RowError("chat template renders the messages of the prompt otherwise before an answer")
         if "thinking" in answer and answer["thinking"].strip() not in whole:
             raise RowError("chat template has no place for the thoughts of an answer")
-        _require_place_for_calls([answer], whole)
+        _require_place_for_calls(tokenizer, [*turns, answer], functions, whole, first=len(turns))
         if answer["content"].strip() not in whole:
             remarks[ANSWER_CHANGED] = None
         wholes.append(MarkedText(whole.removesuffix(rest), own.originals))
@@ -161,7 +163,8 @@ def _turn(message: TemplateMessage, role: str, marker: _Marker) -> dict[str, Any
     """Return a message as chat templates read it, its text marked; thoughts have both of their usual names."""
     turn: dict[str, Any] = {"role": role, "content": marker(message["content"])}
     if thoughts := message.get("thinking"):
-        turn["thinking"] = turn["reasoning_content"] = marker(thoughts)
+        marked = marker(thoughts)
+        turn = {"thinking": marked, **turn, "reasoning_content": marked}
     if calls := message.get("tool_calls"):
         turn["tool_calls"] = marker.nested(json.loads(calls))
     return turn | {name: marker(message[name]) for name in ("name", "tool_call_id") if message.get(name)}
@@ -173,13 +176,31 @@ def _require_place_for_tools(
     """Refuse tools and calls of the prompt that the template leaves out."""
     if functions is not None and _render(tokenizer, turns, None, generation=True) == asked:
         raise RowError("chat template has no place for tools")
-    _require_place_for_calls(turns, asked)
+    _require_place_for_calls(tokenizer, turns, functions, asked, generation=True)
 
 
-def _require_place_for_calls(turns: Sequence[TemplateMessage], text: str) -> None:
-    for turn in turns:
-        if any(call["function"]["name"] not in text for call in turn.get("tool_calls", ())):
-            raise RowError("chat template has no place for tool calls")
+def _require_place_for_calls(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[TemplateMessage],
+    functions: Any,
+    text: str,
+    *,
+    first: int = 0,
+    generation: bool = False,
+) -> None:
+    """Refuse calls without which the text is the same, in the turns from `first` on."""
+    for place, turn in islice(enumerate(turns), first, None):
+        calls: Sequence[Any] = turn.get("tool_calls", ())
+        for i in range(len(calls)):
+            left = {"tool_calls": [*calls[:i], *calls[i + 1 :]]} if len(calls) > 1 else {}
+            bare = {name: value for name, value in turn.items() if name != "tool_calls"} | left
+            try:
+                other = [*turns[:place], bare, *turns[place + 1 :]]
+                without = _render(tokenizer, other, functions, generation=generation)
+            except RowError:  # a result without its call
+                continue
+            if without == text:
+                raise RowError("chat template has no place for tool calls")
 
 
 def render_plain(
@@ -284,16 +305,32 @@ def _render(
     *,
     generation: bool,
 ) -> str:
-    """Return the text of messages, with or without the generation prompt.
+    """Return the text of messages, with or without the generation prompt, as `apply_chat_template` renders it.
+
+    That method rebuilds all messages from plain JSON types, which ours are, and this takes longer than the rendering.
 
     Raises:
         RowError: The template refuses them, or fails on them with an error of its own.
     """
     from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import _compile_jinja_template  # pyright: ignore[reportPrivateUsage]
 
     try:
-        rendered = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tools=tools, tokenize=False, add_generation_prompt=generation
+        if _renders_itself(type(tokenizer)):
+            return str(
+                tokenizer.apply_chat_template(
+                    [dict(message) for message in messages],
+                    tools=tools,
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                )
+            )
+        return _compile_jinja_template(tokenizer.get_chat_template(tools=tools)).render(
+            messages=messages,
+            tools=tools,
+            documents=None,
+            add_generation_prompt=generation,
+            **tokenizer.special_tokens_map,
         )
     except TemplateError as error:
         raise RowError("chat template refuses the conversation", str(error)) from error
@@ -301,5 +338,11 @@ def _render(
         # An expression of the template failed, as Python names it.
         detail = f"{type(error).__name__}: {first_line(error)}"
         raise RowError("chat template fails on the conversation", detail) from error
-    assert isinstance(rendered, str)
-    return rendered
+
+
+@cache
+def _renders_itself(kind: type[PreTrainedTokenizerBase]) -> bool:
+    """Return whether a tokenizer, whose code may come with its model, has a method of its own for conversations."""
+    from transformers import PreTrainedTokenizerBase
+
+    return kind.apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template

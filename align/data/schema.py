@@ -19,6 +19,7 @@ __all__ = [
     "DRAWN_COLUMNS",
     "ROLES",
     "SCORE_COLUMNS",
+    "TOKENS",
     "Example",
     "Message",
     "Row",
@@ -28,6 +29,8 @@ __all__ = [
     "present",
     "prompt_key",
     "question_key",
+    "token_ids",
+    "token_message",
 ]
 
 Unit = Literal["demonstration", "pair", "ranking", "prompt"]
@@ -38,6 +41,9 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 CONTINUED = "text"
 """Role of the only message of a prompt that is no question but the (often empty) beginning of a text, without turns."""
+
+TOKENS = "tokens"
+"""Role of a prompt's or response's only message that is token ids, written as numbers with blanks between them."""
 
 SCORE_COLUMNS = ("chosen_score", "rejected_score", "margin", "weight")
 DRAWN_COLUMNS = ("chosen_drawn", "rejected_drawn", "drawn_with")
@@ -51,6 +57,9 @@ COLUMNS = (
 
 MESSAGE_FIELDS = ("thinking", "tool_calls", "name", "tool_call_id")
 """Fields that a message may have beside role and content."""
+
+
+_ENCODER = json.JSONEncoder(check_circular=False)
 
 
 class Message(TypedDict):
@@ -112,22 +121,34 @@ class Example:
 
 def present(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return the message without the fields that it does not have; Arrow gives every message all of them."""
-    kept = {name: message[name] for name in MESSAGE_FIELDS if message.get(name) is not None}
+    kept = {name: message[name] for name in MESSAGE_FIELDS if message.get(name) is not None} if len(message) > 2 else {}
     return {"role": message["role"], "content": message["content"], **kept}
 
 
 def answer_key(message: Mapping[str, Any]) -> str:
     """Return what tells one answer from another: its text, with thoughts and calls where it has them."""
-    extra = [message[name] for name in MESSAGE_FIELDS if message.get(name) is not None]
+    extra = [message[name] for name in MESSAGE_FIELDS if message.get(name) is not None] if len(message) > 2 else []
     return json.dumps([message["content"], *extra]) if extra else str(message["content"])
+
+
+def token_message(ids: Sequence[int]) -> Message:
+    """Return ids as the message of a prompt or response that is tokens already."""
+    return {"role": TOKENS, "content": " ".join(map(str, ids))}
+
+
+def token_ids(message: Mapping[str, Any]) -> list[int]:
+    """Return the ids of such a message."""
+    return [int(token) for token in message["content"].split()]
 
 
 def prompt_key(prompt: Sequence[Mapping[str, Any]], tools: str | None = None) -> str:
     """Return a hash of a prompt's messages and tools, 16 hex digits, the same in every process."""
-    parts: list[Any] = [list(present(message).values()) for message in prompt]
+    parts: list[Any] = [
+        (turn["role"], turn["content"]) if len(turn) == 2 else tuple(present(turn).values()) for turn in prompt
+    ]
     if tools is not None:
         parts.append(tools)
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(_ENCODER.encode(parts).encode()).hexdigest()[:16]
 
 
 def question_key(prompt: Sequence[Mapping[str, Any]], prompt_id: str) -> str:

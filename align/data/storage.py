@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import chain, islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -18,15 +18,15 @@ from align.system.files import write_json
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["cache_folder", "keep", "read_kept", "store"]
+__all__ = ["batch_of", "batches_of", "cache_folder", "keep", "read_kept", "store"]
 
 _CHUNK_ROWS = 10_000
 _CHUNKS_IN_MEMORY = 10
 """Data of fewer chunks is held in memory, more of them in a file."""
 
 
-def store(rows: Iterable[tuple[Mapping[str, Any], str]]) -> tuple[datasets.Dataset, str]:
-    """Collect rows and their places; return them with their fingerprint.
+def store(batches: Iterable[Any]) -> tuple[datasets.Dataset, str]:
+    """Collect batches of rows, made by :func:`batch_of`; return them with their fingerprint.
 
     Large data goes into a file of the datasets cache as it comes and is mapped into memory from there.
     """
@@ -34,15 +34,14 @@ def store(rows: Iterable[tuple[Mapping[str, Any], str]]) -> tuple[datasets.Datas
     import pyarrow as pa
     from datasets.table import InMemoryTable
 
-    schema, left, digest = arrow_schema(), iter(rows), hashlib.sha256()
+    schema, digest, folder = arrow_schema(), hashlib.sha256(), cache_folder()
 
-    def batches() -> Iterator[Any]:
-        while chunk := [{**row, "place": place} for row, place in islice(left, _CHUNK_ROWS)]:
-            batch = pa.RecordBatch.from_pylist(chunk, schema=schema)
-            digest.update(batch.select(list(COLUMNS)).serialize())
-            yield batch
+    def chunks() -> Iterator[Any]:
+        for chunk in _chunks(batches):
+            digest.update(chunk.select(list(COLUMNS)).serialize())
+            yield chunk
 
-    made, folder = batches(), cache_folder()
+    made = chunks()
     held = list(islice(made, _CHUNKS_IN_MEMORY if folder is not None else None))
     if folder is None or len(held) < _CHUNKS_IN_MEMORY:
         name = digest.hexdigest()
@@ -51,13 +50,71 @@ def store(rows: Iterable[tuple[Mapping[str, Any], str]]) -> tuple[datasets.Datas
     partial = folder / f"rows-{uuid4().hex}.partial"
     try:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for batch in chain(held, made):
-                writer.write_batch(batch)
+            while held:
+                writer.write_batch(held.pop(0))
+            for chunk in made:
+                writer.write_batch(chunk)
         name = digest.hexdigest()
         file = partial.replace(folder / f"rows-{name}.arrow")
     finally:
         partial.unlink(missing_ok=True)
     return datasets.Dataset.from_file(str(file)), name
+
+
+def _chunks(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield the rows in batches of `_CHUNK_ROWS`, so that the fingerprint does not depend on how they came."""
+    import pyarrow as pa
+
+    held: list[Any] = []
+    for batch in batches:
+        start = 0
+        while start < batch.num_rows:
+            held.append(batch.slice(start, _CHUNK_ROWS - sum(part.num_rows for part in held)))
+            start += held[-1].num_rows
+            if sum(part.num_rows for part in held) == _CHUNK_ROWS:
+                yield pa.concat_batches(held)
+                held = []
+    if held:
+        yield pa.concat_batches(held)
+
+
+def batches_of(rows: Iterable[tuple[Mapping[str, Any], str]]) -> Iterator[Any]:
+    """Yield batches of rows with their places."""
+    left = iter(rows)
+    while chunk := list(islice(left, _CHUNK_ROWS)):
+        yield batch_of([row for row, _ in chunk], [place for _, place in chunk])
+
+
+def batch_of(rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> Any:
+    """Return a `pyarrow.RecordBatch` of rows and their places."""
+    import pyarrow as pa
+
+    schema = arrow_schema()
+    columns: list[Any] = []
+    for name in COLUMNS:
+        values = [row.get(name) for row in rows]
+        of = schema.field(name).type
+        columns.append(_turns(values, of) if name in ("prompt", "chosen", "rejected") else pa.array(values, of))
+    return pa.record_batch([*columns, pa.array(places, pa.string())], schema=schema)
+
+
+def _turns(column: Sequence[Sequence[Mapping[str, Any]] | None], of: Any) -> Any:
+    """Return a column of messages; pyarrow is several times as slow in taking dictionaries apart."""
+    import pyarrow as pa
+
+    turns = [turn for messages in column if messages is not None for turn in messages]
+    plain = all(len(turn) == 2 for turn in turns)
+    texts = {"role": [turn["role"] for turn in turns], "content": [turn["content"] for turn in turns]}
+    fields = [
+        pa.nulls(len(turns), pa.string())
+        if plain and field.name not in texts
+        else pa.array(texts.get(field.name) or [turn.get(field.name) for turn in turns], pa.string())
+        for field in of.value_type
+    ]
+    ends = list(accumulate(0 if messages is None else len(messages) for messages in column))
+    starts = [None if messages is None else end - len(messages) for messages, end in zip(column, ends, strict=True)]
+    offsets = pa.array([*starts, len(turns)], pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(fields, fields=list(of.value_type))).cast(of)
 
 
 def keep(key: str, dataset: datasets.Dataset, report: LoadReport, fingerprint: str) -> None:

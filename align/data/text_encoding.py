@@ -66,7 +66,7 @@ class TextEncoder:
 
         A tokenizer encodes what lies between such tokens piece by piece, so that the ids are those of the whole text.
         """
-        alike = [commonprefix(group) if len(group) > 1 and not continuing else "" for group in groups]  # noqa: RUF071
+        alike = [_beginning(group) if len(group) > 1 and not continuing else "" for group in groups]
         cuts = [self._last_split(beginning) for beginning in alike]
         texts = [
             text if cut is None or number == 0 else text[cut.start() :]
@@ -79,22 +79,23 @@ class TextEncoder:
             ids = [next(left) for _ in group]
             if cut is not None:
                 token = self.control[cut[0]]
-                places = [place for place, own in enumerate(ids[0]) if own == token]
-                if len(places) != group[0].count(cut[0]) or any(own[:1] != [token] for own in ids[1:]):
+                if ids[0].count(token) != group[0].count(cut[0]) or any(own[:1] != [token] for own in ids[1:]):
                     ids = self._plain(tokenizer, group, continuing)
                 else:
-                    before = ids[0][: places[group[0].count(cut[0], 0, cut.start())]]
-                    ids[1:] = [[*before, *own] for own in ids[1:]]
+                    place = -1
+                    for _ in range(group[0].count(cut[0], 0, cut.start()) + 1):
+                        place = ids[0].index(token, place + 1)
+                    ids[1:] = [ids[0][:place] + own for own in ids[1:]]
             encoded.append(ids)
         return encoded
 
     def _last_split(self, text: str) -> re.Match[str] | None:
         """Return the last token in a text at which the tokenizer splits it before anything else."""
-        return deque(self.splitting.finditer(text), maxlen=1).pop() if self.splitting.search(text) else None
+        return next(iter(deque(self.splitting.finditer(text), maxlen=1)), None)
 
     def _controls(self, ids: list[int]) -> int:
         """Count the control tokens in `ids`."""
-        return 0 if self.control_ids.isdisjoint(ids) else sum(token in self.control_ids for token in ids)
+        return sum(map(self.control_ids.__contains__, ids))
 
     def _plain(
         self, tokenizer: PreTrainedTokenizerBase, texts: list[str], continuing: bool, *, split: bool = False
@@ -143,6 +144,11 @@ class TextEncoder:
         return ids
 
 
+def _beginning(texts: list[str]) -> str:
+    """Return the common beginning, at once where it is all of the first text."""
+    return texts[0] if all(text.startswith(texts[0]) for text in texts) else commonprefix(texts)  # noqa: RUF071
+
+
 def splitting_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """Return the added tokens that are cut out of the raw text, whatever stands beside them."""
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -158,17 +164,17 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, split: bool 
     """Encode texts without adding special tokens. `split`: special tokens as text."""
     if not texts:
         return []
-    with unchanged(tokenizer):
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
         return tokenizer(
-            texts,
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            split_special_tokens=split,
-            verbose=False,
+            texts, add_special_tokens=False, padding=False, truncation=False, split_special_tokens=split, verbose=False
         )["input_ids"]
+    with unchanged(tokenizer):
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = split
+        encodings = backend.encode_batch_fast(texts, add_special_tokens=False)  # "fast": without places in the text
+    return [encoding.ids for encoding in encodings]
 
 
 @contextmanager

@@ -1,8 +1,16 @@
-"""The function that is mapped over groups of rows: an example rendered, encoded, and fitted into the longest length."""
+"""Groups of rows to batches of examples: rendered, encoded, and fitted into the longest length, by all cores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -12,12 +20,19 @@ from align.data.load_report import LeftOut, RowError
 from align.data.pairs_and_rankings import Draft, draft
 from align.data.rendering import Rendered
 from align.data.schema import Message, Unit
+from align.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["TOO_LONG", "Tokenization"]
+
+_CHUNK = 500
+"""Examples that are tokenised at once."""
+_WORTH_PROCESSES = 4_000
+"""Examples from which on all processor cores tokenise."""
 
 _TRUNCATED = "response truncated to max_length"
 TOO_LONG = "prompt longer than max_length"
@@ -27,7 +42,7 @@ _DRAWN_ANEW = "a drawn response was encoded again from its text, which has chang
 
 @dataclass(frozen=True, eq=False)
 class Tokenization:
-    """The function mapped over groups of rows, batch by batch."""
+    """Groups of rows to record batches, one row for each group."""
 
     dataset: datasets.Dataset
     tokenizer: PreTrainedTokenizerBase
@@ -38,10 +53,44 @@ class Tokenization:
     unit: Unit
     shorten: bool
     """Leave out the first turns of a prompt that is too long."""
+    schema: pa.Schema
+    """Of the batches."""
 
-    def __call__(self, batch: Mapping[str, list[list[int]]]) -> dict[str, list[Any]]:
-        """Return the columns of the table for `batch["rows"]`, one row per group."""
-        groups = batch["rows"]
+    def batches(self, groups: Sequence[list[int]]) -> Generator[pa.RecordBatch]:
+        """Yield the examples of all groups in order.
+
+        Processes are forked where that is safe, so that they start at once and inherit the tokenizer and the rows; only
+        the numbers of rows and their examples go to and fro.
+
+        Raises:
+            UserError: The tokenizer has no chat template and the rows are conversations, or a process was killed.
+        """
+        chunks = [groups[start : start + _CHUNK] for start in range(0, len(groups), _CHUNK)]
+        cores = min(os.cpu_count() or 1, len(chunks)) if len(groups) >= _WORTH_PROCESSES else 1
+        if cores == 1:
+            yield from map(self.batch, chunks)
+            return
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+        pool = ProcessPoolExecutor(cores, context, _inherit, (self,))
+        try:
+            with _one_thread():
+                made = pool.map(_inherited_batch, chunks)
+            yield from made
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that tokenised was ended from outside, as happens when memory runs out; free some memory "
+                "and start again."
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def batch(self, groups: Sequence[list[int]]) -> pa.RecordBatch:
+        """Return the examples of some groups."""
+        import pyarrow as pa
+
+        return pa.RecordBatch.from_pylist(self._examples(groups), schema=self.schema)
+
+    def _examples(self, groups: Sequence[list[int]]) -> list[dict[str, Any]]:
         rows = self._rows([index for group in groups for index in group])
         results: list[dict[str, Any]] = []
         drafts: list[tuple[dict[str, Any], Draft, Rendered]] = []
@@ -61,7 +110,7 @@ class Tokenization:
             except RowError as rejection:
                 too_long = isinstance(rejection, LeftOut)
                 result |= {"problem": rejection.reason, "detail": rejection.detail, "too_long": too_long}
-        return {name: [result[name] for result in results] for name in results[0]}
+        return results
 
     def _shortened(self, example: Draft, whole: Encoded) -> Encoded:
         """Leave out the first turns until prompt and responses fit, or the last turn of the user is left.
@@ -71,10 +120,10 @@ class Tokenization:
         longest = max(map(len, whole.responses), default=2)
         if not self.shorten or len(whole.prompt) + longest <= self.max_length:
             return whole
-        kept = [turn for turn in example.prompt if turn["role"] in ("system", "developer")]
-        turns = example.prompt[len(kept) :]
+        turns = example.prompt
         for start in range(1, len(turns)):
-            if turns[start]["role"] != "user":
+            kept = [turn for turn in turns[:start] if turn["role"] in ("system", "developer")]
+            if turns[start]["role"] != "user" or len(kept) == start:
                 continue
             rendered = self._render(replace(example, prompt=[*kept, *turns[start:]]))
             (encoded,) = self.encoder.encode(self.tokenizer, [rendered])
@@ -101,6 +150,35 @@ class Tokenization:
     def _rows(self, indices: list[int]) -> Iterator[dict[str, Any]]:
         columns = cast(dict[str, list[Any]], self.dataset[indices])
         return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+
+
+_inherited: list[Tokenization] = []
+"""The tokenization that a process of the pool was started with."""
+
+
+def _inherit(tokenization: Tokenization) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
+    gc.freeze()  # what is inherited lives as long as the process; collections need not look at it
+    _inherited.append(tokenization)
+
+
+def _inherited_batch(groups: Sequence[list[int]]) -> pa.RecordBatch:
+    return _inherited[0].batch(groups)
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """Let processes that are started in this block encode with one thread each, as all cores have a process."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:

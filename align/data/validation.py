@@ -9,10 +9,11 @@ from typing import Any, cast
 
 from align.data.load_report import RowError
 from align.data.messages import kind, number, read_messages, read_text, read_tools
-from align.data.schema import CONTINUED, SCORE_COLUMNS, Message, Row, answer_key, prompt_key
+from align.data.schema import COLUMNS, CONTINUED, SCORE_COLUMNS, TOKENS, Message, Row, answer_key, prompt_key
 
-__all__ = ["LOWER_SCORE", "REPEATED", "valid_row"]
+__all__ = ["BOTH_POLARITIES", "LOWER_SCORE", "REPEATED", "valid_row"]
 
+BOTH_POLARITIES = "pair also occurs with the other polarity"
 LOWER_SCORE = "chosen has a lower score than rejected"
 REPEATED = "chosen and rejected begin with the prompt"
 """Remarks that show a wrong reading where most pairs have them."""
@@ -29,37 +30,27 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     text prompt becomes a user turn, a text response an assistant turn.
     """
     prompt = _prompt(fields.get("prompt"), note)
-    chosen, rejected = (_response(fields.get(name), name, note) for name in ("chosen", "rejected"))
+    chosen = _response(fields.get("chosen"), "chosen", note)
+    rejected = _response(fields.get("rejected"), "rejected", note)
     _check_responses(chosen, rejected)
-    if chosen and rejected and all(side[0]["content"].startswith(prompt[-1]["content"]) for side in (chosen, rejected)):
+    if prompt[0]["role"] != TOKENS and any(side and side[0]["role"] == TOKENS for side in (chosen, rejected)):
+        raise RowError("the response is token ids, but the prompt is text")
+    asked = prompt[-1]["content"]
+    if chosen and rejected and chosen[0]["content"].startswith(asked) and rejected[0]["content"].startswith(asked):
         note(REPEATED)
-    if any(message["role"] for side in (prompt, chosen, rejected) if side for message in side):
+    roles = {message["role"] for message in (*prompt, *(chosen or ()), *(rejected or ()))}
+    if None in roles and len(roles) > 1:
         prompt = [_as_role(turn, "user") for turn in prompt]
         chosen, rejected = ([_as_role(side[0], "assistant")] if side else None for side in (chosen, rejected))
-    tools = read_tools(fields.get("tools"))
-    scores = {name: None if fields.get(name) is None else number(fields[name], name) for name in SCORE_COLUMNS}
-    high, low = scores["chosen_score"], scores["rejected_score"]
+    row = cast(Row, {**_BLANK, "prompt": prompt, "chosen": chosen, "rejected": rejected})
+    for name, read in _READERS.items():
+        if (value := fields.get(name)) is not None:
+            row[name] = read(value, name)
+    high, low = row["chosen_score"], row["rejected_score"]
     if high is not None and low is not None and high < low:
         note(LOWER_SCORE)
-    if (scores["weight"] or 0) < 0:
-        raise RowError("negative weight", f"{scores['weight']:g}")
-    return Row(
-        prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
-        chosen_score=scores["chosen_score"],
-        rejected_score=scores["rejected_score"],
-        margin=scores["margin"],
-        weight=scores["weight"],
-        prompt_id=_label(fields.get("prompt_id"), "prompt_id") or prompt_key(prompt, tools),
-        ranking=_label(fields.get("ranking"), "ranking"),
-        tools=tools,
-        answer=_label(fields.get("answer"), "answer"),
-        source=_label(fields.get("source"), "source"),
-        chosen_drawn=_drawn(fields.get("chosen_drawn"), "chosen_drawn"),
-        rejected_drawn=_drawn(fields.get("rejected_drawn"), "rejected_drawn"),
-        drawn_with=_label(fields.get("drawn_with"), "drawn_with"),
-    )
+    row["prompt_id"] = row["prompt_id"] or prompt_key(prompt, row["tools"])
+    return row
 
 
 def _prompt(value: object, note: Callable[[str], None]) -> list[Message]:
@@ -68,9 +59,9 @@ def _prompt(value: object, note: Callable[[str], None]) -> list[Message]:
     messages = read_messages(value, "prompt", note)
     if not messages:
         raise RowError("empty prompt")
-    if any(message["role"] == CONTINUED for message in messages):
+    if any(message["role"] in (CONTINUED, TOKENS) for message in messages):
         if len(messages) > 1:
-            raise RowError("a text to continue is the only message of its prompt")
+            raise RowError("a text to continue, or token ids, are the only message of a prompt")
         return messages
     if messages[-1]["role"] == "assistant":
         raise RowError("prompt ends with an assistant turn")
@@ -93,7 +84,7 @@ def _response(value: object, name: str, note: Callable[[str], None]) -> list[Mes
     messages = read_messages(value, name, note)
     if not messages:
         raise RowError(f"{name} has no message")
-    if len(messages) != 1 or messages[0]["role"] not in (None, "assistant"):
+    if len(messages) != 1 or messages[0]["role"] not in (None, "assistant", TOKENS):
         roles = ", ".join(message["role"] or "text" for message in messages[:6])
         raise RowError(f"{name} is not one assistant message", roles)
     return messages
@@ -101,15 +92,14 @@ def _response(value: object, name: str, note: Callable[[str], None]) -> list[Mes
 
 def _check_responses(chosen: list[Message] | None, rejected: list[Message] | None) -> None:
     """Reject blank and identical responses."""
-    blank = {
-        name: word
-        for name, side in (("chosen", chosen), ("rejected", rejected))
-        if side and not side[0].get("tool_calls") and (word := _blank(side[0]["content"]))
-    }
-    if len(blank) == 2 and len(set(blank.values())) == 1:
-        raise RowError(f"{blank['chosen']} chosen and rejected")
-    for name, word in blank.items():
-        raise RowError(f"{word} {name}")
+    blanks = [
+        _blank(side[0]["content"]) if side and not side[0].get("tool_calls") else "" for side in (chosen, rejected)
+    ]
+    if blanks[0] and blanks[0] == blanks[1]:
+        raise RowError(f"{blanks[0]} chosen and rejected")
+    for name, word in zip(("chosen", "rejected"), blanks, strict=True):
+        if word:
+            raise RowError(f"{word} {name}")
     if chosen and rejected and answer_key(chosen[0]) == answer_key(rejected[0]):
         raise RowError("identical pair")
 
@@ -133,20 +123,38 @@ def _blank(text: str) -> str:
     return "" if shown else "invisible"
 
 
-def _drawn(value: object, name: str) -> list[int] | None:
-    if value is None:
-        return None
+def _drawn(value: object, name: str) -> list[int]:
     ids = cast(list[Any], value) if isinstance(value, list) else []
     if not ids or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
         raise RowError(f"{name} is not a list of token ids")
     return ids
 
 
-def _label(value: object, name: str) -> str | None:
+def _weight(value: object, name: str) -> float:
+    weight = number(value, name)
+    if weight < 0:
+        raise RowError("negative weight", f"{weight:g}")
+    return weight
+
+
+def _label(value: object, name: str) -> str:
     if name == "source" and isinstance(value, list):  # as Nectar has it
         value = ", ".join(map(str, value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    if value is not None and not isinstance(value, str):
+    if not isinstance(value, str):
         raise RowError(f"{name} is not text", f"is a {kind(value)}")
-    return None if value is None else read_text(value, name)
+    return read_text(value, name)
+
+
+_READERS: Mapping[str, Callable[[Any, str], Any]] = {
+    "tools": lambda value, _: read_tools(value),
+    **dict.fromkeys(SCORE_COLUMNS, number),
+    "weight": _weight,
+    **dict.fromkeys(("prompt_id", "ranking", "answer", "source"), _label),
+    "chosen_drawn": _drawn,
+    "rejected_drawn": _drawn,
+    "drawn_with": _label,
+}
+"""How the columns are read that a row may lack."""
+_BLANK = dict.fromkeys(COLUMNS)

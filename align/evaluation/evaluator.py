@@ -99,7 +99,7 @@ class Evaluator:
                     f"{sampling.max_new_tokens} tokens they are too long"
                 )
             tokenized = _spread(tokenized, limit)
-            rows = [prompts[example.index] for example in tokenized]
+            rows = [tokenized.preferences[example.index] for example in tokenized]
             texts = [prompt_text(row["prompt"]) for row in rows]
             columns = scorer_columns(rows)
         if pairs is not None and not isinstance(pairs, TokenizedPreferences):

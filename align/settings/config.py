@@ -34,6 +34,7 @@ _COLUMNS = (
     *("prompt", "system", "chosen", "rejected", "completion", "label", "messages"),
     *("response_1", "response_2", "better", "response_0", "better_response_id", "responses", "scores", "ranks"),
     *("answer", "source", "tools", "chosen_score", "rejected_score", "margin", "weight", "prompt_id"),
+    *("prompt_ids", "chosen_ids", "rejected_ids", "input_ids", "labels"),
 )
 
 
@@ -145,15 +146,23 @@ class DataConfig(Settings):
     format: str = "auto"
     """Name of a format; auto recognises the columns."""
     columns: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(_COLUMNS))
-    """Columns of the data that have another name, or a path into one: conversations[0].value."""
+    """Columns that have another name, or a path into one in quotes: '{prompt: "conversations[0].value"}'."""
     subset: str | None = None
     """Subset (configuration) of a Hugging Face dataset."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face dataset."""
     split: str = "train"
     """Split of a datasets folder or Hugging Face dataset."""
+    heldout_format: str | None = None
+    """Of heldout; null: as train, and so in the next three lines."""
+    heldout_columns: Mapping[str, str | None] | None = None
+    """Of heldout: '{prompt: problem}'; {} where train has a mapping and heldout needs none."""
+    heldout_subset: str | None = None
+    """Of heldout."""
+    heldout_revision: str | None = None
+    """Of heldout."""
     heldout_split: str = "test"
-    """Split of heldout, likewise."""
+    """Of heldout."""
     heldout_size: NotNegative = 0.05
     """Below 1: share of the prompts; from 1: number of prompts; 0: none."""
     max_rejected: Share = 0.01
@@ -167,7 +176,7 @@ class DataConfig(Settings):
     expected_rows: Count | None = None
     """Stop unless train has exactly this many rows."""
     mix: str | None = None
-    """Demonstrations that on-line training mixes in (PPO-ptx); null: the preferred responses of train."""
+    """Demonstrations that on-line training mixes in (PPO-ptx), in a known format; null: the preferred of train."""
 
     def check(self) -> None:
         """Files exist; a number of prompts is a whole one."""
@@ -176,9 +185,10 @@ class DataConfig(Settings):
             raise UserError("train is empty: give a file, a datasets folder, a Hugging Face name, or world.")
         for name in ("train", "heldout", "mix"):
             _check_exists(self, name)
-        for name in self.columns:
+        named = {"columns": self.columns, "heldout_columns": self.heldout_columns or {}}
+        for group, name in [(group, name) for group, names in named.items() for name in names]:
             if name not in _COLUMNS:
-                raise UserError(f"columns.{name} is none of {', '.join(_COLUMNS)}.{did_you_mean(name, _COLUMNS)}")
+                raise UserError(f"{group}.{name} is none of {', '.join(_COLUMNS)}.{did_you_mean(name, _COLUMNS)}")
         if self.heldout_size >= 1 and self.heldout_size != int(self.heldout_size):
             raise UserError(
                 f"heldout_size={self.heldout_size} is neither a share below 1 nor a whole number of prompts."

@@ -39,8 +39,7 @@ def new_file(path: Path) -> Generator[Path]:
     """Yield a file to write; it replaces ``path`` when the block ends without an exception."""
     partial = partial_of(path)
     yield partial
-    _flush(partial)
-    partial.replace(path)
+    publish_file(partial, path)
 
 
 @contextmanager
@@ -58,6 +57,12 @@ def new_folder(folder: Path) -> Generator[Path]:
 def partial_of(path: Path) -> Path:
     """The hidden place beside ``path`` where it is written first."""
     return path.with_name(f"{_PARTIAL}{path.name}")
+
+
+def publish_file(partial: Path, path: Path) -> None:
+    """Flush a file to disk and let it replace ``path``."""
+    _flush(partial)
+    partial.replace(path)
 
 
 def publish_folder(partial: Path, folder: Path) -> None:

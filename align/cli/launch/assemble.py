@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,10 +150,18 @@ def _parts(scorer: Any) -> list[Scorer]:
 def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     """Load the training data and what is held out from it."""
     data = config.data
-    train = Preferences.load(data.train, split=data.split, expected_rows=data.expected_rows, **_reading(config))
+    own = {name: getattr(data, name) for name in ("format", "columns", "subset", "revision")}
+    rules = _rules(config)
+    with Processes().first_goes_first():  # the other ranks read its cache
+        train = Preferences.load(data.train, split=data.split, expected_rows=data.expected_rows, **own, **rules)
     say(train.report.summary())
     if data.heldout is not None:
-        heldout = Preferences.load(data.heldout, split=data.heldout_split, **_reading(config))
+        given = {name: getattr(data, f"heldout_{name}") for name in own}
+        own |= {name: value for name, value in given.items() if value is not None}
+        try:
+            heldout = Preferences.load(data.heldout, split=data.heldout_split, **own, **rules)
+        except UserError as error:  # names its settings, not those of train
+            raise UserError(re.sub(rf"\bdata\.({'|'.join(own)}|split)\b", r"data.heldout_\1", str(error))) from error
         say(heldout.report.summary())
         leaked = leaked_prompts(train, heldout)
         if leaked:
@@ -170,13 +180,16 @@ def load_mix(run: Run) -> Preferences | None:
     data = run.config.data
     if data.mix is None or not run.method.mixing:  # of a recipe, another stage may
         return None
-    reading: dict[str, Any] = {**_reading(run.config), "columns": None}  # those of another file
-    return Preferences.load(data.mix, split=data.split, **reading)
+    try:
+        return Preferences.load(data.mix, **_rules(run.config))
+    except UserError as error:  # there is no mapping for it
+        command = f"align data convert {shlex.quote(data.mix)} --out mix.jsonl"
+        raise UserError(str(error).replace("data.columns=", f"{command} --columns=")) from error
 
 
-def _reading(config: RunConfig) -> dict[str, Any]:
-    """Return how all data of a run is read."""
-    names = ("format", "columns", "subset", "revision", "max_rejected", "too_long", "pairs", "train_on")
+def _rules(config: RunConfig) -> dict[str, Any]:
+    """Return what holds for all data of a run."""
+    names = ("max_rejected", "too_long", "pairs", "train_on")
     return {name: getattr(config.data, name) for name in names} | {"seed": config.seed}
 
 

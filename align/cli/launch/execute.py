@@ -6,13 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.candidates.drawing import draw, read_summary, save_rows
+from align.candidates.drawing import draw, read_summary
 from align.cli.console import hide_noise, process_count, report, say
 from align.cli.launch import assemble
 from align.cli.launch.assemble import Run, Scorers
 from align.cli.launch.dry_run import dry_run
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
+from align.data.writing import write_rows
 from align.errors import ScorerError, UserError
 from align.model.loading import require_loadable
 from align.runs import run_folder
@@ -125,7 +126,7 @@ def _sample(run: Run, scorers: Scorers) -> None:
         data = config.data
         renamed = data.format != "auto" or any(data.columns.values())
         if heldout is not None and (data.heldout is None or renamed):
-            save_rows(heldout, made / HELDOUT)
+            write_rows(heldout, made / HELDOUT)
         return made
 
     file = Processes().on_first(make_folder) / CANDIDATES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from align.cli.parse import groups
 from align.errors import UserError, did_you_mean
 from align.scoring.from_config import YAML, read_settings
 
-__all__ = ["Command", "read_command"]
+__all__ = ["Command", "quoted_columns", "read_command"]
 
 _MULTIRUN = ("-m", "--multirun")
 _HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.")
@@ -69,6 +70,8 @@ def _parse(word: str, configs: Path) -> Override:
         # `+key` and `++key` mean the same as `key`: nothing can be added that is not there already.
         override = OverridesParser.create().parse_override(word.lstrip("+"))
     except HydraException:
+        if quoted := quoted_columns(word):
+            raise UserError(f"{word!a} cannot be read: a path or name of a column needs quotes: {quoted}") from None
         raise UserError(
             f"{word!a} cannot be read: write key=value, and put a value with blanks, commas, brackets or "
             "quotes between quotes that the shell leaves in place, as in 'key=\"a, b\"'."
@@ -84,6 +87,22 @@ def _parse(word: str, configs: Path) -> Override:
 
 def _nearest_key(word: str, configs: Path) -> str:
     return did_you_mean(f"{word}=", [f"{group}=" for group in groups.names(configs)])
+
+
+def quoted_columns(word: str) -> str | None:
+    """Return ``data.columns=…`` with quotes around each column, as typed into a shell; None where it is not that."""
+    key, _, value = word.partition("=")
+    if re.fullmatch(r"\+*data\.columns(\.\w+)?", key) is None:
+        return None
+    if value.startswith("{"):
+        quoted = re.sub(r"(?<=[{,])( *\w+ *: *)([^\s\"',{}][^\"',{}]*?)(?= *[,}])", r'\1"\2"', value)
+    else:
+        quoted = '"' + value.strip("\"'") + '"'
+    try:
+        OverridesParser.create().parse_override(f"{key}={quoted}")
+    except HydraException:
+        return None
+    return f"{key}={shlex.quote(quoted)}"
 
 
 def _own_choices(overrides: list[Override], configs: Path) -> list[str]:

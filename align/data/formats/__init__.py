@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from align.data.formats import demonstrations, labelled, pairs, rankings
-from align.data.formats.base import Format, Sample, UnknownFormatError
+from align.data.formats import demonstrations, labelled, pairs, rankings, tokens
+from align.data.formats.base import Format, Sample, UnknownFormatError, words_of
 from align.data.formats.gsm8k import GSM8K
 from align.data.formats.hh import HH
 from align.data.formats.instructions import INSTRUCTIONS
-from align.data.formats.mapping import mapped, proposal, shown_columns
+from align.data.formats.mapping import Renaming, proposal, shown_columns
 from align.data.formats.trl import IMPLICIT
 from align.errors import did_you_mean
 
-__all__ = ["BUILT_IN", "Format", "Sample", "find_format", "known_formats", "mapped"]
+__all__ = ["BUILT_IN", "Format", "Renaming", "Sample", "find_format", "known_formats"]
 
 BUILT_IN = (
     pairs.PAIRWISE,
@@ -35,6 +35,7 @@ BUILT_IN = (
     pairs.OPENAI_PREFERENCE,
     pairs.STACK_EXCHANGE_PAIRED,
     pairs.ANTHROPIC_EVALS,
+    tokens.TOKEN_PAIRS,
     labelled.LABELLED,
     labelled.PANDALM,
     labelled.LLMBAR,
@@ -68,6 +69,7 @@ BUILT_IN = (
     demonstrations.ALPACA,
     demonstrations.SELF_INSTRUCT,
     demonstrations.TEXT,
+    tokens.TOKENS,
     GSM8K,
     INSTRUCTIONS,
     demonstrations.QUESTIONS,
@@ -150,4 +152,9 @@ def _refusal(sample: Sample, source: str, best: list[Format], formats: dict[str,
     remedy = f"Name the columns, for instance: {(mapping := proposal(sample))}"
     if near and mapping.endswith("{}'"):  # they have the names of the pairwise format already
         remedy = f"Write data.format={near.name}, or remove the columns that are not to be read."
+    if any("ids" in words_of(name) and sample.mostly(name, tokens.is_ids) for name in sample.columns):
+        remedy = (
+            "Of token ids, give prompt_ids, chosen_ids and rejected_ids, or input_ids with labels (−100 where nothing "
+            'is trained), or text: row["prompt"] = tokenizer.decode(row["prompt_ids"]), and the answers likewise.'
+        )
     return f"{source}: no known format fits the columns {shown_columns(sample)}.{reason}\n{remedy}"

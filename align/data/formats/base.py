@@ -47,6 +47,9 @@ _SHORT = 24  # characters of a text that can be the name of something
 class UnknownFormatError(UserError):
     """No format fits the columns, or more than one does."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message.encode(errors="replace").decode())  # columns may have half a character
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from itertools import chain, islice
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from align.data.formats.base import Sample, is_about, words_of
+from align.data.formats.turn_marks import answer_start
 from align.data.messages import kind
 from align.data.reading import RawRow
 from align.errors import UserError, did_you_mean
 
-__all__ = ["mapped", "proposal", "shown_columns"]
+__all__ = ["Renaming", "proposal", "shown_columns"]
 
-_SAMPLE_ROWS = 1000
 _PATH = re.compile(r"[^.\[\]]+|\[-?\d+\]")
 _PROMPTS = (
     "prompt",
@@ -35,44 +34,56 @@ _GOOD = ("chosen", "accepted", "preferred", "better", "best", "good", "winner", 
 _BAD = ("rejected", "worse", "worst", "bad", "loser", "losing", "negative", "incorrect", "dispreferred")
 _LABELS = ("better", "winner", "preferred", "preference", "label", "choice", "choose", "vote", "verdict", "best")
 _PAIRS_OF_MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
+_RATINGS = ("score", "rating", "reward", "rank", "quality", "helpfulness", "vote")
 _PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.-]*(?: [\w.-]+)*", re.ASCII | re.IGNORECASE)
 _SHOWN = 8  # columns in a message
 
 
-def mapped(rows: Iterator[RawRow], columns: Mapping[str, str | None], source: str) -> Iterator[RawRow]:
-    """Yield the rows with columns under the names of the pairwise format.
+@dataclass(frozen=True)
+class Renaming:
+    """Columns under the names of the pairwise format."""
 
-    Args:
-        rows: As they are in the source.
-        columns: New name → column, or a path into one: ``conversations[0].value``; None: no change.
-        source: For messages.
+    steps: Mapping[str, tuple[str | int, ...]]
+    """New name → column and path into it."""
 
-    Raises:
-        UserError: No row has such a column, or another has the new name already.
-    """
-    paths = {new: old for new, old in columns.items() if old is not None and old != new}
-    head = list(islice(rows, _SAMPLE_ROWS if paths else 0))
-    found = {str(name) for row in head if isinstance(row.value, Mapping) for name in cast(Mapping[str, Any], row.value)}
-    steps: dict[str, tuple[str | int, ...]] = {}
-    for new, old in paths.items():
-        steps[new] = (old,) if old in found else _steps(old)
-        root = str(steps[new][0])
-        if root not in found:
-            raise UserError(
-                f"{source}: data.columns.{new}={old}, but no row has the column {root!r}; there are "
-                f"{', '.join(sorted(found))}.{did_you_mean(root, found)}"
-            )
-        if new in found and new not in {str(path[0]) for path in steps.values()} and new not in paths.values():
-            raise UserError(
-                f"{source}: data.columns.{new}={old}, but there is a column {new!r} as well; remove or rename one."
-            )
-    roots = {path[0] for path in steps.values()}
-    for row in chain(head, rows):
-        if paths and isinstance(row.value, Mapping):
-            value = cast(Mapping[str, Any], row.value)
-            named = {new: cell for new, path in steps.items() if (cell := _at(value, path)) is not _MISSING}
-            row = replace(row, value={name: cell for name, cell in value.items() if name not in roots} | named)
-        yield row
+    @classmethod
+    def of(cls, head: Iterable[RawRow], columns: Mapping[str, str | None], source: str) -> Renaming:
+        """Check names against the first rows.
+
+        Args:
+            head: The first rows, as they are in the source.
+            columns: New name → column, or a path into one: ``conversations[0].value``; None: no change.
+            source: For messages.
+
+        Raises:
+            UserError: No row has such a column, or another has the new name already.
+        """
+        paths = {new: old for new, old in columns.items() if old is not None and old != new}
+        rows = [cast(Mapping[str, Any], row.value) for row in head if isinstance(row.value, Mapping)] if paths else []
+        found = {str(name) for row in rows for name in row}
+        steps: dict[str, tuple[str | int, ...]] = {}
+        for new, old in paths.items():
+            steps[new] = (old,) if old in found else _steps(old)
+            root = str(steps[new][0])
+            if root not in found:
+                raise UserError(
+                    f"{source}: data.columns.{new}={old}, but no row has the column {root!r}; there are "
+                    f"{', '.join(sorted(found))}.{did_you_mean(root, found)}"
+                )
+            if new in found and new not in {str(path[0]) for path in steps.values()} and new not in paths.values():
+                raise UserError(
+                    f"{source}: data.columns.{new}={old}, but there is a column {new!r} as well; remove or rename one."
+                )
+        return cls(steps)
+
+    def __call__(self, row: RawRow) -> RawRow:
+        """Return the row with the new names."""
+        if not self.steps or not isinstance(row.value, Mapping):
+            return row
+        value = cast(Mapping[str, Any], row.value)
+        roots = {path[0] for path in self.steps.values()}
+        named = {new: cell for new, path in self.steps.items() if (cell := _at(value, path)) is not _MISSING}
+        return replace(row, value={name: cell for name, cell in value.items() if name not in roots} | named)
 
 
 _MISSING = object()
@@ -109,12 +120,13 @@ def _shown(sample: Sample, name: str) -> str:
     if not values:
         return f"{named} (null)"
     text = " ".join(str(values[0])[:200].split())
+    text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return f"{named} ({kind(values[0])}: {text[:24] + '…' if len(text) > 24 else text})"
 
 
 def proposal(sample: Sample) -> str:
     """Return ``data.columns='{…}'`` with what the columns probably are; COLUMN where nothing looks like it."""
-    texts = [name for name in sorted(sample.columns) if sample.mostly(name, _is_content) and not is_about(name)]
+    texts = [name for name in sorted(sample.columns) if sample.mostly(name, _is_content) and not _is_aside(name)]
     lists = [name for name in sorted(sample.columns) if sample.mostly(name, lambda value: kind(value) == "list")]
     good, bad = _named(texts, _GOOD), _named(texts, _BAD)
     if not (good and bad) and (two := _two(texts)):
@@ -124,12 +136,13 @@ def proposal(sample: Sample) -> str:
         sides = {"chosen": good, "rejected": bad}
     elif len(lists) > 1:
         scores = _named(lists, ("score", "scores", "rating", "ratings", "reward", "rewards", "rank", "ranks"))
-        answers = next((name for name in lists if name != scores), None)
+        others = [name for name in lists if name != scores]
+        answers = others[0] if len(others) == 1 else _named(others, (*_ANSWERS, "generation", "candidate"))
         sides = {"responses": answers, "ranks" if scores and "rank" in scores.lower() else "scores": scores}
     else:
-        sides = {"chosen": _named([name for name in texts if name != _named(texts, _PROMPTS)], _ANSWERS)}
+        sides = {"chosen": _only_answer(sample, texts)}
     rest = [name for name in texts if name not in sides.values()]
-    prompt = _named(rest, _PROMPTS) or _longest(sample, rest)
+    prompt = _prompt(sample, rest)
     if good and not bad and rest == [prompt]:
         del sides["rejected"]  # nothing is left that could be it
     return _written({"prompt": prompt, **sides})
@@ -144,7 +157,36 @@ def _of_two(sample: Sample, texts: list[str], two: tuple[str, str]) -> dict[str,
     names = ("response_0", "response_1", "better_response_id") if from_0 else ("response_1", "response_2", "better")
     known = values == {"0"} or not values <= {"0", "1", "0.0", "1.0", "True", "False"} or from_0 or values == {"1"}
     found = (*two, label if known else None)
-    return {"prompt": _named(rest, _PROMPTS) or _longest(sample, rest), **dict(zip(names, found, strict=True))}
+    return {"prompt": _prompt(sample, rest), **dict(zip(names, found, strict=True))}
+
+
+def _only_answer(sample: Sample, texts: list[str]) -> str | None:
+    """Return the column of answers to imitate; None where there may be others, and this the worse one."""
+    prompt = _named(texts, _PROMPTS)
+    answer = _named([name for name in texts if name != prompt], _ANSWERS)
+    others = [name for name in texts if name not in (prompt, answer) and sample.carries(name, any_text=True)]
+    rated = _named([name for name in sample.columns if sample.mostly(name, lambda v: kind(v) == "number")], _RATINGS)
+    one_of_two = answer and re.search(r"(?:[^A-Za-z]|(?<=[a-z])(?=[A-Z]))[0-9A-Za-z]$", answer)
+    return None if rated or one_of_two or len(others) > (prompt is None) else answer
+
+
+def _prompt(sample: Sample, rest: list[str]) -> str | None:
+    """Return the column of prompts among those that are no side; None where it would be a guess."""
+    asked = [name for name in rest if not _named([name], (*_ANSWERS, *_GOOD, *_BAD)) and not _is_whole(sample, name)]
+    found = _named(asked, _PROMPTS)
+    if found and words_of(found) == ["input"] and any(sample.carries(one, any_text=True) for one in {*asked} - {found}):
+        return None  # it may be what an instruction is about
+    return found or max(asked, key=lambda name: sum(len(str(value)) for value in sample.values(name)), default=None)
+
+
+def _is_whole(sample: Sample, name: str) -> bool:
+    """Return whether a column is transcripts with their answers."""
+
+    def has_answer(value: object) -> bool:
+        start = answer_start(value) if isinstance(value, str) else None
+        return start is not None and bool(str(value)[start:].strip())
+
+    return sample.mostly(name, has_answer)
 
 
 def _written(found: Mapping[str, str | None]) -> str:
@@ -160,6 +202,11 @@ def _quoted(name: str) -> str:
     return " ".join(quoted.replace("'", "'\\''").split())
 
 
+def _is_aside(name: str) -> bool:
+    """Return whether a column is about the row, or what a system says."""
+    return is_about(name) or "system" in words_of(name)
+
+
 def _is_content(value: object) -> bool:
     return kind(value) == "text" or (
         kind(value) == "messages"
@@ -168,8 +215,8 @@ def _is_content(value: object) -> bool:
 
 
 def _named(names: list[str], words: tuple[str, ...]) -> str | None:
-    """Return the first name that has one of the words in it, in the order of the words."""
-    return next((name for word in words for name in names if word in words_of(name)), None)
+    """Return the first name that has one of the words in it, also in the plural, in the order of the words."""
+    return next((name for word in words for name in names if {word, f"{word}s"} & {*words_of(name)}), None)
 
 
 def _two(names: list[str]) -> tuple[str, str] | None:
@@ -177,10 +224,6 @@ def _two(names: list[str]) -> tuple[str, str] | None:
     for first, second in _PAIRS_OF_MARKS:
         for name in names:
             stem = re.sub(rf"(?<![A-Za-z]){first}$|(?<=[a-z_-]){first}$", "", name)
-            if stem != name and stem + second in names:
+            if stem != name and stem + second in names and not is_about(stem):
                 return name, stem + second
     return None
-
-
-def _longest(sample: Sample, names: list[str]) -> str | None:
-    return max(names, key=lambda name: sum(len(str(value)) for value in sample.values(name)), default=None)

@@ -23,6 +23,7 @@ __all__ = [
 CONVERSATIONS = frozenset({"messages", "conversations"})
 """Columns under which files have a conversation: one of them."""
 
+_OURS = ("user", "assistant", "system")
 _ROLES = {
     "human": "user",
     "gpt": "assistant",
@@ -47,6 +48,8 @@ def conversation(value: object, name: str) -> list[dict[str, Any]]:
 
 
 def _turn(item: Any, name: str) -> dict[str, Any]:
+    if type(item) is dict and item.get("role") in _OURS and "content" in item:  # as nearly all are
+        return cast(dict[str, Any], item)
     if not isinstance(item, Mapping):
         raise RowError(f"{name} is not a list of messages", f"has a {kind(item)} in it")
     turn = dict(cast(Mapping[str, Any], item))
@@ -105,7 +108,7 @@ def instruction(row: Mapping[str, Any], name: str = "instruction") -> Any:
     if not history:
         return prompt_with_system(prompt, row.get("system"))
     turns: list[dict[str, Any]] = []
-    for exchange in history:
+    for exchange in history if isinstance(history, list) else [history]:
         if not isinstance(exchange, Sequence) or isinstance(exchange, str) or len(exchange) != 2:
             raise RowError("history is not a list of questions with answers")
         turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), exchange, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
@@ -11,6 +12,7 @@ from align.data.load_report import LeftOut, RowError
 from align.data.messages import number
 from align.data.pairs_and_rankings import ranking_rows
 from align.data.schema import prompt_key
+from align.data.validation import valid_row
 
 __all__ = [
     "DISTILABEL",
@@ -28,10 +30,15 @@ __all__ = [
 def _ranking(
     row: Mapping[str, Any], prompt: Any, responses: Sequence[Any], values: Sequence[float], *, scored: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield the pairs of one ranking; raises `LeftOut` if no response is better than another."""
+    """Yield the pairs of one ranking; raises `LeftOut` if no response is better than another.
+
+    A response that cannot be used stands alone, to be rejected and counted; the others are compared without it.
+    """
     if len(responses) != len(values):
         raise RowError("not one value for each response", f"{len(responses)} responses, {len(values)} values")
-    rows = list(ranking_rows(responses, values, scored=scored))
+    usable = [_is_usable(response) for response in responses]
+    rows = list(ranking_rows([*compress(responses, usable)], [*compress(values, usable)], scored=scored))
+    rows += [{"rejected": "" if one is None else one} for one, good in zip(responses, usable, strict=True) if not good]
     if not rows:
         raise LeftOut("tie between the responses" if len(responses) > 1 else "fewer than two responses")
     fields = {"prompt": prompt, **shared_fields(row)}
@@ -39,6 +46,14 @@ def _ranking(
     tools = row.get("tools")
     fields.setdefault("ranking", prompt_key([{"role": None, "content": text}], None if tools is None else str(tools)))
     return ({**fields, **made} for made in rows)
+
+
+def _is_usable(response: object) -> bool:
+    try:
+        valid_row({"prompt": "?", "rejected": response}, lambda _: None)
+    except RowError:
+        return False
+    return response is not None
 
 
 def _listed(value: object, name: str) -> list[Any]:

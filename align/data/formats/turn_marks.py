@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["answer_start", "next_turn"]
+__all__ = ["answer_start", "is_transcript", "next_turn"]
 
 _USER = """
     human|user|customer|client|person|prompter|question|q|instruction|instructions|input|query|prompt|problem|task
@@ -78,6 +78,17 @@ def answer_start(text: str) -> int | None:
     answers = [(start, end) for pattern in (_ASSISTANTS, _CLOSES) for start, end, _ in _marks(pattern, text)]
     start, end = max(answers, default=(0, 0))
     return end if text[:start].strip() else None
+
+
+def is_transcript(text: str) -> bool:
+    """Return whether a text begins with a user's turn that an assistant's mark or another turn of the user follows."""
+    start = text.lstrip()
+    if (first := _USERS.match(start)) is None or first.lastindex is None:
+        return False
+    if next(_marks(_ASSISTANTS, start), None) is not None or _CLOSES.search(start):
+        return True
+    again = [word for _, _, word in _marks(_USERS, start) if word == first[first.lastindex].lower()]
+    return len(again) > 1 and answer_start(start) is not None
 
 
 def next_turn(prompt: str, answer: str) -> bool:

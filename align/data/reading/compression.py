@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from align.errors import UserError, first_line
 
-__all__ = ["LONGEST", "opened"]
+__all__ = ["LONGEST", "file_position", "opened"]
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bz2"}
 _FOREIGN = {b"PK\x03\x04": "zip archive", b"7z\xbc\xaf": "7z archive", b"Rar!": "rar archive"}
@@ -39,8 +39,8 @@ def opened(path: Path) -> Generator[BinaryIO]:
             raise UserError(f"{path}: the file is a {name}; unpack it, or compress the file alone with gzip or zstd.")
     kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
     try:
-        with _decompressed(path, kind) as stream:
-            yield cast(BinaryIO, io.BufferedReader(_Guarded(stream, path), 2**20) if kind else stream)
+        with path.open("rb") as file, _decompressed(file, kind) as stream:
+            yield cast(BinaryIO, io.BufferedReader(_Guarded(stream, path, file), 2**20) if kind else stream)
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
         raise _damaged(path, error) from error
     except OSError as error:
@@ -49,29 +49,35 @@ def opened(path: Path) -> Generator[BinaryIO]:
         raise _damaged(path, error) from error
 
 
+def file_position(stream: BinaryIO) -> int:
+    """Return the bytes of the file that have been read for a stream, of an archive those of the archive."""
+    raw = getattr(stream, "raw", None)
+    return raw.file.tell() if isinstance(raw, _Guarded) else stream.tell()
+
+
 def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: the compressed file is damaged or cut off ({first_line(error)}); copy it again.")
 
 
-def _decompressed(path: Path, kind: str | None) -> BinaryIO:
+def _decompressed(file: BinaryIO, kind: str | None) -> BinaryIO:
     if kind == "gzip":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+        return cast(BinaryIO, gzip.open(file, "rb"))
     if kind == "xz":
-        return cast(BinaryIO, lzma.open(path, "rb"))
+        return cast(BinaryIO, lzma.open(file, "rb"))
     if kind == "bz2":
-        return cast(BinaryIO, bz2.open(path, "rb"))
+        return cast(BinaryIO, bz2.open(file, "rb"))
     if kind == "zstd":
         import pyarrow as pa
 
-        return cast(BinaryIO, pa.input_stream(str(path), compression="zstd"))
-    return path.open("rb")
+        return cast(BinaryIO, pa.input_stream(file, compression="zstd"))
+    return file
 
 
 class _Guarded(io.RawIOBase):
     """Passes bytes on until they are out of all proportion to the file."""
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
-        self.stream, self.path, self.read_bytes = stream, path, 0
+    def __init__(self, stream: BinaryIO, path: Path, file: BinaryIO) -> None:
+        self.stream, self.path, self.file, self.read_bytes = stream, path, file, 0
         self.limit = max(_BOMB, _RATIO * path.stat().st_size)
 
     def readable(self) -> bool:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from glob import glob, has_magic
 from pathlib import Path
 
-from align.data.reading.rows import RawRow
+from align.data.reading.rows import Block
 from align.data.reading.tables import read_arrow, read_hub, read_parquet, read_saved
 from align.data.reading.text import read_csv, read_json
 from align.errors import UserError, did_you_mean
 
-__all__ = ["WORLD", "matching", "read_rows"]
+__all__ = ["WORLD", "matching", "read_blocks"]
 
 WORLD = {
     "world": "pairs.jsonl",
@@ -36,10 +36,10 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SPLIT_NAME = re.compile(r"(train|test|validation|valid|val|dev|eval|heldout)(?![a-z])", re.IGNORECASE)
 
 
-def read_rows(
+def read_blocks(
     source: str | Path, split: str, *, subset: str | None = None, revision: str | None = None
-) -> Iterator[RawRow]:
-    """Yield the rows of a file, a pattern (``part-*.jsonl``), a folder, an embedded name or a hub name.
+) -> Iterator[Block]:
+    """Yield blocks of the rows of a file, a pattern (``part-*.jsonl``), a folder, an embedded name or a hub name.
 
     `split` applies to a folder or hub data set; a single file has none. `subset` and `revision` are the hub's.
     """
@@ -56,7 +56,7 @@ def read_rows(
         files = matching(name)
         if not files:
             raise UserError(f"data {name!r}: no file fits this pattern.")
-        return (row for file in files for row in _read_file(file))
+        return (block for file in files for block in _read_file(file))
     if _reader(path) or not _HUB_NAME.fullmatch(name) or name.startswith("world/"):
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
@@ -72,14 +72,14 @@ def matching(pattern: str) -> list[Path]:
     return sorted(Path(file) for file in found)
 
 
-def _reader(path: Path) -> Callable[[Path], Iterator[RawRow]] | None:
+def _reader(path: Path) -> Callable[[Path], Iterator[Block]] | None:
     name = path.name.lower()
     for suffix in _COMPRESSED:
         name = name.removesuffix(suffix)
     return next((reader for suffix, reader in _READERS.items() if name.endswith(suffix)), None)
 
 
-def _read_file(path: Path) -> Iterator[RawRow]:
+def _read_file(path: Path) -> Iterator[Block]:
     reader = _reader(path)
     if reader is None:
         raise UserError(
@@ -89,7 +89,7 @@ def _read_file(path: Path) -> Iterator[RawRow]:
     return reader(path)
 
 
-def _read_folder(path: Path, split: str) -> Iterator[RawRow]:
+def _read_folder(path: Path, split: str) -> Iterator[Block]:
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         return read_saved(path, split)
     files = sorted(file for file in path.rglob("*") if file.is_file() and _reader(file))
@@ -101,4 +101,4 @@ def _read_folder(path: Path, split: str) -> Iterator[RawRow]:
     if split not in by_split:
         found = ", ".join(sorted(by_split)) or f"no file that ends in {', '.join(_READERS)}"
         raise UserError(f"{path}: the folder has no split {split!r} (found: {found}); choose one with data.split=.")
-    return (row for file in by_split[split] for row in _read_file(file))
+    return (block for file in by_split[split] for block in _read_file(file))

@@ -10,23 +10,28 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from align.data.reading.compression import LONGEST, opened
-from align.data.reading.rows import RawRow
+from align.data.reading.compression import LONGEST, file_position, opened
+from align.data.reading.rows import Block, RawRow, in_blocks
 from align.errors import UserError, first_line
 
 __all__ = ["read_csv", "read_json"]
 
+_BLOCK = 2**22
+"""Bytes of JSON lines that one process reads at a time."""
 _BOM = b"\xef\xbb\xbf"
 _SEPARATOR = re.compile(r"\s*,?\s*")
 _AROUND_ROWS = ("data", "rows", "examples", "instances", "items", "records", "dataset", "train", "test", "validation")
 """Names of the list of rows in a JSON object around it."""
 
 
-def read_json(path: Path) -> Iterator[RawRow]:
+def read_json(path: Path) -> Iterator[Block]:
     """Yield the rows of JSON lines, or of one JSON document: a list, or an object around a list; the content decides.
+
+    A list alone in the first of several lines is a bad row where the name says that these are rows.
 
     A problem of the whole file (cut off, wrong encoding, empty) raises `UserError`; one of a row is that row's
     `problem`.
@@ -36,25 +41,27 @@ def read_json(path: Path) -> Iterator[RawRow]:
     if not start:
         raise UserError(f"{path}: the file is empty; write the data again.")
     with opened(path) as stream:
-        if start.startswith(b"["):
-            yield from _array(_document(stream, path), path)
-            return
-    with opened(path) as stream:
         first = stream.readline(LONGEST)
-        alone = not stream.read(1)
-    if start.startswith(b"{") and (alone or not _is_object(first)):
+        alone = not stream.read(4096).strip()
+    is_row = ".jsonl" in path.name and not alone and _is_whole(first, list)
+    if start.startswith(b"[") and not is_row:
+        with opened(path) as stream:
+            yield from in_blocks(_array(_document(stream, path), path))
+        return
+    if start.startswith(b"{") and (alone or not _is_whole(first, dict)):
         with opened(path) as stream:
             whole = _document(stream, path)
         if (rows := _inside_object(whole, path)) is not None:
-            yield from rows
+            yield from in_blocks(rows)
             return
     with opened(path) as stream:
         yield from _lines(stream, path)
 
 
-def _is_object(line: bytes) -> bool:
+def _is_whole(line: bytes, kind: type) -> bool:
+    """Return whether the line is a whole JSON value of a kind; more lines behind it are then rows of their own."""
     try:
-        return isinstance(json.loads(line.removeprefix(_BOM)), dict)
+        return isinstance(json.loads(line.removeprefix(_BOM)), kind)
     except (ValueError, RecursionError):
         return False
 
@@ -86,29 +93,60 @@ def _inside_object(text: str, path: Path) -> Iterator[RawRow] | None:
     return _array(text[start:], path, before=text.count("\n", 0, start), more_follows=True)
 
 
-def _lines(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
-    parser, offset, broken, number = _Parser(), 0, None, 0
-    while line := stream.readline(LONGEST + 1):
-        number += 1
-        if len(line) > LONGEST:
-            raise UserError(f"{path}: line {number} is longer than {LONGEST >> 20} MB, which is no row of text.")
-        text = _decoded(line, path, offset)
-        offset += len(line)
-        if number == 1:
-            text = text.removeprefix("\ufeff")
-        if not text.strip():
-            continue
+@dataclass(frozen=True)
+class _Lines:
+    """A block of JSON lines."""
+
+    path: Path
+    data: bytes
+    first: int
+    """Number of the first line."""
+    offset: int
+    """Bytes before it."""
+    size: int = 0
+    is_last: bool = False
+    """Nothing but white space follows."""
+
+    def __iter__(self) -> Iterator[RawRow]:
+        parser, offset, broken = _Parser(), self.offset, None
+        for number, line in enumerate(self.data.split(b"\n"), self.first):
+            text = _decoded(line, self.path, offset)
+            offset += len(line) + 1
+            if number == 1:
+                text = text.removeprefix("\ufeff")
+            if not (text := text.strip()):
+                continue
+            if broken:
+                yield broken
+            row = parser.parse(text, f"{self.path.name}:{number}", self.path)
+            broken = row if row.problem == "invalid JSON" else None
+            if not broken:
+                yield row
+        if broken and self.is_last:
+            raise UserError(
+                f"{self.path}: the last line ({broken.place}) is no complete JSON object, so the file seems cut off; "
+                "copy or write it again."
+            )
         if broken:
             yield broken
-        row = parser.parse(text, f"{path.name}:{number}", path)
-        broken = row if row.problem == "invalid JSON" else None
-        if not broken:
-            yield row
-    if broken:
-        raise UserError(
-            f"{path}: the last line ({broken.place}) is no complete JSON object, so the file seems cut off; "
-            "copy or write it again."
-        )
+
+
+def _lines(stream: BinaryIO, path: Path) -> Iterator[_Lines]:
+    number, offset, before, held = 1, 0, 0, None
+    while data := stream.read(_BLOCK):
+        data += stream.readline(LONGEST + 1)
+        lines = data.count(b"\n")
+        if len(data) - data.rfind(b"\n", 0, -1) > LONGEST:
+            number += lines - data.endswith(b"\n")
+            raise UserError(f"{path}: line {number} is longer than {LONGEST >> 20} MB, which is no row of text.")
+        if data.strip():
+            if held:
+                yield held
+            held = _Lines(path, data, number, offset, (read := file_position(stream)) - before)
+            before = read
+        number, offset = number + lines, offset + len(data)
+    if held:
+        yield replace(held, is_last=True)
 
 
 def _document(stream: BinaryIO, path: Path) -> str:
@@ -130,7 +168,7 @@ def _array(text: str, path: Path, *, before: int = 0, more_follows: bool = False
         yield row
 
 
-def read_csv(path: Path) -> Iterator[RawRow]:
+def read_csv(path: Path) -> Iterator[Block]:
     """Yield the rows of a file of comma-, semicolon- or tab-separated values with a line of names.
 
     An empty cell is null; one that holds a JSON or Python list or object is that value.
@@ -139,9 +177,13 @@ def read_csv(path: Path) -> Iterator[RawRow]:
         start = stream.read(2**16).decode("utf-8-sig", errors="ignore")
         if not start.strip():
             raise UserError(f"{path}: the file is empty; write the data again.")
+    return in_blocks(_records(path, _delimiter(start.splitlines()[0])))
+
+
+def _records(path: Path, delimiter: str) -> Iterator[RawRow]:
     with opened(path) as stream:
         csv.field_size_limit(LONGEST)
-        reader = csv.reader(_text_lines(stream, path), delimiter=_delimiter(start.splitlines()[0]), strict=True)
+        reader = csv.reader(_text_lines(stream, path), delimiter=delimiter, strict=True)
         try:
             names = [name.strip() for name in next(reader)]
             if len(set(names)) != len(names) or not all(names):
@@ -187,18 +229,39 @@ def _decoded(data: bytes, path: Path, offset: int) -> str:
         raise UserError(f"{path}: byte {offset + error.start} is not UTF-8; convert the file to UTF-8.") from error
 
 
+def _has_no_duplicates(value: dict[str, Any], text: str) -> bool:
+    """Return True if no object of a text has a key twice; False where that takes a closer look.
+
+    Every key ends in `":`, so that the text has as many of them as there are keys, or more.
+    """
+    count = len(value)
+    for item in value.values():
+        if type(item) is list:
+            for part in cast(list[Any], item):
+                if type(part) is dict:
+                    count += len(cast(dict[str, Any], part))
+    return count == text.count('":') and " :" not in text and "\t:" not in text and "\r:" not in text
+
+
 class _Parser:
     """A JSON decoder that detects duplicate keys."""
 
     def __init__(self) -> None:
+        self._plain = json.JSONDecoder()
         self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
         self._duplicate = False
 
     def parse(self, text: str, place: str, path: Path) -> RawRow:
-        """Parse a line that holds one value and nothing else."""
-        stripped = text.strip()
-        row, end = self.parse_at(stripped, 0, place, path)
-        return row if row.problem or end == len(stripped) else RawRow(place, None, "invalid JSON")
+        """Parse a text that holds one value and nothing else, no white space around it either."""
+        try:
+            value, end = self._plain.raw_decode(text)
+        except (ValueError, RecursionError):
+            value, end = None, 0
+        if type(value) is not dict or not _has_no_duplicates(cast(dict[str, Any], value), text):
+            row, end = self.parse_at(text, 0, place, path)
+        else:
+            row = RawRow(place, value)
+        return row if row.problem or end == len(text) else RawRow(place, None, "invalid JSON")
 
     def parse_at(self, text: str, position: int, place: str, path: Path) -> tuple[RawRow, int]:
         """Parse the value that begins at `position`; return it and where it ends."""

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from align.candidates import drawing as candidates
-from align.candidates.drawing import draw, read_summary, save_rows
+from align.candidates.drawing import draw, read_summary
 from align.candidates.plan import CandidatePlan
 from align.candidates.store import GrowingFile
 from align.data import Preferences
 from align.data.examples import tokenize
 from align.data.preferences import Rules
+from align.data.writing import write_rows
 from align.errors import ScorerError, UserError
 from align.model.policy import Policy
 from align.sampling.params import Response, SamplingParams
@@ -388,7 +389,7 @@ def test_saved_rows_are_read_again(data: Preferences, tmp_path: Path) -> None:
         [{"prompt": [{"role": "user", "content": "Hi"}], "chosen": [{"role": "assistant", "content": "Hello"}]}]
     )
     for name, rows in (("text", data), ("messages", messages)):
-        save_rows(rows, tmp_path / f"{name}.jsonl")
+        write_rows(rows, tmp_path / f"{name}.jsonl")
         read = Preferences.load(tmp_path / f"{name}.jsonl")
         assert [{**row, "place": ""} for row in read] == [{**row, "place": ""} for row in rows]
 

@@ -69,7 +69,13 @@ def test_convert_keeps_conversations() -> None:
         (["convert", "mine.jsonl", "--out", "out.jsonl"], "no known format fits the columns"),
         (["convert", "mine.jsonl", *COLUMNS, "--out", "out.txt"], "--out=out.txt: give a .jsonl or .parquet file."),
         (["convert", "mine.jsonl", "--columns", "q", "--out", "o.jsonl"], "--columns=q: not of the form"),
-        (["convert", "mine.jsonl", "--columns", "{q", "--out", "o.jsonl"], "--columns={q: not of the form"),
+        (["convert", "mine.jsonl", "--columns", "{q", "--out", "o.jsonl"], "--columns={q cannot be read"),
+        (
+            ["check", "mine.jsonl", "--columns", "{prompt: q[0].b, chosen: good}"],
+            """a path or name of a column needs quotes: --columns='{prompt: "q[0].b", chosen: "good"}'""",
+        ),
+        (["check", "mine.jsonl"], "for instance: --columns='{"),
+        (["check", "mine.jsonl", "--format", "kto"], "--format=kto needs the column"),
         (["check", "absent.jsonl"], "absent.jsonl"),
         (["mix", "mine.jsonl", "--out", "o.jsonl"], "mix: 'mine.jsonl' is not of the form NAME=SOURCE."),
         (["mix", "a=world", "a=world", "--out", "o.jsonl"], "mix: two sources have the same name"),
@@ -161,3 +167,23 @@ def test_select(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["select", "a.jsonl", "--rows", "1", "--out", "few.jsonl", *words]) == 0
         assert [row["prompt"] for row in lines("few.jsonl")] == [prompt]
     assert "1 of 3 rows from 1 clusters of prompts; mean score -1 → 0; 0 better rows" in capsys.readouterr().out
+
+
+def test_check_of_good_data_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    write("good.jsonl", [pair(1), pair(2)])
+    assert main(["check", "good.jsonl"]) == 0
+    assert "Nothing is wrong with it" in capsys.readouterr().out
+
+
+def test_names_in_the_data_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    write("[red]rows.jsonl", [pair(1, **{"[/b]": 1}), pair(2, **{"[/b]": 2}), pair(3, chosen="", **{"[/b]": 2})])
+    assert main(["check", "[[]red]rows.jsonl"]) == 3
+    shown = capsys.readouterr().out
+    assert 'column "[/b]" is not read' in shown
+    assert "[red]rows.jsonl:3" in shown
+
+
+def test_an_example_in_a_refusal_cannot_colour_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    write("colour.jsonl", [{"foo": "a \x1b[31m red"}])
+    assert main(["check", "colour.jsonl"]) == 2
+    assert "foo (text: a \ufffd[31m red)" in capsys.readouterr().err

@@ -44,7 +44,6 @@ def test_duplicates_contradictions_and_repeated_prompts() -> None:
     assert found(check(loaded(rows))) == {
         "contradictions": ("error", 1, 5, ("rows:3",)),
         "duplicates": ("warning", 1, 5, ("rows:2",)),
-        "pair also occurs with the other polarity": ("note", 1, 5, ("rows:3",)),
         "repeated prompts": ("note", 1, 5, ()),
     }
 

@@ -37,6 +37,12 @@ def test_the_terminal_shows_line_breaks() -> None:
     assert [(span.start, span.end, span.style) for span in text.spans] == [(0, 3, "dim"), (3, 6, "green")]
 
 
+def test_control_characters_of_the_data_do_nothing_to_the_terminal() -> None:
+    """Colours, a turn of the direction of writing and a bell are shown; Persian's joiner and a wide blank stay."""
+    row = [Token("\x1b[31m", 1, "chosen"), Token("\u202ea\a", 2, "chosen"), Token("می\u200cخواهم\u3000", 3, "end")]
+    assert as_text(row).plain == "\\x1b[31m\\u202ea\\x07می\u200cخواهم\u3000"
+
+
 def test_a_page_shows_text_as_text(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     as_html([[Token("<b>\n", 7, "end")]], page, title="a & b")
@@ -51,3 +57,18 @@ def test_a_page_shows_text_as_text(tmp_path: Path) -> None:
 def test_every_kind_has_a_colour(kind: str, tmp_path: Path) -> None:
     as_html([[Token("x", 1, kind)]], tmp_path / "page.html", title="t")  # type: ignore[arg-type]
     assert as_text([Token("x", 1, kind)]).spans[0].style  # type: ignore[arg-type]
+
+
+def test_a_character_of_several_tokens_stands_at_its_last_one() -> None:
+    """ü is two bytes and 天 three; a cut one at the end of the response is shown as what it is."""
+    ids = [*"aü天b".encode(), *"天".encode()[:2]]
+
+    class Bytes:
+        pad_token_id = 0
+
+        def decode(self, ids: list[int]) -> str:
+            return bytes(ids).decode(errors="replace")
+
+    example = Example(prompt_ids=list("ü".encode()), responses=[ids], scores=[None])
+    (row,) = tokens_of(example, Bytes(), end=0)  # pyright: ignore[reportArgumentType]
+    assert [token.text for token in row] == ["·", "ü", "a", "·", "ü", "·", "·", "天", "b", "·", "\ufffd"]

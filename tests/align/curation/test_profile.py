@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from align.curation.profile import plot_profile, profile
+from align.curation.profile import WORD, plot_profile, profile
 from align.data import Preferences, tokenize
 from align.model.policy import Policy
 
@@ -47,3 +47,11 @@ def test_a_profile_by_hand(tiny_policy: Policy) -> None:
 def test_a_picture_is_drawn(rows: list[dict[str, object]], tmp_path: Path) -> None:
     plot_profile(Preferences.from_rows(rows), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("a b, c", 3), ("天空很蓝。", 4), ("空 sky 3.5", 4), ("하늘은 파랗다", 2), ("ท้องฟ้า", 7), ("…", 0)],
+)
+def test_words_of_scripts_without_blanks_are_characters(text: str, count: int) -> None:
+    assert len(WORD.findall(text)) == count

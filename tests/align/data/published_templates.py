@@ -13,6 +13,7 @@ _WORDS = """
     <|start_header_id|> <|end_header_id|> <start_of_turn> <end_of_turn> [INST] [/INST] <|START_OF_TURN_TOKEN|>
     <|END_OF_TURN_TOKEN|> <|USER_TOKEN|> <|CHATBOT_TOKEN|> <|SYSTEM_TOKEN|> <|start|> <|message|> <|channel|> <|return|>
     <User> <Assistant> <|start_of_role|> <|end_of_role|> <eos>
+    [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS] <|call|>
 """
 _SPECIAL = _WORDS.split()
 

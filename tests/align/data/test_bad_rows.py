@@ -187,6 +187,17 @@ def test_29_empty_dataset(content: str, tmp_path: Path) -> None:
         Preferences.from_rows([])
 
 
+@pytest.mark.parametrize("blank", ["", "\n", "\n \n\n"])
+def test_42_a_list_in_the_first_line_is_no_array(blank: str, tmp_path: Path, pair: Callable[..., Any]) -> None:
+    """Unless it is all there is."""
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps([pair(0)]) + "\n" + json.dumps(pair(1)) + "\n" + blank)
+    report = Preferences.load(path, max_rejected=0.5).report
+    assert (report.kept, report.examples["not an object"]) == (1, ("pairs.jsonl:1: not an object",))
+    path.write_text(json.dumps([pair(0), pair(1)]) + blank)
+    assert len(Preferences.load(path)) == 2
+
+
 @pytest.mark.parametrize("ending", ["", "\n", "\n\n"])
 def test_30_truncated_last_line(ending: str, tmp_path: Path, pair: Callable[..., Any]) -> None:
     path = tmp_path / "pairs.jsonl"

@@ -484,3 +484,28 @@ def test_drawn_ids_in_a_pair_stand_where_their_response_stands(chatml: Any, pair
         stranger = tokenize(Preferences.from_rows([pair(0, **fields | {"drawn_with": "w"})]), chatml, max_length=100)
         assert stranger[0].responses[place] == [*plain, end]
         assert list(stranger.report.noted.values()) == [1]
+
+
+@pytest.mark.parametrize("unit", ["pair", "ranking"])
+def test_good_and_bad_answers_to_different_prompts_are_no_pairs(unit: Any, chatml: Any) -> None:
+    """Three good and five bad: sft loses five of eight, 0.625, so that 0.65 is enough."""
+    rows = [{"prompt": f"q{n}", "completion": "an answer", "label": n < 3} for n in range(8)]
+    sentence = (
+        rf"^rows: a {unit} needs a good and a bad answer to one prompt; 0 prompts have both, but 3 good and 5 bad "
+        r"answers stand alone; give such prompts, or fine-tune on the good ones \(supervised, with "
+        r"data\.max_rejected=0\.65\)\.$"
+    )
+    with pytest.raises(UserError, match=sentence):
+        tokenize(Preferences.from_rows(rows), chatml, max_length=100, unit=unit)
+    data = Preferences.from_rows(rows, max_rejected=0.65)
+    assert len(tokenize(data, chatml, max_length=100, unit="demonstration")) == 3
+    with pytest.raises(UserError, match=r"0 good and 5 bad answers stand alone; give such prompts\.$"):
+        tokenize(Preferences.from_rows(rows[3:]), chatml, max_length=100, unit=unit)
+
+
+def test_data_of_which_nothing_is_left_has_no_share_of_it(chatml: Any) -> None:
+    """One row is rejected and one too long: all of them are lost, not half."""
+    rows = [{"prompt": "a", "chosen": "b"}, {"prompt": "long " * 50, "chosen": "b", "rejected": "c"}]
+    rows = [{"rejected": None, **row} for row in rows]
+    with pytest.raises(UserError, match=r"2 of 2 rows rejected or left out \(none is left\)"):
+        tokenize(Preferences.from_rows(rows), chatml, max_length=30)

@@ -186,7 +186,7 @@ def test_rows_of_a_large_file_are_kept_for_the_next_run(
     rows = [*(pair(number) for number in range(5)), pair(9, chosen="")]
     file.write_text("\n".join(map(json.dumps, rows)))
     first = Preferences.load(file, max_rejected=0.5)
-    monkeypatch.setattr(preferences_module, "read_rows", None)  # it is not read again
+    monkeypatch.setattr(preferences_module, "read_blocks", None)  # it is not read again
     again = Preferences.load(file, max_rejected=0.5, pairs="adjacent")
     assert list(again) == list(first)
     assert (again.fingerprint, again.report) == (first.fingerprint, first.report)

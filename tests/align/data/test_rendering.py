@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from align.data.encoding import encode_prompt
 from align.data.load_report import RowError
@@ -172,6 +174,43 @@ NEEDS_SYSTEM = (
 )
 def test_what_a_template_writes_around_an_answer(template: str, tail: str, structure: str, templated: Any) -> None:
     assert Turn.of(templated(template)) == Turn(tail, structure)
+
+
+ALL = (
+    "{{ tools | tojson }}{{ documents is none }}{{ eos_token }}{{ bos_token is defined }}"
+    "{% for m in messages %}{{ m | tojson }}|{% endfor %}{{ add_generation_prompt }}"
+)
+
+
+def test_a_template_sees_what_transformers_shows_it(templated: Any) -> None:
+    """All fields of a message in the same order, and the same variables."""
+    tokenizer = templated(ALL)
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": [1, None, 2.5]}}}
+    turns = [
+        {"role": "system", "content": "s", "name": "n"},
+        {**USER, "tool_calls": None},
+        {**said("a"), "thinking": "t", "reasoning_content": "t", "tool_calls": [call]},
+        {"role": "tool", "content": "1", "tool_call_id": "c"},
+    ]
+    given = [
+        {**turn, "tool_calls": json.dumps(turn["tool_calls"])} if turn.get("tool_calls") else turn for turn in turns
+    ]
+    tools = [{"type": "function", "function": {"name": "f", "description": "d"}}]
+    found = render_conversation(tokenizer, given, [said("b")], tools=json.dumps(tools), to_mark=TO_MARK, rest="")
+    asked = tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template([*turns, said("b")], tools=tools, tokenize=False)
+    assert (found.prompt.text, found.wholes) == (asked, [MarkedText(whole, [])])
+
+
+def test_a_tokenizer_that_renders_conversations_itself_is_asked(chatml: Any) -> None:
+    class Own(PreTrainedTokenizerFast):
+        def apply_chat_template(self, conversation: Any, **_: Any) -> str:
+            return "".join(f"<{turn['content']}>" for turn in conversation)
+
+    own = copy.copy(chatml)
+    own.__class__ = Own
+    found = conversation(own, [USER], "a", rest="")
+    assert (found.prompt.text, found.wholes) == ("<q>", [MarkedText("<q><a>", [])])
 
 
 def test_a_template_of_a_file_loses_one_line_break(tmp_path: Path) -> None:

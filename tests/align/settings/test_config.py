@@ -148,6 +148,7 @@ COLUMNS = (
     *("prompt", "system", "chosen", "rejected", "completion", "label", "messages"),
     *("response_1", "response_2", "better", "response_0", "better_response_id", "responses", "scores", "ranks"),
     *("answer", "source", "tools", "chosen_score", "rejected_score", "margin", "weight", "prompt_id"),
+    *("prompt_ids", "chosen_ids", "rejected_ids", "input_ids", "labels"),
 )
 DEFAULTS: dict[type, dict[str, Any]] = {
     TrainerConfig: {
@@ -167,6 +168,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         **{"heldout_size": 0.05, "max_rejected": 0.01, "expected_rows": None, "mix": None},
         **{"subset": None, "revision": None, "too_long": "drop", "pairs": "all", "train_on": "last"},
         "columns": dict.fromkeys(COLUMNS),
+        **dict.fromkeys(("heldout_format", "heldout_columns", "heldout_subset", "heldout_revision")),
     },
     EvaluationConfig: {"scorer": "auto", "prompts": 64, "max_new_tokens": 128, "temperature": 0.7, "top_p": 1.0},
     WandbConfig: {"mode": "disabled", "project": "align", "entity": None, "group": None, "tags": []},

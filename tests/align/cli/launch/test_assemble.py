@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from align.cli.launch.assemble import Run, load_data, make_scorers
+from align.cli.launch.assemble import Run, load_data, load_mix, make_scorers
 from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.main import main
 from align.cli.parse.job import read_job
 from align.data import Preferences
-from methods import DPO
+from align.errors import UserError
+from methods import DPO, PPO
 
 
 @pytest.fixture
@@ -155,3 +156,64 @@ def test_held_out_rows_have_a_split_of_their_own(
         train, heldout = load(["data=custom", "data.train=both", "data.heldout=both", *words], configs)
         assert heldout is not None
         assert (len(train), len(heldout)) == (4, count)
+
+
+def written(name: str, row: dict[str, str]) -> str:
+    Path(name).write_text("".join(json.dumps(row | {"id": i}) + "\n" for i in range(2)))
+    return name
+
+
+TRAIN = {"q": "Why is it so?", "a": "Because of it.", "b": "No idea."}
+OTHER = {"question": "How is it?", "response_j": "It is good.", "response_k": "Bad."}
+MAPPED = ("data.columns={prompt: q, chosen: a, rejected: b}",)
+
+
+class TestEachSourceIsReadInItsOwnWay:
+    """A mapping of train holds for held-out data too, unless this has its own; data to mix in has a known format."""
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    def read(self, configs: Path, heldout: dict[str, str], *words: str) -> tuple[str, str]:
+        files = [
+            "data=custom",
+            f"data.train={written('a.jsonl', TRAIN)}",
+            f"data.heldout={written('b.jsonl', heldout)}",
+        ]
+        run = assemble_job(read_job(["method=dpo", *files, *MAPPED, *words], configs))
+        assert isinstance(run, Run)
+        train, held = load_data(run.config)
+        assert held is not None
+        return train.report.rule, held.report.rule
+
+    def test_the_mapping_of_train(self, configs: Path) -> None:
+        assert self.read(configs, TRAIN) == ("pairwise", "pairwise")
+
+    def test_none_or_another_mapping(self, configs: Path) -> None:
+        assert self.read(configs, OTHER, "data.heldout_columns={}") == ("pairwise", "stack-exchange-paired")
+        own = "data.heldout_columns={prompt: question, chosen: response_j, rejected: response_k}"
+        assert self.read(configs, OTHER, own) == ("pairwise", "pairwise")
+        forced = self.read(configs, OTHER, "data.heldout_columns={}", "data.heldout_format=stack-exchange-paired")
+        assert forced == ("pairwise", "stack-exchange-paired")
+
+    def test_a_refusal_names_the_setting_of_the_source(self, configs: Path) -> None:
+        with pytest.raises(UserError, match=r"b\.jsonl: data\.heldout_columns\.\w+=\w, but no row"):
+            self.read(configs, OTHER)
+        with pytest.raises(UserError, match=r"for instance: data\.heldout_columns='\{prompt: q"):
+            self.read(configs, TRAIN, "data.heldout_columns={}")
+
+    def test_data_to_mix_in_is_recognised(self, configs: Path) -> None:
+        files = ["data=custom", f"data.train={written('a.jsonl', TRAIN)}"]
+        run = assemble_job(read_job(["method=dpo", *files, *MAPPED], configs))
+        assert isinstance(run, Run)
+        data = dataclasses.replace(run.config.data, mix=written("b.jsonl", OTHER))
+        run = Run(dataclasses.replace(run.config, data=data), PPO(ptx_coef=1.0))
+        mix = load_mix(run)
+        assert mix is not None
+        assert mix.report.rule == "stack-exchange-paired"
+        written("b.jsonl", TRAIN)
+        with pytest.raises(
+            UserError, match=r"for instance: align data convert b\.jsonl --out mix\.jsonl --columns='\{"
+        ):
+            load_mix(run)

@@ -112,7 +112,8 @@ class TestData:
         assert load_mix(Run(config(), PPO(ptx_coef=1.0))) is None
         assert loaded == []
         assert load_mix(Run(config(data=self.DATA), PPO(ptx_coef=1.0))) is not None
-        assert loaded == [("c", {**self.READING, "columns": None, "split": "one"})]
+        own = ("format", "columns", "subset", "revision")
+        assert loaded == [("c", {name: value for name, value in self.READING.items() if name not in own})]
 
 
 class TestScorers:

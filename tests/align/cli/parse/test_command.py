@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from align.cli.parse.command import read_command
+from align.data import Preferences
 from align.errors import UserError
 
 METHODS = ", ".join(sorted(path.stem for path in (Path(__file__).resolve().parents[4] / "configs/method").glob("*")))
@@ -74,3 +79,56 @@ def test_multirun_names_the_keys_with_several_values(configs: Path) -> None:
     command = read_command(["-m", "method=sft,dpo", "seed=range(1,3)", "trainer.steps=2"], configs)
     assert command.multirun
     assert command.swept == ("method", "seed")
+
+
+def in_a_shell(typed: str) -> list[str]:
+    """Return the words that a program gets when this is typed into bash."""
+    return subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {typed}"], capture_output=True, text=True, check=True
+    ).stdout.split("\0")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        (
+            "data.columns={prompt: a[0].b, chosen: c.d, rejected: e}",
+            {"prompt": "a[0].b", "chosen": "c.d", "rejected": "e"},
+        ),
+        ("data.columns={prompt: a[-1], chosen: b (c)}", {"prompt": "a[-1]", "chosen": "b (c)"}),
+        ("data.columns={prompt: question[0]}", {"prompt": "question[0]"}),
+        ("data.columns.prompt=a[0].b", "a[0].b"),
+        ("data.columns.prompt='a[0].b", "a[0].b"),
+    ],
+)
+def test_a_path_without_quotes_is_answered_with_the_quotes_it_needs(word: str, value: object, configs: Path) -> None:
+    with pytest.raises(UserError) as error:
+        read_command([word], configs)
+    _, _, typed = str(error.value).partition("needs quotes: ")
+    [given] = in_a_shell(typed)
+    assert OverridesParser.create().parse_override(given).value() == value
+    read_command([given], configs)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected"),
+    [
+        ("question text", "good answer", "bad answer"),
+        ("it's", "good", "bad"),
+        ("task[0]", "good (gold)", "bad: one"),
+        ("problem $HOME `ls`", "good \\ one", "bad !"),
+        ('the "question"', "good, one", "bad {x}"),
+        ("问题", "preferred", "dispreferred"),
+        ("null", "good", "bad"),
+    ],
+)
+def test_the_mapping_of_a_refusal_can_be_pasted(prompt: str, chosen: str, rejected: str, configs: Path) -> None:
+    rows = [{prompt: f"Why {n}?", chosen: "Because of it.", rejected: "No idea."} for n in range(3)]
+    with pytest.raises(UserError) as refusal:
+        Preferences.from_rows(rows)
+    [typed] = re.findall(r"data\.columns=.*", str(refusal.value))
+    [given] = in_a_shell(typed)
+    read_command([given], configs)
+    columns: Any = OverridesParser.create().parse_override(given).value()
+    data = Preferences.from_rows(rows, columns=columns)
+    assert [row["prompt"][0]["content"] for row in data] == ["Why 0?", "Why 1?", "Why 2?"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,13 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.data import Preferences
-from align.data.formats import BUILT_IN, UnknownFormatError
+from align.data.formats import BUILT_IN, UnknownFormatError, known_formats
 from align.errors import UserError
-from tests.align.data.formats import test_demonstrations, test_labelled, test_pairs, test_rankings
+from tests.align.data.formats import test_demonstrations, test_labelled, test_pairs, test_rankings, test_tokens
 from tests.align.data.formats.tables import messages, read
 
-TABLES = test_pairs.TABLES | test_labelled.TABLES | test_rankings.TABLES | test_demonstrations.TABLES
+_MODULES = (test_pairs, test_labelled, test_rankings, test_demonstrations, test_tokens)
+TABLES: dict[str, Any] = {name: tables for module in _MODULES for name, tables in module.TABLES.items()}
 CASES = [(name, [row for row, _ in table]) for name, tables in TABLES.items() for table in tables]
+GOOD = [
+    (name, [row for row, outcome in table if not isinstance(outcome, str)])
+    for name, tables in TABLES.items()
+    for table in tables
+]
 IDS = [f"{name}{i}" for i, (name, _) in enumerate(CASES)]
 
 
@@ -30,7 +39,7 @@ def pasted(refusal: str) -> dict[str, Any]:
 
 
 def assert_short(refusal: UserError) -> None:
-    assert str(refusal).count("\n") < 3
+    assert str(refusal).encode().count(b"\n") < 3
 
 
 def test_every_format_has_a_table() -> None:
@@ -74,6 +83,68 @@ def test_a_renamed_column_is_read_rightly_or_refused(rows: list[dict[str, Any]])
             assert_short(refusal)
             continue
         assert {repr(one[:3]) for one in made} <= answers, column
+
+
+OTHERS = ["my_{}", "{}_text", "the {}", "{}s", "old-{}", "zz", "x"]
+
+
+def spelled_out(value: Any, texts: set[str]) -> Any:
+    """Make the short texts of a table long, as real ones are."""
+    if isinstance(value, dict):
+        return {name: item if name in LABELS else spelled_out(item, texts) for name, item in value.items()}
+    if isinstance(value, list):
+        return [spelled_out(item, texts) for item in value]
+    return PROSE.format(value) if isinstance(value, str) and value in texts else value
+
+
+LABELS = {"better", "winner", "label", "labels", "preference", "choice", "kto_tag"}
+
+
+def parts(made: Iterable[tuple[Any, ...]]) -> set[tuple[str, Any]]:
+    """The questions, chosen and rejected answers of rows, without what stands before a question."""
+    return {
+        (part, value if isinstance(value, str) else value[-1][1])
+        for one in made
+        for part, value in zip(("prompt", "chosen", "rejected"), one, strict=False)
+        if value is not None
+    }
+
+
+@pytest.mark.parametrize(("name", "rows"), GOOD, ids=IDS)
+def test_one_or_two_columns_under_other_names(name: str, rows: list[dict[str, Any]]) -> None:
+    """They are read rightly, or refused with a mapping that, pasted, is read rightly or refused again."""
+    short, _ = read(rows)
+    texts = {line for _, text in parts(short) for line in (text, *text.split("\n"))}
+    if name != "gsm8k":  # its answers are numbers
+        rows = spelled_out(rows, texts)
+    rows = [row for row in rows if row.keys() == rows[0].keys()]
+    expected, report = read(rows)
+    assert report.rule == name
+    needed = sorted(known_formats()[name].requires)
+    generator = random.Random(name)
+    for renamed in itertools.chain(itertools.combinations(needed, 1), itertools.combinations(needed, 2)):
+        names = [other.format(column) for other, column in zip(generator.sample(OTHERS, 2), renamed, strict=False)]
+        new = dict(zip(renamed, names, strict=True))
+        others = [{new.get(column, column): value for column, value in row.items()} for row in rows]
+        for part, text in parts(read_or_pasted(others)):
+            known = [own for kind, own in parts(expected) if kind == part]
+            assert any(own.startswith(text) if part == "prompt" else own == text for own in known), new
+
+
+def read_or_pasted(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Read rows, if need be with the mapping that a refusal proposes; none if it leaves a gap or is refused."""
+    try:
+        return read(rows)[0]
+    except UserError as refusal:
+        assert_short(refusal)
+        if "data.columns=" not in str(refusal):
+            return []
+        columns = pasted(str(refusal))
+    try:
+        return [] if "COLUMN" in columns.values() else read(rows, columns=columns)[0]
+    except UserError as refusal:
+        assert_short(refusal)
+        return []
 
 
 PROSE = "It is a rather long text about {} and nothing else."
@@ -217,8 +288,8 @@ PROMPT_NAMES = {"prompt", "question", "instruction", "input", "context", "histor
 
 
 def shape(kind: str, text: str) -> Any:
-    """A value of a kind with a text in it."""
-    return {
+    """A value of a kind with a text in it, also nested, and written as text."""
+    value = {
         "text": text,
         "list": [text, text + "!"],
         "turn": messages(("assistant", text)),
@@ -226,14 +297,21 @@ def shape(kind: str, text: str) -> Any:
         "number": len(text),
         "flag": True,
         "object": {"text": text},
+        "objects": [{"text": text, "score": 1}, {"text": text + "!", "score": 2.5}],
+        "answers": [{"answer": text, "rank": 2}, {"answer": text + "!", "rank": 1}],
+        "lists": {"text": [text, text + "!"], "score": [1, 2]},
+        "sharegpt": [{"from": "human", "value": "PROMPT of turns"}, {"from": "gpt", "value": text}],
+        "deep": {"messages": messages(("assistant", text)), "rows": [[{"text": [text]}]]},
         "null": None,
-    }[kind]
+    }
+    return json.dumps(value[kind.removeprefix("json ")]) if kind.startswith("json ") else value[kind]
 
 
-KINDS = st.sampled_from(["text", "text", "text", "list", "turn", "turns", "number", "flag", "object", "null"])
+NESTED = ["list", "turn", "turns", "object", "objects", "answers", "lists", "sharegpt", "deep"]
+KINDS = st.sampled_from(["text"] * 8 + ["number", "flag", "null", *NESTED, *(f"json {kind}" for kind in NESTED)])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(WORDS), KINDS, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_answers_of_random_layouts_are_never_a_prompt(layout: dict[str, str], generator: random.Random) -> None:
     """Whatever the columns are called: they are refused, or the prompt is the text of a prompt's column."""
@@ -252,7 +330,7 @@ def test_answers_of_random_layouts_are_never_a_prompt(layout: dict[str, str], ge
         return
     for prompt, *_ in made:
         turns = [("user", prompt)] if isinstance(prompt, str) else prompt
-        assert all("PROMPT" in text for role, text in turns if role == "user")
+        assert all("PROMPT" in text and starts not in text for role, text in turns if role == "user")
 
 
 @settings(max_examples=25, deadline=None)

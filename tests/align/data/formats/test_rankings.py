@@ -6,12 +6,17 @@ is paired with all of the next level.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from align.data import Preferences
 from align.data.pairs_and_rankings import draft
+from align.errors import UserError
 from tests.align.data.formats.tables import Outcome, asked, check, messages, read, said
 
 TIE, FEW = "tie between the responses", "fewer than two responses"
@@ -201,6 +206,66 @@ def test_a_ranking_stands_for_one_prompt() -> None:
     made, report = read(rows)
     assert [row[0] for row in made] == ["q0", "q0"]
     assert report.rejected == {"ranking stands for two prompts": 2}
+
+
+LAYOUTS: dict[str, Callable[[list[Any], list[int]], list[dict[str, Any]]]] = {
+    "rrhf": lambda texts, values: [{"query": "q", "responses": texts, "scores": values}],
+    "scored": lambda texts, values: [{"prompt": "q", "responses": texts, "scores": values}],
+    "distilabel": lambda texts, values: [{"instruction": "q", "generations": texts, "ratings": values}],
+    "ranked": lambda texts, values: [{"prompt": "q", "responses": texts, "ranks": [-value for value in values]}],
+    "ultrafeedback-raw": lambda texts, values: [
+        {"instruction": "q", "completions": [rated(*one) for one in zip(texts, values, strict=True)]}
+    ],
+    "stack-exchange": lambda texts, values: [
+        {"question": "q", "answers": [{"text": t, "pm_score": v} for t, v in zip(texts, values, strict=True)]}
+    ],
+    "nectar": lambda texts, values: [
+        {"prompt": "q", "answers": [{"answer": t, "rank": -v} for t, v in zip(texts, values, strict=True)]}
+    ],
+    "nemo-rl": lambda texts, values: [
+        {
+            "context": messages(("user", "q")),
+            "completions": [
+                {"completion": messages(("assistant", t)), "rank": -v} for t, v in zip(texts, values, strict=True)
+            ],
+        }
+    ],
+    "helpsteer": lambda texts, values: [helpful("q", *one) for one in zip(texts, values, strict=True)],
+}
+UNUSABLE = {
+    "": "empty rejected",
+    " \n": "white-space-only rejected",
+    "\u200b": "invisible rejected",
+    "a\0": "NUL character",
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@settings(max_examples=12)
+@given(st.lists(st.tuples(st.integers(0, 4), st.none() | st.sampled_from(list(UNUSABLE))), min_size=2, max_size=6))
+def test_a_blank_response_leaves_the_others_compared(name: str, ranking: list[tuple[int, str | None]]) -> None:
+    """Each is counted once, with its reason; every two others of different values are compared."""
+    texts = [f"a{i}" if blank is None else blank for i, (_, blank) in enumerate(ranking)]
+    rows = LAYOUTS[name](texts, [value for value, _ in ranking])
+    values = {f"a{i}": value for i, (value, blank) in enumerate(ranking) if blank is None}
+    expected = {(a, b) for a in values for b in values if values[a] > values[b]}
+    bad = Counter(UNUSABLE[blank] for _, blank in ranking if blank is not None)
+    if not expected:
+        with pytest.raises(UserError, match="|".join([f"{bad[one]} {one}" for one in bad] or [TIE])):
+            Preferences.from_rows(rows, format=name, max_rejected=1.0)
+        return
+    preferences = Preferences.from_rows(rows, format=name, max_rejected=1.0)
+    assert preferences.report.rejected == bad
+    example = draft(list(preferences), "ranking")
+    order = [response["content"] for response in example.responses]
+    assert {(order[i], order[j]) for i, j in example.comparisons} == expected
+
+
+def test_a_response_that_is_null_or_no_text_is_counted_too() -> None:
+    rows = [{"prompt": "q", "responses": ["a", None, 7, "b"], "scores": [4, 3, 2, 1]}]
+    made, report = read(rows)
+    assert made == [scored("a", "b", 4.0, 1.0)]
+    assert report.rejected == {"empty rejected": 1, "rejected is not text or messages": 1}
 
 
 @pytest.mark.parametrize("name", ["rrhf", "ranked", "nectar"])

@@ -179,3 +179,26 @@ def test_hh_template_renders_the_transcripts_back(hh_file: Path, chatml: Any) ->
         prompt = rendered(row["prompt"], chatml, True)
         assert prompt.endswith("\n\nAssistant:")
         assert original["chosen"].startswith(prompt)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "is_one"),
+    [
+        ("User: hi\nBot: hello\nUser: and now?", True),
+        ("USER: hi ASSISTANT: hello</s>USER: and now? ASSISTANT:", True),
+        ("Human: hi\nAI: hello\nHuman: and now?\nAI:", True),
+        ("### Human: hi\n### Assistant:", True),
+        ("[INST] hi [/INST] hello", False),
+        ("Question: What is 2 + 2?\nAnswer:", False),
+        ("Question: a\nAnswer: b\n\nQuestion: c\nAnswer:", True),
+        ("Write a dialogue in which User: hi is followed by Bot: hello", False),
+        ("What is the task of a user?", False),
+        ("Task: sum up\nInput: a text", False),
+    ],
+)
+def test_a_prompt_that_is_a_transcript_stays_one_text_and_is_reported(prompt: str, is_one: bool) -> None:
+    """Question and Answer in turn are as many turns; one question with the place of its answer is a plain prompt."""
+    data = Preferences.from_rows([{"prompt": prompt, "chosen": "a", "rejected": "b"}])
+    assert data[0]["prompt"] == [{"role": None, "content": prompt}]
+    remark = "the prompt is a transcript with marks of its own and stays one text; give messages to have turns"
+    assert data.report.noted == ({remark: 1} if is_one else {})

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from align.data.reading import read_rows
+from align.data.reading import read_blocks
 from align.errors import UserError
 
 
 def rows_of(path: Path) -> list[tuple[str, Any]]:
-    return [(row.place, row.problem or row.value) for row in read_rows(path, "train")]
+    return [(row.place, row.problem or row.value) for block in read_blocks(path, "train") for row in block]
 
 
 def written(path: Path, content: str | bytes) -> Path:
