@@ -9,6 +9,8 @@ from align.comparison.results import Results, Row
 
 _MUCH_LESS = 0.5
 """A cost below this share of another is worth a sentence."""
+_FAR = 50
+"""Times as many prompts or seeds as there are: more is not worth naming."""
 
 
 def answer(found: Results, *, start: str) -> list[str]:
@@ -19,8 +21,11 @@ def answer(found: Results, *, start: str) -> list[str]:
     if best == start or start in ranking.tied:
         first = f"No method is shown to be better than the start model {of}."
         better = [row.label for row in found.rows if row.p_gain is not None and row.p_gain < LEVEL and _gain(row) > 0]
-        if better:  # by the mean over all, but the best one of a wide spread is not
-            first = f"{_listed(better)} {'is' if len(better) == 1 else 'are'} better than the start model {of}; the best score is not sure to be."
+        if better:  # the best score may be of a method whose runs differ much
+            verb = "is" if len(better) == 1 else "are"
+            first = (
+                f"{_listed(better)} {verb} better than the start model {of}; {best}, with the best score, may not be."
+            )
     elif len(tied) == 1:
         first = f"Take {best}: it is better than every other method {of}."
     else:
@@ -28,9 +33,10 @@ def answer(found: Results, *, start: str) -> list[str]:
             f"{best} has the best score, but {_listed(tied[1:])} cannot be told apart from it {of}: take the cheapest of "
             "them."
         )
-    sentences = [first, *_costs(found, tied if len(tied) > 1 else [best], start), *_worse(found, start)]
-    sentences += _lengths(found)
-    return sentences + _what_would_decide(found, start)
+    if start in ranking.tied:
+        return [first, *_worse(found, start), *_what_would_decide(found, start, [best, start])]
+    sentences = [first, *_costs(found, tied, start), *_worse(found, start), *_lengths(found)]
+    return sentences + _what_would_decide(found, start, tied)
 
 
 def _costs(found: Results, tied: Sequence[str], start: str) -> list[str]:
@@ -78,19 +84,23 @@ def _lengths(found: Results) -> list[str]:
     return [f"At equal length {_listed(suspicious)} would not be shown to win against the start model."]
 
 
-def _what_would_decide(found: Results, start: str) -> list[str]:
-    ranking = found.ranking
-    rivals = [label for label in ranking.tied[1:] if label != start]
+def _what_would_decide(found: Results, start: str, tied: Sequence[str]) -> list[str]:
+    """Say how large a comparison would tell the best from its nearest rival."""
+    best, rivals = found.ranking.order[0], [label for label in tied if label != found.ranking.order[0]]
     if not rivals:
         return []
-    nearest = max(rivals, key=lambda label: ranking.behind[label].p)
-    size = needed(ranking.behind[nearest])
-    ways = [f"{size.prompts:,} prompts" if size.prompts else "", f"{size.runs:,} seeds" if size.runs else ""]
-    known = " or ".join(way for way in ways if way)
-    gap = f"{ranking.order[0]} and {nearest} differ by {ranking.behind[nearest].mean:.3f}"
-    if not known:
-        return [f"{gap}: more prompts and more seeds together would be needed to tell them apart."]
-    return [f"{gap}: about {known} would show a difference of this size four times in five."]
+    nearest = max(rivals, key=lambda label: found.ranking.behind[label].p)
+    behind = found.ranking.behind[nearest]
+    size = needed(behind)
+    ways = [
+        f"{count:,} {name}"
+        for count, now, name in ((size.prompts, behind.prompts, "prompts"), (size.runs, behind.runs, "seeds"))
+        if count is not None and count <= _FAR * now
+    ]
+    gap = f"{best} and {nearest} differ by {behind.mean:.3f}"
+    if not ways:
+        return [f"{gap}, which no comparison of a realistic size would tell from nothing."]
+    return [f"{gap}: about {' or '.join(ways)} would show a difference of this size four times in five."]
 
 
 def _gain(row: Row) -> float:

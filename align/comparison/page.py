@@ -13,10 +13,23 @@ from align.evaluation.statistics import Estimate
 
 _INK = "#010203"
 """Drawn in this, and then in the colour of the page's text, light or dark."""
-_COLOURS = ("#3b82c4", "#d97706", "#2f9e62", "#c2417c", "#7c5cd6", "#0e8f9c", "#a16207", "#6b7280", "#dc2626", "#65a30d")
+_COLOURS = (
+    "#3b82c4",
+    "#d97706",
+    "#2f9e62",
+    "#c2417c",
+    "#7c5cd6",
+    "#0e8f9c",
+    "#a16207",
+    "#6b7280",
+    "#dc2626",
+    "#65a30d",
+)
 
 
-def page(found: Results, *, title: str, sentences: Sequence[str], facts: Mapping[str, str], answers: Any, start: str) -> str:
+def page(
+    found: Results, *, title: str, sentences: Sequence[str], facts: Mapping[str, str], answers: Any, start: str
+) -> str:
     """Return the HTML: the answer, the table, the chart, the matrix, answers side by side, how it was done."""
     from jinja2 import Environment, select_autoescape
 
@@ -45,14 +58,23 @@ def draw_reward_against_kl(axis: Any, found: Results, start: str) -> None:
     """Draw a point for each seed and the mean of each contender with its interval, over KL from the start model."""
     base = found.row(start).score
     axis.axhline(base.mean, color="#888888", linewidth=1, linestyle="--")
-    axis.annotate(start, (1, base.mean), xycoords=("axes fraction", "data"), xytext=(-4, 4), textcoords="offset points", ha="right")
+    axis.annotate(
+        start,
+        (1, base.mean),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, 4),
+        textcoords="offset points",
+        ha="right",
+    )
     shown = [row for row in found.rows if row.kl is not None]
     for row, colour in zip(shown, _cycled(len(shown)), strict=True):
         points = [(one["kl"], one["score"]) for one in row.by_seed if one["kl"] is not None]
         axis.scatter(*zip(*points, strict=True), s=14, color=colour, alpha=0.5)
         assert row.kl is not None
         score = row.score
-        spread = None if score.low is None or score.high is None else [[score.mean - score.low], [score.high - score.mean]]
+        spread = (
+            None if score.low is None or score.high is None else [[score.mean - score.low], [score.high - score.mean]]
+        )
         axis.errorbar(row.kl.mean, score.mean, yerr=spread, fmt="o", markersize=7, color=colour, capsize=3)
         axis.annotate(row.label, (row.kl.mean, score.mean), xytext=(7, 5), textcoords="offset points", color=colour)
     axis.set_xlabel("KL from the start model, nats per response")
@@ -79,7 +101,9 @@ def reward_against_kl_svg(found: Results, start: str) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text[text.index("<svg") :], count=1).replace(_INK, "currentColor")
+    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text[text.index("<svg") :], count=1).replace(
+        _INK, "currentColor"
+    )
 
 
 def _cycled(count: int) -> list[str]:
@@ -114,18 +138,17 @@ def _duration(seconds: float) -> str:
 
 
 def table_of(found: Results) -> list[tuple[Row, list[str]]]:
-    """Return the cells of the terminal's table, the best first."""
+    """Return the cells of the terminal's table, the best first; 80 columns have no room for all intervals."""
     return [
         (
             row,
             [
                 _estimate(row.score),
-                _percent(row.win_rate),
-                _percent(row.win_rate_equal_length),
-                _estimate(row.kl, 2),
+                _percent(None if row.win_rate is None else row.win_rate.mean),
+                _percent(None if row.win_rate_equal_length is None else row.win_rate_equal_length.mean),
+                "–" if row.kl is None else f"{row.kl.mean:.2f}",
                 f"{row.length.mean:.0f}",
                 _signed(row.tax),
-                _percent(row.accuracy),
                 "–" if row.cost is None else _duration(row.cost.seconds),
                 "–" if row.cost is None else f"{row.cost.peak_bytes / 2**30:.2f}",
             ],

@@ -42,8 +42,6 @@ class Cost:
     peak_bytes: int
     """Most memory that one of them had."""
     tokens_trained: float
-    tokens_drawn: float | None
-    """While it trained; None where that is not recorded."""
 
 
 @dataclass(frozen=True)
@@ -171,10 +169,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _typical(costs: Sequence[Cost]) -> Cost | None:
     if not costs:
         return None
-    drawn: list[Any] = [cost.tokens_drawn for cost in costs]
     return Cost(
         seconds=median(cost.seconds for cost in costs),
         peak_bytes=max(cost.peak_bytes for cost in costs),
         tokens_trained=median(cost.tokens_trained for cost in costs),
-        tokens_drawn=None if None in drawn else median(drawn),
     )

@@ -19,14 +19,15 @@ def main(words: Sequence[str]) -> int:
         comparison = read_comparison(words, groups.find_configs())
         from align.cli.compare.contest import begin
         from align.cli.compare.outcome import conclude
-        from align.cli.compare.stages import run_all
+        from align.cli.compare.stages import Stages
 
-        contest = begin(comparison)
+        stages = Stages(begin(comparison))
         try:
-            conclude(contest, run_all(contest))
+            stages.run()
         except KeyboardInterrupt:
-            report(f"Stopped; the same command goes on with {contest.folder}.")
+            report(f"Stopped; the same command goes on with {stages.contest.folder}.")
             return 130
+        conclude(stages)
     except UserError as error:
         report(f"Error: {error}")
         return 2

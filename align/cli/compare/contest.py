@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align.candidates.drawing import save_rows
 from align.cli.compare.words import Comparison, Contender
 from align.cli.launch import assemble
 from align.cli.launch.recipe import Recipe, assemble_job
 from align.comparison.splitting import Splits, split
+from align.data.writing import write_rows
 from align.errors import UserError
 from align.scoring.from_config import YAML, make_scorer, read_settings
 from align.system.files import new_folder, read_json, write_json
@@ -147,7 +147,7 @@ def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) 
             raise UserError(f"{folder} cannot be created ({error.strerror}); choose another output_root.") from error
         with new_folder(folder / "data") as made:
             for name, part in splits.parts.items():
-                save_rows(part, made / f"{name}.jsonl")
+                write_rows(part, made / f"{name}.jsonl")
         write_json(file, {"identity": identity, "source": source})
     elif earlier["identity"] != identity:
         changed = [name for name in identity if earlier["identity"].get(name) != identity[name]]

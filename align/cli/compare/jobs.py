@@ -31,6 +31,8 @@ class Job:
     """Words after the interpreter."""
     title: str
     """For the user."""
+    repeat: bool = False
+    """It sees for itself what is done already."""
 
 
 class Pool:
@@ -69,7 +71,7 @@ class Pool:
 
     def _do(self, job: Job) -> dict[str, Any]:
         done = self.record(job.name)
-        if done is not None:
+        if done is not None and not job.repeat:
             return done
         if self.stopping.is_set():
             return {"code": _INTERRUPTED[0], "seconds": 0.0, "peak_bytes": 0}
@@ -91,7 +93,9 @@ class Pool:
         if code == 0:
             self.say(f"  {job.title}: {ended}")
         elif code not in _INTERRUPTED:
-            self.say(f"  {job.title} failed ({_reason(self.log(job.name), code)}); all it printed: {self.log(job.name)}")
+            self.say(
+                f"  {job.title} failed ({_reason(self.log(job.name), code)}); all it printed: {self.log(job.name)}"
+            )
         return record
 
     def _environment(self) -> Mapping[str, str]:
@@ -104,5 +108,7 @@ def _reason(log: Path, code: int) -> str:
     """Return the sentence with which a process ended."""
     if code < 0:
         return f"ended by signal {-code}" + (", as by a lack of memory" if code == -9 else "")
-    errors = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("Error: ")]
+    errors = [
+        line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("Error: ")
+    ]
     return errors[-1].removeprefix("Error: ") if errors else f"exit code {code}"

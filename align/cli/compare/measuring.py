@@ -1,4 +1,4 @@
-"""One contender measured on the held-out prompts, in a process of its own: ``python -m align.cli.compare.measuring``.
+"""Contenders measured on held-out prompts, in a process of its own: ``python -m align.cli.compare.measuring FILE``.
 
 Every contender of one seed draws with the same random numbers, so that comparisons are paired.
 """
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from align.cli.console import hide_noise
 from align.cli.parse import groups
+from align.errors import ScorerError, UserError
 from align.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from align.model.policy import Policy
     from align.settings.config import RunConfig
 
-__all__ = ["measure"]
+__all__ = ["main", "measure"]
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +86,24 @@ def _policy(config: RunConfig, weights: str | None) -> Policy:
     return assemble.load_policy(config)
 
 
+def main(file: Path) -> int:
+    """Do the tasks of a file; one that fails loses nothing of the others."""
+    import traceback
+
+    failed = 0
+    for task in read_json(file):
+        try:
+            write_json(Path(task["out"]), measure(task))
+            print(f"{task['title']}: measured", flush=True)
+        except (UserError, ScorerError) as error:
+            print(f"{task['title']}", f"Error: {error}", sep="\n", flush=True)
+            failed += 1
+        except Exception:  # shown here, and the others are measured
+            print(f"{task['title']} failed:", traceback.format_exc(), sep="\n", flush=True)
+            failed += 1
+    return 1 if failed else 0
+
+
 if __name__ == "__main__":
-    file = Path(sys.argv[1])
     hide_noise()
-    task = read_json(file)
-    write_json(Path(task["out"]), measure(task))
+    sys.exit(main(Path(sys.argv[1])))

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from align.cli.compare.contest import Contest
-from align.cli.compare.jobs import Pool
-from align.cli.compare.stages import JUDGE, START, name_of, sources_of
+from align.cli.compare.stages import JUDGE, START, Stages, name_of
 from align.comparison.answer import answer
 from align.comparison.page import draw_reward_against_kl, page, table_of
 from align.comparison.results import Cost, Measured, Results, results
@@ -25,19 +26,20 @@ __all__ = ["conclude"]
 _SHOWN_PROMPTS = 6
 
 
-def conclude(contest: Contest, pool: Pool) -> None:
+def conclude(stages: Stages) -> None:
     """Write the outcome into the folder and print it.
 
     Raises:
         UserError: Nothing was measured.
     """
-    measured, judged = _measured(contest)
+    contest = stages.contest
+    measured, judged = _measured(stages)
     complete = [label for label, of in measured.items() if len(of) == len(contest.comparison.seeds)]
     missing = [c.label for c in contest.comparison.contenders if c.label not in complete]
     if START.label not in complete or len(complete) < 2:
         raise UserError(f"nothing to compare: no method was trained and measured; see {contest.folder / 'jobs'}.")
     costs = {
-        contender.label: [_cost(contest, pool, sources_of(contest, contender, seed)) for seed in contest.comparison.seeds]
+        contender.label: [_cost(stages, stages.needs(contender, seed)) for seed in contest.comparison.seeds]
         for contender in contest.comparison.trained
         if contender.label in complete
     }
@@ -51,7 +53,7 @@ def conclude(contest: Contest, pool: Pool) -> None:
     if missing:
         sentences.append(f"Not compared, for a run failed: {', '.join(missing)} (see {contest.folder / 'jobs'}).")
     sentences += _caveats(contest, found)
-    facts = _facts(contest, found, judged)
+    facts = _facts(stages, found, judged)
     title = f"{', '.join(row.label for row in found.rows if row.label != START.label)} on {Path(contest.source).name}"
     write_json(contest.folder / "comparison.json", {"answer": sentences, "facts": facts, **found.plain()})
     with chart(contest.folder / "comparison.png", (8, 5)) as (axis,):
@@ -70,30 +72,27 @@ def conclude(contest: Contest, pool: Pool) -> None:
     _print(found, sentences, contest.folder)
 
 
-def _measured(contest: Contest) -> tuple[dict[str, dict[int, Measured]], dict[str, Any]]:
+def _measured(stages: Stages) -> tuple[dict[str, dict[int, Measured]], dict[str, Any]]:
     found: dict[str, dict[int, Measured]] = {}
     last: dict[str, Any] = {}
     names = ("scores", "lengths", "kl", "preferred", "chosen_loss", "distinct_2", "prompts", "responses")
-    for contender in (START, *contest.comparison.contenders):
-        for seed in contest.comparison.seeds:
-            content = read_json(contest.folder / "measured" / f"{name_of(contender, seed)}.json")
+    for contender in (START, *stages.contest.comparison.contenders):
+        for seed in stages.contest.comparison.seeds:
+            content = stages.measured(name_of(contender, seed))
             if content is not None:
                 found.setdefault(contender.label, {})[seed] = Measured(**{name: content[name] for name in names})
                 last = content
     return found, last
 
 
-def _cost(contest: Contest, pool: Pool, jobs: Sequence[str]) -> Cost:
-    records = [record for name in jobs if (record := pool.record(name)) is not None]
-    trained = drawn = 0.0
-    for name in jobs:
-        for file in sorted((contest.folder / "runs" / name).rglob("metrics.jsonl")):
-            trained += sum(record.get("tokens", 0.0) for record in read_records(file))
+def _cost(stages: Stages, jobs: Sequence[str]) -> Cost:
+    records = [record for name in jobs if (record := stages.pool.record(name)) is not None]
+    files = [file for name in jobs for file in (stages.contest.folder / "runs" / name).rglob("metrics.jsonl")]
+    trained = sum(record.get("tokens", 0.0) for file in files for record in read_records(file))
     return Cost(
         seconds=sum(record["seconds"] for record in records),
         peak_bytes=max(record["peak_bytes"] for record in records),
         tokens_trained=trained,
-        tokens_drawn=drawn or None,
     )
 
 
@@ -128,8 +127,8 @@ def _judge_accuracy(contest: Contest) -> str:
     return f"{found['mean']:.1%} (95 % interval {found['low']:.1%} to {found['high']:.1%}, {found['n']:,} pairs)"
 
 
-def _facts(contest: Contest, found: Results, judged: Mapping[str, Any]) -> dict[str, str]:
-    comparison = contest.comparison
+def _facts(stages: Stages, found: Results, judged: Mapping[str, Any]) -> dict[str, str]:
+    contest, comparison = stages.contest, stages.contest.comparison
     evaluation = comparison.config.evaluation
     rows = ", ".join(f"{part} {count:,}" for part, count in contest.rows.items())
     start = judged["start"]
@@ -138,7 +137,13 @@ def _facts(contest: Contest, found: Results, judged: Mapping[str, Any]) -> dict[
         "Data": f"{contest.source}: rows of {rows}; no prompt is in two splits",
         "Start": start["name"] + (f" with {start['start']}" if start["start"] else "") + ", the same for all methods",
         "Runs": f"{len(found.seeds)} of each method, seeds {', '.join(map(str, found.seeds))}",
-        "Budget": str(comparison.budget) if comparison.budget else "each method's own length and settings, untuned on these data",
+        "Budget": f"{comparison.budget} for each run" if comparison.budget else "each method's own length",
+        "Settings": (
+            f"the best of {comparison.settings.tune} for each method on {contest.rows['tuning']:,} other rows: "
+            + "; ".join(f"{label}: {words}" for label, words in stages.tuned.items())
+            if stages.tuned
+            else "each method's own, not tuned on these data"
+        ),
         "Judge": judge,
         "Answers": (
             f"one to each of {found.prompts:,} held-out prompts per run, at most {evaluation.max_new_tokens} tokens, "
@@ -162,19 +167,17 @@ def _side_by_side(found: Results, measured: Mapping[str, Mapping[int, Measured]]
     places = [i * found.prompts // count for i in range(count)]
     some = {row.label: measured[row.label][seed] for row in found.rows}
     first = next(iter(some.values()))
-    return [
-        (first.prompts[i], [(label, of.responses[i], of.scores[i]) for label, of in some.items()]) for i in places
-    ]
+    return [(first.prompts[i], [(label, of.responses[i], of.scores[i]) for label, of in some.items()]) for i in places]
 
 
 def _print(found: Results, sentences: Sequence[str], folder: Path) -> None:
     console = Console()
-    table = Table(title="Held-out prompts, 95 % intervals; * not told apart from the best", title_justify="left")
-    for column in ("method", "score", "win rate", "at equal length", "KL", "tokens", "tax", "pairs", "time", "GiB"):
+    table = Table(title="Held-out prompts; * not told apart from the best", title_justify="left", box=SIMPLE)
+    for column in ("method", "score", "win rate", "equal length", "KL", "tokens", "tax", "time", "GiB"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for row, cells in table_of(found):
         mark = " *" if row.label in found.ranking.tied else ""
-        table.add_row(f"{row.label}{mark}", *cells)
+        table.add_row(Text(f"{row.label}{mark}"), *cells)
     console.print(table)
     for sentence in sentences:
         console.print(sentence, markup=False, highlight=False)

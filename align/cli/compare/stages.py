@@ -1,20 +1,23 @@
-"""The jobs of a comparison: reward models first, then a run for each contender and seed, then their measurements."""
+"""What a comparison does, one after the other: reward models, lengths by the budget, tuning, training, measuring."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.cli.compare import budget, tuning
 from align.cli.compare.contest import Contest
 from align.cli.compare.jobs import Job, Pool
 from align.cli.compare.words import Contender
 from align.cli.console import say
 from align.cli.parse.job import depends_on_method
 from align.errors import UserError
-from align.system.files import write_json
+from align.system.files import read_json, write_json
 
-__all__ = ["JUDGE", "START", "final_weights", "name_of", "run_all", "sources_of"]
+__all__ = ["JUDGE", "START", "Stages", "name_of"]
 
 START = Contender("start", None)
 """The model that all begin from."""
@@ -30,109 +33,193 @@ def name_of(contender: Contender, seed: int) -> str:
     return f"{contender.folder}-seed{seed}"
 
 
-def run_all(contest: Contest) -> Pool:
-    """Do all that is not done yet.
+@dataclass
+class Stages:
+    """The jobs of a contest. All that is done already is not done again."""
 
-    Raises:
-        KeyboardInterrupt: Stopped; the same command goes on.
-        UserError: The judge could not be trained.
-    """
-    pool, comparison = Pool(contest.folder / "jobs", contest.workers, say), contest.comparison
-    rows = ", ".join(f"{part} {count:,}" for part, count in contest.rows.items())
-    say(f"{contest.folder}: rows of {rows}; {contest.workers} at the same time")
-    if models := _reward_models(contest):
-        say("Reward models")
-        records = pool.run(models)
-        if contest.judge is None and records[JUDGE]["code"]:
-            raise UserError(f"the judge could not be trained; see {pool.log(JUDGE)}.")
-    say("Training")
-    pool.run([_training(contest, contender, seed) for seed in comparison.seeds for contender in comparison.trained])
-    say("Answering held-out prompts")
-    pool.run(
-        [
-            _measurement(contest, contender, seed)
+    contest: Contest
+    chosen: dict[str, list[str]] = field(default_factory=dict[str, "list[str]"])
+    """Words that budget and tuning add to each contender's own."""
+    tuned: dict[str, str] = field(default_factory=dict[str, str])
+    """Settings that the tuning chose, for people."""
+
+    def __post_init__(self) -> None:
+        self.pool = Pool(self.contest.folder / "jobs", self.contest.workers, say)
+
+    def run(self) -> None:
+        """Do everything that is not done yet.
+
+        Raises:
+            KeyboardInterrupt: Stopped; the same command goes on.
+            UserError: The judge could not be trained.
+        """
+        contest, comparison = self.contest, self.contest.comparison
+        rows = ", ".join(f"{part} {count:,}" for part, count in contest.rows.items())
+        say(f"{contest.folder}: rows of {rows}; {contest.workers} at the same time")
+        if models := self._reward_models():
+            say("Reward models")
+            records = self.pool.run(models)
+            if contest.judge is None and records[JUDGE]["code"]:
+                raise UserError(f"the judge could not be trained; see {self.pool.log(JUDGE)}.")
+        self._find_lengths()
+        if comparison.settings.tune:
+            self._tune()
+        say("Training")
+        runs = [(contender, seed) for seed in comparison.seeds for contender in comparison.trained]
+        self.pool.run([self._training(contender, seed) for contender, seed in runs])
+        say("Answering held-out prompts")
+        measured = [
+            (contender, name_of(contender, seed), seed)
             for seed in comparison.seeds
             for contender in (START, *comparison.contenders)
-            if contender.method is None or pool.record(name_of(contender, seed)) is not None
+            if contender.method is None or self.pool.record(name_of(contender, seed)) is not None
         ]
-    )
-    return pool
+        self._measure(measured, "heldout", contest.prompts)
+
+    def needs(self, contender: Contender, seed: int) -> list[str]:
+        """Names of the jobs whose time and memory a contender takes: its own, and the reward model that it asks."""
+        model = [f"reward-seed{seed}"] if contender.label in self.contest.needs_reward else []
+        return [*model, name_of(contender, seed)]
+
+    def measured(self, name: str) -> Any:
+        """Return what was measured under a name; None where it was not."""
+        return read_json(self.contest.folder / "measured" / f"{name}.json")
+
+    # Runs
+
+    def _words(self, method: str, seed: int, own: Sequence[str], train: str = "train") -> list[str]:
+        """Return the words of a run on the splits."""
+        contest = self.contest
+        shared = [word for word in contest.comparison.shared if not word.startswith(("data=", "data."))]
+        reading = [word for word in contest.comparison.shared if word.startswith(_OF_READING)]
+        data = [f"data={contest.data(train)}", f"data.heldout={contest.data('heldout')}"]
+        return [f"method={method}", *shared, *reading, *data, *own, f"seed={seed}"]
+
+    def _own_words(self, contender: Contender, seed: int) -> list[str]:
+        contest = self.contest
+        own = [*contender.words, *self.chosen.get(contender.label, [])]
+        if contender.label in contest.needs_reward:
+            # Seeds of tuning and of lengths take the first seed's reward model.
+            of = seed if seed in contest.comparison.seeds else contest.comparison.seeds[0]
+            own += [f"reward={contest.reward_choice}", f"reward.model={self._reward_model(f'reward-seed{of}')}"]
+        return own
+
+    def _training(self, contender: Contender, seed: int, name: str | None = None, more: Sequence[str] = ()) -> Job:
+        assert contender.method is not None
+        words = self._words(contender.method, seed, [*self._own_words(contender, seed), *more])
+        return self._run(name or name_of(contender, seed), words, f"{contender.label}, {name or f'seed {seed}'}")
+
+    def _run(self, name: str, words: Sequence[str], title: str) -> Job:
+        """Return the job of a run; it evaluates nothing itself, for all are measured alike later."""
+        place = [f"output_root={self.contest.folder / 'runs'}", f"run_name={name}", "if_exists=resume"]
+        return Job(name, ["-m", "align", *words, *place, "evaluation.prompts=0"], title)
+
+    def _reward_model(self, name: str) -> Path:
+        return self.contest.folder / "runs" / name / "final" / "reward"
+
+    def _reward_models(self) -> list[Job]:
+        """Return the runs of the judge, and of the reward model of each seed where a method needs one."""
+        contest, seeds = self.contest, self.contest.comparison.seeds
+        wanted = [(JUDGE, JUDGE, seeds[0], "judge")] if contest.judge is None else []
+        if contest.needs_reward:
+            wanted += [(f"reward-seed{seed}", "train", seed, f"reward model, seed {seed}") for seed in seeds]
+        jobs: list[Job] = []
+        for name, part, seed, title in wanted:
+            words = self._words(contest.reward_method, seed, [], part)
+            kept = [word for word in words if not depends_on_method(key := word.partition("=")[0]) and key != "reward"]
+            jobs.append(self._run(name, kept, title))
+        return jobs
+
+    # Length and settings
+
+    def _find_lengths(self) -> None:
+        """Turn the budget into steps or epochs of each contender."""
+        comparison = self.contest.comparison
+        if comparison.budget is None:
+            return
+        if comparison.budget.unit == "epochs":
+            self.chosen |= {c.label: [f"trainer.epochs={comparison.budget.amount}"] for c in comparison.trained}
+            return
+        say("Measuring the length of a step")
+        seed = comparison.seeds[0]
+        names = {contender.label: f"{contender.folder}-pilot" for contender in comparison.trained}
+        short = [f"trainer.steps={budget.PILOT_STEPS}", "trainer.save_steps=null"]
+        records = self.pool.run([self._training(c, seed, names[c.label], short) for c in comparison.trained])
+        for contender in comparison.trained:
+            name = names[contender.label]
+            if records[name]["code"] == 0:
+                steps = budget.steps(comparison.budget, self.contest.folder / "runs" / name, records[name]["seconds"])
+                self.chosen[contender.label] = [f"trainer.steps={steps}"]
+
+    def _tune(self) -> None:
+        """Try settings of each contender on prompts that are not reported, and keep the best."""
+        comparison = self.contest.comparison
+        say(f"Tuning: {comparison.settings.tune} settings of each method")
+        seed = comparison.seeds[0] + tuning.SEED
+        tried: dict[str, tuple[Contender, list[str]]] = {}
+        for contender in comparison.trained:
+            assert contender.method is not None
+            words = self._words(contender.method, seed, self._own_words(contender, seed))
+            for number, words in enumerate(tuning.candidates(comparison.job(words), comparison.settings.tune)):
+                tried[f"{contender.folder}-tuning{number}"] = contender, words
+        records = self.pool.run([self._training(c, seed, name, words) for name, (c, words) in tried.items()])
+        self._measure(
+            [(contender, name, seed) for name, (contender, _) in tried.items() if records[name]["code"] == 0],
+            "tuning",
+            self.contest.rows["tuning"],
+        )
+        for contender in comparison.trained:
+            scores = {
+                name: tuning.score(found)
+                for name, (of, _) in tried.items()
+                if of == contender and (found := self.measured(name)) is not None
+            }
+            if scores:
+                best = max(scores, key=lambda name: scores[name])
+                self.chosen.setdefault(contender.label, []).extend(tried[best][1])
+                self.tuned[contender.label] = " ".join(tried[best][1]) or "its own settings"
+
+    # Measurements
+
+    def _measure(self, wanted: Sequence[tuple[Contender, str, int]], part: str, prompts: int) -> None:
+        """Measure the policies of runs, several in each process."""
+        contest = self.contest
+        judge = contest.judge or {"scorer": "reward_model", "model": str(self._reward_model(JUDGE))}
+        tasks: list[Mapping[str, Any]] = []
+        for contender, name, seed in wanted:
+            trained = contender if contender.method is not None else contest.comparison.trained[0]
+            run = contest.folder / "runs" / name
+            assert trained.method is not None
+            tasks.append(
+                {
+                    "title": f"{contender.label}, {name}",
+                    "words": self._words(trained.method, seed, self._own_words(trained, seed)),
+                    "weights": None if contender.method is None else str(_final_weights(run)),
+                    "judge": judge,
+                    "data": str(contest.data(part)),
+                    "examples": str(contest.data("train")),
+                    "shots": contender.shots,
+                    "prompts": prompts,
+                    "seed": seed,
+                    "out": str(contest.folder / "measured" / f"{name}.json"),
+                }
+            )
+        left = [task for task in tasks if not Path(task["out"]).exists()]
+        (contest.folder / "measured").mkdir(exist_ok=True)
+        size = max(1, math.ceil(len(left) / contest.workers))
+        jobs: list[Job] = []
+        for number, first in enumerate(range(0, len(left), size)):
+            share = left[first : first + size]
+            name = f"measure-{part}-{number}"
+            file = contest.folder / "jobs" / f"{name}.tasks.json"
+            write_json(file, share)
+            jobs.append(
+                Job(name, ["-m", "align.cli.compare.measuring", str(file)], f"{len(share)} models", repeat=True)
+            )
+        self.pool.run(jobs)
 
 
-def final_weights(run: Path) -> Path:
+def _final_weights(run: Path) -> Path:
     """Return the trained policy of a run, or of the last stage of several."""
     stages = sorted(run.glob("[0-9]*-*/final"), key=lambda folder: int(folder.parent.name.partition("-")[0]))
-    return [run / "final", *stages][-1] if stages else run / "final"
-
-
-def sources_of(contest: Contest, contender: Contender, seed: int) -> list[str]:
-    """Names of the jobs whose time and memory a contender needs: its own, and the reward model that it asks."""
-    return [name_of(contender, seed), *([f"reward-seed{seed}"] if contender.label in contest.needs_reward else [])]
-
-
-def _words(contest: Contest, method: str, seed: int, own: Sequence[str], train: str = "train") -> list[str]:
-    """Return the words of a run on the splits."""
-    shared = [word for word in contest.comparison.shared if not word.startswith(("data=", "data."))]
-    reading = [word for word in contest.comparison.shared if word.startswith(_OF_READING)]
-    data = [f"data={contest.data(train)}", f"data.heldout={contest.data('heldout')}"]
-    return [f"method={method}", *shared, *reading, *data, *own, f"seed={seed}"]
-
-
-def _contender_words(contest: Contest, contender: Contender, seed: int) -> list[str]:
-    own = list(contender.words)
-    if contender.label in contest.needs_reward:
-        model = _reward_model(contest, f"reward-seed{seed}")
-        own += [f"reward={contest.reward_choice}", f"reward.model={model}"]
-    budget = contest.comparison.budget
-    if budget is not None and budget.unit == "epochs":
-        own.append(f"trainer.epochs={budget.amount}")
-    assert contender.method is not None
-    return _words(contest, contender.method, seed, own)
-
-
-def _run(contest: Contest, name: str, words: Sequence[str], title: str) -> Job:
-    """Return the job of a run; it evaluates nothing itself, for all are measured alike later."""
-    place = [f"output_root={contest.folder / 'runs'}", f"run_name={name}", "if_exists=resume", "evaluation.prompts=0"]
-    return Job(name, ["-m", "align", *words, *place], title)
-
-
-def _reward_model(contest: Contest, name: str) -> Path:
-    return contest.folder / "runs" / name / "final" / "reward"
-
-
-def _reward_models(contest: Contest) -> list[Job]:
-    """Return the runs of the judge, and of the reward model of each seed where a method needs one."""
-    wanted = [(JUDGE, JUDGE, contest.comparison.seeds[0], "judge")] if contest.judge is None else []
-    if contest.needs_reward:
-        wanted += [(f"reward-seed{seed}", "train", seed, f"reward model, seed {seed}") for seed in contest.comparison.seeds]
-    jobs: list[Job] = []
-    for name, part, seed, title in wanted:
-        words = _words(contest, contest.reward_method, seed, [], part)
-        kept = [word for word in words if not depends_on_method(key := word.partition("=")[0]) and key != "reward"]
-        jobs.append(_run(contest, name, kept, title))
-    return jobs
-
-
-def _training(contest: Contest, contender: Contender, seed: int) -> Job:
-    words = _contender_words(contest, contender, seed)
-    return _run(contest, name_of(contender, seed), words, f"{contender.label}, seed {seed}")
-
-
-def _measurement(contest: Contest, contender: Contender, seed: int) -> Job:
-    name = name_of(contender, seed)
-    trained = contender if contender.method is not None else contest.comparison.trained[0]
-    job: dict[str, Any] = {
-        "words": _contender_words(contest, trained, seed),
-        "weights": None if contender.method is None else str(final_weights(contest.folder / "runs" / name)),
-        "judge": contest.judge or {"scorer": "reward_model", "model": str(_reward_model(contest, JUDGE))},
-        "data": str(contest.data("heldout")),
-        "examples": str(contest.data("train")),
-        "shots": contender.shots,
-        "prompts": contest.prompts,
-        "seed": seed,
-        "out": str(contest.folder / "measured" / f"{name}.json"),
-    }
-    file = contest.folder / "jobs" / f"measure-{name}.task.json"
-    write_json(file, job)
-    (contest.folder / "measured").mkdir(exist_ok=True)
-    return Job(f"measure-{name}", ["-m", "align.cli.compare.measuring", str(file)], f"{contender.label}, seed {seed}")
+    return stages[-1] if stages else run / "final"

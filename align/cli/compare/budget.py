@@ -1,0 +1,36 @@
+"""The number of steps that a budget of tokens or minutes allows, from a short run of the same method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+
+from align.cli.compare.words import Budget
+from align.runs.tracker import read_records
+
+__all__ = ["PILOT_STEPS", "steps"]
+
+PILOT_STEPS = 12
+"""Of the short run; a roll-out may be used for several of them."""
+
+
+def steps(budget: Budget, run: Path, seconds: float) -> int:
+    """Return the optimiser steps that the budget allows, at least one.
+
+    Args:
+        budget: Tokens trained, or minutes of the whole process, the drawing of candidates included.
+        run: Folder of the short run.
+        seconds: Of its process.
+    """
+    records = [record for file in _last_stage(run) for record in read_records(file) if "seconds" in record]
+    if budget.unit == "tokens":
+        return max(1, round(budget.amount / (sum(r["tokens"] for r in records) / len(records))))
+    # Roll-outs come every few steps: the mean over all but the first, or the median where there are no more.
+    later = [record["seconds"] for record in records[1:]] or [median(r["seconds"] for r in records)]
+    before = seconds - sum(record["seconds"] for record in records)
+    return max(1, int((60 * budget.amount - before) / (sum(later) / len(later))))
+
+
+def _last_stage(run: Path) -> list[Path]:
+    files = sorted(run.rglob("metrics.jsonl"), key=lambda file: file.stat().st_mtime)
+    return files[-1:]
