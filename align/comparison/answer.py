@@ -30,13 +30,13 @@ def answer(found: Results, *, start: str) -> list[str]:
         first = f"Take {best}: it is better than every other method {of}."
     else:
         first = (
-            f"{best} has the best score, but {_listed(tied[1:])} cannot be told apart from it {of}: take the cheapest of "
-            "them."
+            f"{best} has the best score, but {_listed(tied[1:])} cannot be told apart from it {of}: take the "
+            "cheapest of them."
         )
     if start in ranking.tied:
-        return [first, *_worse(found, start), *_what_would_decide(found, start, [best, start])]
-    sentences = [first, *_costs(found, tied, start), *_worse(found, start), *_lengths(found)]
-    return sentences + _what_would_decide(found, start, tied)
+        return [first, *_worse(found), *_what_would_decide(found, [best, start])]
+    sentences = [first, *_costs(found, tied, start), *_worse(found), *_lengths(found)]
+    return sentences + _what_would_decide(found, tied)
 
 
 def _costs(found: Results, tied: Sequence[str], start: str) -> list[str]:
@@ -58,13 +58,13 @@ def _costs(found: Results, tied: Sequence[str], start: str) -> list[str]:
             if cheaper:
                 second = max(cheaper, key=lambda row: row.score.mean)
                 sentences.append(
-                    f"Where {name} matters: {second.label} took {shown(of(second))} instead of {shown(of(among[0]))}, for a "
-                    f"score of {second.score.mean:.3f} instead of {among[0].score.mean:.3f}."
+                    f"Where {name} matters: {second.label} took {shown(of(second))} instead of {shown(of(among[0]))}, for "
+                    f"a score of {second.score.mean:.3f} instead of {among[0].score.mean:.3f}."
                 )
     return sentences
 
 
-def _worse(found: Results, start: str) -> list[str]:
+def _worse(found: Results) -> list[str]:
     worse = [row.label for row in found.rows if row.gain is not None and _sure(row) and _gain(row) < 0]
     return [f"Worse than the start model: {_listed(worse)}."] if worse else []
 
@@ -84,7 +84,7 @@ def _lengths(found: Results) -> list[str]:
     return [f"At equal length {_listed(suspicious)} would not be shown to win against the start model."]
 
 
-def _what_would_decide(found: Results, start: str, tied: Sequence[str]) -> list[str]:
+def _what_would_decide(found: Results, tied: Sequence[str]) -> list[str]:
     """Say how large a comparison would tell the best from its nearest rival."""
     best, rivals = found.ranking.order[0], [label for label in tied if label != found.ranking.order[0]]
     if not rivals:

@@ -111,8 +111,8 @@ def _check_method(comparison: Comparison, contender: Contender) -> tuple[bool, t
     run = made.runs[job.runs[-1].method] if isinstance(made, Recipe) else made
     if not run.method.generates:
         raise UserError(
-            f"methods: {contender.label} trains no policy that answers prompts, so it cannot be compared with those that "
-            "do; leave it out."
+            f"methods: {contender.label} trains no policy that answers prompts, so it cannot be compared with those "
+            "that do; leave it out."
         )
     return run.needs_reward and run.config.reward is None, (job.reward_method, job.reward_choice)
 
@@ -131,7 +131,8 @@ def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
     )
     if own_judge and not any(splits.train.dataset["rejected"]):
         raise UserError(
-            f"{train.report.source} has no pairs, from which a judge could learn; name one with judge=NAME or a YAML file."
+            f"{train.report.source} has no pairs, from which a judge could learn; name one with judge=NAME or a YAML "
+            "file."
         )
     return splits, train.report.source
 
@@ -152,6 +153,6 @@ def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) 
     elif earlier["identity"] != identity:
         changed = [name for name in identity if earlier["identity"].get(name) != identity[name]]
         raise UserError(
-            f"{folder} has a comparison with other {', '.join(changed)}: give this one a name of its own with run_name=…, "
-            "or delete that folder."
+            f"{folder} has a comparison with other {', '.join(changed)}: give this one a name of its own with "
+            "run_name=…, or delete that folder."
         )

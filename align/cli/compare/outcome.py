@@ -113,8 +113,8 @@ def _caveats(contest: Contest, found: Results) -> list[str]:
     reward = next((word for word in contest.comparison.shared if word.startswith("reward=")), None)
     if reward is not None:
         out.append(
-            f"Methods that draw answers were trained on {reward}; if that is the judge too, their scores say how well they "
-            "please it, not how good they are."
+            f"Methods that draw answers were trained on {reward}; if that is the judge too, their scores say how well "
+            "they please it, not how good they are."
         )
     return out
 
@@ -151,8 +151,8 @@ def _facts(stages: Stages, found: Results, judged: Mapping[str, Any]) -> dict[st
         ),
         "Score": "mean over prompts and runs; intervals and tests treat both as random (Welch's t with Satterthwaite's "
         "degrees of freedom)",
-        "Best": "told from each other method at the two-sided level .05 (Gutmann and Maymin 1987): a wrong winner in at "
-        "most 5 % of comparisons",
+        "Best": "told from each other method at the two-sided level .05 (Gutmann and Maymin 1987): a wrong winner in "
+        "at most 5 % of comparisons",
         "Tax": "held-out loss on chosen answers, minus that of the start model",
         "Time and memory": "of the training processes, a reward model's included; of several at the same time",
         "Command": f"align compare methods=[{','.join(c.label for c in comparison.contenders)}] "

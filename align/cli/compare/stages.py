@@ -159,8 +159,8 @@ class Stages:
         tried: dict[str, tuple[Contender, list[str]]] = {}
         for contender in comparison.trained:
             assert contender.method is not None
-            words = self._words(contender.method, seed, self._own_words(contender, seed))
-            for number, words in enumerate(tuning.candidates(comparison.job(words), comparison.settings.tune)):
+            job = comparison.job(self._words(contender.method, seed, self._own_words(contender, seed)))
+            for number, words in enumerate(tuning.candidates(job, comparison.settings.tune)):
                 tried[f"{contender.folder}-tuning{number}"] = contender, words
         records = self.pool.run([self._training(c, seed, name, words) for name, (c, words) in tried.items()])
         self._measure(

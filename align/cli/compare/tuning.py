@@ -15,7 +15,7 @@ __all__ = ["SEED", "candidates", "score"]
 SEED = 1000
 """Added to the first seed: no run that is reported has the seed of one that chose its settings."""
 _GRID = ((1, 1), (3, 1), (1 / 3, 1), (1, 1 / 3), (1, 3), (3, 3), (1 / 3, 1 / 3), (10, 1), (1 / 10, 1), (3, 1 / 3))
-"""Factors of the learning rate and of the strength of the tie to the reference, in the order in which they are tried."""
+"""Factors of the learning rate and of the tie to the reference, in the order in which they are tried."""
 
 
 def candidates(job: Job, count: int) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Reads the words of ``align compare``: the methods with their settings, what is compared, and the settings of all runs."""
+"""Reads the words of ``align compare``: methods with their settings, how they are compared, settings of all runs."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def _contender(word: str) -> Contender:
     for setting in settings:
         if not re.fullmatch(r"[\w.]+=.+", setting):
             raise UserError(f"methods: {word}: {setting} is not a setting; write {name}:key=value.")
-    pairs: Mapping[str, str] = dict((key, value) for key, _, value in (s.partition("=") for s in settings))
+    pairs: Mapping[str, str] = {key: value for key, _, value in (setting.partition("=") for setting in settings)}
     if name == FEW_SHOT:
         shots = pairs.get("shots", str(_SHOTS))
         if set(pairs) - {"shots"} or not shots.isdigit() or not int(shots):
