@@ -152,9 +152,10 @@ OTHER_SENSE = {
     "length": "a column of the table of examples",
     "reward_model": "the reward role as a scorer, in reports",
     "function": "a field of a tool's call",
+    "judge": "whoever scores the answers of a comparison",
 }
 ASSETS = {"sft": "align.world", "rrhf": "align.data.formats"}  # the adapter world/sft; the format of RRHF's data
-SHOWN = ("align.cli.parse.help",)  # its examples are for people
+SHOWN = ("align.cli.parse.help", "align.cli.compare.words")  # their examples are for people
 
 
 def test_the_common_part_names_no_method_and_no_reward() -> None:

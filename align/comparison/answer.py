@@ -54,12 +54,13 @@ def _costs(found: Results, tied: Sequence[str], start: str) -> list[str]:
             least = min(among, key=of)
             sentences.append(f"Of these, {least.label} took the least {name} ({shown(of(least))}).")
         elif among:
-            cheaper = [row for row in rows if of(row) < _MUCH_LESS * of(among[0]) and _gain(row) > 0 and _sure(row)]
+            [best] = among
+            cheaper = [row for row in rows if of(row) < _MUCH_LESS * of(best) and _gain(row) > 0 and _sure(row)]
             if cheaper:
                 second = max(cheaper, key=lambda row: row.score.mean)
                 sentences.append(
-                    f"Where {name} matters: {second.label} took {shown(of(second))} instead of {shown(of(among[0]))}, for "
-                    f"a score of {second.score.mean:.3f} instead of {among[0].score.mean:.3f}."
+                    f"Where {name} matters: {second.label} took {shown(of(second))} instead of {shown(of(best))}, for "
+                    f"a score of {second.score.mean:.3f} instead of {best.score.mean:.3f}."
                 )
     return sentences
 

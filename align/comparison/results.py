@@ -1,4 +1,4 @@
-"""What a comparison found: a row for each contender, the matrix of win rates, the ranking."""
+"""The outcome of a comparison: a row for each contender, the matrix of win rates, the ranking."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took."""
+    """Time, memory and tokens of one run."""
 
     seconds: float
     """Of the processes that trained it, a reward model of its own included."""

@@ -1,4 +1,4 @@
-"""What a comparison does, one after the other: reward models, lengths by the budget, tuning, training, measuring."""
+"""The jobs of a comparison, one after the other: reward models, lengths by the budget, tuning, runs, measuring."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _PROMPTS = 400
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig(Settings):
-    """What is compared; all other words are settings of every run."""
+    """The settings of a comparison; all other words are settings of every run."""
 
     methods: tuple[str, ...]
     """Names, with settings: [sft, dpo, dpo:loss_type=ipo, slic:samples=8]; icl is few-shot prompting."""

@@ -35,14 +35,14 @@ def low(estimate: Estimate) -> float:
 
 
 def test_a_method_that_only_writes_longer_is_not_called_better() -> None:
-    found = [judged(seed, [0, 0, 0], [30, 0, 0], taste=1.5)["m0"] for seed in range(15)]
+    found = [judged(seed, [0, 0, 0], [30, 0, 0], taste=1.5)["m0"] for seed in range(8)]
     assert sum(low(estimate) > 0.5 for estimate in found) <= 1
-    assert np.mean([estimate.mean for estimate in found]) == pytest.approx(0.5, abs=0.04)
+    assert np.mean([estimate.mean for estimate in found]) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_better_method_of_the_same_length_stays_better() -> None:
-    found = [judged(seed, [0.8, 0, 0], [0, 30, 0], taste=1.5)["m0"] for seed in range(10)]
-    assert sum(low(estimate) > 0.5 for estimate in found) >= 8
+    found = [judged(seed, [0.8, 0, 0], [0, 30, 0], taste=1.5)["m0"] for seed in range(6)]
+    assert sum(low(estimate) > 0.5 for estimate in found) >= 5
     assert np.mean([estimate.mean for estimate in found]) == pytest.approx(expit(0.8), abs=0.03)
 
 
