@@ -75,8 +75,9 @@ def draw_reward_against_kl(axis: Any, found: Results, start: str) -> None:
         spread = (
             None if score.low is None or score.high is None else [[score.mean - score.low], [score.high - score.mean]]
         )
-        axis.errorbar(row.kl.mean, score.mean, yerr=spread, fmt="o", markersize=7, color=colour, capsize=3)
-        axis.annotate(row.label, (row.kl.mean, score.mean), xytext=(7, 5), textcoords="offset points", color=colour)
+        mean = row.kl.mean, score.mean
+        axis.errorbar(*mean, yerr=spread, fmt="o", markersize=7, color=colour, capsize=3)
+        axis.annotate(row.label, mean, xytext=(7, 5), textcoords="offset points", color=colour, parse_math=False)
     axis.set_xlabel("KL from the start model, nats per response")
     axis.set_ylabel("score by the judge")
     axis.margins(0.12)
