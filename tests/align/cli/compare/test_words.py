@@ -1,0 +1,92 @@
+"""The words of ``align compare``, typed and mistyped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from align.cli.compare.words import Budget, read_comparison
+from align.cli.parse import groups
+from align.errors import UserError
+
+CONFIGS = groups.find_configs()
+
+
+def test_methods_with_settings_and_the_settings_of_all() -> None:
+    made = read_comparison(
+        ["methods=[icl:shots=2, sft,dpo:loss_type=ipo:trainer.learning_rate=1e-3]", "seeds=2", "seed=5", "adapter.r=4"],
+        CONFIGS,
+    )
+    few, sft, ipo = made.contenders
+    assert (few.method, few.shots) == (None, 2)
+    assert (sft.label, sft.words) == ("sft", ())
+    assert ipo.words == ("method.loss_type=ipo", "trainer.learning_rate=1e-3")
+    assert ipo.folder == "dpo_loss_type=ipo_trainer.learning_rate=1e-3"
+    assert made.seeds == [5, 6]
+    assert made.shared == ["adapter.r=4"]
+    assert made.run_name == "compare-world-world"
+
+
+def test_brackets_may_be_left_out() -> None:
+    made = read_comparison(["methods=sft,dpo", "run_name=mine"], CONFIGS)
+    assert [contender.label for contender in made.contenders] == ["sft", "dpo"]
+    assert made.run_name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "amount", "shown"),
+    [
+        ("tokens:2e6", "tokens", 2e6, "2e+06 tokens"),
+        ("minutes:5", "minutes", 5.0, "5 minutes"),
+        ("epochs:1", "epochs", 1.0, "1 epoch"),
+    ],
+)
+def test_budgets(text: str, unit: str, amount: float, shown: str) -> None:
+    budget = Budget.read(text)
+    assert (budget.unit, budget.amount) == (unit, amount)
+    assert str(budget) == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "methods is missing"),
+        (["method=dpo"], 'methods is missing.*Did you mean "methods"'),
+        (["methods=[dpoo]"], "'dpoo' is none of .* Did you mean \"dpo\""),
+        (["methods=[sft,]"], "write names with commas"),
+        (["methods=sft,sft"], "sft is named twice"),
+        (["methods=dpo:beta"], "beta is not a setting; write dpo:key=value"),
+        (
+            ["methods=dpo:losstype=ipo"],
+            'method.losstype is not a setting of method=dpo. Did you mean "method.loss_type"',
+        ),
+        (["methods=dpo:beta=much"], "method.beta"),
+        (["methods=icl:k=4"], "icl:shots=4"),
+        (["methods=icl:shots=0"], "icl:shots=4"),
+        (["methods=dpo", "seeds=0"], "seeds must be"),
+        (["methods=dpo", "seeds=x"], "seeds must be a whole number"),
+        (["methods=dpo", "budget=5"], "write epochs:1, tokens:2e6 or minutes:5"),
+        (["methods=dpo", "budget=tokens:-1"], "write epochs:1"),
+        (["methods=dpo", "budget=tokens:inf"], "write epochs:1"),
+        (["methods=dpo", "budget=epochs:1", "trainer.steps=4"], "both say how long"),
+        (["methods=dpo", "recipe=rlhf"], "recipe: a comparison sets it"),
+        (["methods=dpo", "if_exists=resume"], "if_exists: a comparison sets it"),
+        (["methods=dpo", "trainer.stepss=4"], 'Did you mean "trainer.steps"'),
+        (["methods=dpo", "data=/no/such.jsonl"], "there is no such file"),
+    ],
+)
+def test_mistakes_are_a_sentence(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_comparison(words, CONFIGS)
+
+
+def test_torch_is_not_needed_for_the_words(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from align.cli.compare import main; code = main(['methods=[dpoo]']); "
+        "assert code == 2 and 'torch' not in sys.modules, code"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, capture_output=True)
