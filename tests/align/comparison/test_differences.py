@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ class TestDifference:
     def test_of_one_run_each_is_the_paired_t_test(self) -> None:
         rng = np.random.default_rng(0)
         a, b = rng.normal(0.2, 1, 50), rng.normal(0, 1, 50)
-        expected = stats.ttest_rel(a, b)
+        expected: Any = stats.ttest_rel(a, b)
         found = difference(a, b)
         low, high = expected.confidence_interval()
         assert found.mean == pytest.approx(a.mean() - b.mean())
@@ -52,7 +53,7 @@ class TestDifference:
     def test_of_runs_alone_is_welchs_t_test_of_their_means(self) -> None:
         """Every prompt alike: all that varies is the run."""
         a_S, b_S = np.array([0.1, 0.5, 0.4]), np.array([0.9, 0.8, 1.3, 1.1])
-        expected = stats.ttest_ind(a_S, b_S, equal_var=False)
+        expected: Any = stats.ttest_ind(a_S, b_S, equal_var=False)
         found = difference(np.tile(a_S[:, None], 20), np.tile(b_S[:, None], 20))
         assert found.p == pytest.approx(expected.pvalue)
         assert found.of_prompts == 0
