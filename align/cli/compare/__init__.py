@@ -10,11 +10,27 @@ from align.errors import UserError
 
 __all__ = ["main"]
 
+_HELP = """\
+align compare 'methods=[sft,dpo,ppo]' data=FILE key=value …   the same pairs through several methods: which one to take
+
+  methods=[icl,sft,dpo:loss_type=ipo]  names with settings of their own; icl puts answered examples before each prompt
+  seeds=3          training runs of each method
+  budget=null      of each run: epochs:1, tokens:2e6 or minutes:5; null: each method's own length
+  tune=0           settings that each method may try, on prompts that are not reported
+  judge=auto       a scorer's name or YAML file; auto: the true reward, or a reward model of pairs that no method sees
+  workers=0        runs at the same time; 0: one for each core, or one where there is an accelerator
+
+All other words are settings of every run (`align --help`): model=…, adapter.r=32, evaluation.max_new_tokens=64.
+The same command goes on where it was stopped. Results: runs/compare-MODEL-DATA/comparison.html"""
+
 
 def main(words: Sequence[str]) -> int:
     """Do the comparison that ``words`` describe, or go on with it; returns the exit code."""
     from align.cli.compare.words import read_comparison
 
+    if {"-h", "--help"} & set(words):
+        print(_HELP)
+        return 0
     try:
         comparison = read_comparison(words, groups.find_configs())
         from align.cli.compare.contest import begin

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from align.cli.compare.words import Budget, read_comparison
+from align.cli.compare import main
+from align.cli.compare.words import Budget, CompareConfig, read_comparison
 from align.cli.parse import groups
 from align.errors import UserError
 
@@ -79,6 +81,12 @@ def test_budgets(text: str, unit: str, amount: float, shown: str) -> None:
 def test_mistakes_are_a_sentence(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         read_comparison(words, CONFIGS)
+
+
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{setting.name}=" in said for setting in fields(CompareConfig))
 
 
 def test_torch_is_not_needed_for_the_words(tmp_path: Path) -> None:
