@@ -254,7 +254,7 @@ class _Drawing:
     def _draw(self, examples: Sequence[Example]) -> tuple[list[list[tuple[str, list[int]]]], list[dict[str, float]]]:
         """Usable responses of each prompt with their ids, repeated ones included, and what the others were."""
         drawn: list[list[tuple[str, list[int]]]] = [[] for _ in examples]
-        counts: list[dict[str, float]] = [{"drawn": 0, "unfinished": 0, "unusable": 0} for _ in examples]
+        counts: list[dict[str, float]] = [{"drawn": 0, "tokens": 0, "unfinished": 0, "unusable": 0} for _ in examples]
         for number, policy in enumerate(self.policies):
             with policy.use("policy"):
                 responses = Sampler(policy, self.plan.sampling).generate(
@@ -268,6 +268,7 @@ class _Drawing:
                 for response in row:
                     text = policy.decode(response.ids)
                     count["drawn"] += 1
+                    count["tokens"] += len(response.ids)
                     if not (response.finished or self.plan.keep_unfinished):
                         count["unfinished"] += 1
                     elif not _usable(text):

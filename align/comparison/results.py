@@ -42,6 +42,9 @@ class Cost:
     peak_bytes: int
     """Most memory that one of them had."""
     tokens_trained: float
+    """In all passes, prompts included."""
+    tokens_drawn: float
+    """Before training and during it."""
 
 
 @dataclass(frozen=True)
@@ -173,4 +176,5 @@ def _typical(costs: Sequence[Cost]) -> Cost | None:
         seconds=median(cost.seconds for cost in costs),
         peak_bytes=max(cost.peak_bytes for cost in costs),
         tokens_trained=median(cost.tokens_trained for cost in costs),
+        tokens_drawn=median(cost.tokens_drawn for cost in costs),
     )

@@ -146,6 +146,7 @@ class Rollouts(Source):
         responses = float(batch.valid_PK.sum())
         metrics: dict[str, Any] = {
             "tokens/lengths": (batch.length_PK.sum(), responses),
+            "tokens/drawn": (batch.length_PK.sum(), 1 / self.processes.world_size),
             "val/num_eos_tokens": (ended_PK.sum(), responses),
             "rollout/identical": (_identical(batch), responses),
         }

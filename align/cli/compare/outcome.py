@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from align.candidates.drawing import read_summary
 from align.cli.compare.contest import Contest
 from align.cli.compare.stages import JUDGE, START, Stages, name_of
+from align.cli.launch.recipe import CANDIDATES
 from align.comparison.answer import answer
 from align.comparison.page import draw_reward_against_kl, page, table_of
 from align.comparison.results import Cost, Measured, Results, results
@@ -87,12 +89,15 @@ def _measured(stages: Stages) -> tuple[dict[str, dict[int, Measured]], dict[str,
 
 def _cost(stages: Stages, jobs: Sequence[str]) -> Cost:
     records = [record for name in jobs if (record := stages.pool.record(name)) is not None]
-    files = [file for name in jobs for file in (stages.contest.folder / "runs" / name).rglob("metrics.jsonl")]
-    trained = sum(record.get("tokens", 0.0) for file in files for record in read_records(file))
+    folders = [stages.contest.folder / "runs" / name for name in jobs]
+    steps = [record for folder in folders for file in folder.rglob("metrics.jsonl") for record in read_records(file)]
+    candidates = [read_summary(file) or {} for folder in folders for file in folder.rglob(CANDIDATES)]
     return Cost(
         seconds=sum(record["seconds"] for record in records),
         peak_bytes=max(record["peak_bytes"] for record in records),
-        tokens_trained=trained,
+        tokens_trained=sum(step.get("tokens", 0.0) for step in steps),
+        tokens_drawn=sum(step.get("tokens/drawn", 0.0) for step in steps)
+        + sum(counts.get("tokens", 0.0) for counts in candidates),
     )
 
 

@@ -85,6 +85,7 @@ def test_every_count_and_column(tiny_policy: Policy, tmp_path: Path, monkeypatch
     assert state["done"] == 2
     assert state["counts"] == {
         **{"left_out": 0, "prompts": 2, "drawn": 10, "unfinished": 2, "unusable": 2, "distinct": 6, "rows": 4},
+        "tokens": 2 * (5 + 4 + 5 + 4 + 1),  # a letter each, and the end of all but the one cut off
         **{"scored": 6, "scored_prompts": 2, "reward_sum": 12.0, "reward_best_sum": 6.0, "ranked": 2},
     }
     summary = read_summary(file)
