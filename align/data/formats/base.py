@@ -205,7 +205,7 @@ class Format:
 
     def judging(self, sample: Sample) -> list[str]:
         """Return the columns that are not read and may say that an answer to imitate is a bad one."""
-        if self.gives != "demonstrations" or "chosen" in self.requires:
+        if self.gives != "demonstrations" or not self.requires.isdisjoint({"chosen", "text"}):
             return []
         return [name for name in sorted(sample.columns - self.columns) if sample.judges(name)]
 

@@ -216,11 +216,10 @@ def _of_label(sample: Sample, texts: list[str]) -> dict[str, str | None] | None:
     label = judging[0] if words & _POSITIVE and not words & _NEGATIVE else None
     if any(not format.lacks(Sample(sample.columns | {"label"}, sample.rows)) for format in _JUDGED):
         return {"label": label}
-    prompt = _named(texts, _PROMPTS)
-    answer = _named([name for name in texts if name not in (prompt, label)], _ANSWERS)
-    rest = [name for name in texts if name not in (answer, label)]
-    found = {"prompt": _prompt(sample, rest), "completion": answer, "label": label}
-    return _with_parts(sample, rest, found) if answer else None
+    texts = [name for name in texts if name != judging[0]]
+    answer = _only_answer(sample, texts)
+    rest = [name for name in texts if name != answer]
+    return _with_parts(sample, rest, {"prompt": _prompt(sample, rest), "completion": answer, "label": label})
 
 
 def _is_verdict(sample: Sample, name: str) -> bool:

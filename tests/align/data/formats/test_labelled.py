@@ -194,7 +194,7 @@ HELPSTEER2: Table = [  # nvidia/HelpSteer2, preference: as HelpSteer3
         (3, (*SECOND, {"margin": 3.0})),
         (0, TIE),
         (-0.5, (*FIRST, {"margin": 0.5})),
-        (True, "preference_strength is not a number"),
+        (4, "unknown label"),
     ]
 ]
 PKU = by_label(  # PKU-Alignment/PKU-SafeRLHF: "better_response_id" is the more helpful one
