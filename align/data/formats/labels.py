@@ -35,7 +35,7 @@ class Labels:
 
     columns: tuple[str, ...]
     accepted: str
-    """What to write, and where: ends "it must be …"."""
+    """The labels it may be, each with its meaning: the end of "it must be …"."""
     read: Callable[[Mapping[str, Any], str], Any]
     """The label in this column of a row; raises `RowError` if it is unknown."""
     zero_is_tie: bool = False

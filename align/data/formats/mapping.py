@@ -39,21 +39,11 @@ _LABELS = ("better", "winner", "preferred", "preference", "label", "choice", "ch
 _PAIRS_OF_MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
 _RATINGS = ("score", "rating", "reward", "rank", "quality", "helpfulness", "vote")
 _JUDGED = (KTO, KTO_ALPACA, KTO_MESSAGES)
-_POSITIVE = {
-    "accepted",
-    "approved",
-    "chosen",
-    "correct",
-    "desirable",
-    "good",
-    "helpful",
-    "kto",
-    "label",
-    "like",
-    "liked",
-}
-_POSITIVE |= {"positive", "preferred", "thumb", "thumbs", "upvote", "upvoted", "vote"}
-_NEGATIVE = {"down", "no", "not"}
+_POSITIVE = frozenset(
+    ("accepted", "approved", "chosen", "correct", "desirable", "good", "helpful", "kto", "label", "like", "liked")
+    + ("positive", "preferred", "thumb", "thumbs", "upvote", "upvoted", "vote")
+)
+_NEGATIVE = frozenset({"down", "no", "not"})
 _PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.-]*(?: [\w.-]+)*", re.ASCII | re.IGNORECASE)
 _SHOWN = 8  # columns in a message
 
