@@ -77,7 +77,7 @@ class Sample:
     def judges(self, name: str) -> bool:
         """Return whether a column may say how good an answer is: by its name, or because it is true or false."""
         values = self.values(name)
-        is_boolean = bool(values) and self.mostly(name, lambda value: isinstance(value, bool))
+        is_boolean = bool(values) and self.mostly(name, is_true_or_false)
         return is_boolean or (bool(values) and is_label(name, _WORDS_OF_LABELS | _WORDS_OF_SCORES))
 
     def mostly(self, name: str, check: Callable[[Any], bool]) -> bool:
@@ -111,6 +111,11 @@ class Sample:
 def is_label(name: str, words: frozenset[str] = _WORDS_OF_LABELS | _WORDS_OF_SIDES) -> bool:
     """Return whether a column is named like a label or a side of a pair; ``kto_tag`` is one."""
     return "kto" in words_of(name) or (not is_about(name) and not words.isdisjoint(words_of(name)))
+
+
+def is_true_or_false(value: object) -> bool:
+    """Return whether a value is a boolean, also one written as text, as in CSV."""
+    return str(value).strip().lower() in ("true", "false")
 
 
 def is_about(name: str) -> bool:

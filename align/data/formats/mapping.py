@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from align.data.formats.base import Sample, is_about, is_label, words_of
+from align.data.formats.base import Sample, is_about, is_label, is_true_or_false, words_of
 from align.data.formats.demonstrations import KTO, KTO_ALPACA, KTO_MESSAGES
 from align.data.formats.labelled import LABELLED
 from align.data.formats.labels import shown_labels
@@ -39,10 +39,11 @@ _LABELS = ("better", "winner", "preferred", "preference", "label", "choice", "ch
 _PAIRS_OF_MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
 _RATINGS = ("score", "rating", "reward", "rank", "quality", "helpfulness", "vote")
 _JUDGED = (KTO, KTO_ALPACA, KTO_MESSAGES)
-_POSITIVE = frozenset(
-    ("accepted", "approved", "chosen", "correct", "desirable", "good", "helpful", "kto", "label", "like", "liked")
-    + ("positive", "preferred", "thumb", "thumbs", "upvote", "upvoted", "vote")
-)
+_POSITIVE_WORDS = """
+    accepted approved chosen correct desirable good helpful kto label like liked positive preferred thumb thumbs upvote
+    upvoted vote
+"""
+_POSITIVE = frozenset(_POSITIVE_WORDS.split())
 _NEGATIVE = frozenset({"down", "no", "not"})
 _PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.-]*(?: [\w.-]+)*", re.ASCII | re.IGNORECASE)
 _SHOWN = 8  # columns in a message
@@ -215,7 +216,7 @@ def _of_label(sample: Sample, texts: list[str]) -> dict[str, str | None] | None:
 def _is_verdict(sample: Sample, name: str) -> bool:
     """Return whether a column says of each answer whether it is good, as true or false or the like."""
     values = sample.values(name)
-    if not values or not (is_label(name) or sample.mostly(name, lambda value: isinstance(value, bool))):
+    if not values or not (is_label(name) or sample.mostly(name, is_true_or_false)):
         return False
     return not KTO.unknown_labels([{"label": value} for value in values])
 

@@ -96,9 +96,9 @@ def test_more_than_a_twentieth_of_unknown_labels_is_never_accepted(unknown: int,
         tally.close(**options)
 
 
-@pytest.mark.parametrize("name", ["score", "rating", "is_fine", "liked", "kto_tags"])
+@pytest.mark.parametrize("name", ["score", "rating", "is_fine", "fine as text", "liked", "kto_tags"])
 def test_answers_with_a_verdict_are_no_demonstrations(name: str) -> None:
-    value = name.startswith(("is", "kto")) or 1
+    value = {"is_fine": True, "fine as text": "True"}.get(name, 1)
     rows = single(name, value)
     with pytest.raises(
         UnknownFormatError, match=f"{name} may say that an answer is bad; data.format=prompt-completion"
