@@ -20,6 +20,7 @@ __all__ = [
     "UnknownFormatError",
     "is_about",
     "is_label",
+    "is_true_or_false",
     "shared_fields",
     "words_of",
 ]
