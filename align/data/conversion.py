@@ -11,6 +11,7 @@ from itertools import chain, groupby
 from typing import Any, cast
 
 from align.data.formats import Format, Renaming, Sample, find_format, known_formats
+from align.data.formats.base import is_label
 from align.data.formats.hh import spoken
 from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import RowError
@@ -34,6 +35,8 @@ class Layout:
     format: Format
     kinds: Mapping[str, str]
     """Columns that the format reads and most rows have → type of most of their values."""
+    known: frozenset[str] | None
+    """Columns that are read or were looked at; None where the user named the format, and left the others out."""
 
     @classmethod
     def of(cls, head: list[RawRow], format_name: str, by_hand: Sequence[str], source: str) -> Layout:
@@ -47,11 +50,14 @@ class Layout:
             )
         columns = Counter(frozenset(row) for row in usable).most_common(1)[0][0]
         found = find_format(format_name, Sample(columns, usable), source, by_hand)
+        if refusal := found.unknown_labels(usable):
+            raise UserError(f"{source} is read as {found.name}, but {refusal}")
         kinds: dict[str, str] = {}
         for name in sorted(columns & found.columns):
             counts = Counter(kind(row[name]) for row in usable if row.get(name) is not None)
             kinds[name] = counts.most_common(1)[0][0] if counts else "null"
-        return cls(found, kinds)
+        known = columns | found.columns if format_name == "auto" else None
+        return cls(found, kinds, known)
 
     def fields(self, raw: RawRow) -> Mapping[str, Any]:
         """Return the columns of a row; `RowError` if it lacks one or has another type of value than most rows."""
@@ -67,14 +73,18 @@ class Layout:
                 actual = kind(row[name])
                 if actual in ("text", "messages"):
                     raise RowError("column changes type", f'"{name}" is {actual}, in most rows {usual}')
+        if self.known is not None:
+            for name in row.keys() - self.known:
+                if is_label(name) and row[name] is not None:
+                    raise RowError(f'column "{name}", which most rows lack, looks like a label and is not read')
         return row
 
     def __reduce__(self) -> Any:  # functions of formats cannot be sent to another process
-        return _layout, (self.format.name, self.kinds)
+        return _layout, (self.format.name, self.kinds, self.known)
 
 
-def _layout(name: str, kinds: Mapping[str, str]) -> Layout:
-    return Layout(known_formats()[name], kinds)
+def _layout(name: str, kinds: Mapping[str, str], known: frozenset[str] | None) -> Layout:
+    return Layout(known_formats()[name], kinds, known)
 
 
 @dataclass

@@ -9,9 +9,22 @@ from dataclasses import dataclass, field
 
 from align.errors import UserError
 
-__all__ = ["EXAMPLES_PER_REASON", "LeftOut", "LoadReport", "RowError", "Tally", "joined_reports"]
+__all__ = [
+    "EXAMPLES_PER_REASON",
+    "UNKNOWN_LABEL",
+    "UNKNOWN_LABELS_ALLOWED",
+    "LeftOut",
+    "LoadReport",
+    "RowError",
+    "Tally",
+    "joined_reports",
+]
 
 EXAMPLES_PER_REASON = 3
+UNKNOWN_LABEL = "unknown label"
+"""Reason to reject a row whose label says nothing about its answers."""
+UNKNOWN_LABELS_ALLOWED = 0.05
+"""Fraction of unknown labels above which the known ones may mean something else too: no setting accepts them."""
 
 
 class RowError(Exception):
@@ -131,25 +144,28 @@ class Tally:
     ) -> LoadReport:
         """Return the report; raise `UserError` if more than `max_rejected` (a fraction) of the rows is rejected.
 
-        That none is left is an error too, unless it `may_be_empty`. `remedy` ends the sentence of the
-        error, with the fraction that would have been enough if some rows are good.
+        That none is left is an error too, unless it `may_be_empty`, and so are many unknown labels. `remedy` ends the
+        sentence of the error, with the fraction that would have been enough if some rows are good and labels known.
         """
         total, too_long = self.rejected.total(), self.left_out.total()
         rows = total + too_long + self.kept
         fraction = total / max(1, rows)
         emptied = not self.kept and not may_be_empty and rows > 0
-        if fraction > max_rejected or emptied:
+        unknown = self.rejected[UNKNOWN_LABEL]
+        misread = unknown > UNKNOWN_LABELS_ALLOWED * rows
+        if fraction > max_rejected or emptied or misread:
             counts = self.rejected + self.left_out if emptied else self.rejected
             reasons = "; ".join(
-                f"{count:,} {reason} ({', '.join(place.split(': ')[0] for place in self.examples[reason])})"
-                for reason, count in counts.most_common()
+                f"{count:,} {reason} ({', '.join(self._places(reason))})" for reason, count in counts.most_common()
             )
-            allowed = "none is left" if emptied else f"{fraction:.1%}, allowed {max_rejected:.1%}"
+            most = min(max_rejected, UNKNOWN_LABELS_ALLOWED) if misread else max_rejected
+            allowed = "none is left" if emptied else f"{fraction:.1%}, allowed {most:.1%}"
             lost = "rejected or left out" if emptied and self.left_out else "rejected"
             limit = f"{min(1.0, math.ceil(fraction * 1000) / 1000):g}"
             raise UserError(
                 f"{self.source}: {counts.total():,} of {rows:,} rows {lost} ({allowed}): {reasons}; "
-                + (f"{remedy}, or accept the loss with data.max_rejected={limit}." if self.kept else f"{remedy}.")
+                + remedy
+                + (f", or accept the loss with data.max_rejected={limit}." if self.kept and not unknown else ".")
             )
         return LoadReport(
             source=self.source,
@@ -163,6 +179,12 @@ class Tally:
             examples=dict(self.examples),
             warnings=tuple(self.warnings),
         )
+
+    def _places(self, reason: str) -> list[str]:
+        """Return the first places of a reason, those of unknown labels with the label."""
+        if reason == UNKNOWN_LABEL:
+            return [example.replace(f": {reason} (", ": ").removesuffix(")") for example in self.examples[reason]]
+        return [example.split(": ")[0] for example in self.examples[reason]]
 
     def _exemplify(self, reason: str, example: str) -> None:
         known = self.examples.get(reason, ())

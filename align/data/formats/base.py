@@ -8,11 +8,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from align.data.formats.labels import Labels
 from align.data.messages import kind
 from align.data.schema import DRAWN_COLUMNS, SCORE_COLUMNS
 from align.errors import UserError
 
-__all__ = ["SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "is_about", "shared_fields", "words_of"]
+__all__ = [
+    "SHARED_COLUMNS",
+    "Format",
+    "Sample",
+    "UnknownFormatError",
+    "is_about",
+    "is_label",
+    "is_true_or_false",
+    "shared_fields",
+    "words_of",
+]
 
 SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "ranking", "tools", "answer", "source", *DRAWN_COLUMNS})
 """Optional columns of the pairwise format that the formats pass on."""
@@ -26,6 +37,7 @@ _LABELS = """
     best better choice chose desirable helpful judgement judgment kto label labels liked preference preferred rank
     ranking ranks selected thumbs verdict vote votes winner winning
 """
+_SCORES = "grade helpfulness quality rating ratings reward rewards score scores stars"
 _PROMPTS = """
     context functions history image images input instruction instructions prompt prompts query question questions system
     tools video videos audio
@@ -35,8 +47,8 @@ _ABOUT = """
     models name severity sha source split status subset tag tags time timestamp tokens tstamp type url urls uuid version
     worker
 """
-_WORDS_OF_SIDES, _WORDS_OF_LABELS, _WORDS_OF_PROMPTS, _WORDS_ABOUT = (
-    frozenset(text.split()) for text in (_SIDES, _LABELS, _PROMPTS, _ABOUT)
+_WORDS_OF_SIDES, _WORDS_OF_LABELS, _WORDS_OF_SCORES, _WORDS_OF_PROMPTS, _WORDS_ABOUT = (
+    frozenset(text.split()) for text in (_SIDES, _LABELS, _SCORES, _PROMPTS, _ABOUT)
 )
 _NEUTRAL = frozenset({"full", "my", "raw", "text", "texts", "the"})
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -62,6 +74,12 @@ class Sample:
     def values(self, name: str) -> list[Any]:
         """Return what a column has, without nulls."""
         return [row[name] for row in self.rows if row.get(name) is not None]
+
+    def judges(self, name: str) -> bool:
+        """Return whether a column may say how good an answer is: by its name, or because it is true or false."""
+        values = self.values(name)
+        is_boolean = bool(values) and self.mostly(name, is_true_or_false)
+        return is_boolean or (bool(values) and is_label(name, _WORDS_OF_LABELS | _WORDS_OF_SCORES))
 
     def mostly(self, name: str, check: Callable[[Any], bool]) -> bool:
         """Return whether more than half of what a column has passes the check."""
@@ -89,6 +107,16 @@ class Sample:
         if usual == "text" and parts and (any_text or prose or words == parts):
             return True
         return bool(words & _WORDS_OF_LABELS)
+
+
+def is_label(name: str, words: frozenset[str] = _WORDS_OF_LABELS | _WORDS_OF_SIDES) -> bool:
+    """Return whether a column is named like a label or a side of a pair; ``kto_tag`` is one."""
+    return "kto" in words_of(name) or (not is_about(name) and not words.isdisjoint(words_of(name)))
+
+
+def is_true_or_false(value: object) -> bool:
+    """Return whether a value is a boolean, also one written as text, as in CSV."""
+    return str(value).strip().lower() in ("true", "false")
 
 
 def is_about(name: str) -> bool:
@@ -138,6 +166,8 @@ class Format:
     """Kind of rows that it makes; rankings are pairs."""
     recognises: Callable[[Sample], bool] = _always
     """A further check of rows that have the required columns."""
+    labels: Labels | None = None
+    """The columns that say which answer is better, if it is not said by their names alone."""
     optional: frozenset[str] = SHARED_COLUMNS
     """Columns that are read if they exist."""
 
@@ -158,6 +188,10 @@ class Format:
         """
         return not self.lacks(sample) and self.recognises(sample) and not self.left_out(sample)
 
+    def unknown_labels(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Return why the labels of the rows cannot be relied on; nothing if they can."""
+        return "" if self.labels is None else self.labels.refusal(rows)
+
     def lacks(self, sample: Sample) -> list[str]:
         """Return the columns that the format needs and the sample does not have."""
         choices = [" or ".join(sorted(names)) for names in self.one_of if not names & sample.columns]
@@ -171,7 +205,15 @@ class Format:
     def left_out(self, sample: Sample) -> list[str]:
         """Return the columns that hold a prompt, an answer or a label and are not read."""
         any_text = self.gives != "pairs"
-        return [name for name in sorted(sample.columns - self.columns) if sample.carries(name, any_text=any_text)]
+        unread = sorted(sample.columns - self.columns)
+        judging = self.judging(sample)
+        return [name for name in unread if name in judging or sample.carries(name, any_text=any_text)]
+
+    def judging(self, sample: Sample) -> list[str]:
+        """Return the columns that are not read and may say that an answer to imitate is a bad one."""
+        if self.gives != "demonstrations" or not self.requires.isdisjoint({"chosen", "text"}):
+            return []
+        return [name for name in sorted(sample.columns - self.columns) if sample.judges(name)]
 
 
 def shared_fields(row: Mapping[str, Any]) -> dict[str, Any]:

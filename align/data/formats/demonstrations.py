@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
+from align.data.formats.labels import Labels, good_or_bad
 from align.data.formats.parts import CONVERSATIONS, conversation, instruction, only_one, prompt_with_system
 from align.data.load_report import RowError
 from align.data.schema import CONTINUED
@@ -15,6 +16,7 @@ __all__ = [
     "ALPACA",
     "DEMONSTRATION",
     "KTO",
+    "KTO_ALPACA",
     "KTO_MESSAGES",
     "MESSAGES",
     "PROMPT",
@@ -27,7 +29,11 @@ __all__ = [
 
 _NO_PREFERENCE = "no preference: the response is a demonstration"
 _PROMPTS_ONLY = "no preference: prompts only"
+_BY_LABEL = "an answer is chosen where its label is true, rejected where it is false; the other side is empty"
 _LABELS = frozenset({"label", "kto_tag"})
+_TRUE_OR_FALSE = Labels(
+    columns=tuple(sorted(_LABELS)), accepted="true for a good answer, false for a bad one", read=good_or_bad
+)
 
 
 def _demonstration(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -90,6 +96,10 @@ def _kto(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"prompt": row["prompt"], _side(row): row["completion"]} | shared_fields(row)
 
 
+def _kto_alpaca(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {"prompt": instruction(row), _side(row): row["output"]} | shared_fields(row)
+
+
 def _kto_messages(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     shown = _demonstrated(row, only_one(row, CONVERSATIONS))
     yield {"prompt": shown["prompt"], _side(row): shown["chosen"]} | shared_fields(row)
@@ -97,13 +107,7 @@ def _kto_messages(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _side(row: Mapping[str, Any]) -> str:
     """Return the side of a single answer: chosen if its label is true, rejected if it is false."""
-    name = only_one(row, _LABELS)
-    label = row[name]
-    words = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-    known = words.get(str(label).strip().lower())
-    if known is None:
-        raise RowError("unknown label", f"{name} is {label!r:.40}, not true or false")
-    return "chosen" if known else "rejected"
+    return "chosen" if good_or_bad(row, only_one(row, _LABELS)) else "rejected"
 
 
 def _is_conversations(sample: Sample) -> bool:
@@ -176,19 +180,32 @@ TEXT = Format(
 KTO = Format(
     name="kto",
     description="prompt, completion, label true or false (KTO)",
-    polarity="an answer is chosen where its label is true, rejected where it is false; the other side is empty",
+    polarity=_BY_LABEL,
     requires=frozenset({"prompt", "completion"}),
     convert=_kto,
+    labels=_TRUE_OR_FALSE,
     one_of=(_LABELS,),
     gives="unpaired",
+)
+KTO_ALPACA = Format(
+    name="kto-alpaca",
+    description="instruction, input, output, label or kto_tag true or false; also system and history (LLaMA-Factory)",
+    polarity=_BY_LABEL,
+    requires=frozenset({"instruction", "output"}),
+    one_of=(_LABELS,),
+    convert=_kto_alpaca,
+    labels=_TRUE_OR_FALSE,
+    gives="unpaired",
+    optional=SHARED_COLUMNS | {"input", "system", "history"},
 )
 KTO_MESSAGES = Format(
     name="kto-messages",
     description="messages (or conversations) that end with an answer, label or kto_tag true or false (LLaMA-Factory)",
-    polarity="an answer is chosen where its label is true, rejected where it is false; the other side is empty",
+    polarity=_BY_LABEL,
     requires=frozenset(),
     one_of=(CONVERSATIONS, _LABELS),
     convert=_kto_messages,
+    labels=_TRUE_OR_FALSE,
     gives="unpaired",
     optional=SHARED_COLUMNS | {"system"},
 )

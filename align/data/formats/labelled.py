@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample
+from align.data.formats.labels import Labels, lead, lead_or_0, of_two
 from align.data.formats.parts import better_of, conversation, instruction, shared_turns
-from align.data.load_report import LeftOut, RowError
+from align.data.load_report import UNKNOWN_LABEL, LeftOut, RowError
 from align.data.messages import number
 
 __all__ = [
@@ -31,42 +31,23 @@ __all__ = [
 ]
 
 _ANNOTATORS = ("annotator1", "annotator2", "annotator3")
-_LABEL = re.compile(
-    r"(?:(?:model|response|output|answer|assistant|completion|candidate|option|choice|conversation|summary)[ _-]?)?"
-    r"(?:(1|a|first|left)|(2|b|second|right))"
-)
-_TIES = {"tie", "tie (bothbad)", "bothbad", "both_bad", "draw", "equal", "same"}
-_OR_0 = _TIES | {"0"}
-"""Where responses count from 1 and a documentation says so: elsewhere 0 may be the first of two."""
+_1_OR_0, _0_OR_1 = of_two(1, 0), of_two(0, 1)
 
 
-def _lead(label: object, name: str, *, ties: Collection[str] = _TIES) -> int:
-    """Return 1 if a label names the first response, −1 for the second, 0 for a tie."""
-    if isinstance(label, float) and label.is_integer():
-        label = int(label)
-    word = "" if isinstance(label, bool) else str(label).strip().lower()
-    if word in ties:
-        return 0
-    if found := _LABEL.fullmatch(word.removesuffix(".0")):
-        return 1 if found[1] else -1
-    raise RowError("unknown label", f"{name} is {label!r:.40}")
-
-
-def _of_two(value: object, name: str, values: tuple[int, int]) -> int:
-    """Return 1 or −1 for the first or second of two numbers that a label may be, also as text."""
-    found = None if isinstance(value, bool) else number(value, name)
-    if found not in values:
-        raise RowError("unknown label", f"{name} is {value!r:.40}, not {values[0]} or {values[1]}")
-    return 1 if found == values[0] else -1
+def _strength(row: Mapping[str, Any], name: str) -> float:
+    """Return how much better the second response is, from −3 to 3."""
+    strength = number(row[name], name)
+    if not -3 <= strength <= 3:
+        raise RowError(UNKNOWN_LABEL, f"{name} is {strength:g}, not from −3 to 3")
+    return strength
 
 
 def _labelled(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    lead = _lead(row["better"], "better")
-    yield from better_of(row, row["response_1"], row["response_2"], lead, prompt=row["prompt"])
+    yield from better_of(row, row["response_1"], row["response_2"], lead(row, "better"), prompt=row["prompt"])
 
 
 def _pandalm(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    votes = Counter(_lead(row[name], name, ties=_OR_0) for name in _ANNOTATORS)
+    votes = Counter(lead_or_0(row, name) for name in _ANNOTATORS)
     better, count = votes.most_common(1)[0]
     if 2 * count <= len(_ANNOTATORS):
         raise LeftOut("the annotators have no majority")
@@ -75,30 +56,39 @@ def _pandalm(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _llmbar(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     prompt = instruction(row, "instruction" if "instruction" in row else "input")
-    yield from better_of(row, row["output_1"], row["output_2"], _lead(row["label"], "label", ties=_OR_0), prompt=prompt)
+    yield from better_of(row, row["output_1"], row["output_2"], lead_or_0(row, "label"), prompt=prompt)
 
 
 def _alpaca_eval(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if row["preference"] is None:
         raise LeftOut("no preference is given")
-    preference = number(row["preference"], "preference")
-    if preference != 0 and not 1 <= preference <= 2:
-        raise RowError("unknown label", f"preference is {preference:g}, not 0 (tie) or from 1 to 2")
-    lead = 0.0 if preference == 0 else 1.5 - preference
+    lead = _preference(row, "preference")
     yield from better_of(row, row["output_1"], row["output_2"], lead, prompt=instruction(row))
 
 
+def _preference(row: Mapping[str, Any], name: str) -> float:
+    """Return by how much a preference from 1 to 2 is for the first output."""
+    preference = number(row[name], name)
+    if preference != 0 and not 1 <= preference <= 2:
+        raise RowError(UNKNOWN_LABEL, f"{name} is {preference:g}, not 0 (tie) or from 1 to 2")
+    return 0.0 if preference == 0 else 1.5 - preference
+
+
 def _halos(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    label = row["label"]
-    lead = _of_two(int(label) if isinstance(label, bool) else label, "label", (1, 0))
+    lead = _is_first(row, "label")
     scores = [None if row.get(name) is None else number(row[name], name) for name in ("reward_A", "reward_B")]
     high, low = scores if lead > 0 else scores[::-1]
     fields = {"prompt": row["prompt"], "chosen_score": high, "rejected_score": low}
     yield from better_of(row, row["output_A"], row["output_B"], lead, **fields)
 
 
+def _is_first(row: Mapping[str, Any], name: str) -> int:
+    label = row[name]
+    return _1_OR_0({name: int(label)} if isinstance(label, bool) else row, name)
+
+
 def _shp(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    lead = _of_two(row["labels"], "labels", (1, 0))
+    lead = _1_OR_0(row, "labels")
     scores = [number(row[name], name) for name in ("score_A", "score_B")]
     high, low = scores if lead > 0 else scores[::-1]
     fields = {"prompt": row["history"], "chosen_score": high, "rejected_score": low}
@@ -106,19 +96,19 @@ def _shp(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _helpsteer3(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    strength = number(row["overall_preference"], "overall_preference")
+    strength = _strength(row, "overall_preference")
     fields = {"prompt": row["context"], "margin": abs(strength)}
     yield from better_of(row, row["response1"], row["response2"], -strength, **fields)
 
 
 def _helpsteer2(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    strength = number(row["preference_strength"], "preference_strength")
+    strength = _strength(row, "preference_strength")
     fields = {"prompt": row["prompt"], "margin": abs(strength)}
     yield from better_of(row, row["response_1"], row["response_2"], -strength, **fields)
 
 
 def _pku(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    lead = _of_two(row["better_response_id"], "better_response_id", (0, 1))
+    lead = _0_OR_1(row, "better_response_id")
     yield from better_of(row, row["response_0"], row["response_1"], lead, prompt=row["prompt"])
 
 
@@ -127,7 +117,7 @@ def _tldr(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if not isinstance(info, Mapping) or not isinstance(summaries, list) or len(cast(list[Any], summaries)) != 2:
         raise RowError("info and two summaries are not there")
     texts = [summary.get("text") if isinstance(summary, Mapping) else None for summary in cast(list[Any], summaries)]
-    lead = _of_two(row["choice"], "choice", (0, 1))
+    lead = _0_OR_1(row, "choice")
     yield from better_of(row, texts[0], texts[1], lead, prompt=_post(cast(Mapping[str, Any], info)))
 
 
@@ -140,12 +130,20 @@ def _post(info: Mapping[str, Any]) -> str:
 
 
 def _arena(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    lead = _lead(row["winner"], "winner")
+    lead = _winner(row, "winner")
     turns = [conversation(row[f"conversation_{side}"], f"conversation_{side}") for side in "ab"]
     if row.get("turn") is not None:  # MT-Bench judges the answer to its first or second question
         turns = [own[: 2 * int(number(row["turn"], "turn"))] for own in turns]
     pair = _last_answers(turns[0], turns[1])
     yield from better_of(row, pair["chosen"], pair["rejected"], lead, prompt=pair["prompt"])
+
+
+def _winner(row: Mapping[str, Any], name: str) -> int:
+    """Return 1 if the model of the first conversation won, by its place or by its name."""
+    models = [row.get(f"model_{side}") for side in "ab"]
+    if isinstance(row[name], str) and models.count(row[name]) == 1:
+        return 1 if row[name] == models[0] else -1
+    return lead(row, name)
 
 
 def _last_answers(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> dict[str, Any]:
@@ -158,15 +156,20 @@ def _last_answers(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> 
 
 
 def _arena_55k(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    won = [number(row[name], name) for name in ("winner_model_a", "winner_model_b", "winner_tie")]
-    if sorted(won) != [0, 0, 1]:
-        raise RowError("unknown label", "not exactly one of winner_model_a, winner_model_b, winner_tie is 1")
+    lead = _one_won(row)
     asked, *answers = (_json_texts(row[name], name) for name in ("prompt", "response_a", "response_b"))
     if not len(asked) == len(answers[0]) == len(answers[1]):
         raise RowError("prompt and responses have different numbers of turns")
     turns = [[message for pair in zip(asked, own, strict=True) for message in _exchange(*pair)] for own in answers]
     pair = _last_answers(turns[0], turns[1])
-    yield from better_of(row, pair["chosen"], pair["rejected"], won[0] - won[1], prompt=pair["prompt"])
+    yield from better_of(row, pair["chosen"], pair["rejected"], lead, prompt=pair["prompt"])
+
+
+def _one_won(row: Mapping[str, Any], _: str = "") -> float:
+    won = [number(row.get(name), name) for name in ("winner_model_a", "winner_model_b", "winner_tie")]
+    if sorted(won) != [0, 0, 1]:
+        raise RowError(UNKNOWN_LABEL, "not exactly one of winner_model_a, winner_model_b, winner_tie is 1")
+    return won[0] - won[1]
 
 
 def _exchange(question: object, answer: object) -> list[dict[str, Any]]:
@@ -189,7 +192,7 @@ def _tinker(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         raise RowError("comparison has no prompt_conversation")
     first, second = (conversation(comparison.get(f"completion_{side}"), f"completion_{side}") for side in "AB")
     prompt = conversation(comparison["prompt_conversation"], "prompt_conversation")
-    yield from better_of(row, first, second, _lead(row["label"], "label"), prompt=prompt)
+    yield from better_of(row, first, second, lead(row, "label"), prompt=prompt)
 
 
 def _webgpt(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -198,6 +201,11 @@ def _webgpt(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     first, second = (number(row[name], name) for name in ("score_0", "score_1"))
     fields = {"prompt": prompt, "chosen_score": max(first, second), "rejected_score": min(first, second)}
     yield from better_of(row, row["answer_0"], row["answer_1"], first - second, **fields)
+
+
+def _has_rewards(sample: Sample) -> bool:
+    """Return whether the rewards are there: without them, 0 may be the first output as well as the second."""
+    return {"reward_A", "reward_B"} <= sample.columns
 
 
 def _has_json_turns(sample: Sample) -> bool:
@@ -210,6 +218,11 @@ LABELLED = Format(
     polarity="chosen is the response that `better` names",
     requires=frozenset({"prompt", "response_1", "response_2", "better"}),
     convert=_labelled,
+    labels=Labels(
+        columns=("better",),
+        accepted='1 where response_1 is better, 2 where response_2 is, "tie" where neither is',
+        read=lead,
+    ),
 )
 PANDALM = Format(
     name="pandalm",
@@ -217,6 +230,12 @@ PANDALM = Format(
     polarity="chosen is the response most annotators name; ties and rows without a majority are left out",
     requires=frozenset({"instruction", "response1", "response2", *_ANNOTATORS}),
     convert=_pandalm,
+    labels=Labels(
+        columns=_ANNOTATORS,
+        accepted='1 where response1 is better, 2 where response2 is, "tie" where neither is',
+        read=lead_or_0,
+        zero_is_tie=True,
+    ),
     optional=SHARED_COLUMNS | {"input"},
 )
 LLMBAR = Format(
@@ -226,6 +245,12 @@ LLMBAR = Format(
     requires=frozenset({"output_1", "output_2", "label"}),
     one_of=(frozenset({"instruction", "input"}),),
     convert=_llmbar,
+    labels=Labels(
+        columns=("label",),
+        accepted='1 where output_1 is better, 2 where output_2 is, "tie" where neither is',
+        read=lead_or_0,
+        zero_is_tie=True,
+    ),
 )
 ALPACA_EVAL = Format(
     name="alpaca-eval",
@@ -233,6 +258,12 @@ ALPACA_EVAL = Format(
     polarity="chosen is output_1 below a preference of 1.5, output_2 above; 1.5 and 0 are ties",
     requires=frozenset({"instruction", "output_1", "output_2", "preference"}),
     convert=_alpaca_eval,
+    labels=Labels(
+        columns=("preference",),
+        accepted="1 where output_1 is better, 2 where output_2 is, 1.5 where neither is",
+        read=_preference,
+        zero_is_tie=True,
+    ),
     optional=SHARED_COLUMNS | {"input", "annotator", "raw_completion"},
 )
 HALOS = Format(
@@ -241,6 +272,8 @@ HALOS = Format(
     polarity="chosen is output_A where `label` is 1, output_B where it is 0",
     requires=frozenset({"prompt", "output_A", "output_B", "label"}),
     convert=_halos,
+    labels=Labels(columns=("label",), accepted="1 where output_A is better, 0 where output_B is", read=_is_first),
+    recognises=_has_rewards,
     optional=SHARED_COLUMNS | {"reward_A", "reward_B"},
 )
 SHP = Format(
@@ -249,6 +282,7 @@ SHP = Format(
     polarity="chosen is human_ref_A where `labels` is 1, human_ref_B where it is 0",
     requires=frozenset({"history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B"}),
     convert=_shp,
+    labels=Labels(columns=("labels",), accepted="1 where human_ref_A is better, 0 where human_ref_B is", read=_1_OR_0),
 )
 HELPSTEER3 = Format(
     name="helpsteer3",
@@ -256,6 +290,11 @@ HELPSTEER3 = Format(
     polarity="chosen is response1 where overall_preference is negative, response2 where it is positive",
     requires=frozenset({"context", "response1", "response2", "overall_preference"}),
     convert=_helpsteer3,
+    labels=Labels(
+        columns=("overall_preference",),
+        accepted="from −3 where response1 is better to 3 where response2 is",
+        read=_strength,
+    ),
     optional=SHARED_COLUMNS | {"individual_preference"},
 )
 HELPSTEER2_PREFERENCE = Format(
@@ -264,6 +303,11 @@ HELPSTEER2_PREFERENCE = Format(
     polarity="chosen is response_1 where preference_strength is negative, response_2 where it is positive",
     requires=frozenset({"prompt", "response_1", "response_2", "preference_strength"}),
     convert=_helpsteer2,
+    labels=Labels(
+        columns=("preference_strength",),
+        accepted="from −3 where response_1 is better to 3 where response_2 is",
+        read=_strength,
+    ),
     optional=SHARED_COLUMNS
     | {
         "preference_statement",
@@ -278,6 +322,9 @@ PKU_SAFE_RLHF = Format(
     polarity="chosen is the response whose number is better_response_id: the more helpful one, not the safer one",
     requires=frozenset({"prompt", "response_0", "response_1", "better_response_id"}),
     convert=_pku,
+    labels=Labels(
+        columns=("better_response_id",), accepted="0 where response_0 is better, 1 where response_1 is", read=_0_OR_1
+    ),
     optional=SHARED_COLUMNS | {"safer_response_id", "is_response_0_safe", "is_response_1_safe", "prompt_source"},
 )
 TLDR = Format(
@@ -286,6 +333,9 @@ TLDR = Format(
     polarity="chosen is the summary whose number, 0 or 1, is `choice`",
     requires=frozenset({"info", "summaries", "choice"}),
     convert=_tldr,
+    labels=Labels(
+        columns=("choice",), accepted="0 where the first summary is better, 1 where the second is", read=_0_OR_1
+    ),
     optional=SHARED_COLUMNS | {"worker", "batch", "split", "extra"},
 )
 ARENA = Format(
@@ -294,6 +344,11 @@ ARENA = Format(
     polarity="chosen is the last answer of the conversation that won; ties are left out",
     requires=frozenset({"conversation_a", "conversation_b", "winner"}),
     convert=_arena,
+    labels=Labels(
+        columns=("winner",),
+        accepted='model_a where conversation_a is better, model_b where conversation_b is, "tie" where neither is',
+        read=_winner,
+    ),
     optional=SHARED_COLUMNS | {"turn", "openai_moderation", "toxic_chat_tag", "full_conversation", "conv_metadata"},
 )
 ARENA_55K = Format(
@@ -302,6 +357,11 @@ ARENA_55K = Format(
     polarity="chosen is the response of the model that won; ties are left out",
     requires=frozenset({"prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"}),
     convert=_arena_55k,
+    labels=Labels(
+        columns=("winner_model_a",),
+        accepted="1 where response_a is better and 0 elsewhere, as winner_model_b and winner_tie",
+        read=_one_won,
+    ),
     recognises=_has_json_turns,
 )
 TINKER = Format(
@@ -310,6 +370,11 @@ TINKER = Format(
     polarity="chosen is the completion that `label` names",
     requires=frozenset({"comparison", "label"}),
     convert=_tinker,
+    labels=Labels(
+        columns=("label",),
+        accepted="A where completion_A is better, B where completion_B is, Tie where neither is",
+        read=lead,
+    ),
 )
 WEBGPT = Format(
     name="webgpt",

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from align.data.formats.base import Sample, is_about, words_of
+from align.data.formats.base import Sample, is_about, is_label, is_true_or_false, words_of
+from align.data.formats.demonstrations import KTO, KTO_ALPACA, KTO_MESSAGES
+from align.data.formats.labelled import LABELLED
+from align.data.formats.labels import shown_labels
 from align.data.formats.turn_marks import answer_start
 from align.data.messages import kind
 from align.data.reading import RawRow
 from align.errors import UserError, did_you_mean
 
-__all__ = ["Renaming", "proposal", "shown_columns"]
+__all__ = ["Renaming", "proposal", "shown_columns", "unclear_label"]
 
 _PATH = re.compile(r"[^.\[\]]+|\[-?\d+\]")
 _PROMPTS = (
@@ -35,6 +38,13 @@ _BAD = ("rejected", "worse", "worst", "bad", "loser", "losing", "negative", "inc
 _LABELS = ("better", "winner", "preferred", "preference", "label", "choice", "choose", "vote", "verdict", "best")
 _PAIRS_OF_MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
 _RATINGS = ("score", "rating", "reward", "rank", "quality", "helpfulness", "vote")
+_JUDGED = (KTO, KTO_ALPACA, KTO_MESSAGES)
+_POSITIVE_WORDS = """
+    accepted approved chosen correct desirable good helpful kto label like liked positive preferred thumb thumbs upvote
+    upvoted vote
+"""
+_POSITIVE = frozenset(_POSITIVE_WORDS.split())
+_NEGATIVE = frozenset({"down", "no", "not"})
 _PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.-]*(?: [\w.-]+)*", re.ASCII | re.IGNORECASE)
 _SHOWN = 8  # columns in a message
 
@@ -131,6 +141,8 @@ def proposal(sample: Sample) -> str:
     good, bad = _named(texts, _GOOD), _named(texts, _BAD)
     if not (good and bad) and (two := _two(texts)):
         return _written(_of_two(sample, texts, two))
+    if not (good or bad) and (judged := _of_label(sample, texts)):
+        return _written(judged)
     sides: dict[str, str | None]
     if good or bad:
         sides = {"chosen": good, "rejected": bad}
@@ -145,19 +157,85 @@ def proposal(sample: Sample) -> str:
     prompt = _prompt(sample, rest)
     if good and not bad and rest == [prompt]:
         del sides["rejected"]  # nothing is left that could be it
-    return _written({"prompt": prompt, **sides})
+    return _written(_with_parts(sample, rest, {"prompt": prompt, **sides}))
+
+
+def unclear_label(sample: Sample) -> str:
+    """Return what to write in the label of two responses where it may name either of them; else nothing."""
+    texts = [name for name in sorted(sample.columns) if sample.mostly(name, _is_content) and not _is_aside(name)]
+    if not (two := _two(texts)) or (label := _label_of_two(sample, two)) is None or _known_label(sample, two, label):
+        return ""
+    return (
+        f"`{label}` is {shown_labels(sample.rows, label)}, which may mean either: write 1 where {two[0]} is better, "
+        f"2 where {two[1]} is"
+    )
 
 
 def _of_two(sample: Sample, texts: list[str], two: tuple[str, str]) -> dict[str, str | None]:
     """Return the mapping of two responses and their label, which counts from 0 where their names do."""
-    label = _named([name for name in sorted(sample.columns) if name not in two], _LABELS)
+    label = _label_of_two(sample, two)
     rest = [name for name in texts if name not in (*two, label)]
-    values = {str(value) for value in sample.values(label)} if label else set[str]()
-    from_0 = two[0].endswith("0") and values <= {"0", "1", "0.0", "1.0"}
-    names = ("response_0", "response_1", "better_response_id") if from_0 else ("response_1", "response_2", "better")
-    known = values == {"0"} or not values <= {"0", "1", "0.0", "1.0", "True", "False"} or from_0 or values == {"1"}
-    found = (*two, label if known else None)
+    names = ("response_0", "response_1", "better_response_id")
+    if not (label and _from_0(sample, two, label)):
+        names = ("response_1", "response_2", "better")
+    found = (*two, label if label and _known_label(sample, two, label) else None)
     return {"prompt": _prompt(sample, rest), **dict(zip(names, found, strict=True))}
+
+
+def _label_of_two(sample: Sample, two: tuple[str, str]) -> str | None:
+    return _named([name for name in sorted(sample.columns) if name not in two], _LABELS)
+
+
+def _from_0(sample: Sample, two: tuple[str, str], label: str) -> bool:
+    return two[0].endswith("0") and {str(value) for value in sample.values(label)} <= {"0", "1", "0.0", "1.0"}
+
+
+def _known_label(sample: Sample, two: tuple[str, str], label: str) -> bool:
+    """Return whether a label says which of two responses is meant: 1 alone may count from 1."""
+    if _from_0(sample, two, label) or {str(value) for value in sample.values(label)} == {"1"}:
+        return True
+    rows = [{"better": value} for value in sample.values(label)]
+    return not LABELLED.unknown_labels(rows)
+
+
+def _of_label(sample: Sample, texts: list[str]) -> dict[str, str | None] | None:
+    """Return the mapping of single answers with a label that says which are good; None if there is no such label."""
+    judging = [name for name in sorted(sample.columns) if _is_verdict(sample, name)]
+    if len(judging) != 1:
+        return None
+    words = {*words_of(judging[0])}
+    label = judging[0] if words & _POSITIVE and not words & _NEGATIVE else None
+    if any(not format.lacks(Sample(sample.columns | {"label"}, sample.rows)) for format in _JUDGED):
+        return {"label": label}
+    texts = [name for name in texts if name != judging[0]]
+    answer = _only_answer(sample, texts)
+    rest = [name for name in texts if name != answer]
+    return _with_parts(sample, rest, {"prompt": _prompt(sample, rest), "completion": answer, "label": label})
+
+
+def _is_verdict(sample: Sample, name: str) -> bool:
+    """Return whether a column says of each answer whether it is good, as true or false or the like."""
+    values = sample.values(name)
+    if not values or not (is_label(name) or sample.mostly(name, is_true_or_false)):
+        return False
+    return not KTO.unknown_labels([{"label": value} for value in values])
+
+
+def _with_parts(sample: Sample, rest: list[str], found: dict[str, str | None]) -> dict[str, str | None]:
+    """Add the system's text and what an instruction is about to a mapping of a prompt, so that neither is dropped."""
+    prompt = found["prompt"]
+    system = next((name for name in sorted(sample.columns) if "system" in words_of(name) and not is_about(name)), None)
+    others = [name for name in rest if name != prompt and _named([name], _PROMPTS)]
+    inputs = [name for name in others if name == "input" or sample.carries(name, any_text=False)]
+    if {"chosen", "completion"}.isdisjoint(found) or not prompt or not (inputs or system):
+        return found
+    if inputs or "completion" in found:
+        answer = next((found[name] for name in ("completion", "chosen") if name in found), None)
+        sides = {"output": answer} if "rejected" not in found else {"chosen": answer, "rejected": found["rejected"]}
+        label = {"label": found["label"]} if "label" in found else {}
+        asked = {"instruction": prompt} | ({"input": inputs[0] if len(inputs) == 1 else None} if inputs else {})
+        found = {**asked, **sides, **label}
+    return {"system": system, **found} if system else found
 
 
 def _only_answer(sample: Sample, texts: list[str]) -> str | None:

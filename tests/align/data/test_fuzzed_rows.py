@@ -50,7 +50,10 @@ PAIRS_OF_TEXTS: dict[str, Callable[[Parts], Row]] = {
     "labelled": lambda p: {
         "prompt": p["prompt"], "response_1": p["rejected"], "response_2": p["chosen"], "better": "2"
     },
-    "halos": lambda p: {"prompt": p["prompt"], "output_A": p["chosen"], "output_B": p["rejected"], "label": 1},
+    "halos": lambda p: {
+        "prompt": p["prompt"], "output_A": p["chosen"], "output_B": p["rejected"], "label": 1,
+        "reward_A": 2.0, "reward_B": 1.0,
+    },
     "pku-saferlhf": lambda p: {
         "prompt": p["prompt"], "response_0": p["rejected"], "response_1": p["chosen"], "better_response_id": 1
     },

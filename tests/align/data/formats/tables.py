@@ -6,8 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pytest
+
 from align.data import Preferences
-from align.data.load_report import LoadReport
+from align.data.formats import known_formats
+from align.data.load_report import UNKNOWN_LABEL, LoadReport, RowError
+from align.errors import UserError
 
 Outcome = tuple[Any, ...] | list[tuple[Any, ...]] | str
 """(prompt, chosen, rejected), maybe with a dictionary of scores; a list of them; or the reason that a row is lost."""
@@ -51,7 +55,13 @@ def read(rows: Iterable[Any], **options: Any) -> tuple[list[tuple[Any, ...]], Lo
 
 
 def check(name: str, table: Sequence[tuple[dict[str, Any], Outcome]], **options: Any) -> None:
-    """Compare what a format makes of a table's rows with the table."""
+    """Compare what a format makes of a table's rows with the table; unknown labels are tried each alone."""
+    for row, _ in [case for case in table if case[1] == UNKNOWN_LABEL]:
+        with pytest.raises(RowError, match=UNKNOWN_LABEL):
+            list(known_formats()[name].convert(row))
+        with pytest.raises(UserError, match=f"is read as {name}, but `.*` is .*; it must be .*: write these"):
+            read([row], **{"format": name} | options)
+    table = [case for case in table if case[1] != UNKNOWN_LABEL]
     made, report = read([row for row, _ in table], **options)
     kept = [outcome for _, outcome in table if not isinstance(outcome, str)]
     expected = [one for outcome in kept for one in (outcome if isinstance(outcome, list) else [outcome])]

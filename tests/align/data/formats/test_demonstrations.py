@@ -24,7 +24,9 @@ def by_label(values: list[tuple[Any, str]], label: str, row: dict[str, Any], pro
 LABELS: list[tuple[Any, str]] = [
     (True, "chosen"), (False, "rejected"), (1, "chosen"), (0, "rejected"), (1.0, "chosen"), (0.0, "rejected"),
     ("True", "chosen"), ("false", "rejected"), ("1", "chosen"), ("0.0", "rejected"),
-    (2, "unknown label"), ("good", "unknown label"), (-1, "unknown label"),
+    ("good", "chosen"), ("BAD", "rejected"), ("yes", "chosen"), ("no", "rejected"), ("chosen", "chosen"),
+    ("rejected", "rejected"), ("desirable", "chosen"), ("undesirable", "rejected"), ("win", "chosen"),
+    ("lose", "rejected"), (2, "unknown label"), ("so-so", "unknown label"), (-1, "unknown label"),
 ]  # fmt: skip
 NULL = (None, "no kto_tag or label is given")
 KTO = [  # TRL, unpaired preferences: label True is desirable
@@ -143,6 +145,10 @@ INSTRUCTIONS: Table = [  # google/IFEval
         ]
     )
 ]
+KTO_ALPACA = [  # LLaMA-Factory, alpaca form
+    *by_label([*LABELS[:6], NULL], "kto_tag", {"instruction": "q", "input": "x", "output": "a"}, "q\nx", "a"),
+    *by_label([("true", "chosen")], "kto_tag", {"instruction": "q", "input": "", "output": "a"}, "q", "a"),
+]
 QUESTIONS: Table = [  # MT-Bench: the second question is about the first answer
     ({"question_id": 81, "category": "writing", "turns": turns}, outcome)
     for turns, outcome in [
@@ -176,6 +182,7 @@ TEXT: Table = [  # documents: no turn in them is one, no blank is lost
 
 TABLES: dict[str, list[Table]] = {
     "kto": [KTO, KTO_CHAT],
+    "kto-alpaca": [KTO_ALPACA],
     "kto-messages": [KTO_TAG, KTO_SHAREGPT],
     "demonstration": [DEMONSTRATION],
     "prompt-completion": [PROMPT_COMPLETION],

@@ -34,7 +34,7 @@ LABELLED = by_label(
         ("tie", TIE),
         (1.0, FIRST),
         ("2", SECOND),
-        (None, "unknown label"),
+        (None, "no label is given"),
         (True, "unknown label"),
         (0, "unknown label"),
         (3, "unknown label"),
@@ -81,11 +81,11 @@ PANDALM: Table = [  # PandaLM's test set: "1: response 1 is better, 2: response 
     (panda(0, 1, 2), "the annotators have no majority"),
     (panda("2", "2", 1.0), SECOND),
     (panda(1, 1, 3), "unknown label"),
-    (panda(1, 1, None), "unknown label"),
+    (panda(1, 1, None), "no label is given"),
     (panda(1, 1, 1, response2=True), "rejected is not text or messages"),
 ]
 LLMBAR = by_label(  # "label 1 or 2: the index of the better output"; the instruction is in `input`
-    "output_", "12", "label", [(1, FIRST), (2, SECOND), (0, TIE), ("2", SECOND), (None, "unknown label")], input="q"
+    "output_", "12", "label", [(1, FIRST), (2, SECOND), (0, TIE), ("2", SECOND), (None, "no label is given")], input="q"
 )
 LLMBAR_INSTRUCTION = by_label(
     "output_", "12", "label", [(1, ("q\nx", "one", "two")), (2, ("q\nx", "two", "one"))], instruction="q", input="x"
@@ -194,7 +194,7 @@ HELPSTEER2: Table = [  # nvidia/HelpSteer2, preference: as HelpSteer3
         (3, (*SECOND, {"margin": 3.0})),
         (0, TIE),
         (-0.5, (*FIRST, {"margin": 0.5})),
-        (True, "preference_strength is not a number"),
+        (4, "unknown label"),
     ]
 ]
 PKU = by_label(  # PKU-Alignment/PKU-SafeRLHF: "better_response_id" is the more helpful one
@@ -256,7 +256,10 @@ ARENA: Table = [  # lmsys/chatbot_arena_conversations: winner is model_a, model_
         arena("model_a", [*ONE, *TWO], [*TWO, *ONE]),
         "the models' answers differ before the last turn, so the two have no common prompt",
     ),
-    (arena(None, ONE, TWO), "unknown label"),
+    (arena(None, ONE, TWO), "no label is given"),
+    (arena("vicuna-13b", ONE, TWO), TURNS),
+    (arena("koala-13b", ONE, TWO), (asked("q"), answered("two"), answered("one"))),
+    (arena(0, ONE, TWO), "unknown label"),
 ]
 MT_BENCH: Table = [  # lmsys/mt_bench_human_judgments: turn 1 judges the first answer of a conversation of two
     (arena("model_a", [*ONE, *TWO], [*TWO, *ONE], turn=1), TURNS),

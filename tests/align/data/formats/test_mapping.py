@@ -16,13 +16,18 @@ from hypothesis import strategies as st
 
 from align.data import Preferences
 from align.data.formats import BUILT_IN, UnknownFormatError, known_formats
+from align.data.load_report import UNKNOWN_LABEL
 from align.errors import UserError
 from tests.align.data.formats import test_demonstrations, test_labelled, test_pairs, test_rankings, test_tokens
 from tests.align.data.formats.tables import messages, read
 
 _MODULES = (test_pairs, test_labelled, test_rankings, test_demonstrations, test_tokens)
 TABLES: dict[str, Any] = {name: tables for module in _MODULES for name, tables in module.TABLES.items()}
-CASES = [(name, [row for row, _ in table]) for name, tables in TABLES.items() for table in tables]
+CASES = [
+    (name, [row for row, outcome in table if outcome != UNKNOWN_LABEL])
+    for name, tables in TABLES.items()
+    for table in tables
+]
 GOOD = [
     (name, [row for row, outcome in table if not isinstance(outcome, str)])
     for name, tables in TABLES.items()
@@ -55,7 +60,6 @@ METADATA: dict[str, Any] = {
     "split_name": "train",
     "language": "English",
     "toxicity": 0.25,
-    "is_english": True,
     "empty_list": [],
     "nothing": None,
     "tags": ["x", "y"],
@@ -65,7 +69,8 @@ METADATA: dict[str, Any] = {
 @pytest.mark.parametrize(("name", "rows"), CASES, ids=IDS)
 def test_metadata_and_another_order_of_columns_change_nothing(name: str, rows: list[dict[str, Any]]) -> None:
     expected, report = read(rows)
-    changed = [dict(sorted((row | METADATA).items(), reverse=True)) for row in rows]
+    about = METADATA if known_formats()[name].gives == "demonstrations" else METADATA | {"is_english": True}
+    changed = [dict(sorted((row | about).items(), reverse=True)) for row in rows]
     made, after = read(changed)
     assert (after.rule, made, after.rejected, after.left_out) == (name, expected, report.rejected, report.left_out)
 
@@ -173,6 +178,9 @@ def unknown(**columns: Any) -> list[dict[str, Any]]:
         ({"problem": "q", "solution": "a"}, ("q", "a", None)),
         ({"question": "q", "answer": "a"}, ("q", "a", None)),
         ({"prompt": "q", "best_answer": "a"}, ("q", "a", None)),
+        ({"prompt": "q", "response": "a", "label": False}, ("q", None, "a")),
+        ({"prompt": "q", "completion": "a", "thumbs_up": True}, ("q", "a", None)),
+        ({"question": "q", "reply": "a", "liked": False}, ("q", None, "a")),
         (
             {"prompt": messages(("user", "q")), "good": "a", "bad": "b"},
             ([("user", "q")], [("assistant", "a")], [("assistant", "b")]),
@@ -225,7 +233,7 @@ def test_where_a_label_may_mean_either_no_mapping_is_proposed_for_it(labels: Any
     with pytest.raises(UnknownFormatError, match=r"better: COLUMN\}"):
         Preferences.from_rows(rows)
     columns = {"response_1": "answer_a", "response_2": "answer_b", "better": "label"}
-    with pytest.raises(UserError, match="unknown label"):
+    with pytest.raises(UserError, match=r"`better` is .* or .*; it must be 1 where response_1 is better, 2"):
         Preferences.from_rows(rows, columns=columns)
 
 
