@@ -272,17 +272,12 @@ def _opened(
     limit = 1.0 if may_be_empty else max_rejected
     if unit in ("pair", "ranking") and tally.rejected.total() > limit * len(table):
         _require_both_sides(given, tally, unit)
-    remedy = f"give data with what a {unit} needs"
-    if tally.left_out or any(reason not in _MISSING for reason in tally.rejected):
-        remedy += f", raise max_length ({max_length})"
-    elif not tally.kept and "rejected is null" in tally.rejected:
-        remedy += ", or take a method that learns from demonstrations (supervised)"
     report = tally.close(
         rule=unit,
         polarity=preferences.report.polarity,
         max_rejected=max_rejected,
         may_be_empty=may_be_empty,
-        remedy=remedy,
+        remedy=_remedy(tally, unit, max_length),
     )
     return TokenizedPreferences(
         table=table,
@@ -293,6 +288,15 @@ def _opened(
         report=report,
         preferences=preferences,
     )
+
+
+def _remedy(tally: Tally, unit: Unit, max_length: int) -> str:
+    needed = f"give data with what a {unit} needs"
+    if tally.left_out or tally.rejected.keys() - _MISSING:
+        return f"{needed}, raise max_length ({max_length})"
+    if not tally.kept and "rejected is null" in tally.rejected:
+        return f"{needed}, or take a method that learns from demonstrations (supervised)"
+    return needed
 
 
 def _require_both_sides(given: Preferences, tally: Tally, unit: Unit) -> None:
