@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from align.data import Preferences, TokenizedPreferences
+    from align.data.schema import Unit
 
 __all__ = ["main"]
 
@@ -32,12 +34,21 @@ def main(words: Sequence[str]) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except UserError as error:
-        options = re.sub(r"\bdata\.(columns|format|split|subset|revision)=", r"--\1=", str(error))
-        report(f"Error: {options}")
+        report(f"Error: {_with_options(str(error), arguments)}")
         return 2
     except KeyboardInterrupt:
         report("Stopped; the same command goes on with what is written already.")
         return 128 + signal.SIGINT
+
+
+def _with_options(message: str, arguments: argparse.Namespace) -> str:
+    """Return the message of a run with the options of this command in place of its settings."""
+
+    def option(setting: re.Match[str]) -> str:
+        name = setting[1].replace("_", "-")
+        return f"--{name}=" if hasattr(arguments, setting[1]) else f"align data convert --{name}="
+
+    return re.sub(r"\bdata\.(columns|format|split|subset|revision|max_rejected)=", option, message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,12 +103,13 @@ def _command(commands: Any, name: str, run: Any, words: str) -> argparse.Argumen
 
 
 def _with_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    parser.add_argument("--model", required=required, help="a model, whose tokenizer and chat template are used")
+    parser.add_argument(
+        "--model", required=required, help="a model (a choice of model=, a path or hub name): its template"
+    )
     parser.add_argument("--chat-template", help="bundled name or a Jinja file")
     parser.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and response (default 1024)")
-    parser.add_argument(
-        "--unit", choices=("pair", "demonstration", "ranking", "prompt"), default="pair", help="what the method reads"
-    )
+    units = ("pair", "demonstration", "ranking", "prompt")
+    parser.add_argument("--unit", choices=units, help="what the method reads (default: what the data has)")
 
 
 def _load(arguments: argparse.Namespace, source: Sequence[str] | None = None, **rules: Any) -> Preferences:
@@ -131,10 +143,30 @@ def _columns(typed: str | None) -> dict[str, str] | None:
 
 
 def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
+    from align.cli.parse import groups
+    from align.cli.parse.compose import compose_run
     from align.model.loading import load_tokenizer
     from align.settings.config import ModelConfig
 
-    return load_tokenizer(ModelConfig(name=arguments.model, chat_template=arguments.chat_template))
+    configs, model = groups.find_configs(), ModelConfig(name=arguments.model)
+    if arguments.model in groups.choices(configs, "model") and not Path(arguments.model).exists():
+        model = compose_run(configs, [f"model={arguments.model}"]).model
+    if arguments.chat_template is not None:
+        model = replace(model, chat_template=arguments.chat_template)
+    return load_tokenizer(model)
+
+
+def _unit(arguments: argparse.Namespace, data: Preferences) -> Unit:
+    """Return what is asked for, or what the data has: pairs (also of answers that stand alone), answers or prompts."""
+    if arguments.unit is not None:
+        return arguments.unit
+    if any(map(_has_both, data)) or any(map(_has_both, data.as_pairs())):
+        return "pair"
+    return "demonstration" if any(row["chosen"] for row in data) else "prompt"
+
+
+def _has_both(row: Mapping[str, Any]) -> bool:
+    return bool(row["chosen"] and row["rejected"])
 
 
 def _tokenized(
@@ -142,9 +174,8 @@ def _tokenized(
 ) -> TokenizedPreferences:
     from align.data import tokenize
 
-    return tokenize(
-        data, tokenizer, max_length=arguments.max_length, unit=arguments.unit, max_rejected=1.0, may_be_empty=True
-    )
+    unit, length = _unit(arguments, data), arguments.max_length
+    return tokenize(data, tokenizer, max_length=length, unit=unit, max_rejected=1.0, may_be_empty=True)
 
 
 def _tokenized_if_asked(arguments: argparse.Namespace, data: Preferences) -> TokenizedPreferences | None:
@@ -200,7 +231,7 @@ def _show(arguments: argparse.Namespace) -> None:
     tokenizer = _tokenizer(arguments)
     tokenized = _tokenized(arguments, data.select(range(0, len(data), max(1, len(data) // spread))), tokenizer)
     if not len(tokenized):
-        raise UserError(f"{data.report.source}: no {arguments.unit} fits; {tokenized.report.summary()}")
+        raise UserError(f"{data.report.source}: no {tokenized.unit} fits; {tokenized.report.summary()}")
     end = end_of_turn_id(tokenizer)
     count = min(max(1, arguments.rows), len(tokenized))
     examples = [tokenized[i * len(tokenized) // count] for i in range(count)]

@@ -1,8 +1,9 @@
-"""From the words typed to an exit code: 0 done, 2 a mistake of the user, otherwise the code of the run."""
+"""From the words typed to an exit code: 0 done, 2 a mistake of the user, 130 Ctrl-C, otherwise the code of the run."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,9 @@ def main(words: Sequence[str], configs: Path) -> int:
         report(f"Error: {error}")
         wait_for_first_process()
         return 2
+    except KeyboardInterrupt:
+        report("Stopped by SIGINT; a run that has written a checkpoint continues with if_exists=resume.")
+        return 128 + signal.SIGINT
     except (Exception, SystemExit) as error:
         fault = fault_of_user(error)
         if fault is None:

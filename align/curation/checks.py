@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from align.curation.profile import WORD
+from align.data.formats import known_formats
 from align.data.preferences import leaked_prompts
 from align.data.schema import answer_key
 from align.data.validation import BOTH_POLARITIES, LOWER_SCORE
@@ -62,7 +63,7 @@ def check(
         heldout: Data that must not share prompts with it.
         tokenized: The same data as a model's tokens, for what the template does with it.
     """
-    findings = [*_bad_rows(data.report), *_duplicates(data), *_labels(data)]
+    findings = [*_bad_rows(data.report), *_missing_sides(data), *_duplicates(data), *_labels(data)]
     if heldout is not None:
         findings += _leakage(data, heldout)
     if tokenized is not None:
@@ -91,8 +92,21 @@ def _bad_rows(report: LoadReport, *, as_tokens: bool = False) -> Iterator[Findin
             yield Finding("column", "note", report.read, report.read, warning)
 
 
+def _missing_sides(data: Preferences) -> Iterator[Finding]:
+    """Find the rows without one of the sides in data of pairs; unpaired answers have one each, as they should."""
+    formats = known_formats()
+    if any(name in formats and formats[name].gives == "unpaired" for name in data.report.rule.split(" and ")):
+        return
+    lacking = [row["place"] for row in data if row["chosen"] is None or row["rejected"] is None]
+    if 0 < len(lacking) < len(data):
+        sentence = "rows have no chosen or no rejected answer, which methods that learn from pairs need"
+        yield Finding("missing sides", "warning", len(lacking), len(data), sentence, lacking[:EXAMPLES])
+
+
 def _duplicates(data: Preferences) -> Iterator[Finding]:
-    rows, prompts = set[int](), set[int]()
+    rows = set[int]()
+    rows_of, distinct_of = Counter[int](), Counter[int]()
+    """Rows of each prompt, and how many of them differ."""
     orders: dict[int, bool] = {}
     """Hash of a pair in any order → whether its chosen side came first when it was seen first."""
     reversed_pairs = set[int]()
@@ -100,10 +114,13 @@ def _duplicates(data: Preferences) -> Iterator[Finding]:
     for question, row in zip(data.questions(), data, strict=True):
         asked = f"{question} {row['tools']}"
         chosen, rejected = (answer_key(row[side][0]) if row[side] else None for side in ("chosen", "rejected"))
-        prompts.add(_hash(asked))
-        if (whole := _hash(f"{asked} {[chosen, rejected]}")) in rows:
+        prompt, whole = _hash(asked), _hash(f"{asked} {[chosen, rejected]}")
+        rows_of[prompt] += 1
+        if whole in rows:
             repeated.append(row["place"])
-        rows.add(whole)
+        else:
+            rows.add(whole)
+            distinct_of[prompt] += 1
         if chosen is not None and rejected is not None:
             pair = _hash(f"{asked} {sorted([chosen, rejected])}")
             if orders.setdefault(pair, chosen < rejected) != (chosen < rejected) and pair not in reversed_pairs:
@@ -116,9 +133,10 @@ def _duplicates(data: Preferences) -> Iterator[Finding]:
     if both:
         sentence = "pairs occur with both polarities: one of the two labels is wrong"
         yield Finding("contradictions", "error", len(both), len(data), sentence, both[:EXAMPLES])
-    if len(prompts) < len(rows):
-        sentence = f"rows share a prompt with another one ({len(prompts):,} prompts differ)"
-        yield Finding("repeated prompts", "note", len(rows) - len(prompts), len(data), sentence)
+    sharing = sum(count for key, count in rows_of.items() if distinct_of[key] > 1)
+    if sharing:
+        sentence = f"rows share a prompt with another one that differs ({len(rows_of):,} prompts in all)"
+        yield Finding("repeated prompts", "note", sharing, len(data), sentence)
 
 
 def _hash(text: str) -> int:
@@ -135,15 +153,20 @@ def _labels(data: Preferences) -> Iterator[Finding]:
         severity: Severity = "warning" if estimate.low is not None and estimate.low > 0.7 else "note"
         sentence = f"{what} orders {estimate.percent('pairs')} of the pairs as labelled"
         yield Finding(f"signal of {name}", severity, round(estimate.mean * estimate.n), estimate.n, sentence)
-    longer: Estimate = signal["longer"]
+    longer = signal.get("longer")
+    if longer is None:
+        return
     sentence = f"the longer answer is chosen in {longer.percent('pairs')}"
+    if equal := signal["length"].n - longer.n:
+        sentence += f"; {equal:,} more have answers of equal length"
     yield Finding("longer is chosen", "note", round(longer.mean * longer.n), longer.n, sentence)
 
 
 def label_signal(data: Preferences) -> dict[str, Estimate] | None:
     """Return how well rules that read no meaning order the pairs; None for fewer than 50 pairs.
 
-    ``longer``: the share of pairs whose chosen answer has more words, ties half. ``length``: the accuracy of a logistic
+    ``longer``: the share of the pairs of different lengths whose chosen answer has more words; missing where all
+    lengths are equal. ``length``: the accuracy of a logistic
     regression on the difference of lengths; ``words``: of one on the differences of words' counts. Both are measured on
     fifths of the prompts that they were not fitted to. Of more than 20,000 pairs so many are looked at, evenly spaced.
     """
@@ -160,9 +183,10 @@ def label_signal(data: Preferences) -> dict[str, Estimate] | None:
     prompts = [row["prompt_id"] for row in rows]
     lengths = [np.array([len(WORD.findall(text)) for text in texts], dtype=float) for texts in sides]
     differences = lengths[0] - lengths[1]
-    longer = 0.5 * (differences > 0) + 0.5 * (differences >= 0)
+    unequal = np.flatnonzero(differences)
+    longer = (differences[unequal] > 0).astype(float)
     return {
-        "longer": rate(longer, prompts),
+        **({"longer": rate(longer, [prompts[i] for i in unequal])} if len(unequal) else {}),
         "length": rate(_accuracy(_standardised(differences)[:, None], prompts), prompts),
         "words": rate(_accuracy(_word_differences(*sides), prompts), prompts),
     }

@@ -58,7 +58,7 @@ def select(
         UserError: There are too few rows or prompts.
     """
     if not 0 < n <= len(data):
-        raise UserError(f"select: n={n} of {len(data)} rows; give a number from 1 to {len(data)}.")
+        raise UserError(f"select: --rows={n} of {len(data)} rows; give a number from 1 to {len(data)}.")
     prompts = [prompt_text(row["prompt"]) for row in data]
     sources = [row["source"] or "" for row in data]
     queues: dict[int, list[int]] = defaultdict(list)
@@ -86,8 +86,8 @@ def select(
                 break
     if len(chosen) < n:
         raise UserError(
-            f"select: only {len(chosen)} rows have prompts that differ and sources with room; lower n={n}"
-            + ("." if per_source is None else f" or raise per_source={per_source}.")
+            f"select: only {len(chosen)} rows have prompts that differ and sources with room; lower --rows={n}"
+            + ("." if per_source is None else f" or raise --per-source={per_source}.")
         )
     return Selection(
         rows=chosen,

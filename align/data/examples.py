@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
@@ -40,6 +41,8 @@ __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 _VERSION = 5
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
+_MISSING = frozenset({"chosen is null", "rejected is null", "fewer than two responses"})
+"""Reasons that no length changes."""
 _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
 
 
@@ -112,6 +115,7 @@ def tokenize(
         raise UserError(f"unit={unit!r} is not one of {', '.join(get_args(Unit))}.{did_you_mean(unit, get_args(Unit))}")
     if max_length < 3:
         raise UserError(f"max_length={max_length} leaves no room for a prompt, a response and its end; raise it.")
+    given = preferences
     if unit == "pair":
         preferences = preferences.as_pairs()
     if unit == "demonstration":
@@ -122,7 +126,7 @@ def tokenize(
         [_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit, shortened]
     )
     table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
-    opened = _opened(preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
+    opened = _opened(given, preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
     return replace(opened, preferences=preferences.decoded(tokenizer))
 
 
@@ -227,6 +231,7 @@ def _features() -> datasets.Features:
 
 
 def _opened(
+    given: Preferences,
     preferences: Preferences,
     table: datasets.Dataset,
     unit: Unit,
@@ -235,7 +240,7 @@ def _opened(
     max_rejected: float,
     may_be_empty: bool,
 ) -> TokenizedPreferences:
-    """Return the kept examples of a table, with their report."""
+    """Return the kept examples of a table, with their report; `given` is the data before it became pairs."""
     import numpy as np
 
     names = ("problem", "detail", "too_long", "remarks", "length", "index")
@@ -266,13 +271,13 @@ def _opened(
             tally.note(place(row, tally.noted[remark]), remark)
     limit = 1.0 if may_be_empty else max_rejected
     if unit in ("pair", "ranking") and tally.rejected.total() > limit * len(table):
-        _require_both_sides(preferences, tally.source, unit, tally.kept)
+        _require_both_sides(given, tally, unit)
     report = tally.close(
         rule=unit,
         polarity=preferences.report.polarity,
         max_rejected=max_rejected,
         may_be_empty=may_be_empty,
-        remedy=f"give data with what a {unit} needs, raise max_length ({max_length})",
+        remedy=_remedy(tally, unit, max_length),
     )
     return TokenizedPreferences(
         table=table,
@@ -285,24 +290,40 @@ def _opened(
     )
 
 
-def _require_both_sides(preferences: Preferences, source: str, unit: Unit, kept: int) -> None:
+def _remedy(tally: Tally, unit: Unit, max_length: int) -> str:
+    needed = f"give data with what a {unit} needs"
+    if tally.left_out or tally.rejected.keys() - _MISSING:
+        return f"{needed}, raise max_length ({max_length})"
+    if not tally.kept and "rejected is null" in tally.rejected:
+        return f"{needed}, or take a method that learns from demonstrations (supervised)"
+    return needed
+
+
+def _require_both_sides(given: Preferences, tally: Tally, unit: Unit) -> None:
     """Say what can be done with answers that are only known to be good or bad, if the data is of such."""
-    format = known_formats().get(preferences.report.rule)
+    format = known_formats().get(given.report.rule)
     if format is None or format.gives != "unpaired":
         return
-    names = ["chosen", "rejected"]
-    tables = preferences.dataset.select_columns(names).with_format("arrow").iter(10_000)
-    sides = [
-        has
-        for batch in cast("Iterable[Any]", tables)
-        for has in zip(*(batch[name].is_valid().to_pylist() for name in names), strict=True)
-    ]
-    good, bad = sides.count((True, False)), sides.count((False, True))
+    names = ["prompt_id", "chosen", "rejected"]
+    sides: dict[str, list[bool]] = defaultdict(list)
+    for batch in cast("Iterable[Any]", given.dataset.select_columns(names).with_format("arrow").iter(10_000)):
+        for prompt_id, is_good in zip(
+            batch["prompt_id"].to_pylist(), batch["chosen"].is_valid().to_pylist(), strict=True
+        ):
+            sides[prompt_id].append(is_good)
+    good, bad = (sum(len(side) for side in sides.values() if set(side) == {kind}) for kind in (True, False))
     remedy = "give such prompts"
-    if good:
-        share = math.floor(20 * bad / (good + bad) + 1) / 20
-        remedy += f", or fine-tune on the good ones (supervised, with data.max_rejected={share:g})"
+    if tally.kept:
+        remedy += f", leave the others out (data.max_rejected={_enough(tally.rejected.total(), tally.read)})"
+    if any(map(any, sides.values())):
+        lost = sum(side.count(False) for side in sides.values())
+        remedy += f", or fine-tune on the good ones (supervised, with data.max_rejected={_enough(lost, len(given))})"
     raise UserError(
-        f"{source}: a {unit} needs a good and a bad answer to one prompt; {kept:,} prompts have both, but {good:,} "
-        f"good and {bad:,} bad answers stand alone; {remedy}."
+        f"{tally.source}: a {unit} needs a good and a bad answer to one prompt; {tally.kept:,} prompts have both, but "
+        f"{good:,} good and {bad:,} bad answers stand alone; {remedy}."
     )
+
+
+def _enough(lost: int, rows: int) -> str:
+    """Return the share that is lost, rounded up to a twentieth with some room for rows that are held out."""
+    return f"{min(1.0, math.floor(20 * lost / rows + 1) / 20):g}"

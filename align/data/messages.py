@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -25,8 +26,9 @@ _READ = {
 _PLAIN_ROLES = ("user", "assistant", "system")
 _NOTHING: tuple[Any, ...] = (None, [], "", {})
 _IDS = re.compile(r"\d{1,10}(?: \d{1,10})*", re.ASCII)
-_WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
-"""Beginning of messages that were written as text, by `json.dumps` or `str`."""
+_PARTS = (("role", "content"), ("from", "value"))
+_WRITTEN = re.compile(r"""\s*(\[\s*)?\{\s*['"](role|content|from|value)['"]\s*:""")
+"""Beginning of messages, or of one message, that were written as text, by `json.dumps` or `str`."""
 
 
 def kind(value: object) -> str:
@@ -53,12 +55,26 @@ def read_messages(value: object, name: str, note: Callable[[str], None]) -> list
     ``note`` is called with remarks on what is not read.
     """
     if isinstance(value, str):
-        if _WRITTEN.match(value):
+        if _is_written(value):
             raise RowError(f"{name} is messages that were written as text", "give the list itself")
         return [{"role": None, "content": read_text(value, name)}]
     if type(value) is not list and (not isinstance(value, Sequence) or isinstance(value, bytes)):
         raise RowError(f"{name} is not text or messages", f"is a {kind(value)}")
     return [_message(item, name, note) for item in cast(Sequence[object], value)]
+
+
+def _is_written(text: str) -> bool:
+    """Return whether a text is messages, or one: an object with a role and a content, which few answers in JSON are."""
+    begins = _WRITTEN.match(text)
+    if begins is None or begins[1]:
+        return begins is not None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return isinstance(found, Mapping) and any({*names} <= found.keys() for names in _PARTS)
+    return False
 
 
 def _message(item: object, name: str, note: Callable[[str], None]) -> Message:

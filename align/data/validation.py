@@ -18,6 +18,9 @@ LOWER_SCORE = "chosen has a lower score than rejected"
 REPEATED = "chosen and rejected begin with the prompt"
 """Remarks that show a wrong reading where most pairs have them."""
 
+_NO_VALUE = frozenset({"null", "nan", "none", "n/a", "na", "<na>", "#n/a", "nil"})
+_ENDS = ("</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<eos>")
+"""Marks that chat templates and tokenizers put behind an answer."""
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Invisible characters that are neither white space nor control nor format characters."""
 
@@ -35,6 +38,9 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     _check_responses(chosen, rejected)
     if prompt[0]["role"] != TOKENS and any(side and side[0]["role"] == TOKENS for side in (chosen, rejected)):
         raise RowError("the response is token ids, but the prompt is text")
+    for side in (chosen, rejected):
+        if side:
+            _note_text(side[0]["content"], note)
     asked = prompt[-1]["content"]
     if chosen and rejected and chosen[0]["content"].startswith(asked) and rejected[0]["content"].startswith(asked):
         note(REPEATED)
@@ -102,6 +108,13 @@ def _check_responses(chosen: list[Message] | None, rejected: list[Message] | Non
             raise RowError(f"{word} {name}")
     if chosen and rejected and answer_key(chosen[0]) == answer_key(rejected[0]):
         raise RowError("identical pair")
+
+
+def _note_text(answer: str, note: Callable[[str], None]) -> None:
+    if len(answer) < 9 and answer.strip().lower() in _NO_VALUE:
+        note("an answer is a word such as NULL or NaN, as tables write a missing value")
+    if answer.rstrip().endswith(_ENDS):
+        note("answers end in the marks of a chat template, which are trained as text")
 
 
 def _as_role(message: Message, role: str) -> Message:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from align.errors import UserError
 
@@ -137,15 +137,31 @@ def serve() -> None:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no result
     gc.disable()  # rows have no cycles
-    function = pickle.load(sys.stdin.buffer)
+    with suppress(_Orphaned):
+        _answer_all(output)
+
+
+class _Orphaned(Exception):
+    """The process that started this one is gone, perhaps in the middle of an item or a result."""
+
+
+def _answer_all(output: BinaryIO) -> None:
+    function = _received()
     while True:
-        try:
-            item = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
+        item = _received()
         try:
             answer = (function(item), None)
         except Exception as error:
             answer = (None, error)
-        pickle.dump(answer, output, protocol=5)
-        output.flush()
+        try:
+            pickle.dump(answer, output, protocol=5)
+            output.flush()
+        except BrokenPipeError:
+            os._exit(0)  # closing the output would fail again
+
+
+def _received() -> Any:
+    try:
+        return pickle.load(sys.stdin.buffer)
+    except (EOFError, pickle.UnpicklingError):
+        raise _Orphaned from None

@@ -61,6 +61,7 @@ _ASSISTANTS = _pattern(_ASSISTANT, _ASSISTANT_UNSPACED, "assistant|model|bot|cha
 _ANSWERS = _pattern(_ANSWER, _ANSWER_UNSPACED)
 _CLOSES = re.compile(r"\[(/INST)\]")
 """Ends a user's turn, so that the assistant's begins."""
+_OPENS = re.compile(r"(?:<s>)?\s*\[INST\]")
 
 
 def answer_start(text: str) -> int | None:
@@ -83,6 +84,8 @@ def answer_start(text: str) -> int | None:
 def is_transcript(text: str) -> bool:
     """Return whether a text begins with a user's turn that an assistant's mark or another turn of the user follows."""
     start = text.lstrip()
+    if _OPENS.match(start):
+        return _CLOSES.search(start) is not None
     if (first := _USERS.match(start)) is None or first.lastindex is None:
         return False
     if next(_marks(_ASSISTANTS, start), None) is not None or _CLOSES.search(start):

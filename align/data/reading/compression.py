@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import zipfile
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ def opened(path: Path) -> Generator[BinaryIO]:
         start = raw.read(8)
     for magic, name in _FOREIGN.items():
         if start.startswith(magic):
+            if _is_workbook(path):
+                raise UserError(f"{path}: the file is an Excel workbook; save its sheet as CSV (UTF-8).")
             raise UserError(f"{path}: the file is a {name}; unpack it, or compress the file alone with gzip or zstd.")
     kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
     try:
@@ -53,6 +56,14 @@ def file_position(stream: BinaryIO) -> int:
     """Return the bytes of the file that have been read for a stream, of an archive those of the archive."""
     raw = getattr(stream, "raw", None)
     return raw.file.tell() if isinstance(raw, _Guarded) else stream.tell()
+
+
+def _is_workbook(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.startswith("xl/") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -9,6 +9,7 @@ import ast
 import csv
 import json
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,10 @@ __all__ = ["read_csv", "read_json"]
 _BLOCK = 2**22
 """Bytes of JSON lines that one process reads at a time."""
 _BOM = b"\xef\xbb\xbf"
+_PYTHON = re.compile(rb"\[?\s*\{\s*'")
+_JSON = re.compile(r"""\s*(?:\[\s*)?\{\s*(?:["']|$)|\s*\[\s*$""")
+"""First line of JSON, or of Python's dictionaries."""
+_PROSE = 4  # words from which on a text is no name of a column
 _SEPARATOR = re.compile(r"\s*,?\s*")
 _AROUND_ROWS = ("data", "rows", "examples", "instances", "items", "records", "dataset", "train", "test", "validation")
 """Names of the list of rows in a JSON object around it."""
@@ -40,6 +45,7 @@ def read_json(path: Path) -> Iterator[Block]:
         start = stream.read(4096).removeprefix(_BOM).lstrip()
     if not start:
         raise UserError(f"{path}: the file is empty; write the data again.")
+    _require_json(start, path)
     with opened(path) as stream:
         first = stream.readline(LONGEST)
         alone = not stream.read(4096).strip()
@@ -56,6 +62,22 @@ def read_json(path: Path) -> Iterator[Block]:
             return
     with opened(path) as stream:
         yield from _lines(stream, path)
+
+
+def _require_json(start: bytes, path: Path) -> None:
+    """Name the cause where the beginning shows that the file as a whole is something else."""
+    _require_bytes_of_text(start, path)
+    if _PYTHON.match(start):
+        raise UserError(f"{path}: the rows are Python dictionaries, not JSON; write each with json.dumps.")
+    lines = start.splitlines()
+    is_table = any(separator in lines[0] for separator in (b",", b";", b"\t", b"|"))
+    if is_table and not any(line.lstrip().startswith((b"{", b"[")) for line in lines):
+        raise UserError(f"{path}: the file is no JSON; if it is a table of cells, rename it to end in .csv.")
+
+
+def _require_bytes_of_text(start: bytes, path: Path) -> None:
+    if b"\0" in start[:2] or start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise UserError(f"{path}: the text is UTF-16; convert the file to UTF-8.")
 
 
 def _is_whole(line: bytes, kind: type) -> bool:
@@ -169,15 +191,23 @@ def _array(text: str, path: Path, *, before: int = 0, more_follows: bool = False
 
 
 def read_csv(path: Path) -> Iterator[Block]:
-    """Yield the rows of a file of comma-, semicolon- or tab-separated values with a line of names.
+    """Yield the rows of a file of values between commas, semicolons, tabs or bars, with a line of names.
 
-    An empty cell is null; one that holds a JSON or Python list or object is that value.
+    An empty cell is null; one that holds a JSON or Python list or object is that value. A first column of row numbers
+    without a name, as pandas writes its index, is not read.
     """
     with opened(path) as stream:
-        start = stream.read(2**16).decode("utf-8-sig", errors="ignore")
-        if not start.strip():
-            raise UserError(f"{path}: the file is empty; write the data again.")
-    return in_blocks(_records(path, _delimiter(start.splitlines()[0])))
+        first_bytes = stream.read(2**16)
+    _require_bytes_of_text(first_bytes, path)
+    start = first_bytes.decode("utf-8-sig", errors="ignore")
+    if not start.strip():
+        raise UserError(f"{path}: the file is empty; write the data again.")
+    if "\r" in start[:-1] and "\n" not in start:
+        raise UserError(f"{path}: the lines end in carriage returns alone; convert them to line feeds.")
+    first = start.lstrip().splitlines()[0]
+    if _JSON.match(first):
+        raise UserError(f"{path}: the file is JSON, not a table of cells; rename it to end in .jsonl.")
+    return in_blocks(_records(path, _delimiter(first)))
 
 
 def _records(path: Path, delimiter: str) -> Iterator[RawRow]:
@@ -185,18 +215,43 @@ def _records(path: Path, delimiter: str) -> Iterator[RawRow]:
         csv.field_size_limit(LONGEST)
         reader = csv.reader(_text_lines(stream, path), delimiter=delimiter, strict=True)
         try:
-            names = [name.strip() for name in next(reader)]
-            if len(set(names)) != len(names) or not all(names):
-                raise UserError(f"{path}: the first line must name every column once, not {', '.join(names)[:80]}.")
-            line = reader.line_num + 1
+            names = _names(next(reader), path)
+            line, index = reader.line_num + 1, -1
             for cells in reader:
                 place, line = f"{path.name}:{line}", reader.line_num + 1
                 if len(cells) == len(names):
-                    yield RawRow(place, dict(zip(names, map(_cell, cells), strict=True)))
+                    if not names[0]:
+                        index = _next_index(cells[0], index, place)
+                    cut = int(not names[0])
+                    yield RawRow(place, dict(zip(names[cut:], map(_cell, cells[cut:]), strict=True)))
                 elif cells:
                     yield RawRow(place, None, f"{len(cells)} cells under {len(names)} names")
         except csv.Error as error:
             raise UserError(f"{path}:{reader.line_num}: not a table of cells ({first_line(error)}).") from error
+
+
+def _names(cells: list[str], path: Path) -> list[str]:
+    """Return the names of the columns, of which the first may be empty."""
+    names = [name.strip() for name in cells]
+    shown = ", ".join(names)[:80]
+    prose = [name for name in names if len(name.split()) >= _PROSE]
+    if len(names) > 1 and len(prose) * 2 > len(names):
+        raise UserError(
+            f"{path}: the first line holds data, not names ({shown}); write a line such as prompt,chosen,rejected "
+            "above it."
+        )
+    if len(set(names)) != len(names) or not all(names[1:]) or names == [""]:
+        raise UserError(
+            f"{path}: the first line must name every column once, not {shown}; if it is data, write names above it."
+        )
+    return names
+
+
+def _next_index(cell: str, last: int, place: str) -> int:
+    """Return the row number in a column without a name; it grows from row to row."""
+    if not cell.isdecimal() or int(cell) <= last:
+        raise UserError(f"{place}: the first column has no name and holds no row numbers ({cell!r:.40}); name it.")
+    return int(cell)
 
 
 def _text_lines(stream: BinaryIO, path: Path) -> Iterator[str]:
@@ -207,7 +262,7 @@ def _text_lines(stream: BinaryIO, path: Path) -> Iterator[str]:
 
 
 def _delimiter(first: str) -> str:
-    return max(",;\t", key=first.count)
+    return max(",;\t|", key=first.count)
 
 
 def _cell(text: str) -> Any:

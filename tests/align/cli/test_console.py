@@ -96,8 +96,9 @@ def test_every_end_of_the_command_has_its_code(doing: Any, capsys: pytest.Captur
         said = capsys.readouterr().err
         line = does.__code__.co_firstlineno + 1
         assert said == f"Error: {__file__}, line {line}, in {does.__name__}: {text}; correct it.\n"
-    with pytest.raises(KeyboardInterrupt):
-        doing(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert doing(lambda: (_ for _ in ()).throw(KeyboardInterrupt)) == (130, 0)
+    said = "Stopped by SIGINT; a run that has written a checkpoint continues with if_exists=resume.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_an_error_of_the_program_itself_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:

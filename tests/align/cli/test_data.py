@@ -79,7 +79,9 @@ def test_convert_keeps_conversations() -> None:
         (["check", "absent.jsonl"], "absent.jsonl"),
         (["mix", "mine.jsonl", "--out", "o.jsonl"], "mix: 'mine.jsonl' is not of the form NAME=SOURCE."),
         (["mix", "a=world", "a=world", "--out", "o.jsonl"], "mix: two sources have the same name"),
-        (["select", "mine.jsonl", *COLUMNS, "--rows", "9", "--out", "o.jsonl"], "select: n=9 of 3 rows"),
+        (["convert", "bad.jsonl", "--out", "o.jsonl"], "accept the loss with --max-rejected=0.5"),
+        (["mix", "a=bad.jsonl", "--out", "o.jsonl"], "accept the loss with align data convert --max-rejected=0.5"),
+        (["select", "mine.jsonl", *COLUMNS, "--rows", "9", "--out", "o.jsonl"], "select: --rows=9 of 3 rows"),
         (
             ["select", "mine.jsonl", *COLUMNS, "--rows=1", "--by=score", "--out=o.jsonl"],
             "some rows have no score",
@@ -87,11 +89,12 @@ def test_convert_keeps_conversations() -> None:
     ],
 )
 def test_mistakes(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("bad.jsonl", [pair(1), pair(2, chosen="")])
     assert main(words) == 2
     output = capsys.readouterr()
     assert "Error: " in output.err
     assert said in output.err
-    assert not [path for path in Path().iterdir() if path.name != "mine.jsonl"]
+    assert {path.name for path in Path().iterdir()} == {"mine.jsonl", "bad.jsonl"}
 
 
 def test_check_by_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +138,32 @@ def test_show(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("page.html").read_text(encoding="utf-8").count("<p>") == 4
     assert main(["show", "mine.jsonl", *COLUMNS, *model, "--max-length", "5"]) == 2
     assert "no pair fits" in capsys.readouterr().err
+
+
+def test_a_model_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "mine.jsonl", *COLUMNS, "--model", "world", "--rows", "1"]) == 0
+    assert "first question" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "unit"),
+    [
+        ([pair(1)], "pair"),
+        ([pair(1, rejected=None)], "demonstration"),
+        ([{"prompt": "q"}], "prompt"),
+        ([{"prompt": "q", "completion": word, "label": word == "a"} for word in "ab"], "pair"),
+        ([{"prompt": word, "completion": word, "label": word == "a"} for word in "ab"], "demonstration"),
+    ],
+)
+def test_the_unit_is_what_the_data_has(
+    rows: list[dict[str, Any]], unit: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("rows.jsonl", rows)
+    shown: list[str] = []
+    for words in ([], ["--unit", unit]):
+        assert main(["show", "rows.jsonl", "--model", str(tiny_model), *words]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
 
 
 def test_stats(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,12 +39,12 @@ def test_bad_rows_columns_and_remarks() -> None:
 
 
 def test_duplicates_contradictions_and_repeated_prompts() -> None:
-    """Row 2 repeats row 1, row 3 turns it round; four rows differ of three prompts."""
+    """Row 2 repeats row 1, row 3 turns it round; these three share a prompt."""
     rows = [pair("p"), pair("p"), pair("p", "b", "a"), pair("q"), pair("r")]
     assert found(check(loaded(rows))) == {
         "contradictions": ("error", 1, 5, ("rows:3",)),
         "duplicates": ("warning", 1, 5, ("rows:2",)),
-        "repeated prompts": ("note", 1, 5, ()),
+        "repeated prompts": ("note", 3, 5, ()),
     }
 
 
@@ -99,7 +99,27 @@ def test_labels_that_a_word_decides() -> None:
     signal = label_signal(constructed(lambda g: "good " + some(9, 9)(g), lambda g: "bad " + some(9, 9)(g)))
     assert signal is not None
     assert signal["words"].mean == 1.0
-    assert (signal["longer"].mean, signal["length"].mean) == (0.5, 0.5)
+    assert signal["length"].mean == 0.5
+    assert "longer" not in signal
+
+
+def test_answers_of_equal_length_are_counted_apart() -> None:
+    """Of 60 pairs 20 are of equal length; of the other 40 the longer answer is chosen in 30."""
+    sizes = [(2, 2)] * 20 + [(3, 2)] * 30 + [(2, 3)] * 10
+    rows = [pair(f"p{n}", " ".join(WORDS[:c]), " ".join(WORDS[-r:])) for n, (c, r) in enumerate(sizes)]
+    (finding,) = [one for one in check(loaded(rows)) if one.name == "longer is chosen"]
+    assert (finding.count, finding.of) == (30, 40)
+    assert finding.sentence.startswith("the longer answer is chosen in 75")
+    assert finding.sentence.endswith("; 20 more have answers of equal length")
+
+
+def test_rows_without_a_side_among_pairs() -> None:
+    rows = [pair("p"), {**pair("q"), "rejected": None}, {**pair("r"), "chosen": None}]
+    assert found(check(loaded(rows)))["missing sides"] == ("warning", 2, 3, ("rows:2", "rows:3"))
+    alone = [{**pair("q"), "rejected": None}, {**pair("r"), "rejected": None}]
+    assert check(loaded(alone)) == []
+    unpaired = [{"prompt": f"p{n}", "completion": "a", "label": n < 2} for n in range(3)]
+    assert check(loaded(unpaired)) == []
 
 
 def test_random_labels_have_no_signal() -> None:

@@ -37,7 +37,7 @@ class TestByHand:
         """s has room for row 0 alone; of y then row 3 is taken, though row 4 is better."""
         found = select(data(*self.ROWS), 3, self.QUALITY, per_source=2)
         assert (list(found.rows), found.capped) == ([0, 4, 5], 0)
-        with pytest.raises(UserError, match=r"only 2 rows .*; lower n=3 or raise per_source=1\."):
+        with pytest.raises(UserError, match=r"only 2 rows .*; lower --rows=3 or raise --per-source=1\."):
             select(data(*self.ROWS), 3, self.QUALITY, per_source=1)
         found = select(data(*self.ROWS), 2, self.QUALITY, per_source=1)
         assert (list(found.rows), found.sources, found.capped) == ([0, 3], {"s": 1, "t": 1}, 1)
@@ -45,13 +45,15 @@ class TestByHand:
     def test_a_prompt_is_taken_once(self) -> None:
         rows = data(("x1", "s"), ("x1", "t"), ("x2", "s"))
         assert list(select(rows, 2, (1.0, 3.0, 2.0)).rows) == [1, 2]
-        with pytest.raises(UserError, match=r"only 2 rows have prompts that differ and sources with room; lower n=3\."):
+        with pytest.raises(
+            UserError, match=r"only 2 rows have prompts that differ and sources with room; lower --rows=3\."
+        ):
             select(rows, 3, (1.0, 3.0, 2.0))
 
 
 @pytest.mark.parametrize("n", [0, 3])
 def test_the_number_is_within_the_data(n: int) -> None:
-    with pytest.raises(UserError, match=rf"n={n} of 2 rows; give a number from 1 to 2"):
+    with pytest.raises(UserError, match=rf"--rows={n} of 2 rows; give a number from 1 to 2"):
         select(data(("x", "s"), ("y", "s")), n, (1.0, 2.0))
 
 

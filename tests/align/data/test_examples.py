@@ -336,8 +336,15 @@ def test_defaults_of_tokenising(chatml: Any, pair: Pair) -> None:
     assert tokenize(data, chatml, max_length=100).report.rejected == {"rejected is null": 1}
     with pytest.raises(UserError, match=r"1 of 3 rows rejected \(33\.3%, allowed 0\.0%\)"):
         tokenize(data, chatml, max_length=100, max_rejected=0.0)
-    with pytest.raises(UserError, match=r"give data with what a pair needs, raise max_length \(100\), or accept"):
+    with pytest.raises(UserError, match=r"give data with what a pair needs, or accept the loss"):
         tokenize(data, chatml, max_length=100, max_rejected=0.3)
+    alike = Preferences.from_rows([pair(0), pair(1, chosen="a" * 99 + "b", rejected="a" * 99)])
+    with pytest.raises(UserError, match=r"give data with what a pair needs, raise max_length \(40\), or accept"):
+        tokenize(alike, chatml, max_length=40)
+    with pytest.raises(
+        UserError, match=r"pair needs, or take a method that learns from demonstrations \(supervised\)\.$"
+    ):
+        tokenize(data.select([1]), chatml, max_length=100)
 
 
 def test_nothing_may_be_left_where_that_is_allowed(chatml: Any, pair: Pair) -> None:
@@ -497,6 +504,17 @@ def test_good_and_bad_answers_to_different_prompts_are_no_pairs(unit: Any, chatm
     )
     with pytest.raises(UserError, match=sentence):
         tokenize(Preferences.from_rows(rows), chatml, max_length=100, unit=unit)
+    both = [*rows, {"prompt": "q0", "completion": "another", "label": False}]
+    sentence = (
+        r"1 prompts have both, but 2 good and 5 bad answers stand alone; give such prompts, leave the others out "
+        r"\(data\.max_rejected=0\.9\), or fine-tune on the good ones \(supervised, with data\.max_rejected=0\.7\)\.$"
+    )
+    with pytest.raises(UserError, match=sentence):  # 7 of 8 examples are lost, or 6 of 9 answers
+        tokenize(Preferences.from_rows(both), chatml, max_length=100, unit=unit)
+    assert len(tokenize(Preferences.from_rows(both, max_rejected=0.9), chatml, max_length=100, unit=unit)) == 1
+    assert (
+        len(tokenize(Preferences.from_rows(both, max_rejected=0.7), chatml, max_length=99, unit="demonstration")) == 3
+    )
     data = Preferences.from_rows(rows, max_rejected=0.65)
     assert len(tokenize(data, chatml, max_length=100, unit="demonstration")) == 3
     with pytest.raises(UserError, match=r"0 good and 5 bad answers stand alone; give such prompts\.$"):

@@ -145,3 +145,23 @@ def test_variables_of_a_template(templated: Any) -> None:
         with_values(QWEN, {"enable_thinkin": False})
     with pytest.raises(UserError, match="the tokenizer has no chat template"):
         with_values(None, {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "is_written"),
+    [
+        ('{"role": "assistant", "content": "a"}', True),
+        ("{'from': 'gpt', 'value': 'a'}", True),
+        ('{"content": "a", "role": "assistant"}', True),
+        ('[{"role": "assistant", "content": "a"}]', True),
+        ('{"role": "editor", "name": "Ann"}', False),
+        ('{"content": "a"}', False),
+        ('{"role": "assistant", "content": "a"', False),
+    ],
+)
+def test_a_message_that_was_written_as_text(text: str, is_written: bool) -> None:
+    if is_written:
+        with pytest.raises(RowError, match="chosen is messages that were written as text"):
+            read_messages(text, "chosen", unread)
+    else:
+        assert read_messages(text, "chosen", unread) == [{"role": None, "content": text}]

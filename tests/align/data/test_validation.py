@@ -269,3 +269,15 @@ def test_types_of_the_columns() -> None:
     types |= dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight"), "double")
     types |= dict.fromkeys(("chosen_drawn", "rejected_drawn"), "list<item: int32>")
     assert {name: str(schema.field(name).type) for name in schema.names} == types
+
+
+@pytest.mark.parametrize(("word", "noted"), [("NULL", 1), (" NaN\n", 1), ("None", 1), ("N/A", 1), ("None of them", 0)])
+def test_words_that_tables_write_for_a_missing_value(word: str, noted: int) -> None:
+    said = remarks(prompt="q", chosen="a", rejected=word)
+    assert said == ["an answer is a word such as NULL or NaN, as tables write a missing value"] * noted
+
+
+@pytest.mark.parametrize(("answer", "noted"), [("a</s>", 1), ("a<|im_end|>\n", 1), ("a<|eot_id|> b", 0)])
+def test_answers_that_end_in_the_marks_of_a_template(answer: str, noted: int) -> None:
+    said = remarks(prompt="q", chosen=answer, rejected="b")
+    assert said == ["answers end in the marks of a chat template, which are trained as text"] * noted

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -41,3 +44,22 @@ def test_failures_come_after_the_results_before_them() -> None:
 def test_a_process_that_is_killed_is_one_sentence() -> None:
     with pytest.raises(UserError, match=r"ended from outside \(exit code 3\).*memory"):
         list(in_order(os._exit, [3], alone=0, processes=2))
+
+
+@pytest.mark.parametrize("cut", [0, 5])
+def test_a_worker_whose_parent_is_gone_ends_in_silence(cut: int) -> None:
+    """Its input ends, between items or in the middle of one."""
+    command = [sys.executable, "-c", "from align.system.workers import serve; serve()"]
+    given = pickle.dumps(math.sqrt) + pickle.dumps([4.0] * 9)[:cut]
+    ended = subprocess.run(command, input=given, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+def test_a_worker_whose_results_nobody_reads_ends_in_silence() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", "from align.system.workers import serve; serve()"]
+    given = pickle.dumps(math.sqrt) + pickle.dumps(4.0)
+    ended = subprocess.run(command, input=given, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, b"")

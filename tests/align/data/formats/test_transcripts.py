@@ -188,7 +188,9 @@ def test_hh_template_renders_the_transcripts_back(hh_file: Path, chatml: Any) ->
         ("USER: hi ASSISTANT: hello</s>USER: and now? ASSISTANT:", True),
         ("Human: hi\nAI: hello\nHuman: and now?\nAI:", True),
         ("### Human: hi\n### Assistant:", True),
-        ("[INST] hi [/INST] hello", False),
+        ("<s>[INST] hi [/INST]", True),
+        ("[INST] hi [/INST] hello", True),
+        ("[INST] hi", False),
         ("Question: What is 2 + 2?\nAnswer:", False),
         ("Question: a\nAnswer: b\n\nQuestion: c\nAnswer:", True),
         ("Write a dialogue in which User: hi is followed by Bot: hello", False),
@@ -202,3 +204,54 @@ def test_a_prompt_that_is_a_transcript_stays_one_text_and_is_reported(prompt: st
     assert data[0]["prompt"] == [{"role": None, "content": prompt}]
     remark = "the prompt is a transcript with marks of its own and stays one text; give messages to have turns"
     assert data.report.noted == ({remark: 1} if is_one else {})
+
+
+WHOLE = "Human: Hi\n\nAssistant: Hello.\n\nHuman: Why?\n\nAssistant: "
+TURNS = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "Why?"},
+]
+
+
+@pytest.mark.parametrize("breaks", ["\n\n", ""])
+@pytest.mark.parametrize(
+    "prompt",
+    ["Why?", "Hi", "Human: Hi\n\nAssistant: Hello.\n\nHuman: Why?", "\n\n" + WHOLE, TURNS, TURNS[-1:]],
+    ids=["last question", "first question", "without the last mark", "with it", "turns", "last turn"],
+)
+def test_answers_that_are_whole_transcripts_beside_their_prompt(prompt: Any, breaks: str) -> None:
+    rule, row = only({"prompt": prompt, "chosen": f"{breaks}{WHOLE}Good.", "rejected": f"{breaks}{WHOLE}Bad."})
+    assert rule == "pairwise"
+    assert [row["prompt"], row["chosen"][0]["content"], row["rejected"][0]["content"]] == [TURNS, "Good.", "Bad."]
+
+
+def test_the_system_turn_of_a_prompt_stays_before_the_transcript() -> None:
+    system = {"role": "system", "content": "Be brief."}
+    row = {"prompt": [system, *TURNS], "chosen": WHOLE + "Good.", "rejected": WHOLE + "Bad."}
+    assert only(row)[1]["prompt"] == [system, *TURNS]
+
+
+def test_other_transcripts_beside_their_prompt() -> None:
+    before = "User: Why?\nAssistant:"
+    _, row = only({"prompt": "Why?", "chosen": f"{before} Good.", "rejected": f"{before} Bad."})
+    assert (row["prompt"], row["chosen"], row["rejected"]) == (text(before), text(" Good."), text(" Bad."))
+
+
+def test_a_dialogue_that_answers_a_prompt_is_an_answer() -> None:
+    chosen, rejected = "User: Hi\nBot: Hello.", "User: Hey\nBot: What?"
+    _, row = only({"prompt": "Write a dialogue.", "chosen": chosen, "rejected": rejected})
+    assert (row["chosen"], row["rejected"]) == (text(chosen), text(rejected))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rejected", "reason"),
+    [
+        ("How?", WHOLE + "Bad.", "the transcripts do not begin with the prompt"),
+        (TURNS[:1], WHOLE + "Bad.", "the transcripts do not begin with the prompt"),
+        ("Why?", "Human: Why?\n\nAssistant: Bad.", "prompts differ before the last turn"),
+    ],
+)
+def test_whole_transcripts_that_do_not_agree(prompt: Any, rejected: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        only({"prompt": prompt, "chosen": WHOLE + "Good.", "rejected": rejected})

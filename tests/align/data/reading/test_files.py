@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +88,13 @@ def test_a_list_of_sources_and_a_pattern(tmp_path: Path) -> None:
         Preferences.load([])
     with pytest.raises(UserError, match="no file fits this pattern"):
         read_rows(str(tmp_path / "*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("member", "said"), [("xl/workbook.xml", "Excel workbook; save its sheet as CSV"), ("a.csv", "zip archive")]
+)
+def test_a_workbook_under_the_name_of_a_table(member: str, said: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.csv", "w") as archive:
+        archive.writestr(member, "x")
+    with pytest.raises(UserError, match=said):
+        list(read_blocks(tmp_path / "a.csv", "train"))

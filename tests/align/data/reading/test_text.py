@@ -31,6 +31,8 @@ ROW = {"prompt": "q", "chosen": "a"}
         ("a.tsv", "prompt\tchosen\r\nq\ta\r\n"),
         ("a.csv", "\ufeffprompt,chosen\r\nq,a\r\n\r\n"),
         ("a.csv", '"prompt","chosen"\n"q","a"\n'),
+        ("a.csv", "prompt|chosen\nq|a\n"),
+        ("a.csv", ",prompt,chosen\n0,q,a\n"),
     ],
 )
 def test_tables_of_cells(name: str, content: str, tmp_path: Path) -> None:
@@ -57,6 +59,16 @@ def test_quotes_line_breaks_and_missing_cells(tmp_path: Path) -> None:
     [
         (b"", "the file is empty"),
         (b"prompt,prompt\nq,a\n", "the first line must name every column once"),
+        (b"prompt,\nq,a\n", "the first line must name every column once"),
+        (b"How do I boil an egg?,Four minutes of boiling water.,no\n", "the first line holds data, not names"),
+        (b",prompt,chosen\n0,q,a\nx,q,a\n", "a.csv:3: the first column has no name and holds no row numbers"),
+        (b",prompt,chosen\n0,q,a\n0,q,a\n", "a.csv:3: the first column has no name and holds no row numbers"),
+        (b"prompt,chosen\rq,a\rq,b\r", "the lines end in carriage returns alone"),
+        (b'{"prompt": "q"}\n{"prompt": "r"}\n', "the file is JSON, not a table of cells; rename it"),
+        (b'[\n{"prompt": "q"}\n]\n', "the file is JSON, not a table of cells; rename it"),
+        ("prompt,chosen\nq,a\n".encode("utf-16-le"), "the text is UTF-16"),
+        ("prompt,chosen\nq,a\n".encode("utf-16-be"), "the text is UTF-16"),
+        ("prompt,chosen\nq,a\n".encode("utf-16"), "the text is UTF-16"),
         (b'prompt,chosen\n"q,a\n', "not a table of cells"),
         (b"prompt,chosen\n" + b"q,a\n" * 5000 + b"q,\xff\n", r"byte 20016 is not UTF-8"),
     ],
@@ -87,3 +99,23 @@ def test_shapes_of_json(content: str, places: list[int], name: str, tmp_path: Pa
 def test_several_lists_in_one_object_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"several lists of rows \(train, test\)"):
         rows_of(written(tmp_path / "a.json", '{"train": [{"prompt": "q"}], "test": [{"prompt": "r"}]}'))
+
+
+def test_an_index_of_pandas_has_gaps_where_rows_were_left_out(tmp_path: Path) -> None:
+    content = ",prompt,chosen\n0,q,a\n7,q,b\n"
+    rows = [row for _, row in rows_of(written(tmp_path / "a.csv", content))]
+    assert rows == [ROW, {"prompt": "q", "chosen": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"prompt,chosen\nq,a\n", "the file is no JSON; if it is a table of cells, rename it to end in .csv"),
+        (b"{'prompt': 'q'}\n{'prompt': 'r'}\n", "the rows are Python dictionaries"),
+        (b"[{'prompt': 'q'}]\n", "the rows are Python dictionaries"),
+        ('{"prompt": "q"}\n'.encode("utf-16-le"), "the text is UTF-16"),
+    ],
+)
+def test_files_that_are_not_json(content: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        rows_of(written(tmp_path / "a.jsonl", content))
