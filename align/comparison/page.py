@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -144,15 +145,19 @@ def table_of(found: Results) -> list[tuple[Row, list[str]]]:
         (
             row,
             [
-                _estimate(row.score),
+                f"{row.score.mean:.3f}{_half_width(row.score)}",
                 _percent(None if row.win_rate is None else row.win_rate.mean),
                 _percent(None if row.win_rate_equal_length is None else row.win_rate_equal_length.mean),
                 "–" if row.kl is None else f"{row.kl.mean:.2f}",
                 f"{row.length.mean:.0f}",
                 _signed(row.tax),
-                "–" if row.cost is None else _duration(row.cost.seconds),
+                "–" if row.cost is None else str(timedelta(seconds=round(row.cost.seconds))),
                 "–" if row.cost is None else f"{row.cost.peak_bytes / 2**30:.2f}",
             ],
         )
         for row in sorted(found.rows, key=lambda row: -row.score.mean)
     ]
+
+
+def _half_width(value: Estimate) -> str:
+    return "" if value.low is None or value.high is None else f" ± {(value.high - value.low) / 2:.3f}"

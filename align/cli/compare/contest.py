@@ -41,6 +41,8 @@ class Contest:
     """Settings of the scorer; None: a reward model of its own pairs."""
     needs_reward: frozenset[str]
     """Labels of the contenders that draw answers, where the words name no reward."""
+    from_base: frozenset[str]
+    """Labels of the contenders that train the pretrained model anew, as their papers do."""
     reward_method: str
     """Trains reward models."""
     reward_choice: str
@@ -73,10 +75,12 @@ def begin(comparison: Comparison) -> Contest:
     """
     judge = _judge(comparison)
     needs_reward: list[str] = []
+    from_base: list[str] = []
     reward = ("", "")
     for contender in comparison.trained:
-        needs, reward = _check_method(comparison, contender)
+        needs, anew, reward = _check_method(comparison, contender)
         needs_reward += [contender.label] if needs else []
+        from_base += [contender.label] if anew and comparison.config.model.start is not None else []
     splits, source = _split(comparison, own_judge=judge is None)
     folder = Path(comparison.config.output_root) / comparison.run_name
     identity = {
@@ -91,7 +95,7 @@ def begin(comparison: Comparison) -> Contest:
     }
     _write(folder, identity, splits, source)
     rows = {name: len(part) for name, part in splits.parts.items()}
-    return Contest(comparison, folder, source, rows, judge, frozenset(needs_reward), *reward)
+    return Contest(comparison, folder, source, rows, judge, frozenset(needs_reward), frozenset(from_base), *reward)
 
 
 def _judge(comparison: Comparison) -> dict[str, Any] | None:
@@ -104,8 +108,12 @@ def _judge(comparison: Comparison) -> dict[str, Any] | None:
     return settings
 
 
-def _check_method(comparison: Comparison, contender: Contender) -> tuple[bool, tuple[str, str]]:
-    """Build the method of a contender; returns whether it needs a reward, and by what one is trained and used."""
+def _check_method(comparison: Comparison, contender: Contender) -> tuple[bool, bool, tuple[str, str]]:
+    """Build the method of a contender.
+
+    Returns whether it needs a reward, whether it trains the pretrained model anew, and by what a reward is trained and
+    used.
+    """
     job = comparison.job([f"method={contender.method}", *comparison.shared, *contender.words])
     made = assemble_job(job)
     run = made.runs[job.runs[-1].method] if isinstance(made, Recipe) else made
@@ -114,7 +122,8 @@ def _check_method(comparison: Comparison, contender: Contender) -> tuple[bool, t
             f"methods: {contender.label} trains no policy that answers prompts, so it cannot be compared with those "
             "that do; leave it out."
         )
-    return run.needs_reward and run.config.reward is None, (job.reward_method, job.reward_choice)
+    anew = isinstance(made, Recipe) and any(stage.from_base for stage in made.stages)
+    return run.needs_reward and run.config.reward is None, anew, (job.reward_method, job.reward_choice)
 
 
 def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:

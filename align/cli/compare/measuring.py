@@ -78,11 +78,20 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 def _policy(config: RunConfig, weights: str | None) -> Policy:
     from align.cli.launch import assemble
     from align.cli.trained_run import TrainedRun
+    from align.model.loading import resolve
+    from align.model.roles import SharedBase
 
     if weights is not None:
         run = TrainedRun.find(weights)
         assert run is not None, weights
-        return run.load()
+        policy = run.load()
+        if isinstance(policy.roles, SharedBase):  # KL is from the common start, wherever the run itself began
+            if config.model.start is None:
+                policy.roles.refer_to_base()
+            else:
+                policy.require(("reference",))
+                policy.roles.load("reference", Path(resolve(config.model.start)))
+        return policy
     return assemble.load_policy(config)
 
 

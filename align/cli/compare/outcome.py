@@ -115,6 +115,11 @@ def _caveats(contest: Contest, found: Results) -> list[str]:
             f"The judge is a reward model trained on {contest.rows[JUDGE]:,} rows that no method saw; it orders "
             f"{accuracy} of the held-out pairs as labelled. What it cannot see is not in these scores."
         )
+    if anew := [row.label for row in found.rows if row.label in contest.from_base]:
+        out.append(
+            f"{', '.join(anew)}: trained anew from the pretrained model, on answers that the start model drew; KL "
+            "is from the start model all the same."
+        )
     reward = next((word for word in contest.comparison.shared if word.startswith("reward=")), None)
     if reward is not None:
         out.append(
