@@ -17,6 +17,7 @@ from align.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from align.model.policy import Policy
+    from align.model.roles import SharedBase
     from align.settings.config import RunConfig
 
 __all__ = ["main", "measure"]
@@ -78,7 +79,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 def _policy(config: RunConfig, weights: str | None) -> Policy:
     from align.cli.launch import assemble
     from align.cli.trained_run import TrainedRun
-    from align.model.loading import resolve
     from align.model.roles import SharedBase
 
     if weights is not None:
@@ -86,13 +86,21 @@ def _policy(config: RunConfig, weights: str | None) -> Policy:
         assert run is not None, weights
         policy = run.load()
         if isinstance(policy.roles, SharedBase):  # KL is from the common start, wherever the run itself began
-            if config.model.start is None:
-                policy.roles.refer_to_base()
-            else:
-                policy.require(("reference",))
-                policy.roles.load("reference", Path(resolve(config.model.start)))
+            _refer_to(policy.roles, config.model.start)
         return policy
     return assemble.load_policy(config)
+
+
+def _refer_to(roles: SharedBase, start: str | None) -> None:
+    """Make the start model the reference; one of another shape than the run's adapter leaves the run's own."""
+    from align.model.loading import resolve
+
+    if start is None:
+        roles.refer_to_base()
+    elif roles.can_load(folder := Path(resolve(start))):
+        if roles.reference_is_base:
+            roles.add("reference")
+        roles.load("reference", folder)
 
 
 def main(file: Path) -> int:

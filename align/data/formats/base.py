@@ -37,7 +37,11 @@ _LABELS = """
     best better choice chose desirable helpful judgement judgment kto label labels liked preference preferred rank
     ranking ranks selected thumbs verdict vote votes winner winning
 """
-_SCORES = "grade helpfulness quality rating ratings reward rewards score scores stars"
+_SCORES = """
+    acceptable approved correct correctness disliked dislikes downvote downvotes feedback grade harmful helpfulness
+    incorrect liked likes passed quality rating ratings reward rewards safe score scores spam stars toxic unsafe
+    upvote upvotes valid wrong
+"""
 _PROMPTS = """
     context functions history image images input instruction instructions prompt prompts query question questions system
     tools video videos audio
@@ -50,6 +54,8 @@ _ABOUT = """
 _WORDS_OF_SIDES, _WORDS_OF_LABELS, _WORDS_OF_SCORES, _WORDS_OF_PROMPTS, _WORDS_ABOUT = (
     frozenset(text.split()) for text in (_SIDES, _LABELS, _SCORES, _PROMPTS, _ABOUT)
 )
+_VERDICTS = frozenset({"accepted", "bad", "good", "negative", "positive", "rejected", "worse", "worst"})
+"""Words of sides that, with numbers, say how good an answer is."""
 _NEUTRAL = frozenset({"full", "my", "raw", "text", "texts", "the"})
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NAME = re.compile(r"[!-~]+")  # without a blank, and ASCII alone
@@ -79,7 +85,8 @@ class Sample:
         """Return whether a column may say how good an answer is: by its name, or because it is true or false."""
         values = self.values(name)
         is_boolean = bool(values) and self.mostly(name, is_true_or_false)
-        return is_boolean or (bool(values) and is_label(name, _WORDS_OF_LABELS | _WORDS_OF_SCORES))
+        side = self.mostly(name, lambda value: kind(value) == "number") and not _VERDICTS.isdisjoint(words_of(name))
+        return is_boolean or (bool(values) and (side or is_label(name, _WORDS_OF_LABELS | _WORDS_OF_SCORES)))
 
     def mostly(self, name: str, check: Callable[[Any], bool]) -> bool:
         """Return whether more than half of what a column has passes the check."""

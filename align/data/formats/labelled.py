@@ -292,6 +292,7 @@ HELPSTEER3 = Format(
     convert=_helpsteer3,
     labels=Labels(
         columns=("overall_preference",),
+        signed=True,
         accepted="from −3 where response1 is better to 3 where response2 is",
         read=_strength,
     ),
@@ -305,6 +306,7 @@ HELPSTEER2_PREFERENCE = Format(
     convert=_helpsteer2,
     labels=Labels(
         columns=("preference_strength",),
+        signed=True,
         accepted="from −3 where response_1 is better to 3 where response_2 is",
         read=_strength,
     ),

@@ -18,6 +18,8 @@ from align.data.messages import number
 __all__ = ["Labels", "good_or_bad", "lead", "lead_or_0", "of_two", "shown_labels"]
 
 _SHOWN = 4  # labels in a message
+_ENOUGH = 10  # strengths, of which some have the other sign
+_MOST_TIES = 0.3
 _LABEL = re.compile(
     r"(?:(?:model|response|output|answer|assistant|completion|candidate|option|choice|conversation|summary)[ _-]?)?"
     r"(?:(1|a|first|left)|(2|b|second|right))"
@@ -39,7 +41,9 @@ class Labels:
     read: Callable[[Mapping[str, Any], str], Any]
     """The label in this column of a row; raises `RowError` if it is unknown."""
     zero_is_tie: bool = False
-    """Whether 0 is a tie: where labels are 0 and 1 alone, it may as well be the first of two."""
+    """Whether 0 is a tie: where labels are 0 and 1 alone, or 0 is frequent, it may as well be the first of two."""
+    signed: bool = False
+    """Whether it is a strength with a sign: where all have the same one, it may count from elsewhere."""
 
     def refusal(self, rows: Sequence[Mapping[str, Any]]) -> str:
         """Return why the labels of a sample cannot be relied on; nothing if they can."""
@@ -48,16 +52,26 @@ class Labels:
             unknown = sum(not self._knows(row, name) for row in labelled)
             if unknown > UNKNOWN_LABELS_ALLOWED * len(labelled):
                 return f"`{name}` is {shown_labels(rows, name)}; it must be {self.accepted}: write these."
-        numbers = {
+        numbers = [
             str(value).strip().removesuffix(".0")
             for name in self.columns
             for row in rows
             if _is_given(value := row.get(name))
-        }
-        if self.zero_is_tie and "0" in numbers <= {"0", "1"}:
-            name = self.columns[0]
+        ]
+        name = self.columns[0]
+        if self.signed and len(numbers) >= _ENOUGH and len({number.startswith("-") for number in numbers}) == 1:
+            return (
+                f"`{name}` is {shown_labels(rows, name)}, all of one sign, so it may count from elsewhere; it must be "
+                f"{self.accepted}: write these."
+            )
+        if self.zero_is_tie and "0" in {*numbers} <= {"0", "1"}:
             return (
                 f"`{name}` is {shown_labels(rows, name)} and never 2, so 0 may be a tie or the first of two; "
+                f"it must be {self.accepted}: write these."
+            )
+        if self.zero_is_tie and numbers.count("0") > _MOST_TIES * len(numbers) and {*numbers} <= {"0", "1", "2"}:
+            return (
+                f"`{name}` is {shown_labels(rows, name)}, so often 0 that it may be the first of two instead of a tie; "
                 f"it must be {self.accepted}: write these."
             )
         return ""

@@ -44,7 +44,25 @@ _POSITIVE_WORDS = """
     upvoted vote
 """
 _POSITIVE = frozenset(_POSITIVE_WORDS.split())
-_NEGATIVE = frozenset({"down", "no", "not"})
+_BESIDE = frozenset({"a", "human", "is", "my", "response", "tag", "the", "up", "user", "was"})
+_OF_LABELS = frozenset(
+    {
+        *_LABELS,
+        "answer",
+        "chosen",
+        "human",
+        "id",
+        "idx",
+        "index",
+        "labels",
+        "my",
+        "output",
+        "response",
+        "the",
+        "winning",
+    }
+)
+"""Words that alone make up the name of a label of two answers: with others it may name the worse one."""
 _PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.-]*(?: [\w.-]+)*", re.ASCII | re.IGNORECASE)
 _SHOWN = 8  # columns in a message
 
@@ -155,7 +173,7 @@ def proposal(sample: Sample) -> str:
         sides = {"chosen": _only_answer(sample, texts)}
     rest = [name for name in texts if name not in sides.values()]
     prompt = _prompt(sample, rest)
-    if good and not bad and rest == [prompt]:
+    if good and not bad and rest == [prompt] and not any(sample.judges(name) for name in sample.columns - {good}):
         del sides["rejected"]  # nothing is left that could be it
     return _written(_with_parts(sample, rest, {"prompt": prompt, **sides}))
 
@@ -183,7 +201,8 @@ def _of_two(sample: Sample, texts: list[str], two: tuple[str, str]) -> dict[str,
 
 
 def _label_of_two(sample: Sample, two: tuple[str, str]) -> str | None:
-    return _named([name for name in sorted(sample.columns) if name not in two], _LABELS)
+    plain = [name for name in sorted(sample.columns) if name not in two and {*words_of(name)} <= _OF_LABELS]
+    return _named(plain, _LABELS)
 
 
 def _from_0(sample: Sample, two: tuple[str, str], label: str) -> bool:
@@ -204,11 +223,11 @@ def _of_label(sample: Sample, texts: list[str]) -> dict[str, str | None] | None:
     if len(judging) != 1:
         return None
     words = {*words_of(judging[0])}
-    label = judging[0] if words & _POSITIVE and not words & _NEGATIVE else None
+    label = judging[0] if words & _POSITIVE and words <= _POSITIVE | _BESIDE else None
     if any(not format.lacks(Sample(sample.columns | {"label"}, sample.rows)) for format in _JUDGED):
         return {"label": label}
     texts = [name for name in texts if name != judging[0]]
-    answer = _only_answer(sample, texts)
+    answer = _only_answer(sample, texts, judging[0])
     rest = [name for name in texts if name != answer]
     return _with_parts(sample, rest, {"prompt": _prompt(sample, rest), "completion": answer, "label": label})
 
@@ -238,14 +257,15 @@ def _with_parts(sample: Sample, rest: list[str], found: dict[str, str | None]) -
     return {"system": system, **found} if system else found
 
 
-def _only_answer(sample: Sample, texts: list[str]) -> str | None:
+def _only_answer(sample: Sample, texts: list[str], label: str | None = None) -> str | None:
     """Return the column of answers to imitate; None where there may be others, and this the worse one."""
     prompt = _named(texts, _PROMPTS)
     answer = _named([name for name in texts if name != prompt], _ANSWERS)
     others = [name for name in texts if name not in (prompt, answer) and sample.carries(name, any_text=True)]
     rated = _named([name for name in sample.columns if sample.mostly(name, lambda v: kind(v) == "number")], _RATINGS)
     one_of_two = answer and re.search(r"(?:[^A-Za-z]|(?<=[a-z])(?=[A-Z]))[0-9A-Za-z]$", answer)
-    return None if rated or one_of_two or len(others) > (prompt is None) else answer
+    judged = any(sample.judges(name) for name in sample.columns - {prompt, answer, label})
+    return None if rated or judged or one_of_two or len(others) > (prompt is None) else answer
 
 
 def _prompt(sample: Sample, rest: list[str]) -> str | None:

@@ -148,3 +148,47 @@ def test_a_proposed_mapping_drops_no_part(row: dict[str, Any], made: tuple[Any, 
     with pytest.raises(UnknownFormatError) as refusal:
         Preferences.from_rows([row])
     assert read([row], columns=pasted(str(refusal.value)))[0] == [made]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("correct", 0), ("unsafe", 1), ("toxic", "yes"), ("passed", "no"), ("spam", 1), ("downvotes", 3), ("wrong", 1)],
+)
+def test_a_verdict_in_any_words_is_not_dropped_by_demonstrations(column: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"{column} may say that an answer is bad"):
+        Preferences.from_rows([{"prompt": f"q{i}", "completion": f"bad {i}", column: value} for i in range(12)])
+
+
+@pytest.mark.parametrize(
+    "label", ["is_first_better", "loser_label", "worse_choice", "not_preferred", "a_preferred", "rejected_choice"]
+)
+def test_a_label_that_may_name_the_worse_answer_is_not_proposed(label: str) -> None:
+    rows = [{"prompt": f"q{i}", "answer_0": f"one {i}", "answer_1": f"two {i}", label: i % 2} for i in range(12)]
+    with pytest.raises(UserError) as caught:
+        Preferences.from_rows(rows)
+    assert f": {label}" not in str(caught.value).rpartition("data.columns=")[2]
+
+
+@pytest.mark.parametrize("label", ["label_bad", "toxic_label", "is_rejected", "kto_negative", "label_is_bad"])
+def test_a_label_that_may_say_bad_is_not_proposed(label: str) -> None:
+    rows = [{"prompt": f"q{i}", "completion": f"answer {i}", label: i % 2} for i in range(12)]
+    with pytest.raises(UserError) as caught:
+        Preferences.from_rows(rows)
+    assert f"label: {label}" not in str(caught.value)
+
+
+def test_strengths_of_one_sign_may_count_from_elsewhere() -> None:
+    rows = [
+        {"prompt": f"q{i}", "response_1": f"one {i}", "response_2": f"two {i}", "preference_strength": 1 + i % 2}
+        for i in range(12)
+    ]
+    with pytest.raises(UserError, match="all of one sign"):
+        Preferences.from_rows(rows)
+    rows[3]["preference_strength"] = -2
+    assert len(Preferences.from_rows(rows)) == 12
+
+
+def test_many_zeros_are_no_ties() -> None:
+    rows = [{"instruction": f"q{i}", "output_1": f"one {i}", "output_2": f"two {i}", "label": i % 3} for i in range(12)]
+    with pytest.raises(UserError, match="so often 0"):
+        Preferences.from_rows(rows)
