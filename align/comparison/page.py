@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +150,7 @@ def table_of(found: Results) -> list[tuple[Row, list[str]]]:
                 "–" if row.kl is None else f"{row.kl.mean:.2f}",
                 f"{row.length.mean:.0f}",
                 _signed(row.tax),
-                "–" if row.cost is None else str(timedelta(seconds=round(row.cost.seconds))),
+                "–" if row.cost is None else f"{row.cost.seconds:,.0f} s",
                 "–" if row.cost is None else f"{row.cost.peak_bytes / 2**30:.2f}",
             ],
         )
@@ -160,4 +159,4 @@ def table_of(found: Results) -> list[tuple[Row, list[str]]]:
 
 
 def _half_width(value: Estimate) -> str:
-    return "" if value.low is None or value.high is None else f" ± {(value.high - value.low) / 2:.3f}"
+    return "" if value.low is None or value.high is None else f" ±{(value.high - value.low) / 2:.3f}"

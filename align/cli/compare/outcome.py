@@ -182,9 +182,11 @@ def _side_by_side(found: Results, measured: Mapping[str, Mapping[int, Measured]]
 
 def _print(found: Results, sentences: Sequence[str], folder: Path) -> None:
     console = Console()
-    table = Table(title="Held-out prompts; * not told apart from the best", title_justify="left", box=SIMPLE)
+    table = Table(
+        title="Held-out prompts; * not told apart from the best", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
     for column in ("method", "score", "win rate", "equal length", "KL", "tokens", "tax", "time", "GiB"):
-        table.add_column(column, justify="left" if column == "method" else "right")
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "score")
     for row, cells in table_of(found):
         mark = " *" if row.label in found.ranking.tied else ""
         table.add_row(Text(f"{row.label}{mark}"), *cells)
