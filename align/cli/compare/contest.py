@@ -7,7 +7,6 @@ memory and output of each process) · ``measured/dpo-seed0.json`` (scores and an
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from align.data.writing import write_rows
 from align.errors import UserError
 from align.scoring.from_config import YAML, make_scorer, read_settings
 from align.system.files import new_folder, read_json, write_json
+from align.system.workers import core_count
 
 __all__ = ["Contest", "begin"]
 
@@ -64,7 +64,7 @@ class Contest:
         import torch
 
         alone = torch.accelerator.is_available()
-        return self.comparison.settings.workers or (1 if alone else os.cpu_count() or 1)
+        return self.comparison.settings.workers or (1 if alone else core_count())
 
 
 def begin(comparison: Comparison) -> Contest:

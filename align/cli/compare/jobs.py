@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from align.system.files import read_json, write_json
+from align.system.workers import core_count
 
 __all__ = ["Job", "Pool"]
 
@@ -100,7 +101,7 @@ class Pool:
 
     def _environment(self) -> Mapping[str, str]:
         """Share the processor's cores among the workers."""
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, core_count() // self.workers))
         return {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
 
 

@@ -116,9 +116,7 @@ class Comparison:
 
     def job(self, words: Sequence[str]) -> Job:
         """Read the words of one run."""
-        command = read_command(words, self.configs)
-        register_methods(self.configs, command.overrides)
-        return read_job(command.overrides, self.configs)
+        return _read_job(self.configs, words)
 
 
 def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
@@ -166,9 +164,13 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
 
 def compose(configs: Path, words: Sequence[str]) -> RunConfig:
     """Compose the settings of one run."""
+    return _read_job(configs, words).runs[-1]
+
+
+def _read_job(configs: Path, words: Sequence[str]) -> Job:
     command = read_command(words, configs)
     register_methods(configs, command.overrides)
-    return read_job(command.overrides, configs).runs[-1]
+    return read_job(command.overrides, configs)
 
 
 def _name(config: RunConfig, prefix: str) -> str:
