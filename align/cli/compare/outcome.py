@@ -36,7 +36,12 @@ def conclude(stages: Stages) -> None:
     """
     contest = stages.contest
     measured, judged = _measured(stages)
-    complete = [label for label, of in measured.items() if len(of) == len(contest.comparison.seeds)]
+    asked = {seed: one.prompts for seed, one in measured.get(START.label, {}).items()}
+    complete = [
+        label
+        for label, of in measured.items()
+        if len(of) == len(contest.comparison.seeds) and {seed: one.prompts for seed, one in of.items()} == asked
+    ]
     missing = [c.label for c in contest.comparison.contenders if c.label not in complete]
     if START.label not in complete or len(complete) < 2:
         raise UserError(f"nothing to compare: no method was trained and measured; see {contest.folder / 'jobs'}.")
@@ -53,7 +58,10 @@ def conclude(stages: Stages) -> None:
     )
     sentences = answer(found, start=START.label)
     if missing:
-        sentences.append(f"Not compared, for a run failed: {', '.join(missing)} (see {contest.folder / 'jobs'}).")
+        sentences.append(
+            f"Not compared, for a run failed or not all prompts fit with its examples: {', '.join(missing)} (see "
+            f"{contest.folder / 'jobs'})."
+        )
     sentences += _caveats(contest, found)
     facts = _facts(stages, found, judged)
     title = f"{', '.join(row.label for row in found.rows if row.label != START.label)} on {Path(contest.source).name}"
