@@ -7,8 +7,12 @@ from typing import Any
 from align.data.conversion import Checked
 from align.data.load_report import LeftOut, RowError, Tally
 from align.data.validation import BOTH_POLARITIES
+from align.errors import UserError
 
 __all__ = ["Comparison"]
+
+_MANY = 20
+"""Rows from which on a label that is always the same is remarked on."""
 
 
 class Comparison:
@@ -23,12 +27,21 @@ class Comparison:
         """Kind of a label and label → key of the prompt that it stands for, of all other prompts."""
         self._pairs: set[int] = set()
         self._unread: set[str] = set()
+        self._labels: dict[str, set[str]] = {}
 
     def add(self, found: Checked) -> Any:
-        """Count a block, and return the `pyarrow.RecordBatch` of its valid rows."""
+        """Count a block, and return the `pyarrow.RecordBatch` of its valid rows.
+
+        Raises:
+            UserError: A column that is not read may matter, as its rows show.
+        """
         tally = self._tally
+        if found.objection:
+            raise UserError(found.objection)
         tally.read += found.read
         self._unread |= found.unread
+        for name, labels in found.labels_seen.items():
+            self._labels.setdefault(name, set()).update(labels)
         remarks, rejected = list(found.remarks), set[int]()
         places: Any = found.batch.column("place")
         for number, (key, pair) in enumerate(zip(found.prompts, found.pairs, strict=True)):
@@ -52,11 +65,15 @@ class Comparison:
         return found.batch.filter([number not in rejected for number in range(found.batch.num_rows)])
 
     def close(self) -> None:
-        """Warn of the columns that were not read."""
+        """Warn of the columns that were not read, and of a label that is always the same."""
         names = ", ".join(f'"{name}"' for name in sorted(self._unread))
         if names:
             many = len(self._unread) > 1
             self._tally.warn(f"columns {names} are not read" if many else f"column {names} is not read")
+        for name, labels in self._labels.items():
+            if len(labels) == 1 and self._tally.read >= _MANY:
+                said = f"{name} is {next(iter(labels))} in all {self._tally.read:,} rows"
+                self._tally.warn(f"{said}: is the better answer always at the same place?")
 
     def _misused(self, key: int, prompt_id: str | None, ranking: str | None) -> RowError | None:
         """Return the problem of a row with one of these labels that stood for another prompt before."""

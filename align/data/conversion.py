@@ -6,12 +6,11 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from typing import Any, cast
 
 from align.data.formats import Format, Renaming, Sample, find_format, known_formats
-from align.data.formats.base import is_label
 from align.data.formats.hh import spoken
 from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import RowError
@@ -19,12 +18,14 @@ from align.data.messages import MEDIA, kind
 from align.data.reading import BLOCK_ROWS, Block, RawRow, Rows
 from align.data.schema import Row, answer_key, prompt_key
 from align.data.storage import batch_of
+from align.data.unread import judge
 from align.data.validation import valid_row
 from align.errors import UserError
 
 __all__ = ["Check", "Checked", "Layout"]
 
 _MEDIA = frozenset(MEDIA)
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
 _TRANSCRIPT = "the prompt is a transcript with marks of its own and stays one text; give messages to have turns"
 
 
@@ -36,7 +37,7 @@ class Layout:
     kinds: Mapping[str, str]
     """Columns that the format reads and most rows have → type of most of their values."""
     known: frozenset[str] | None
-    """Columns that are read or were looked at; None where the user named the format, and left the others out."""
+    """Columns with something in the first rows; None where the user named the format, and left out what it is not."""
 
     @classmethod
     def of(cls, head: list[RawRow], format_name: str, by_hand: Sequence[str], source: str) -> Layout:
@@ -56,8 +57,8 @@ class Layout:
         for name in sorted(columns & found.columns):
             counts = Counter(kind(row[name]) for row in usable if row.get(name) is not None)
             kinds[name] = counts.most_common(1)[0][0] if counts else "null"
-        known = columns | found.columns if format_name == "auto" else None
-        return cls(found, kinds, known)
+        known = frozenset({name for row in usable for name, value in row.items() if value not in _NOTHING})
+        return cls(found, kinds, known if format_name == "auto" else None)
 
     def fields(self, raw: RawRow) -> Mapping[str, Any]:
         """Return the columns of a row; `RowError` if it lacks one or has another type of value than most rows."""
@@ -73,11 +74,19 @@ class Layout:
                 actual = kind(row[name])
                 if actual in ("text", "messages"):
                     raise RowError("column changes type", f'"{name}" is {actual}, in most rows {usual}')
-        if self.known is not None:
-            for name in row.keys() - self.known:
-                if is_label(name) and row[name] is not None:
-                    raise RowError(f'column "{name}", which most rows lack, looks like a label and is not read')
         return row
+
+    def objection(self, columns: Mapping[str, Sequence[Any]]) -> str:
+        """Return why columns of a block may not be left unread, judged as those of the first rows; nothing if they may.
+
+        Of one that the first rows have, it is known that it is no part of the prompt, or the user has left it out.
+        """
+        if self.known is None:
+            return ""
+        found = judge(columns, self.format.gives)
+        new = judge({name: cells for name, cells in columns.items() if name not in self.known}, self.format.gives)
+        found = replace(found, parts=new.parts)
+        return " ".join(self.format.objection(found)) if found.names else ""
 
     def __reduce__(self) -> Any:  # functions of formats cannot be sent to another process
         return _layout, (self.format.name, self.kinds, self.known)
@@ -106,6 +115,10 @@ class Checked:
     """Number of a row → its `prompt_id` and `ranking`, where one is given."""
     unread: set[str] = field(default_factory=set[str])
     """Columns that the format does not read."""
+    objection: str = ""
+    """Why they may not be left unread."""
+    labels_seen: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    """Column of a pair's label → the first two labels that differ."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +182,9 @@ class Check:
     def _converted(self, block: Block, found: Checked) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the fields that each row, or each group of rows, becomes, with their place."""
         format, columns = self.layout.format, self.layout.format.columns
+        unread: dict[str, list[Any]] = {}
+        first: str | None = None
+        labels = format.labels.columns if format.labels is not None and format.gives == "pairs" else ()
         for place, values in self._groups(block, found):
             try:
                 made = list(format.convert(values[0]) if format.gather is None else format.convert_group(values))
@@ -176,9 +192,17 @@ class Check:
                 found.remarks.append((len(found.prompts), place, rejection))
                 continue
             for value in values:
-                found.unread |= value.keys() - columns
+                for name in value.keys() - columns:
+                    unread.setdefault(name, []).append(value[name])
+                for name in labels:
+                    if len(seen := found.labels_seen.setdefault(name, set())) < 2:
+                        seen.add(str(value[name]))
+            first = first or place
             for item in made:
                 yield place, item
+        found.unread = {*unread}
+        if objection := self.layout.objection(unread):
+            found.objection = f"{first} and following: {objection}"
 
     def _groups(self, block: Block, found: Checked) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
         usable = self._usable(block, found)

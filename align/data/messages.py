@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from align.data.load_report import RowError
+from align.data.marks import is_learned, is_mark, require_learned
 from align.data.schema import CONTINUED, ROLES, TOKENS, Message
 
 __all__ = ["MEDIA", "kind", "number", "read_messages", "read_text", "read_tools"]
@@ -101,8 +102,12 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
     for key in ("name", "tool_call_id"):
         if role == "tool" and message.get(key):
             read[key] = read_text(message[key], name)
+    if role == "assistant" and name != "prompt":
+        require_learned(message)
+    elif role == "assistant" and not is_learned(message):
+        read["weight"] = "0"
     for key, extra in message.items():
-        if key not in _READ.get(role, ("role", "content")) and extra not in _NOTHING:
+        if not is_mark(key) and key not in _READ.get(role, ("role", "content")) and extra not in _NOTHING:
             note(f'message field "{key}" is not read')
     return read
 

@@ -267,9 +267,9 @@ def _wanted(
 
 
 def each_turn(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Make a demonstration of every assistant's turn of a conversation, each after all turns before it."""
+    """Make a demonstration of every assistant's turn of a conversation that is learned, each after all turns before."""
     for i, message in enumerate(row["prompt"]):
-        if message["role"] == "assistant" and i:
+        if message["role"] == "assistant" and i and message.get("weight") is None:
             extra = dict.fromkeys(("rejected", "rejected_score", "chosen_score", "margin", *DRAWN_COLUMNS))
             yield {**row, **extra, "prompt": row["prompt"][:i], "chosen": [message]}
     yield row

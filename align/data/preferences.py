@@ -20,7 +20,7 @@ from align.data.progress import with_progress
 from align.data.reading import Block, RawRow, in_blocks, read_blocks, rows_in_memory
 from align.data.schema import TOKENS, present, question_key, token_ids
 from align.data.storage import batches_of, keep, read_kept, store
-from align.data.validation import LOWER_SCORE, REPEATED
+from align.data.validation import LOWER_SCORE, NEGATIVE_MARGIN, REPEATED
 from align.errors import UserError
 from align.system.identity import hashed, sha256
 from align.system.workers import core_count, in_order
@@ -36,10 +36,11 @@ _WORTH_KEEPING = 2**26
 """Bytes of a file from which on its rows are kept in the datasets cache for the next run."""
 _ALONE = 8
 """Blocks that are read and checked by this process, before others are started to read the rest."""
-_VERSION = 3
+_VERSION = 4
 """Of the rows kept: raise it when the same file gives other rows."""
 _SUSPICIOUS = {
     LOWER_SCORE: "swap the columns of the sides, or give scores of which the higher is better",
+    NEGATIVE_MARGIN: "swap the columns of the sides, or give by how much chosen is better",
     REPEATED: "leave the prompt out of the answers",
 }
 """Remark that most rows must not have → remedy."""

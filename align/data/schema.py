@@ -55,7 +55,7 @@ COLUMNS = (
 )
 """The columns of the pairwise format, in order."""
 
-MESSAGE_FIELDS = ("thinking", "tool_calls", "name", "tool_call_id")
+MESSAGE_FIELDS = ("thinking", "tool_calls", "name", "tool_call_id", "weight")
 """Fields that a message may have beside role and content."""
 
 
@@ -75,6 +75,8 @@ class Message(TypedDict):
     """Of a tool's turn: the tool that answers."""
     tool_call_id: NotRequired[str | None]
     """Of a tool's turn: the call that it answers."""
+    weight: NotRequired[str | None]
+    """"0" of an earlier answer that is not trained on, also where ``data.train_on`` is all; not in a prompt's key."""
 
 
 class Row(TypedDict):
@@ -144,7 +146,8 @@ def token_ids(message: Mapping[str, Any]) -> list[int]:
 def prompt_key(prompt: Sequence[Mapping[str, Any]], tools: str | None = None) -> str:
     """Return a hash of a prompt's messages and tools, 16 hex digits, the same in every process."""
     parts: list[Any] = [
-        (turn["role"], turn["content"]) if len(turn) == 2 else tuple(present(turn).values()) for turn in prompt
+        (turn["role"], turn["content"]) if len(turn) == 2 else tuple(present({**turn, "weight": None}).values())
+        for turn in prompt
     ]
     if tools is not None:
         parts.append(tools)

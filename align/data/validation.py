@@ -8,13 +8,15 @@ from itertools import pairwise
 from typing import Any, cast
 
 from align.data.load_report import RowError
+from align.data.marks import require_good
 from align.data.messages import kind, number, read_messages, read_text, read_tools
 from align.data.schema import COLUMNS, CONTINUED, SCORE_COLUMNS, TOKENS, Message, Row, answer_key, prompt_key
 
-__all__ = ["BOTH_POLARITIES", "LOWER_SCORE", "REPEATED", "valid_row"]
+__all__ = ["BOTH_POLARITIES", "LOWER_SCORE", "NEGATIVE_MARGIN", "REPEATED", "valid_row"]
 
 BOTH_POLARITIES = "pair also occurs with the other polarity"
 LOWER_SCORE = "chosen has a lower score than rejected"
+NEGATIVE_MARGIN = "the margin is negative"
 REPEATED = "chosen and rejected begin with the prompt"
 """Remarks that show a wrong reading where most pairs have them."""
 
@@ -36,6 +38,8 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     chosen = _response(fields.get("chosen"), "chosen", note)
     rejected = _response(fields.get("rejected"), "rejected", note)
     _check_responses(chosen, rejected)
+    if rejected is None and chosen and not isinstance(fields["chosen"], str):
+        require_good(fields["chosen"][0])
     if prompt[0]["role"] != TOKENS and any(side and side[0]["role"] == TOKENS for side in (chosen, rejected)):
         raise RowError("the response is token ids, but the prompt is text")
     for side in (chosen, rejected):
@@ -55,6 +59,8 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     high, low = row["chosen_score"], row["rejected_score"]
     if high is not None and low is not None and high < low:
         note(LOWER_SCORE)
+    if (row["margin"] or 0) < 0:
+        note(NEGATIVE_MARGIN)
     row["prompt_id"] = row["prompt_id"] or prompt_key(prompt, row["tools"])
     return row
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from align.data.formats import demonstrations, labelled, pairs, rankings, tokens
-from align.data.formats.base import Format, Sample, UnknownFormatError, words_of
+from align.data.formats.base import Format, Sample, UnknownFormatError
 from align.data.formats.gsm8k import GSM8K
 from align.data.formats.hh import HH
 from align.data.formats.instructions import INSTRUCTIONS
 from align.data.formats.mapping import Renaming, proposal, shown_columns, unclear_label
 from align.data.formats.trl import IMPLICIT
+from align.data.words import words_of
 from align.errors import did_you_mean
 
 __all__ = ["BUILT_IN", "Format", "Renaming", "Sample", "find_format", "known_formats"]
@@ -115,11 +116,15 @@ def find_format(name: str, sample: Sample, source: str, by_hand: Collection[str]
         wanted = frozenset(by_hand)
         readers = [f for f in formats.values() if wanted <= f.columns and not f.lacks(sample)]
         fitting = [format for format in readers if format.recognises(sample)]
-        best = _best([format for format in fitting if not format.left_out(sample)] or fitting, wanted)
+        best = _best([format for format in fitting if not format.unread(sample).names] or fitting, wanted)
     else:
         fitting = [format for format in formats.values() if format.fits(sample)]
         best = _best(fitting, frozenset())
     if len(best) == 1:
+        said = best[0].unread(sample)
+        if said.verdicts or said.turns:  # a mapping names what is read, but does not say that a verdict is nothing
+            reason, remedy = best[0].objection(said)
+            raise UnknownFormatError(f"{source}: {reason}\n{remedy}")
         return best[0]
     raise UnknownFormatError(_refusal(sample, source, best, formats))
 
@@ -143,28 +148,18 @@ def _refusal(sample: Sample, source: str, best: list[Format], formats: dict[str,
             f"Choose one: data.format={best[0].name}, or name the columns yourself: {proposal(sample)} ({names})"
         )
     almost = [format for format in formats.values() if not format.lacks(sample) and format.recognises(sample)]
-    reason, near, lost, judging = "", None, [], []
-    if almost:
-        near = max(almost, key=lambda format: format.needs)
-        lost, judging = near.left_out(sample), near.judging(sample)
-        reason = (
-            f" As {near.name} it would lose {', '.join(lost)}, which looks like a part of the data; "
-            f"data.format={near.name} reads it so."
-        )
-        if lost == judging:
-            reason = (
-                f" {', '.join(judging)} may say that an answer is bad; data.format={near.name} reads all as good ones."
-            )
     mapping = proposal(sample)
-    remedy = f"Name the columns, for instance: {mapping}"
+    reason, remedy = "", f"Name the columns, for instance: {mapping}"
     if "better: COLUMN" in mapping and (unclear := unclear_label(sample)):
         remedy = f"{unclear}; then name the columns, for instance: {mapping}"
-    if near and lost == judging and "label:" not in mapping:
-        remedy = (
-            f"Write data.format={near.name}, or give a column `label`: true for a good answer, false for a bad one."
-        )
-    if near and mapping.endswith("{}'"):  # they have the names of the pairwise format already
-        remedy = f"Write data.format={near.name}, or remove the columns that are not to be read."
+    if almost:
+        near = max(almost, key=lambda format: format.needs)
+        unread = near.unread(sample)
+        said, write = near.objection(unread)
+        reason = f" {said}"
+        judging = unread.names == unread.verdicts and "label:" not in mapping
+        if judging or unread.turns or mapping.endswith("{}'"):  # they have the names of the pairwise format already
+            remedy = write
     if any("ids" in words_of(name) and sample.mostly(name, tokens.is_ids) for name in sample.columns):
         remedy = (
             "Of token ids, give prompt_ids, chosen_ids and rejected_ids, or input_ids with labels (−100 where nothing "

@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from align.data.formats.labels import Labels
-from align.data.messages import kind
 from align.data.schema import DRAWN_COLUMNS, SCORE_COLUMNS
+from align.data.unread import Gives, Unread, judge, parts, verdicts
 from align.errors import UserError
 
-__all__ = [
-    "SHARED_COLUMNS",
-    "Format",
-    "Sample",
-    "UnknownFormatError",
-    "is_about",
-    "is_label",
-    "is_true_or_false",
-    "shared_fields",
-    "words_of",
-]
+__all__ = ["SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_fields"]
 
 SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "ranking", "tools", "answer", "source", *DRAWN_COLUMNS})
 """Optional columns of the pairwise format that the formats pass on."""
-
-_SIDES = """
-    accepted answer answers bad best better candidate candidates chosen completion completions conversation
-    conversations dialog dialogue dialogues generation generations good loser losing messages negative output outputs
-    positive preferred rejected replies reply response responses summaries summary winner winning worse worst
-"""
-_LABELS = """
-    best better choice chose desirable helpful judgement judgment kto label labels liked preference preferred rank
-    ranking ranks selected thumbs verdict vote votes winner winning
-"""
-_SCORES = """
-    acceptable approved correct correctness disliked dislikes downvote downvotes feedback grade harmful helpfulness
-    incorrect liked likes passed quality rating ratings reward rewards safe score scores spam stars toxic unsafe
-    upvote upvotes valid wrong
-"""
-_PROMPTS = """
-    context functions history image images input instruction instructions prompt prompts query question questions system
-    tools video videos audio
-"""
-_ABOUT = """
-    author category count dataset date domain generator hash id idx ids index key lang language length level link model
-    models name severity sha source split status subset tag tags time timestamp tokens tstamp type url urls uuid version
-    worker
-"""
-_WORDS_OF_SIDES, _WORDS_OF_LABELS, _WORDS_OF_SCORES, _WORDS_OF_PROMPTS, _WORDS_ABOUT = (
-    frozenset(text.split()) for text in (_SIDES, _LABELS, _SCORES, _PROMPTS, _ABOUT)
-)
-_VERDICTS = frozenset({"accepted", "bad", "good", "negative", "positive", "rejected", "worse", "worst"})
-"""Words of sides that, with numbers, say how good an answer is."""
-_NEUTRAL = frozenset({"full", "my", "raw", "text", "texts", "the"})
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_NAME = re.compile(r"[!-~]+")  # without a blank, and ASCII alone
-_SHORT = 24  # characters of a text that can be the name of something
 
 
 class UnknownFormatError(UserError):
@@ -82,11 +37,8 @@ class Sample:
         return [row[name] for row in self.rows if row.get(name) is not None]
 
     def judges(self, name: str) -> bool:
-        """Return whether a column may say how good an answer is: by its name, or because it is true or false."""
-        values = self.values(name)
-        is_boolean = bool(values) and self.mostly(name, is_true_or_false)
-        side = self.mostly(name, lambda value: kind(value) == "number") and not _VERDICTS.isdisjoint(words_of(name))
-        return is_boolean or (bool(values) and (side or is_label(name, _WORDS_OF_LABELS | _WORDS_OF_SCORES)))
+        """Return whether a column, or something in it, may say how good an answer is."""
+        return bool(verdicts(name, self.values(name)))
 
     def mostly(self, name: str, check: Callable[[Any], bool]) -> bool:
         """Return whether more than half of what a column has passes the check."""
@@ -94,52 +46,8 @@ class Sample:
         return 2 * sum(map(check, values)) > len(values)
 
     def carries(self, name: str, *, any_text: bool) -> bool:
-        """Return whether a column holds a prompt, an answer or a label, judged by its name and by what it has.
-
-        `any_text`: any column of long texts or lists does, whatever its name.
-        """
-        values = self.values(name)
-        if not any(value not in ([], "", {}) for value in values):
-            return False
-        words = {word for word in words_of(name) if len(word) > 1} - _NEUTRAL
-        usual = Counter(kind(value) for value in values).most_common(1)[0][0]
-        parts = words & (_WORDS_OF_SIDES | _WORDS_OF_PROMPTS)
-        prose = usual == "text" and self.mostly(name, _is_prose)
-        if prose and any_text:
-            return True
-        if is_about(name):
-            return False
-        if usual in ("messages", "object", "list"):
-            return any_text or bool(parts)
-        if usual == "text" and parts and (any_text or prose or words == parts):
-            return True
-        return bool(words & _WORDS_OF_LABELS)
-
-
-def is_label(name: str, words: frozenset[str] = _WORDS_OF_LABELS | _WORDS_OF_SIDES) -> bool:
-    """Return whether a column is named like a label or a side of a pair; ``kto_tag`` is one."""
-    return "kto" in words_of(name) or (not is_about(name) and not words.isdisjoint(words_of(name)))
-
-
-def is_true_or_false(value: object) -> bool:
-    """Return whether a value is a boolean, also one written as text, as in CSV."""
-    return str(value).strip().lower() in ("true", "false")
-
-
-def is_about(name: str) -> bool:
-    """Return whether a column says something about a row, such as ``prompt_id`` or ``chosen_model``."""
-    last = words_of(name)[-1:]
-    return bool(last) and last[0] in _WORDS_ABOUT
-
-
-def words_of(name: str) -> list[str]:
-    """Return the words of a column's name: ``chosenAnswer_id`` is chosen, answer, id."""
-    return [word.lower() for word in _WORD.findall(name)]
-
-
-def _is_prose(value: object) -> bool:
-    """Return whether a value is a text of some length that is no name, hash or address."""
-    return isinstance(value, str) and len(value) > _SHORT and not _NAME.fullmatch(value)
+        """Return whether a column holds a prompt, an answer or a label: :func:`align.data.unread.parts`."""
+        return bool(parts(name, [value for value in self.values(name) if value not in ([], "", {})], any_text=any_text))
 
 
 def _always(_: Sample) -> bool:
@@ -169,14 +77,14 @@ class Format:
     """Column whose value rows that follow each other share when they are one ranking."""
     convert_group: Callable[[Sequence[Mapping[str, Any]]], Iterable[Mapping[str, Any]]] = _nothing
     """As `convert`, for the rows that `gather` puts together."""
-    gives: Literal["pairs", "demonstrations", "unpaired", "prompts"] = "pairs"
+    gives: Gives = "pairs"
     """Kind of rows that it makes; rankings are pairs."""
     recognises: Callable[[Sample], bool] = _always
     """A further check of rows that have the required columns."""
     labels: Labels | None = None
     """The columns that say which answer is better, if it is not said by their names alone."""
     optional: frozenset[str] = SHARED_COLUMNS
-    """Columns that are read if they exist."""
+    """Columns that are read if they exist, or that its files have and that are known to be no part of an answer."""
 
     @property
     def columns(self) -> frozenset[str]:
@@ -193,7 +101,7 @@ class Format:
 
         A column that is not read must not hold a prompt, an answer or a label: what looks like one would be dropped.
         """
-        return not self.lacks(sample) and self.recognises(sample) and not self.left_out(sample)
+        return not self.lacks(sample) and self.recognises(sample) and not self.unread(sample).names
 
     def unknown_labels(self, rows: Sequence[Mapping[str, Any]]) -> str:
         """Return why the labels of the rows cannot be relied on; nothing if they can."""
@@ -209,18 +117,30 @@ class Format:
         """Number of columns that every file of this format has."""
         return len(self.requires) + len(self.one_of)
 
-    def left_out(self, sample: Sample) -> list[str]:
-        """Return the columns that hold a prompt, an answer or a label and are not read."""
-        any_text = self.gives != "pairs"
-        unread = sorted(sample.columns - self.columns)
-        judging = self.judging(sample)
-        return [name for name in unread if name in judging or sample.carries(name, any_text=any_text)]
+    def unread(self, sample: Sample) -> Unread:
+        """Return the columns that are not read although they may matter, of all rows that can be read."""
+        rows = [row for row in sample.rows if self.reads(row)]
+        names = {name for row in rows for name in row}.union(sample.columns) - self.columns
+        return judge({name: [row[name] for row in rows if name in row] for name in names}, self.gives)
 
-    def judging(self, sample: Sample) -> list[str]:
-        """Return the columns that are not read and may say that an answer to imitate is a bad one."""
-        if self.gives != "demonstrations" or not self.requires.isdisjoint({"chosen", "text"}):
-            return []
-        return [name for name in sorted(sample.columns - self.columns) if sample.judges(name)]
+    def reads(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row has the columns that the format needs."""
+        return self.requires <= row.keys() and all(names & row.keys() for names in self.one_of)
+
+    def objection(self, unread: Unread) -> tuple[str, str]:
+        """Return the sentences that say why columns may not be left unread, and what to write; the first ones found.
+
+        For parts, there may be more to write: a mapping that keeps them.
+        """
+        write, read = f"Write data.format={self.name}", f"data.format={self.name} reads"
+        if unread.verdicts:
+            reason = f"{', '.join(unread.verdicts)} may say that an answer is bad; {read} all as good ones."
+            return reason, f"{write}, or give a column `label`: true for a good answer, false for a bad one."
+        if unread.turns:
+            reason = f"{', '.join(unread.turns)} may say that the worse answer is chosen; {read} it as the better one."
+            return reason, f"{write}, or remove the column when the sides that are wrong are swapped."
+        lost = f"As {self.name} it would lose {', '.join(unread.parts)}, which looks like a part of the data"
+        return f"{lost}; {read} it so.", f"{write}, or remove the columns that are not to be read."
 
 
 def shared_fields(row: Mapping[str, Any]) -> dict[str, Any]:

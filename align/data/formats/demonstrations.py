@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import cycle
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
 from align.data.formats.labels import Labels, good_or_bad
 from align.data.formats.parts import CONVERSATIONS, conversation, instruction, only_one, prompt_with_system
 from align.data.load_report import RowError
+from align.data.marks import require_good, require_learned
 from align.data.schema import CONTINUED
 
 __all__ = [
@@ -46,11 +48,18 @@ def _prompt_completion(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _messages(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    yield _demonstrated(row, "messages") | shared_fields(row)
+    shown, prompt = _demonstrated(row, "messages"), row.get("prompt")
+    if prompt and prompt not in (shown["prompt"], *(turn.get("content") for turn in shown["prompt"])):
+        raise RowError("the messages do not have the prompt in them")
+    yield shown | shared_fields(row)
 
 
 def _sharegpt(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    yield _demonstrated(row, "conversations") | shared_fields(row)
+    turns = row["conversations"]
+    if turns and all(isinstance(turn, str) for turn in turns):  # LIMA: questions and answers take turns
+        roles = cycle(("user", "assistant"))
+        turns = [{"role": role, "content": text} for role, text in zip(roles, turns, strict=False)]
+    yield _demonstrated({**row, "conversations": turns}, "conversations") | shared_fields(row)
 
 
 def _demonstrated(row: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -72,6 +81,8 @@ def _self_instruct(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for instance in cast(list[Any], instances):
         if not isinstance(instance, Mapping) or "output" not in instance:
             raise RowError("an instance has no output")
+        require_learned(instance)
+        require_good(instance)
         prompt = instruction({"instruction": row["instruction"], "input": instance.get("input")})
         yield {"prompt": prompt, "chosen": instance["output"]} | shared_fields(row)
 
@@ -138,7 +149,7 @@ MESSAGES = Format(
     requires=frozenset({"messages"}),
     convert=_messages,
     gives="demonstrations",
-    optional=SHARED_COLUMNS | {"system"},
+    optional=SHARED_COLUMNS | {"system", "prompt", "title"},
 )
 SHAREGPT = Format(
     name="sharegpt",
@@ -148,7 +159,7 @@ SHAREGPT = Format(
     convert=_sharegpt,
     recognises=_is_conversations,
     gives="demonstrations",
-    optional=SHARED_COLUMNS | {"system"},
+    optional=SHARED_COLUMNS | {"system", "title"},
 )
 ALPACA = Format(
     name="alpaca",
@@ -175,7 +186,7 @@ TEXT = Format(
     requires=frozenset({"text"}),
     convert=_text,
     gives="demonstrations",
-    optional=SHARED_COLUMNS | {"url", "timestamp", "meta", "metadata"},
+    optional=SHARED_COLUMNS | {"url", "timestamp"},
 )
 KTO = Format(
     name="kto",

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from align.data.formats.base import Sample, is_about, is_label, is_true_or_false, words_of
+from align.data.formats.base import Sample
 from align.data.formats.demonstrations import KTO, KTO_ALPACA, KTO_MESSAGES
 from align.data.formats.labelled import LABELLED
 from align.data.formats.labels import shown_labels
 from align.data.formats.turn_marks import answer_start
 from align.data.messages import kind
 from align.data.reading import RawRow
+from align.data.unread import is_true_or_false
+from align.data.words import is_about, is_label, words_of
 from align.errors import UserError, did_you_mean
 
 __all__ = ["Renaming", "proposal", "shown_columns", "unclear_label"]
@@ -244,7 +246,7 @@ def _with_parts(sample: Sample, rest: list[str], found: dict[str, str | None]) -
     """Add the system's text and what an instruction is about to a mapping of a prompt, so that neither is dropped."""
     prompt = found["prompt"]
     system = next((name for name in sorted(sample.columns) if "system" in words_of(name) and not is_about(name)), None)
-    others = [name for name in rest if name != prompt and _named([name], _PROMPTS)]
+    others = [name for name in rest if name != prompt and not _named([name], (*_ANSWERS, *_GOOD, *_BAD))]
     inputs = [name for name in others if name == "input" or sample.carries(name, any_text=False)]
     if {"chosen", "completion"}.isdisjoint(found) or not prompt or not (inputs or system):
         return found

@@ -58,7 +58,7 @@ def _turn(item: Any, name: str) -> dict[str, Any]:
             turn[ours] = turn.pop(theirs)
     role = turn.get("role")
     if role == "function_call":
-        return {"role": "assistant", "content": "", "tool_calls": turn.get("content")}
+        return {**turn, "role": "assistant", "content": "", "tool_calls": turn.get("content")}
     if isinstance(role, str):
         turn["role"] = _ROLES.get(role, role)
     return turn

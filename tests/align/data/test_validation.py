@@ -56,7 +56,7 @@ def test_kinds_of_values(value: object, name: str) -> None:
 
 def test_every_column_reaches_its_place() -> None:
     fields = {
-        **{"chosen_score": 2.5, "rejected_score": 1, "margin": -3, "weight": 0},
+        **{"chosen_score": 2.5, "rejected_score": 1, "margin": 3, "weight": 0},
         **{"prompt_id": "p", "ranking": "r", "tools": '[{"name": "f"}]', "answer": "x", "source": "s"},
         **{"chosen_drawn": [0], "rejected_drawn": [5, 2**31 - 1], "drawn_with": "f"},
     }
@@ -103,6 +103,8 @@ def test_scores_are_finite_numbers(name: str) -> None:
     assert reason(**{name: True}) == f"{name} is not a number (is true)"
     if name == "weight":
         assert reason(weight=-0.5) == "negative weight (-0.5)"
+    elif name == "margin":
+        assert remarks(margin=-0.5) == ["the margin is negative"]
     else:
         assert checked(**{name: -0.5})[name] == -0.5
 
@@ -263,7 +265,7 @@ def test_types_of_the_columns() -> None:
     schema = arrow_schema()
     assert schema.names == [*COLUMNS, "place"]
     messages = "list<item: struct<role: string, content: string, thinking: string, tool_calls: string, name: string, "
-    messages += "tool_call_id: string>>"
+    messages += "tool_call_id: string, weight: string>>"
     types = dict.fromkeys((*COLUMNS, "place"), "string")
     types |= dict.fromkeys(("prompt", "chosen", "rejected"), messages)
     types |= dict.fromkeys(("chosen_score", "rejected_score", "margin", "weight"), "double")

@@ -107,17 +107,17 @@ def test_answers_with_a_verdict_are_no_demonstrations(name: str) -> None:
     assert Preferences.from_rows(rows, format="prompt-completion").report.kept == 6
 
 
-def test_a_good_answer_or_a_document_may_have_a_score() -> None:
-    rows = [{"prompt": f"q{i}", "chosen": "a", "score": i} for i in range(3)]
-    assert read(rows)[1].rule == "demonstration"
-    assert read([{"text": f"A text {i}.", "score": i} for i in range(3)])[1].rule == "text"
+@pytest.mark.parametrize("row", [{"prompt": "q", "chosen": "a", "score": 3}, {"text": "A text.", "score": 3}])
+def test_a_good_answer_or_a_document_with_a_score_is_no_demonstration_either(row: dict[str, Any]) -> None:
+    with pytest.raises(UnknownFormatError, match="score may say that an answer is bad"):
+        Preferences.from_rows([row] * 3)
 
 
 @pytest.mark.parametrize("name", ["label", "kto_tag", "rejected"])
-def test_a_label_that_begins_in_late_rows_is_not_dropped(name: str) -> None:
-    rows = [{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(20)]
+def test_a_label_that_few_rows_have_is_not_dropped(name: str) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(20)]
     rows[-1][name] = "false"
-    with pytest.raises(UserError, match=f'1 column "{name}", which most rows lack, looks like a label and is not read'):
+    with pytest.raises(UnknownFormatError, match=f"{name} may say that an answer is bad"):
         Preferences.from_rows(rows)
     assert Preferences.from_rows(rows, format="prompt-completion").report.kept == 20
 

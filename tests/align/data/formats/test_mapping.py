@@ -59,7 +59,7 @@ METADATA: dict[str, Any] = {
     "created_at": "2024-01-01T00:00:00Z",
     "split_name": "train",
     "language": "English",
-    "toxicity": 0.25,
+    "temperature": 0.25,
     "empty_list": [],
     "nothing": None,
     "tags": ["x", "y"],
@@ -69,7 +69,9 @@ METADATA: dict[str, Any] = {
 @pytest.mark.parametrize(("name", "rows"), CASES, ids=IDS)
 def test_metadata_and_another_order_of_columns_change_nothing(name: str, rows: list[dict[str, Any]]) -> None:
     expected, report = read(rows)
-    about = METADATA if known_formats()[name].gives == "demonstrations" else METADATA | {"is_english": True}
+    about = (
+        METADATA if known_formats()[name].gives == "demonstrations" else METADATA | {"is_safe": True, "toxicity": 0.25}
+    )
     changed = [dict(sorted((row | about).items(), reverse=True)) for row in rows]
     made, after = read(changed)
     assert (after.rule, made, after.rejected, after.left_out) == (name, expected, report.rejected, report.left_out)

@@ -1,0 +1,262 @@
+"""What a column that no format reads may be: harmless only if its name or its values say why.
+
+A column beside answers to imitate may say that they are bad, one beside pairs may say that their sides are turned
+round, and a text beside either may be a part of the prompt. Objects, lists and JSON in texts are looked into; what is
+inside is named with dots: ``meta.label``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Number
+from typing import Any, Literal, TypeGuard, cast
+
+from align.data.words import (
+    FLAGS,
+    FLIPS,
+    KNOWN_ANSWERS,
+    LABELS,
+    NEUTRAL,
+    NOTES,
+    PROMPTS,
+    QUANTITIES,
+    SCORES,
+    SIDES,
+    THINGS,
+    VERDICTS,
+    WORSE,
+    is_about,
+    is_label,
+    is_verdict_word,
+    words_of,
+)
+
+__all__ = ["Gives", "Unread", "is_true_or_false", "judge", "parts", "verdicts"]
+
+Gives = Literal["pairs", "demonstrations", "unpaired", "prompts"]
+"""Kind of rows that a format makes."""
+
+_SHORT = 24  # characters of a text that can be the name of something
+_CATEGORY = 60  # characters of a text that is one of a few
+_NOTICE = 100  # characters that the name of a source or the like may have
+_FEW = 12  # distinct texts of a column of categories
+_DEEP = 16
+_CELLS = 1000  # values that are looked at inside one
+_POSITIONS = frozenset({"id", "idx", "index", "number", "order", "pos", "position", "side", "slot"})
+_TURNING = (
+    frozenset({"agree", "agreed", "agrees", "correct", "first", "right", "valid", "wins", "won"}) | LABELS | WORSE
+)
+_DIFFERENCES = frozenset({"advantage", "agreement", "delta", "diff", "difference", "gap", "margin", "strength"})
+_TIMES = frozenset({"date", "hours", "minutes", "ms", "seconds", "time"})
+_CALLED = frozenset({"a", "b", "model_a", "model_b", "response_a", "response_b", "first", "second", "left", "right"})
+_AS_IT_IS = frozenset({"", "0", "0.0", "false", "no", "none", "normal", "original", "unchanged"})
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Columns that a format does not read although they may matter; all empty where none does."""
+
+    verdicts: list[str] = field(default_factory=list[str])
+    """May say that an answer to imitate is a bad one."""
+    turns: list[str] = field(default_factory=list[str])
+    """May say that the sides of a pair are the other way round."""
+    parts: list[str] = field(default_factory=list[str])
+    """May be a prompt, an answer or a label, or a part of one."""
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, each once."""
+        return sorted({*self.verdicts, *self.turns, *self.parts})
+
+
+def judge(columns: Mapping[str, Sequence[Any]], gives: Gives) -> Unread:
+    """Return which of the columns that are not read may matter beside rows of this kind."""
+    found = Unread()
+    for name, values in sorted(columns.items()):
+        given = [value for value in values if _is_given(value)]
+        if not given:
+            continue
+        if gives == "demonstrations" and (said := verdicts(name, given)):
+            found.verdicts.extend(said)
+        elif gives in ("pairs", "unpaired") and (said := _turns(name, given)):
+            found.turns.extend(said)
+        else:
+            found.parts.extend(parts(name, given, any_text=gives != "pairs"))
+    return found
+
+
+def verdicts(name: str, values: Sequence[Any]) -> list[str]:
+    """Return what may say how good an answer is, of a column and of what is inside its objects."""
+    return [inner for inner, cells in _leaves(name, values).items() if _is_verdict(inner, cells)]
+
+
+def _is_verdict(name: str, cells: list[Any]) -> bool:
+    own = words_of(name.rpartition(".")[2])
+    if FLAGS.issuperset(own) and own and all(map(is_true_or_false, cells)):
+        return False
+    texts = [cell for cell in cells if isinstance(cell, str) and not _is_number(cell)]
+    if any(isinstance(cell, bool) for cell in cells):
+        return True
+    if 2 * sum(map(_is_number, cells)) > len(cells) and not _is_number_about(name, own):
+        return True
+    if said := [text for text in texts if is_verdict_word(text)]:
+        is_language = not {"lang", "language", "locale"}.isdisjoint(own)  # "no" is Norwegian
+        return not is_language and (len({*texts}) <= _FEW or 2 * len(said) > len(texts))
+    return bool(texts) and is_label(name, LABELS | SCORES)
+
+
+def _is_number_about(name: str, own: list[str]) -> bool:
+    """Return whether a number is named for what it counts, all of its words being known to be about a row."""
+    if not {"lang", "language"}.isdisjoint(own):
+        return True
+    if own[-1:] in (["answer"], ["solution"]) and not KNOWN_ANSWERS.isdisjoint(own):
+        return True
+    known = all(len(word) == 1 or word in QUANTITIES | THINGS for word in own)
+    return known and not QUANTITIES.isdisjoint(own) and (LABELS | SCORES | VERDICTS).isdisjoint(words_of(name))
+
+
+def _turns(name: str, values: Sequence[Any]) -> list[str]:
+    """Return what may say that sides are turned round, of a column and of what is inside its objects."""
+    return [inner for inner, cells in _leaves(name, values).items() if _turns_sides(inner, cells)]
+
+
+def _turns_sides(name: str, cells: list[Any]) -> bool:
+    own = {*words_of(name.rpartition(".")[2])}
+    said = {str(cell).strip().lower().removesuffix(".0") for cell in cells}
+    if any(len(text) > _SHORT for text in said):
+        return False
+    if not own.isdisjoint(FLIPS):
+        return not is_about(name) and not said <= _AS_IT_IS
+    if "-1" in said and said <= {"-1", "0", "1"}:
+        return True
+    if not own.isdisjoint(_DIFFERENCES) and own.isdisjoint(_TIMES):
+        return any(_is_number(text) and text.startswith("-") for text in said)
+    if said <= {"0", "1", "2", *_CALLED} and not own.isdisjoint(_POSITIONS) and "model" not in own:
+        if not own.isdisjoint(SIDES | LABELS | {"correct", "gold"}):
+            return said != {"0"}
+        return len(said) > 1 and own <= {"order", "pos", "position", "side", "slot"}
+    if said <= {"0", "1", "true", "false"}:
+        expected = {"1", "true"} if len(own & WORSE) % 2 == 0 else {"0", "false"}
+        sides = not is_about(name) and bool(own - FLAGS) and own - FLAGS <= SIDES
+        return (sides or not own.isdisjoint(_TURNING)) and not said <= expected
+    if any(not FLIPS.isdisjoint(words_of(text)) for text in said):
+        return True
+    return len(said) > 1 and (said <= _CALLED or said <= {"chosen", "rejected"})
+
+
+def parts(name: str, values: Sequence[Any], *, any_text: bool) -> list[str]:
+    """Return what may be a prompt, an answer or a label, of a column and of what is inside its objects.
+
+    Args:
+        name: Of the column.
+        values: Without nulls.
+        any_text: Any column of long texts or lists does, whatever it is called: beside anything but pairs.
+    """
+    if 2 * sum(_opened(value) is not None for value in values) <= len(values):
+        return [name] if _is_part(name, values, any_text) else []
+    words = {word for word in words_of(name) if len(word) > 1} - NEUTRAL
+    if is_about(name) or (not any_text and _is_note(name)):
+        return []
+    inside = _leaves(name, values)
+    if inside and not words.isdisjoint(SIDES | PROMPTS | LABELS):
+        return [name]
+    lists = [" ".join(items) for value in values if _all_texts(items := _opened(value))]
+    if lists:
+        return [name] if any_text or _is_part(name, lists, any_text) else []
+    found = [inner for inner, cells in inside.items() if _is_part(inner, cells, any_text)]
+    return found if isinstance(_opened(values[0]), Mapping) else [name] * bool(found)
+
+
+def _is_part(name: str, cells: Sequence[Any], any_text: bool) -> bool:
+    last = name.rpartition(".")[2]
+    words = {word for word in words_of(last) if len(word) > 1} - NEUTRAL
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    if 2 * len(texts) > len(cells):
+        prose = 2 * sum(map(_is_prose, texts)) > len(texts) and not _is_category(texts)
+        if prose and any_text and not (is_about(last) and max(map(len, texts)) <= _NOTICE):
+            return True
+        if is_about(last):
+            return False
+        varies = len({*texts}) > 1 or len(texts) == 1
+        if prose and varies and not _is_note(name):
+            return True
+        named = words & (SIDES | PROMPTS)
+        if named and (any_text or prose or words == named):
+            return any_text or not _is_note(name)
+    return not is_about(last) and not words.isdisjoint(LABELS)
+
+
+def _is_note(name: str) -> bool:
+    """Return whether a text is named as one about the answers or the row, which is no part of a prompt."""
+    words = words_of(name)
+    return bool(words) and words[-1] in NOTES and PROMPTS.isdisjoint(words)
+
+
+def _is_prose(text: str) -> bool:
+    """Return whether a text is of some length and no name, hash or address."""
+    return len(text) > _SHORT and not (text.isascii() and text.isprintable() and " " not in text)
+
+
+def _is_category(texts: Sequence[str]) -> bool:
+    return 5 * len({*texts}) <= len(texts) and max(map(len, texts)) <= _CATEGORY
+
+
+def _all_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in cast(list[Any], value))
+
+
+def is_true_or_false(value: object) -> bool:
+    """Return whether a value is a boolean, also one written as text, as in CSV."""
+    return str(value).strip().lower() in ("true", "false")
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value == value and value != "" and value != [] and value != {}
+
+
+def _is_number(cell: object) -> bool:
+    """Return whether a value is a number, also one written as text, as in CSV."""
+    if not isinstance(cell, str):
+        return isinstance(cell, Number) and not isinstance(cell, bool)
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _leaves(name: str, values: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return the values inside objects and lists under their names with dots; others under the name itself."""
+    found: dict[str, list[Any]] = {}
+    for value in values:
+        for count, (inner, cell) in enumerate(_inside(name, value, _DEEP)):
+            if count == _CELLS:
+                break
+            found.setdefault(inner, []).append(cell)
+    return found
+
+
+def _inside(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    opened = _opened(value) if depth else None
+    if isinstance(opened, Mapping):
+        for key, item in opened.items():
+            yield from _inside(f"{name}.{key}", item, depth - 1)
+    elif opened is not None:
+        for item in opened:
+            yield from _inside(name, item, depth - 1)
+    elif _is_given(value):
+        yield name, value
+
+
+def _opened(value: Any) -> Mapping[str, Any] | list[Any] | None:
+    """Return an object or a list, also one that was written as JSON; None for anything else."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if isinstance(value, Mapping):
+        return cast(Mapping[str, Any], value)
+    return cast(list[Any], value) if isinstance(value, list) else None

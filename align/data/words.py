@@ -1,0 +1,136 @@
+"""Words of columns and of labels, by which it is judged what may be left unread; all in lower case."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "FLAGS",
+    "FLIPS",
+    "KNOWN_ANSWERS",
+    "LABELS",
+    "NEUTRAL",
+    "NOTES",
+    "PROMPTS",
+    "QUANTITIES",
+    "SCORES",
+    "SIDES",
+    "THINGS",
+    "VERDICTS",
+    "WORSE",
+    "is_about",
+    "is_label",
+    "is_verdict_word",
+    "words_of",
+]
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SIDES = _set("""
+    accepted answer answers bad best better candidate candidates chosen completion completions conversation
+    conversations dialog dialogue dialogues generation generations good loser losing messages negative output outputs
+    positive preferred rejected replies reply response responses summaries summary winner winning worse worst
+""")
+LABELS = _set("""
+    best better choice chose desirable helpful judgement judgment kto label labels liked preference preferred rank
+    ranking ranks selected thumbs verdict vote votes winner winning
+""")
+SCORES = _set("""
+    acceptable approved correct correctness disliked dislikes downvote downvotes feedback grade harmful helpfulness
+    incorrect liked likes passed quality rating ratings reward rewards safe score scores spam stars toxic unsafe
+    upvote upvotes valid wrong
+""")
+WORSE = _set("bad incorrect invalid losing loser negative rejected worse worst wrong")
+"""Words of sides and verdicts that are against an answer."""
+VERDICTS = _set("accepted bad good negative positive rejected worse worst")
+"""Words of sides that, with a number or a flag, say how good an answer is."""
+PROMPTS = _set("""
+    article articles background choices context document documents evidence facts functions hint hints history
+    hypothesis image images input instruction instructions knowledge options paragraph paragraphs passage passages
+    persona post premise prompt prompts query question questions schema story system table tools video videos audio
+""")
+NEUTRAL = _set("full my raw text texts the")
+
+_ABOUT = _set("""
+    author category count dataset date domain generator hash id idx ids index key lang language length level link model
+    models name severity sha source split status subset tag tags time timestamp tokens topic tstamp type url urls uuid
+    version worker
+""")
+"""Last words of columns that say something about a row."""
+QUANTITIES = _set("""
+    age avg batch budget char characters chars chunk chunks cluster cost count created date day depth difficulty dump
+    duration epoch height hops hour hours id ids idx index iteration key lang language latency len length level line
+    lines month ms n num number offset page param parameters params penalty price published pub row sec second seconds
+    seed sentence sentences shard size start end step steps temp temperature time timestamp tok token tokens top total
+    tstamp turn turns uid unix updated usage version view views width word words year
+""")
+"""Words of which a number about a row, or about how it was made, has at least one …"""
+THINGS = _set("""
+    answer answers assistant at average by chosen completion completions context conversation data dataset doc document
+    example file frequency generation human in input inputs instruction locale max mean median message messages min
+    minute minutes model of output outputs parent presence prompt prompts question response responses rows sample
+    samples sampling solution source sources split system task text thread tree unnamed user utc
+""")
+"""… and which its other words may be."""
+KNOWN_ANSWERS = _set("expected final ground original predicted reference true truth")
+"""Words of the answer that a response is compared with, where it is a number."""
+FLAGS = _set("""
+    anonymized anony classification code custom english format formatting from has hide in instruction is language latex
+    math multi multiturn prompt redacted single skip stream streamed streaming synthetic system translated turn turns
+    was with
+""")
+"""Words that alone make up the name of a flag about a row or how it was made."""
+NOTES = _set("""
+    analyses analysis annotation annotations annotator annotators comment comments critique critiques elaboration
+    evaluation explanation explanations feedback justification justifications meta metadata moderation note notes
+    principle principles rational rationale rationales reason reasoning reasons
+""")
+"""Last words of texts about the answers or the row, which are no part of the prompt."""
+FLIPS = _set("""
+    exchanged flip flipped inverse invert inverted reverse reversed swap swapped switched
+""")
+
+_VALUES = _set("""
+    acceptable accept accepted approve approved bad best better chosen correct desirable disapproved dislike disliked
+    down downvote downvoted excellent fail failed failing failure false flagged good great hallucinated hallucination
+    harmful harmless helpful incorrect invalid like liked lose loser loss lost negative no partial pass passed perfect
+    poor positive preferred reject rejected right safe satisfactory satisfied succeeded success successful terrible true
+    unacceptable undesirable unhelpful unsafe unsatisfactory unsatisfied up upvote upvoted useful useless valid win
+    winner won worse worst wrong yes
+""")
+_BESIDE = _set("""
+    a an and answer as completely extremely fully is marked mostly not partially partly quality response rather somewhat
+    the thumb thumbs very was
+""")
+_SIGNS = frozenset("👍👎✓✔✗✘✅❌☑")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a column's name: ``chosenAnswer_id`` is chosen, answer, id."""
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def is_about(name: str) -> bool:
+    """Return whether a column says something about a row, such as ``prompt_id`` or ``chosen_model``."""
+    last = words_of(name)[-1:]
+    return bool(last) and last[0] in _ABOUT
+
+
+def is_label(name: str, words: frozenset[str] = LABELS | SIDES) -> bool:
+    """Return whether a column is named like a label or a side of a pair; ``kto_tag`` is one."""
+    return "kto" in words_of(name) or (not is_about(name) and not words.isdisjoint(words_of(name)))
+
+
+def is_verdict_word(text: str) -> bool:
+    """Return whether a short text says how good something is, and nothing else: ``Rejected``, ``not good``, 👎."""
+    if len(text) > 40:
+        return False
+    if any(sign in _SIGNS for sign in text):
+        return True
+    words = text.lower().replace("_", " ").replace("-", " ").split()
+    words = [word.strip(".,:;!()[]\"'") for word in words]
+    return not _VALUES.isdisjoint(words) and _VALUES.union(_BESIDE).issuperset(words)
