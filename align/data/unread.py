@@ -1,4 +1,4 @@
-"""What a column that no format reads may be: harmless only if its name or its values say why.
+"""Columns that no format reads: harmless only if their names or their values say why.
 
 A column beside answers to imitate may say that they are bad, one beside pairs may say that their sides are turned
 round, and a text beside either may be a part of the prompt. Objects, lists and JSON in texts are looked into; what is
@@ -18,6 +18,7 @@ from align.data.words import (
     FLIPS,
     KNOWN_ANSWERS,
     LABELS,
+    LANGUAGES,
     NEUTRAL,
     NOTES,
     PROMPTS,
@@ -102,16 +103,17 @@ def _is_verdict(name: str, cells: list[Any]) -> bool:
     if 2 * sum(map(_is_number, cells)) > len(cells) and not _is_number_about(name, own):
         return True
     if said := [text for text in texts if is_verdict_word(text)]:
-        is_language = not {"lang", "language", "locale"}.isdisjoint(own)  # "no" is Norwegian
-        return not is_language and (len({*texts}) <= _FEW or 2 * len(said) > len(texts))
+        if not LANGUAGES.isdisjoint(own):  # "no" is Norwegian
+            return False
+        return len({*texts}) <= _FEW or 2 * len(said) > len(texts)
     return bool(texts) and is_label(name, LABELS | SCORES)
 
 
 def _is_number_about(name: str, own: list[str]) -> bool:
     """Return whether a number is named for what it counts, all of its words being known to be about a row."""
-    if not {"lang", "language"}.isdisjoint(own):
+    if not LANGUAGES.isdisjoint(own):
         return True
-    if own[-1:] in (["answer"], ["solution"]) and not KNOWN_ANSWERS.isdisjoint(own):
+    if not KNOWN_ANSWERS.isdisjoint(own) and not {"answer", "solution"}.isdisjoint(own):
         return True
     known = all(len(word) == 1 or word in QUANTITIES | THINGS for word in own)
     return known and not QUANTITIES.isdisjoint(own) and (LABELS | SCORES | VERDICTS).isdisjoint(words_of(name))

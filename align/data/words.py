@@ -9,6 +9,7 @@ __all__ = [
     "FLIPS",
     "KNOWN_ANSWERS",
     "LABELS",
+    "LANGUAGES",
     "NEUTRAL",
     "NOTES",
     "PROMPTS",
@@ -77,6 +78,7 @@ THINGS = _set("""
 """… and which its other words may be."""
 KNOWN_ANSWERS = _set("expected final ground original predicted reference true truth")
 """Words of the answer that a response is compared with, where it is a number."""
+LANGUAGES = _set("lang language locale")
 FLAGS = _set("""
     anonymized anony classification code custom english format formatting from has hide in instruction is language latex
     math multi multiturn prompt redacted single skip stream streamed streaming synthetic system translated turn turns
