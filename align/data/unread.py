@@ -7,10 +7,12 @@ inside is named with dots: ``meta.label``.
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Number
+from decimal import Decimal
 from typing import Any, Literal, TypeGuard, cast
 
 from align.data.words import (
@@ -52,6 +54,7 @@ _TURNING = (
 _DIFFERENCES = frozenset({"advantage", "agreement", "delta", "diff", "difference", "gap", "margin", "strength"})
 _TIMES = frozenset({"date", "hours", "minutes", "ms", "seconds", "time"})
 _CALLED = frozenset({"a", "b", "model_a", "model_b", "response_a", "response_b", "first", "second", "left", "right"})
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*(?:%|/\s*\d+|stars?)?|[★☆⭐]+", re.IGNORECASE)
 _AS_IT_IS = frozenset({"", "0", "0.0", "false", "no", "none", "normal", "original", "unchanged"})
 
 
@@ -106,7 +109,7 @@ def _is_verdict(name: str, cells: list[Any]) -> bool:
         if not LANGUAGES.isdisjoint(own):  # "no" is Norwegian
             return False
         return len({*texts}) <= _FEW or 2 * len(said) > len(texts)
-    return bool(texts) and is_label(name, LABELS | SCORES)
+    return bool(texts) and any(is_label(part, LABELS | SCORES) for part in name.split("."))
 
 
 def _is_number_about(name: str, own: list[str]) -> bool:
@@ -219,14 +222,10 @@ def _is_given(value: object) -> bool:
 
 
 def _is_number(cell: object) -> bool:
-    """Return whether a value is a number, also one written as text, as in CSV."""
-    if not isinstance(cell, str):
-        return isinstance(cell, Number) and not isinstance(cell, bool)
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    """Return whether a value is a number, also one written as text: ``3.0``, ``3/5``, ``80%``, ``4 stars``."""
+    if isinstance(cell, str):
+        return _NUMBER.fullmatch(cell.strip()) is not None
+    return isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)
 
 
 def _leaves(name: str, values: Sequence[Any]) -> dict[str, list[Any]]:
@@ -253,12 +252,14 @@ def _inside(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def _opened(value: Any) -> Mapping[str, Any] | list[Any] | None:
-    """Return an object or a list, also one that was written as JSON; None for anything else."""
+    """Return an object or a list, also one that was written as text (JSON, or `str` as in CSV); None for others."""
     if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                value = parse(value)
+                break
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
     if isinstance(value, Mapping):
         return cast(Mapping[str, Any], value)
     return cast(list[Any], value) if isinstance(value, list) else None

@@ -107,7 +107,7 @@ _BESIDE = _set("""
     a an and answer as completely extremely fully is marked mostly not partially partly quality response rather somewhat
     the thumb thumbs very was
 """)
-_SIGNS = frozenset("👍👎✓✔✗✘✅❌☑")
+_NO_VALUE = frozenset({"-", "–", "—", "?", ".", "..."})
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
@@ -128,10 +128,10 @@ def is_label(name: str, words: frozenset[str] = LABELS | SIDES) -> bool:
 
 
 def is_verdict_word(text: str) -> bool:
-    """Return whether a short text says how good something is, and nothing else: ``Rejected``, ``not good``, 👎."""
-    if len(text) > 40:
+    """Return whether a short text says how good something is, and nothing else: ``Rejected``, ``not good``, 👎, +."""
+    if len(text) > 40 or text.strip() in _NO_VALUE:
         return False
-    if any(sign in _SIGNS for sign in text):
+    if not any(map(str.isalnum, text)):
         return True
     words = text.lower().replace("_", " ").replace("-", " ").split()
     words = [word.strip(".,:;!()[]\"'") for word in words]

@@ -22,7 +22,7 @@ def conversation(*marks: dict[str, Any], theirs: bool = False) -> list[dict[str,
 
 
 def reasons(*marks: dict[str, Any], theirs: bool = False) -> tuple[dict[str, int], dict[str, int]]:
-    """What rows whose answers have these marks are rejected for, and what is noted of them."""
+    """Reasons for which a row whose answers have these marks is rejected, and remarks on it."""
     name = "conversations" if theirs else "messages"
     good = [{name: conversation({}, theirs=theirs)}]
     _, report = read([*good, {name: conversation(*marks, theirs=theirs)}])
