@@ -12,9 +12,9 @@ from align.data.words import LABELS, SCORES, SIDES, WORSE, words_of
 __all__ = ["is_learned", "is_mark", "require_good", "require_learned"]
 
 _LEARNED = frozenset({"is_train", "is_trained", "learn", "loss", "loss_mask", "loss_scale", "loss_weight"}) | {
-    *("train", "train_on", "trainable", "trained", "training", "weight")
+    *("train", "train_on", "train_on_turn", "trainable", "trained", "training", "weight")
 }
-_MASKED = frozenset({"ignore", "ignored", "is_masked", "mask", "masked", "no_loss"})
+_MASKED = frozenset({"ignore", "ignore_loss", "ignored", "is_masked", "mask", "masked", "no_loss", "no_train"})
 _CONTENT = frozenset({"role", "content", "from", "value", "input", "output", "function_call", "tool_calls"})
 _TRUTH = {"true": True, "false": False}
 _AGAINST = WORSE | {
@@ -33,7 +33,7 @@ _AGAINST = WORSE | {
 
 def is_mark(name: str) -> bool:
     """Return whether a field says if its answer is trained on: ``weight`` (OpenAI), ``train``, ``masked`` …"""
-    return name.lower() in _LEARNED or name.lower() in _MASKED
+    return "_".join(words_of(name)) in _LEARNED | _MASKED
 
 
 def is_learned(answer: Mapping[str, Any]) -> bool:
@@ -65,7 +65,7 @@ def _unlearned(answer: Mapping[str, Any]) -> str:
         text = str(value).strip().lower()
         if text not in ("true", "false", "0", "1", "0.0", "1.0"):
             raise RowError(f'message field "{name}" is neither 0 nor 1', f"is {value!r:.40}")
-        if (text in ("true", "1", "1.0")) == (name.lower() in _MASKED):
+        if (text in ("true", "1", "1.0")) == ("_".join(words_of(name)) in _MASKED):
             return f"{name}={value if isinstance(value, str) else text}"
     return ""
 

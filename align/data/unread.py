@@ -25,6 +25,7 @@ from align.data.words import (
     NOTES,
     PROMPTS,
     QUANTITIES,
+    REMARKS,
     SCORES,
     SIDES,
     THINGS,
@@ -48,10 +49,9 @@ _FEW = 12  # distinct texts of a column of categories
 _DEEP = 16
 _CELLS = 1000  # values that are looked at inside one
 _POSITIONS = frozenset({"id", "idx", "index", "number", "order", "pos", "position", "side", "slot"})
-_TURNING = (
-    frozenset({"agree", "agreed", "agrees", "correct", "first", "right", "valid", "wins", "won"}) | LABELS | WORSE
-)
-_DIFFERENCES = frozenset({"advantage", "agreement", "delta", "diff", "difference", "gap", "margin", "strength"})
+_AGREEING = frozenset({"agree", "agreed", "agreement", "agrees", "correct", "first", "right", "valid", "wins", "won"})
+_TURNING = _AGREEING | LABELS | WORSE
+_DIFFERENCES = frozenset({"advantage", "delta", "diff", "difference", "gap", "margin", "strength"})
 _TIMES = frozenset({"date", "hours", "minutes", "ms", "seconds", "time"})
 _CALLED = frozenset({"a", "b", "model_a", "model_b", "response_a", "response_b", "first", "second", "left", "right"})
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*(?:%|/\s*\d+|stars?)?|[★☆⭐]+", re.IGNORECASE)
@@ -105,11 +105,13 @@ def _is_verdict(name: str, cells: list[Any]) -> bool:
         return True
     if 2 * sum(map(_is_number, cells)) > len(cells) and not _is_number_about(name, own):
         return True
+    if texts and {text.strip().lower() for text in texts} <= {"y", "n"}:
+        return True
     if said := [text for text in texts if is_verdict_word(text)]:
         if not LANGUAGES.isdisjoint(own):  # "no" is Norwegian
             return False
         return len({*texts}) <= _FEW or 2 * len(said) > len(texts)
-    return bool(texts) and any(is_label(part, LABELS | SCORES) for part in name.split("."))
+    return bool(texts) and any(is_label(part, LABELS | SCORES | REMARKS) for part in name.split("."))
 
 
 def _is_number_about(name: str, own: list[str]) -> bool:
@@ -124,7 +126,8 @@ def _is_number_about(name: str, own: list[str]) -> bool:
 
 def _turns(name: str, values: Sequence[Any]) -> list[str]:
     """Return what may say that sides are turned round, of a column and of what is inside its objects."""
-    return [inner for inner, cells in _leaves(name, values).items() if _turns_sides(inner, cells)]
+    single = [value for value in values if not isinstance(_opened(value), list)]
+    return [inner for inner, cells in _leaves(name, single).items() if _turns_sides(inner, cells)]
 
 
 def _turns_sides(name: str, cells: list[Any]) -> bool:
@@ -134,7 +137,7 @@ def _turns_sides(name: str, cells: list[Any]) -> bool:
         return False
     if not own.isdisjoint(FLIPS):
         return not is_about(name) and not said <= _AS_IT_IS
-    if "-1" in said and said <= {"-1", "0", "1"}:
+    if (said <= {"-1", "0", "1", "+1"} and "-1" in said) or (said <= {"-", "+"} and "-" in said):
         return True
     if not own.isdisjoint(_DIFFERENCES) and own.isdisjoint(_TIMES):
         return any(_is_number(text) and text.startswith("-") for text in said)
@@ -144,7 +147,8 @@ def _turns_sides(name: str, cells: list[Any]) -> bool:
         return len(said) > 1 and own <= {"order", "pos", "position", "side", "slot"}
     if said <= {"0", "1", "true", "false"}:
         expected = {"1", "true"} if len(own & WORSE) % 2 == 0 else {"0", "false"}
-        sides = not is_about(name) and bool(own - FLAGS) and own - FLAGS <= SIDES
+        named = {word for word in own - FLAGS if len(word) > 1}
+        sides = not is_about(name) and bool(named) and named <= SIDES
         return (sides or not own.isdisjoint(_TURNING)) and not said <= expected
     if any(not FLIPS.isdisjoint(words_of(text)) for text in said):
         return True
@@ -165,7 +169,8 @@ def parts(name: str, values: Sequence[Any], *, any_text: bool) -> list[str]:
     if is_about(name) or (not any_text and _is_note(name)):
         return []
     inside = _leaves(name, values)
-    if inside and not words.isdisjoint(SIDES | PROMPTS | LABELS):
+    turns = {f"{name}.role", f"{name}.content"}, {f"{name}.from", f"{name}.value"}
+    if inside and (not words.isdisjoint(SIDES | PROMPTS | LABELS) or any(both <= inside.keys() for both in turns)):
         return [name]
     lists = [" ".join(items) for value in values if _all_texts(items := _opened(value))]
     if lists:
@@ -180,12 +185,10 @@ def _is_part(name: str, cells: Sequence[Any], any_text: bool) -> bool:
     texts = [cell for cell in cells if isinstance(cell, str)]
     if 2 * len(texts) > len(cells):
         prose = 2 * sum(map(_is_prose, texts)) > len(texts) and not _is_category(texts)
-        if prose and any_text and not (is_about(last) and max(map(len, texts)) <= _NOTICE):
-            return True
         if is_about(last):
-            return False
+            return prose and max(map(len, texts)) > _NOTICE and (any_text or len({*texts}) > 1)
         varies = len({*texts}) > 1 or len(texts) == 1
-        if prose and varies and not _is_note(name):
+        if prose and (any_text or (varies and not _is_note(name))):
             return True
         named = words & (SIDES | PROMPTS)
         if named and (any_text or prose or words == named):

@@ -14,6 +14,7 @@ __all__ = [
     "NOTES",
     "PROMPTS",
     "QUANTITIES",
+    "REMARKS",
     "SCORES",
     "SIDES",
     "THINGS",
@@ -40,9 +41,10 @@ LABELS = _set("""
     ranking ranks selected thumbs verdict vote votes winner winning
 """)
 SCORES = _set("""
-    acceptable approved correct correctness disliked dislikes downvote downvotes feedback grade harmful helpfulness
-    incorrect liked likes passed quality rating ratings reward rewards safe score scores spam stars toxic unsafe
-    upvote upvotes valid wrong
+    accept acceptable approve approved correct correctness disliked dislikes downvote downvotes error errors fail failed
+    failure feedback flag flagged flags golden grade hallucinated hallucination harmful helpfulness incorrect liked
+    likes pass passed quality rating ratings refusal refused reward rewards safe score scores spam stars toxic unsafe
+    upvote upvotes valid verified wrong
 """)
 WORSE = _set("bad incorrect invalid losing loser negative rejected worse worst wrong")
 """Words of sides and verdicts that are against an answer."""
@@ -91,6 +93,11 @@ NOTES = _set("""
     principle principles rational rationale rationales reason reasoning reasons
 """)
 """Last words of texts about the answers or the row, which are no part of the prompt."""
+REMARKS = _set("""
+    annotation annotations assessment assessments comment comments critique critiques evaluation evaluations note notes
+    opinion opinions remark remarks review reviews
+""")
+"""Words of notes that may say that an answer is bad."""
 FLIPS = _set("""
     exchanged flip flipped inverse invert inverted reverse reversed swap swapped switched
 """)

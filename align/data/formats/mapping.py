@@ -247,6 +247,8 @@ def _with_parts(sample: Sample, rest: list[str], found: dict[str, str | None]) -
     prompt = found["prompt"]
     system = next((name for name in sorted(sample.columns) if "system" in words_of(name) and not is_about(name)), None)
     others = [name for name in rest if name != prompt and not _named([name], (*_ANSWERS, *_GOOD, *_BAD))]
+    whole = bool(found.get("chosen") and found.get("rejected"))  # so that the others are no answers
+    others = [name for name in others if whole or _named([name], _PROMPTS)]
     inputs = [name for name in others if name == "input" or sample.carries(name, any_text=False)]
     if {"chosen", "completion"}.isdisjoint(found) or not prompt or not (inputs or system):
         return found

@@ -39,6 +39,8 @@ def reasons(*marks: dict[str, Any], theirs: bool = False) -> tuple[dict[str, int
         ({"train": False}, "train=false"),
         ({"loss": False}, "loss=false"),
         ({"masked": True}, "masked=true"),
+        ({"trainOnTurn": False}, "trainOnTurn=false"),
+        ({"no_train": True}, "no_train=true"),
     ],
 )
 def test_an_answer_that_is_not_to_be_trained_on_is_rejected(mark: dict[str, Any], said: str, theirs: bool) -> None:
