@@ -76,17 +76,22 @@ class Layout:
                     raise RowError("column changes type", f'"{name}" is {actual}, in most rows {usual}')
         return row
 
-    def objection(self, columns: Mapping[str, Sequence[Any]]) -> str:
-        """Return why columns of a block may not be left unread, judged as those of the first rows; nothing if they may.
+    def objection(self, columns: Mapping[str, Sequence[Any]]) -> tuple[str, str]:
+        """Return a column of a block that may not be left unread, and why; nothing if all may.
 
-        Of one that the first rows have, it is known that it is no part of the prompt, or the user has left it out.
+        They are judged as in the first rows. Of a column that these have it is known that it is no part of the prompt,
+        or the user has left it out.
         """
         if self.known is None:
-            return ""
+            return "", ""
         found = judge(columns, self.format.gives)
         new = judge({name: cells for name, cells in columns.items() if name not in self.known}, self.format.gives)
         found = replace(found, parts=new.parts)
-        return " ".join(self.format.objection(found)) if found.names else ""
+        if not found.names:
+            return "", ""
+        named = (*found.verdicts, *found.turns, *found.parts)[0]
+        column = max((name for name in columns if f"{named}.".startswith(f"{name}.")), key=len)
+        return column, " ".join(self.format.objection(found))
 
     def __reduce__(self) -> Any:  # functions of formats cannot be sent to another process
         return _layout, (self.format.name, self.kinds, self.known)
@@ -183,7 +188,8 @@ class Check:
         """Yield the fields that each row, or each group of rows, becomes, with their place."""
         format, columns = self.layout.format, self.layout.format.columns
         unread: dict[str, list[Any]] = {}
-        first: str | None = None
+        at: dict[str, list[str]] = {}
+        """Places of these values."""
         labels = format.labels.columns if format.labels is not None and format.gives == "pairs" else ()
         for place, values in self._groups(block, found):
             try:
@@ -194,14 +200,16 @@ class Check:
             for value in values:
                 for name in value.keys() - columns:
                     unread.setdefault(name, []).append(value[name])
+                    at.setdefault(name, []).append(place)
                 for name in labels:
                     if len(seen := found.labels_seen.setdefault(name, set())) < 2:
                         seen.add(str(value[name]))
-            first = first or place
             for item in made:
                 yield place, item
         found.unread = {*unread}
-        if objection := self.layout.objection(unread):
+        column, objection = self.layout.objection(unread)
+        if column:
+            first = next(place for place, cell in zip(at[column], unread[column], strict=True) if cell not in _NOTHING)
             found.objection = f"{first} and following: {objection}"
 
     def _groups(self, block: Block, found: Checked) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
