@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, groupby
 from typing import Any, cast
 
@@ -84,9 +84,7 @@ class Layout:
         """
         if self.known is None:
             return "", ""
-        found = judge(columns, self.format.gives)
-        new = judge({name: cells for name, cells in columns.items() if name not in self.known}, self.format.gives)
-        found = replace(found, parts=new.parts)
+        found = judge(columns, self.format.gives, no_parts=self.known)
         if not found.names:
             return "", ""
         named = (*found.verdicts, *found.turns, *found.parts)[0]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, TypeGuard, cast
@@ -55,6 +56,8 @@ _DIFFERENCES = frozenset({"advantage", "delta", "diff", "difference", "gap", "ma
 _TIMES = frozenset({"date", "hours", "minutes", "ms", "seconds", "time"})
 _CALLED = frozenset({"a", "b", "model_a", "model_b", "response_a", "response_b", "first", "second", "left", "right"})
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*(?:%|/\s*\d+|stars?)?|[★☆⭐]+", re.IGNORECASE)
+_BRACKETS = frozenset("[{ \t\n")
+_WRITTEN = re.compile(r"""\s*[\[{][\[{\s]*(?:["'\d-]|true|false|null|True|False|None)""")
 _AS_IT_IS = frozenset({"", "0", "0.0", "false", "no", "none", "normal", "original", "unchanged"})
 
 
@@ -75,8 +78,8 @@ class Unread:
         return sorted({*self.verdicts, *self.turns, *self.parts})
 
 
-def judge(columns: Mapping[str, Sequence[Any]], gives: Gives) -> Unread:
-    """Return which of the columns that are not read may matter beside rows of this kind."""
+def judge(columns: Mapping[str, Sequence[Any]], gives: Gives, *, no_parts: Collection[str] = ()) -> Unread:
+    """Return which of the columns that are not read may matter beside rows of this kind; `no_parts` are none."""
     found = Unread()
     for name, values in sorted(columns.items()):
         given = [value for value in values if _is_given(value)]
@@ -86,7 +89,7 @@ def judge(columns: Mapping[str, Sequence[Any]], gives: Gives) -> Unread:
             found.verdicts.extend(said)
         elif gives in ("pairs", "unpaired") and (said := _turns(name, given)):
             found.turns.extend(said)
-        else:
+        elif name not in no_parts:
             found.parts.extend(parts(name, given, any_text=gives != "pairs"))
     return found
 
@@ -126,8 +129,7 @@ def _is_number_about(name: str, own: list[str]) -> bool:
 
 def _turns(name: str, values: Sequence[Any]) -> list[str]:
     """Return what may say that sides are turned round, of a column and of what is inside its objects."""
-    single = [value for value in values if not isinstance(_opened(value), list)]
-    return [inner for inner, cells in _leaves(name, single).items() if _turns_sides(inner, cells)]
+    return [inner for inner, cells in _leaves(name, values, lists=False).items() if _turns_sides(inner, cells)]
 
 
 def _turns_sides(name: str, cells: list[Any]) -> bool:
@@ -231,33 +233,37 @@ def _is_number(cell: object) -> bool:
     return isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)
 
 
-def _leaves(name: str, values: Sequence[Any]) -> dict[str, list[Any]]:
-    """Return the values inside objects and lists under their names with dots; others under the name itself."""
+def _leaves(name: str, values: Sequence[Any], *, lists: bool = True) -> dict[str, list[Any]]:
+    """Return the values inside objects, and in `lists`, under their names with dots; others under the name itself."""
     found: dict[str, list[Any]] = {}
     for value in values:
-        for count, (inner, cell) in enumerate(_inside(name, value, _DEEP)):
+        if isinstance(value, int | float) or (isinstance(value, str) and value[:1] not in _BRACKETS):  # as most are
+            if _is_given(value):
+                found.setdefault(name, []).append(value)
+            continue
+        for count, (inner, cell) in enumerate(_inside(name, value, _DEEP, lists)):
             if count == _CELLS:
                 break
             found.setdefault(inner, []).append(cell)
     return found
 
 
-def _inside(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+def _inside(name: str, value: Any, depth: int, lists: bool) -> Iterator[tuple[str, Any]]:
     opened = _opened(value) if depth else None
     if isinstance(opened, Mapping):
         for key, item in opened.items():
-            yield from _inside(f"{name}.{key}", item, depth - 1)
+            yield from _inside(f"{name}.{key}", item, depth - 1, lists)
     elif opened is not None:
-        for item in opened:
-            yield from _inside(name, item, depth - 1)
+        for item in opened if lists else ():
+            yield from _inside(name, item, depth - 1, lists)
     elif _is_given(value):
         yield name, value
 
 
 def _opened(value: Any) -> Mapping[str, Any] | list[Any] | None:
     """Return an object or a list, also one that was written as text (JSON, or `str` as in CSV); None for others."""
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        for parse in (json.loads, ast.literal_eval):
+    if isinstance(value, str) and _WRITTEN.match(value):
+        for parse in (json.loads, _evaluated):
             try:
                 value = parse(value)
                 break
@@ -266,3 +272,9 @@ def _opened(value: Any) -> Mapping[str, Any] | list[Any] | None:
     if isinstance(value, Mapping):
         return cast(Mapping[str, Any], value)
     return cast(list[Any], value) if isinstance(value, list) else None
+
+
+def _evaluated(text: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a backslash in a text that is no Python
+        return ast.literal_eval(text)

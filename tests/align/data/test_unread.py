@@ -222,6 +222,7 @@ NEUTRAL: dict[str, Any] = {
     "reward_gap": lambda i: i,
     "seconds_difference": lambda i: -i,
     "seed": lambda i: [-1, 7][i % 2],
+    "meta": lambda i: {"tags": ["a", "b"], "n": i},
     "rationale": prose,
     "gpt4_explanation": prose,
     "annotations": lambda i: [{"text": prose(i)}],
@@ -296,6 +297,13 @@ def test_a_label_that_is_always_the_same_is_remarked_on() -> None:
     assert loaded(cells).warnings == ("better is 1 in all 24 rows: is the better answer always at the same place?",)
     assert loaded(cells | {"better": lambda i: 1 + i % 2}).warnings == ()
     assert Preferences.from_rows(table(cells, 19)).report.warnings == ()
+
+
+def test_texts_with_brackets_are_texts() -> None:
+    """A list in TeX is no list, and no warning of Python is seen."""
+    texts = [f"[1, \\d] is an interval with the number {i}" for i in range(3)]
+    assert judge({"zz": texts}, "pairs").parts == ["zz"]
+    assert judge({"zz": [f'{{"id": {i}, "lang": "no"}}' for i in range(3)]}, "demonstrations") == Unread()
 
 
 def test_nothing_is_said_of_empty_columns_or_of_prompts_alone() -> None:
