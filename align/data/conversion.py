@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from align.data.formats import Format, Renaming, Sample, find_format, known_formats
 from align.data.formats.base import is_label
-from align.data.formats.hh import spoken
+from align.data.formats.transcripts import answers_alone
 from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import RowError
 from align.data.messages import MEDIA, kind
@@ -25,6 +25,8 @@ from align.errors import UserError
 __all__ = ["Check", "Checked", "Layout"]
 
 _MEDIA = frozenset(MEDIA)
+_SIDES = ("chosen", "rejected")
+_WHOLE = "an answer begins as a transcript with marks of its own and stays whole"
 _TRANSCRIPT = "the prompt is a transcript with marks of its own and stays one text; give messages to have turns"
 
 
@@ -147,10 +149,12 @@ class Check:
         for place, item in self._converted(block, found):
             notes: dict[str, None] = {}
             try:
-                asked = spoken(item)
+                asked = answers_alone(item)
                 row = valid_row(asked, notes.setdefault)
                 if isinstance(prompt := asked.get("prompt"), str) and is_transcript(prompt):
                     notes.setdefault(_TRANSCRIPT)
+                if any(isinstance(side := asked.get(name), str) and is_transcript(side) for name in _SIDES):
+                    notes.setdefault(_WHOLE)
             except RowError as rejection:
                 found.remarks.append((len(rows), place, rejection))
                 continue
