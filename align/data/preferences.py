@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from align.data.comparison import Comparison
 from align.data.conversion import Check, Layout
 from align.data.formats import Renaming
-from align.data.load_report import LoadReport, Tally, joined_reports
+from align.data.load_report import LoadReport, Tally, joined_reports, place_of
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.progress import with_progress
 from align.data.reading import Block, RawRow, in_blocks, read_blocks, rows_in_memory
@@ -315,7 +315,7 @@ def _checked(
     )
     for remark, remedy in _SUSPICIOUS.items():
         if (count := report.noted.get(remark, 0)) * 2 > report.kept:
-            places = ", ".join(place.split(": ")[0] for place in report.examples[remark])
+            places = ", ".join(place_of(example, remark) for example in report.examples[remark])
             raise UserError(f"{source}: {remark} in {count:,} of {report.kept:,} rows ({places}); {remedy}.")
     return dataset, report, fingerprint
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from align.data.formats.hh import spoken
 from align.data.formats.parts import prompt_with_system
-from align.data.formats.trl import cut_at, shared_transcript
+from align.data.formats.trl import cut_at
 from align.data.formats.turn_marks import answer_start, asks, begins_with_turn, is_transcript, without_marks
 from align.data.load_report import RowError
 from align.data.rendering import shared_length
@@ -78,10 +78,8 @@ def _pair(asked: str, chosen: str, rejected: str, *, whole: bool) -> dict[str, s
     start = answer_start(shared)
     if start is not None and asks(shared):
         before = without_marks(shared[:start])
-        if before.endswith(without_marks(asked)):
+        if before.endswith(without_marks(asked)) or (whole and _holds(before, asked)):
             return cut_at(start, chosen=chosen, rejected=rejected)
-        if whole and _holds(before, asked):
-            return shared_transcript(chosen, rejected)
         if whole:
             raise RowError(_DISAGREE)
     elif whole and all(_start_of_one(side, asked) is not None for side in (chosen, rejected)):

@@ -12,20 +12,20 @@ from align.data.formats.turn_marks import answer_start, next_turn
 from align.data.load_report import RowError
 from align.data.rendering import shared_length
 
-__all__ = ["IMPLICIT", "cut_at", "shared_transcript"]
+__all__ = ["IMPLICIT", "cut_at"]
 
 
 def _implicit(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     chosen, rejected = row["chosen"], row["rejected"]
     if isinstance(chosen, str) and isinstance(rejected, str):
-        fields = shared_transcript(chosen, rejected)
+        fields = _shared_transcript(chosen, rejected)
     else:
         fields = shared_turns(chosen, rejected)
         require_known(row.get("messages"), fields["prompt"], fields["chosen"])
     yield fields | shared_fields(row)
 
 
-def shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
+def _shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
     """Cut two transcripts behind the last mark of an assistant that both share, never inside an answer.
 
     Line breaks behind the mark belong to the prompt; a space belongs to the answer ("Assistant:| blue"), as in
