@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -118,28 +119,31 @@ class Check:
     renaming: Renaming
 
     def whole(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield blocks between which no ranking is divided that becomes of several rows."""
-        if self.layout.format.gather is None:
+        """Yield blocks between which no ranking is divided that becomes of several rows.
+
+        Such rows are put together wherever they stand, for which all of them are held in memory.
+        """
+        if (column := self.layout.format.gather) is None:
             yield from blocks
             return
-        held: list[RawRow] = []
-        last: object = None
+        groups: dict[str, list[RawRow]] = {}
         for row in chain.from_iterable(blocks):
-            shared = self._shared(row, self.layout.format.gather)
-            if len(held) >= BLOCK_ROWS and shared is not None and shared != last:
+            groups.setdefault(self._shared(row, column), []).append(row)
+        held: list[RawRow] = []
+        for group in groups.values():
+            held += group
+            if len(held) >= BLOCK_ROWS:
                 yield Rows(held)
                 held = []
-            held.append(row)
-            last = last if shared is None else shared
         if held:
             yield Rows(held)
 
-    def _shared(self, row: RawRow, column: str) -> tuple[Any] | None:
-        """Return what the rows of a ranking share; None of a row that cannot be used."""
+    def _shared(self, row: RawRow, column: str) -> str:
+        """Return what tells the ranking of a row from others; of a row that cannot be used nothing."""
         try:
-            return (self.layout.fields(self.renaming(row))[column],)
+            return json.dumps(self.layout.fields(self.renaming(row))[column], default=str)
         except RowError:
-            return None
+            return ""
 
     def __call__(self, block: Block) -> Checked:
         """Return the valid rows, and what is to be said of the others."""

@@ -36,7 +36,7 @@ _WORTH_KEEPING = 2**26
 """Bytes of a file from which on its rows are kept in the datasets cache for the next run."""
 _ALONE = 8
 """Blocks that are read and checked by this process, before others are started to read the rest."""
-_VERSION = 3
+_VERSION = 4
 """Of the rows kept: raise it when the same file gives other rows."""
 _SUSPICIOUS = {
     LOWER_SCORE: "swap the columns of the sides, or give scores of which the higher is better",

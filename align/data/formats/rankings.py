@@ -237,7 +237,7 @@ REWARD_BENCH_2 = Format(
 )
 HELPSTEER = Format(
     name="helpsteer",
-    description="prompt, response, helpfulness …: a row for each response, those of a prompt together (HelpSteer)",
+    description="prompt, response, helpfulness …: a row for each response (HelpSteer)",
     polarity="a higher helpfulness is better",
     requires=frozenset({"prompt", "response", "helpfulness"}),
     convert_group=_helpsteer,

@@ -6,6 +6,7 @@ is paired with all of the next level.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -186,6 +187,26 @@ def test_rows_of_one_prompt_that_follow_each_other_are_a_ranking() -> None:
     ]
     assert (report.rule, report.read, report.left_out) == ("helpsteer", 12, {TIE: 1, FEW: 1})
     assert report.rejected == {"helpfulness is not a number": 1}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_of_one_prompt_are_a_ranking_wherever_they_stand(seed: int) -> None:
+    """Shuffled over several blocks, with a row between them that cannot be used; prompts may be messages too."""
+    prompts: list[Any] = [f"q{i}" for i in range(700)]
+    if seed == 2:
+        prompts = [messages(("user", prompt)) for prompt in prompts]
+    rows = [helpful(prompt, f"a{i}", i) for prompt in prompts for i in range(3)] + [{"prompt": "q5"}]
+    random.Random(seed).shuffle(rows)
+    data = Preferences.from_rows(rows)
+    assert (data.report.read, data.report.left_out, data.report.rejected) == (2101, {}, {"missing column": 1})
+    groups: dict[str, list[Any]] = {}
+    for row in data:
+        groups.setdefault(row["prompt_id"], []).append(row)
+    for group in groups.values():
+        example = draft(group, "ranking")
+        assert [response["content"] for response in example.responses] == ["a2", "a1", "a0"]
+        assert example.comparisons == [(0, 1), (0, 2), (1, 2)]
+    assert len(groups) == 700
 
 
 def test_one_ranking_for_each_prompt_with_its_tools() -> None:
