@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from align.data import Preferences
 from align.data.pairs_and_rankings import draft
 from align.errors import UserError
-from tests.align.data.formats.tables import Outcome, asked, check, messages, read, said
+from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, read, said
 
 TIE, FEW = "tie between the responses", "fewer than two responses"
 Table = list[tuple[dict[str, Any], Outcome]]
@@ -150,7 +150,25 @@ REWARD_BENCH_2: Table = [  # allenai/reward-bench-2: one chosen, several rejecte
     ({"id": "5", "prompt": "u", "chosen": ["a"], "rejected": [" b"], "subset": "Math"}, ("u", "a", " b")),
 ]
 
+CANDIDATES: Table = [
+    (
+        {"question": "q", "responses": [{"text": "a", "score": 1}, {"text": "b", "score": 2.5}], "system": "s"},
+        ([("system", "s"), ("user", "q")], answered("b"), answered("a"), {"chosen_score": 2.5, "rejected_score": 1.0}),
+    ),
+    ({"question": "q", "responses": [{"text": "a", "score": 1}], "system": None}, FEW),
+    ({"question": "q", "responses": [{"text": "a", "score": 1}, {"text": "b", "score": 1}], "system": None}, TIE),
+    ({"question": "q", "responses": [{"text": "a", "score": 1}, {"text": "b"}], "system": None},
+     "a response has no score"),
+    ({"question": "q", "responses": [{"text": "a"}], "system": None}, "responses are not answers with one score each"),
+    ({"question": "q", "responses": [], "system": None}, "responses are not answers with one score each"),
+    ({"question": "q", "responses": [{"text": "a", "score": "x"}, {"text": "b", "score": 1}], "system": None},
+     "score is not a number"),
+    ({"question": "q", "responses": [{"text": "a", "score": 4}, {"text": "b", "score": 3}], "system": None},
+     scored("a", "b", 4.0, 3.0)),
+]  # fmt: skip
+
 TABLES: dict[str, list[Table]] = {
+    "candidates": [CANDIDATES],
     "rrhf": [listed("query", "responses", "scores")],
     "scored": [listed("prompt", "responses", "scores")],
     "distilabel": [listed("instruction", "generations", "ratings", rationales=["x", "y"], model_name="gpt-4")],
