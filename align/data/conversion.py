@@ -8,16 +8,18 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
+from pathlib import Path
 from typing import Any, cast
 
 from align.data.formats import Format, Renaming, Sample, find_format, known_formats
-from align.data.formats.base import is_label
+from align.data.formats.base import UnknownFormatError, is_label
+from align.data.formats.mapping import shown_columns
 from align.data.formats.transcripts import answers_alone
 from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import RowError
 from align.data.messages import MEDIA, kind
-from align.data.reading import BLOCK_ROWS, Block, RawRow, Rows
+from align.data.reading import BLOCK_ROWS, Block, RawRow, Rows, read_blocks
 from align.data.schema import Row, answer_key, prompt_key
 from align.data.storage import batch_of
 from align.data.validation import valid_row
@@ -25,6 +27,8 @@ from align.errors import UserError
 
 __all__ = ["Check", "Checked", "Layout"]
 
+_ROWS_OF_A_FILE = 100
+"""First rows of each of several files, from which their format is known."""
 _MEDIA = frozenset(MEDIA)
 _SIDES = ("chosen", "rejected")
 _WHOLE = "an answer begins as a transcript with marks of its own and stays whole"
@@ -44,15 +48,13 @@ class Layout:
     @classmethod
     def of(cls, head: list[RawRow], format_name: str, by_hand: Sequence[str], source: str) -> Layout:
         """Find the layout of a source from its first rows. Raises `UserError` if there is none, or no format fits."""
-        usable = [
-            cast(Mapping[str, Any], row.value) for row in head if not row.problem and isinstance(row.value, Mapping)
-        ]
-        if not usable:
+        sample = _sample(head)
+        if not sample.rows:
             raise UserError(
                 f"{source}: no row to learn from ({len(head)} read, none of them an object); give rows with columns."
             )
-        columns = Counter(frozenset(row) for row in usable).most_common(1)[0][0]
-        found = find_format(format_name, Sample(columns, usable), source, by_hand)
+        columns, usable = sample.columns, sample.rows
+        found = find_format(format_name, sample, source, by_hand)
         if refusal := found.unknown_labels(usable):
             raise UserError(f"{source} is read as {found.name}, but {refusal}")
         kinds: dict[str, str] = {}
@@ -61,6 +63,30 @@ class Layout:
             kinds[name] = counts.most_common(1)[0][0] if counts else "null"
         known = columns | found.columns if format_name == "auto" else None
         return cls(found, kinds, known)
+
+    def require_of_all(self, files: Sequence[Path], renaming: Renaming, by_hand: Sequence[str], source: str) -> None:
+        """Refuse files that are not all in this format: the rows of another would be lost, or read wrongly."""
+        good: Path | None = None
+        other: tuple[Path, str] | None = None
+        for file in files:
+            rows = (row for block in read_blocks(file, "") for row in block)
+            sample = _sample([renaming(row) for row in islice(rows, _ROWS_OF_A_FILE)])
+            if sample.rows and self._is_other(sample, by_hand):
+                other = other or (file, _name_of(sample, by_hand))
+            elif sample.rows and (refusal := self.format.unknown_labels(sample.rows)):
+                raise UserError(f"{file} is read as {self.format.name}, as the rest of {source}, but {refusal}")
+            else:
+                good = good or file
+            if good and other:
+                raise UserError(
+                    f"{source}: {good} is {self.format.name}, but {other[0]} is {other[1]}; read each in its own "
+                    "format by naming them apart, data.train=[FILE,FILE], or leave one out."
+                )
+
+    def _is_other(self, sample: Sample, by_hand: Sequence[str]) -> bool:
+        if self.format.lacks(sample) or not self.format.recognises(sample):
+            return True
+        return not by_hand and bool(self.format.left_out(sample))
 
     def fields(self, raw: RawRow) -> Mapping[str, Any]:
         """Return the columns of a row; `RowError` if it lacks one or has another type of value than most rows."""
@@ -84,6 +110,20 @@ class Layout:
 
     def __reduce__(self) -> Any:  # functions of formats cannot be sent to another process
         return _layout, (self.format.name, self.kinds, self.known)
+
+
+def _sample(head: Sequence[RawRow]) -> Sample:
+    """Return rows as a sample of the columns that most of them have; without rows where none can be used."""
+    usable = [cast(Mapping[str, Any], row.value) for row in head if not row.problem and isinstance(row.value, Mapping)]
+    return Sample(Counter(map(frozenset[str], usable)).most_common(1)[0][0] if usable else frozenset(), usable)
+
+
+def _name_of(sample: Sample, by_hand: Sequence[str]) -> str:
+    """Return the name of a sample's format, or what its columns are."""
+    try:
+        return find_format("auto", sample, "", by_hand).name
+    except UnknownFormatError:
+        return f"in no format that is known, of {shown_columns(sample)}"
 
 
 def _layout(name: str, kinds: Mapping[str, str], known: frozenset[str] | None) -> Layout:

@@ -17,7 +17,7 @@ from align.data.formats import Renaming
 from align.data.load_report import LoadReport, Tally, joined_reports, place_of
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.progress import with_progress
-from align.data.reading import Block, RawRow, in_blocks, read_blocks, rows_in_memory
+from align.data.reading import Block, RawRow, files_of, in_blocks, read_blocks, rows_in_memory
 from align.data.schema import TOKENS, present, question_key, token_ids
 from align.data.storage import batches_of, keep, read_kept, store
 from align.data.validation import LOWER_SCORE, REPEATED
@@ -33,7 +33,7 @@ __all__ = ["Preferences", "leaked_prompts"]
 
 _SAMPLE_ROWS = 1000
 _WORTH_KEEPING = 2**26
-"""Bytes of a file from which on its rows are kept in the datasets cache for the next run."""
+"""Bytes of the files of a source from which on its rows are kept in the datasets cache for the next run."""
 _ALONE = 8
 """Blocks that are read and checked by this process, before others are started to read the rest."""
 _VERSION = 4
@@ -120,13 +120,14 @@ class Preferences:
             hub = {"split": split, "subset": subset, "revision": revision}
             parts = [cls.load(one, format=format, columns=columns, **hub, **rules) for one in source]
             return _joined(parts, expected_rows)
-        name, made, file, key = str(source), Rules(**rules), Path(source).expanduser(), None
-        if file.is_file() and file.stat().st_size >= _WORTH_KEEPING:
-            key = hashed([_VERSION, name, sha256(file), format, columns, made.max_rejected, expected_rows])
+        name, made, files, key = str(source), Rules(**rules), files_of(source, split), None
+        if sum(file.stat().st_size for file in files) >= _WORTH_KEEPING:
+            contents = [[str(file), sha256(file)] for file in files]
+            key = hashed([_VERSION, name, contents, format, columns, made.max_rejected, expected_rows])
         kept = None if key is None else read_kept(key)
         if kept is None:
             blocks = read_blocks(source, split, subset=subset, revision=revision)
-            kept = _checked(blocks, name, format, columns or {}, made, expected_rows)
+            kept = _checked(blocks, name, format, columns or {}, made, expected_rows, files)
             if key is not None:
                 keep(key, *kept)
         return cls._with_warnings(*kept, made)
@@ -295,6 +296,7 @@ def _checked(
     columns: Mapping[str, str | None],
     rules: Rules,
     expected_rows: int | None,
+    files: Sequence[Path] = (),
 ) -> tuple[datasets.Dataset, LoadReport, str]:
     """Read and check all rows; return the valid ones with the report and their fingerprint."""
     tally = Tally(source)
@@ -302,6 +304,8 @@ def _checked(
     renaming = Renaming.of(head, columns, source)
     by_hand = [new for new, old in columns.items() if old is not None]
     layout = Layout.of([renaming(row) for row in head], format_name, by_hand, source)
+    if format_name == "auto" and len(files) > 1:
+        layout.require_of_all(files, renaming, by_hand, source)
     check, comparison = Check(layout, renaming), Comparison(tally)
     found = in_order(check, check.whole(blocks), alone=_ALONE, processes=core_count())
     dataset, fingerprint = store(comparison.add(block) for block in with_progress(found, source))
