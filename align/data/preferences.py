@@ -17,7 +17,7 @@ from align.data.formats import Renaming
 from align.data.load_report import LoadReport, Tally, joined_reports, place_of
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.progress import with_progress
-from align.data.reading import Block, RawRow, files_of, in_blocks, read_blocks, rows_in_memory
+from align.data.reading import Block, RawRow, Rows, files_of, in_blocks, read_blocks, rows_in_memory
 from align.data.schema import TOKENS, present, question_key, token_ids
 from align.data.storage import batches_of, keep, read_kept, store
 from align.data.validation import LOWER_SCORE, REPEATED
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Preferences", "leaked_prompts"]
+__all__ = ["Preferences", "leaked_prompts", "require_text"]
 
 _SAMPLE_ROWS = 1000
 _WORTH_KEEPING = 2**26
@@ -196,11 +196,7 @@ class Preferences:
 
     def decoded(self, tokenizer: PreTrainedTokenizerBase) -> Preferences:
         """Replace token ids by the text that they are, which scorers read; rows of text stay."""
-        from pyarrow import compute
-
-        pc: Any = compute  # its functions are made when it is imported
-        roles = pc.struct_field(pc.list_flatten(self.dataset.data.column("prompt")), "role")
-        if not pc.any(pc.equal(roles, TOKENS)).as_py():
+        if not _are_tokens(self.dataset.data.column("prompt")):
             return self
         return self.rewritten(lambda row: [_decoded(row, tokenizer)])
 
@@ -260,6 +256,39 @@ def _decoded(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict
         if row[name] and row[name][0]["role"] == TOKENS
     }
     return {**row, **texts}
+
+
+def _are_tokens(prompts: Any) -> bool:
+    """Return whether a column of prompts has one of token ids."""
+    from pyarrow import compute
+
+    pc: Any = compute  # its functions are made when it is imported
+    return bool(pc.any(pc.equal(pc.struct_field(pc.list_flatten(prompts), "role"), TOKENS)).as_py())
+
+
+def require_text(
+    source: str | Path | Sequence[str | Path],
+    *,
+    format: str,
+    columns: Mapping[str, str | None],
+    needs: str,
+    **hub: Any,
+) -> None:
+    """Check, by the first rows of a source, that they are no token ids, where something `needs` text.
+
+    Raises:
+        UserError: They are, or the source cannot be read.
+    """
+    for one in [source] if isinstance(source, str | Path) else source:
+        head, _ = _beginning(read_blocks(one, **hub))
+        renaming = Renaming.of(head, columns, str(one))
+        by_hand = [new for new, old in columns.items() if old is not None]
+        layout = Layout.of([renaming(row) for row in head], format, by_hand, str(one))
+        if _are_tokens(Check(layout, renaming)(Rows(head)).batch.column("prompt")):
+            raise UserError(
+                f"{one}: the prompts are token ids, and {needs} needs text; decode them in the file, with "
+                'row["prompt"] = tokenizer.decode(row["prompt_ids"]), and the answers likewise.'
+            )
 
 
 def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:

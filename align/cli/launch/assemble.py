@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.cli.console import report, say
 from align.data import Preferences, leaked_prompts
+from align.data.preferences import require_text
 from align.errors import UserError, first_line
 from align.model.architecture import max_positions
 from align.model.classifier import require_classifier
@@ -50,6 +51,7 @@ __all__ = [
     "make_scorers",
     "read_architecture",
     "read_tokenizer",
+    "require_rows_of_text",
     "take_reward_role",
     "tokenize_data",
     "try_scorers",
@@ -173,6 +175,17 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     train, heldout = train.train_test_split(int(size) if size >= 1 else size, config.seed)
     say(f"{len(heldout):,} of these rows are held out, no prompt of theirs is trained on")
     return train, heldout
+
+
+def require_rows_of_text(run: Run) -> None:
+    """Refuse rows that are token ids where candidates are drawn, which are text, before any stage is run.
+
+    Raises:
+        UserError: They are, or the data cannot be read.
+    """
+    data = run.config.data
+    own = {name: getattr(data, name) for name in ("format", "columns", "split", "subset", "revision")}
+    require_text(data.train, needs=f"method={run.config.method}, which draws candidates,", **own)
 
 
 def load_mix(run: Run) -> Preferences | None:
