@@ -150,11 +150,16 @@ def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
     from align.settings.config import ModelConfig
 
     configs, model = groups.find_configs(), ModelConfig(name=arguments.model)
-    if arguments.model in groups.choices(configs, "model") and not Path(arguments.model).exists():
+    known = groups.choices(configs, "model")
+    if arguments.model in known and not Path(arguments.model).exists():
         model = compose_run(configs, [f"model={arguments.model}"]).model
     if arguments.chat_template is not None:
         model = replace(model, chat_template=arguments.chat_template)
-    return load_tokenizer(model)
+    try:
+        return load_tokenizer(model)
+    except UserError as error:
+        nearest = did_you_mean(arguments.model, {*known} - {arguments.model})
+        raise UserError(f"{error}{nearest}".replace("model.name=", "--model=")) from error
 
 
 def _unit(arguments: argparse.Namespace, data: Preferences) -> Unit:

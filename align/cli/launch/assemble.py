@@ -16,7 +16,7 @@ from align.data.preferences import require_text
 from align.errors import UserError, first_line
 from align.model.architecture import max_positions
 from align.model.classifier import require_classifier
-from align.model.loading import load_tokenizer, resolve
+from align.model.loading import load_tokenizer, require_found, resolve
 from align.model.roles import SCALAR_ROLES
 from align.scoring.checked_scores import require_all, score_part
 from align.scoring.from_config import make_scorer
@@ -232,6 +232,7 @@ def read_architecture(run: Run) -> PretrainedConfig:
     from transformers import AutoConfig
 
     model, longest = run.config.model, run.config.trainer.max_length
+    require_found(model)
     try:
         architecture: PretrainedConfig = AutoConfig.from_pretrained(
             resolve(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code

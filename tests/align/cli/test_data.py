@@ -81,6 +81,8 @@ def select(*words: str) -> list[str]:
         (["check", "mine.jsonl"], "for instance: --columns='{"),
         (["check", "mine.jsonl", "--format", "kto"], "--format=kto needs the column"),
         (["check", "absent.jsonl"], "absent.jsonl"),
+        (["check", "mine.jsonl", *COLUMNS, "--model=smolllm2"], "--model=smolllm2: there is no such folder here"),
+        (["check", "mine.jsonl", *COLUMNS, "--model=smollm2-135"], 'give a folder. Did you mean "smollm2-135m"?'),
         (["mix", "mine.jsonl", "--out", "o.jsonl"], "mix: 'mine.jsonl' is not of the form NAME=SOURCE."),
         (["mix", "a=world", "a=world", "--out", "o.jsonl"], "mix: two sources have the same name"),
         (["convert", "bad.jsonl", "--out", "o.jsonl"], "accept the loss with --max-rejected=0.5"),
