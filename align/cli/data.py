@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from align.cli.console import hide_noise, report
-from align.errors import UserError
+from align.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from align.data import Preferences, TokenizedPreferences
     from align.data.schema import Unit
+    from align.scoring.scorer import Scorer
 
 __all__ = ["main"]
 
@@ -149,11 +150,16 @@ def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
     from align.settings.config import ModelConfig
 
     configs, model = groups.find_configs(), ModelConfig(name=arguments.model)
-    if arguments.model in groups.choices(configs, "model") and not Path(arguments.model).exists():
+    known = groups.choices(configs, "model")
+    if arguments.model in known and not Path(arguments.model).exists():
         model = compose_run(configs, [f"model={arguments.model}"]).model
     if arguments.chat_template is not None:
         model = replace(model, chat_template=arguments.chat_template)
-    return load_tokenizer(model)
+    try:
+        return load_tokenizer(model)
+    except UserError as error:
+        nearest = did_you_mean(arguments.model, {*known} - {arguments.model})
+        raise UserError(f"{error}{nearest}".replace("model.name=", "--model=")) from error
 
 
 def _unit(arguments: argparse.Namespace, data: Preferences) -> Unit:
@@ -300,10 +306,10 @@ def _select(arguments: argparse.Namespace) -> None:
     from align.curation.selection import select
 
     _require_kind(arguments.out, ".jsonl", ".parquet")
+    scorer = _scorer(arguments.by)
     data = _load(arguments)
-    found = select(
-        data, arguments.rows, _quality(data, arguments.by), per_source=arguments.per_source, seed=arguments.seed
-    )
+    quality = _quality(data, arguments.by, scorer)
+    found = select(data, arguments.rows, quality, per_source=arguments.per_source, seed=arguments.seed)
     _write(data.select(found.rows), arguments.out)
     before, after = found.quality
     print(
@@ -314,25 +320,50 @@ def _select(arguments: argparse.Namespace) -> None:
     print("Sources: " + ", ".join(f"{name or '(none)'} {count:,}" for name, count in found.sources.items()))
 
 
-def _quality(data: Preferences, by: str) -> list[float]:
+def _scorer(by: str) -> Scorer | None:
+    """Return the scorer that ``--by`` names; None for a number that the rows have themselves."""
+    from align.scoring.from_config import YAML, read_scorer
+    from align.settings import registry
+
+    own = ("length", "score")
+    known = list(dict.fromkeys([*own, *registry.choices("scorers")]))
+    if by not in known and not by.endswith(YAML):
+        raise UserError(
+            f"select: --by={by} is no score that rows have, and no scorer; give {', '.join(known)}, or a YAML file "
+            f"with `scorer:` and its settings; a column of numbers is read as the score by "
+            f"--columns='{{chosen_score: COLUMN}}'.{did_you_mean(by, known)}"
+        )
+    if by in own:
+        return None
+    try:
+        return read_scorer(by)
+    except UserError as error:
+        remedy = "" if by.endswith(YAML) else f" Give its settings in a YAML file that begins with `scorer: {by}`."
+        raise UserError(f"select: --by {error}{remedy}") from error
+
+
+def _quality(data: Preferences, by: str, scorer: Scorer | None) -> list[float]:
     """Return the number that rows are chosen by: a score of the data, words of the chosen answer, or a scorer's."""
-    if any(row["chosen"] is None for row in data):
-        raise UserError("select: some rows have no chosen answer; give demonstrations or pairs.")
-    if by == "length":
-        from align.curation.profile import WORD
-
-        return [float(len(WORD.findall(str(row["chosen"][0]["content"])))) for row in data]
-    if by == "score":
-        scores = [row["chosen_score"] for row in data]
-        if None in scores:
-            raise UserError("select: --by score, but some rows have no score; choose --by length or a scorer.")
-        return scores
+    from align.curation.profile import WORD
     from align.scoring.checked_scores import score_texts
-    from align.scoring.from_config import read_scorer
 
-    rows = list(data)
-    table = score_texts(read_scorer(by), rows, [[str(row["chosen"][0]["content"])] for row in rows])
-    return [scores[0] for scores in table]
+    _require_all(data, "chosen", "chosen answer", "give demonstrations or pairs")
+    if scorer is not None:
+        rows = list(data)
+        return [scores[0] for scores in score_texts(scorer, rows, [[str(row["chosen"][0]["content"])] for row in rows])]
+    if by == "score":
+        remedy = "give --by length or a scorer, or the column of the scores by --columns='{chosen_score: COLUMN}'"
+        _require_all(data, "chosen_score", "score", remedy)
+        return [row["chosen_score"] for row in data]
+    return [float(len(WORD.findall(str(row["chosen"][0]["content"])))) for row in data]
+
+
+def _require_all(data: Preferences, column: str, name: str, remedy: str) -> None:
+    lacking = [row["place"] for row in data if row[column] is None]
+    if lacking:
+        raise UserError(
+            f"select: {len(lacking):,} of {len(data):,} rows have no {name} (first: {lacking[0]}); {remedy}."
+        )
 
 
 def _write(data: Preferences, out: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from align.curation.profile import WORD
 from align.data.formats import known_formats
+from align.data.load_report import place_of
 from align.data.preferences import leaked_prompts
 from align.data.schema import answer_key
 from align.data.validation import BOTH_POLARITIES, LOWER_SCORE
@@ -84,7 +85,7 @@ def _bad_rows(report: LoadReport, *, as_tokens: bool = False) -> Iterator[Findin
             if reason == BOTH_POLARITIES:  # a finding of its own
                 continue
             grave: Severity = "error" if reason == LOWER_SCORE else severity
-            places = [example.partition(": ")[0] for example in report.examples[reason]]
+            places = [place_of(example, reason) for example in report.examples[reason]]
             named = f"as tokens: {reason}" if as_tokens else reason
             yield Finding(reason, grave, count, report.read, f"{verbs[severity]}: {named}", places)
     if not as_tokens:

@@ -59,6 +59,8 @@ def select(
     """
     if not 0 < n <= len(data):
         raise UserError(f"select: --rows={n} of {len(data)} rows; give a number from 1 to {len(data)}.")
+    if per_source is not None and per_source < 1:
+        raise UserError(f"select: --per-source={per_source}; give 1 or more, or leave it out for any number.")
     prompts = [prompt_text(row["prompt"]) for row in data]
     sources = [row["source"] or "" for row in data]
     queues: dict[int, list[int]] = defaultdict(list)

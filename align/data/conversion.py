@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
+from pathlib import Path
 from typing import Any, cast
 
 from align.data.formats import Format, Renaming, Sample, find_format, known_formats
-from align.data.formats.hh import spoken
+from align.data.formats.base import UnknownFormatError
+from align.data.formats.mapping import shown_columns
+from align.data.formats.transcripts import answers_alone
 from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import RowError
 from align.data.messages import MEDIA, kind
-from align.data.reading import BLOCK_ROWS, Block, RawRow, Rows
-from align.data.schema import Row, answer_key, prompt_key
+from align.data.reading import BLOCK_ROWS, Block, RawRow, Rows, read_blocks
+from align.data.schema import CONTINUED, Row, answer_key, prompt_key
 from align.data.storage import batch_of
 from align.data.unread import judge
 from align.data.validation import valid_row
@@ -24,8 +28,12 @@ from align.errors import UserError
 
 __all__ = ["Check", "Checked", "Layout"]
 
+_ROWS_OF_A_FILE = 100
+"""First rows of each of several files, from which their format is known."""
 _MEDIA = frozenset(MEDIA)
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
+_SIDES = ("chosen", "rejected")
+_WHOLE = "an answer begins as a transcript with marks of its own and stays whole"
 _TRANSCRIPT = "the prompt is a transcript with marks of its own and stays one text; give messages to have turns"
 
 
@@ -42,15 +50,13 @@ class Layout:
     @classmethod
     def of(cls, head: list[RawRow], format_name: str, by_hand: Sequence[str], source: str) -> Layout:
         """Find the layout of a source from its first rows. Raises `UserError` if there is none, or no format fits."""
-        usable = [
-            cast(Mapping[str, Any], row.value) for row in head if not row.problem and isinstance(row.value, Mapping)
-        ]
-        if not usable:
+        sample = _sample(head)
+        if not sample.rows:
             raise UserError(
                 f"{source}: no row to learn from ({len(head)} read, none of them an object); give rows with columns."
             )
-        columns = Counter(frozenset(row) for row in usable).most_common(1)[0][0]
-        found = find_format(format_name, Sample(columns, usable), source, by_hand)
+        columns, usable = sample.columns, sample.rows
+        found = find_format(format_name, sample, source, by_hand)
         if refusal := found.unknown_labels(usable):
             raise UserError(f"{source} is read as {found.name}, but {refusal}")
         kinds: dict[str, str] = {}
@@ -59,6 +65,34 @@ class Layout:
             kinds[name] = counts.most_common(1)[0][0] if counts else "null"
         known = frozenset({name for row in usable for name, value in row.items() if value not in _NOTHING})
         return cls(found, kinds, known if format_name == "auto" else None)
+
+    @classmethod
+    def of_file(cls, file: Path, renaming: Renaming, by_hand: Sequence[str]) -> Layout:
+        """Find the layout of the first rows of one file."""
+        return cls.of(_first_rows(file, renaming), "auto", by_hand, str(file))
+
+    def require_of_all(self, files: Sequence[Path], renaming: Renaming, by_hand: Sequence[str], source: str) -> None:
+        """Refuse files that are not all in this format: the rows of another would be lost, or read wrongly."""
+        good: Path | None = None
+        other: tuple[Path, str] | None = None
+        for file in files:
+            sample = _sample(_first_rows(file, renaming))
+            if sample.rows and self._is_other(sample, by_hand):
+                other = other or (file, _name_of(sample, by_hand))
+            elif sample.rows and (refusal := self.format.unknown_labels(sample.rows)):
+                raise UserError(f"{file} is read as {self.format.name}, as the rest of {source}, but {refusal}")
+            else:
+                good = good or file
+            if good and other:
+                raise UserError(
+                    f"{source}: {good} is {self.format.name}, but {other[0]} is {other[1]}; read each in its own "
+                    "format by naming them apart, data.train=[FILE,FILE], or leave one out."
+                )
+
+    def _is_other(self, sample: Sample, by_hand: Sequence[str]) -> bool:
+        if self.format.lacks(sample) or not self.format.recognises(sample):
+            return True
+        return not by_hand and bool(self.format.unread(sample).names)
 
     def fields(self, raw: RawRow) -> Mapping[str, Any]:
         """Return the columns of a row; `RowError` if it lacks one or has another type of value than most rows."""
@@ -93,6 +127,25 @@ class Layout:
 
     def __reduce__(self) -> Any:  # functions of formats cannot be sent to another process
         return _layout, (self.format.name, self.kinds, self.known)
+
+
+def _first_rows(file: Path, renaming: Renaming) -> list[RawRow]:
+    rows = (row for block in read_blocks(file, "") for row in block)
+    return [renaming(row) for row in islice(rows, _ROWS_OF_A_FILE)]
+
+
+def _sample(head: Sequence[RawRow]) -> Sample:
+    """Return rows as a sample of the columns that most of them have; without rows where none can be used."""
+    usable = [cast(Mapping[str, Any], row.value) for row in head if not row.problem and isinstance(row.value, Mapping)]
+    return Sample(Counter(map(frozenset[str], usable)).most_common(1)[0][0] if usable else frozenset(), usable)
+
+
+def _name_of(sample: Sample, by_hand: Sequence[str]) -> str:
+    """Return the name of a sample's format, or what its columns are."""
+    try:
+        return find_format("auto", sample, "", by_hand).name
+    except UnknownFormatError:
+        return f"in no format that is known, of {shown_columns(sample)}"
 
 
 def _layout(name: str, kinds: Mapping[str, str], known: frozenset[str] | None) -> Layout:
@@ -132,28 +185,31 @@ class Check:
     renaming: Renaming
 
     def whole(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield blocks between which no ranking is divided that becomes of several rows."""
-        if self.layout.format.gather is None:
+        """Yield blocks between which no ranking is divided that becomes of several rows.
+
+        Such rows are put together wherever they stand, for which all of them are held in memory.
+        """
+        if (column := self.layout.format.gather) is None:
             yield from blocks
             return
-        held: list[RawRow] = []
-        last: object = None
+        groups: dict[str, list[RawRow]] = {}
         for row in chain.from_iterable(blocks):
-            shared = self._shared(row, self.layout.format.gather)
-            if len(held) >= BLOCK_ROWS and shared is not None and shared != last:
+            groups.setdefault(self._shared(row, column), []).append(row)
+        held: list[RawRow] = []
+        for group in groups.values():
+            held += group
+            if len(held) >= BLOCK_ROWS:
                 yield Rows(held)
                 held = []
-            held.append(row)
-            last = last if shared is None else shared
         if held:
             yield Rows(held)
 
-    def _shared(self, row: RawRow, column: str) -> tuple[Any] | None:
-        """Return what the rows of a ranking share; None of a row that cannot be used."""
+    def _shared(self, row: RawRow, column: str) -> str:
+        """Return what tells the ranking of a row from others; of a row that cannot be used nothing."""
         try:
-            return (self.layout.fields(self.renaming(row))[column],)
+            return json.dumps(self.layout.fields(self.renaming(row))[column], default=str)
         except RowError:
-            return None
+            return ""
 
     def __call__(self, block: Block) -> Checked:
         """Return the valid rows, and what is to be said of the others."""
@@ -163,10 +219,13 @@ class Check:
         for place, item in self._converted(block, found):
             notes: dict[str, None] = {}
             try:
-                asked = spoken(item)
+                asked = answers_alone(item)
                 row = valid_row(asked, notes.setdefault)
                 if isinstance(prompt := asked.get("prompt"), str) and is_transcript(prompt):
                     notes.setdefault(_TRANSCRIPT)
+                is_answer = row["prompt"][0]["role"] != CONTINUED  # not a text that is all there is
+                if is_answer and any(isinstance(side := asked.get(s), str) and is_transcript(side) for s in _SIDES):
+                    notes.setdefault(_WHOLE)
             except RowError as rejection:
                 found.remarks.append((len(rows), place, rejection))
                 continue

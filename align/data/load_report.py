@@ -18,6 +18,7 @@ __all__ = [
     "RowError",
     "Tally",
     "joined_reports",
+    "place_of",
 ]
 
 EXAMPLES_PER_REASON = 3
@@ -107,6 +108,11 @@ def joined_reports(reports: Sequence[LoadReport]) -> LoadReport:
     )
 
 
+def place_of(example: str, reason: str) -> str:
+    """Return the place alone of an example of a reason or remark."""
+    return example.split(f": {reason}")[0]
+
+
 @dataclass
 class Tally:
     """A report in the making."""
@@ -184,7 +190,7 @@ class Tally:
         """Return the first places of a reason, those of unknown labels with the label."""
         if reason == UNKNOWN_LABEL:
             return [example.replace(f": {reason} (", ": ").removesuffix(")") for example in self.examples[reason]]
-        return [example.split(": ")[0] for example in self.examples[reason]]
+        return [place_of(example, reason) for example in self.examples[reason]]
 
     def _exemplify(self, reason: str, example: str) -> None:
         known = self.examples.get(reason, ())

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from align.data.comparison import Comparison
 from align.data.conversion import Check, Layout
 from align.data.formats import Renaming
-from align.data.load_report import LoadReport, Tally, joined_reports
+from align.data.formats.base import UnknownFormatError
+from align.data.load_report import LoadReport, Tally, joined_reports, place_of
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.progress import with_progress
-from align.data.reading import Block, RawRow, in_blocks, read_blocks, rows_in_memory
+from align.data.reading import Block, RawRow, Rows, files_of, in_blocks, read_blocks, rows_in_memory
 from align.data.schema import TOKENS, present, question_key, token_ids
 from align.data.storage import batches_of, keep, read_kept, store
 from align.data.validation import LOWER_SCORE, NEGATIVE_MARGIN, REPEATED
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Preferences", "leaked_prompts"]
+__all__ = ["Preferences", "leaked_prompts", "require_text"]
 
 _SAMPLE_ROWS = 1000
 _WORTH_KEEPING = 2**26
-"""Bytes of a file from which on its rows are kept in the datasets cache for the next run."""
+"""Bytes of the files of a source from which on its rows are kept in the datasets cache for the next run."""
 _ALONE = 8
 """Blocks that are read and checked by this process, before others are started to read the rest."""
 _VERSION = 4
@@ -121,13 +122,14 @@ class Preferences:
             hub = {"split": split, "subset": subset, "revision": revision}
             parts = [cls.load(one, format=format, columns=columns, **hub, **rules) for one in source]
             return _joined(parts, expected_rows)
-        name, made, file, key = str(source), Rules(**rules), Path(source).expanduser(), None
-        if file.is_file() and file.stat().st_size >= _WORTH_KEEPING:
-            key = hashed([_VERSION, name, sha256(file), format, columns, made.max_rejected, expected_rows])
+        name, made, files, key = str(source), Rules(**rules), files_of(source, split), None
+        if sum(file.stat().st_size for file in files) >= _WORTH_KEEPING:
+            contents = [[str(file), sha256(file)] for file in files]
+            key = hashed([_VERSION, name, contents, format, columns, made.max_rejected, expected_rows])
         kept = None if key is None else read_kept(key)
         if kept is None:
             blocks = read_blocks(source, split, subset=subset, revision=revision)
-            kept = _checked(blocks, name, format, columns or {}, made, expected_rows)
+            kept = _checked(blocks, name, format, columns or {}, made, expected_rows, files)
             if key is not None:
                 keep(key, *kept)
         return cls._with_warnings(*kept, made)
@@ -196,11 +198,7 @@ class Preferences:
 
     def decoded(self, tokenizer: PreTrainedTokenizerBase) -> Preferences:
         """Replace token ids by the text that they are, which scorers read; rows of text stay."""
-        from pyarrow import compute
-
-        pc: Any = compute  # its functions are made when it is imported
-        roles = pc.struct_field(pc.list_flatten(self.dataset.data.column("prompt")), "role")
-        if not pc.any(pc.equal(roles, TOKENS)).as_py():
+        if not _are_tokens(self.dataset.data.column("prompt")):
             return self
         return self.rewritten(lambda row: [_decoded(row, tokenizer)])
 
@@ -262,6 +260,39 @@ def _decoded(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict
     return {**row, **texts}
 
 
+def _are_tokens(prompts: Any) -> bool:
+    """Return whether a column of prompts has one of token ids."""
+    from pyarrow import compute
+
+    pc: Any = compute  # its functions are made when it is imported
+    return bool(pc.any(pc.equal(pc.struct_field(pc.list_flatten(prompts), "role"), TOKENS)).as_py())
+
+
+def require_text(
+    source: str | Path | Sequence[str | Path],
+    *,
+    format: str,
+    columns: Mapping[str, str | None],
+    needs: str,
+    **hub: Any,
+) -> None:
+    """Check, by the first rows of a source, that they are no token ids, where something `needs` text.
+
+    Raises:
+        UserError: They are, or the source cannot be read.
+    """
+    for one in [source] if isinstance(source, str | Path) else source:
+        head, _ = _beginning(read_blocks(one, **hub))
+        renaming = Renaming.of(head, columns, str(one))
+        by_hand = [new for new, old in columns.items() if old is not None]
+        layout = Layout.of([renaming(row) for row in head], format, by_hand, str(one))
+        if _are_tokens(Check(layout, renaming)(Rows(head)).batch.column("prompt")):
+            raise UserError(
+                f"{one}: the prompts are token ids, and {needs} needs text; decode them in the file, with "
+                'row["prompt"] = tokenizer.decode(row["prompt_ids"]), and the answers likewise.'
+            )
+
+
 def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     """Return the places (file:line) of the rows of `heldout` whose prompt also occurs in `train`."""
     seen = set(train.questions())
@@ -296,13 +327,22 @@ def _checked(
     columns: Mapping[str, str | None],
     rules: Rules,
     expected_rows: int | None,
+    files: Sequence[Path] = (),
 ) -> tuple[datasets.Dataset, LoadReport, str]:
     """Read and check all rows; return the valid ones with the report and their fingerprint."""
     tally = Tally(source)
     head, blocks = _beginning(blocks)
     renaming = Renaming.of(head, columns, source)
     by_hand = [new for new, old in columns.items() if old is not None]
-    layout = Layout.of([renaming(row) for row in head], format_name, by_hand, source)
+    several = files if format_name == "auto" and len(files) > 1 else []
+    try:
+        layout = Layout.of([renaming(row) for row in head], format_name, by_hand, source)
+    except UnknownFormatError:
+        if several:  # the first rows may be those of two formats
+            Layout.of_file(several[0], renaming, by_hand).require_of_all(several, renaming, by_hand, source)
+        raise
+    if several:
+        layout.require_of_all(several, renaming, by_hand, source)
     check, comparison = Check(layout, renaming), Comparison(tally)
     found = in_order(check, check.whole(blocks), alone=_ALONE, processes=core_count())
     dataset, fingerprint = store(comparison.add(block) for block in with_progress(found, source))
@@ -316,7 +356,7 @@ def _checked(
     )
     for remark, remedy in _SUSPICIOUS.items():
         if (count := report.noted.get(remark, 0)) * 2 > report.kept:
-            places = ", ".join(place.split(": ")[0] for place in report.examples[remark])
+            places = ", ".join(place_of(example, remark) for example in report.examples[remark])
             raise UserError(f"{source}: {remark} in {count:,} of {report.kept:,} rows ({places}); {remedy}.")
     return dataset, report, fingerprint
 

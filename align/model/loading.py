@@ -142,6 +142,29 @@ def resolve(name: str, setting: str = "model.name") -> str:
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
+def require_found(model: ModelConfig) -> None:
+    """Check that the model is a folder here, in the cache of the hub, or on the hub: loading asks it again and again.
+
+    Raises:
+        UserError: It is none of these.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    name = resolve(model.name)
+    if Path(name).is_dir():
+        return
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json", revision=model.revision), str):
+            HfApi().model_info(name, revision=model.revision, timeout=10)
+    except (HTTPError, OSError, HFValidationError) as error:
+        raise UserError(
+            f"model.name={name}: there is no such folder here, and the hub has no such model or cannot be reached "
+            f"({first_line(error)}); correct the name, or give a folder."
+        ) from error
+
+
 def load_tokenizer(model: ModelConfig, notes: list[str] | None = None) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer, with the chat template if one is set and a pad token that is never EOS.
 
@@ -152,6 +175,7 @@ def load_tokenizer(model: ModelConfig, notes: list[str] | None = None) -> PreTra
 
     from align.data.rendering import chat_template, with_values
 
+    require_found(model)
     path = resolve(model.name)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **_hub(model))

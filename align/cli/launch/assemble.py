@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from align.cli.console import report, say
 from align.data import Preferences, leaked_prompts
+from align.data.preferences import require_text
 from align.errors import UserError, first_line
 from align.model.architecture import max_positions
 from align.model.classifier import require_classifier
-from align.model.loading import load_tokenizer, resolve
+from align.model.loading import load_tokenizer, require_found, resolve
 from align.model.roles import SCALAR_ROLES
 from align.scoring.checked_scores import require_all, score_part
 from align.scoring.from_config import make_scorer
@@ -50,6 +51,7 @@ __all__ = [
     "make_scorers",
     "read_architecture",
     "read_tokenizer",
+    "require_rows_of_text",
     "take_reward_role",
     "tokenize_data",
     "try_scorers",
@@ -175,6 +177,17 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
     return train, heldout
 
 
+def require_rows_of_text(run: Run) -> None:
+    """Refuse rows that are token ids where candidates are drawn, which are text, before any stage is run.
+
+    Raises:
+        UserError: They are, or the data cannot be read.
+    """
+    data = run.config.data
+    own = {name: getattr(data, name) for name in ("format", "columns", "split", "subset", "revision")}
+    require_text(data.train, needs=f"method={run.config.method}, which draws candidates,", **own)
+
+
 def load_mix(run: Run) -> Preferences | None:
     """Load the demonstrations to mix in, if the method does."""
     data = run.config.data
@@ -219,6 +232,7 @@ def read_architecture(run: Run) -> PretrainedConfig:
     from transformers import AutoConfig
 
     model, longest = run.config.model, run.config.trainer.max_length
+    require_found(model)
     try:
         architecture: PretrainedConfig = AutoConfig.from_pretrained(
             resolve(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code

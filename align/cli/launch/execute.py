@@ -115,6 +115,7 @@ def _sample(run: Run, scorers: Scorers) -> None:
     """Draw what the method learns from into the folder of the run, with the rows that are held out."""
     config, plan = run.config, run.method.candidates
     assert plan is not None
+    assemble.require_rows_of_text(run)
     train, heldout = assemble.load_data(config)
     assemble.try_scorers(run, scorers, train, heldout)
     policy = assemble.load_policy(config)

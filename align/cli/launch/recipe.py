@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from align.cli.console import say
-from align.cli.launch.assemble import Run, assemble, check_sources
+from align.cli.launch.assemble import Run, assemble, check_sources, require_rows_of_text
 from align.cli.parse.job import Job
 from align.errors import UserError
 from align.runs.run_folder import is_run
@@ -98,6 +98,8 @@ class Recipe:
     def execute(self, execute: Callable[[Run], int]) -> int:
         """Run the stages until one ends with another exit code than 0; returns the last one's."""
         whole = self.config
+        for method in {stage.method for stage in self.stages[1:] if stage.part == "sample"}:
+            require_rows_of_text(self.runs[method])
         if whole.dry_run:
             return max([self._try_out(execute, number) for number in range(len(self.stages))])
         folder = Processes().on_first(lambda: _make_folder(Path(whole.output_root) / whole.run_name, whole.if_exists))

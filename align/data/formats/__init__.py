@@ -7,14 +7,14 @@ group `align.formats`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from align.data.formats import demonstrations, labelled, pairs, rankings, tokens
-from align.data.formats.base import Format, Sample, UnknownFormatError
+from align.data.formats.base import SHARED_COLUMNS, Format, Sample, UnknownFormatError
 from align.data.formats.gsm8k import GSM8K
 from align.data.formats.hh import HH
 from align.data.formats.instructions import INSTRUCTIONS
-from align.data.formats.mapping import Renaming, proposal, shown_columns, unclear_label
+from align.data.formats.mapping import Renaming, after, proposed, shown_columns, shown_names, unclear_label, written
 from align.data.formats.trl import IMPLICIT
 from align.data.words import words_of
 from align.errors import did_you_mean
@@ -52,6 +52,7 @@ BUILT_IN = (
     labelled.TINKER,
     labelled.WEBGPT,
     rankings.SCORED,
+    rankings.CANDIDATES,
     rankings.RANKED,
     rankings.RRHF,
     rankings.DISTILABEL,
@@ -109,14 +110,11 @@ def find_format(name: str, sample: Sample, source: str, by_hand: Collection[str]
         if missing:
             raise UnknownFormatError(
                 f"{source}: data.format={name} needs the column {', '.join(missing)}, but the columns are "
-                f"{shown_columns(sample)}.\nName them: {proposal(sample)}"
+                f"{shown_columns(sample)}.\nName them: {_proposal(sample, formats)}"
             )
         return formats[name]
     if by_hand:
-        wanted = frozenset(by_hand)
-        readers = [f for f in formats.values() if wanted <= f.columns and not f.lacks(sample)]
-        fitting = [format for format in readers if format.recognises(sample)]
-        best = _best([format for format in fitting if not format.unread(sample).names] or fitting, wanted)
+        best = _reading(frozenset(by_hand), sample, formats)
     else:
         fitting = [format for format in formats.values() if format.fits(sample)]
         best = _best(fitting, frozenset())
@@ -129,6 +127,13 @@ def find_format(name: str, sample: Sample, source: str, by_hand: Collection[str]
     raise UnknownFormatError(_refusal(sample, source, best, formats))
 
 
+def _reading(wanted: frozenset[str], sample: Sample, formats: Mapping[str, Format]) -> list[Format]:
+    """Return the formats that read the wanted columns best, if possible without leaving another out."""
+    readers = [format for format in formats.values() if wanted <= format.columns and not format.lacks(sample)]
+    fitting = [format for format in readers if format.recognises(sample)]
+    return _best([format for format in fitting if not format.unread(sample).names] or fitting, wanted)
+
+
 def _best(fitting: list[Format], wanted: frozenset[str]) -> list[Format]:
     """Return the formats that require the most of the wanted columns, then the most columns, then looked at values."""
 
@@ -139,16 +144,28 @@ def _best(fitting: list[Format], wanted: frozenset[str]) -> list[Format]:
     return [format for format in fitting if claims(format) == most]
 
 
-def _refusal(sample: Sample, source: str, best: list[Format], formats: dict[str, Format]) -> str:
+def _proposal(sample: Sample, formats: Mapping[str, Format]) -> str:
+    """Return the mapping that would probably work, with the columns of data that it leaves out."""
+    found = proposed(sample)
+    renamed = after(found, sample)
+    mapped = frozenset(new for new, old in found.items() if old)
+    readers = _reading(mapped, renamed, formats)
+    read = mapped | (readers[0].columns if readers else SHARED_COLUMNS)
+    lost = [name for name in sorted(renamed.columns - read) if renamed.carries(name, any_text=True)]
+    return written(found) + (f" (it leaves out {shown_names(lost)})" if lost else "")
+
+
+def _refusal(sample: Sample, source: str, best: list[Format], formats: Mapping[str, Format]) -> str:
     """Return what the columns are, why nothing fits, and what to write: at most three lines."""
     if best:
         names = " or ".join(format.name for format in best)
         return (
             f"{source}: several formats fit the columns {shown_columns(sample)}.\n"
-            f"Choose one: data.format={best[0].name}, or name the columns yourself: {proposal(sample)} ({names})"
+            f"Choose one: data.format={best[0].name} ({names}), or name the columns yourself: "
+            f"{_proposal(sample, formats)}"
         )
     almost = [format for format in formats.values() if not format.lacks(sample) and format.recognises(sample)]
-    mapping = proposal(sample)
+    mapping = _proposal(sample, formats)
     reason, remedy = "", f"Name the columns, for instance: {mapping}"
     if "better: COLUMN" in mapping and (unclear := unclear_label(sample)):
         remedy = f"{unclear}; then name the columns, for instance: {mapping}"
@@ -158,7 +175,7 @@ def _refusal(sample: Sample, source: str, best: list[Format], formats: dict[str,
         said, write = near.objection(unread)
         reason = f" {said}"
         judging = unread.names == unread.verdicts and "label:" not in mapping
-        if judging or unread.turns or mapping.endswith("{}'"):  # they have the names of the pairwise format already
+        if judging or unread.turns or "{}" in mapping:  # they have the names of the pairwise format already
             remedy = write
     if any("ids" in words_of(name) and sample.mostly(name, tokens.is_ids) for name in sample.columns):
         remedy = (

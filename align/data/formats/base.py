@@ -74,7 +74,7 @@ class Format:
     convert: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]] = _nothing
     """One raw row → fields of the pairwise format for each of its pairs; raises `RowError`."""
     gather: str | None = None
-    """Column whose value rows that follow each other share when they are one ranking."""
+    """Column whose value the rows of one ranking share."""
     convert_group: Callable[[Sequence[Mapping[str, Any]]], Iterable[Mapping[str, Any]]] = _nothing
     """As `convert`, for the rows that `gather` puts together."""
     gives: Gives = "pairs"

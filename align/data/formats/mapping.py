@@ -11,14 +11,16 @@ from align.data.formats.base import Sample
 from align.data.formats.demonstrations import KTO, KTO_ALPACA, KTO_MESSAGES
 from align.data.formats.labelled import LABELLED
 from align.data.formats.labels import shown_labels
+from align.data.formats.rankings import are_candidates
 from align.data.formats.turn_marks import answer_start
-from align.data.messages import kind
+from align.data.load_report import RowError
+from align.data.messages import kind, read_tools
 from align.data.reading import RawRow
 from align.data.unread import is_true_or_false
 from align.data.words import is_about, is_label, words_of
 from align.errors import UserError, did_you_mean
 
-__all__ = ["Renaming", "proposal", "shown_columns", "unclear_label"]
+__all__ = ["Renaming", "after", "proposed", "shown_columns", "shown_names", "unclear_label", "written"]
 
 _PATH = re.compile(r"[^.\[\]]+|\[-?\d+\]")
 _PROMPTS = (
@@ -140,7 +142,15 @@ def _at(value: Any, path: tuple[str | int, ...]) -> Any:
 
 def shown_columns(sample: Sample) -> str:
     """Return the columns with their types and an example of each, for a message of one line."""
-    shown = [_shown(sample, name) for name in sorted(sample.columns)]
+    return _some([_shown(sample, name) for name in sorted(sample.columns)])
+
+
+def shown_names(names: list[str]) -> str:
+    """Return names of columns for a message of one line."""
+    return _some([" ".join(name.split()) for name in names])
+
+
+def _some(shown: list[str]) -> str:
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return ", ".join(shown[:_SHOWN]) + more
 
@@ -154,15 +164,26 @@ def _shown(sample: Sample, name: str) -> str:
     return f"{named} ({kind(values[0])}: {text[:24] + '…' if len(text) > 24 else text})"
 
 
-def proposal(sample: Sample) -> str:
-    """Return ``data.columns='{…}'`` with what the columns probably are; COLUMN where nothing looks like it."""
+def proposed(sample: Sample) -> dict[str, str | None]:
+    """Return new name → column, for what the columns probably are; None where nothing looks like it."""
+    tools = [
+        name for name in sorted(sample.columns) if words_of(name) == ["functions"] and sample.mostly(name, _are_tools)
+    ]
+    return _sides(sample) | ({"tools": tools[0]} if len(tools) == 1 and "tools" not in sample.columns else {})
+
+
+def _sides(sample: Sample) -> dict[str, str | None]:
     texts = [name for name in sorted(sample.columns) if sample.mostly(name, _is_content) and not _is_aside(name)]
+    scored = [name for name in sorted(sample.columns) if sample.values(name) and sample.mostly(name, are_candidates)]
+    if len(scored) == 1:
+        texts = [name for name in texts if name not in scored]
+        return {"prompt": _prompt(sample, texts), "candidates": scored[0]}
     lists = [name for name in sorted(sample.columns) if sample.mostly(name, lambda value: kind(value) == "list")]
     good, bad = _named(texts, _GOOD), _named(texts, _BAD)
     if not (good and bad) and (two := _two(texts)):
-        return _written(_of_two(sample, texts, two))
+        return _of_two(sample, texts, two)
     if not (good or bad) and (judged := _of_label(sample, texts)):
-        return _written(judged)
+        return judged
     sides: dict[str, str | None]
     if good or bad:
         sides = {"chosen": good, "rejected": bad}
@@ -177,7 +198,22 @@ def proposal(sample: Sample) -> str:
     prompt = _prompt(sample, rest)
     if good and not bad and rest == [prompt] and not any(sample.judges(name) for name in sample.columns - {good}):
         del sides["rejected"]  # nothing is left that could be it
-    return _written(_with_parts(sample, rest, {"prompt": prompt, **sides}))
+    return _with_parts(sample, rest, {"prompt": prompt, **sides})
+
+
+def _are_tools(value: object) -> bool:
+    try:
+        return read_tools(value) is not None
+    except RowError:
+        return False
+
+
+def after(found: Mapping[str, str | None], sample: Sample) -> Sample:
+    """Return the sample under the names of a mapping, of which the gaps are left out."""
+    renaming = Renaming({new: (old,) for new, old in found.items() if old is not None and old != new})
+    rows = [cast(Mapping[str, Any], renaming(RawRow("", row)).value) for row in sample.rows]
+    roots = {path[0] for path in renaming.steps.values()}
+    return Sample(frozenset(sample.columns - roots | renaming.steps.keys()), rows)
 
 
 def unclear_label(sample: Sample) -> str:
@@ -291,7 +327,8 @@ def _is_whole(sample: Sample, name: str) -> bool:
     return sample.mostly(name, has_answer)
 
 
-def _written(found: Mapping[str, str | None]) -> str:
+def written(found: Mapping[str, str | None]) -> str:
+    """Return ``data.columns='{…}'`` as it is pasted; COLUMN where a column is to be named."""
     named = [f"{new}: {_quoted(old) if old else 'COLUMN'}" for new, old in found.items() if new != old]
     return "data.columns='{" + ", ".join(named) + "}'"
 

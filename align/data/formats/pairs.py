@@ -15,8 +15,6 @@ from align.data.formats.parts import (
     require_known,
     shared_turns,
 )
-from align.data.formats.trl import shared_transcript
-from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import RowError
 
 __all__ = [
@@ -50,10 +48,6 @@ def _pairwise(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         whole = shared_turns(**sides)
         _require_prompt(prompt, whole["prompt"])
         prompt, sides = whole["prompt"], {name: whole[name] for name in sides}
-    elif isinstance(prompt, str) and all(_is_transcript_of(prompt, side) for side in sides.values()):
-        whole = shared_transcript(**sides)
-        _require_question(prompt, whole["prompt"])
-        prompt, sides = whole["prompt"], {name: whole[name] for name in sides}
     require_known(row.get("messages"), prompt, sides["chosen"])
     scores = {ours: row[name] for ours, names in _SCORES.items() for name in names if row.get(name) is not None}
     yield {"prompt": prompt_with_system(prompt, row.get("system")), **sides} | scores | shared_fields(row)
@@ -69,17 +63,6 @@ def _side(side: Any, name: str) -> Any:
 def _is_whole(side: object) -> bool:
     """Return whether a side is a conversation with the prompt in it."""
     return isinstance(side, list) and len(cast(list[Any], side)) > 1
-
-
-def _is_transcript_of(prompt: str, side: object) -> bool:
-    """Return whether a side is a transcript in which the prompt is asked, rather than an answer to it."""
-    return isinstance(side, str) and bool(prompt.strip()) and prompt.strip() in side and is_transcript(side)
-
-
-def _require_question(prompt: str, transcript: str) -> None:
-    """Check that the column `prompt` is in what both transcripts begin with."""
-    if prompt.strip() not in transcript:
-        raise RowError("the transcripts do not begin with the prompt")
 
 
 def _require_prompt(prompt: object, turns: list[Any]) -> None:

@@ -7,7 +7,7 @@ from itertools import compress
 from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
-from align.data.formats.parts import prompt_with_system
+from align.data.formats.parts import only_one, prompt_with_system
 from align.data.load_report import LeftOut, RowError
 from align.data.messages import number
 from align.data.pairs_and_rankings import ranking_rows
@@ -15,6 +15,7 @@ from align.data.schema import prompt_key
 from align.data.validation import valid_row
 
 __all__ = [
+    "CANDIDATES",
     "DISTILABEL",
     "HELPSTEER",
     "NECTAR",
@@ -24,7 +25,14 @@ __all__ = [
     "RRHF",
     "STACK_EXCHANGE",
     "ULTRAFEEDBACK_RAW",
+    "are_candidates",
 ]
+
+_ASKED = frozenset({"prompt", "question", "instruction", "query"})
+_LISTS = frozenset({"answers", "candidates", "completions", "generations", "outputs", "responses"})
+_ANSWERS = frozenset({"answer", "completion", "content", "generation", "output", "response", "text"})
+_SCORES = frozenset({"rating", "reward", "score"})
+"""Names of a prompt and of a list of candidates, and in these of an answer and of its score."""
 
 
 def _ranking(
@@ -138,9 +146,37 @@ def _reward_bench_2(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     return _ranking(row, row["prompt"], [*good, *bad], values, scored=False)
 
 
+def _candidates(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    items = _objects(row[name := only_one(row, _LISTS)], name)
+    fields = _answer_and_score(items[0]) if items else None
+    if fields is None:
+        raise RowError(f"{name} are not answers with one score each")
+    answers, values = ([_field(item, field) for item in items] for field in fields)
+    prompt = prompt_with_system(row[only_one(row, _ASKED)], row.get("system"))
+    scores = [number(value, fields[1]) for value in values]
+    return _ranking(row, prompt, answers, scores, scored=True)
+
+
+def _answer_and_score(item: object) -> tuple[str, str] | None:
+    """Return the fields of an object that are an answer and its score; None where there is not one of each."""
+    names = set(cast(Mapping[str, Any], item)) if isinstance(item, Mapping) else set[str]()
+    answer, score = names & _ANSWERS, names & _SCORES
+    is_one = len(answer) == len(score) == 1 and names.isdisjoint({"from", "rank", "role"})
+    return (answer.pop(), score.pop()) if is_one else None
+
+
+def are_candidates(value: object) -> bool:
+    """Return whether a value is a list of objects that each have an answer and a score, such as {text, score}."""
+    return isinstance(value, list) and len({_answer_and_score(item) for item in cast(list[Any], value)} - {None}) == 1
+
+
 def _helpsteer(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     values = [number(row["helpfulness"], "helpfulness") for row in rows]
     return _ranking(rows[0], rows[0]["prompt"], [row["response"] for row in rows], values, scored=True)
+
+
+def _has_candidates(sample: Sample) -> bool:
+    return all(sample.mostly(name, are_candidates) for name in _LISTS & sample.columns)
 
 
 def _is_list_of(name: str, *fields: str) -> Any:
@@ -157,6 +193,16 @@ def _has_rank(sample: Sample) -> bool:
     return _is_list_of("completions", "rank", "completion")(sample)
 
 
+CANDIDATES = Format(
+    name="candidates",
+    description="prompt (or question, …), candidates (or responses, …) as a list of {text, score} or the like",
+    polarity="a higher score is better",
+    requires=frozenset(),
+    one_of=(_ASKED, _LISTS),
+    convert=_candidates,
+    recognises=_has_candidates,
+    optional=SHARED_COLUMNS | {"system"},
+)
 RANKED = Format(
     name="ranked",
     description="prompt, responses, ranks (1 is the best)",
@@ -237,7 +283,7 @@ REWARD_BENCH_2 = Format(
 )
 HELPSTEER = Format(
     name="helpsteer",
-    description="prompt, response, helpfulness …: a row for each response, those of a prompt together (HelpSteer)",
+    description="prompt, response, helpfulness …: a row for each response (HelpSteer)",
     polarity="a higher helpfulness is better",
     requires=frozenset({"prompt", "response", "helpfulness"}),
     convert_group=_helpsteer,

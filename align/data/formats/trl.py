@@ -12,20 +12,20 @@ from align.data.formats.turn_marks import answer_start, next_turn
 from align.data.load_report import RowError
 from align.data.rendering import shared_length
 
-__all__ = ["IMPLICIT", "shared_transcript"]
+__all__ = ["IMPLICIT", "cut_at"]
 
 
 def _implicit(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     chosen, rejected = row["chosen"], row["rejected"]
     if isinstance(chosen, str) and isinstance(rejected, str):
-        fields = shared_transcript(chosen, rejected)
+        fields = _shared_transcript(chosen, rejected)
     else:
         fields = shared_turns(chosen, rejected)
         require_known(row.get("messages"), fields["prompt"], fields["chosen"])
     yield fields | shared_fields(row)
 
 
-def shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
+def _shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
     """Cut two transcripts behind the last mark of an assistant that both share, never inside an answer.
 
     Line breaks behind the mark belong to the prompt; a space belongs to the answer ("Assistant:| blue"), as in
@@ -40,14 +40,25 @@ def shared_transcript(chosen: str, rejected: str) -> dict[str, str]:
     if start is None:
         marked = answer_start(chosen) is not None and answer_start(rejected) is not None
         raise RowError("prompts differ before the last turn" if marked else "no turn of an assistant is marked")
-    while start < end and chosen[start].isspace():
+    return cut_at(start, chosen=chosen, rejected=rejected)
+
+
+def cut_at(start: int, **sides: str) -> dict[str, str]:
+    """Cut transcripts behind a mark of the assistant that all share, or one alone."""
+    first, *others = sides.values()
+    while (
+        start < len(first)
+        and first[start].isspace()
+        and all(other[start : start + 1] == first[start] for other in others)
+    ):
         start += 1
-    if chosen[start - 1] == " ":
+    if first[start - 1] == " ":
         start -= 1
-    prompt = chosen[:start]
-    if next_turn(prompt, chosen[start:]) or next_turn(prompt, rejected[start:]):
+    prompt = first[:start]
+    cut = {name: text[start:] for name, text in sides.items()}
+    if any(next_turn(prompt, answer) for answer in cut.values()):
         raise RowError("prompts differ before the last turn")
-    return {"prompt": prompt, "chosen": chosen[start:], "rejected": rejected[start:]}
+    return {"prompt": prompt, **cut}
 
 
 def _recognises(sample: Sample) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["answer_start", "is_transcript", "next_turn"]
+__all__ = ["answer_start", "asks", "begins_with_turn", "is_transcript", "next_turn", "without_marks"]
 
 _USER = """
     human|user|customer|client|person|prompter|question|q|instruction|instructions|input|query|prompt|problem|task
@@ -62,6 +62,13 @@ _ANSWERS = _pattern(_ANSWER, _ANSWER_UNSPACED)
 _CLOSES = re.compile(r"\[(/INST)\]")
 """Ends a user's turn, so that the assistant's begins."""
 _OPENS = re.compile(r"(?:<s>)?\s*\[INST\]")
+_TOKENS = re.compile(r"<\|[a-z_]+\|>|</?s>|<(?:start|end)_of_turn>|<</?SYS>>|<bos>|\[/?SYSTEM_PROMPT\]")
+"""Further tokens of chat templates."""
+_PREAMBLE = re.compile(
+    r"<\|[a-z_]+\|>|<s>|<bos>|\#+ ?system|system:|(?:below is an?|a chat between|the following is a|you are an?) ",
+    re.IGNORECASE,
+)
+"""Beginnings that common templates put before the first turn of a user."""
 
 
 def answer_start(text: str) -> int | None:
@@ -92,6 +99,34 @@ def is_transcript(text: str) -> bool:
         return True
     again = [word for _, _, word in _marks(_USERS, start) if word == first[first.lastindex].lower()]
     return len(again) > 1 and answer_start(start) is not None
+
+
+def begins_with_turn(text: str, *, surely: bool = False) -> bool:
+    """Return whether a text begins with a user's turn, maybe behind a preamble or a template's turn of the system.
+
+    `surely`: not by a word and a colon, such as "Question:", with which answers begin too.
+    """
+    start = text.lstrip()
+    first = _USERS.match(start)
+    if _OPENS.match(start) or (first and not (surely and _unsure(first))):
+        return True
+    return _PREAMBLE.match(start) is not None and asks(start)
+
+
+def _unsure(mark: re.Match[str]) -> bool:
+    return mark[0][0] not in "#<[" and str(mark[1]).lower() not in ("human", "user")
+
+
+def asks(text: str) -> bool:
+    """Return whether a turn of a user is marked anywhere in a text."""
+    return next(_marks(_USERS, text), None) is not None or _OPENS.search(text) is not None
+
+
+def without_marks(text: str) -> str:
+    """Return the words of a text without marks of speakers, with one blank between them."""
+    for pattern in (_USERS, _ASSISTANTS, _ANSWERS, _CLOSES, _OPENS, _TOKENS):
+        text = pattern.sub(" ", text)
+    return " ".join(text.split())
 
 
 def next_turn(prompt: str, answer: str) -> bool:

@@ -12,7 +12,7 @@ from align.data.reading.tables import read_arrow, read_hub, read_parquet, read_s
 from align.data.reading.text import read_csv, read_json
 from align.errors import UserError, did_you_mean
 
-__all__ = ["WORLD", "matching", "read_blocks"]
+__all__ = ["WORLD", "files_of", "matching", "read_blocks"]
 
 WORLD = {
     "world": "pairs.jsonl",
@@ -44,19 +44,10 @@ def read_blocks(
     `split` applies to a folder or hub data set; a single file has none. `subset` and `revision` are the hub's.
     """
     name, path = str(source), Path(source).expanduser()
-    if name in WORLD:
-        from align.world import asset
-
-        return _read_file(Path(asset(WORLD[name])))
-    if path.is_dir():
-        return _read_folder(path, split)
-    if path.exists():
-        return _read_file(path)
-    if has_magic(name):
-        files = matching(name)
-        if not files:
-            raise UserError(f"data {name!r}: no file fits this pattern.")
+    if files := files_of(source, split):
         return (block for file in files for block in _read_file(file))
+    if path.is_dir():
+        return read_saved(path, split)
     if _reader(path) or not _HUB_NAME.fullmatch(name) or name.startswith("world/"):
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
@@ -64,6 +55,24 @@ def read_blocks(
             f"{', '.join(WORLD)}.{did_you_mean(path.name, siblings) or did_you_mean(name, WORLD)}"
         )
     return read_hub(name, split, subset=subset, revision=revision)
+
+
+def files_of(source: str | Path, split: str) -> list[Path]:
+    """Return the files of a source, in the order in which they are read; none for what no files of rows stand for."""
+    name, path = str(source), Path(source).expanduser()
+    if name in WORLD:
+        from align.world import asset
+
+        return [Path(asset(WORLD[name]))]
+    if path.is_dir():
+        is_saved = (path / "state.json").exists() or (path / "dataset_dict.json").exists()
+        return [] if is_saved else _of_folder(path, split)
+    if path.exists():
+        return [path]
+    files = matching(name)
+    if has_magic(name) and not files:
+        raise UserError(f"data {name!r}: no file fits this pattern.")
+    return files
 
 
 def matching(pattern: str) -> list[Path]:
@@ -89,9 +98,7 @@ def _read_file(path: Path) -> Iterator[Block]:
     return reader(path)
 
 
-def _read_folder(path: Path, split: str) -> Iterator[Block]:
-    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-        return read_saved(path, split)
+def _of_folder(path: Path, split: str) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if file.is_file() and _reader(file))
     by_split: dict[str, list[Path]] = {}
     for file in files:
@@ -101,4 +108,4 @@ def _read_folder(path: Path, split: str) -> Iterator[Block]:
     if split not in by_split:
         found = ", ".join(sorted(by_split)) or f"no file that ends in {', '.join(_READERS)}"
         raise UserError(f"{path}: the folder has no split {split!r} (found: {found}); choose one with data.split=.")
-    return (block for file in by_split[split] for block in _read_file(file))
+    return by_split[split]

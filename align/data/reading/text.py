@@ -28,6 +28,7 @@ _PYTHON = re.compile(rb"\[?\s*\{\s*'")
 _JSON = re.compile(r"""\s*(?:\[\s*)?\{\s*(?:["']|$)|\s*\[\s*$""")
 """First line of JSON, or of Python's dictionaries."""
 _PROSE = 4  # words from which on a text is no name of a column
+_BLANKS = re.compile(r"\s*")
 _SEPARATOR = re.compile(r"\s*,?\s*")
 _AROUND_ROWS = ("data", "rows", "examples", "instances", "items", "records", "dataset", "train", "test", "validation")
 """Names of the list of rows in a JSON object around it."""
@@ -176,18 +177,32 @@ def _document(stream: BinaryIO, path: Path) -> str:
 
 
 def _array(text: str, path: Path, *, before: int = 0, more_follows: bool = False) -> Iterator[RawRow]:
-    """Yield the rows of a list; `before` lines stand before the text, and `more_follows` behind the list."""
+    """Yield the rows of a list; `before` lines stand before the text, and `more_follows` behind the list.
+
+    A list in one line has the numbers of its rows for places, `file: row 17`.
+    """
     parser = _Parser()
-    position, line, counted = text.index("[") + 1, 1 + before, 0
+    position, line, counted, row_number = text.index("[") + 1, 1 + before, 0, 0
+    in_one_line = _is_one_line(text, position, more_follows=more_follows)
     while True:
         position = cast(re.Match[str], _SEPARATOR.match(text, position)).end()
-        line, counted = line + text.count("\n", counted, position), position
+        line, counted, row_number = line + text.count("\n", counted, position), position, row_number + 1
         if text[position : position + 1] == "]" and (more_follows or not text[position + 1 :].strip()):
             return
-        row, position = parser.parse_at(text, position, f"{path.name}:{line}", path)
+        place = f"{path.name}: row {row_number}" if in_one_line else f"{path.name}:{line}"
+        row, position = parser.parse_at(text, position, place, path)
         if row.problem == "invalid JSON":
             raise UserError(f"{row.place}: the JSON array is damaged or cut off here; write the file again.")
         yield row
+
+
+def _is_one_line(text: str, start: int, *, more_follows: bool) -> bool:
+    """Return whether all rows of a list, which begin behind `start`, stand in one line."""
+    end = text.rfind("]")
+    if not more_follows and _BLANKS.fullmatch(text, end + 1) is None:
+        return False
+    line_end = text.find("\n", cast(re.Match[str], _BLANKS.match(text, start)).end(), end)
+    return line_end < 0 or _BLANKS.fullmatch(text, line_end, end) is not None
 
 
 def read_csv(path: Path) -> Iterator[Block]:

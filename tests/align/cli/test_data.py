@@ -63,6 +63,10 @@ def test_convert_keeps_conversations() -> None:
     assert [Preferences.load(name).fingerprint for name in ("b.jsonl", "b.parquet")] == [read] * 2
 
 
+def select(*words: str) -> list[str]:
+    return ["select", "mine.jsonl", *COLUMNS, "--rows=1", "--out=o.jsonl", *words]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -77,6 +81,8 @@ def test_convert_keeps_conversations() -> None:
         (["check", "mine.jsonl"], "for instance: --columns='{"),
         (["check", "mine.jsonl", "--format", "kto"], "--format=kto needs the column"),
         (["check", "absent.jsonl"], "absent.jsonl"),
+        (["check", "mine.jsonl", *COLUMNS, "--model=smolllm2"], "--model=smolllm2: there is no such folder here"),
+        (["check", "mine.jsonl", *COLUMNS, "--model=smollm2-135"], 'give a folder. Did you mean "smollm2-135m"?'),
         (["mix", "mine.jsonl", "--out", "o.jsonl"], "mix: 'mine.jsonl' is not of the form NAME=SOURCE."),
         (["mix", "a=world", "a=world", "--out", "o.jsonl"], "mix: two sources have the same name"),
         (["convert", "bad.jsonl", "--out", "o.jsonl"], "accept the loss with --max-rejected=0.5"),
@@ -84,8 +90,16 @@ def test_convert_keeps_conversations() -> None:
         (["select", "mine.jsonl", *COLUMNS, "--rows", "9", "--out", "o.jsonl"], "select: --rows=9 of 3 rows"),
         (
             ["select", "mine.jsonl", *COLUMNS, "--rows=1", "--by=score", "--out=o.jsonl"],
-            "some rows have no score",
+            "select: 3 of 3 rows have no score (first: mine.jsonl:1); give --by length or a scorer, or the column",
         ),
+        (select("--by=lenght"), """select: --by=lenght is no score that rows have, and no scorer"""),
+        (select("--by=lenght"), """Did you mean "length"?"""),
+        (select("--by=good"), "a column of numbers is read as the score by --columns='{chosen_score: COLUMN}'"),
+        (select("--by="), "select: --by= is no score that rows have, and no scorer; give length, score, ensemble"),
+        (select("--by=regex"), "pattern is missing; it must be given. Give its settings in a YAML file that begins"),
+        (select("--by=absent.yaml"), "select: --by absent.yaml cannot be read: "),
+        (select("--per-source=0"), "select: --per-source=0; give 1 or more"),
+        (["select", "mine.jsonl", "--columns={prompt: q}", "--rows=1", "--out=o.jsonl"], "have no chosen answer"),
     ],
 )
 def test_mistakes(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import pytest
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
@@ -166,6 +169,29 @@ class TestTokenizer:
     def test_a_folder_without_one(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"model\.name={tmp_path}: no tokenizer could be loaded"):
             load_tokenizer(ModelConfig(name=str(tmp_path)))
+
+    @pytest.mark.parametrize("fault", [httpx2.ConnectError("no network"), OfflineModeIsEnabled("offline")])
+    def test_a_name_that_is_nowhere_is_asked_for_once(self, fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[str] = []
+
+        def model_info(*given: Any, **_: Any) -> None:
+            asked.append(given[1])
+            raise fault
+
+        monkeypatch.setattr(HfApi, "model_info", model_info)
+        with pytest.raises(UserError) as refusal:
+            load_tokenizer(ModelConfig(name="smolllm2"))
+        assert asked == ["smolllm2"]
+        assert str(refusal.value) == (
+            "model.name=smolllm2: there is no such folder here, and the hub has no such model or cannot be reached "
+            f"({fault}); correct the name, or give a folder."
+        )
+
+    def test_a_name_that_no_model_can_have(self) -> None:
+        with pytest.raises(
+            UserError, match=r"model\.name=a/b/c: there is no such folder here, and the hub has no such"
+        ):
+            load_tokenizer(ModelConfig(name="a/b/c"))
 
     def test_the_chat_template_of_the_settings_replaces_its_own(self, tiny_model: Path) -> None:
         own = load_tokenizer(ModelConfig(name=str(tiny_model))).chat_template

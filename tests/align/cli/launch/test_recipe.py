@@ -204,3 +204,23 @@ def test_a_recipe_must_say_what_its_stages_begin_from(tmp_path: Path) -> None:
     assert [run.method for run in job.runs] == ["sft", "dpo"]
     assert job.runs[1].settings["beta"] == 0.7
     assert {run.model.start for run in job.runs} == {"world/sft"}
+
+
+@pytest.mark.parametrize("words", [["method=rft"], ["method=slic", "method.samples=2"], ["recipe=rft"]])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]},
+        {"input_ids": [1, 2, 3], "labels": [-100, -100, 3]},
+        {"prompt": [{"role": "tokens", "content": "1 2"}], "chosen": [{"role": "tokens", "content": "3"}]},
+    ],
+)
+def test_token_ids_are_refused_before_the_first_stage(words: list[str], row: dict[str, object], tmp_path: Path) -> None:
+    """Candidates are text; no reward model is trained before that is said."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([json.dumps(row)] * 3))
+    recipe = read([*words, f"data.train={file}", f"output_root={tmp_path / 'runs'}"])
+    assert isinstance(recipe, Recipe)
+    with pytest.raises(UserError, match=r"rows\.jsonl: the prompts are token ids, and method=.* needs text; decode"):
+        recipe.execute(lambda _: pytest.fail("a stage was run"))
+    assert not (tmp_path / "runs").exists()

@@ -30,7 +30,7 @@ COMMON = ("model.name=owner/name", "data.train=pairs.jsonl", "run_name=all")
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    Path("pairs.jsonl").touch()
+    Path("pairs.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}')
     return tmp_path
 
 

@@ -252,7 +252,7 @@ W26 = {
     "bad answers as demonstrations": {"messages": messages(("user", "q"), ("assistant", "a")), "verdict": "bad"},
     "a rejected answer dropped": {"messages": messages(("user", "q"), ("assistant", "a")), "rejected_answer": "b"},
     "answers beside a prompt": {"prompt": "q", "answers": ["a", "b"]},
-    "candidates beside a prompt": {"prompt": "q", "candidates": [{"text": "a", "score": 1}, {"text": "b", "score": 2}]},
+    "candidates beside a prompt": {"prompt": "q", "candidates": [{"text": "a", "votes": 1}, {"text": "b", "votes": 2}]},
     "a, b and a label": {"prompt": "q", "a": PROSE.format("a"), "b": PROSE.format("b"), "preferred": "a"},
     "short a, b and a label": {"prompt": "q", "a": "x", "b": "y", "preferred": "a"},
     "an explanation beside an answer": {"instruction": "q", "output": "a", "corrected": PROSE.format("b")},

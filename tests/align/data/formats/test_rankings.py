@@ -6,6 +6,7 @@ is paired with all of the next level.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from align.data import Preferences
 from align.data.pairs_and_rankings import draft
 from align.errors import UserError
-from tests.align.data.formats.tables import Outcome, asked, check, messages, read, said
+from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, read, said
 
 TIE, FEW = "tie between the responses", "fewer than two responses"
 Table = list[tuple[dict[str, Any], Outcome]]
@@ -149,7 +150,25 @@ REWARD_BENCH_2: Table = [  # allenai/reward-bench-2: one chosen, several rejecte
     ({"id": "5", "prompt": "u", "chosen": ["a"], "rejected": [" b"], "subset": "Math"}, ("u", "a", " b")),
 ]
 
+CANDIDATES: Table = [
+    (
+        {"question": "q", "responses": [{"text": "a", "score": 1}, {"text": "b", "score": 2.5}], "system": "s"},
+        ([("system", "s"), ("user", "q")], answered("b"), answered("a"), {"chosen_score": 2.5, "rejected_score": 1.0}),
+    ),
+    ({"question": "q", "responses": [{"text": "a", "score": 1}], "system": None}, FEW),
+    ({"question": "q", "responses": [{"text": "a", "score": 1}, {"text": "b", "score": 1}], "system": None}, TIE),
+    ({"question": "q", "responses": [{"text": "a", "score": 1}, {"text": "b"}], "system": None},
+     "a response has no score"),
+    ({"question": "q", "responses": [{"text": "a"}], "system": None}, "responses are not answers with one score each"),
+    ({"question": "q", "responses": [], "system": None}, "responses are not answers with one score each"),
+    ({"question": "q", "responses": [{"text": "a", "score": "x"}, {"text": "b", "score": 1}], "system": None},
+     "score is not a number"),
+    ({"question": "q", "responses": [{"text": "a", "score": 4}, {"text": "b", "score": 3}], "system": None},
+     scored("a", "b", 4.0, 3.0)),
+]  # fmt: skip
+
 TABLES: dict[str, list[Table]] = {
+    "candidates": [CANDIDATES],
     "rrhf": [listed("query", "responses", "scores")],
     "scored": [listed("prompt", "responses", "scores")],
     "distilabel": [listed("instruction", "generations", "ratings", rationales=["x", "y"], model_name="gpt-4")],
@@ -186,6 +205,26 @@ def test_rows_of_one_prompt_that_follow_each_other_are_a_ranking() -> None:
     ]
     assert (report.rule, report.read, report.left_out) == ("helpsteer", 12, {TIE: 1, FEW: 1})
     assert report.rejected == {"helpfulness is not a number": 1}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_of_one_prompt_are_a_ranking_wherever_they_stand(seed: int) -> None:
+    """Shuffled over several blocks, with a row between them that cannot be used; prompts may be messages too."""
+    prompts: list[Any] = [f"q{i}" for i in range(700)]
+    if seed == 2:
+        prompts = [messages(("user", prompt)) for prompt in prompts]
+    rows = [helpful(prompt, f"a{i}", i) for prompt in prompts for i in range(3)] + [{"prompt": "q5"}]
+    random.Random(seed).shuffle(rows)
+    data = Preferences.from_rows(rows)
+    assert (data.report.read, data.report.left_out, data.report.rejected) == (2101, {}, {"missing column": 1})
+    groups: dict[str, list[Any]] = {}
+    for row in data:
+        groups.setdefault(row["prompt_id"], []).append(row)
+    for group in groups.values():
+        example = draft(group, "ranking")
+        assert [response["content"] for response in example.responses] == ["a2", "a1", "a0"]
+        assert example.comparisons == [(0, 1), (0, 2), (1, 2)]
+    assert len(groups) == 700
 
 
 def test_one_ranking_for_each_prompt_with_its_tools() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from align.curation.checks import check
+from align.data import Preferences
 from align.data.reading import read_blocks
 from align.errors import UserError
 
@@ -83,11 +86,14 @@ def test_tables_that_cannot_be_read(content: bytes, message: str, tmp_path: Path
     ("content", "places"),
     [
         ('{"prompt": "q", "chosen": "a"}', [1]),
-        ('{"data": [\n{"prompt": "q", "chosen": "a"}]}', [2]),
+        ('{"data": [\n{"prompt": "q", "chosen": "a"},\n{"prompt": "q", "chosen": "a"}]}', [2, 3]),
         ('{\n "prompt": "q",\n "chosen": "a"\n}\n', [1]),
         ('{\n"prompt": "q", "chosen": "a"}\n{\n"prompt": "q", "chosen": "a"}', [1, 3]),
         ('[\n{"prompt": "q", "chosen": "a"},\n\n{"prompt": "q", "chosen": "a"}]', [2, 4]),
-        ('{"version": 1,\n"rows":\n[{"prompt": "q", "chosen": "a"}], "more": []}', [3]),
+        (
+            '{"version": 1,\n"rows":\n[{"prompt": "q", "chosen": "a"},\n{"prompt": "q", "chosen": "a"}], "more": []}',
+            [3, 4],
+        ),
         ('{"prompt": "q", "chosen": "a"}\r\n\r\n{"prompt": "q", "chosen": "a"}\r\n', [1, 3]),
     ],
 )
@@ -119,3 +125,32 @@ def test_an_index_of_pandas_has_gaps_where_rows_were_left_out(tmp_path: Path) ->
 def test_files_that_are_not_json(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         rows_of(written(tmp_path / "a.jsonl", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        ('[{"a": 1}, {"a": 2}]', ["a.json: row 1", "a.json: row 2"]),
+        ('\n[ {"a": 1},{"a": 2} ]\n', ["a.json: row 1", "a.json: row 2"]),
+        ('[\n{"a": 1}, {"a": 2}\n]\n', ["a.json: row 1", "a.json: row 2"]),
+        ('{"version": 1, "data": [{"a": 1}, {"a": 2}]}', ["a.json: row 1", "a.json: row 2"]),
+        ('{"version": 1,\n "data": [{"a": 1}, {"a": 2}]\n}\n', ["a.json: row 1", "a.json: row 2"]),
+        ('[{"a": 1},\n{"a": 2}]', ["a.json:1", "a.json:2"]),
+        ('{"data": [{"a": 1},\n{"a": 2}]}', ["a.json:1", "a.json:2"]),
+    ],
+)
+def test_rows_of_one_line_have_their_number_for_a_place(content: str, places: list[str], tmp_path: Path) -> None:
+    rows = rows_of(written(tmp_path / "a.json", content))
+    assert rows == [(place, {"a": number}) for number, place in enumerate(places, 1)]
+
+
+def test_the_place_in_one_line_is_in_the_report_and_in_refusals(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(20)]
+    rows[16]["chosen"] = ""
+    file = written(tmp_path / "a.json", json.dumps(rows))
+    with pytest.raises(UserError, match=r"1 empty chosen \(a\.json: row 17\)"):
+        Preferences.load(file)
+    data = Preferences.load(file, max_rejected=1)
+    assert data.report.examples == {"empty chosen": ("a.json: row 17: empty chosen",)}
+    found = next(one for one in check(data) if one.sentence == "rejected: empty chosen")
+    assert list(found.places) == ["a.json: row 17"]
