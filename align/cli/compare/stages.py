@@ -42,6 +42,8 @@ class Stages:
     """Words that budget and tuning add to each contender's own."""
     tuned: dict[str, str] = field(default_factory=dict[str, str])
     """Settings that the tuning chose, for people."""
+    swept: dict[str, tuple[str, dict[float, str]]] = field(default_factory=dict[str, "tuple[str, dict[float, str]]"])
+    """Of a contender's frontier: the setting that ties it to the reference, and the run of each strength of it."""
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.contest.folder / "jobs", self.contest.workers, say)
@@ -75,6 +77,8 @@ class Stages:
             if contender.method is None or self.pool.record(name_of(contender, seed)) is not None
         ]
         self._measure(measured, "heldout", contest.prompts)
+        if comparison.settings.frontier:
+            self._sweep()
 
     def needs(self, contender: Contender, seed: int) -> list[str]:
         """Names of the jobs whose time and memory a contender takes: its own, and the reward model that it asks."""
@@ -112,7 +116,9 @@ class Stages:
     def _run(self, name: str, words: Sequence[str], title: str) -> Job:
         """Return the job of a run; it evaluates nothing itself, for all are measured alike later."""
         place = [f"output_root={self.contest.folder / 'runs'}", f"run_name={name}", "if_exists=resume"]
-        return Job(name, ["-m", "align", *words, *place, "evaluation.prompts=0"], title)
+        wandb = self.contest.wandb
+        group = [f"wandb.group={wandb.group}"] if wandb.mode != "disabled" else []
+        return Job(name, ["-m", "align", *words, *place, *group, "evaluation.prompts=0"], title)
 
     def _reward_model(self, name: str) -> Path:
         return self.contest.folder / "runs" / name / "final" / "reward"
@@ -179,6 +185,24 @@ class Stages:
                 self.chosen.setdefault(contender.label, []).extend(tried[best][1])
                 self.tuned[contender.label] = " ".join(tried[best][1]) or "its own settings"
 
+    def _sweep(self) -> None:
+        """Train and measure the first seed with weaker and stronger ties to the reference."""
+        comparison = self.contest.comparison
+        say("Frontier: weaker and stronger ties to the reference")
+        seed = comparison.seeds[0]
+        more: dict[str, tuple[Contender, list[str]]] = {}
+        for contender in comparison.trained:
+            assert contender.method is not None
+            job = comparison.job(self._words(contender.method, seed, self._own_words(contender, seed)))
+            setting, strengths = tuning.sweep(job)
+            own = name_of(contender, seed)
+            names = {value: f"{own}-{setting}={value:g}" if words else own for value, words in strengths.items()}
+            self.swept[contender.label] = setting, names
+            more |= {names[value]: (contender, words) for value, words in strengths.items() if words}
+        records = self.pool.run([self._training(c, seed, name, words) for name, (c, words) in more.items()])
+        done = [(contender, name, seed) for name, (contender, _) in more.items() if records[name]["code"] == 0]
+        self._measure(done, "heldout", self.contest.prompts)
+
     # Measurements
 
     def _measure(self, wanted: Sequence[tuple[Contender, str, int]], part: str, prompts: int) -> None:
@@ -201,6 +225,7 @@ class Stages:
                     "shots": contender.shots,
                     "prompts": prompts,
                     "seed": seed,
+                    "check_judge": name == name_of(START, contest.comparison.seeds[0]),
                     "out": str(contest.folder / "measured" / f"{name}.json"),
                 }
             )
@@ -213,9 +238,8 @@ class Stages:
             name = f"measure-{part}-{number}"
             file = contest.folder / "jobs" / f"{name}.tasks.json"
             write_json(file, share)
-            jobs.append(
-                Job(name, ["-m", "align.cli.compare.measuring", str(file)], f"{len(share)} models", repeat=True)
-            )
+            title = f"{len(share)} model" + "s" * (len(share) > 1)
+            jobs.append(Job(name, ["-m", "align.cli.compare.measuring", str(file)], title, repeat=True))
         self.pool.run(jobs)
 
 
