@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from align.comparison.frontier import Frontier
 from align.comparison.results import Results, Row
 from align.evaluation.statistics import Estimate
@@ -28,7 +30,7 @@ _COLOURS = (
 )
 _MARKERS = "osD^vP*"
 """Fewer than colours, so that those of the same colour differ."""
-COLUMNS = ("method", "score", "win rate", "equal length", "KL", "tokens", "tax", "time", "GiB", "FLOPs")
+COLUMNS = ("method", "score", "win\nrate", "equal\nlength", "KL", "tokens", "tax", "time", "GiB", "FLOPs")
 """Of the terminal's table."""
 
 
@@ -48,6 +50,7 @@ def page(
 
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(estimate=_estimate, percent=_percent, signed=_signed, duration=_duration, flops=_flops)
+    environment.filters["breakable"] = _breakable
     template = environment.from_string(_template())
     return template.render(
         title=title,
@@ -127,6 +130,11 @@ def reward_against_kl_svg(found: Results, start: str, frontiers: Mapping[str, Fr
     )
 
 
+def _breakable(label: str) -> Markup:
+    """Return a label that may go on in the next line before each of its settings."""
+    return Markup(":<wbr>").join(label.split(":"))
+
+
 def _estimate(value: Estimate | None, digits: int = 3) -> str:
     if value is None:
         return "–"
@@ -199,4 +207,4 @@ def table_of(found: Results) -> list[tuple[Row, list[str]]]:
 
 
 def _half_width(value: Estimate) -> str:
-    return "" if value.low is None or value.high is None else f" ±{(value.high - value.low) / 2:.3f}"
+    return "" if value.low is None or value.high is None else f"±{(value.high - value.low) / 2:.3f}"

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -149,11 +149,13 @@ def _side_by_side(found: Results, measured: Mapping[str, Mapping[int, Measured]]
 
 def _print(found: Results, sentences: Sequence[str], folder: Path) -> None:
     console = Console()
-    table = Table(
-        title="Held-out prompts; * not told apart from the best", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0)
-    )
+    title = "Held-out prompts; * not told apart from the best"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, collapse_padding=True, pad_edge=False)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "score")
+        if column == "method":
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=column in ("score", "FLOPs"))
     for row, cells in table_of(found):
         mark = " *" if row.label in found.ranking.tied else ""
         table.add_row(Text(f"{row.label}{mark}"), *cells)

@@ -71,7 +71,9 @@ def test_nothing_is_loaded_from_elsewhere(clear: Results) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_texts_of_models_and_names_stay_texts(clear: Results, text: str) -> None:
     plain = read(clear, answers=[("Who?", [("a", "Me.", 0.25)])])
-    shown = read(clear, title=text, answer=[text], caveats=[text], facts={text: text}, answers=[(text, [(text, text, 0.5)])])
+    shown = read(
+        clear, title=text, answer=[text], caveats=[text], facts={text: text}, answers=[(text, [(text, text, 0.5)])]
+    )
     assert shown.tags == plain.tags
     assert not shown.handlers
     assert shown.text.count(text.strip()) >= 7
