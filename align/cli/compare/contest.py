@@ -19,6 +19,7 @@ from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.parse.job import Job
 from align.comparison.splitting import Splits, split
 from align.data import leaked_prompts
+from align.data.examples import tokenize
 from align.data.writing import write_rows
 from align.errors import UserError
 from align.model.loading import require_loadable
@@ -98,6 +99,10 @@ def begin(comparison: Comparison) -> Contest:
     runs = {label: _method_run(label, job) for label, job in comparison.jobs.items()}
     first = next(iter(comparison.jobs.values()))
     splits, source = _split(comparison, own_judge=judge is None)
+    tokenizer, _ = assemble.read_tokenizer(comparison.config)
+    tokenize(
+        splits.heldout, tokenizer, max_length=comparison.config.trainer.max_length, unit="prompt", max_rejected=1.0
+    )  # a template that is missing would fail every run
     folder = Path(comparison.config.output_root) / comparison.run_name
     identity: dict[str, Any] = {
         "version": _VERSION,
