@@ -49,6 +49,8 @@ class Contest:
     """Rows of each split."""
     fingerprints: dict[str, str]
     """Of each split."""
+    lost: dict[str, tuple[int, int]]
+    """Rows of each split that are too long and left out, and rows with a response that is cut."""
     leaked: int
     """Held-out rows whose prompt is trained on too: none, unless the user held them out."""
     judge: dict[str, Any] | None
@@ -69,6 +71,12 @@ class Contest:
         """Most held-out prompts to answer: all, unless the words say how many."""
         typed = "evaluation.prompts" in self.comparison.typed
         return self.comparison.config.evaluation.prompts if typed else self.rows["heldout"]
+
+    @property
+    def sizes(self) -> str:
+        """Rows of each split, and how many do not fit."""
+        too_long = {part: f" ({lost:,} too long)" if lost else "" for part, (lost, _) in self.lost.items()}
+        return "rows of " + ", ".join(f"{part} {count:,}{too_long[part]}" for part, count in self.rows.items())
 
     @property
     def wandb(self) -> WandbConfig:
@@ -99,10 +107,6 @@ def begin(comparison: Comparison) -> Contest:
     runs = {label: _method_run(label, job) for label, job in comparison.jobs.items()}
     first = next(iter(comparison.jobs.values()))
     splits, source = _split(comparison, own_judge=judge is None)
-    tokenizer, _ = assemble.read_tokenizer(comparison.config)
-    tokenize(
-        splits.heldout, tokenizer, max_length=comparison.config.trainer.max_length, unit="prompt", max_rejected=1.0
-    )  # a template that is missing would fail every run
     folder = Path(comparison.config.output_root) / comparison.run_name
     identity: dict[str, Any] = {
         "version": _VERSION,
@@ -114,6 +118,7 @@ def begin(comparison: Comparison) -> Contest:
         "settings": sorted(comparison.shared),
         "data": {name: part.fingerprint for name, part in splits.parts.items()},
     }
+    lost = _lost(comparison, splits)
     _write(folder, identity, splits, source)
     return Contest(
         comparison,
@@ -121,6 +126,7 @@ def begin(comparison: Comparison) -> Contest:
         source,
         {name: len(part) for name, part in splits.parts.items()},
         identity["data"],
+        lost,
         len(leaked_prompts(splits.train, splits.heldout)),
         judge,
         {label: run.method for label, (run, _) in runs.items()},
@@ -173,6 +179,18 @@ def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
             "file."
         )
     return splits, train.report.source
+
+
+def _lost(comparison: Comparison, splits: Splits) -> dict[str, tuple[int, int]]:
+    """Return for each split how many rows do not fit, and how many have a response that does not."""
+    tokenizer, _ = assemble.read_tokenizer(comparison.config)
+    out: dict[str, tuple[int, int]] = {}
+    for name, part in splits.parts.items():
+        unit = "pair" if any(part.dataset["rejected"]) else "demonstration"
+        length = comparison.config.trainer.max_length
+        found = tokenize(part, tokenizer, max_length=length, unit=unit, max_rejected=1.0, may_be_empty=True)
+        out[name] = found.report.lost, sum(n for remark, n in found.report.noted.items() if "truncated" in remark)
+    return out
 
 
 def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) -> None:

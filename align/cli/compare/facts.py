@@ -37,6 +37,14 @@ def caveats(
             "One training run of each method: the intervals are those of these trained models; another seed may order "
             "them otherwise (seeds=3)."
         )
+    if any(lost or cut for lost, cut in contest.lost.values()):
+        parts = (f"{lost:,} of {contest.rows[part]:,} of {part}" for part, (lost, _) in contest.lost.items() if lost)
+        left_out = ", ".join(parts) or "none"
+        cut_rows = sum(count for _, count in contest.lost.values())
+        out.append(
+            f"Rows too long for trainer.max_length={contest.comparison.config.trainer.max_length} and left out: "
+            f"{left_out}; {cut_rows:,} more with an answer that is cut."
+        )
     out += _of_budget(contest, found.rows)
     if cut := [f"{row.label} {row.cut_off:.0%}" for row in found.rows if row.cut_off > _MUCH_CUT]:
         out.append(
@@ -64,7 +72,7 @@ def _of_judge(contest: Contest, check: JudgeCheck | None) -> list[str]:
     out: list[str] = []
     if contest.judge is None:
         out.append(
-            f"The judge is a reward model trained on {contest.rows[JUDGE]:,} rows that no method saw; what it cannot "
+            f"The judge is a reward model trained on {contest.rows[JUDGE] - contest.lost[JUDGE][0]:,} rows that no method saw; what it cannot "
             "see is not in these scores."
         )
     if check is not None:
@@ -105,7 +113,9 @@ def _of_frontier(frontiers: Mapping[str, Frontier], found: Results) -> list[str]
     none = [row.label for row in found.rows if row.cost is not None and row.label not in frontiers]
     said = frontier.sentences(frontiers, found.seeds[0])
     if none:
-        said.append(f"No line for {', '.join(none)}: nothing ties it to the reference, or its KL is not known.")
+        said.append(
+            f"No line for {', '.join(none)}: nothing ties it to the reference, its runs failed, or its KL is not known."
+        )
     return said
 
 
@@ -119,9 +129,7 @@ def facts(stages: Stages, found: Results, judged: Mapping[str, Any], parameters:
     tokens = 4 if comparison.config.adapter is not None else 6
     return {
         "Command": command_line(["align", "compare", *comparison.words]),
-        "Data": f"{contest.source}: "
-        + ", ".join(f"{part} {count:,}" for part, count in contest.rows.items())
-        + " rows",
+        "Data": f"{contest.source}: {contest.sizes}",
         "Split": (
             ("rows held out by the user" if comparison.config.data.heldout is not None else "prompts at random")
             + f", seed {comparison.config.seed}; "

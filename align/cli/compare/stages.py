@@ -56,8 +56,7 @@ class Stages:
             UserError: The judge could not be trained.
         """
         contest, comparison = self.contest, self.contest.comparison
-        rows = ", ".join(f"{part} {count:,}" for part, count in contest.rows.items())
-        say(f"{contest.folder}: rows of {rows}; {contest.workers} at the same time")
+        say(f"{contest.folder}: {contest.sizes}; {contest.workers} at the same time")
         if models := self._reward_models():
             say("Reward models")
             records = self.pool.run(models)
@@ -196,7 +195,7 @@ class Stages:
             job = comparison.job(self._words(contender.method, seed, self._own_words(contender, seed)))
             setting, strengths = tuning.sweep(job)
             own = name_of(contender, seed)
-            names = {value: f"{own}-{setting}={value:g}" if words else own for value, words in strengths.items()}
+            names = {value: f"{own}-{setting}-{value:g}" if words else own for value, words in strengths.items()}
             self.swept[contender.label] = setting, names
             more |= {names[value]: (contender, words) for value, words in strengths.items() if words}
         records = self.pool.run([self._training(c, seed, name, words) for name, (c, words) in more.items()])

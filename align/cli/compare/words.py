@@ -86,8 +86,8 @@ class Contender:
 
     @property
     def folder(self) -> str:
-        """A name for files."""
-        return re.sub(r"[^\w.=-]+", "_", self.label)
+        """A name for files, which a word of a command can have as its value."""
+        return re.sub(r"[^\w.-]+", "_", self.label)
 
 
 @dataclass(frozen=True)
