@@ -31,6 +31,8 @@ class JudgeCheck:
 
     def __str__(self) -> str:
         text = f"it orders {self.accuracy.percent('pairs')} of the held-out pairs as labelled"
+        if not self.is_better_than_chance:
+            text += ", not shown to be better than chance"
         if self.prefers_longer is None or self.labels_prefer_longer is None:
             return text
         longer, labelled = self.prefers_longer.mean, self.labels_prefer_longer.mean

@@ -71,9 +71,10 @@ def caveats(
 def _of_judge(contest: Contest, check: JudgeCheck | None) -> list[str]:
     out: list[str] = []
     if contest.judge is None:
+        rows = contest.rows[JUDGE] - contest.lost[JUDGE][0]
         out.append(
-            f"The judge is a reward model trained on {contest.rows[JUDGE] - contest.lost[JUDGE][0]:,} rows that no method saw; what it cannot "
-            "see is not in these scores."
+            f"The judge is a reward model trained on {rows:,} rows that no method saw; what it cannot see is not in "
+            "these scores."
         )
     if check is not None:
         out.append(f"The judge on pairs that were held out: {check}.")

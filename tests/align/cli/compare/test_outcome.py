@@ -91,9 +91,16 @@ def test_a_note_on_prompts_left_out_for_all_is_said_once(begin_comparison: Begin
 
 def test_a_judge_at_chance_is_said_before_all_else(begin_comparison: Begin) -> None:
     pairs = [{"prompt": str(i), "scores": [float(i % 2), 0.5], "lengths": [3, 3]} for i in range(N)]
-    found = outcome(begin_comparison("seeds=1"), start=measured(0.0, 0, pairs=pairs))
-    assert found["answer"][0].startswith("Do not choose by this comparison: its judge is not shown to order held-out")
+    found = outcome(begin_comparison("seeds=1", "judge=auto"), start=measured(0.0, 0, pairs=pairs))
+    assert found["answer"][0].startswith("Do not choose by this comparison: its judge orders 50.0% (95 % interval ")
     assert found["answer"][1].startswith("Take dpo")
+    assert any("of the held-out pairs as labelled, not shown to be better than chance" in s for s in found["caveats"])
+
+
+def test_a_scorer_that_was_chosen_is_not_held_to_the_labels(begin_comparison: Begin) -> None:
+    pairs = [{"prompt": str(i), "scores": [float(i % 2), 0.5], "lengths": [3, 3]} for i in range(N)]
+    found = outcome(begin_comparison("seeds=1"), start=measured(0.0, 0, pairs=pairs))
+    assert found["answer"][0].startswith("Take dpo")
 
 
 def test_what_weakens_it_is_said(begin_comparison: Begin) -> None:
