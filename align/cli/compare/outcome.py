@@ -91,9 +91,9 @@ def _answer(
     if stages.contest.judge is None and check is not None and not check.is_better_than_chance:
         sentences.insert(
             0,
-            f"Do not choose by this comparison: its judge orders {check.accuracy.percent('pairs')} of the held-out pairs "
-            "as labelled, which is not shown to be better than chance; give more pairs, or another judge=. By its "
-            "scores:",
+            f"Do not choose by this comparison: its judge orders {check.accuracy.percent('pairs')} of the held-out "
+            "pairs as labelled, which is not shown to be better than chance; give more pairs, or another judge=. By "
+            "its scores:",
         )
     left_out = [c.label for c in comparison.contenders if c.label not in {row.label for row in found.rows}]
     whole = {label for label, of in measured.items() if len(of) == len(comparison.seeds)}
