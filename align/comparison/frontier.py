@@ -95,7 +95,8 @@ def gap(first: Frontier, second: Frontier) -> Gap | None:
     n = len(first.points[0].scores)
     rng = np.random.default_rng(0)
     weights_BN = np.concatenate([np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)]) / n
-    gaps_B = np.trapezoid(_lines(first, weights_BN, x) - _lines(second, weights_BN, x), x, axis=1) / (high - low)
+    apart_BX = _lines(first, weights_BN, x) - _lines(second, weights_BN, x)
+    gaps_B: Array = np.asarray(np.trapezoid(apart_BX, x, axis=1)) / (high - low)
     mean, error = float(gaps_B[0]), float(gaps_B[1:].std(ddof=1))
     p = 2 * float(norm.sf(abs(mean) / error)) if error > 0 else float(mean == 0)
     return Gap(mean, mean - _Z * error, mean + _Z * error, p, (low, high))

@@ -62,7 +62,7 @@ def conclude(stages: Stages) -> None:
     frontiers = _frontiers(stages, asked[found.seeds[0]])
     notes = {label: sorted({note for one in of for note in one["notes"]}) for label, of in contents.items()}
     sentences = _answer(found, check, stages, measured)
-    outcome = {
+    outcome: dict[str, Any] = {
         "answer": sentences,
         "caveats": caveats(stages, found, check, notes, frontiers),
         "facts": facts(stages, found, judged, judged["parameters"]),

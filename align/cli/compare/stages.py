@@ -67,7 +67,7 @@ class Stages:
             self._tune()
         say("Training")
         runs = [(contender, seed) for seed in comparison.seeds for contender in comparison.trained]
-        self.pool.run([self._training(contender, seed) for contender, seed in runs])
+        self.pool.run([self.training(contender, seed) for contender, seed in runs])
         say("Answering held-out prompts")
         measured = [
             (contender, name_of(contender, seed), seed)
@@ -107,7 +107,8 @@ class Stages:
             own += [f"reward={contest.reward_choice}", f"reward.model={self._reward_model(f'reward-seed{of}')}"]
         return own
 
-    def _training(self, contender: Contender, seed: int, name: str | None = None, more: Sequence[str] = ()) -> Job:
+    def training(self, contender: Contender, seed: int, name: str | None = None, more: Sequence[str] = ()) -> Job:
+        """Return the job that trains a contender, under another name and with more words for a run that is tried."""
         assert contender.method is not None
         words = self._words(contender.method, seed, [*self._own_words(contender, seed), *more])
         return self._run(name or name_of(contender, seed), words, f"{contender.label}, {name or f'seed {seed}'}")
@@ -149,7 +150,7 @@ class Stages:
         seed = comparison.seeds[0]
         names = {contender.label: f"{contender.folder}-pilot" for contender in comparison.trained}
         short = [f"trainer.steps={budget.PILOT_STEPS}", "trainer.save_steps=null"]
-        records = self.pool.run([self._training(c, seed, names[c.label], short) for c in comparison.trained])
+        records = self.pool.run([self.training(c, seed, names[c.label], short) for c in comparison.trained])
         for contender in comparison.trained:
             name = names[contender.label]
             if records[name]["code"] == 0:
@@ -167,7 +168,7 @@ class Stages:
             job = comparison.job(self._words(contender.method, seed, self._own_words(contender, seed)))
             for number, words in enumerate(tuning.candidates(job, comparison.settings.tune)):
                 tried[f"{contender.folder}-tuning{number}"] = contender, words
-        records = self.pool.run([self._training(c, seed, name, words) for name, (c, words) in tried.items()])
+        records = self.pool.run([self.training(c, seed, name, words) for name, (c, words) in tried.items()])
         self._measure(
             [(contender, name, seed) for name, (contender, _) in tried.items() if records[name]["code"] == 0],
             "tuning",
@@ -198,7 +199,7 @@ class Stages:
             names = {value: f"{own}-{setting}-{value:g}" if words else own for value, words in strengths.items()}
             self.swept[contender.label] = setting, names
             more |= {names[value]: (contender, words) for value, words in strengths.items() if words}
-        records = self.pool.run([self._training(c, seed, name, words) for name, (c, words) in more.items()])
+        records = self.pool.run([self.training(c, seed, name, words) for name, (c, words) in more.items()])
         done = [(contender, name, seed) for name, (contender, _) in more.items() if records[name]["code"] == 0]
         self._measure(done, "heldout", self.contest.prompts)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import wandb
 
+from align.cli.compare import main
 from align.cli.compare.outcome import conclude
 from align.cli.compare.stages import Stages
 from align.errors import UserError
@@ -156,7 +157,7 @@ def test_the_table_goes_to_wandb_in_the_group_of_the_runs(
     monkeypatch.setattr(wandb, "Table", lambda columns, data: [dict(zip(columns, row, strict=True)) for row in data])
     stages = begin_comparison("seeds=1", "wandb.mode=offline")
     contender = stages.contest.comparison.trained[0]
-    assert "wandb.group=mine" in stages._training(contender, 0).command
+    assert "wandb.group=mine" in stages.training(contender, 0).command
     outcome(stages)
     settings, table, end = sent
     assert (settings["group"], settings["name"], settings["mode"]) == ("mine", "mine", "offline")
@@ -172,6 +173,27 @@ def test_the_table_goes_to_wandb_in_the_group_of_the_runs(
 def test_nothing_goes_to_wandb_where_it_is_not_wanted(begin_comparison: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("W&B was asked"))
     stages = begin_comparison("seeds=1")
-    command = stages._training(stages.contest.comparison.trained[0], 0).command
+    command = stages.training(stages.contest.comparison.trained[0], 0).command
     assert not [word for word in command if word.startswith("wandb")]
     outcome(stages)
+
+
+def test_ctrl_c_ends_with_a_sentence_and_its_exit_code(
+    begin_comparison: Begin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = begin_comparison("seeds=1")
+
+    def interrupted(_: Stages) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stages, "run", interrupted)
+    words = [*stages.contest.comparison.words]
+    assert main(words) == 130
+    assert capsys.readouterr().err == f"Stopped; the same command goes on with {stages.contest.folder}.\n"
+
+
+def test_another_comparison_in_the_same_folder_is_a_sentence(begin_comparison: Begin) -> None:
+    begin_comparison("seeds=1")
+    begin_comparison("seeds=1", "frontier=true")  # the same one, with more to do
+    with pytest.raises(UserError, match="has a comparison with other seeds: give this one a name of its own"):
+        begin_comparison("seeds=2")
