@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from align.system.workers import core_count
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -103,7 +105,9 @@ def test_a_budget_of_tokens_holds(begin: Callable[..., subprocess.Popen[str]], t
 
 
 def test_a_budget_of_minutes_holds(begin: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    """One run at a time, on a machine that does nothing else."""
+    """The length is foretold from a few steps, so the machine must be as busy then as later: not at all."""
+    if os.getloadavg()[0] > core_count():
+        pytest.skip("other programs keep the cores busy")
     ended(begin(tmp_path, "budget=minutes:0.75", "workers=1"))
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
     for row in found["rows"][1:]:
