@@ -134,7 +134,10 @@ def test_own_pairs_are_judged_by_a_reward_model_that_no_method_saw(
         for said in found["caveats"]
     )
     prompts = {
-        part: {json.dumps(json.loads(line)["prompt"]) for line in (tmp_path / "c" / "data" / f"{part}.jsonl").open()}
+        part: {
+            json.dumps(json.loads(line)["prompt"])
+            for line in (tmp_path / "c" / "data" / f"{part}.jsonl").read_text().splitlines()
+        }
         for part in ("train", "heldout", "judge")
     }
     assert not prompts["train"] & prompts["judge"]
