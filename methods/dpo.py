@@ -80,6 +80,7 @@ class DPO(PairwiseMethod):
         learning_rate=1e-4, full_learning_rate=1e-6, epochs=1, batch_size=16, warmup=0.1
     )
     headline: ClassVar[str] = "rewards/accuracies"
+    tie: ClassVar[str | None] = "beta"
     dropout: ClassVar[bool] = False
 
     def check(self) -> None:

@@ -94,6 +94,7 @@ class RRHF(CandidateMethod):
         learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=64, warmup=0.03
     )
     headline: ClassVar[str] = "rewards/accuracies"
+    tie: ClassVar[str | None] = "kl_coef"
 
     def check(self) -> None:
         """Ranges, and settings that contradict each other."""

@@ -69,6 +69,7 @@ class SLiC(CandidateMethod):
         learning_rate=1e-4, full_learning_rate=1e-5, epochs=1, batch_size=32, warmup=0.1
     )
     headline: ClassVar[str] = "rewards/accuracies"
+    tie: ClassVar[str | None] = "sft_weight"  # the paper's regularisation
 
     def check(self) -> None:
         """Ranges, and settings that contradict each other."""

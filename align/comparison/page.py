@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from align.comparison.frontier import Frontier
 from align.comparison.results import Results, Row
 from align.evaluation.statistics import Estimate
 
@@ -25,26 +28,41 @@ _COLOURS = (
     "#dc2626",
     "#65a30d",
 )
+_MARKERS = "osD^vP*"
+"""Fewer than colours, so that those of the same colour differ."""
+COLUMNS = ("method", "score", "win\nrate", "equal\nlength", "KL", "tokens", "tax", "time", "GiB", "FLOPs")
+"""Of the terminal's table."""
 
 
 def page(
-    found: Results, *, title: str, sentences: Sequence[str], facts: Mapping[str, str], answers: Any, start: str
+    found: Results,
+    *,
+    title: str,
+    answer: Sequence[str],
+    caveats: Sequence[str],
+    facts: Mapping[str, str],
+    answers: Any,
+    start: str,
+    frontiers: Mapping[str, Frontier],
 ) -> str:
-    """Return the HTML: the answer, the table, the chart, the matrix, answers side by side, how it was done."""
+    """Return the HTML: the answer, what weakens it, table, chart, matrix, answers side by side, how it was done."""
     from jinja2 import Environment, select_autoescape
 
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(estimate=_estimate, percent=_percent, signed=_signed, duration=_duration)
+    environment.filters.update(estimate=_estimate, percent=_percent, signed=_signed, duration=_duration, flops=_flops)
+    environment.filters["breakable"] = _breakable
     template = environment.from_string(_template())
     return template.render(
         title=title,
-        sentences=sentences,
+        sentences=answer,
+        caveats=caveats,
         facts=facts,
         found=found,
         rows=sorted(found.rows, key=lambda row: -row.score.mean),
         tied=set(found.ranking.tied),
         labels=[row.label for row in found.rows],
-        svg=reward_against_kl_svg(found, start),
+        svg=reward_against_kl_svg(found, start, frontiers),
+        has_frontiers=bool(frontiers),
         answers=answers,
         start=start,
     )
@@ -54,36 +72,41 @@ def _template() -> str:
     return (Path(__file__).parent / "page.html.jinja").read_text(encoding="utf-8")
 
 
-def draw_reward_against_kl(axis: Any, found: Results, start: str) -> None:
-    """Draw a point for each seed and the mean of each contender with its interval, over KL from the start model."""
-    base = found.row(start).score
-    axis.axhline(base.mean, color="#888888", linewidth=1, linestyle="--")
-    axis.annotate(
-        start,
-        (1, base.mean),
-        xycoords=("axes fraction", "data"),
-        xytext=(-4, 4),
-        textcoords="offset points",
-        ha="right",
-    )
-    shown = [row for row in found.rows if row.kl is not None]
-    for row, colour in zip(shown, _cycled(len(shown)), strict=True):
+def draw_reward_against_kl(axis: Any, found: Results, start: str, frontiers: Mapping[str, Frontier]) -> None:
+    """Draw a point for each seed, the mean of each contender with its interval, and frontiers, over KL.
+
+    The names stand in a legend above, where near points cannot hide them.
+    """
+    from matplotlib.lines import Line2D
+
+    axis.axhline(found.row(start).score.mean, color="#888888", linewidth=1, linestyle="--")
+    legend = [Line2D([], [], color="#888888", linewidth=1, linestyle="--")]
+    labels = [start]
+    for i, row in enumerate(row for row in found.rows if row.kl is not None):
+        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
         points = [(one["kl"], one["score"]) for one in row.by_seed if one["kl"] is not None]
-        axis.scatter(*zip(*points, strict=True), s=14, color=colour, alpha=0.5)
+        axis.scatter(*zip(*points, strict=True), s=14, marker=marker, color=colour, alpha=0.5)
+        if row.label in frontiers:
+            line = [point.place for point in frontiers[row.label].line]
+            axis.plot(*zip(*line, strict=True), color=colour, marker=marker, markersize=3, linewidth=1)
         assert row.kl is not None
         score = row.score
         spread = (
             None if score.low is None or score.high is None else [[score.mean - score.low], [score.high - score.mean]]
         )
-        mean = row.kl.mean, score.mean
-        axis.errorbar(*mean, yerr=spread, fmt="o", markersize=7, color=colour, capsize=3)
-        axis.annotate(row.label, mean, xytext=(7, 5), textcoords="offset points", color=colour, parse_math=False)
+        axis.errorbar(row.kl.mean, score.mean, yerr=spread, fmt=marker, markersize=7, color=colour, capsize=3)
+        legend.append(Line2D([], [], color=colour, marker=marker, markersize=7, linestyle=""))
+        labels.append(row.label)
     axis.set_xlabel("KL from the start model, nats per response")
     axis.set_ylabel("score by the judge")
-    axis.margins(0.12)
+    axis.margins(0.08)
+    columns = 1 if max(map(len, labels)) > 30 else 2 if max(map(len, labels)) > 12 else 4
+    shown = axis.figure.legend(legend, labels, loc="outside upper left", ncols=columns, frameon=False)
+    for text in shown.get_texts():
+        text.set_parse_math(False)
 
 
-def reward_against_kl_svg(found: Results, start: str) -> str:
+def reward_against_kl_svg(found: Results, start: str, frontiers: Mapping[str, Frontier]) -> str:
     """Return the chart as SVG that takes the page's text colour."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -91,14 +114,14 @@ def reward_against_kl_svg(found: Results, start: str) -> str:
 
     colours = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
     with mpl.rc_context({**colours, "svg.fonttype": "none", "svg.hashsalt": "align", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        figure = Figure(figsize=(5.4, 4.6), layout="constrained")  # read on a telephone too
         figure.patch.set_alpha(0)
         FigureCanvasSVG(figure)
         axis = figure.subplots()
         axis.patch.set_alpha(0)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        draw_reward_against_kl(axis, found, start)
+        draw_reward_against_kl(axis, found, start, frontiers)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -107,8 +130,9 @@ def reward_against_kl_svg(found: Results, start: str) -> str:
     )
 
 
-def _cycled(count: int) -> list[str]:
-    return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
+def _breakable(label: str) -> Markup:
+    """Return a label that may go on in the next line before each of its settings."""
+    return Markup(":<wbr>").join(label.split(":"))
 
 
 def _estimate(value: Estimate | None, digits: int = 3) -> str:
@@ -138,6 +162,29 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def _flops(value: float) -> str:
+    return f"{value:.1e}".replace("e+", "e")
+
+
+def table_for_programs(found: Results) -> tuple[list[str], list[list[Any]]]:
+    """Return the names and the rows of a table of plain numbers, with the bounds of the scores."""
+    cost = ("seconds", "peak_bytes", "tokens_trained", "tokens_drawn", "flops")
+    estimates = ("score", "gain", "win_rate", "win_rate_equal_length", "kl", "length", "accuracy")
+    plain = ("p_gain", "cut_off", "tax", "distinct_2")
+    rows = [
+        [
+            row.label,
+            *(getattr(getattr(row, name), "mean", None) for name in estimates),
+            row.score.low,
+            row.score.high,
+            *(getattr(row, name) for name in plain),
+            *(getattr(row.cost, name, None) for name in cost),
+        ]
+        for row in found.rows
+    ]
+    return ["method", *estimates, "score_low", "score_high", *plain, *cost], rows
+
+
 def table_of(found: Results) -> list[tuple[Row, list[str]]]:
     """Return the cells of the terminal's table, the best first; 80 columns have no room for all intervals."""
     return [
@@ -152,6 +199,7 @@ def table_of(found: Results) -> list[tuple[Row, list[str]]]:
                 _signed(row.tax),
                 "–" if row.cost is None else f"{row.cost.seconds:,.0f} s",
                 "–" if row.cost is None else f"{row.cost.peak_bytes / 2**30:.2f}",
+                "–" if row.cost is None else _flops(row.cost.flops),
             ],
         )
         for row in sorted(found.rows, key=lambda row: -row.score.mean)
@@ -159,4 +207,4 @@ def table_of(found: Results) -> list[tuple[Row, list[str]]]:
 
 
 def _half_width(value: Estimate) -> str:
-    return "" if value.low is None or value.high is None else f" ±{(value.high - value.low) / 2:.3f}"
+    return "" if value.low is None or value.high is None else f"±{(value.high - value.low) / 2:.3f}"

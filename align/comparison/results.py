@@ -45,6 +45,8 @@ class Cost:
     """In all passes, prompts included."""
     tokens_drawn: float
     """Before training and during it."""
+    flops: float
+    """An estimate: :mod:`align.comparison.flops`."""
 
 
 @dataclass(frozen=True)
@@ -177,4 +179,5 @@ def _typical(costs: Sequence[Cost]) -> Cost | None:
         peak_bytes=max(cost.peak_bytes for cost in costs),
         tokens_trained=median(cost.tokens_trained for cost in costs),
         tokens_drawn=median(cost.tokens_drawn for cost in costs),
+        flops=median(cost.flops for cost in costs),
     )

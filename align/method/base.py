@@ -109,7 +109,8 @@ class Method(Settings, ABC):
     The types and choices of the fields are checked when one is built; ``check`` adds ranges and contradictions.
     Only :meth:`weight` and :meth:`loss` must be written. Grouped by when they are called:
 
-    * what the method is: ``unit``, ``optimization``, ``headline``, ``dropout``, ``trains``, ``frozen``, ``generates``;
+    * what the method is: ``unit``, ``optimization``, ``headline``, ``tie``, ``dropout``, ``trains``, ``frozen``,
+      ``generates``;
     * what it asks of a run: ``candidates``, ``rollout``, ``needs_reward``, ``cached_columns``, ``mixing``;
     * before the first step: :meth:`learns_from`, :meth:`begin`;
     * for each optimiser step: :meth:`prepare`, :meth:`weight`, :meth:`loss`;
@@ -124,6 +125,8 @@ class Method(Settings, ABC):
     optimization: ClassVar[Optimization]
     headline: ClassVar[str] = "loss"
     """The metric shown in the progress bar beside the loss."""
+    tie: ClassVar[str | None] = None
+    """Setting that holds the policy near the model it began from, the more the larger; None: there is none."""
     dropout: ClassVar[bool] = True
     """The adapters' dropout is active in the loss; False where the loss compares passes, as a ratio or a KL does."""
 

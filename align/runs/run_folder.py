@@ -92,10 +92,15 @@ def describe(folder: Path, config: Mapping[str, Any]) -> None:
     from omegaconf import OmegaConf
 
     # config.yaml last: it marks the folder as a run.
-    command = shlex.join([Path(sys.executable).name, *sys.argv])
-    (folder / "command.txt").write_text(_redact_text(command) + "\n", encoding="utf-8")
+    command = command_line([Path(sys.executable).name, *sys.argv])
+    (folder / "command.txt").write_text(command + "\n", encoding="utf-8")
     write_json(folder / "environment.json", environment())
     OmegaConf.save(OmegaConf.create(redact(config)), folder / _MARKER)
+
+
+def command_line(words: Iterable[str]) -> str:
+    """Return the words as a shell takes them, secrets redacted."""
+    return _redact_text(shlex.join(words))
 
 
 def environment() -> dict[str, Any]:

@@ -132,6 +132,22 @@ class Tracker:
             self._wandb = None
 
 
+def log_table(
+    folder: Path, settings: WandbConfig, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Log a table as a W&B run of its own, named after the folder; nothing where W&B is disabled."""
+    run = _start_wandb(folder, settings, {}) if settings.mode != "disabled" else None
+    if run is None:
+        return
+    import wandb
+
+    try:
+        run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        run.finish()
+    except Exception as error:
+        _log.warning("W&B did not take the table (%s); it is in %s.", error, folder)
+
+
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Return the records of a JSONL file, none if it does not exist; a last line cut off by a kill is left out."""
     if not path.exists():

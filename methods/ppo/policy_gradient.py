@@ -134,6 +134,7 @@ class PolicyGradient(OnlineMethod):
         learning_rate=3e-5, full_learning_rate=3e-6, epochs=1, batch_size=64, warmup=0.0, schedule="linear"
     )
     headline: ClassVar[str] = "objective/scores"
+    tie: ClassVar[str | None] = "beta"
 
     def check(self) -> None:
         """Ranges, and settings that contradict each other."""

@@ -17,6 +17,7 @@ align compare 'methods=[sft,dpo,ppo]' data=FILE key=value …   the same pairs t
   seeds=3          training runs of each method
   budget=null      of each run: epochs:1, tokens:2e6 or minutes:5; null: each method's own length
   tune=0           settings that each method may try, on prompts that are not reported
+  frontier=false   also trains the first seed with weaker and stronger β: a line of score over KL for each method
   judge=auto       a scorer's name or YAML file; auto: the true reward, or a reward model of pairs that no method sees
   workers=0        runs at the same time; 0: one for each core, or one where there is an accelerator
 

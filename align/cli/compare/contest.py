@@ -7,19 +7,29 @@ memory and output of each process) · ``measured/dpo-seed0.json`` (scores and an
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from align.cli.compare.words import Comparison, Contender
+from align.cli.compare.words import Comparison
 from align.cli.launch import assemble
+from align.cli.launch.assemble import Run
 from align.cli.launch.recipe import Recipe, assemble_job
+from align.cli.parse.job import Job
 from align.comparison.splitting import Splits, split
+from align.data import leaked_prompts
+from align.data.examples import tokenize
 from align.data.writing import write_rows
 from align.errors import UserError
+from align.model.loading import require_loadable
 from align.scoring.from_config import YAML, make_scorer, read_settings
+from align.settings.config import WandbConfig
 from align.system.files import new_folder, read_json, write_json
 from align.system.workers import core_count
+
+if TYPE_CHECKING:
+    from align.method.base import Method
 
 __all__ = ["Contest", "begin"]
 
@@ -37,8 +47,16 @@ class Contest:
     """Where the data came from."""
     rows: dict[str, int]
     """Rows of each split."""
+    fingerprints: dict[str, str]
+    """Of each split."""
+    lost: dict[str, tuple[int, int]]
+    """Rows of each split that are too long and left out, and rows with a response that is cut."""
+    leaked: int
+    """Held-out rows whose prompt is trained on too: none, unless the user held them out."""
     judge: dict[str, Any] | None
     """Settings of the scorer; None: a reward model of its own pairs."""
+    methods: Mapping[str, Method]
+    """Of the contenders that are trained, by label."""
     needs_reward: frozenset[str]
     """Labels of the contenders that draw answers, where the words name no reward."""
     from_base: frozenset[str]
@@ -53,6 +71,18 @@ class Contest:
         """Most held-out prompts to answer: all, unless the words say how many."""
         typed = "evaluation.prompts" in self.comparison.typed
         return self.comparison.config.evaluation.prompts if typed else self.rows["heldout"]
+
+    @property
+    def sizes(self) -> str:
+        """Rows of each split, and how many do not fit."""
+        too_long = {part: f" ({lost:,} too long)" if lost else "" for part, (lost, _) in self.lost.items()}
+        return "rows of " + ", ".join(f"{part} {count:,}{too_long[part]}" for part, count in self.rows.items())
+
+    @property
+    def wandb(self) -> WandbConfig:
+        """The settings of W&B; all runs are in one group."""
+        given = self.comparison.config.wandb
+        return dataclasses.replace(given, group=given.group or self.comparison.run_name)
 
     def data(self, part: str) -> Path:
         """The file of a split."""
@@ -74,16 +104,11 @@ def begin(comparison: Comparison) -> Contest:
         UserError: Something does not fit together, or the folder has another comparison.
     """
     judge = _judge(comparison)
-    needs_reward: list[str] = []
-    from_base: list[str] = []
-    reward = ("", "")
-    for contender in comparison.trained:
-        needs, anew, reward = _check_method(comparison, contender)
-        needs_reward += [contender.label] if needs else []
-        from_base += [contender.label] if anew and comparison.config.model.start is not None else []
+    runs = {label: _method_run(label, job) for label, job in comparison.jobs.items()}
+    first = next(iter(comparison.jobs.values()))
     splits, source = _split(comparison, own_judge=judge is None)
     folder = Path(comparison.config.output_root) / comparison.run_name
-    identity = {
+    identity: dict[str, Any] = {
         "version": _VERSION,
         "methods": [contender.label for contender in comparison.contenders],
         "seeds": comparison.seeds,
@@ -93,9 +118,23 @@ def begin(comparison: Comparison) -> Contest:
         "settings": sorted(comparison.shared),
         "data": {name: part.fingerprint for name, part in splits.parts.items()},
     }
+    lost = _lost(comparison, splits)
     _write(folder, identity, splits, source)
-    rows = {name: len(part) for name, part in splits.parts.items()}
-    return Contest(comparison, folder, source, rows, judge, frozenset(needs_reward), frozenset(from_base), *reward)
+    return Contest(
+        comparison,
+        folder,
+        source,
+        {name: len(part) for name, part in splits.parts.items()},
+        identity["data"],
+        lost,
+        len(leaked_prompts(splits.train, splits.heldout)),
+        judge,
+        {label: run.method for label, (run, _) in runs.items()},
+        frozenset(label for label, (run, _) in runs.items() if run.needs_reward and run.config.reward is None),
+        frozenset(label for label, (_, anew) in runs.items() if anew and comparison.config.model.start is not None),
+        first.reward_method,
+        first.reward_choice,
+    )
 
 
 def _judge(comparison: Comparison) -> dict[str, Any] | None:
@@ -108,22 +147,18 @@ def _judge(comparison: Comparison) -> dict[str, Any] | None:
     return settings
 
 
-def _check_method(comparison: Comparison, contender: Contender) -> tuple[bool, bool, tuple[str, str]]:
-    """Build the method of a contender.
-
-    Returns whether it needs a reward, whether it trains the pretrained model anew, and by what a reward is trained and
-    used.
-    """
-    job = comparison.job([f"method={contender.method}", *comparison.shared, *contender.words])
+def _method_run(label: str, job: Job) -> tuple[Run, bool]:
+    """Return the run that trains a contender, and whether it trains the pretrained model anew."""
     made = assemble_job(job)
     run = made.runs[job.runs[-1].method] if isinstance(made, Recipe) else made
     if not run.method.generates:
         raise UserError(
-            f"methods: {contender.label} trains no policy that answers prompts, so it cannot be compared with those "
-            "that do; leave it out."
+            f"methods: {label} trains no policy that answers prompts, so it cannot be compared with those that do; "
+            "leave it out."
         )
-    anew = isinstance(made, Recipe) and any(stage.from_base for stage in made.stages)
-    return run.needs_reward and run.config.reward is None, anew, (job.reward_method, job.reward_choice)
+    assemble.read_architecture(run)
+    require_loadable(run.config.model, run.config.adapter)
+    return run, isinstance(made, Recipe) and any(stage.from_base for stage in made.stages)
 
 
 def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
@@ -144,6 +179,18 @@ def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
             "file."
         )
     return splits, train.report.source
+
+
+def _lost(comparison: Comparison, splits: Splits) -> dict[str, tuple[int, int]]:
+    """Return for each split how many rows do not fit, and how many have a response that does not."""
+    tokenizer, _ = assemble.read_tokenizer(comparison.config)
+    out: dict[str, tuple[int, int]] = {}
+    for name, part in splits.parts.items():
+        unit = "pair" if any(part.dataset["rejected"]) else "demonstration"
+        length = comparison.config.trainer.max_length
+        found = tokenize(part, tokenizer, max_length=length, unit=unit, max_rejected=1.0, may_be_empty=True)
+        out[name] = found.report.lost, sum(n for remark, n in found.report.noted.items() if "truncated" in remark)
+    return out
 
 
 def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) -> None:

@@ -16,8 +16,10 @@ from align.errors import ScorerError, UserError
 from align.system.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from align.data import Preferences
     from align.model.policy import Policy
     from align.model.roles import SharedBase
+    from align.scoring.scorer import Scorer
     from align.settings.config import RunConfig
 
 __all__ = ["main", "measure"]
@@ -27,7 +29,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Return the measurements of one contender: a list with a value for each prompt or pair, and totals.
 
     ``job`` has ``words`` (of its run), ``weights`` (folder of what was trained; null: the start model), ``judge``
-    (settings of a scorer), ``data`` (held-out rows), ``examples`` and ``shots`` of few-shot prompting, ``seed``.
+    (settings of a scorer), ``data`` (held-out rows), ``examples`` and ``shots`` of few-shot prompting, ``seed``, and
+    ``check_judge``: ask it about the held-out pairs too.
     """
     from align.cli.compare.words import compose
     from align.data import Preferences
@@ -44,6 +47,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         asked = with_shots(data, Preferences.load(job["examples"]), job["shots"], seed=job["seed"])
     policy = _policy(config, job["weights"])
     settings, length = config.evaluation, config.trainer.max_length
+    judge = make_scorer(job["judge"], "judge")
     has_pairs = any(data.dataset["rejected"])
     evaluator = Evaluator.from_preferences(
         policy,
@@ -55,25 +59,52 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
         ),
         asked=asked,
-        scorers=[make_scorer(job["judge"], "judge")],
+        scorers=[judge],
         seed=job["seed"],
     )
     found = evaluator.measure(policy)
-    judge = next(iter(found.samples[0].scores))
     return {
         "prompts": [sample.prompt for sample in found.samples],
         "responses": [sample.response for sample in found.samples],
-        "scores": [sample.scores[judge] for sample in found.samples],
+        "scores": [sample.scores[judge.name] for sample in found.samples],
         "lengths": [sample.tokens for sample in found.samples],
         "kl": None if job["shots"] else [sample.kl for sample in found.samples],
         "preferred": list(found.preferred),
         "chosen_loss": None if job["shots"] else chosen_loss(policy, data, max_length=length),
         "distinct_2": found.metrics().get("distinct_2"),
-        "judge": judge,
+        "judge": judge.name,
         "max_new_tokens": settings.max_new_tokens,
         "notes": list(evaluator.notes),
         "start": asdict(config.model),
+        "parameters": _matrix_parameters(policy),
+        "pairs": _judged_pairs(judge, policy, data, job["prompts"]) if job["check_judge"] and has_pairs else None,
     }
+
+
+def _matrix_parameters(policy: Policy) -> int:
+    """Parameters that multiply activations: all of the base but a table of embeddings that is not the output's too."""
+    model: Any = policy.model
+    adapters = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" in name)
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    looked_up = 0 if head is not None and head.weight is table else table.numel()
+    return int(model.num_parameters()) - adapters - looked_up
+
+
+def _judged_pairs(judge: Scorer, policy: Policy, data: Preferences, limit: int) -> list[dict[str, Any]]:
+    """Scores and lengths of chosen and rejected responses of at most ``limit`` held-out pairs, evenly spaced."""
+    from align.scoring.checked_scores import score
+    from align.scoring.scorer_inputs import prompt_text, scorer_columns
+
+    pairs = [row for row in data if row["chosen"] and row["rejected"]]
+    rows = [pairs[i * len(pairs) // limit] for i in range(limit)] if len(pairs) > limit else pairs
+    texts = [[str(side[0]["content"]) for side in (row["chosen"], row["rejected"])] for row in rows]
+    scores = score(judge, [prompt_text(row["prompt"]) for row in rows], texts, **scorer_columns(rows))
+    lengths = [[len(policy.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in both] for both in texts]
+    prompts = [row["prompt_id"] or prompt_text(row["prompt"]) for row in rows]
+    return [
+        {"prompt": prompt, "scores": given, "lengths": long}
+        for prompt, given, long in zip(prompts, scores, lengths, strict=True)
+    ]
 
 
 def _policy(config: RunConfig, weights: str | None) -> Policy:
@@ -82,6 +113,11 @@ def _policy(config: RunConfig, weights: str | None) -> Policy:
     from align.model.roles import SharedBase
 
     if weights is not None:
+        if config.adapter is None:  # the start model, and the trained weights beside it
+            policy = assemble.load_policy(config)
+            policy.require(("reference",))
+            policy.roles.load("policy", Path(weights))
+            return policy
         run = TrainedRun.find(weights)
         assert run is not None, weights
         policy = run.load()

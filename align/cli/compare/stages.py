@@ -42,6 +42,8 @@ class Stages:
     """Words that budget and tuning add to each contender's own."""
     tuned: dict[str, str] = field(default_factory=dict[str, str])
     """Settings that the tuning chose, for people."""
+    swept: dict[str, tuple[str, dict[float, str]]] = field(default_factory=dict[str, "tuple[str, dict[float, str]]"])
+    """Of a contender's frontier: the setting that ties it to the reference, and the run of each strength of it."""
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.contest.folder / "jobs", self.contest.workers, say)
@@ -54,8 +56,7 @@ class Stages:
             UserError: The judge could not be trained.
         """
         contest, comparison = self.contest, self.contest.comparison
-        rows = ", ".join(f"{part} {count:,}" for part, count in contest.rows.items())
-        say(f"{contest.folder}: rows of {rows}; {contest.workers} at the same time")
+        say(f"{contest.folder}: {contest.sizes}; {contest.workers} at the same time")
         if models := self._reward_models():
             say("Reward models")
             records = self.pool.run(models)
@@ -66,7 +67,7 @@ class Stages:
             self._tune()
         say("Training")
         runs = [(contender, seed) for seed in comparison.seeds for contender in comparison.trained]
-        self.pool.run([self._training(contender, seed) for contender, seed in runs])
+        self.pool.run([self.training(contender, seed) for contender, seed in runs])
         say("Answering held-out prompts")
         measured = [
             (contender, name_of(contender, seed), seed)
@@ -75,6 +76,8 @@ class Stages:
             if contender.method is None or self.pool.record(name_of(contender, seed)) is not None
         ]
         self._measure(measured, "heldout", contest.prompts)
+        if comparison.settings.frontier:
+            self._sweep()
 
     def needs(self, contender: Contender, seed: int) -> list[str]:
         """Names of the jobs whose time and memory a contender takes: its own, and the reward model that it asks."""
@@ -104,7 +107,8 @@ class Stages:
             own += [f"reward={contest.reward_choice}", f"reward.model={self._reward_model(f'reward-seed{of}')}"]
         return own
 
-    def _training(self, contender: Contender, seed: int, name: str | None = None, more: Sequence[str] = ()) -> Job:
+    def training(self, contender: Contender, seed: int, name: str | None = None, more: Sequence[str] = ()) -> Job:
+        """Return the job that trains a contender, under another name and with more words for a run that is tried."""
         assert contender.method is not None
         words = self._words(contender.method, seed, [*self._own_words(contender, seed), *more])
         return self._run(name or name_of(contender, seed), words, f"{contender.label}, {name or f'seed {seed}'}")
@@ -112,7 +116,9 @@ class Stages:
     def _run(self, name: str, words: Sequence[str], title: str) -> Job:
         """Return the job of a run; it evaluates nothing itself, for all are measured alike later."""
         place = [f"output_root={self.contest.folder / 'runs'}", f"run_name={name}", "if_exists=resume"]
-        return Job(name, ["-m", "align", *words, *place, "evaluation.prompts=0"], title)
+        wandb = self.contest.wandb
+        group = [f"wandb.group={wandb.group}"] if wandb.mode != "disabled" else []
+        return Job(name, ["-m", "align", *words, *place, *group, "evaluation.prompts=0"], title)
 
     def _reward_model(self, name: str) -> Path:
         return self.contest.folder / "runs" / name / "final" / "reward"
@@ -144,7 +150,7 @@ class Stages:
         seed = comparison.seeds[0]
         names = {contender.label: f"{contender.folder}-pilot" for contender in comparison.trained}
         short = [f"trainer.steps={budget.PILOT_STEPS}", "trainer.save_steps=null"]
-        records = self.pool.run([self._training(c, seed, names[c.label], short) for c in comparison.trained])
+        records = self.pool.run([self.training(c, seed, names[c.label], short) for c in comparison.trained])
         for contender in comparison.trained:
             name = names[contender.label]
             if records[name]["code"] == 0:
@@ -162,7 +168,7 @@ class Stages:
             job = comparison.job(self._words(contender.method, seed, self._own_words(contender, seed)))
             for number, words in enumerate(tuning.candidates(job, comparison.settings.tune)):
                 tried[f"{contender.folder}-tuning{number}"] = contender, words
-        records = self.pool.run([self._training(c, seed, name, words) for name, (c, words) in tried.items()])
+        records = self.pool.run([self.training(c, seed, name, words) for name, (c, words) in tried.items()])
         self._measure(
             [(contender, name, seed) for name, (contender, _) in tried.items() if records[name]["code"] == 0],
             "tuning",
@@ -178,6 +184,24 @@ class Stages:
                 best = max(scores, key=lambda name: scores[name])
                 self.chosen.setdefault(contender.label, []).extend(tried[best][1])
                 self.tuned[contender.label] = " ".join(tried[best][1]) or "its own settings"
+
+    def _sweep(self) -> None:
+        """Train and measure the first seed with weaker and stronger ties to the reference."""
+        comparison = self.contest.comparison
+        say("Frontier: weaker and stronger ties to the reference")
+        seed = comparison.seeds[0]
+        more: dict[str, tuple[Contender, list[str]]] = {}
+        for contender in comparison.trained:
+            assert contender.method is not None
+            job = comparison.job(self._words(contender.method, seed, self._own_words(contender, seed)))
+            setting, strengths = tuning.sweep(job)
+            own = name_of(contender, seed)
+            names = {value: f"{own}-{setting}-{value:g}" if words else own for value, words in strengths.items()}
+            self.swept[contender.label] = setting, names
+            more |= {names[value]: (contender, words) for value, words in strengths.items() if words}
+        records = self.pool.run([self.training(c, seed, name, words) for name, (c, words) in more.items()])
+        done = [(contender, name, seed) for name, (contender, _) in more.items() if records[name]["code"] == 0]
+        self._measure(done, "heldout", self.contest.prompts)
 
     # Measurements
 
@@ -201,6 +225,7 @@ class Stages:
                     "shots": contender.shots,
                     "prompts": prompts,
                     "seed": seed,
+                    "check_judge": name == name_of(START, contest.comparison.seeds[0]),
                     "out": str(contest.folder / "measured" / f"{name}.json"),
                 }
             )
@@ -213,9 +238,8 @@ class Stages:
             name = f"measure-{part}-{number}"
             file = contest.folder / "jobs" / f"{name}.tasks.json"
             write_json(file, share)
-            jobs.append(
-                Job(name, ["-m", "align.cli.compare.measuring", str(file)], f"{len(share)} models", repeat=True)
-            )
+            title = f"{len(share)} model" + "s" * (len(share) > 1)
+            jobs.append(Job(name, ["-m", "align.cli.compare.measuring", str(file)], title, repeat=True))
         self.pool.run(jobs)
 
 

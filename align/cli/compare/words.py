@@ -43,6 +43,8 @@ class CompareConfig(Settings):
     """Settings that each method may try on prompts of their own, which are not reported; 0: none."""
     judge: str = "auto"
     """A scorer's name or YAML file; auto: the true reward of the world, else a reward model of its own pairs."""
+    frontier: bool = False
+    """Train the first seed with weaker and stronger ties to the reference too: a line of score over KL per method."""
     workers: Annotated[int, Ge(0)] = 0
     """Runs at the same time; 0: one for each processor core, or one where there is an accelerator."""
 
@@ -84,8 +86,8 @@ class Contender:
 
     @property
     def folder(self) -> str:
-        """A name for files."""
-        return re.sub(r"[^\w.=-]+", "_", self.label)
+        """A name for files, which a word of a command can have as its value."""
+        return re.sub(r"[^\w.-]+", "_", self.label)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class Comparison:
     budget: Budget | None = None
     typed: frozenset[str] = field(default_factory=frozenset[str])
     """Keys that were typed."""
+    words: Sequence[str] = ()
+    """As typed."""
+    jobs: Mapping[str, Job] = field(default_factory=dict[str, Job])
+    """By label, of each contender that is trained, on the user's data."""
 
     @property
     def seeds(self) -> list[int]:
@@ -141,6 +147,8 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
     for name in ("seeds", "tune", "workers"):
         if name in values and re.fullmatch(r"\d+", values[name]):
             values[name] = int(values[name])
+    if values.get("frontier") in ("true", "false"):
+        values["frontier"] = values["frontier"] == "true"
     settings = build(CompareConfig, values)
     keys = {word.partition("=")[0].lstrip("+") for word in shared}
     for key in sorted(keys & {"method", "stage", "recipe", "dry_run", "if_exists"}):
@@ -154,12 +162,13 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
             raise UserError(f"methods: {first.label} is named twice; give it other settings, or name it once.")
     kept = [word for word in shared if word.partition("=")[0] not in _OWN_FOLDER]
     trained = [contender for contender in contenders if contender.method is not None]
-    method = trained[0].method if trained else registry.choices("methods")[0]
-    made = Comparison(settings, contenders, kept, configs, compose(configs, [f"method={method}", *shared]), "")
-    for contender in trained:
-        made.job([f"method={contender.method}", *kept, *contender.words])
-    name = made.config.run_name if "run_name" in keys else _name(made.config, f"{method}-")
-    return Comparison(settings, contenders, kept, configs, made.config, name, budget, frozenset(keys))
+    if not trained:
+        raise UserError(f"methods={given['methods']} trains nothing; name a method to compare with {FEW_SHOT}.")
+    method = trained[0].method
+    config = compose(configs, [f"method={method}", *shared])
+    jobs = {c.label: _read_job(configs, [f"method={c.method}", *kept, *c.words]) for c in trained}
+    name = config.run_name if "run_name" in keys else _name(config, f"{method}-")
+    return Comparison(settings, contenders, kept, configs, config, name, budget, frozenset(keys), tuple(words), jobs)
 
 
 def compose(configs: Path, words: Sequence[str]) -> RunConfig:

@@ -34,11 +34,11 @@ def made(means: Mapping[str, float], **costs: Cost) -> Results:
         label: {seed: measured(mean, seed, number=number) for seed in SEEDS}
         for number, (label, mean) in enumerate({"start": 0.0, **means}.items())
     }
-    given = {label: [costs.get(label, Cost(60, 2**30, 1e6, 0))] * 3 for label in means}
+    given = {label: [costs.get(label, Cost(60, 2**30, 1e6, 0, 4e12))] * 3 for label in means}
     return results(tables, given, start="start", max_new_tokens=24)
 
 
 @pytest.fixture(scope="session")
 def clear() -> Results:
     """``b`` is far ahead of ``a``, which is ahead of the start; ``c`` is behind it."""
-    return made({"a": 0.2, "b": 0.5, "c": -0.3}, b=Cost(600, 2**32, 1e6, 1e5))
+    return made({"a": 0.2, "b": 0.5, "c": -0.3}, b=Cost(600, 2**32, 1e6, 1e5, 5e12))

@@ -16,7 +16,7 @@ def test_a_clear_winner_is_named_with_what_it_costs(clear: Results) -> None:
 
 
 def test_equals_are_named_together_with_the_cheapest() -> None:
-    found = made({"a": 0.5, "b": 0.5, "c": 0.1}, a=Cost(10, 2**30, 1, 0), b=Cost(20, 2**29, 1, 0))
+    found = made({"a": 0.5, "b": 0.5, "c": 0.1}, a=Cost(10, 2**30, 1, 0, 1), b=Cost(20, 2**29, 1, 0, 1))
     first, *others = answer(found, start="start")
     assert "cannot be told apart" in first
     assert "c" not in first.split(" on these")[0].replace("cannot", "").split()

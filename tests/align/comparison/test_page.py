@@ -45,15 +45,17 @@ class Reader(HTMLParser):
 
 
 def read(found: Results, **texts: object) -> Reader:
-    given = {"title": "t", "sentences": ["Take b."], "facts": {"Data": "f"}, "answers": [], **texts}
+    given = {"title": "t", "answer": ["Take b."], "caveats": ["One seed."], "facts": {"Data": "f"}, "answers": []}
     reader = Reader()
-    reader.feed(page(found, start="start", **given))  # pyright: ignore[reportArgumentType]
+    reader.feed(page(found, start="start", frontiers={}, **{**given, **texts}))  # pyright: ignore[reportArgumentType]
     return reader
 
 
 def test_it_has_the_answer_the_table_and_the_chart(clear: Results) -> None:
     shown = read(clear, answers=[("Who?", [("a", "Me.", 0.25)])])
     assert "Take b." in shown.text
+    assert "One seed." in shown.text
+    assert "5.0e12" in shown.text  # FLOPs
     assert {"svg", "table", "details"} <= set(shown.tags)
     assert "Me." in shown.text
     for label in ("start", "a", "b", "c"):
@@ -69,10 +71,12 @@ def test_nothing_is_loaded_from_elsewhere(clear: Results) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_texts_of_models_and_names_stay_texts(clear: Results, text: str) -> None:
     plain = read(clear, answers=[("Who?", [("a", "Me.", 0.25)])])
-    shown = read(clear, title=text, sentences=[text], facts={text: text}, answers=[(text, [(text, text, 0.5)])])
+    shown = read(
+        clear, title=text, answer=[text], caveats=[text], facts={text: text}, answers=[(text, [(text, text, 0.5)])]
+    )
     assert shown.tags == plain.tags
     assert not shown.handlers
-    assert shown.text.count(text.strip()) >= 6
+    assert shown.text.count(text.strip()) >= 7
 
 
 @pytest.mark.parametrize("label", ["$x_1$", "<b>&", "a:b=c", "$$", "\\frac{1}"])
@@ -83,7 +87,7 @@ def test_labels_in_the_chart_stay_texts(label: str) -> None:
 
 
 def test_ink_is_the_pages_own(clear: Results) -> None:
-    text = page(clear, title="t", sentences=[], facts={}, answers=[], start="start")
+    text = page(clear, title="t", answer=[], caveats=[], facts={}, answers=[], start="start", frontiers={})
     svg = text[text.index("<svg") : text.index("</svg>")]
     assert "#010203" not in svg
     assert "currentColor" in svg

@@ -53,3 +53,19 @@ def test_each_method_has_as_many_settings_and_its_own_first() -> None:
         ["trainer.learning_rate=0.000333333"],
         ["trainer.learning_rate=0.01"],
     ]
+
+
+def test_strengths_along_a_frontier() -> None:
+    made = read_comparison(["methods=[dpo,slic,sft,rrhf]"], groups.find_configs())
+    setting, strengths = tuning.sweep(made.job(["method=dpo", "method.beta=0.2"]))
+    assert setting == "beta"
+    assert strengths == {
+        0.02: ["method.beta=0.02"],
+        0.0666667: ["method.beta=0.0666667"],
+        0.2: [],
+        0.6: ["method.beta=0.6"],
+        2.0: ["method.beta=2"],
+    }
+    assert list(tuning.sweep(made.job(["method=slic", "method.sft_weight=0.5"]))[1]) == [0.05, 0.166667, 0.5, 1.5, 5.0]
+    assert tuning.sweep(made.job(["method=sft"]))[1] == {}
+    assert tuning.sweep(made.job(["method=rrhf"]))[1] == {}  # its weight is 0, and so is a tenth of it

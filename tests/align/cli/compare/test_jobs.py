@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from align.cli.compare.jobs import Job, Pool
 
 
@@ -47,3 +49,14 @@ def test_a_killed_process_is_named(tmp_path: Path) -> None:
     said: list[str] = []
     Pool(tmp_path / "jobs", 1, said.append).run([job("a", "import os; os.kill(os.getpid(), 9)")])
     assert "signal 9, as by a lack of memory" in said[0]
+
+
+def test_a_job_that_was_interrupted_stops_the_others_and_is_done_again(tmp_path: Path) -> None:
+    """Exit code 130 is that of a run which wrote its checkpoint after Ctrl-C; it is not one that failed."""
+    said: list[str] = []
+    pool = Pool(tmp_path / "jobs", 1, said.append)
+    with pytest.raises(KeyboardInterrupt):
+        pool.run([job("a", "import sys; sys.exit(130)"), job("b", "")])
+    assert pool.record("a") is None
+    assert "failed" not in " ".join(said)
+    assert pool.run([job("a", "")])["a"]["code"] == 0

@@ -24,7 +24,7 @@ def test_methods_with_settings_and_the_settings_of_all() -> None:
     assert (few.method, few.shots) == (None, 2)
     assert (sft.label, sft.words) == ("sft", ())
     assert ipo.words == ("method.loss_type=ipo", "trainer.learning_rate=1e-3")
-    assert ipo.folder == "dpo_loss_type=ipo_trainer.learning_rate=1e-3"
+    assert ipo.folder == "dpo_loss_type_ipo_trainer.learning_rate_1e-3"
     assert made.seeds == [5, 6]
     assert made.shared == ["adapter.r=4"]
     assert made.run_name == "compare-world-world"

@@ -1,0 +1,199 @@
+"""The outcome of a comparison whose measurements are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import wandb
+
+from align.cli.compare import main
+from align.cli.compare.outcome import conclude
+from align.cli.compare.stages import Stages
+from align.errors import UserError
+from tests.align.cli.compare.conftest import N, measured, write
+
+SCORES = {"start": 0.0, "icl": 0.1, "sft": 0.2, "dpo": 0.5}
+Begin = Callable[..., Stages]
+
+
+def outcome(stages: Stages, **contents: dict[str, Any] | None) -> dict[str, Any]:
+    """Conclude with these measurements in place of the usual ones; None: it was not measured."""
+    for label, score in SCORES.items():
+        for seed in stages.contest.comparison.seeds:
+            content = contents.get(label, measured(score, seed))
+            if content is not None:
+                write(stages, label, seed, content)
+    conclude(stages)
+    return json.loads((stages.contest.folder / "comparison.json").read_text())
+
+
+def test_the_winner_its_costs_and_what_is_said_of_the_judge(
+    begin_comparison: Begin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = outcome(begin_comparison("seeds=3"))
+    assert found["answer"][0] == f"Take dpo: it is better than every other method on these {N} prompts and 3 seeds."
+    rows = {row["label"]: row for row in found["rows"]}
+    # 100 tokens with a frozen base: 4·N each, and in DPO 2·N more for the reference.
+    assert rows["sft"]["cost"]["flops"] == 1000 * 4 * 100
+    assert rows["dpo"]["cost"]["flops"] == 1000 * (4 + 2) * 100
+    assert rows["icl"]["cost"] is None
+    assert found["judge"]["accuracy"]["mean"] == 0.75
+    assert found["judge"]["prefers_longer"]["mean"] == 0.75
+    assert any("prefers the longer response in 75% of them, the labels in 100%" in said for said in found["caveats"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Take dpo" in said
+    assert "4.0e05" in said
+    assert all(" ".join(sentence.split()) in said for sentence in (*found["answer"], *found["caveats"]))
+
+
+def test_facts_by_which_it_can_be_repeated(begin_comparison: Begin) -> None:
+    stages = begin_comparison("seeds=1", "seed=7")
+    facts = outcome(stages)["facts"]
+    assert facts["Command"].startswith("align compare 'methods=[icl,sft,dpo]' data=")
+    assert facts["Command"].endswith("judge=repetition seeds=1 seed=7")
+    assert facts["Runs"] == "1 of each method, seeds 7"
+    assert stages.contest.fingerprints["heldout"][:12] in facts["Fingerprints"]
+    assert "torch" in facts["Versions"]
+    assert "no row has a prompt of another split" in facts["Split"]
+    page = (stages.contest.folder / "comparison.html").read_text()
+    assert all(name in page for name in facts)
+
+
+def test_a_contender_that_answered_other_prompts_is_left_out_by_name(begin_comparison: Begin) -> None:
+    prompts = [f"Prompt {i}" for i in range(1, N)]
+    few = {name: value[1:] if isinstance(value, list) else value for name, value in measured(0.1, 0).items()}
+    found = outcome(begin_comparison("seeds=1"), icl={**few, "prompts": prompts, "notes": ["1 of 40 is too long"]})
+    assert [row["label"] for row in found["rows"]] == ["start", "sft", "dpo"]
+    assert found["answer"][-1].startswith("Not compared, for not all prompts of the others fit")
+    assert found["answer"][-1].endswith(": icl.")
+    assert found["notes"] == {"icl": ["1 of 40 is too long"]}
+    assert "icl: 1 of 40 is too long." in found["caveats"]
+
+
+def test_a_contender_whose_run_failed_is_named_and_the_others_are_compared(begin_comparison: Begin) -> None:
+    found = outcome(begin_comparison("seeds=1"), sft=None)
+    assert [row["label"] for row in found["rows"]] == ["start", "icl", "dpo"]
+    assert found["answer"][-1].startswith("Not compared, for a run failed or was not measured: sft (see ")
+
+
+def test_nothing_measured_is_a_sentence(begin_comparison: Begin) -> None:
+    with pytest.raises(UserError, match="nothing to compare"):
+        outcome(begin_comparison("seeds=1"), icl=None, sft=None, dpo=None)
+
+
+def test_a_note_on_prompts_left_out_for_all_is_said_once(begin_comparison: Begin) -> None:
+    contents = {label: measured(score, 0, notes=["2 of 42 are too long"]) for label, score in SCORES.items()}
+    found = outcome(begin_comparison("seeds=1"), **contents)
+    assert [said for said in found["caveats"] if "too long" in said] == ["start, icl, sft, dpo: 2 of 42 are too long."]
+
+
+def test_a_judge_at_chance_is_said_before_all_else(begin_comparison: Begin) -> None:
+    pairs = [{"prompt": str(i), "scores": [float(i % 2), 0.5], "lengths": [3, 3]} for i in range(N)]
+    found = outcome(begin_comparison("seeds=1", "judge=auto"), start=measured(0.0, 0, pairs=pairs))
+    assert found["answer"][0].startswith("Do not choose by this comparison: its judge orders 50.0% (95 % interval ")
+    assert found["answer"][1].startswith("Take dpo")
+    assert any("of the held-out pairs as labelled, not shown to be better than chance" in s for s in found["caveats"])
+
+
+def test_a_scorer_that_was_chosen_is_not_held_to_the_labels(begin_comparison: Begin) -> None:
+    pairs = [{"prompt": str(i), "scores": [float(i % 2), 0.5], "lengths": [3, 3]} for i in range(N)]
+    found = outcome(begin_comparison("seeds=1"), start=measured(0.0, 0, pairs=pairs))
+    assert found["answer"][0].startswith("Take dpo")
+
+
+def test_what_weakens_it_is_said(begin_comparison: Begin) -> None:
+    stages = begin_comparison("seeds=1")
+    cut = measured(0.5, 0, lengths=[16] * N)
+    long = stages.contest.folder / "runs" / "dpo-seed0"
+    for label, score in SCORES.items():
+        write(stages, label, 0, cut if label == "dpo" else measured(score, 0))
+    (long / "metrics.jsonl").write_text(json.dumps({"step": 1, "tokens": 900.0}) + "\n")
+    conclude(stages)
+    said = json.loads((stages.contest.folder / "comparison.json").read_text())["caveats"]
+    assert any(s.startswith("One training run of each method") for s in said)
+    assert any(s.startswith("Budgets differ") and "from 100 tokens trained on (sft) to 900 (dpo)" in s for s in said)
+    assert any("limit of 16 tokens" in s and "dpo 100%" in s and "sft" not in s for s in said)
+    assert any(s.startswith("No setting was tuned") for s in said)
+
+
+def test_a_frontier_has_its_points_and_its_sentence(begin_comparison: Begin) -> None:
+    stages = begin_comparison("seeds=1", "frontier=true", "methods=[sft,dpo,dpo:loss_type=ipo]")
+    stages.swept["sft"] = "", {}
+    for label, above in (("dpo", 0.3), ("dpo:loss_type=ipo", 0.0)):
+        names: dict[float, str] = {}
+        for beta, kl in ((1.0, 1.0), (0.1, 2.0)):
+            names[beta] = f"{label.replace(':', '_')}-seed0-beta={beta}"
+            write(stages, label, 0, measured(kl / 10 + above, 0, kl=[kl] * N), name=names[beta])
+        stages.swept[label] = "beta", names
+    for label, score in (("start", 0.0), ("sft", 0.2), ("dpo", 0.5), ("dpo:loss_type=ipo", 0.1)):
+        write(stages, label, 0, measured(score, 0))
+    conclude(stages)
+    found = json.loads((stages.contest.folder / "comparison.json").read_text())
+    assert [point["strength"] for point in found["frontier"]["dpo"]["points"]] == [1.0, 0.1]
+    assert [point["kl"] for point in found["frontier"]["dpo"]["points"]] == [1.0, 2.0]
+    assert any(
+        said.startswith("At equal KL (1.00 to 2.00 nats, where both go) dpo lies above dpo:loss_type=ipo, by 0.3")
+        for said in found["caveats"]
+    )
+    assert any(said.startswith("No line for sft") for said in found["caveats"])
+
+
+def test_the_table_goes_to_wandb_in_the_group_of_the_runs(
+    begin_comparison: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    class Service:
+        def log(self, content: Any) -> None:
+            sent.append(content["comparison"])
+
+        def finish(self) -> None:
+            sent.append("finished")
+
+    monkeypatch.setattr(wandb, "init", lambda **settings: sent.append(settings) or Service())
+    monkeypatch.setattr(wandb, "Table", lambda columns, data: [dict(zip(columns, row, strict=True)) for row in data])
+    stages = begin_comparison("seeds=1", "wandb.mode=offline")
+    contender = stages.contest.comparison.trained[0]
+    assert "wandb.group=mine" in stages.training(contender, 0).command
+    outcome(stages)
+    settings, table, end = sent
+    assert (settings["group"], settings["name"], settings["mode"]) == ("mine", "mine", "offline")
+    assert [row["method"] for row in table] == ["start", "icl", "sft", "dpo"]
+    assert table[3]["flops"] == 600_000
+    assert table[0]["kl"] is None
+    assert end == "finished"
+    assert (
+        begin_comparison("seeds=1", "wandb.mode=offline", "wandb.group=g", "run_name=other").contest.wandb.group == "g"
+    )
+
+
+def test_nothing_goes_to_wandb_where_it_is_not_wanted(begin_comparison: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("W&B was asked"))
+    stages = begin_comparison("seeds=1")
+    command = stages.training(stages.contest.comparison.trained[0], 0).command
+    assert not [word for word in command if word.startswith("wandb")]
+    outcome(stages)
+
+
+def test_ctrl_c_ends_with_a_sentence_and_its_exit_code(
+    begin_comparison: Begin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = begin_comparison("seeds=1")
+
+    def interrupted(_: Stages) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stages, "run", interrupted)
+    words = [*stages.contest.comparison.words]
+    assert main(words) == 130
+    assert capsys.readouterr().err == f"Stopped; the same command goes on with {stages.contest.folder}.\n"
+
+
+def test_another_comparison_in_the_same_folder_is_a_sentence(begin_comparison: Begin) -> None:
+    begin_comparison("seeds=1")
+    begin_comparison("seeds=1", "frontier=true")  # the same one, with more to do
+    with pytest.raises(UserError, match="has a comparison with other seeds: give this one a name of its own"):
+        begin_comparison("seeds=2")
