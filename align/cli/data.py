@@ -297,42 +297,14 @@ def _mix(arguments: argparse.Namespace) -> None:
 
 
 def _select(arguments: argparse.Namespace) -> None:
-    from align.curation.selection import select
+    from align.curation.selection import quality, select
 
     _require_kind(arguments.out, ".jsonl", ".parquet")
     data = _load(arguments)
-    found = select(
-        data, arguments.rows, _quality(data, arguments.by), per_source=arguments.per_source, seed=arguments.seed
-    )
+    values = quality(data, arguments.by)
+    found = select(data, arguments.rows, values, per_source=arguments.per_source, seed=arguments.seed)
     _write(data.select(found.rows), arguments.out)
-    before, after = found.quality
-    print(
-        f"{len(found.rows):,} of {len(data):,} rows from {len(found.clusters)} clusters of prompts; mean "
-        f"{arguments.by} {before:.4g} → {after:.4g}; {found.capped:,} better rows passed over because their source was "
-        "full."
-    )
-    print("Sources: " + ", ".join(f"{name or '(none)'} {count:,}" for name, count in found.sources.items()))
-
-
-def _quality(data: Preferences, by: str) -> list[float]:
-    """Return the number that rows are chosen by: a score of the data, words of the chosen answer, or a scorer's."""
-    if any(row["chosen"] is None for row in data):
-        raise UserError("select: some rows have no chosen answer; give demonstrations or pairs.")
-    if by == "length":
-        from align.curation.profile import WORD
-
-        return [float(len(WORD.findall(str(row["chosen"][0]["content"])))) for row in data]
-    if by == "score":
-        scores = [row["chosen_score"] for row in data]
-        if None in scores:
-            raise UserError("select: --by score, but some rows have no score; choose --by length or a scorer.")
-        return scores
-    from align.scoring.checked_scores import score_texts
-    from align.scoring.from_config import read_scorer
-
-    rows = list(data)
-    table = score_texts(read_scorer(by), rows, [[str(row["chosen"][0]["content"])] for row in rows])
-    return [scores[0] for scores in table]
+    print(found.summary(len(data), arguments.by))
 
 
 def _write(data: Preferences, out: Path) -> None:

@@ -120,7 +120,7 @@ def _heldout_in(run: TrainedRun | None, arguments: argparse.Namespace) -> tuple[
     if run is None:
         raise UserError("--data is missing: name prompts or pairs to evaluate on (only a run has its own).")
     config = run.config()
-    _, heldout = assemble.load_data(config)
+    _, heldout = assemble.load_data(config, curated=False)
     if heldout is None:
         raise UserError(f"{arguments.model} held nothing out; add --data.")
     return heldout, assemble.make_scorers(assemble.assemble(config)).evaluation

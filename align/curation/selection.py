@@ -20,7 +20,7 @@ from align.scoring.scorer_inputs import prompt_text
 if TYPE_CHECKING:
     from align.data import Preferences
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "quality", "select"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,41 @@ class Selection:
     """Better rows that were passed over because their source was full."""
     quality: tuple[float, float] = (0.0, 0.0)
     """Mean quality of all rows, and of the chosen ones."""
+
+    def summary(self, of: int, by: str) -> str:
+        """Say what was taken `of` so many rows, whose quality is that given `by`."""
+        before, after = self.quality
+        taken = ", ".join(f"{name or '(none)'} {count:,}" for name, count in self.sources.items())
+        return (
+            f"{len(self.rows):,} of {of:,} rows from {len(self.clusters)} clusters of prompts; mean {by} "
+            f"{before:.4g} → {after:.4g}; {self.capped:,} better rows passed over because their source was full.\n"
+            f"Sources: {taken}"
+        )
+
+
+def quality(data: Preferences, by: str) -> list[float]:
+    """Return the number that rows are chosen by: a score of the data, words of the chosen answer, or a scorer's.
+
+    Raises:
+        UserError: A row has no chosen answer, or no score.
+    """
+    if any(row["chosen"] is None for row in data):
+        raise UserError("select: some rows have no chosen answer; give demonstrations or pairs.")
+    if by == "length":
+        from align.curation.profile import WORD
+
+        return [float(len(WORD.findall(str(row["chosen"][0]["content"])))) for row in data]
+    if by == "score":
+        scores = [row["chosen_score"] for row in data]
+        if None in scores:
+            raise UserError("select: --by score, but some rows have no score; choose --by length or a scorer.")
+        return scores
+    from align.scoring.checked_scores import score_texts
+    from align.scoring.from_config import read_scorer
+
+    rows = list(data)
+    table = score_texts(read_scorer(by), rows, [[str(row["chosen"][0]["content"])] for row in rows])
+    return [scores[0] for scores in table]
 
 
 def select(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Preferences", "leaked_prompts"]
+__all__ = ["Preferences", "joined", "leaked_prompts"]
 
 _SAMPLE_ROWS = 1000
 _WORTH_KEEPING = 2**26
@@ -119,7 +119,7 @@ class Preferences:
         if not isinstance(source, str | Path):
             hub = {"split": split, "subset": subset, "revision": revision}
             parts = [cls.load(one, format=format, columns=columns, **hub, **rules) for one in source]
-            return _joined(parts, expected_rows)
+            return joined(parts, expected_rows)
         name, made, file, key = str(source), Rules(**rules), Path(source).expanduser(), None
         if file.is_file() and file.stat().st_size >= _WORTH_KEEPING:
             key = hashed([_VERSION, name, sha256(file), format, columns, made.max_rejected, expected_rows])
@@ -221,7 +221,12 @@ class Preferences:
         return [question_key(prompt, own) for prompt, own in columns]
 
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
-        """Return (train, heldout), with all rows of a prompt on the same side.
+        """Return (train, heldout), divided as `split_rows` does."""
+        kept, held = self.split_rows(heldout, seed)
+        return self.select(kept), self.select(held)
+
+    def split_rows(self, heldout: int | float, seed: int) -> tuple[list[int], list[int]]:
+        """Return the rows to train on and those held out, with all rows of a prompt on the same side.
 
         Args:
             heldout: number of prompts (int), or fraction of them (float; at least one prompt).
@@ -241,7 +246,7 @@ class Preferences:
             raise UserError(f"data.heldout_size={heldout} of {len(rows_of)} prompts leaves one side empty; {remedy}.")
         order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
         held = {index for key in order[: int(count)] for index in rows_of[key]}
-        return self.select(i for i in range(len(self)) if i not in held), self.select(sorted(held))
+        return [i for i in range(len(self)) if i not in held], sorted(held)
 
 
 def _as_given(row: dict[str, Any]) -> dict[str, Any]:
@@ -267,7 +272,7 @@ def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     return [place for key, place in zip(heldout.questions(), heldout.dataset["place"], strict=True) if key in seen]
 
 
-def _joined(parts: Sequence[Preferences], expected_rows: int | None) -> Preferences:
+def joined(parts: Sequence[Preferences], expected_rows: int | None = None) -> Preferences:
     """Put sources together, each of which was read in its own format."""
     import datasets
 

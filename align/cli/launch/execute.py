@@ -21,6 +21,7 @@ from align.scoring.reward_role import RoleScorer
 from align.system.processes import Processes
 from align.system.signals import Interrupted
 from align.training.optimizer import require_optimizer
+from align.training.plan import require_effects
 from align.training.step import TrainingError
 from align.training.trainer import Trainer
 
@@ -50,6 +51,7 @@ def execute(run: Run) -> int:
         )
     require_loadable(config.model, config.adapter)
     require_optimizer(config.trainer)
+    require_effects(config.trainer, run.method)
     scorers = assemble.make_scorers(run)
     hide_noise()
     if process_count() > 1:
