@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Selection", "quality", "select"]
 
+_SHOWN = 8
+"""Sources that a summary names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
@@ -41,11 +44,12 @@ class Selection:
     def summary(self, of: int, by: str) -> str:
         """Say what was taken `of` so many rows, whose quality is that given `by`."""
         before, after = self.quality
-        taken = ", ".join(f"{name or '(none)'} {count:,}" for name, count in self.sources.items())
+        shown = [f"{name or '(none)'} {count:,}" for name, count in list(self.sources.items())[:_SHOWN]]
+        more = f", and {len(self.sources) - _SHOWN} more" if len(self.sources) > _SHOWN else ""
         return (
             f"{len(self.rows):,} of {of:,} rows from {len(self.clusters)} clusters of prompts; mean {by} "
             f"{before:.4g} → {after:.4g}; {self.capped:,} better rows passed over because their source was full.\n"
-            f"Sources: {taken}"
+            f"Sources: {', '.join(shown)}{more}"
         )
 
 

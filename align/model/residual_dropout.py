@@ -1,7 +1,7 @@
 """Residual dropout: on what attention and MLP add to the residual stream, more of it in higher layers.
 
 The layers of an architecture are found by their work, not by their names: in each, two parts whose outputs make up the
-difference between the layer's output and its input, ``y = x + a + m``.
+difference between the layer's output and its input, ``y = x + c·(a + m)``, with a constant c that is 1 in most.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _layers(model: Any) -> list[tuple[nn.Module, tuple[nn.Module, nn.Module]]]:
     ]
     try:
         embedding = model.get_input_embeddings()
-        tokens = torch.arange(1, _TOKENS + 1, device=embedding.weight.device)[None] % embedding.num_embeddings
+        tokens = torch.arange(1, _TOKENS + 1, device=embedding.weight.device)[None] % embedding.weight.shape[0]
         body(model)(input_ids=tokens, use_cache=False)
     finally:
         for hook in hooks:
@@ -98,16 +98,17 @@ def _parts(layer: nn.Module, seen: dict[nn.Module, list[Tensor]]) -> tuple[nn.Mo
     """Find the two children whose outputs, added to the layer's input, are its output."""
     if len(seen.get(layer, ())) < 2:
         return None
-    given, made = seen[layer]
+    x, y = (value.float() for value in seen[layer])
     outputs = [
-        (child, seen[child][-1])
+        (child, seen[child][-1].float().reshape(y.shape))
         for child in layer.children()
-        if seen.get(child) and seen[child][-1].shape == made.shape == given.shape
+        if seen.get(child) and seen[child][-1].numel() == y.numel() == x.numel()
     ]
-    eps = torch.finfo(made.dtype).eps
+    eps = torch.finfo(seen[layer][1].dtype).eps
     for (first, a), (second, m) in combinations(outputs, 2):
-        terms = [value.float() for value in (given, a, m)]
-        size = sum((value.abs() for value in terms), torch.zeros_like(terms[0]))
-        if bool(((made.float() - sum(terms)).abs() <= _MARGIN * eps * size).all()):
+        added = a + m
+        c = ((y - x) * added).sum() / added.square().sum()
+        size = x.abs() + c.abs() * (a.abs() + m.abs())
+        if bool(((y - x - c * added).abs() <= _MARGIN * eps * size).all()):
             return first, second
     return None

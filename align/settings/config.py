@@ -189,7 +189,7 @@ class DataConfig(Settings):
     cap: Count | None = None
     """Rows of a source from which on it counts no more in the rates; null: no limit."""
     temperature: Annotated[float, Ge(1), AllowInfNan(False)] = 1.0
-    """T of temperature rates, share^(1/T); the larger, the more equal."""
+    """Of temperature rates, share^(1/temperature); the larger, the more equal."""
     expected_rows: Count | None = None
     """Stop unless train has exactly this many rows."""
     mix: str | None = None

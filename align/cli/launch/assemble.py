@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from align.cli.console import report, say
 from align.cli.launch.curate import curate
 from align.data import Preferences, leaked_prompts
+from align.data.encoding import ends_every_turn
 from align.data.preferences import joined
 from align.errors import UserError, first_line
 from align.model.architecture import max_positions
@@ -206,7 +207,13 @@ def _rules(config: RunConfig) -> dict[str, Any]:
 def read_tokenizer(config: RunConfig) -> tuple[PreTrainedTokenizerBase, list[str]]:
     """Load the model's tokenizer; returns it with notes for the user."""
     notes: list[str] = []
-    return load_tokenizer(config.model, notes), notes
+    tokenizer = load_tokenizer(config.model, notes)
+    if config.data.train_on == "all" and not ends_every_turn(tokenizer):
+        notes.append(
+            "data.train_on=all, but the chat template does not end every turn in its end-of-turn token; "
+            "model.chat_template=chatml does, or a template of your own"
+        )
+    return tokenizer, notes
 
 
 def tokenize_data(

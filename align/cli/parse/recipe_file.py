@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from align.cli.parse.unknown_keys import SECTIONS
-from align.errors import UserError, did_you_mean
+from align.errors import UserError, did_you_mean, first_line
 
 __all__ = ["RecipeFile", "read_recipe"]
 
@@ -41,7 +42,10 @@ def read_recipe(configs: Path, recipe: str) -> RecipeFile:
     Raises:
         UserError: It has unknown keys, or stages and settings that do not fit together.
     """
-    content = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(configs / "recipe" / f"{recipe}.yaml")))
+    try:
+        content = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(configs / "recipe" / f"{recipe}.yaml")))
+    except YAMLError as error:
+        raise UserError(f"recipe={recipe}: its file cannot be read: {first_line(error)}.") from error
     if unknown := [key for key in content if key not in _KEYS]:
         raise UserError(f"recipe={recipe}: its file has no place for {unknown[0]}.{did_you_mean(unknown[0], _KEYS)}")
     if "from_base" not in content:
