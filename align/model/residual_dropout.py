@@ -50,8 +50,9 @@ def drop_residuals(model: Any, top: float) -> None:
     layers = _layers(model)
     for rate, (layer, parts) in zip(dropout_rates(len(layers), top), layers, strict=True):
         for name, part in zip(_NAMES, parts, strict=True):
-            if (earlier := layer._modules.get(name)) is not None:
-                setattr(earlier, "p", rate)  # noqa: B010 — the type of a submodule is open
+            earlier = getattr(layer, name, None)
+            if isinstance(earlier, ResidualDropout):
+                earlier.p = rate
                 continue
             dropout = ResidualDropout(rate).eval()
             layer.add_module(name, dropout)
