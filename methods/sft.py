@@ -20,6 +20,7 @@ from align.method.base import Loss, Method, Optimization, sequence_sums
 
 if TYPE_CHECKING:
     from align.data import Unit
+    from align.evaluation.measurement import Measurement
     from align.model.batch import Batch
     from align.model.policy import Policy
 
@@ -59,6 +60,11 @@ class SFT(Method):
         """Number of response tokens (``token_mean``) or responses, each times the weight of its row."""
         count_P = batch.length_PK.sum(-1) if self.reduction == "token_mean" else batch.valid_PK.sum(-1)
         return float((count_P * batch["weight_P"]).sum())
+
+    def merit(self, measurement: Measurement) -> float | None:
+        """The mean of the first scorer over held-out answers: the loss rises while answers still improve (LIMA)."""
+        scores = measurement.samples[0].scores if measurement.samples else {}
+        return measurement.metrics()[next(iter(scores))] if scores else None
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """See :func:`sft_loss`."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from align.data import Preferences, TokenizedPreferences
     from align.data.schema import Unit
-    from align.scoring.scorer import Scorer
 
 __all__ = ["main"]
 
@@ -303,67 +302,15 @@ def _mix(arguments: argparse.Namespace) -> None:
 
 
 def _select(arguments: argparse.Namespace) -> None:
-    from align.curation.selection import select
+    from align.curation.selection import quality, quality_scorer, select
 
     _require_kind(arguments.out, ".jsonl", ".parquet")
-    scorer = _scorer(arguments.by)
+    scorer = quality_scorer(arguments.by)
     data = _load(arguments)
-    quality = _quality(data, arguments.by, scorer)
-    found = select(data, arguments.rows, quality, per_source=arguments.per_source, seed=arguments.seed)
+    values = quality(data, arguments.by, scorer)
+    found = select(data, arguments.rows, values, per_source=arguments.per_source, seed=arguments.seed)
     _write(data.select(found.rows), arguments.out)
-    before, after = found.quality
-    print(
-        f"{len(found.rows):,} of {len(data):,} rows from {len(found.clusters)} clusters of prompts; mean "
-        f"{arguments.by} {before:.4g} → {after:.4g}; {found.capped:,} better rows passed over because their source was "
-        "full."
-    )
-    print("Sources: " + ", ".join(f"{name or '(none)'} {count:,}" for name, count in found.sources.items()))
-
-
-def _scorer(by: str) -> Scorer | None:
-    """Return the scorer that ``--by`` names; None for a number that the rows have themselves."""
-    from align.scoring.from_config import YAML, read_scorer
-    from align.settings import registry
-
-    own = ("length", "score")
-    known = list(dict.fromkeys([*own, *registry.choices("scorers")]))
-    if by not in known and not by.endswith(YAML):
-        raise UserError(
-            f"select: --by={by} is no score that rows have, and no scorer; give {', '.join(known)}, or a YAML file "
-            f"with `scorer:` and its settings; a column of numbers is read as the score by "
-            f"--columns='{{chosen_score: COLUMN}}'.{did_you_mean(by, known)}"
-        )
-    if by in own:
-        return None
-    try:
-        return read_scorer(by)
-    except UserError as error:
-        remedy = "" if by.endswith(YAML) else f" Give its settings in a YAML file that begins with `scorer: {by}`."
-        raise UserError(f"select: --by {error}{remedy}") from error
-
-
-def _quality(data: Preferences, by: str, scorer: Scorer | None) -> list[float]:
-    """Return the number that rows are chosen by: a score of the data, words of the chosen answer, or a scorer's."""
-    from align.curation.profile import WORD
-    from align.scoring.checked_scores import score_texts
-
-    _require_all(data, "chosen", "chosen answer", "give demonstrations or pairs")
-    if scorer is not None:
-        rows = list(data)
-        return [scores[0] for scores in score_texts(scorer, rows, [[str(row["chosen"][0]["content"])] for row in rows])]
-    if by == "score":
-        remedy = "give --by length or a scorer, or the column of the scores by --columns='{chosen_score: COLUMN}'"
-        _require_all(data, "chosen_score", "score", remedy)
-        return [row["chosen_score"] for row in data]
-    return [float(len(WORD.findall(str(row["chosen"][0]["content"])))) for row in data]
-
-
-def _require_all(data: Preferences, column: str, name: str, remedy: str) -> None:
-    lacking = [row["place"] for row in data if row[column] is None]
-    if lacking:
-        raise UserError(
-            f"select: {len(lacking):,} of {len(data):,} rows have no {name} (first: {lacking[0]}); {remedy}."
-        )
+    print(found.summary(len(data), arguments.by))
 
 
 def _write(data: Preferences, out: Path) -> None:

@@ -60,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the data are labelled pairs: the share that each scorer orders rightly",
     )
+    parser.add_argument(
+        "--shots",
+        type=int,
+        default=0,
+        metavar="N",
+        help="in-context learning: N answered examples before each of the model's prompts (not of --against)",
+    )
+    parser.add_argument("--examples", help="where they are from, as --data (default: what the run was trained on)")
     parser.add_argument("--best-of", type=int, default=1, metavar="N", help="responses per prompt of a best-of-n curve")
     run = "default: the run's, else"
     parser.add_argument("--prompts", type=int, help=f"largest number of prompts ({run} 300)")
@@ -90,6 +98,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
     scorers = _scorers(arguments)
     console = Console()
+    shots = _shots(arguments, run)
     if arguments.data is not None:
         data = Preferences.load(arguments.data)
     else:
@@ -102,7 +111,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     result: dict[str, Any] = {}
     with record_scores() as log:
         if arguments.model is not None:
-            result = _measure(arguments, data, scorers, console)
+            result = _measure(arguments, data, shots, scorers, console)
         if arguments.pairs:
             result |= _order_pairs(scorers, data)
     result["milliseconds_per_response"] = log.milliseconds()
@@ -120,10 +129,30 @@ def _heldout_in(run: TrainedRun | None, arguments: argparse.Namespace) -> tuple[
     if run is None:
         raise UserError("--data is missing: name prompts or pairs to evaluate on (only a run has its own).")
     config = run.config()
-    _, heldout = assemble.load_data(config)
+    _, heldout = assemble.load_data(config, curated=False)
     if heldout is None:
         raise UserError(f"{arguments.model} held nothing out; add --data.")
     return heldout, assemble.make_scorers(assemble.assemble(config)).evaluation
+
+
+def _shots(arguments: argparse.Namespace, run: TrainedRun | None) -> Preferences | None:
+    """Return the examples of few-shot prompting; None where none is asked for."""
+    from align.cli.launch import assemble
+    from align.data import Preferences
+
+    if arguments.shots < 0:
+        raise UserError(f"--shots={arguments.shots} is the number of examples before a prompt; give 0 or more.")
+    if arguments.examples is not None and not arguments.shots:
+        raise UserError("--examples has no effect without --shots=N; add it.")
+    if not arguments.shots:
+        return None
+    if arguments.model is None:
+        raise UserError("--shots: there is no model to prompt; name one.")
+    if arguments.examples is not None:
+        return Preferences.load(arguments.examples)
+    if run is None:
+        raise UserError("--examples is missing: name answered prompts for --shots (only a run has its own).")
+    return assemble.load_data(run.config())[0]
 
 
 def _scorers(arguments: argparse.Namespace) -> list[Scorer]:
@@ -144,19 +173,27 @@ def _scorers(arguments: argparse.Namespace) -> list[Scorer]:
 
 
 def _measure(
-    arguments: argparse.Namespace, data: Preferences, scorers: Sequence[Scorer], console: Any
+    arguments: argparse.Namespace,
+    data: Preferences,
+    shots: Preferences | None,
+    scorers: Sequence[Scorer],
+    console: Any,
 ) -> dict[str, Any]:
     """Measure the model, alone or against another one, and its best of n."""
+    from align.data.few_shot import with_shots
     from align.evaluation.evaluator import Evaluator
     from align.evaluation.measurement import tabulate, win_rate
     from align.sampling.params import SamplingParams
 
-    def prepare(model: str, start: str | None) -> tuple[Policy, Evaluator]:
+    has_pairs = any(data.dataset["rejected"])
+
+    def prepare(model: str, start: str | None, asked: Preferences | None = None) -> tuple[Policy, Evaluator]:
         policy = load_model(model, start)
         evaluator = Evaluator.from_preferences(
             policy,
             data,
-            data if any(data.dataset["rejected"]) else None,
+            data if has_pairs and asked is None else None,  # pairs are compared without the examples
+            asked=asked,
             max_length=arguments.max_length,
             limit=arguments.prompts,
             scorers=scorers,
@@ -169,7 +206,8 @@ def _measure(
             console.print(note)
         return policy, evaluator
 
-    policy, evaluator = prepare(arguments.model, arguments.start)
+    asked = None if shots is None else with_shots(data, shots, arguments.shots, seed=arguments.seed)
+    policy, evaluator = prepare(arguments.model, arguments.start, asked)
     measured = evaluator.measure(policy)
     result = tabulate({"model": measured})
     if arguments.against is not None:

@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from align.errors import UserError
+from align.errors import UserError, did_you_mean
 from align.scoring.scorer_inputs import prompt_text
 
 if TYPE_CHECKING:
     from align.data import Preferences
+    from align.scoring.scorer import Scorer
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "quality", "quality_scorer", "select"]
+
+_SHOWN = 8
+"""Sources that a summary names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,72 @@ class Selection:
     """Better rows that were passed over because their source was full."""
     quality: tuple[float, float] = (0.0, 0.0)
     """Mean quality of all rows, and of the chosen ones."""
+
+    def summary(self, of: int, by: str) -> str:
+        """Say what was taken `of` so many rows, whose quality is that given `by`."""
+        before, after = self.quality
+        shown = [f"{name or '(none)'} {count:,}" for name, count in list(self.sources.items())[:_SHOWN]]
+        more = f", and {len(self.sources) - _SHOWN} more" if len(self.sources) > _SHOWN else ""
+        return (
+            f"{len(self.rows):,} of {of:,} rows from {len(self.clusters)} clusters of prompts; mean {by} "
+            f"{before:.4g} → {after:.4g}; {self.capped:,} better rows passed over because their source was full.\n"
+            f"Sources: {', '.join(shown)}{more}"
+        )
+
+
+def quality_scorer(by: str) -> Scorer | None:
+    """Return the scorer that ``--by`` names; None for a number that the rows have themselves.
+
+    Raises:
+        UserError: It is neither.
+    """
+    from align.scoring.from_config import YAML, read_scorer
+    from align.settings import registry
+
+    own = ("length", "score")
+    known = list(dict.fromkeys([*own, *registry.choices("scorers")]))
+    if by not in known and not by.endswith(YAML):
+        raise UserError(
+            f"select: --by={by} is no score that rows have, and no scorer; give {', '.join(known)}, or a YAML file "
+            f"with `scorer:` and its settings; a column of numbers is read as the score by "
+            f"--columns='{{chosen_score: COLUMN}}'.{did_you_mean(by, known)}"
+        )
+    if by in own:
+        return None
+    try:
+        return read_scorer(by)
+    except UserError as error:
+        remedy = "" if by.endswith(YAML) else f" Give its settings in a YAML file that begins with `scorer: {by}`."
+        raise UserError(f"select: --by {error}{remedy}") from error
+
+
+def quality(data: Preferences, by: str, scorer: Scorer | None) -> list[float]:
+    """Return the number that rows are chosen by: a score of the data, words of the chosen answer, or a scorer's.
+
+    Raises:
+        UserError: A row has no chosen answer, or no score.
+    """
+    _require_all(data, "chosen", "chosen answer", "give demonstrations or pairs")
+    if scorer is not None:
+        from align.scoring.checked_scores import score_texts
+
+        rows = list(data)
+        return [scores[0] for scores in score_texts(scorer, rows, [[str(row["chosen"][0]["content"])] for row in rows])]
+    if by == "score":
+        remedy = "give --by length or a scorer, or the column of the scores by --columns='{chosen_score: COLUMN}'"
+        _require_all(data, "chosen_score", "score", remedy)
+        return [row["chosen_score"] for row in data]
+    from align.curation.profile import WORD
+
+    return [float(len(WORD.findall(str(row["chosen"][0]["content"])))) for row in data]
+
+
+def _require_all(data: Preferences, column: str, name: str, remedy: str) -> None:
+    lacking = [row["place"] for row in data if row[column] is None]
+    if lacking:
+        raise UserError(
+            f"select: {len(lacking):,} of {len(data):,} rows have no {name} (first: {lacking[0]}); {remedy}."
+        )
 
 
 def select(

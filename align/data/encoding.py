@@ -49,6 +49,7 @@ __all__ = [
     "encode_prompt",
     "encode_response",
     "end_of_turn_id",
+    "ends_every_turn",
     "trimmed",
 ]
 
@@ -117,6 +118,16 @@ def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the id that ends an assistant's turn."""
     return Encoder.of(tokenizer).end_of_turn
+
+
+def ends_every_turn(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the turns of user and assistant inside a conversation end in the end-of-turn token."""
+    if tokenizer.chat_template is None:
+        return False
+    first, *rest = [Message(role=role, content="A") for role in ("user", "assistant", "user")]
+    end = end_of_turn_id(tokenizer)
+    short, long = (encode_prompt(tokenizer, messages).count(end) for messages in ([first], [first, *rest]))
+    return long - short >= len(rest)
 
 
 @dataclass(frozen=True)

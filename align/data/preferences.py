@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Preferences", "leaked_prompts", "require_text"]
+__all__ = ["Preferences", "joined", "leaked_prompts", "require_text"]
 
 _SAMPLE_ROWS = 1000
 _WORTH_KEEPING = 2**26
@@ -121,7 +121,7 @@ class Preferences:
         if not isinstance(source, str | Path):
             hub = {"split": split, "subset": subset, "revision": revision}
             parts = [cls.load(one, format=format, columns=columns, **hub, **rules) for one in source]
-            return _joined(parts, expected_rows)
+            return joined(parts, expected_rows)
         name, made, files, key = str(source), Rules(**rules), files_of(source, split), None
         if sum(file.stat().st_size for file in files) >= _WORTH_KEEPING:
             contents = [[str(file), sha256(file)] for file in files]
@@ -220,7 +220,12 @@ class Preferences:
         return [question_key(prompt, own) for prompt, own in columns]
 
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
-        """Return (train, heldout), with all rows of a prompt on the same side.
+        """Return (train, heldout), divided as `split_rows` does."""
+        kept, held = self.split_rows(heldout, seed)
+        return self.select(kept), self.select(held)
+
+    def split_rows(self, heldout: int | float, seed: int) -> tuple[list[int], list[int]]:
+        """Return the rows to train on and those held out, with all rows of a prompt on the same side.
 
         Args:
             heldout: number of prompts (int), or fraction of them (float; at least one prompt).
@@ -240,7 +245,7 @@ class Preferences:
             raise UserError(f"data.heldout_size={heldout} of {len(rows_of)} prompts leaves one side empty; {remedy}.")
         order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
         held = {index for key in order[: int(count)] for index in rows_of[key]}
-        return self.select(i for i in range(len(self)) if i not in held), self.select(sorted(held))
+        return [i for i in range(len(self)) if i not in held], sorted(held)
 
 
 def _as_given(row: dict[str, Any]) -> dict[str, Any]:
@@ -299,7 +304,7 @@ def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:
     return [place for key, place in zip(heldout.questions(), heldout.dataset["place"], strict=True) if key in seen]
 
 
-def _joined(parts: Sequence[Preferences], expected_rows: int | None) -> Preferences:
+def joined(parts: Sequence[Preferences], expected_rows: int | None = None) -> Preferences:
     """Put sources together, each of which was read in its own format."""
     import datasets
 

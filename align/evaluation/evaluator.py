@@ -99,7 +99,8 @@ class Evaluator:
                     f"{sampling.max_new_tokens} tokens they are too long"
                 )
             tokenized = _spread(tokenized, limit)
-            rows = [tokenized.preferences[example.index] for example in tokenized]
+            shown = tokenized.preferences if asked is None else prompts.decoded(policy.tokenizer)
+            rows = [shown[example.index] for example in tokenized]
             texts = [prompt_text(row["prompt"]) for row in rows]
             columns = scorer_columns(rows)
         if pairs is not None and not isinstance(pairs, TokenizedPreferences):

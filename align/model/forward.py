@@ -12,6 +12,7 @@ from torch import Tensor
 from align.model.architecture import body
 from align.model.batch import Batch, Layout
 from align.model.logprobs import HeadTransform, gather_logprobs, token_logprobs
+from align.model.residual_dropout import ResidualDropout
 from align.model.tree_layout import Rows, lay_out, model_inputs
 
 
@@ -36,7 +37,7 @@ class Forward:
     fused_head: bool = True
     """The model's logits are its output embedding applied to its last hidden state."""
     dropout: bool = False
-    """The adapters' dropout is active. The model itself never drops anything, nor does it add noise."""
+    """Dropout of the adapters and of the residual stream is active. The model's own never is, nor does it add noise."""
 
     def rows(self, batch: Batch) -> Rows:
         """Lay the batch out as rows, on the device of the model's inputs."""
@@ -87,7 +88,7 @@ class Forward:
 
 
 def _set_dropout(model: Any, active: bool) -> None:
-    """Turn the adapters' dropout on or off, and everything else that distinguishes training off.
+    """Turn dropout of adapters and residual stream on or off, and everything else that distinguishes training off.
 
     Dropout of the base would make references and ratios wrong, and it hides under many names: modules, attributes,
     values read from the configuration, noise of a router. All of it looks at ``training``.
@@ -99,3 +100,5 @@ def _set_dropout(model: Any, active: bool) -> None:
             setattr(module, "training", active)  # noqa: B010 — DoRA looks at it; LoraLayer is no Module by its type
             for dropout in module.lora_dropout.values():
                 dropout.train(active)
+        elif isinstance(module, ResidualDropout):
+            module.train(active)

@@ -27,6 +27,7 @@ from align.model.export import merge_and_export, save_roles
 from align.model.forward import Forward, Logprobs
 from align.model.loading import Loaded, base_of, load
 from align.model.naming import short_name
+from align.model.residual_dropout import drop_residuals
 from align.model.roles import Role, Roles, SharedBase
 from align.model.tree_layout import Rows
 from align.settings.adapter import Adapter
@@ -138,7 +139,7 @@ class Policy:
 
     @contextmanager
     def dropout(self, active: bool) -> Generator[None]:
-        """Say whether passes that record gradients have the adapters' dropout inside the block; others never do.
+        """Say whether passes that record gradients have dropout inside the block; others never do.
 
         Passes that are compared, as in a ratio or a KL, must compute the same function: there it is off.
         """
@@ -168,6 +169,18 @@ class Policy:
         for role in roles:
             with self.use(role):
                 checkpoint_layers(self.model)
+
+    def drop_residuals(self, roles: Sequence[Role], rate: float) -> None:
+        """Give these roles residual dropout up to ``rate``: see :func:`align.model.residual_dropout.drop_residuals`.
+
+        It is active where the adapters' dropout is.
+
+        Raises:
+            UserError: The parts of the architecture that add to the residual stream cannot be found.
+        """
+        for role in roles:
+            with self.use(role):
+                drop_residuals(self.model, rate)
 
     @property
     def uses_adapters(self) -> bool:

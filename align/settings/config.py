@@ -15,7 +15,8 @@ from glob import has_magic
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AllowInfNan
 
 from align.errors import UserError, did_you_mean
 from align.settings.adapter import Adapter
@@ -64,6 +65,10 @@ class TrainerConfig(Settings):
     """Learning rate after the warm-up: cosine, linear, constant."""
     warmup: NotNegative | None = None
     """Below 1: share of all steps; from 1: number of steps."""
+    final_learning_rate: Share = 0.0
+    """Share of the peak that cosine and linear end at."""
+    residual_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Of what attention and MLP add, at the top layer; it rises from 0 at the bottom layer."""
     max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -173,6 +178,18 @@ class DataConfig(Settings):
     """Pairs that pairwise methods learn from a ranking: all, adjacent, best_worst, best_random."""
     train_on: Literal["last", "all"] = "last"
     """Turns of the assistant that a demonstration trains: last, all."""
+    select: Count | None = None
+    """Train on this many rows, good ones from different clusters of prompts; null: all."""
+    select_by: str = "length"
+    """Their quality: score (of the data), length (of the answer), or a scorer's name or YAML file."""
+    select_per_source: Count | None = None
+    """Largest number of them from one source (column source)."""
+    rates: Literal["proportional", "temperature", "equal"] | None = None
+    """Mix the sources of train: proportional (to their rows), temperature, equal; null: all rows as they are."""
+    cap: Count | None = None
+    """Rows of a source from which on it counts no more in the rates; null: no limit."""
+    temperature: Annotated[float, Ge(1), AllowInfNan(False)] = 1.0
+    """Of temperature rates, share^(1/temperature); the larger, the more equal."""
     expected_rows: Count | None = None
     """Stop unless train has exactly this many rows."""
     mix: str | None = None
@@ -180,7 +197,7 @@ class DataConfig(Settings):
 
     def check(self) -> None:
         """Files exist; a number of prompts is a whole one."""
-        sources = [self.train] if isinstance(self.train, str) else list(self.train)
+        sources = self.sources
         if not sources or not all(source.strip() for source in sources):
             raise UserError("train is empty: give a file, a datasets folder, a Hugging Face name, or world.")
         for name in ("train", "heldout", "mix"):
@@ -193,6 +210,29 @@ class DataConfig(Settings):
             raise UserError(
                 f"heldout_size={self.heldout_size} is neither a share below 1 nor a whole number of prompts."
             )
+        self._check_choice_of_rows()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of the training data."""
+        return (self.train,) if isinstance(self.train, str) else self.train
+
+    def _check_choice_of_rows(self) -> None:
+        """Settings that shape a selection or a mixture need one, and only one of them chooses the rows."""
+        for needed, names in (("select", ("select_by", "select_per_source")), ("rates", ("cap", "temperature"))):
+            for name in names:
+                if getattr(self, needed) is None and getattr(self, name) != getattr(DataConfig, name):
+                    raise UserError(f"{name}={getattr(self, name)} has no effect without data.{needed}; leave it out.")
+        if self.rates is None:
+            return
+        if self.select is not None:
+            raise UserError("select and data.rates both choose the rows to train on; give one of them.")
+        if len(self.sources) < 2 or len(set(self.sources)) < len(self.sources):
+            raise UserError("rates mixes several sources, each once: name them as data.train=[a.jsonl,b.jsonl].")
+        if self.rates == "equal" and self.cap is not None:
+            raise UserError(f"cap={self.cap} has no effect on data.rates=equal; leave it out.")
+        if self.rates != "temperature" and self.temperature != 1:
+            raise UserError(f"temperature={self.temperature:g} has an effect on data.rates=temperature alone.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,15 +67,16 @@ def make_optimizer(
 
 
 def make_schedule(
-    optimizer: torch.optim.Optimizer, name: str, *, warmup: float, steps: int
+    optimizer: torch.optim.Optimizer, name: str, *, warmup: float, steps: int, final: float = 0.0
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """The learning rate of each step: a linear warm-up, then ``cosine`` or ``linear`` to 0, or ``constant``.
+    """The learning rate of each step: a linear warm-up, then ``cosine`` or ``linear`` to ``final``, or ``constant``.
 
     With W steps of warm-up out of N, step s (the first is 1) has the peak learning rate times
 
     * ``s / W`` for s ≤ W, so that the first step learns and step W has the full rate;
-    * ``½·(1 + cos πp)`` (``cosine``), ``1 − p`` (``linear``) or 1 after it, ``p = (s − 1 − W) / (N − W)``: the full
-      rate once more at step W + 1, and 0 would be reached at step N + 1.
+    * ``final + (1 − final)·d`` after it, with ``d = ½·(1 + cos πp)`` (``cosine``) or ``1 − p`` (``linear``) and
+      ``p = (s − 1 − W) / (N − W)``, or 1: the full rate once more at step W + 1, and ``final`` would be reached at step
+      N + 1.
 
     ``warmup`` below 1 is a share of the steps, from 1 a number of steps.
     """
@@ -87,11 +88,12 @@ def make_schedule(
         rest = max(1, steps - warmup_steps)
         match name:
             case "cosine":
-                return 0.5 * (1 + math.cos(math.pi * ((done - warmup_steps) / rest)))
+                decay = 0.5 * (1 + math.cos(math.pi * ((done - warmup_steps) / rest)))
             case "linear":
-                return (steps - done) / rest
+                decay = (steps - done) / rest
             case _:
                 return 1.0
+        return final + (1 - final) * decay
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 

@@ -13,6 +13,25 @@ if TYPE_CHECKING:
     from align.settings.config import TrainerConfig
 
 
+def require_effects(config: TrainerConfig, method: Method) -> None:
+    """Check that the method and its schedule use what ``config`` asks for.
+
+    Raises:
+        UserError: A setting would have no effect.
+    """
+    schedule = config.schedule or method.optimization.schedule
+    if config.final_learning_rate and schedule == "constant":
+        raise UserError(
+            f"trainer.final_learning_rate={config.final_learning_rate:g} has no effect on trainer.schedule=constant; "
+            "take linear or cosine, or leave it out."
+        )
+    if config.residual_dropout and not method.dropout:
+        raise UserError(
+            f"trainer.residual_dropout={config.residual_dropout:g} has no effect on {type(method).__name__}, which "
+            "compares the policy's passes without dropout; leave it out."
+        )
+
+
 @dataclass(frozen=True)
 class Plan:
     """The optimisation settings of a run after the defaults of its method filled the gaps."""
@@ -33,6 +52,7 @@ class Plan:
     @classmethod
     def of(cls, config: TrainerConfig, method: Method, *, examples: int, adapters: bool) -> Plan:
         """Resolve ``config`` against the method's :class:`align.method.base.Optimization` for this much data."""
+        require_effects(config, method)
         default = method.optimization
         batch_size = default.batch_size if config.batch_size is None else config.batch_size
         rollout = method.rollout

@@ -138,11 +138,17 @@ class _Run:
         seed_everything(config.seed)
         self.feed, self.plan = feed, feed.plan
         self.policy.require(method.roles)
+        if config.residual_dropout:
+            self.policy.drop_residuals(method.trains, config.residual_dropout)
         if config.gradient_checkpointing:
             self.policy.recompute_activations(method.trains)
         self.optimizer = make_optimizer(self.policy.parameters(method.trains), config, self.plan.learning_rate)
         self.schedule = make_schedule(
-            self.optimizer, self.plan.schedule, warmup=self.plan.warmup, steps=self.plan.steps
+            self.optimizer,
+            self.plan.schedule,
+            warmup=self.plan.warmup,
+            steps=self.plan.steps,
+            final=config.final_learning_rate,
         )
         self.stepper = Stepper(
             self.policy,

@@ -127,6 +127,13 @@ def test_what_the_published_figures_were_trained_with(method: str, settings: Any
 def test_stages_that_run_one_after_the_other() -> None:
     assert read("recipe/rlhf.yaml") == {"from_base": True, "stages": ["sft", "reward", "ppo"]}
     assert read("recipe/rft.yaml") == {"from_base": True, "stages": ["sft", "rft"]}
+    assert read("recipe/dpo.yaml") == {"from_base": True, "stages": ["sft", "dpo"]}
+    for name in ("rrhf", "slic"):
+        assert {**read(f"recipe/{name}.yaml"), "settings": None} == {
+            "from_base": True,
+            "stages": ["sft", name],
+            "settings": None,
+        }
     assert read("prerequisites.yaml") == {"reward": {"method": "reward", "choice": "model"}}
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from align.errors import UserError
+from align.evaluation.measurement import Measurement, Sample
 from methods.sft import SFT, sft_loss
 
 Y1 = [-0.5, -1.0, -1.5]
@@ -64,6 +65,14 @@ def test_metrics(stub: Any, like: Callable[..., Any]) -> None:
     values = {name: float(value) / float(weight) for name, (value, weight) in metrics.items()}
     assert values == pytest.approx({"loss": 0.80, "nll_per_token": 0.84, "tokens_per_response": 2.5})
     assert SFT.headline in metrics
+
+
+def test_the_best_policy_is_the_one_whose_answers_score_highest() -> None:
+    """By the first scorer; without one, or without answers, none is kept."""
+    samples = [Sample("p", "r", 2, 0.0, {"first": first, "second": 9.0}) for first in (1.0, 2.0)]
+    assert SFT().merit(Measurement(samples)) == 1.5
+    assert SFT().merit(Measurement([Sample("p", "r", 2, 0.0, {})])) is None
+    assert SFT().merit(Measurement([], preferred=[1.0])) is None
 
 
 def test_unknown_reduction() -> None:

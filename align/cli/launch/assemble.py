@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.console import report, say
+from align.cli.launch.curate import curate
 from align.data import Preferences, leaked_prompts
-from align.data.preferences import require_text
+from align.data.encoding import ends_every_turn
+from align.data.preferences import joined, require_text
 from align.errors import UserError, first_line
 from align.model.architecture import max_positions
 from align.model.classifier import require_classifier
@@ -23,7 +25,7 @@ from align.scoring.from_config import make_scorer
 from align.scoring.scorer_inputs import prompt_text, scorer_columns
 from align.settings import registry
 from align.settings.adapter import Adapter
-from align.settings.config import ModelConfig, RunConfig
+from align.settings.config import DataConfig, ModelConfig, RunConfig
 from align.settings.type_checks import build
 from align.system.processes import Processes
 from align.training.feed import tokenize_for
@@ -106,8 +108,7 @@ def make_scorers(run: Run) -> Scorers:
     if name != "auto":
         return Scorers((make_scorer({"scorer": name}, "evaluation"),), reward)
     scorers: list[Scorer] = []
-    sources = [config.data.train] if isinstance(config.data.train, str) else [*config.data.train]
-    if any(source.partition("/")[0] == "world" for source in (*sources, config.data.heldout or "")):
+    if any(source.partition("/")[0] == "world" for source in (*config.data.sources, config.data.heldout or "")):
         scorers.append(TrueReward())
     if reward is not None and not (scorers and isinstance(reward, TrueReward)):
         scorers.append(reward)
@@ -149,14 +150,15 @@ def _parts(scorer: Any) -> list[Scorer]:
 # Data
 
 
-def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
-    """Load the training data and what is held out from it."""
+def load_data(config: RunConfig, *, curated: bool = True) -> tuple[Preferences, Preferences | None]:
+    """Load the training data, chosen or mixed as the settings say if ``curated``, and what is held out from it."""
     data = config.data
     own = {name: getattr(data, name) for name in ("format", "columns", "subset", "revision")}
     rules = _rules(config)
     with Processes().first_goes_first():  # the other ranks read its cache
-        train = Preferences.load(data.train, split=data.split, expected_rows=data.expected_rows, **own, **rules)
-    say(train.report.summary())
+        every, sizes = _load_train(data, own | rules)
+    say(every.report.summary())
+    rows, heldout = list(range(len(every))), None
     if data.heldout is not None:
         given = {name: getattr(data, f"heldout_{name}") for name in own}
         own |= {name: value for name, value in given.items() if value is not None}
@@ -165,16 +167,24 @@ def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
         except UserError as error:  # names its settings, not those of train
             raise UserError(re.sub(rf"\bdata\.({'|'.join(own)}|split)\b", r"data.heldout_\1", str(error))) from error
         say(heldout.report.summary())
-        leaked = leaked_prompts(train, heldout)
+        leaked = leaked_prompts(every, heldout)
         if leaked:
             report(f"Warning: {len(leaked):,} rows of data.heldout ask what data.train asks (first: {leaked[0]}).")
-        return train, heldout
-    if data.heldout_size == 0:
-        return train, None
-    size = data.heldout_size
-    train, heldout = train.train_test_split(int(size) if size >= 1 else size, config.seed)
-    say(f"{len(heldout):,} of these rows are held out, no prompt of theirs is trained on")
-    return train, heldout
+    elif data.heldout_size:
+        size = data.heldout_size
+        rows, held = every.split_rows(int(size) if size >= 1 else size, config.seed)
+        heldout = every.select(held)
+        say(f"{len(heldout):,} of these rows are held out, no prompt of theirs is trained on")
+    return (curate(config, every, rows, sizes) if curated else every), heldout
+
+
+def _load_train(data: DataConfig, settings: Mapping[str, Any]) -> tuple[Preferences, list[int]]:
+    """Load the training data; returns it with the number of rows of each of its sources."""
+    if isinstance(data.train, str):
+        every = Preferences.load(data.train, split=data.split, expected_rows=data.expected_rows, **settings)
+        return every, [len(every)]
+    parts = [Preferences.load(source, split=data.split, **settings) for source in data.train]
+    return joined(parts, data.expected_rows), [len(part) for part in parts]
 
 
 def require_rows_of_text(run: Run) -> None:
@@ -209,7 +219,13 @@ def _rules(config: RunConfig) -> dict[str, Any]:
 def read_tokenizer(config: RunConfig) -> tuple[PreTrainedTokenizerBase, list[str]]:
     """Load the model's tokenizer; returns it with notes for the user."""
     notes: list[str] = []
-    return load_tokenizer(config.model, notes), notes
+    tokenizer = load_tokenizer(config.model, notes)
+    if config.data.train_on == "all" and not ends_every_turn(tokenizer):
+        notes.append(
+            "data.train_on=all, but the chat template does not end every turn in its end-of-turn token; "
+            "model.chat_template=chatml does, or a template of your own"
+        )
+    return tokenizer, notes
 
 
 def tokenize_data(

@@ -20,7 +20,9 @@ from align.runs import run_folder
 from align.scoring.reward_role import RoleScorer
 from align.system.processes import Processes
 from align.system.signals import Interrupted
+from align.training.identity import chooses_best
 from align.training.optimizer import require_optimizer
+from align.training.plan import require_effects
 from align.training.step import TrainingError
 from align.training.trainer import Trainer
 
@@ -50,7 +52,9 @@ def execute(run: Run) -> int:
         )
     require_loadable(config.model, config.adapter)
     require_optimizer(config.trainer)
+    require_effects(config.trainer, run.method)
     scorers = assemble.make_scorers(run)
+    _say_if_nothing_chooses(run, scorers)
     hide_noise()
     if process_count() > 1:
         Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
@@ -72,6 +76,17 @@ def execute(run: Run) -> int:
         report(f"Error: {error}")
         return 1
     return 0
+
+
+def _say_if_nothing_chooses(run: Run, scorers: Scorers) -> None:
+    """Say before a run, not after it, that its evaluations cannot choose ``best/``."""
+    config = run.config
+    if config.stage == "sample" or not chooses_best(run.method, config.trainer):
+        return
+    if not scorers.evaluation:
+        say("Note: no scorer chooses a best policy while it trains, so best/ is not kept; name an evaluation.scorer.")
+    elif not config.evaluation.prompts or (config.data.heldout is None and not config.data.heldout_size):
+        say("Note: no held-out prompt is answered, so best/ is not kept; see evaluation.prompts and data.heldout.")
 
 
 def _train(run: Run, scorers: Scorers) -> None:

@@ -19,7 +19,7 @@ from align.cli.launch.assemble import Run, assemble, check_sources, require_rows
 from align.cli.parse.job import Job
 from align.errors import UserError
 from align.runs.run_folder import is_run
-from align.settings.config import ModelConfig, RunConfig
+from align.settings.config import DataConfig, ModelConfig, RunConfig
 from align.system.processes import Processes
 
 __all__ = ["CANDIDATES", "HELDOUT", "Recipe", "Stage", "assemble_job"]
@@ -31,7 +31,8 @@ CANDIDATES, HELDOUT = "candidates.jsonl", "heldout.jsonl"  # written by a stage 
 class Stage:
     """One run of a recipe."""
 
-    method: str
+    run: str
+    """The name of its settings: the method's, where the recipe gives no other."""
     part: str | None = None
     """``sample`` or ``train`` where the method draws candidates first; None: all there is to do."""
     from_base: bool = False
@@ -40,7 +41,7 @@ class Stage:
     @property
     def name(self) -> str:
         """The last part of its folder's name."""
-        return "sample" if self.part == "sample" else self.method
+        return "sample" if self.part == "sample" else self.run
 
 
 def assemble_job(job: Job) -> Run | Recipe:
@@ -51,16 +52,16 @@ def assemble_job(job: Job) -> Run | Recipe:
     """
     runs: dict[str, Run] = {}
     stages: list[Stage] = []
-    for config in job.runs:
-        run = runs[config.method] = runs.get(config.method) or assemble(config)
-        rewarded = config.reward is not None or any("reward" in runs[stage.method].method.trains for stage in stages)
+    for name, config in zip(job.stages, job.runs, strict=True):
+        run = runs[name] = runs.get(name) or assemble(config)
+        rewarded = config.reward is not None or any("reward" in runs[stage.run].method.trains for stage in stages)
         if run.needs_reward and not rewarded:
             first = job.reward_method
             runs[first] = assemble(job.overrides.compose(first))
             stages.append(Stage(first))
-        stages += _stages(run)
-    for method in {stage.method for stage in stages if stage.part == "sample"}:
-        check_sources(runs[method].method)
+        stages += _stages(name, run)
+    for name in {stage.run for stage in stages if stage.part == "sample"}:
+        check_sources(runs[name].method)
     asked = job.runs[-1]
     if asked.data.mix is not None and not any(run.method.mixing for run in runs.values()):
         raise UserError(
@@ -72,12 +73,12 @@ def assemble_job(job: Job) -> Run | Recipe:
     return Recipe(job, tuple(stages), runs)
 
 
-def _stages(run: Run) -> list[Stage]:
+def _stages(name: str, run: Run) -> list[Stage]:
     """List the stages of one method: drawing and training in each round, or a single run."""
     config, plan = run.config, run.method.candidates
     if plan is None or config.stage == "train":
-        return [Stage(config.method, config.stage)]
-    sample, train = Stage(config.method, "sample"), Stage(config.method, "train", plan.from_base)
+        return [Stage(name, config.stage)]
+    sample, train = Stage(name, "sample"), Stage(name, "train", plan.from_base)
     return [sample] if config.stage == "sample" else [sample, train] * plan.rounds
 
 
@@ -88,7 +89,7 @@ class Recipe:
     job: Job
     stages: tuple[Stage, ...]
     runs: Mapping[str, Run]
-    """The settings and the method of each stage, by the method's name."""
+    """The settings and the method of each stage, by `Stage.run`."""
 
     @property
     def config(self) -> RunConfig:
@@ -109,9 +110,9 @@ class Recipe:
             name = f"{number}-{stage.name}"
             settings = dataclasses.replace(settings, output_root=str(folder), run_name=name)
             say(f"Stage {number} of {len(self.stages)}: {stage.name}")
-            begun = dataclasses.replace(self.runs[stage.method].config.model, **results.model)  # before from_base
+            begun = dataclasses.replace(self.runs[stage.run].config.model, **results.model)  # before from_base
             drawn_by = begun if stage.from_base and begun != settings.model else None
-            code = execute(self._run(results.put_into(settings, stage), drawn_by))
+            code = execute(self._run(stage, results.put_into(settings, stage), drawn_by))
             if code:
                 return code
             results = self._add_results(stage, folder / name, results)
@@ -125,27 +126,27 @@ class Recipe:
         if stage.part == "train":
             say("It learns from the candidates of the stage before, which are not drawn yet.")
             return 0
-        return execute(self._run(self._settings(stage)))
+        return execute(self._run(stage, self._settings(stage)))
 
     def _settings(self, stage: Stage) -> RunConfig:
         """Return the settings of a stage as they are before any stage has run."""
-        config = self.runs[stage.method].config
+        config = self.runs[stage.run].config
         name = config.run_name
-        if name.startswith(f"{stage.method}-"):  # the default name has the method's
-            name = self.job.name + name.removeprefix(stage.method)
+        if name.startswith(f"{config.method}-"):  # the default name has the method's
+            name = self.job.name + name.removeprefix(config.method)
         model = config.model
         if stage.from_base and not self.job.overrides.from_base:
             model = dataclasses.replace(model, start=None)
         return dataclasses.replace(config, run_name=name, model=model, stage=stage.part)
 
-    def _run(self, config: RunConfig, drawn_by: ModelConfig | None = None) -> Run:
-        return dataclasses.replace(self.runs[config.method], config=config, drawn_by=drawn_by)
+    def _run(self, stage: Stage, config: RunConfig, drawn_by: ModelConfig | None = None) -> Run:
+        return dataclasses.replace(self.runs[stage.run], config=config, drawn_by=drawn_by)
 
     def _add_results(self, stage: Stage, folder: Path, results: _Results) -> _Results:
         """Add the results of a stage in `folder` to those of the stages before it."""
         if stage.part == "sample":
             return dataclasses.replace(results, data=_candidates(folder))
-        run = self.runs[stage.method]
+        run = self.runs[stage.run]
         final = folder / "final"
         if "policy" in run.method.trains:
             field = "start" if run.config.adapter is not None else "name"
@@ -177,7 +178,10 @@ def _candidates(folder: Path) -> dict[str, Any]:
     """Return fields of `DataConfig`: the candidates, and the rows held out from their prompts."""
     heldout = folder / HELDOUT
     held = {"heldout": str(heldout)} if heldout.exists() else {}
-    return {"train": str(folder / CANDIDATES), "format": "auto", "columns": {}, "expected_rows": None, **held}
+    chosen = ("select", "select_by", "select_per_source", "rates", "cap", "temperature")  # of the prompts, before
+    done = {name: getattr(DataConfig, name) for name in chosen}
+    as_written = {"format": "auto", "columns": {}, "expected_rows": None}
+    return {"train": str(folder / CANDIDATES), **as_written, **done, **held}
 
 
 def _make_folder(folder: Path, if_exists: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -49,7 +49,7 @@ def sweep(command: Command, configs: Path) -> int:
         returns = hydra.multirun(
             "config",
             task_function=partial(_run_one, runs),
-            overrides=[*command.overrides, f"hydra.sweep.dir='{folder}'"],
+            overrides=[*_for_hydra(command), f"hydra.sweep.dir='{folder}'"],
             with_log_configuration=False,
         )
     results = chain.from_iterable(cast("list[list[JobReturn]]", returns))
@@ -58,6 +58,16 @@ def sweep(command: Command, configs: Path) -> int:
     if failed:
         report(f"{len(failed)} of {len(codes)} runs failed.")
     return failed[0] if failed else 0
+
+
+def _for_hydra(command: Command) -> Iterator[str]:
+    """Yield the words that make Hydra's jobs: all settings are composed already, some for the stage of a recipe."""
+    for override in command.overrides:
+        key = override.partition("=")[0]
+        if key.startswith("hydra"):
+            yield override
+        elif key in command.swept:
+            yield f"++{override}" if "." in key else override
 
 
 def _expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -28,11 +28,14 @@ __all__ = ["compose_run", "register_methods", "run_config"]
 T = TypeVar("T")
 
 
-def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str] = ()) -> RunConfig:
+def compose_run(
+    configs: Path, overrides: Sequence[str], *, preset: Sequence[str] = (), swept: Sequence[str] = ()
+) -> RunConfig:
     """Compose the configuration of one run and check all of it.
 
-    `swept` names the keys that differ between the runs of a multirun; those that the default name does not
-    show are added to it, so that no two runs share a folder.
+    `preset` are the words of a recipe, before which those of an experiment and `overrides` go. `swept` names the keys
+    that differ between the runs of a multirun; those that the default name does not show are added to it, so that no
+    two runs share a folder.
     """
     names = groups.names(configs)
     chosen = [o for o in overrides if _key(o) in names or o.startswith(("hydra.", "hydra/"))]
@@ -40,30 +43,31 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
     with _errors_of_hydra(overrides or [str(configs)]):
         config, choices = _compose(configs, chosen)
         known = _plain(config)
-        checks.check_keys(known, choices, given)
+        checks.check_keys(known, choices, [*preset, *given])
+        experiment = choices.get("experiment")
+        of_experiment = _keys_of(configs / "experiment" / f"{experiment}.yaml") if experiment else []
+        preset = [word for word in preset if _key(word) not in of_experiment]
         # Hydra would apply them in the same way, but then `known` needs a composition of its own.
-        parsed = OverridesParser.create().parse_overrides(given)
+        parsed = OverridesParser.create().parse_overrides([*preset, *given])
     for override in parsed:
         with _errors_of_hydra([str(override.input_line)]):
             key = override.key_or_group
             OmegaConf.update(config, key, override.value(), merge=True, force_add=checks.is_mapping(key))
     with _errors_of_hydra(overrides or [str(configs)]):
         plain = _plain(config)
-    experiment = choices.get("experiment")
-    of_experiment = _trainer_keys(configs / "experiment" / f"{experiment}.yaml") if experiment else []
     length = {"trainer.steps", "trainer.epochs"}
-    typed = [_key(o) for o in given]
-    _give_way(plain, typed if length & set(typed) else of_experiment)
+    by_rank = (list(map(_key, given)), of_experiment, list(map(_key, preset)))
+    _give_way(plain, next((keys for keys in by_rank if length & set(keys)), []))
     checks.check_additions(plain)
     checks.check_complete(plain)
     checks.check_method(choices["method"], plain["method"], known["method"])
     return run_config(plain, lambda: _run_name(plain, choices, [o for o in overrides if _key(o) in swept]))
 
 
-def _trainer_keys(file: Path) -> list[str]:
-    """Return the keys of the trainer that an experiment sets."""
+def _keys_of(file: Path) -> list[str]:
+    """Return the keys that an experiment sets."""
     content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.exists() else {}
-    return [f"trainer.{name}" for name in content.get("trainer") or {}]
+    return [f"{group}.{name}" for group, own in content.items() if isinstance(own, dict) for name in own]
 
 
 def _give_way(plain: Mapping[str, Any], asked: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from align.cli.parse.compose import compose_run
+from align.cli.parse.recipe_file import RecipeFile, read_recipe
 from align.cli.parse.unknown_keys import SECTIONS
 from align.cli.parse.wandb_key import require_wandb_key
 from align.errors import UserError
@@ -32,14 +33,26 @@ class StageOverrides:
     shared: list[str]
     """For all stages."""
     own: dict[str, list[str]]
-    """For the stages of one method, without its name in front."""
-    from_base: bool = False
-    """Stages begin from the pretrained model, not from the adapter of ``model.start``."""
+    """For one stage, without its name in front."""
+    recipe: RecipeFile | None = None
 
-    def compose(self, method: str) -> RunConfig:
-        """Compose the settings of a method."""
+    @property
+    def from_base(self) -> bool:
+        """Stages begin from the pretrained model, not from the adapter of ``model.start``."""
+        return self.recipe is not None and self.recipe.from_base
+
+    def compose(self, stage: str) -> RunConfig:
+        """Compose the settings of a stage: those of the recipe's file, then the words typed."""
+        own = self.own.get(stage, [])
+        if (recipe := self.recipe) is None:
+            return compose_run(self.configs, [f"method={stage}", *self.shared, *own])
         begin = ["model.start=null"] if self.from_base else []
-        return compose_run(self.configs, [f"method={method}", *self.shared, *begin, *self.own.get(method, [])])
+        words = [f"method={recipe.methods.get(stage, stage)}", *self.shared, *begin, *own]
+        try:
+            return compose_run(self.configs, words, preset=recipe.settings.get(stage, ()))
+        except UserError as error:  # it begins with the key; here it was typed with the name of the stage
+            typed = str(error).startswith(tuple(word.partition("=")[0] for word in own))
+            raise UserError(f"{stage}.{error}" if typed else str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +62,9 @@ class Job:
     name: str
     """The recipe, or the only method."""
     runs: tuple[RunConfig, ...]
-    """Settings of the methods that the words name, in the order of training."""
+    """Settings of the stages that the words name, in the order of training."""
+    stages: tuple[str, ...]
+    """Their names: the methods', where a recipe does not give others."""
     is_recipe: bool
     overrides: StageOverrides
     reward_method: str
@@ -83,25 +98,24 @@ def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = 
         config = compose_run(configs, mine, swept=swept)
         name, runs = config.method, (config,)
         by_stage = _sort(overrides, configs, (name,), first["method"])
+        stages = (name,)
     else:
         if given := sorted({"method", "stage"} & set(chosen)):
             raise UserError(f"recipe={recipe} chooses the methods itself; leave {given[0]}={chosen[given[0]]} out.")
-        content = _read(configs / "recipe" / f"{recipe}.yaml")
-        methods: list[str] = content["stages"]
-        _require_stage_names(overrides, methods)
-        if "from_base" not in content:
-            raise UserError(
-                f"recipe={recipe}: add `from_base: true` (begin from model.name alone) or `from_base: false` (from "
-                f"model.start) to its file."
-            )
-        by_stage = _sort(overrides, configs, methods, first["method"], from_base=content["from_base"])
-        composed = {method: by_stage.compose(method) for method in dict.fromkeys(methods)}
-        name, runs = recipe, tuple(composed[method] for method in methods)
+        file = read_recipe(configs, recipe)
+        stages = file.stages
+        _require_stage_names(overrides, stages)
+        if missing := [key for key in file.missing if key not in chosen]:
+            raise UserError(f"recipe={recipe} needs {missing[0]}=…: nothing else says what it is.")
+        by_stage = _sort(overrides, configs, stages, first["method"], recipe=file)
+        composed = {stage: by_stage.compose(stage) for stage in dict.fromkeys(stages)}
+        name, runs = recipe, tuple(composed[stage] for stage in stages)
     for run in runs:
         require_wandb_key(run.wandb)
     return Job(
         name=name,
         runs=runs,
+        stages=stages,
         is_recipe=recipe != "null",
         overrides=by_stage,
         reward_method=first["method"],
@@ -114,11 +128,16 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _sort(
-    overrides: Sequence[str], configs: Path, methods: Sequence[str], first: str, *, from_base: bool = False
+    overrides: Sequence[str],
+    configs: Path,
+    stages: Sequence[str],
+    first: str,
+    *,
+    recipe: RecipeFile | None = None,
 ) -> StageOverrides:
-    """Sort `overrides` into those of all stages and those of each method; `first` may train before the methods named.
+    """Sort `overrides` into those of all stages and those of each; `first` may train before the stages named.
 
-    Settings of ``method`` and ``trainer`` without the name of a stage belong to the last method.
+    Settings of ``method`` and ``trainer`` without the name of a stage belong to the last one.
     """
     shared: list[str] = []
     own: dict[str, list[str]] = {}
@@ -127,13 +146,13 @@ def _sort(
         if key in ("recipe", "method", "stage"):
             continue
         stage = key.partition(".")[0]
-        if stage in (*methods, first) and _is_of_stage(key, stage):
+        if stage in (*stages, first) and _is_of_stage(key, stage):
             own.setdefault(stage, []).append(override.removeprefix(f"{stage}."))
         elif depends_on_method(key):
-            own.setdefault(methods[-1], []).append(override)
+            own.setdefault(stages[-1], []).append(override)
         else:
             shared.append(override)
-    return StageOverrides(configs=configs, shared=shared, own=own, from_base=from_base)
+    return StageOverrides(configs=configs, shared=shared, own=own, recipe=recipe)
 
 
 def _is_of_stage(key: str, stage: str) -> bool:
@@ -142,11 +161,12 @@ def _is_of_stage(key: str, stage: str) -> bool:
     return name == stage and "." in rest and (stage not in SECTIONS or rest.partition(".")[0] in SECTIONS)
 
 
-def _require_stage_names(overrides: Sequence[str], methods: Sequence[str]) -> None:
-    for override in overrides:
+def _require_stage_names(overrides: Sequence[str], stages: Sequence[str]) -> None:
+    names = list(dict.fromkeys(stages))
+    for override in overrides if len(names) > 1 else ():
         key = override.partition("=")[0]
         if depends_on_method(key):
-            example = ", ".join(f"{method}.{override}" for method in methods)
+            example = ", ".join(f"{name}.{override}" for name in names)
             raise UserError(f"{key}: say of which stage it is: {example}.")
 
 

@@ -14,6 +14,7 @@ from align import Policy, Preferences, Trainer, TrainerConfig
 from align.cli.evaluate import main
 from align.cli.main import main as train
 from align.runs.tracker import read_records
+from align.sampling.sampler import Sampler
 from methods import SFT
 
 COMMON = ("--prompts", "4", "--max-new-tokens", "8", "--max-length", "120")
@@ -248,3 +249,60 @@ def test_a_server_that_is_down_is_one_sentence(pairs: str, tmp_path: Path, capsy
     file.write_text("{scorer: http, url: 'http://127.0.0.1:9/score', retries: 0}")
     assert main(["--data", pairs, "--pairs", "--scorer", str(file)]) == 1
     assert capsys.readouterr().err.startswith("Error: http://127.0.0.1:9/score was asked once and gave no scores: ")
+
+
+def test_examples_before_each_prompt(tiny_model: Path, pairs: str, brief: str, tmp_path: Path) -> None:
+    """In-context learning: the model is asked with examples, its rival and the scorers without; pairs are left out."""
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text("\n".join(json.dumps({"prompt": f"x{i}", "chosen": "y", "rejected": "z"}) for i in range(3)))
+    asked: list[list[int]] = []
+    original = Sampler.generate
+
+    def generate(self: Sampler, prompts: Any, **settings: Any) -> Any:
+        asked.append([len(ids) for ids in prompts])
+        return original(self, prompts, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sampler, "generate", generate)
+        words = [str(tiny_model), "--against", str(tiny_model), "--data", pairs, "--scorer", brief, *COMMON]
+        assert main([*words, "--shots", "2", "--examples", str(examples), "--out", str(tmp_path / "out")]) == 0
+    with_examples, without = asked
+    tokens = 2 * len("x0y\n\n")  # plain texts: paragraphs, a token for each byte
+    assert [more - less for more, less in zip(with_examples, without, strict=True)] == [tokens] * 4
+    found = result(tmp_path / "out")
+    assert found["n"] == {"prompts": 4, "pairs": 0}
+    assert json.loads((tmp_path / "out" / "samples.jsonl").read_text().splitlines()[0])["prompt"].startswith("What is")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--shots", "2"], "--examples is missing: name answered prompts for --shots"),
+        (["--examples", "world"], "--examples has no effect without --shots=N"),
+        (["--shots", "-1"], "--shots=-1 is the number of examples"),
+        (["--shots", "99", "--examples", "world/heldout"], "shots=99"),
+    ],
+)
+def test_examples_that_cannot_be_had(
+    words: list[str], said: str, tiny_model: Path, pairs: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if "99" in words:
+        (tmp_path / "few.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+        words = ["--shots", "99", "--examples", str(tmp_path / "few.jsonl")]
+    assert main([str(tiny_model), "--data", pairs, *words, *COMMON]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_examples_of_a_run_are_those_it_was_trained_on(
+    tiny_model: Path, tmp_path: Path, pairs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from align.cli.launch import assemble
+
+    loaded: list[Any] = []
+    original = assemble.load_data
+    monkeypatch.setattr(assemble, "load_data", lambda *given, **more: loaded.append(more) or original(*given, **more))
+    words = ["method=sft", f"model={tiny_model}", f"data={pairs}", "run_name=r", f"output_root={tmp_path}", *SETTINGS]
+    assert train(words, Path(__file__).resolve().parents[3] / "configs") == 0
+    loaded.clear()
+    assert main([str(tmp_path / "r"), "--shots", "1", "--scorer", "repetition", *COMMON]) == 0
+    assert loaded == [{}, {"curated": False}]

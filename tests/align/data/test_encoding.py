@@ -20,6 +20,7 @@ from align.data.encoding import (
     encode_prompt,
     encode_response,
     end_of_turn_id,
+    ends_every_turn,
     trimmed,
 )
 from align.data.rendering import chat_template
@@ -281,6 +282,28 @@ def test_bundled_chatml(with_template: Callable[[str], Any]) -> None:
     tokenizer = with_template(chat_template("chatml"))
     assert encode_prompt(tokenizer, [USER]) == plain_ids(tokenizer, [USER], True)
     assert end_of_turn_id(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("chatml", True),
+        ("hh", False),
+        (  # as LLaMA 2: after the assistant alone
+            "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% else %}"
+            " {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}",
+            False,
+        ),
+    ],
+)
+def test_whether_every_turn_has_its_end(template: str, expected: bool, chatml: Any) -> None:
+    tokenizer = copy.deepcopy(chatml)
+    tokenizer.chat_template = chat_template(template) if "{" not in template else template
+    assert ends_every_turn(tokenizer) is expected
+
+
+def test_without_a_template_no_turn_has_an_end(pad_is_eos: Any) -> None:
+    assert not ends_every_turn(pad_is_eos)
 
 
 def test_chat_template_from_a_file_or_not_at_all(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         **{"tokens_per_microbatch": 8192, "optimizer": "adamw", "betas": [0.9, 0.999], "eps": 1e-8},
         **{"weight_decay": 0.0, "max_grad_norm": 1.0, "precision": "float32", "gradient_checkpointing": False},
         **{"max_length": 1024, "eval_steps": None, "save_steps": 50, "keep_checkpoints": 2, "log_steps": 1},
-        **{"seed": 0, "samples": 12},
+        **{"seed": 0, "samples": 12, "final_learning_rate": 0.0, "residual_dropout": 0.0},
     },
     ModelConfig: {
         **{"name": "???", "start": None, "revision": None, "trust_remote_code": False, "dtype": "float32"},
@@ -168,6 +168,8 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         **{"heldout_size": 0.05, "max_rejected": 0.01, "expected_rows": None, "mix": None},
         **{"subset": None, "revision": None, "too_long": "drop", "pairs": "all", "train_on": "last"},
         "columns": dict.fromkeys(COLUMNS),
+        **{"select": None, "select_by": "length", "select_per_source": None},
+        **{"rates": None, "cap": None, "temperature": 1.0},
         **dict.fromkeys(("heldout_format", "heldout_columns", "heldout_subset", "heldout_revision")),
     },
     EvaluationConfig: {"scorer": "auto", "prompts": 64, "max_new_tokens": 128, "temperature": 0.7, "top_p": 1.0},

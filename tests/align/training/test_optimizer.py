@@ -23,9 +23,9 @@ from align.training.optimizer import (
 )
 
 
-def rates(name: str, *, warmup: float, steps: int, peak: float = 2.0) -> list[float]:
+def rates(name: str, *, warmup: float, steps: int, peak: float = 2.0, final: float = 0.0) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
-    schedule = make_schedule(optimizer, name, warmup=warmup, steps=steps)
+    schedule = make_schedule(optimizer, name, warmup=warmup, steps=steps, final=final)
     found: list[float] = []
     for _ in range(steps):
         found.append(schedule.get_last_lr()[0])
@@ -40,6 +40,13 @@ def test_the_first_step_of_a_warm_up_learns_and_its_last_has_the_full_rate() -> 
     assert rates("linear", warmup=2, steps=6) == [1.0, 2.0, 2.0, 1.5, 1.0, 0.5]
     falling = [1 + math.cos(math.pi * p) for p in (0, 0.25, 0.5, 0.75)]
     assert rates("cosine", warmup=2, steps=6) == pytest.approx([1.0, 2.0, *falling])
+
+
+def test_it_ends_at_a_share_of_the_peak() -> None:
+    """A tenth of 2 would be reached one step after the last: .2 + 1.8·(1, ¾, ½, ¼); the warm-up stays."""
+    assert rates("linear", warmup=0, steps=4, final=0.1) == pytest.approx([2.0, 1.55, 1.1, 0.65])
+    assert rates("cosine", warmup=2, steps=4, final=0.5) == pytest.approx([1.0, 2.0, 2.0, 1.5])
+    assert rates("constant", warmup=0, steps=2, final=0.1) == [2.0, 2.0]
 
 
 def test_a_warm_up_of_one_step_is_none() -> None:

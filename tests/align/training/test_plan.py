@@ -12,7 +12,7 @@ from align.errors import UserError
 from align.method.base import Optimization, RolloutPlan
 from align.sampling.params import SamplingParams
 from align.settings.config import TrainerConfig
-from align.training.plan import Plan
+from align.training.plan import Plan, require_effects
 
 DEFAULT = Optimization(
     learning_rate=3e-4, full_learning_rate=2e-5, epochs=2, batch_size=4, warmup=0.25, schedule="linear"
@@ -97,3 +97,14 @@ def test_a_minibatch_has_a_prompt() -> None:
         plan({"batch_size": 3}, rollout=drawing(1, 4))
     with pytest.raises(UserError, match=r"trainer\.batch_size=2 prompts cannot be cut into 4 minibatches"):
         plan({}, examples=2, rollout=drawing(1, 4))
+
+
+def test_settings_that_would_have_no_effect_are_refused() -> None:
+    from methods import DPO, SFT
+
+    require_effects(TrainerConfig(final_learning_rate=0.1, residual_dropout=0.3, schedule="linear"), SFT())
+    require_effects(TrainerConfig(final_learning_rate=0.1), SFT())  # cosine
+    with pytest.raises(UserError, match=r"trainer\.final_learning_rate=0\.1 has no effect on trainer\.schedule=const"):
+        require_effects(TrainerConfig(final_learning_rate=0.1, schedule="constant"), SFT())
+    with pytest.raises(UserError, match=r"trainer\.residual_dropout=0\.3 has no effect on DPO, which compares"):
+        require_effects(TrainerConfig(residual_dropout=0.3), DPO())

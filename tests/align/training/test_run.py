@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import ScorerError
@@ -109,6 +111,45 @@ def test_what_a_run_returns_and_writes(tiny_model: Path, pair_rows: Rows, tmp_pa
         **{"learning_rate": 1e-4, "schedule": "cosine", "warmup": 0.1, "batch_size": 2, "turns_per_epoch": 3},
         **{"steps_per_epoch": 3, "steps": 4, "minibatches": 1, "trains": ["policy"], "generates": True},
     }
+
+
+class Judged(Measuring):
+    """Scores of the start model and of those at steps 1 to 4."""
+
+    SCORES: ClassVar = (9.0, 1.0, 3.0, 2.0, 3.0)
+
+    def measure(self, policy: Any, processes: Any, *, between: Any) -> Measurement:
+        super().measure(policy, processes, between=between)
+        return Measurement([Sample("p", "r", 2, 0.0, {"judge": self.SCORES[self.calls - 1]})])
+
+
+def test_the_best_model_is_chosen_by_its_answers_where_the_loss_says_otherwise(
+    tiny_model: Path, pair_rows: Rows, tmp_path: Path
+) -> None:
+    """The held-out loss falls to the last step; the answers of step 2 are the first of the best."""
+    data = Preferences.from_rows(pair_rows[:6])
+    config = TrainerConfig(
+        steps=4, batch_size=6, max_length=200, save_steps=None, samples=0, eval_steps=1, learning_rate=1e-2
+    )
+    trainer = Trainer(Policy.load(str(tiny_model), adapter=Adapter(r=2)), tmp_path / "run", config)
+    trainer.fit(SFT(), data, data, evaluator=Judged())  # pyright: ignore[reportArgumentType]
+    losses = [r["eval/loss"] for r in read_records(tmp_path / "run" / "metrics.jsonl") if "eval/loss" in r]
+    assert len(losses) == 4
+    assert losses == sorted(losses, reverse=True)
+    merit = json.loads((tmp_path / "run" / "best" / "merit.json").read_text())
+    assert merit == {"step": 2, "merit": 3.0}
+
+
+def test_residual_dropout_is_the_same_in_a_run_that_was_resumed(
+    tiny_model: Path, pair_rows: Rows, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"residual_dropout": 0.5, "eval_steps": 1, "learning_rate": 1e-2, "steps": 2}
+    fit(tiny_model, pair_rows, tmp_path / "whole", evaluator=Measuring(), **settings)
+    with pytest.raises(TrainingError, match=r"Step 1 is saved\."):
+        fit(tiny_model, pair_rows, tmp_path / "cut", evaluator=Measuring(fails_at=2), **settings)
+    fit(tiny_model, pair_rows, tmp_path / "cut", evaluator=Measuring(), if_exists="resume", **settings)
+    whole, cut = (load_file(tmp_path / name / "final" / "adapter_model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 def test_the_last_step_is_saved_whatever_save_steps_is(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:

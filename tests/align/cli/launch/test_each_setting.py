@@ -55,9 +55,15 @@ class TestData:
         calls: list[Any] = []
 
         class Found(SimpleNamespace):
-            def train_test_split(self, size: Any, seed: int) -> Any:
+            def __len__(self) -> int:
+                return 3
+
+            def split_rows(self, size: Any, seed: int) -> Any:
                 calls.append(("split", size, type(size), seed))
-                return Found(part="train"), [1, 2]
+                return [0], [1, 2]
+
+            def select(self, rows: Any) -> Any:
+                return list(rows)
 
         def load(source: str, **settings: Any) -> Any:
             calls.append((source, settings))
@@ -101,7 +107,7 @@ class TestData:
     def test_a_part_is_held_out_by_the_seed(self, size: float, expected: Any, loaded: list[Any]) -> None:
         train, heldout = load_data(config(data=dataclasses.replace(self.DATA, heldout=None, heldout_size=size)))
         assert loaded[1:] == [("split", *expected, 5)]
-        assert (train.part, heldout) == ("train", [1, 2])  # pyright: ignore[reportAttributeAccessIssue]
+        assert (train, heldout) == ([0], [1, 2])
 
     def test_nothing_is_held_out_of_a_size_of_zero(self, loaded: list[Any]) -> None:
         assert load_data(config(data=dataclasses.replace(self.DATA, heldout=None, heldout_size=0)))[1] is None

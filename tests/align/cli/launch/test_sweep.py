@@ -49,6 +49,18 @@ def test_nothing_is_left_in_the_working_folder(ran: list[RunConfig], configs: Pa
     assert len(ran) == 2
 
 
+def test_settings_of_a_stage_may_be_typed_and_differ(ran: list[RunConfig], configs: Path) -> None:
+    """Hydra knows no stages: its own composition gets only what differs."""
+    stilts = ("recipe=stilts", "intermediate.data.train=world/demonstrations")
+    assert main(["-m", *stilts, "intermediate.trainer.epochs=1,2", "seed=0,1"], configs) == 0
+    first = [(run.trainer.epochs, run.seed) for run in ran if run.run_name == "1-intermediate"]
+    assert first == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert len(ran) == 8
+    ran.clear()
+    assert main(["-m", "method=ppo", "reward.trainer.epochs=1,2"], configs) == 0
+    assert [run.trainer.epochs for run in ran if run.run_name == "1-reward"] == [1, 2]
+
+
 def test_runs_of_several_stages_get_folders_of_their_own(ran: list[RunConfig], configs: Path) -> None:
     assert main(["-m", "method=ppo", "method.beta=0.1,0.2"], configs) == 0
     names = ["ppo-world-world-seed0-beta=0.1", "ppo-world-world-seed0-beta=0.2"]
