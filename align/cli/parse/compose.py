@@ -49,11 +49,11 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
             OmegaConf.update(config, key, override.value(), merge=True, force_add=checks.is_mapping(key))
     with _errors_of_hydra(overrides or [str(configs)]):
         plain = _plain(config)
-    experiment = choices.get("experiment")
-    of_experiment = _trainer_keys(configs / "experiment" / f"{experiment}.yaml") if experiment else []
+    preset = choices.get("preset")
+    of_preset = _trainer_keys(configs / "preset" / f"{preset}.yaml") if preset else []
     length = {"trainer.steps", "trainer.epochs"}
     typed = [_key(o) for o in given]
-    _give_way(plain, typed if length & set(typed) else of_experiment)
+    _give_way(plain, typed if length & set(typed) else of_preset)
     checks.check_additions(plain)
     checks.check_complete(plain)
     checks.check_method(choices["method"], plain["method"], known["method"])
@@ -61,7 +61,7 @@ def compose_run(configs: Path, overrides: Sequence[str], *, swept: Sequence[str]
 
 
 def _trainer_keys(file: Path) -> list[str]:
-    """Return the keys of the trainer that an experiment sets."""
+    """Return the keys of the trainer that a preset sets."""
     content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.exists() else {}
     return [f"trainer.{name}" for name in content.get("trainer") or {}]
 
