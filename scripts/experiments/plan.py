@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from align.errors import UserError, did_you_mean
 from align.settings.type_checks import Count, Positive, Settings, build
 
-__all__ = ["PLACE", "Arm", "Experiment", "Measure", "Test", "experiments", "read"]
+__all__ = ["PLACE", "Arm", "Experiment", "Measure", "Part", "experiments", "read"]
 
 PLACE = re.compile(r"\{(final|run|data)\.([\w.-]+)\}")
 
@@ -61,7 +61,7 @@ class Arm(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Test(Settings):
+class Part(Settings):
     """A part of the claim, and the rule of its verdict.
 
     The interval is that of Σ c·mean over the arms. ``above``: reproduced if it lies above 0, not reproduced if it lies
@@ -100,7 +100,7 @@ class Experiment(Settings):
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, "Mapping[str, Any]"])
     measures: Mapping[str, Mapping[str, Any]]
     arms: Mapping[str, Mapping[str, Any]]
-    tests: tuple[Mapping[str, Any], ...]
+    parts: tuple[Mapping[str, Any], ...]
     chart: Mapping[str, str] = field(default_factory=dict[str, str])
     """``x`` and ``y`` with their labels, ``log`` for a logarithmic x."""
     fits: Mapping[str, Literal["best_of_n", "reinforcement"]] = field(default_factory=dict[str, Any])
@@ -121,9 +121,9 @@ class Experiment(Settings):
         return {name: build(Measure, measure) for name, measure in self.measures.items()}
 
     @property
-    def all_tests(self) -> list[Test]:
+    def all_parts(self) -> list[Part]:
         """The parts of the claim."""
-        return [build(Test, test) for test in self.tests]
+        return [build(Part, part) for part in self.parts]
 
     def check(self) -> None:
         """Arms, data and measures that are named exist."""
@@ -132,13 +132,13 @@ class Experiment(Settings):
             for kind, other in PLACE.findall(" ".join(arm.words)):
                 if other not in (self.data if kind == "data" else arms):
                     raise UserError(f"{name}: {kind}.{other} is not there.")
-        for test in self.all_tests:
-            known = lines if test.statistic == "frontier" else arms
-            for name in test.contrast:
+        for part in self.all_parts:
+            known = lines if part.statistic == "frontier" else arms
+            for name in part.contrast:
                 if name not in known:
-                    raise UserError(f"{test.says}: there is no {name}.{did_you_mean(name, [str(n) for n in known])}")
-            if test.of.partition(".")[0] not in self.measures:
-                raise UserError(f"{test.says}: {test.of} is not measured.")
+                    raise UserError(f"{part.says}: there is no {name}.{did_you_mean(name, [str(n) for n in known])}")
+            if part.of.partition(".")[0] not in self.measures:
+                raise UserError(f"{part.says}: {part.of} is not measured.")
 
 
 def read(file: Path) -> Experiment:

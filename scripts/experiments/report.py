@@ -26,7 +26,7 @@ __all__ = ["conclude"]
 def conclude(name: str, experiment: Experiment, runner: Runner, measured: Mapping[str, Any], folder: Path) -> str:
     """Judge the claim, write its files into the folder and print the table; returns the verdict."""
     arms = experiment.all_arms
-    verdicts = [judge(test, measured, arms) for test in experiment.all_tests]
+    verdicts = [judge(part, measured, arms) for part in experiment.all_parts]
     outcome = of_all(verdicts)
     rows: dict[str, Any] = {}
     for arm, of_arm in measured.items():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from align.comparison.differences import contrast
-from experiments.plan import Arm, Test
+from experiments.plan import Arm, Part
 
 __all__ = ["Verdict", "judge", "of_all", "values"]
 
@@ -38,19 +38,19 @@ class Verdict:
     outcome: Outcome
 
 
-def judge(test: Test, measured: Measured, arms: Mapping[str, Arm]) -> Verdict:
+def judge(part: Part, measured: Measured, arms: Mapping[str, Arm]) -> Verdict:
     """Judge a part of a claim."""
-    match test.statistic:
+    match part.statistic:
         case "mean":
-            found = contrast([(c, values(measured[arm], test.of)) for arm, c in test.contrast.items()])
+            found = contrast([(c, values(measured[arm], part.of)) for arm, c in part.contrast.items()])
             value, low, high, runs, prompts = found.mean, found.low, found.high, found.runs, found.prompts
         case "spread":
-            value, low, high, runs, prompts = _spread(*(values(measured[arm], test.of) for arm in _two(test)))
+            value, low, high, runs, prompts = _spread(*(values(measured[arm], part.of) for arm in _two(part)))
         case "frontier":
-            first, second = (_line(name, measured, arms, test.of) for name in _two(test))
+            first, second = (_line(name, measured, arms, part.of) for name in _two(part))
             value, low, high, runs, prompts = _frontiers(first, second)
-    rule, outcome = _decide(test, low, high)
-    return Verdict(test.says, value, low, high, runs, prompts, rule, outcome)
+    rule, outcome = _decide(part, low, high)
+    return Verdict(part.says, value, low, high, runs, prompts, rule, outcome)
 
 
 def of_all(verdicts: Sequence[Verdict]) -> Outcome:
@@ -76,10 +76,10 @@ def _of_prompts(found: Mapping[str, Any], quantity: str) -> Array:
     return np.take_along_axis(table, best[:, None], 1)[:, 0]
 
 
-def _decide(test: Test, low: float, high: float) -> tuple[str, Outcome]:
+def _decide(part: Part, low: float, high: float) -> tuple[str, Outcome]:
     """Apply the rule to the 95 % interval."""
-    margin = test.margin
-    match test.rule:
+    margin = part.margin
+    match part.rule:
         case "above":
             rule = "above 0" + (f"; not if below {margin:g}" if margin else "")
             yes, no = low > 0, high < margin
@@ -92,10 +92,10 @@ def _decide(test: Test, low: float, high: float) -> tuple[str, Outcome]:
     return rule, "reproduced" if yes else "not reproduced" if no else "cannot be told here"
 
 
-def _two(test: Test) -> list[str]:
+def _two(part: Part) -> list[str]:
     """The one with coefficient 1, then the one with −1."""
-    assert sorted(test.contrast.values()) == [-1, 1], test.says
-    return sorted(test.contrast, key=lambda name: -test.contrast[name])
+    assert sorted(part.contrast.values()) == [-1, 1], part.says
+    return sorted(part.contrast, key=lambda name: -part.contrast[name])
 
 
 def _spread(a_SN: Array, b_SN: Array) -> tuple[float, float, float, int, int]:
