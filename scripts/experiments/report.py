@@ -20,7 +20,7 @@ from experiments.plan import Experiment
 from experiments.running import Runner
 from experiments.verdicts import judge, of_all, values
 
-__all__ = ["conclude"]
+__all__ = ["conclude", "shown"]
 
 
 def conclude(name: str, experiment: Experiment, runner: Runner, measured: Mapping[str, Any], folder: Path) -> str:
@@ -127,8 +127,7 @@ def _print(content: Mapping[str, Any]) -> None:
     console.print(table)
     for part in content["parts"]:
         console.print(
-            f"{part['outcome']}: {part['says']}: {part['value']:.3f} [{part['low']:.3f}, {part['high']:.3f}] "
-            f"({part['rule']}; {part['runs']} runs, {part['prompts']} prompts)",
+            f"{part['outcome']}: {part['says']}: {shown(part)} ({part['rule']}; {part['runs']} runs, {part['prompts']} prompts)",
             markup=False,
             highlight=False,
         )
@@ -136,9 +135,8 @@ def _print(content: Mapping[str, Any]) -> None:
 
 
 def shown(found: Mapping[str, Any] | None) -> str:
-    """Return a mean with its interval."""
+    """Return a mean, or the value of a part, with its interval."""
     if found is None:
         return ""
-    if found["low"] is None:
-        return f"{found['mean']:.3f}"
-    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    mean = found.get("mean", found.get("value"))
+    return f"{mean:.3f}" if found["low"] is None else f"{mean:.3f} [{found['low']:.3f}, {found['high']:.3f}]"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from experiments.page import page
 from experiments.plan import PLACE, Experiment, experiments, read
 
 from align.cli.compare.words import compose
@@ -70,3 +71,8 @@ def test_a_wrong_name_is_a_sentence(change: dict[str, Any], said: str) -> None:
     build(Experiment, _minimal())
     with pytest.raises(UserError, match=said):
         build(Experiment, _minimal() | change)
+
+
+def test_the_page_of_results_is_made_of_what_is_there() -> None:
+    docs = CONFIGS.parent / "docs"
+    assert page(docs) == (docs / "results.md").read_text(encoding="utf-8")

@@ -56,7 +56,10 @@ def test_the_name_of_a_run_depends_on_all_that_it_is_made_of_and_on_nothing_else
 def test_a_later_word_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     arms = SETTINGS["arms"] | {"first": {"words": ["trainer.steps=3"], "helper": True, "offset": 1000}}
     run = runner(tmp_path, arms=arms)._run("first", 2)  # pyright: ignore[reportPrivateUsage]
-    assert [word for word in run.words if word.startswith(("trainer.steps", "seed"))] == ["trainer.steps=3", "seed=1002"]
+    assert [word for word in run.words if word.startswith(("trainer.steps", "seed"))] == [
+        "trainer.steps=3",
+        "seed=1002",
+    ]
 
 
 @pytest.mark.slow
