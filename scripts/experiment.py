@@ -27,13 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from align.cli.console import hide_noise, report
-    from align.errors import UserError, did_you_mean
-    from align.system.files import write_text
     from experiments.page import page
     from experiments.plan import experiments, read
     from experiments.report import conclude
     from experiments.running import Runner
+
+    from align.cli.console import hide_noise, report
+    from align.errors import UserError, did_you_mean
+    from align.system.files import write_text
 
     if options.measure:
         from experiments import measuring

@@ -23,7 +23,7 @@ def chosen_loss(policy: Policy, data: Preferences, *, max_length: int) -> float 
 def chosen_nll(
     policy: Policy, data: Preferences, *, max_length: int, tokens: int = 16384
 ) -> tuple[Tensor, Tensor] | None:
-    """``−log π(y⁺|x)`` in nats and ``|y⁺|`` in tokens of each row that has a chosen response; None where there is none."""
+    """``−log π(y⁺|x)`` in nats and ``|y⁺|`` in tokens of each chosen response; None where there is none."""
     if not any(data.dataset["chosen"]):
         return None
     examples = tokenize(

@@ -1,4 +1,4 @@
-"""Data sets of the embedded world by their settings and a seed: demonstrations, prompts, sums with several solutions."""
+"""Data sets of the embedded world by their settings and a seed: demonstrations, prompts, sums."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
+from world_making.corpus import task_source
+from world_making.writers import DemonstrationWriter
+
 from align.system.files import write_text
 from align.world import FAMILIES, Family, Split, TaskSampler, World
 from align.world.task import Task
-from world_making.corpus import task_source
-from world_making.writers import DemonstrationWriter
 
 __all__ = ["make"]
 

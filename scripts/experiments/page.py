@@ -21,7 +21,7 @@ def page(docs: Path) -> str:
     environment = Environment(
         loader=FileSystemLoader(docs), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
-    environment.globals |= {"shown": shown, "fit_of": _fit}
+    environment.filters |= {"shown": shown, "fit": _fit}
     experiments = [_prepared(one) for one in sorted(found, key=lambda one: one["claims"])]
     return environment.get_template("results.md.jinja").render(experiments=experiments)
 

@@ -86,10 +86,10 @@ def draw(content: Mapping[str, Any], picture: Path) -> None:
             lines.setdefault(row["line"] or arm, []).append((x, row["measured"][y], arm))
     with chart(picture, (8, 4.5)) as (axis,):
         if not lines:
-            shown = {arm: row["measured"][y] for arm, row in rows.items() if y in row["measured"]}
-            for place, (arm, found) in enumerate(reversed(shown.items())):
+            named = {arm: row["measured"][y] for arm, row in rows.items() if y in row["measured"]}
+            for place, found in enumerate(reversed(named.values())):
                 axis.errorbar(found["mean"], place, xerr=_error(found), marker="o", capsize=3, color="C0")
-            axis.set_yticks(range(len(shown)), list(reversed(shown)))
+            axis.set_yticks(range(len(named)), list(reversed(named)))
             axis.set_xlabel(words.get("y", y))
         for line, points in lines.items():
             points.sort(key=lambda point: point[0])
@@ -127,7 +127,8 @@ def _print(content: Mapping[str, Any]) -> None:
     console.print(table)
     for part in content["parts"]:
         console.print(
-            f"{part['outcome']}: {part['says']}: {shown(part)} ({part['rule']}; {part['runs']} runs, {part['prompts']} prompts)",
+            f"{part['outcome']}: {part['says']}: {shown(part)} ({part['rule']}; {part['runs']} runs, "
+            f"{part['prompts']} prompts)",
             markup=False,
             highlight=False,
         )
