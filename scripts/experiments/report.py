@@ -44,6 +44,9 @@ def conclude(name: str, experiment: Experiment, runner: Runner, measured: Mappin
                 if quantity in found and None not in found[quantity]
             },
         }
+        paths = [found for seed in seeds if (found := runner.paths(arm, seed)) is not None]
+        if paths:
+            rows[arm]["measured"]["paths"] = {"mean": float(np.mean(paths)), "low": None, "high": None, "by_seed": paths}
     content = {
         "title": experiment.title,
         "claims": experiment.claims,
@@ -81,7 +84,7 @@ def draw(content: Mapping[str, Any], picture: Path) -> None:
     for arm, row in rows.items():
         if y not in row["measured"]:
             continue
-        x = row["measured"][words["across"]]["mean"] if "across" in words else row["x"]
+        x = row["measured"].get(words["across"], {"mean": row["x"]})["mean"] if "across" in words else row["x"]
         if x is not None:
             lines.setdefault(row["line"] or arm, []).append((x, row["measured"][y], arm))
     with chart(picture, (8, 4.5)) as (axis,):

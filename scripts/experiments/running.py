@@ -7,6 +7,7 @@ ends with a hash of all that it depends on, so that an arm with the same words i
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +15,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from align.candidates.drawing import read_summary
 from align.cli.compare.jobs import Job, Pool
 from align.cli.console import say
+from align.cli.launch.recipe import CANDIDATES
 from align.errors import UserError
 from align.system.files import read_json, write_json
 from align.system.identity import hashed
@@ -82,6 +85,14 @@ class Runner:
         """Time of an arm's training."""
         record = self.pool.record(self._run(name, seed).name)
         return record["seconds"] if record is not None else 0.0
+
+    def paths(self, name: str, seed: int) -> float | None:
+        """Distinct solutions per prompt, the demonstration's included, of the candidates that an arm learnt from."""
+        drawn = re.search(r"\{run\.([\w-]+)\}/" + re.escape(CANDIDATES), " ".join(self._run(name, seed).words))
+        if drawn is None:
+            return None
+        counts = read_summary(self.folder / "runs" / self._run(drawn[1], seed).name / CANDIDATES) or {}
+        return counts["paths_with_demonstration"] / counts["prompts"]
 
     def _levels(self, arms: Mapping[str, Arm]) -> list[list[str]]:
         """Sort the arms into groups that need earlier groups alone."""
