@@ -7,13 +7,14 @@ READY := .venv/.ready
 # without --quiet it adds a traceback of its own to an error that has been explained already.
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test test-all correctness lint format configs
+.PHONY: help demo test test-all correctness results lint format configs
 
 help:
 	@echo "make demo      align the embedded model with DPO, offline (a few minutes on a laptop)"
 	@echo "make test      the tests"
 	@echo "make test-all  and the slow ones: whole trainings, comparisons with other libraries"
 	@echo "make correctness  the exact lab and the equivalence matrix, and their figures anew in docs/correctness.md"
+	@echo "make results   the experiments on the papers' claims, and docs/results.md anew (about three hours)"
 	@echo "make lint      style and types"
 	@echo "make format    put the style right"
 	@echo "make configs   write configs/ anew from the settings' and methods' classes"
@@ -29,6 +30,9 @@ test-all: $(READY)
 
 correctness: $(READY)
 	$(BIN)/python -m pytest tests/lab tests/equivalence --write-figures
+
+results: $(READY)
+	$(BIN)/python scripts/experiment.py
 
 lint: $(READY)
 	$(BIN)/ruff check

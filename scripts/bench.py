@@ -8,6 +8,7 @@
     python scripts/bench.py memory     # PPO with its roles on one base, and with a full copy for each
     python scripts/bench.py sampling   # tokens per second beside transformers' generate
     python scripts/bench.py sentiment  # every method on a small model of stories: reward against KL
+    python scripts/bench.py stories    # pairs of that task, and the command that compares all methods on them
     python scripts/bench.py data       # reading, checking and tokenising pairs beside TRL's preparation
     python scripts/bench.py paths      # RFT on arithmetic: accuracy against distinct paths per question
     python scripts/bench.py dpo --json
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cost, data, dpo, online, paths, sampling, sentiment
+from benchmarks import cost, data, dpo, online, paths, sampling, sentiment, stories
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
@@ -79,15 +80,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_sentiment(parser: argparse.ArgumentParser) -> None:
+    _add_stories(parser)
+    parser.add_argument(
+        "--judge", type=Path, default=_SHARED / "models/babyllama-tok361", help="model that computes the perplexity"
+    )
+    parser.add_argument("--methods", nargs="+", choices=sentiment.METHODS, default=sentiment.METHODS)
+    parser.set_defaults(output=Path("runs/sentiment"))
+
+
+def _add_stories(parser: argparse.ArgumentParser) -> None:
     for name, path, meaning in (
         ("model", "models/stories260K", "small model of stories"),
-        ("judge", "models/babyllama-tok361", "model that computes the perplexity"),
         ("stories", "data/tinystories-sample/train_head_2MiB.txt", "text with <|endoftext|> between stories"),
         ("lexicon", "data/vader-lexicon/vader_lexicon.txt", "words and their valence"),
     ):
         parser.add_argument(f"--{name}", type=Path, default=_SHARED / path, help=meaning)
-    parser.add_argument("--output", type=Path, default=Path("runs/sentiment"), help="folder of runs and chart")
-    parser.add_argument("--methods", nargs="+", choices=sentiment.METHODS, default=sentiment.METHODS)
+    parser.add_argument("--output", type=Path, default=Path("runs/stories"), help="folder of what it leaves")
 
 
 def _add_paths(parser: argparse.ArgumentParser) -> None:
@@ -183,6 +191,15 @@ _BENCHMARKS = {
             ("rank", 16, "rank of the adapters"),
         ),
         add_more=_add_sentiment,
+    ),
+    "stories": _Benchmark(
+        run=stories.bench_stories,
+        summary="pairs of controlled sentiment, and the command that compares all methods on them",
+        numbers=(
+            ("prompts", 2000, "beginnings of stories for training"),
+            ("rank", 16, "rank of the adapters"),
+        ),
+        add_more=_add_stories,
     ),
     "data": _Benchmark(
         run=data.bench_data,

@@ -113,7 +113,7 @@ def test_the_command_works_in_an_empty_folder(command: Path, tmp_path: Path) -> 
     assert "Tuned for model=world with method=dpo" in run(str(command), "--help", cwd=tmp_path)
     assert "Dry run: nothing was trained" in run(str(command), "method=dpo", "dry_run=true", cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    run(str(command), "method=dpo", "experiment=smoke", "run_name=first", cwd=tmp_path)
+    run(str(command), "method=dpo", "preset=smoke", "run_name=first", cwd=tmp_path)
     assert (tmp_path / "runs" / "first" / "evaluation.json").exists()
     measured = ("--data", "world/heldout", "--scorer", "true_reward", "--prompts", "4", "--max-new-tokens", "8")
     assert "true_reward" in run(str(command), "evaluate", "runs/first", *measured, cwd=tmp_path)

@@ -52,18 +52,29 @@ class Difference:
 def difference(first: ArrayLike, second: ArrayLike) -> Difference:
     """Mean of ``first`` (S, N) minus that of ``second`` (S', N): S runs on the same N prompts, or (N,) for one run.
 
-    ``Var = V_a/S + V_b/S' + V_prompts`` where V is the variance of a method's run means, with S − 1 degrees of freedom,
-    and ``V_prompts`` that of the differences over prompts without the residuals, which V has: Welch's t, with
-    Satterthwaite's degrees of freedom. With one run each, ``V_prompts`` is the variance of N paired differences and
-    the difference is one between two trained models, whatever another seed would bring.
+    See :func:`contrast`. With one run each, ``V_prompts`` is the variance of N paired differences and the difference is
+    one between two trained models, whatever another seed would bring.
     """
-    a_SN, b_SN = (np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (first, second))
-    n, runs = a_SN.shape[1], min(len(a_SN), len(b_SN))
-    if b_SN.shape[1] != n or not n:
-        raise ValueError(f"scores of {n} and of {b_SN.shape[1]} prompts")
-    mean = float(a_SN.mean() - b_SN.mean())
-    parts = [(_of_runs(table_SN), len(table_SN) - 1) for table_SN in (a_SN, b_SN)]
-    of_runs, of_prompts = sum(part for part, _ in parts), _of_prompts(a_SN, b_SN)
+    return contrast([(1.0, first), (-1.0, second)])
+
+
+def contrast(terms: Sequence[tuple[float, ArrayLike]]) -> Difference:
+    """``Σ_m c_m·mean_m`` of methods with scores (S_m, N) on the same N prompts, or (N,) for one run.
+
+    ``Var = Σ_m c_m²·V_m/S_m + V_prompts`` where V_m is the variance of a method's run means, with S_m − 1 degrees of
+    freedom, and ``V_prompts`` that of the contrast over prompts without the residuals, which V_m has: Welch's t, with
+    Satterthwaite's degrees of freedom.
+
+    Args:
+        terms: Coefficient and scores of each method.
+    """
+    tables = [(c, np.atleast_2d(np.asarray(values, dtype=np.float64))) for c, values in terms]
+    n, runs = tables[0][1].shape[1], min(len(table_SN) for _, table_SN in tables)
+    if not n or any(table_SN.shape[1] != n for _, table_SN in tables):
+        raise ValueError(f"scores of {' and of '.join(str(table_SN.shape[1]) for _, table_SN in tables)} prompts")
+    mean = float(sum(c * table_SN.mean() for c, table_SN in tables))
+    parts = [(c**2 * _of_runs(table_SN), len(table_SN) - 1) for c, table_SN in tables]
+    of_runs, of_prompts = sum(part for part, _ in parts), _of_prompts(tables)
     whole = of_runs + of_prompts
     if whole < _TINY:
         certain = n > 1 and abs(mean) > _TINY
@@ -79,16 +90,16 @@ def _of_runs(scores_SN: Array) -> float:
     return float(scores_SN.mean(1).var(ddof=1)) / len(scores_SN) if len(scores_SN) > 1 else 0.0
 
 
-def _of_prompts(a_SN: Array, b_SN: Array) -> float:
-    """Variance over prompts of the mean difference, without the residuals of methods that have several runs."""
-    n = a_SN.shape[1]
+def _of_prompts(tables: Sequence[tuple[float, Array]]) -> float:
+    """Variance over prompts of the mean contrast, without the residuals of methods that have several runs."""
+    n = tables[0][1].shape[1]
     if n < 2:
         return 0.0
-    variance = float((a_SN.mean(0) - b_SN.mean(0)).var(ddof=1))
-    for table_SN in (a_SN, b_SN):
+    variance = float(np.sum([c * table_SN.mean(0) for c, table_SN in tables], axis=0).var(ddof=1))
+    for c, table_SN in tables:
         if (runs := len(table_SN)) > 1:
             residual_SN = table_SN - table_SN.mean(1, keepdims=True) - table_SN.mean(0) + table_SN.mean()
-            variance -= float((residual_SN**2).sum()) / ((runs - 1) * (n - 1) * runs)
+            variance -= c**2 * float((residual_SN**2).sum()) / ((runs - 1) * (n - 1) * runs)
     return max(0.0, variance) / n
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from align.data import Preferences
 from align.data.examples import tokenize
 from align.model.batch import Batch
 from align.model.policy import Policy
 
-__all__ = ["chosen_loss"]
+__all__ = ["chosen_loss", "chosen_nll"]
+
+
+def chosen_loss(policy: Policy, data: Preferences, *, max_length: int) -> float | None:
+    """``−Σ log π(y⁺|x) / Σ |y⁺|``, nats per token of the chosen responses; None where there is none."""
+    asked = chosen_nll(policy, data, max_length=max_length)
+    return None if asked is None else float(asked[0].sum() / asked[1].sum())
 
 
 @torch.no_grad()
-def chosen_loss(policy: Policy, data: Preferences, *, max_length: int, tokens: int = 16384) -> float | None:
-    """``−Σ log π(y⁺|x) / Σ |y⁺|``, nats per token of the chosen responses; None where there is none."""
+def chosen_nll(
+    policy: Policy, data: Preferences, *, max_length: int, tokens: int = 16384
+) -> tuple[Tensor, Tensor] | None:
+    """``−log π(y⁺|x)`` in nats and ``|y⁺|`` in tokens of each chosen response; None where there is none."""
     if not any(data.dataset["chosen"]):
         return None
     examples = tokenize(
@@ -33,4 +42,4 @@ def chosen_loss(policy: Policy, data: Preferences, *, max_length: int, tokens: i
 
     with policy.use("policy"):
         asked = policy.in_micro_batches(batch, ask, tokens=tokens)
-    return float(asked["nll_PK"].sum() / asked["count_PK"].sum())
+    return asked["nll_PK"].sum(-1), asked["count_PK"].sum(-1)

@@ -78,11 +78,11 @@ def bench_sentiment(options: argparse.Namespace) -> None:
 
 def _points(options: argparse.Namespace) -> Points:
     """Return name of a method → measurement after its training; the untuned model comes first."""
-    train, heldout = _beginnings(options)
+    train, heldout = beginnings(options)
     scorer = Sentiment(options.lexicon)
     points: Points = {}
     for name in options.methods:
-        policy = _policy(options)
+        policy = untuned(options)
         evaluator = _evaluator(policy, heldout, scorer, options.seed)
         if not points:
             points["untuned"] = _point(evaluator.measure(policy), options)
@@ -171,14 +171,15 @@ def _best_and_worst(ranked: Preferences) -> Preferences:
     )
 
 
-def _policy(options: argparse.Namespace) -> Policy:
+def untuned(options: argparse.Namespace) -> Policy:
+    """Return the model of stories with a new adapter."""
     from align import Adapter, Policy
 
     # Beginnings are short and continuations many: a tree would mostly be mask.
     return Policy.load(options.model, adapter=Adapter(r=options.rank), layout="flat", seed=options.seed, device="cpu")
 
 
-def _beginnings(options: argparse.Namespace) -> tuple[Preferences, Preferences]:
+def beginnings(options: argparse.Namespace) -> tuple[Preferences, Preferences]:
     """Return distinct beginnings of stories, for training and held out."""
     from align import Preferences
 

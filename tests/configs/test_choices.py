@@ -137,8 +137,8 @@ def test_stages_that_run_one_after_the_other() -> None:
     assert read("prerequisites.yaml") == {"reward": {"method": "reward", "choice": "model"}}
 
 
-def test_the_smoke_experiment_is_short() -> None:
-    assert read("experiment/smoke.yaml") == {
+def test_the_smoke_preset_is_short() -> None:
+    assert read("preset/smoke.yaml") == {
         "trainer": {"steps": 4, "batch_size": 4, "samples": 2},
         "evaluation": {"prompts": 4, "max_new_tokens": 16},
     }
@@ -153,5 +153,5 @@ def test_the_choices_of_a_bare_command() -> None:
         {"data": "world"},
         {"reward": None},
         {"optional tuned": "${model}-${method}"},
-        {"experiment": None},
+        {"preset": None},
     ]

@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 
 def compose_run(
-    configs: Path, overrides: Sequence[str], *, preset: Sequence[str] = (), swept: Sequence[str] = ()
+    configs: Path, overrides: Sequence[str], *, recipe: Sequence[str] = (), swept: Sequence[str] = ()
 ) -> RunConfig:
     """Compose the configuration of one run and check all of it.
 
-    `preset` are the words of a recipe, before which those of an experiment and `overrides` go. `swept` names the keys
+    `recipe` are the words of a recipe, before which those of a preset and `overrides` go. `swept` names the keys
     that differ between the runs of a multirun; those that the default name does not show are added to it, so that no
     two runs share a folder.
     """
@@ -43,12 +43,12 @@ def compose_run(
     with _errors_of_hydra(overrides or [str(configs)]):
         config, choices = _compose(configs, chosen)
         known = _plain(config)
-        checks.check_keys(known, choices, [*preset, *given])
-        experiment = choices.get("experiment")
-        of_experiment = _keys_of(configs / "experiment" / f"{experiment}.yaml") if experiment else []
-        preset = [word for word in preset if _key(word) not in of_experiment]
+        checks.check_keys(known, choices, [*recipe, *given])
+        preset = choices.get("preset")
+        of_preset = _keys_of(configs / "preset" / f"{preset}.yaml") if preset else []
+        recipe = [word for word in recipe if _key(word) not in of_preset]
         # Hydra would apply them in the same way, but then `known` needs a composition of its own.
-        parsed = OverridesParser.create().parse_overrides([*preset, *given])
+        parsed = OverridesParser.create().parse_overrides([*recipe, *given])
     for override in parsed:
         with _errors_of_hydra([str(override.input_line)]):
             key = override.key_or_group
@@ -56,7 +56,7 @@ def compose_run(
     with _errors_of_hydra(overrides or [str(configs)]):
         plain = _plain(config)
     length = {"trainer.steps", "trainer.epochs"}
-    by_rank = (list(map(_key, given)), of_experiment, list(map(_key, preset)))
+    by_rank = (list(map(_key, given)), of_preset, list(map(_key, recipe)))
     _give_way(plain, next((keys for keys in by_rank if length & set(keys)), []))
     checks.check_additions(plain)
     checks.check_complete(plain)
@@ -65,7 +65,7 @@ def compose_run(
 
 
 def _keys_of(file: Path) -> list[str]:
-    """Return the keys that an experiment sets."""
+    """Return the keys that a preset sets."""
     content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.exists() else {}
     return [f"{group}.{name}" for group, own in content.items() if isinstance(own, dict) for name in own]
 

@@ -8,9 +8,9 @@ from align.settings import registry
 
 __all__ = ["OPTIONAL", "choices", "description", "find_configs", "names"]
 
-OPTIONAL = frozenset({"experiment", "recipe", "reward"})
+OPTIONAL = frozenset({"preset", "recipe", "reward"})
 """Groups from which nothing needs to be chosen."""
-_FOLLOWS = frozenset({"tuned"})  # chosen by model and method, never by the user
+_NOT_CHOSEN = frozenset({"tuned", "experiment"})  # goes with model and method; many runs (scripts/experiment.py)
 
 
 def find_configs() -> Path:
@@ -22,7 +22,7 @@ def find_configs() -> Path:
 
 def names(configs: Path) -> list[str]:
     """Return the names of the groups a user chooses from."""
-    return sorted(folder.name for folder in configs.iterdir() if folder.is_dir() and folder.name not in _FOLLOWS)
+    return sorted(folder.name for folder in configs.iterdir() if folder.is_dir() and folder.name not in _NOT_CHOSEN)
 
 
 def choices(configs: Path, group: str) -> list[str]:

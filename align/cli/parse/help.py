@@ -39,7 +39,7 @@ _GROUPS = (
     ("Data", "data"),
     ("Rewards for methods that draw responses, also a YAML file", "reward"),
     ("Adapters", "adapter"),
-    ("Experiments, settings on top of the others", "experiment"),
+    ("Presets, settings on top of the others", "preset"),
 )
 _MOST_USED = (
     "run_name",

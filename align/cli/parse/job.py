@@ -49,7 +49,7 @@ class StageOverrides:
         begin = ["model.start=null"] if self.from_base else []
         words = [f"method={recipe.methods.get(stage, stage)}", *self.shared, *begin, *own]
         try:
-            return compose_run(self.configs, words, preset=recipe.settings.get(stage, ()))
+            return compose_run(self.configs, words, recipe=recipe.settings.get(stage, ()))
         except UserError as error:  # it begins with the key; here it was typed with the name of the stage
             typed = str(error).startswith(tuple(word.partition("=")[0] for word in own))
             raise UserError(f"{stage}.{error}" if typed else str(error)) from error

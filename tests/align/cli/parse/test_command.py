@@ -22,7 +22,7 @@ METHODS = ", ".join(sorted(path.stem for path in (Path(__file__).resolve().paren
         (["model=wrld"], "model=wrld: choose from custom, llama-3.2-1b"),
         (["model=wrld"], 'or name your own with model.name=…. Did you mean "world"?'),
         (["adapter=lor"], 'adapter=lor: choose from dora, lora, none, rslora. Did you mean "lora"?'),
-        (["experiment=smok"], 'Did you mean "smoke"?'),
+        (["preset=smok"], 'Did you mean "smoke"?'),
         (["-m", "method=dpo,sf"], f"method=dpo,sf: choose from {METHODS}."),
         (["method"], "'method' is not a setting: write key=value. Did you mean \"method=\"?"),
         (["--halp"], "'--halp' is not an option; settings are written key=value. Did you mean \"--help\"?"),
@@ -60,7 +60,7 @@ def test_words_that_cannot_be_right(words: list[str], expected: str, configs: Pa
         (["data=./pairs.jsonl"], ["data=custom", "data.train=./pairs.jsonl"]),
         (["data.train=a.jsonl", "data.split=x"], ["data=custom", "data.train=a.jsonl", "data.split=x"]),
         (["model='/with blank'"], ["model=custom", "model.name='/with blank'"]),
-        (["experiment=null"], ["experiment=null"]),
+        (["preset=null"], ["preset=null"]),
     ],
 )
 def test_words_become_overrides(words: list[str], overrides: list[str], configs: Path) -> None:

@@ -49,7 +49,7 @@ def test_every_shipped_file_is_commented_and_names_no_class(file: Path) -> None:
     for line in header.splitlines():
         is_value = re.match(r" *\w+: \S", line)
         machinery = re.match(r"  (output_subdir|run|sweep|job):|    (dir|subdir|chdir):|name: \w+$|scorer: \w+$", line)
-        if is_value and not derived and not machinery and file.parts[0] != "experiment":
+        if is_value and not derived and not machinery and file.parts[0] not in ("preset", "experiment"):
             assert "  # " in line, line
 
 
@@ -77,7 +77,7 @@ def test_defaults_of_a_method_are_those_of_its_class(name: str) -> None:
 def test_what_is_tuned_for_a_model_and_a_method_gives_way_to_what_is_asked_for() -> None:
     chosen = run("method=dpo", "model=world")
     assert (chosen.settings["beta"], chosen.trainer.batch_size) == (0.5, 64)
-    asked = run("method=dpo", "model=world", "method.beta=0.2", "experiment=smoke")
+    asked = run("method=dpo", "model=world", "method.beta=0.2", "preset=smoke")
     assert (asked.settings["beta"], asked.trainer.batch_size) == (0.2, 4)
     assert run("method=sft", "model=world").trainer.batch_size is None
 
@@ -127,9 +127,9 @@ def test_a_plus_sign_before_a_known_key_changes_nothing() -> None:
     assert run("++seed=3", "+trainer.steps=2") == run("seed=3", "trainer.steps=2")
 
 
-def test_an_experiment_changes_settings_and_the_command_line_changes_it() -> None:
-    assert run("experiment=smoke").trainer.steps == 4
-    assert run("+experiment=smoke", "trainer.steps=9").trainer.steps == 9
+def test_a_preset_changes_settings_and_the_command_line_changes_it() -> None:
+    assert run("preset=smoke").trainer.steps == 4
+    assert run("+preset=smoke", "trainer.steps=9").trainer.steps == 9
 
 
 def test_the_embedded_model_is_not_asked_for_more_positions_than_it_has() -> None:
@@ -163,21 +163,21 @@ def test_runs_of_a_multirun_get_names_of_their_own() -> None:
 
 def test_unknown_keys_in_a_file_are_refused(tmp_path: Path) -> None:
     copied = _copy(tmp_path)
-    (copied / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  stps: 3\n")
+    (copied / "preset" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  stps: 3\n")
     with pytest.raises(UserError, match=r"trainer.stps is not a setting"):
-        compose_run(copied, ["experiment=mine"])
-    (copied / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainr:\n  steps: 3\n")
+        compose_run(copied, ["preset=mine"])
+    (copied / "preset" / "mine.yaml").write_text("# @package _global_\ntrainr:\n  steps: 3\n")
     with pytest.raises(UserError, match=r'trainr is not a setting. Did you mean "trainer"'):
-        compose_run(copied, ["experiment=mine"])
+        compose_run(copied, ["preset=mine"])
 
 
 @pytest.mark.parametrize("place", ["method", "trainer", "adapter"])
 def test_a_class_path_in_a_file_is_refused(place: str, tmp_path: Path) -> None:
     copied = _copy(tmp_path)
     text = f"# @package _global_\n{place}:\n  _target_: os.system\n"
-    (copied / "experiment" / "mine.yaml").write_text(text)
+    (copied / "preset" / "mine.yaml").write_text(text)
     with pytest.raises(UserError, match="_target_ is not accepted"):
-        compose_run(copied, ["experiment=mine"])
+        compose_run(copied, ["preset=mine"])
 
 
 def _copy(folder: Path) -> Path:
@@ -293,8 +293,8 @@ def test_a_wrong_type_of_what_names_the_run_is_one_sentence(word: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["dpo", "sft", "reward", "rrhf", "ppo", "grpo", "rloo", "rft", "slic", "ranker"])
-def test_the_smoke_experiment_sets_the_length_of_every_method(method: str) -> None:
-    trainer = run(f"method={method}", "experiment=smoke").trainer
+def test_the_smoke_preset_sets_the_length_of_every_method(method: str) -> None:
+    trainer = run(f"method={method}", "preset=smoke").trainer
     assert (trainer.steps, trainer.epochs) == (4, None)
-    asked = run(f"method={method}", "experiment=smoke", "trainer.epochs=2").trainer
+    asked = run(f"method={method}", "preset=smoke", "trainer.epochs=2").trainer
     assert (asked.steps, asked.epochs) == (None, 2)

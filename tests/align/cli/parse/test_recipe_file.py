@@ -61,8 +61,8 @@ def test_steps_typed_take_the_place_of_its_epochs(write: Write) -> None:
     assert (second.trainer.steps, second.trainer.epochs) == (3, None)
 
 
-def test_an_experiment_goes_before_its_settings(write: Write) -> None:
-    _, second = composed(write(SETTINGS), "experiment=smoke")
+def test_a_preset_goes_before_its_settings(write: Write) -> None:
+    _, second = composed(write(SETTINGS), "preset=smoke")
     assert (second.trainer.steps, second.trainer.epochs, second.evaluation.prompts) == (4, None, 4)
     assert second.trainer.betas == (0.5, 0.25)
 

@@ -1,0 +1,116 @@
+"""Arms measured on their prompts, in a process of its own: ``python -m experiments.measuring FILE``.
+
+All arms draw with the same random numbers for the same seed, so that comparisons are paired.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.cli.console import hide_noise
+from align.cli.parse import groups
+from align.system.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from align.model.policy import Policy
+    from align.scoring.scorer import Scorer
+
+__all__ = ["measure"]
+
+
+def measure(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return for each measure of one arm and seed what was measured, a value for each prompt.
+
+    ``task`` has ``words`` (of the start model), ``weights`` (folder of what was trained, or null), ``shots`` with
+    ``examples``, ``best_of``, ``seed``, and ``measures``: for each ``file``, ``scorers``, ``temperature``,
+    ``max_new_tokens`` and ``loss``.
+    """
+    policy = _policy(task)
+    return {name: _one(policy, task, settings) for name, settings in task["measures"].items()}
+
+
+def _policy(task: Mapping[str, Any]) -> Policy:
+    from align.cli.compare.words import compose
+    from align.cli.launch import assemble
+    from align.cli.trained_run import TrainedRun
+
+    if task["weights"] is None:
+        return assemble.load_policy(compose(groups.find_configs(), task["words"]))
+    run = TrainedRun.find(task["weights"])
+    assert run is not None, task["weights"]
+    return run.load()
+
+
+def _one(policy: Policy, task: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    from align.data import Preferences
+    from align.data.few_shot import with_shots
+    from align.evaluation.chosen_loss import chosen_nll
+    from align.evaluation.evaluator import Evaluator
+    from align.sampling.params import SamplingParams
+
+    data = Preferences.load(settings["file"], max_rejected=0.0)
+    asked = None
+    if task["shots"]:
+        asked = with_shots(data, Preferences.load(task["examples"]), task["shots"], seed=task["seed"])
+    scorers = [_scorer(word) for word in settings["scorers"]]
+    names = ["score", "proxy"][: len(scorers)]
+    evaluator = Evaluator.from_preferences(
+        policy,
+        data,
+        None,
+        max_length=1024,
+        sampling=SamplingParams(temperature=settings["temperature"], max_new_tokens=settings["max_new_tokens"]),
+        asked=asked,
+        scorers=scorers,
+        seed=task["seed"],
+    )
+    found: dict[str, Any] = {}
+    if task["best_of"]:
+        drawn = evaluator.score_samples(policy, task["best_of"])
+        found |= {name: drawn[scorer.name] for name, scorer in zip(names, scorers, strict=True)}
+        n = task["best_of"]
+        found["kl"] = [math.log(n) - (n - 1) / n] * len(data)  # see align.evaluation.best_of_n
+    else:
+        samples = evaluator.measure(policy).samples
+        for name, scorer in zip(names, scorers, strict=True):
+            found[name] = [sample.scores[scorer.name] for sample in samples]
+        found |= {"kl": [sample.kl for sample in samples], "length": [sample.tokens for sample in samples]}
+        found["answers"] = [(sample.prompt, sample.response) for sample in samples[:4]]
+    if settings["loss"]:
+        asked_nll = chosen_nll(policy, data, max_length=1024)
+        assert asked_nll is not None
+        found["loss"] = (asked_nll[0] / asked_nll[1]).tolist()
+    if len(found["score"]) != len(data):
+        raise AssertionError(f"{len(data) - len(found['score'])} prompts do not fit")
+    return found
+
+
+def _scorer(word: str) -> Scorer:
+    from align.scoring.from_config import make_scorer
+
+    settings = {"scorer": "reward_model", "model": word} if Path(word).is_dir() else {"scorer": word}
+    return make_scorer(settings, word)
+
+
+def main(file: Path) -> int:
+    """Measure the arms of a file; one that fails loses nothing of the others."""
+    import traceback
+
+    failed = 0
+    for task in read_json(file):
+        try:
+            write_json(Path(task["out"]), measure(task))
+            print(f"{task['title']}: measured", flush=True)
+        except Exception:  # shown here, and the others are measured
+            print(f"{task['title']} failed:", traceback.format_exc(), sep="\n", flush=True)
+            failed += 1
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    hide_noise()
+    sys.exit(main(Path(sys.argv[1])))
