@@ -99,8 +99,8 @@ class Recipe:
     def execute(self, execute: Callable[[Run], int]) -> int:
         """Run the stages until one ends with another exit code than 0; returns the last one's."""
         whole = self.config
-        for method in {stage.method for stage in self.stages[1:] if stage.part == "sample"}:
-            require_rows_of_text(self.runs[method])
+        for name in {stage.run for stage in self.stages[1:] if stage.part == "sample"}:
+            require_rows_of_text(self.runs[name])
         if whole.dry_run:
             return max([self._try_out(execute, number) for number in range(len(self.stages))])
         folder = Processes().on_first(lambda: _make_folder(Path(whole.output_root) / whole.run_name, whole.if_exists))

@@ -175,9 +175,8 @@ class TestOptions:
     def test_the_defaults(self, asked: list[Any]) -> None:
         assert main(["m", "--data", "pairs.jsonl"]) == 0
         sampling = SamplingParams(temperature=0.7, top_p=1.0, max_new_tokens=128)
-        assert asked == [
-            ("m", 3, True, {"max_length": 1024, "limit": 300, "scorers": [], "sampling": sampling, "seed": 0})
-        ]
+        settings = {"max_length": 1024, "limit": 300, "scorers": [], "sampling": sampling, "seed": 0, "asked": None}
+        assert asked == [("m", 3, True, settings)]
 
     def test_those_of_a_run_and_those_that_are_typed(self, asked: list[Any], tmp_path: Path) -> None:
         """A run with another adapter on it is not that run: its settings are none of its own."""
