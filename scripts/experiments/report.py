@@ -123,7 +123,12 @@ def draw(content: Mapping[str, Any], picture: Path) -> None:
         if lines:
             axis.set(xlabel=words.get("x", words.get("across", "")), ylabel=words.get("y", y))
             if words.get("log"):
-                axis.set_xscale("symlog" if min(x for points in lines.values() for x, _, _ in points) <= 0 else "log")
+                places = [x for points in lines.values() for x, _, _ in points]
+                least = min(x for x in places if x > 0)
+                if min(places) > 0:
+                    axis.set_xscale("log")
+                else:  # zero has a place too
+                    axis.set_xscale("symlog", linthresh=least)
             axis.figure.legend(loc="outside right upper")
         axis.set_title(content["title"])
 
