@@ -8,7 +8,7 @@ from typing import Any, cast
 from align.data.encoding import encode_prompt
 from align.data.load_report import RowError
 from align.data.messages import read_messages
-from align.data.rendering import TemplateMessage
+from align.data.rendering import TemplateMessage, shared_length
 from align.errors import UserError
 from align.model.policy import Policy
 from align.sampling.params import Response, SamplingParams
@@ -52,11 +52,9 @@ def _conversation(prompt: Any) -> str | Sequence[TemplateMessage]:
     try:
         messages = read_messages(prompt, "prompt", refuse)
     except RowError as error:
-        raise UserError(
-            f"a prompt to answer cannot be used: {error}; give text, or messages with their roles."
-        ) from error
+        raise UserError(f"the prompt cannot be answered: {error}; give text, or messages with their roles.") from error
     if not messages:
-        raise UserError("a prompt to answer is an empty list; give text, or messages with their roles.")
+        raise UserError("the prompt is an empty list; give text, or messages with their roles.")
     return prompt if isinstance(prompt, str) else cast("list[Any]", messages)
 
 
@@ -68,11 +66,11 @@ def require_room(policy: Policy, prompt: Sequence[int], params: SamplingParams) 
     """
     if not prompt:
         raise UserError("the prompt has no tokens; write something.")
-    positions = policy.max_positions
-    if positions is not None and len(prompt) + params.max_new_tokens > positions:
+    positions, longest = policy.max_positions, params.max_new_tokens
+    if positions is not None and len(prompt) + longest > positions:
         raise UserError(
-            f"a prompt of {len(prompt)} tokens and max_new_tokens={params.max_new_tokens} are more than the model's "
-            f"{positions} positions; shorten the prompt or lower max_new_tokens."
+            f"a prompt of {len(prompt)} tokens and max_new_tokens={longest} are more than the model's {positions} "
+            "positions; shorten the prompt or lower max_new_tokens."
         )
 
 
@@ -80,6 +78,7 @@ def text_pieces(policy: Policy, growing: Iterable[Response]) -> Iterator[str]:
     """Yield the text of a response as it grows; joined, the pieces are ``policy.decode(response.ids)``.
 
     A piece never ends inside a character (decoders show unfinished bytes as U+FFFD), and special tokens are no text.
+    Where a decoder changes text that it gave before, as some do at bytes that are no UTF-8, the new text follows.
 
     Args:
         policy: Decodes.
@@ -89,8 +88,8 @@ def text_pieces(policy: Policy, growing: Iterable[Response]) -> Iterator[str]:
     for response in growing:
         text = policy.decode(response.ids)
         certain = text.rstrip("\ufffd")
-        if len(certain) > len(shown) and certain.startswith(shown):
-            yield certain[len(shown) :]
+        if not shown.startswith(certain):
+            yield certain[shared_length(shown, certain) :]
             shown = certain
-    if len(text) > len(shown) and text.startswith(shown):
-        yield text[len(shown) :]
+    if not shown.startswith(text):
+        yield text[shared_length(shown, text) :]

@@ -171,6 +171,8 @@ class Session:
         for number in (better, worse):
             if not 1 <= number <= len(turn.answers):
                 raise UserError(f"there is no answer {number} to the last question; it has {len(turn.answers)}.")
+        if turn.answers[better - 1].text == turn.answers[worse - 1].text:
+            raise UserError(f"answers {better} and {worse} are the same; /retry draws another.")
         role = None if self.model.continues_text else "assistant"
         chosen, rejected = ([_said(role, turn.answers[number - 1].text)] for number in (better, worse))
         prompt = [_said(None, turn.prompt)] if isinstance(turn.prompt, str) else turn.prompt
@@ -178,7 +180,7 @@ class Session:
         if role is None:
             pair = {name: messages[0]["content"] for name, messages in pair.items()}
         row = Preferences.from_rows([pair], name=f"answers {better} and {worse}")
-        _require_pairs(self.pairs)
+        _require_like(self.pairs, pair["prompt"])
         try:
             append_rows(row, self.pairs)
         except OSError as error:
@@ -231,7 +233,7 @@ class Session:
         ids = encode_prompt(policy.tokenizer, prompt)
         require_room(policy, ids, self.params)
         self._drawn += 1
-        response, stop, text = Response(), StopRequest(), ""
+        response, stop = Response(), StopRequest()
 
         def until_stopped(drawn: Generator[Response]) -> Iterator[Response]:
             nonlocal response
@@ -245,7 +247,6 @@ class Session:
                 sampler = Sampler(policy, self.params)
                 with closing(sampler.stream(ids, seed=self.seed, key=self._drawn)) as drawn:
                     for piece in text_pieces(policy, until_stopped(drawn)):
-                        text += piece
                         if aloud:
                             self._terminal.piece(piece)
         except KeyboardInterrupt:  # the second signal
@@ -256,21 +257,27 @@ class Session:
         if stop.signum and not (stop.signum == SIGINT and self._terminal.interactive):
             raise SystemExit(128 + stop.signum)
         cut = "" if response.finished else "stopped" if stop.signum else f"cut off after {len(response.ids)} tokens"
-        return Answer(text, speaker.name, cut)
+        return Answer(policy.decode(response.ids), speaker.name, cut)
 
 
 def _said(role: str | None, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def _require_pairs(file: Path) -> None:
-    """Refuse to append to a file whose first row is no pair."""
+def _require_like(file: Path, prompt: object) -> None:
+    """Refuse to append to a file whose first row is no pair, or one of texts where this one is of turns."""
     try:
         with file.open(encoding="utf-8") as lines:
-            first = json.loads(next(lines, "") or '{"prompt": "", "chosen": "", "rejected": ""}')
+            first = next(lines, None)
+            row = None if first is None else json.loads(first)
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as JSON lines; start with another --pairs FILE.") from error
-    if not isinstance(first, dict) or not {"prompt", "chosen", "rejected"} <= first.keys():
+    if row is None:
+        return
+    if not isinstance(row, dict) or not {"prompt", "chosen", "rejected"} <= row.keys():
         raise UserError(f"{file} has rows that are no pairs; start with another --pairs FILE.")
+    theirs, ours = ("text" if isinstance(one, str) else "turns" for one in (row["prompt"], prompt))
+    if theirs != ours:
+        raise UserError(f"{file} has prompts of {theirs}, and this one is {ours}; start with another --pairs FILE.")
