@@ -19,9 +19,10 @@ def converse(session: Session, terminal: Terminal) -> int:
     while True:
         try:
             line = terminal.line()
-            leaving = False
+            leaving = session.stopped = False
             if not _follow(line, session, terminal):
                 return code
+            leaving = session.stopped
         except EOFError:
             if terminal.interactive:
                 terminal.show("")

@@ -88,6 +88,8 @@ class Session:
         self.model, self.rival, self.params = model, rival, params
         self.scorers, self.pairs, self.seed = scorers, pairs, seed
         self.turns: list[Turn] = []
+        self.stopped = False
+        """Ctrl-C stopped the answer last drawn."""
         self._terminal, self._drawn = terminal, 0
         self._system: str | None = None
         if system is not None:
@@ -256,6 +258,7 @@ class Session:
                 self._terminal.piece("\n")
         if stop.signum and not (stop.signum == SIGINT and self._terminal.interactive):
             raise SystemExit(128 + stop.signum)
+        self.stopped = bool(stop.signum)
         cut = "" if response.finished else "stopped" if stop.signum else f"cut off after {len(response.ids)} tokens"
         return Answer(policy.decode(response.ids), speaker.name, cut)
 

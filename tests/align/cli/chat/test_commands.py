@@ -267,6 +267,16 @@ def test_ctrl_c_twice_leaves(chat: Start, script: Script) -> None:
     assert left.value.code == 130
 
 
+def test_ctrl_c_after_a_stopped_answer_leaves(chat: Start, script: Script) -> None:
+    script.answers, script.after_token = ["abcdefgh", "next"], interrupt_at(3)
+    talk = chat()
+    talk("x", KeyboardInterrupt(), "y")
+    assert (talk.code, len(script.asked)) == (130, 1)
+    script.after_token = lambda _: None
+    talk("y", KeyboardInterrupt())
+    assert talk.code == 0
+
+
 def test_ctrl_c_while_typing_leaves_the_second_time(chat: Start, script: Script) -> None:
     talk = chat()
     script.answers = ["a"]
