@@ -81,8 +81,8 @@ def _compare(session: Session, terminal: Terminal, _: str) -> None:
     session.compare()
 
 
-def _score(session: Session, terminal: Terminal, _: str) -> None:
-    for number, (answer, scores) in enumerate(session.score(), 1):
+def _score(session: Session, terminal: Terminal, right: str) -> None:
+    for number, (answer, scores) in enumerate(session.score(right or None), 1):
         values = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
         terminal.show(f"{number}: {answer.by}: {values}")
 
@@ -121,7 +121,7 @@ _COMMANDS: dict[str, tuple[Callable[[Session, Terminal, str], None], str, str]] 
     "temperature": (_temperature, "X", "of the answers from now on; 0 is greedy"),
     "retry": (_retry, "", "another answer to the last question"),
     "compare": (_compare, "", "the answer of the model before training, or of --against, beside this one's"),
-    "score": (_score, "", "scores of the answers to the last question, by --scorer"),
+    "score": (_score, "RIGHT", "scores of the answers to the last question, by --scorer; RIGHT for one that compares"),
     "save": (_save, "BETTER WORSE", "append a preference between two of these answers, by number, to --pairs"),
     "undo": (_undo, "", "take the last question back"),
     "reset": (_reset, "", "forget the conversation; the system turn stays"),

@@ -147,8 +147,8 @@ class Session:
         both = [(theirs, turn.answers.index(theirs)), (turn.answers[turn.current], turn.current)]
         self._terminal.beside((f"{i + 1}: {a.by}", " ".join(filter(None, (a.text, a.cut)))) for a, i in both)
 
-    def score(self) -> list[tuple[Answer, dict[str, float]]]:
-        """Return the scores of all answers to the last question.
+    def score(self, right: str | None = None) -> list[tuple[Answer, dict[str, float]]]:
+        """Return the scores of all answers to the last question; ``right`` is the right one, if a scorer compares.
 
         Raises:
             UserError: There is no scorer or no answer, or the scorer needs more than a question.
@@ -158,7 +158,7 @@ class Session:
             raise UserError("there is no scorer; start with --scorer NAME.")
         turn = self._last("score")
         prompt = [_said(None, turn.prompt)] if isinstance(turn.prompt, str) else turn.prompt
-        row = {"prompt": prompt, "chosen": None, "answer": None, "source": None}
+        row = {"prompt": prompt, "chosen": None, "answer": right, "source": None}
         texts = [answer.text for answer in turn.answers]
         tables = {scorer.name: score_texts(scorer, [row], [texts])[0] for scorer in self.scorers}
         return [(answer, {name: row[i] for name, row in tables.items()}) for i, answer in enumerate(turn.answers)]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from align.errors import UserError
 from align.system.terminal import visible
 
 __all__ = ["Terminal"]
@@ -33,9 +34,10 @@ class Terminal:
     @classmethod
     def standard(cls, *, interactive: bool) -> Terminal:
         """Read stdin and write stdout; in a pipe, where only answers belong into stdout, notes go to stderr."""
-        for stream in (sys.stdout, sys.stderr):
+        # A terminal that is not UTF-8, or a line that is not, ends no conversation.
+        for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
             if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 ends no conversation
+                stream.reconfigure(errors=errors)
         if interactive:
             with suppress(ImportError):
                 import_module("readline")  # gives `input` arrow keys and earlier lines
@@ -43,8 +45,17 @@ class Terminal:
         return cls(input, out, out if interactive else Console(stderr=True), interactive=interactive)
 
     def line(self) -> str:
-        """Return the next line; `EOFError` at the end."""
-        return self._read("> " if self.interactive else "")
+        """Return the next line; `EOFError` at the end.
+
+        Raises:
+            UserError: It has bytes that are no text.
+        """
+        line = self._read("> " if self.interactive else "")
+        try:
+            line.encode()
+        except UnicodeEncodeError as error:
+            raise UserError("the line has bytes that are no text; write it in the encoding of the terminal.") from error
+        return line
 
     def piece(self, text: str) -> None:
         """Show a piece of an answer at once."""

@@ -16,6 +16,7 @@ from align import Preferences
 from align.errors import ScorerError
 from align.model.policy import Policy
 from align.sampling.params import SamplingParams
+from reward.verifiers.answers import ExactMatch
 from tests.align.cli.chat.conftest import Chat, Script
 from tests.align.system.test_terminal import HOSTILE, MARKUP
 
@@ -105,6 +106,13 @@ def test_score(chat: Start, script: Script) -> None:
     assert "1: runs/one: words 3.000\n2: the start model: words 1.000\n" in shown
 
 
+def test_score_by_the_right_answer(chat: Start, script: Script) -> None:
+    script.answers = ["42", "43"]
+    shown = chat(scorers=[ExactMatch()])("x", "/retry", "/score", "/score 43")
+    assert "Error: the exact_match scorer finds no `answer`" in shown
+    assert "1: runs/one: exact_match 0.000\n2: runs/one: exact_match 1.000\n" in shown
+
+
 def test_a_scorer_that_fails_ends_nothing(chat: Start, script: Script) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise ScorerError("the server is gone; start it.")
@@ -190,6 +198,7 @@ def test_quit(chat: Start, script: Script) -> None:
         ("/save", "/save BETTER WORSE takes the numbers of two answers to the last question; there are 0 answers."),
         ("/undo", "/undo is about the last question"),
         ("/score", "there is no scorer; start with --scorer NAME."),
+        ("a\udcff", "the line has bytes that are no text; write it in the encoding of the terminal."),
         ("x" * 150, "a prompt of 157 tokens and max_new_tokens=24 are more than the model's 128 positions"),
     ],
 )
