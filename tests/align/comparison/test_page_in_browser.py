@@ -9,7 +9,7 @@ import pytest
 
 from align.comparison.frontier import Frontier, Point
 from align.comparison.page import page
-from tests.align.comparison.chromium import CHROMIUM, browser
+from tests.chromium import CHROMIUM, browser
 from tests.align.comparison.conftest import N, made
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
