@@ -1,4 +1,4 @@
-"""What judgements say: how two models compare, and how far annotators agree."""
+"""Conclusions from judgements: how two models compare, and how far annotators agree."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import math
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -88,9 +89,9 @@ class LabelServer:
             raise UserError(
                 f"host={self.host} port={self.port} cannot be listened on ({error.strerror}); give another port=."
             ) from error
-        encrypted = "" if self.tls_cert is None else "s"
+        scheme = "http://" if self.tls_cert is None else "https://"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        announce(f"http{encrypted}://{host}:{listening.getsockname()[1]}/")
+        announce(f"{scheme}{host}:{listening.getsockname()[1]}/")
         config = uvicorn.Config(
             self.app(),
             ssl_certfile=self.tls_cert,
@@ -99,7 +100,8 @@ class LabelServer:
             log_level="warning",
             timeout_graceful_shutdown=2,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has ended
+            uvicorn.Server(config).run(sockets=[listening])
 
     def app(self) -> Starlette:
         """Return the ASGI application."""

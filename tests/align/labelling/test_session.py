@@ -1,4 +1,4 @@
-"""What an annotator does is on disk at once, and read back as it was."""
+"""Each judgement is on disk at once, and read back as it was."""
 
 from __future__ import annotations
 
