@@ -107,7 +107,7 @@ def report(session: Session) -> list[str]:
         own = [judgement for judgement in judgements if judgement["annotator"] == name]
         counts = session.counts(own)
         line = (
-            f"{name}: {counts['preference']} preferences, {counts['tie']} ties, {counts['bad']} both bad, "
+            f"{name}: {counts['preference']} preferred, {counts['tie']} tied, {counts['bad']} both bad, "
             f"{counts['skip']} skipped; median {median(one['seconds'] for one in own):.1f} s"
         )
         if preferred := [one["verdict"] for one in own if one["preferred"] is not None]:
@@ -119,7 +119,7 @@ def report(session: Session) -> list[str]:
         lines.append(found.sentence(session.settings["policy"], session.settings["against"]))
     counts = session.counts(judgements)
     rows = counts["preference"] - counts["blank"]
-    left_out = f"{counts['tie'] + counts['bad']} ties and both bad are not in it"
+    left_out = f"those tied or both bad, {counts['tie'] + counts['bad']}, are not in it"
     blank = f", nor {counts['blank']} with a blank answer" if counts["blank"] else ""
     lines.append(f"{session.folder / 'labels.jsonl'}: {rows} pairs; {left_out}{blank}.")
     return lines

@@ -11,9 +11,9 @@ import base64
 import binascii
 import hmac
 import json
-import math
 import secrets
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -154,7 +154,7 @@ class LabelServer:
         verdict, seconds, note = body.get("verdict"), body.get("seconds"), body.get("note", "")
         if verdict not in VERDICTS:
             raise HTTPException(400, f"verdict must be one of {', '.join(VERDICTS)}.")
-        if type(seconds) not in (int, float) or not math.isfinite(seconds):
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not abs(seconds) <= sys.float_info.max:
             raise HTTPException(400, "seconds must be a number.")
         if not isinstance(note, str):
             raise HTTPException(400, "note must be text.")
@@ -170,10 +170,14 @@ class LabelServer:
             HTTPException: Another pair is shown by now, as when the page is open twice.
         """
         pair = self.session.next(self.annotator, active=self.active)
-        if pair is None or pair.key != key:
-            raise HTTPException(409, "This pair was judged already, perhaps in another window; here is the next.")
         written = note.encode(errors="replace").decode()  # half a surrogate pair has no place in a file
-        self.session.judge(self.annotator, pair, verdict, seconds=seconds, note=written)
+        judged = (
+            pair is not None
+            and pair.key == key
+            and self.session.judge(self.annotator, pair, verdict, seconds=seconds, note=written)
+        )
+        if not judged:
+            raise HTTPException(409, "This pair was judged already, perhaps in another window; here is the next.")
         return self.state()
 
     def undo(self) -> dict[str, Any]:

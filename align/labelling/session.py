@@ -112,8 +112,8 @@ class Session:
         """Return which of the answers the annotator sees on the left."""
         return left_answer(self.seed, annotator, pair.key)
 
-    def judge(self, annotator: str, pair: Pair, verdict: Verdict, *, seconds: float = 0.0, note: str = "") -> None:
-        """Keep a judgement; it is on disk when this returns."""
+    def judge(self, annotator: str, pair: Pair, verdict: Verdict, *, seconds: float = 0.0, note: str = "") -> bool:
+        """Keep a judgement, which is on disk when this returns; False if the annotator has judged the pair already."""
         left = self.left(annotator, pair)
         event = {
             "event": "judgement",
@@ -127,10 +127,13 @@ class Session:
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         with self._lock:
+            if any(known["pair"] == pair.key for known in self.done(annotator)):
+                return False
             self._journal.append([event])
             self._replay(event)
             if (row := self._label(event)) is not None:
                 self._labels.append([row])
+            return True
 
     def undo(self, annotator: str) -> dict[str, Any] | None:
         """Take back the annotator's last judgement or skip and return it; None where there is none."""

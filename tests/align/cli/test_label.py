@@ -44,6 +44,15 @@ def test_a_wrong_word_is_one_sentence(words: tuple[str, ...], said: str, capsys:
     assert error.count("\n") == 1
 
 
+def test_a_folder_that_holds_no_reward_model(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of a run stands for the reward model in it."""
+    (tmp_path / "run" / "final" / "reward").mkdir(parents=True)
+    assert main([*words, f"reward={tmp_path / 'run'}"]) == 2
+    assert str(tmp_path / "run" / "final" / "reward") in capsys.readouterr().err
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert capsys.readouterr().out.startswith("align label policy=RUN prompts=FILE")
@@ -86,7 +95,7 @@ def test_a_session_goes_on_without_drawing_again(
 ) -> None:
     monkeypatch.setattr(LabelServer, "run", lambda server, _: judging(server, 3))
     assert main(words) == 0
-    assert "annotator: 3 preferences, 0 ties" in capsys.readouterr().out
+    assert "annotator: 3 preferred, 0 tied" in capsys.readouterr().out
     first = (tmp_path / "session" / "pairs.jsonl").read_text()
 
     def wait_for_all(server: LabelServer, _: Any) -> None:
@@ -106,7 +115,7 @@ def test_a_session_goes_on_without_drawing_again(
     monkeypatch.setattr(LabelServer, "run", lambda server, _: judging(server, 2))
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "annotator: 5 preferences, 0 ties" in out
+    assert "annotator: 5 preferred, 0 tied" in out
     assert f"align method=dpo data={tmp_path / 'session' / 'labels.jsonl'}" in out
     assert main([f"report={tmp_path / 'session'}"]) == 0
     assert capsys.readouterr().out.splitlines()[-3:] == out.splitlines()[-3:]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from align import Preferences
+from align.cli.main import main
 from align.labelling.session import Session
 from tests.align.labelling.conftest import Begin, made_pair
 from tests.align.labelling.test_server import HOSTILE
@@ -30,6 +31,7 @@ SERVE = """
 import sys
 from pathlib import Path
 from align.labelling.server import LabelServer, Progress
+from align.cli.main import main
 from align.labelling.session import Session
 session = Session(Path(sys.argv[1]))
 progress = Progress(len(session.pairs))
@@ -64,7 +66,9 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def test_fifty_judgements_by_keyboard_with_a_kill_in_the_middle(tmp_path: Path) -> None:
+def test_fifty_judgements_by_keyboard_with_a_kill_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From the command to pairs that a method reads: nothing lost, no complaint, no request to elsewhere."""
     folder = tmp_path / "session"
     words = (
@@ -104,8 +108,10 @@ def test_fifty_judgements_by_keyboard_with_a_kill_in_the_middle(tmp_path: Path) 
     session = Session(folder)
     assert [one["verdict"] for one in session.judgements] == expected
     assert len({one["pair"] for one in session.judgements}) == len(expected) == 50
-    assert "ann: 21 preferences, 10 ties, 10 both bad, 9 skipped" in said
+    assert "ann: 21 preferred, 10 tied, 10 both bad, 9 skipped" in said
     assert len(Preferences.load(folder / "labels.jsonl")) == 21
+    monkeypatch.chdir(tmp_path)
+    assert main(["method=dpo", f"data={folder / 'labels.jsonl'}", "preset=smoke"], ROOT / "configs") == 0
 
 
 def test_hostile_text_and_long_words_in_every_window(begin: Begin, tmp_path: Path) -> None:

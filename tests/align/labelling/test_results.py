@@ -115,6 +115,8 @@ def test_the_report(begin: Begin) -> None:
         prefer(session, "ann", number, verdict)
     lines = report(session)
     assert lines[0].startswith(
-        "ann: 3 preferences, 1 ties, 1 both bad, 1 skipped; median 2.5 s; chose the left side in 66.7% (95 % interval "
+        "ann: 3 preferred, 1 tied, 1 both bad, 1 skipped; median 2.5 s; chose the left side in 66.7% (95 % interval "
     )
-    assert lines[1].endswith("labels.jsonl: 2 pairs; 2 ties and both bad are not in it, nor 1 with a blank answer.")
+    assert lines[1].endswith(
+        "labels.jsonl: 2 pairs; those tied or both bad, 2, are not in it, nor 1 with a blank answer."
+    )

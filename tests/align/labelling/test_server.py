@@ -149,6 +149,7 @@ def test_nothing_says_which_model_an_answer_is_of(begin: Begin) -> None:
         ({"seconds": "1"}, "seconds must be a number."),
         ({"seconds": True}, "seconds must be a number."),
         ({"seconds": 1e999}, "seconds must be a number."),
+        ({"seconds": 10**400}, "seconds must be a number."),
         ({"note": 3}, "note must be text."),
     ],
 )

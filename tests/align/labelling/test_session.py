@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,15 @@ def test_an_undo_takes_back_nothing_of_another_annotator(begin: Begin) -> None:
     session.undo("ann")
     assert [one["annotator"] for one in Session(session.folder).judgements] == ["bob"]
     assert session.undo("ann") is None
+
+
+def test_two_windows_at_once_judge_a_pair_once(begin: Begin) -> None:
+    session = begin()
+    pair = session.pairs[0]
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(pool.map(lambda _: session.judge("ann", pair, "left"), range(16)))
+    assert (sum(kept), len(Session(session.folder).judgements), len(labels(session))) == (1, 1, 1)
+    assert session.judge("bob", pair, "right")
 
 
 def test_sides_are_random_and_stay(begin: Begin) -> None:
