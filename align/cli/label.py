@@ -292,9 +292,10 @@ def _drawing(
 
 
 def _report(session: Session) -> None:
+    from align.labelling.pairs import visible
     from align.labelling.results import report as sentences
 
     for line in sentences(session):
-        say(line)
+        say(visible(line))  # names are those in the folder, of whoever made it
     if any(judgement["preferred"] is not None for judgement in session.judgements):
         say(f"Train on it: align method=dpo data={session.folder / 'labels.jsonl'}")

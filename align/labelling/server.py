@@ -31,16 +31,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from align.errors import UserError
-from align.labelling.pairs import Answer, Pair
+from align.labelling.pairs import Answer, Pair, visible
 from align.labelling.results import contest
 from align.labelling.session import VERDICTS, Session, Verdict
 from align.system.network import check_listening, is_loopback, read_token
 
-__all__ = ["LabelServer", "Progress", "visible"]
+__all__ = ["LabelServer", "Progress"]
 
 _LONGEST_REQUEST = 2**16
-_KEPT = frozenset("\n\t\u3000\u00a0\u200c\u200d")
-"""Characters that are not printable and yet shown: breaks, blanks, and what joins letters or not."""
 _SECRET = "X-Label-Secret"
 
 
@@ -226,12 +224,6 @@ class LabelServer:
             "left": _answer(pair.answers[left]),
             "right": _answer(pair.answers[1 - left]),
         }
-
-
-def visible(text: str) -> str:
-    """Return text of which each character is seen: others (control, direction, without a glyph) by their number."""
-    text = text.replace("\r\n", "\n")
-    return "".join(c if c.isprintable() or c in _KEPT else ascii(c)[1:-1] for c in text)
 
 
 def _answer(answer: Answer) -> dict[str, Any]:

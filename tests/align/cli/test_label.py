@@ -176,3 +176,17 @@ def test_an_error_while_drawing_reaches_the_page(
     monkeypatch.setattr(LabelServer, "run", look)
     assert main(words) == 0
     assert "Error: the disk is full; free space." in capsys.readouterr().err
+
+
+def test_names_in_a_folder_do_not_act_on_the_terminal(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LabelServer, "run", lambda server, _: judging(server, 1))
+    assert main(words) == 0
+    journal = tmp_path / "session" / "judgements.jsonl"
+    journal.write_text(journal.read_text().replace('"annotator": "annotator"', '"annotator": "\\u001b[2J"'))
+    capsys.readouterr()
+    assert main([f"report={tmp_path / 'session'}"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert out.startswith("\\x1b[2J: 1 preferred")

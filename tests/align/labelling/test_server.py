@@ -9,7 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from align.errors import UserError
-from align.labelling.server import LabelServer, Progress, visible
+from align.labelling.pairs import visible
+from align.labelling.server import LabelServer, Progress
 from align.labelling.session import Session
 from tests.align.labelling.conftest import Begin, made_pair
 
