@@ -16,6 +16,7 @@ from align.cli.console import hide_noise, report, say
 from align.cli.trained_run import TrainedRun, load_model
 from align.errors import ScorerError, UserError, did_you_mean
 from align.settings.type_checks import Count, Settings, build
+from align.system.terminal import visible
 
 if TYPE_CHECKING:
     from align.data import Preferences
@@ -292,7 +293,6 @@ def _drawing(
 
 
 def _report(session: Session) -> None:
-    from align.labelling.pairs import visible
     from align.labelling.results import report as sentences
 
     for line in sentences(session):

@@ -75,15 +75,18 @@ class TrainedRun:
             raise UserError(f"{self.weights.parent} does not record its data; add --data.")
         return run_config(plain, lambda: plain["run_name"])
 
-    def load(self) -> Policy:
-        """Load the policy, with the model that the run began from as its reference (none where the run kept none)."""
+    def load(self, **settings: Any) -> Policy:
+        """Load the policy, with the model that the run began from as its reference (none where the run kept none).
+
+        ``settings`` of the model replace the run's.
+        """
         from align.model.policy import Policy
         from align.model.roles import SharedBase
 
         model = self.settings.get("model")
         kept = ("dtype", "layout", "attention", "quantization")
-        settings = {name: model[name] for name in kept if name in model} if isinstance(model, dict) else {}
-        policy = Policy.load_saved(self.weights, **settings)
+        own = {name: model[name] for name in kept if name in model} if isinstance(model, dict) else {}
+        policy = Policy.load_saved(self.weights, **{**own, **settings})
         start = self.weights.parent / "final" / "reference"
         if start.is_dir():
             policy.require(("reference",))
@@ -93,24 +96,24 @@ class TrainedRun:
         return policy
 
 
-def load_model(model: str, start: str | None) -> Policy:
+def load_model(model: str, start: str | None, **settings: Any) -> Policy:
     """Load a run's policy, a saved adapter, a model with an adapter, or a model.
 
     The reference is the model that a run began from, and the model without its adapter otherwise; a model alone has
-    none.
+    none. ``settings`` are fields of :class:`align.settings.config.ModelConfig`.
     """
     from align.model.policy import Policy
     from align.model.roles import SharedBase
 
     run = TrainedRun.find(model)
     if run is not None and start is None:
-        return run.load()
+        return run.load(**settings)
     if start is not None:
-        policy = Policy.load(model, start=start)
+        policy = Policy.load(model, start=start, **settings)
     elif (Path(model) / "adapter_config.json").is_file():
-        policy = Policy.load_saved(model)
+        policy = Policy.load_saved(model, **settings)
     else:
-        return Policy.load(model, adapter=None)
+        return Policy.load(model, adapter=None, **settings)
     assert isinstance(policy.roles, SharedBase)
     policy.roles.refer_to_base()
     return policy

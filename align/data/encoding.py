@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from align.data.load_report import RowError
 from align.data.rendering import (
@@ -50,6 +50,7 @@ __all__ = [
     "encode_response",
     "end_of_turn_id",
     "ends_every_turn",
+    "stop_ids",
     "trimmed",
 ]
 
@@ -118,6 +119,11 @@ def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the id that ends an assistant's turn."""
     return Encoder.of(tokenizer).end_of_turn
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that end a drawn response: the end of turn and the tokenizer's EOS, in order."""
+    return sorted({end_of_turn_id(tokenizer), cast("int", tokenizer.eos_token_id)})
 
 
 def ends_every_turn(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from align.data.preferences import Preferences
 
-__all__ = ["columns_with_values", "write_jsonl", "write_parquet", "write_rows"]
+__all__ = ["append_rows", "columns_with_values", "write_jsonl", "write_parquet", "write_rows"]
 
 CHUNK_ROWS = 10_000
 _ALONE = 4
@@ -40,6 +40,18 @@ def write_rows(data: Preferences, file: Path) -> None:
         return (rows[i : i + CHUNK_ROWS] for i in range(start, len(rows), CHUNK_ROWS))
 
     write_jsonl(file, tables, names, {"rows": data.fingerprint})
+
+
+def append_rows(data: Preferences, file: Path) -> None:
+    """Add all rows to the end of a file of JSON lines; they are on disk when this returns."""
+    lines, _ = _Lines(tuple(columns_with_values(data.dataset)))(data.dataset.with_format("arrow")[:])
+    with file.open("a+b") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            lines = lines if stream.read(1) == b"\n" else b"\n" + lines  # a last line that an editor left open
+        stream.write(lines)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def write_jsonl(

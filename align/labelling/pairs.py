@@ -10,10 +10,7 @@ from typing import Any
 from align.data.load_report import RowError
 from align.data.validation import valid_row
 
-__all__ = ["Answer", "Pair", "learnable", "left_answer", "visible"]
-
-_KEPT = frozenset("\n\t\u3000\u00a0\u200c\u200d")
-"""Characters that are not printable and yet shown: breaks, blanks, and what joins letters or not."""
+__all__ = ["Answer", "Pair", "learnable", "left_answer"]
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,3 @@ def left_answer(seed: int, annotator: str, key: str) -> int:
 def in_order(pairs: Sequence[Pair], *, active: bool) -> list[Pair]:
     """Return the pairs as they were drawn, or first those of which the reward model is least sure."""
     return sorted(pairs, key=lambda pair: pair.gap) if active else list(pairs)
-
-
-def visible(text: str) -> str:
-    """Return text of which each character is seen: others (control, direction, without a glyph) by their number."""
-    text = text.replace("\r\n", "\n")
-    return "".join(c if c.isprintable() or c in _KEPT else ascii(c)[1:-1] for c in text)

@@ -31,10 +31,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from align.errors import UserError
-from align.labelling.pairs import Answer, Pair, visible
+from align.labelling.pairs import Answer, Pair
 from align.labelling.results import contest
 from align.labelling.session import VERDICTS, Session, Verdict
 from align.system.network import check_listening, is_loopback, read_token
+from align.system.terminal import visible
 
 __all__ = ["LabelServer", "Progress"]
 
@@ -217,7 +218,7 @@ class LabelServer:
             "prompt": [
                 {
                     "role": visible(turn["role"]) if turn["role"] and len(turns) > 1 else "",
-                    "text": visible(turn["content"] + (turn.get("tool_calls") or "")),
+                    "text": _text(turn["content"] + (turn.get("tool_calls") or "")),
                 }
                 for turn in turns
             ],
@@ -226,8 +227,12 @@ class LabelServer:
         }
 
 
+def _text(text: str) -> str:
+    return visible(text.replace("\r\n", "\n"))
+
+
 def _answer(answer: Answer) -> dict[str, Any]:
-    return {"text": visible(answer.text), "cut_off": not answer.finished}
+    return {"text": _text(answer.text), "cut_off": not answer.finished}
 
 
 class _Answer(JSONResponse):

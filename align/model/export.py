@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from align.data.encoding import stop_ids
 from align.errors import UserError
 from align.model.roles import Roles, SharedBase
 
@@ -36,6 +37,8 @@ def save_roles(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: str | P
 def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> float:
     """Merge the policy's adapter into a copy of the base, and write that model with its tokenizer.
 
+    Its ``generation_config.json`` names every token that ends an answer, so that servers stop there too.
+
     Returns:
         The largest difference between merged and adapter logits on random tokens.
 
@@ -43,8 +46,7 @@ def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: s
         UserError: The difference is larger than rounding explains, or the base is quantised.
     """
     if not isinstance(roles, SharedBase):
-        roles.module.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        _write(roles.module, tokenizer, folder)
         return 0.0
     model: Any = roles.module
     if getattr(model, "is_quantized", False):
@@ -62,9 +64,18 @@ def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: s
             f"merged and adapter logits differ by {difference:.2g} (allowed {allowed:.2g}); "
             "load the base with model.dtype=float32 and merge again."
         )
-    merged.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _write(merged, tokenizer, folder)
     return difference
+
+
+def _write(model: Any, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    settings = copy.deepcopy(model.generation_config)
+    stops = stop_ids(tokenizer)
+    settings.eos_token_id = stops if len(stops) > 1 else stops[0]
+    settings.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    settings.save_pretrained(folder)  # in place of the model's own, which is not changed
+    tokenizer.save_pretrained(folder)
 
 
 def _untied(model: Any) -> Any:

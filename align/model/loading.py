@@ -318,4 +318,5 @@ def _with_adapter(
 
 
 def _same_folder(one: str, other: str) -> bool:
+    one = resolve(one) if one.startswith("world/") else one
     return Path(one).is_dir() and Path(other).is_dir() and Path(one).samefile(other)

@@ -13,14 +13,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 
 from align.data.encoding import decode_response
+from align.data.rendering import TemplateMessage
 from align.model.architecture import checkpoint_layers, max_positions
 from align.model.batch import Batch, Layout
 from align.model.export import merge_and_export, save_roles
@@ -288,6 +290,31 @@ class Policy:
     def decode(self, ids: Sequence[int]) -> str:
         """Return a response as text; see :func:`align.data.encoding.decode_response`."""
         return decode_response(self.tokenizer, ids)
+
+    # Text
+
+    @overload
+    def generate(  # pyright: ignore[reportOverlappingOverload]  (a text is a sequence of texts too)
+        self, prompts: str | Sequence[TemplateMessage], *, seed: int = 0, **sampling: Any
+    ) -> str: ...
+    @overload
+    def generate(
+        self, prompts: Sequence[str] | Sequence[Sequence[TemplateMessage]], *, seed: int = 0, **sampling: Any
+    ) -> list[str]: ...
+    def generate(self, prompts: Any, *, seed: int = 0, **sampling: Any) -> str | list[str]:
+        """Answer a text or a conversation as the role in use, or each of a list; see :mod:`align.sampling.text`.
+
+        Args:
+            prompts: ``"text"``, messages ``[{"role": "user", "content": "text"}]``, or a list of either.
+            seed: Of the drawing.
+            **sampling: Fields of :class:`align.sampling.params.SamplingParams`, such as ``temperature=0``.
+
+        Raises:
+            UserError: A prompt cannot be answered, or there is no such setting.
+        """
+        # Drawing builds on policies, so its modules are found only when one is asked to draw.
+        params = build(import_module("align.sampling.params").SamplingParams, sampling)
+        return import_module("align.sampling.text").generate(self, prompts, params, seed=seed)
 
     # Files: see align.model.export
 

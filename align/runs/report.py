@@ -16,6 +16,7 @@ from align.evaluation.statistics import DISTINCT_OF, Estimate
 from align.runs.tracker import Tracker, read_records
 from align.system.charts import chart
 from align.system.files import read_json
+from align.system.terminal import visible
 
 MODELS = ("the start model", "the trained model")
 _MEANINGS = {
@@ -237,5 +238,4 @@ def _plain(text: str) -> str:
     """Model text must not act on the terminal: control characters are shown, markup is not interpreted."""
     from rich.markup import escape
 
-    visible = "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return escape(visible)
+    return escape(visible(text))

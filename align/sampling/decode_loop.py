@@ -8,7 +8,7 @@ hybrid) use `generate`, see :class:`align.sampling.sampler.Sampler`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -100,8 +100,10 @@ def decode(
     choose: ChooseTokens,
     max_new_tokens: int,
     pad_id: int,
-) -> None:
+) -> Iterator[None]:
     """Generate ``n`` responses per prompt, until ``choose`` ends them or they have ``max_new_tokens``.
+
+    Yields after each step, in which every unfinished response got a token.
 
     Args:
         model: A model in evaluation mode.
@@ -130,6 +132,7 @@ def decode(
     rows = torch.arange(len(prompts) * n, device=device)  # response of each row of the batch
     for step in range(max_new_tokens):
         chosen, ended = choose(logits, rows.tolist())
+        yield
         going = (~ended).nonzero()[:, 0]
         if not len(going) or step == max_new_tokens - 1:
             break

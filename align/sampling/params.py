@@ -29,9 +29,9 @@ class SamplingParams:
     (:mod:`align.sampling.diverse_beam`)."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
             raise UserError(
-                f"sampling with {self}: temperature and top_k must be at least 0, top_p in (0, 1], "
+                f"sampling with {self}: temperature and top_k must be at least 0 and finite, top_p in (0, 1], "
                 "max_new_tokens at least 1."
             )
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from align.data.encoding import end_of_turn_id
+from align.data.encoding import stop_ids
 from align.model.batch import batches_by_length
 from align.model.policy import Policy
 from align.model.tree_layout import pad_left
@@ -29,8 +29,7 @@ class Sampler:
         self.policy = policy
         self.params = params
         self.tokens_per_batch = tokens_per_batch
-        eos: Any = policy.tokenizer.eos_token_id
-        self.stops = sorted({end_of_turn_id(policy.tokenizer), int(eos)})
+        self.stops = stop_ids(policy.tokenizer)
 
     @torch.no_grad()
     def generate(
@@ -55,10 +54,23 @@ class Sampler:
                 between()
                 seeds = [(seed, keys[p]) for p in part]
                 choose = TokenChoice(self.params, self.policy.tokenizer, self.stops, seeds, n)
-                self._generate([prompts[p] for p in part], n, choose)
+                for _ in self._steps([prompts[p] for p in part], n, choose):
+                    pass
                 for i, p in enumerate(part):
                     drawn[p] = choose.responses[i * n : (i + 1) * n]
         return drawn
+
+    @torch.no_grad()
+    def stream(self, prompt: Sequence[int], *, seed: int = 0, key: int = 0) -> Generator[Response]:
+        """Draw the one response that :meth:`generate` draws for this seed and key; it is yielded as it grows.
+
+        It is the same object after each token. Close the iterator, or use it up, before the policy is used otherwise.
+        A model with another cache than plain attention yields the whole response once.
+        """
+        with self.policy.roles.merged():
+            choose = TokenChoice(self.params, self.policy.tokenizer, self.stops, [(seed, key)], 1)
+            for _ in self._steps([prompt], 1, choose):
+                yield choose.responses[0]
 
     def _parts(self, lengths: Sequence[int], n: int) -> Iterator[list[int]]:
         """Yield the prompts that are drawn together; those of one length where the model sees padding."""
@@ -69,11 +81,12 @@ class Sampler:
             else:
                 yield from (list(equal) for _, equal in groupby(part, key=lambda p: lengths[p]))
 
-    def _generate(self, prompts: list[Sequence[int]], n: int, choose: TokenChoice) -> None:
+    def _steps(self, prompts: list[Sequence[int]], n: int, choose: TokenChoice) -> Iterator[None]:
+        """Let ``choose`` draw the responses; yields after each token, or at the end."""
         model, longest, pad_id = self.policy.model.eval(), self.params.max_new_tokens, self.policy.pad_id
         cache = make_cache(model)
         if cache is not None:
-            decode(model, cache, prompts, n=n, choose=choose, max_new_tokens=longest, pad_id=pad_id)
+            yield from decode(model, cache, prompts, n=n, choose=choose, max_new_tokens=longest, pad_id=pad_id)
             return
         # Another cache than plain attention (recurrent, hybrid): transformers' own loop
         ids, mask = pad_left(prompts, pad_id, self.policy.device)
@@ -90,3 +103,4 @@ class Sampler:
             logits_processor=[choose.process],
             stopping_criteria=[choose.all_ended],
         )
+        yield

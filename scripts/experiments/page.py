@@ -27,9 +27,8 @@ def page(docs: Path) -> str:
 
 
 def _prepared(content: dict[str, Any]) -> dict[str, Any]:
-    quantities = list(dict.fromkeys(name for row in content["arms"].values() for name in row["measured"]))
     anchor = re.sub(r"[^\w -]", "", content["title"].lower()).replace(" ", "-")
-    return {**content, "quantities": quantities, "anchor": anchor}
+    return {**content, "anchor": anchor}
 
 
 def _fit(fit: Mapping[str, Any]) -> str:

@@ -64,6 +64,7 @@ def conclude(name: str, experiment: Experiment, runner: Runner, measured: Mappin
         "arms": rows,
         "fits": {line: asdict(_fit(form, line, rows)) for line, form in experiment.fits.items()},
         "chart": dict(experiment.chart),
+        "shown": _shown_of(experiment),
         "seconds": sum(row["seconds"] * len(row["seeds"]) for row in rows.values()),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +72,15 @@ def conclude(name: str, experiment: Experiment, runner: Runner, measured: Mappin
     draw(content, folder / f"{name}.png")
     _print(content)
     return outcome
+
+
+def _shown_of(experiment: Experiment) -> list[str]:
+    """Return the quantities for the table: the scores, and what is judged or drawn."""
+    judged = [part.of if "." in part.of else f"{part.of}.score" for part in experiment.all_parts]
+    scores = [f"{measure}.score" for measure in experiment.measures]
+    drawn = [experiment.chart[key] for key in ("of", "across") if key in experiment.chart]
+    distances = [f"{part.of}.kl" for part in experiment.all_parts if part.statistic == "frontier"]
+    return list(dict.fromkeys([*scores, *judged, *distances, *drawn]))
 
 
 def _fit(form: Form, line: str, rows: Mapping[str, Any]) -> Fit:
@@ -113,7 +123,12 @@ def draw(content: Mapping[str, Any], picture: Path) -> None:
         if lines:
             axis.set(xlabel=words.get("x", words.get("across", "")), ylabel=words.get("y", y))
             if words.get("log"):
-                axis.set_xscale("symlog" if min(x for points in lines.values() for x, _, _ in points) <= 0 else "log")
+                places = [x for points in lines.values() for x, _, _ in points]
+                least = min(x for x in places if x > 0)
+                if min(places) > 0:
+                    axis.set_xscale("log")
+                else:  # zero has a place too
+                    axis.set_xscale("symlog", linthresh=least)
             axis.figure.legend(loc="outside right upper")
         axis.set_title(content["title"])
 
@@ -125,12 +140,11 @@ def _error(found: Mapping[str, Any]) -> Any:
 
 def _print(content: Mapping[str, Any]) -> None:
     console = Console()
-    quantities = list(dict.fromkeys(name for row in content["arms"].values() for name in row["measured"]))
     table = Table(title=content["title"], title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("arm", "runs", *quantities, "seconds"):
-        table.add_column(column, justify="left" if column == "arm" else "right")
+    for column in ("arm", "runs", *content["shown"], "seconds"):
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=column == "arm")
     for arm, row in content["arms"].items():
-        cells = [shown(row["measured"].get(name)) for name in quantities]
+        cells = [shown(row["measured"].get(name)) for name in content["shown"]]
         table.add_row(arm, str(len(row["seeds"])), *cells, f"{row['seconds']:.0f}")
     console.print(table)
     for part in content["parts"]:

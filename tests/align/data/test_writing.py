@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from align.data import Preferences, writing
-from align.data.writing import write_jsonl, write_rows
+from align.data.writing import append_rows, write_jsonl, write_rows
 
 
 @pytest.fixture
@@ -66,3 +67,14 @@ def test_every_row_has_the_columns_that_any_has(tmp_path: Path) -> None:
     again = Preferences.load(tmp_path / "a.jsonl")
     assert again.fingerprint == mixed.fingerprint
     assert '"weight"' not in (tmp_path / "a.jsonl").read_text()
+
+
+def test_rows_are_added_to_the_end(tmp_path: Path) -> None:
+    """Also below a last line that an editor left open."""
+    file = tmp_path / "pairs.jsonl"
+    for number in range(3):
+        append_rows(Preferences.from_rows([{"prompt": f"é {number}", "chosen": "b", "rejected": "c"}]), file)
+        file.write_text(file.read_text(encoding="utf-8").removesuffix("\n"), encoding="utf-8")
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")]
+    assert [(row["prompt"], row["chosen"], row["rejected"]) for row in rows] == [(f"é {i}", "b", "c") for i in range(3)]
+    assert Preferences.load(file).report.kept == 3

@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from align.errors import UserError
-from align.labelling.pairs import visible
 from align.labelling.server import LabelServer, Progress
 from align.labelling.session import Session
+from align.system.terminal import visible
 from tests.align.labelling.conftest import Begin, made_pair
 
 # Forty texts that a page or a terminal could act on: markup, scripts, control and direction characters.
@@ -200,10 +200,9 @@ def test_hostile_text_is_shown_as_text(text: str, begin: Begin) -> None:
     assert all(character.isprintable() for one in texts for character in one)
 
 
-def test_visible_text_is_what_it_was() -> None:
-    plain = "Zeilen\n\tund Ümläute, 漢字\u3000かな, العربية, 👩\u200d🔬, a\u00a0b"
-    assert visible(plain) == plain
-    assert visible("a\r\nb\x1b\u202e\ud800") == "a\nb\\x1b\\u202e\\ud800"
+def test_breaks_of_two_characters_are_shown_as_one(begin: Begin) -> None:
+    state = client(served(begin(made_pair(0, "a\r\nb", "c\rd")))).get("/state").json()
+    assert {state["pair"][side]["text"] for side in ("left", "right")} == {"a\nb", "c\\rd"}
 
 
 def test_the_page_holds_no_text_of_the_session_and_loads_nothing(begin: Begin) -> None:

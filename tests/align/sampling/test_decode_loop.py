@@ -66,7 +66,8 @@ def test_greedy_is_what_a_plain_forward_gives(name: str) -> None:
     cache = make_cache(model)
     assert cache is not None
     draw = Recorder(len(PROMPTS))
-    decode(model, cache, PROMPTS, n=1, choose=draw, max_new_tokens=LONGEST, pad_id=0)
+    for _ in decode(model, cache, PROMPTS, n=1, choose=draw, max_new_tokens=LONGEST, pad_id=0):
+        pass
     assert draw.tokens == [plain(model, prompt, torch.argmax) for prompt in PROMPTS]
 
 
@@ -80,7 +81,8 @@ def test_each_response_follows_its_own_history(name: str, monkeypatch: pytest.Mo
     cache = make_cache(model)
     assert cache is not None
     draw = Uneven([4, 1, 12, 9, 9, 2, 12, 6, 11], ranks=3)
-    decode(model, cache, PROMPTS, n=3, choose=draw, max_new_tokens=LONGEST, pad_id=0)
+    for _ in decode(model, cache, PROMPTS, n=3, choose=draw, max_new_tokens=LONGEST, pad_id=0):
+        pass
     assert list(map(len, draw.tokens)) == draw.lengths
     for step, (rows, logps) in enumerate(zip(draw.rows, draw.seen, strict=True)):
         assert sorted(rows) == [row for row, length in enumerate(draw.lengths) if length > step]
@@ -104,7 +106,8 @@ def test_logits_are_float32_and_the_longest_length_is_kept() -> None:
         cache = make_cache(model)
         assert cache is not None
         draw = Uneven(lengths, ranks=1)
-        decode(model, cache, PROMPTS, n=1, choose=draw, max_new_tokens=longest, pad_id=0)
+        for _ in decode(model, cache, PROMPTS, n=1, choose=draw, max_new_tokens=longest, pad_id=0):
+            pass
         assert len(draw.rows) == steps
         assert {seen.dtype for seen in draw.seen} == {torch.float32}
     model.to(torch.float32)

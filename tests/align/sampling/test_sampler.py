@@ -118,7 +118,9 @@ def test_transformers_loop_draws_the_same(tiny_policy: Policy, monkeypatch: pyte
 def test_recurrent_models_are_sampled_too(tiny_policy: Policy) -> None:
     policy = policy_of(HYBRID, "eager")
     policy.tokenizer = tiny_policy.tokenizer
-    drawn = Sampler(policy, SamplingParams(max_new_tokens=6)).generate([[7, 8, 9], [10]], n=2)
+    sampler = Sampler(policy, SamplingParams(max_new_tokens=6))
+    drawn = sampler.generate([[7, 8, 9], [10]], n=2)
+    assert list(sampler.stream([7, 8, 9])) == sampler.generate([[7, 8, 9]])[0]  # whole, once
     assert [len(row) for row in drawn] == [2, 2]
     assert all(0 < len(response.ids) <= 6 for row in drawn for response in row)
 

@@ -93,7 +93,9 @@ def test_names_of_this_project() -> None:
     assert registry.choices("methods", shipped=True) == [
         *("dpo", "grpo", "ppo", "ranker", "reward", "rft", "rloo", "rrhf", "sft", "slic")
     ]
-    assert registry.choices("commands", shipped=True) == ["compare", "data", "evaluate", "serve-reward"]
+    assert registry.choices("commands", shipped=True) == [
+        *("chat", "compare", "data", "evaluate", "export", "label", "serve-reward")
+    ]
 
 
 def test_an_entry_without_a_package_is_not_ours(entries: list[Any]) -> None:
