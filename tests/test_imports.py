@@ -30,6 +30,7 @@ FOLDERS = (
     "align.evaluation",
     "align.curation",
     "align.comparison",
+    "align.labelling",
     "align.method",
     "align.runs",
     "align.training",
@@ -155,7 +156,8 @@ OTHER_SENSE = {
     "judge": "whoever scores the answers of a comparison",
 }
 ASSETS = {"sft": "align.world", "rrhf": "align.data.formats"}  # the adapter world/sft; the format of RRHF's data
-SHOWN = ("align.cli.parse.help", "align.cli.compare", "align.cli.compare.words")  # their examples are for people
+SHOWN = ("align.cli.parse.help", "align.cli.compare", "align.cli.compare.words", "align.cli.label")
+"""Their examples are for people."""
 
 
 def test_the_common_part_names_no_method_and_no_reward() -> None:

@@ -6,12 +6,9 @@ answer is never made up.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import math
-import os
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -32,11 +29,12 @@ from tenacity import (
 from align.errors import ScorerError, UserError
 from align.scoring.identity import settings_identity
 from align.settings.type_checks import Settings
+from align.system.network import is_loopback, read_token
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Remote", "check_address", "is_loopback", "read_token"]
+__all__ = ["Remote", "check_address"]
 
 T = TypeVar("T")
 
@@ -229,25 +227,6 @@ def check_address(field: str, url: str, token_field: str, token_env: str | None)
         raise UserError(
             f"{field}={url!a} is another machine: name the environment variable of its token in {token_field}."
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Return True if `host` can only be this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def read_token(field: str, variable: str) -> str:
-    """Return the token in the environment variable; no message ever shows it, or a token given instead of a name."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-        raise UserError(f"{field} must be the name of an environment variable, not the token itself.")
-    token = os.environ.get(variable, "")
-    if not re.fullmatch(r"[!-~]+", token):
-        what = "has blanks or other than ASCII characters" if token else "is not set"
-        raise UserError(f"{field}: the environment variable {variable} {what}; export the token in it.")
-    return token
 
 
 class _Failure(Exception):

@@ -15,7 +15,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -27,7 +26,7 @@ from starlette.routing import Route
 
 from align.errors import ScorerError, UserError
 from align.scoring.checked_scores import score
-from reward.remote.client import is_loopback, read_token
+from align.system.network import check_listening, is_loopback, read_token
 from reward.remote.protocol import DIALECTS, Dialect, ProtocolError, Question
 
 if TYPE_CHECKING:
@@ -67,23 +66,9 @@ class RewardServer:
         for name in ("batch_size", "max_request_bytes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 <= self.port < 65536:
-            raise UserError(f"port must be from 0 to 65535, not {self.port}.")
         if not 0 <= self.wait <= 1:
             raise UserError(f"wait must be from 0 to 1 second, not {self.wait}.")
-        if self.token_env is not None:
-            read_token("token_env", self.token_env)
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise UserError("tls_cert and tls_key belong together: give both files, or neither.")
-        for name in ("tls_cert", "tls_key"):
-            file = getattr(self, name)
-            if file is not None and not Path(file).is_file():
-                raise UserError(f"{name}={file!r}: there is no such file.")
-        if not is_loopback(self.host) and (self.token_env is None or self.tls_cert is None):
-            raise UserError(
-                f"host={self.host!r} can be reached from other machines: give token_env, tls_cert and tls_key, "
-                "or listen on 127.0.0.1."
-            )
+        check_listening(self.host, self.port, self.token_env, self.tls_cert, self.tls_key)
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM; open requests are answered first."""

@@ -9,8 +9,8 @@ import pytest
 
 from align.comparison.frontier import Frontier, Point
 from align.comparison.page import page
-from tests.align.comparison.chromium import CHROMIUM, browser
 from tests.align.comparison.conftest import N, made
+from tests.chromium import CHROMIUM, browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 

@@ -1,0 +1,49 @@
+"""Who may reach a server of this project: this machine alone, or others with a token over an encrypted connection."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+
+from align.errors import UserError
+
+__all__ = ["check_listening", "is_loopback", "read_token"]
+
+
+def check_listening(host: str, port: int, token_env: str | None, tls_cert: str | None, tls_key: str | None) -> None:
+    """Raise `UserError` unless a server may listen there: beyond this machine it needs a token and a certificate."""
+    if not 0 <= port < 65536:
+        raise UserError(f"port must be from 0 to 65535, not {port}.")
+    if token_env is not None:
+        read_token("token_env", token_env)
+    if (tls_cert is None) != (tls_key is None):
+        raise UserError("tls_cert and tls_key belong together: give both files, or neither.")
+    for name, file in (("tls_cert", tls_cert), ("tls_key", tls_key)):
+        if file is not None and not Path(file).is_file():
+            raise UserError(f"{name}={file!r}: there is no such file.")
+    if not is_loopback(host) and (token_env is None or tls_cert is None):
+        raise UserError(
+            f"host={host!r} can be reached from other machines: give token_env, tls_cert and tls_key, "
+            "or listen on 127.0.0.1."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if `host` can only be this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_token(field: str, variable: str) -> str:
+    """Return the token in the environment variable; no message ever shows it, or a token given instead of a name."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise UserError(f"{field} must be the name of an environment variable, not the token itself.")
+    token = os.environ.get(variable, "")
+    if not re.fullmatch(r"[!-~]+", token):
+        what = "has blanks or other than ASCII characters" if token else "is not set"
+        raise UserError(f"{field}: the environment variable {variable} {what}; export the token in it.")
+    return token
