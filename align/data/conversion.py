@@ -15,7 +15,7 @@ from typing import Any, cast
 from align.data.formats import Format, Renaming, Sample, find_format, known_formats
 from align.data.formats.base import UnknownFormatError
 from align.data.formats.mapping import shown_columns
-from align.data.formats.transcripts import answers_alone
+from align.data.formats.transcripts import answers_alone, require_alone
 from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import RowError
 from align.data.messages import MEDIA, kind
@@ -221,6 +221,7 @@ class Check:
             try:
                 asked = answers_alone(item)
                 row = valid_row(asked, notes.setdefault)
+                require_alone(row, notes.setdefault)
                 if isinstance(prompt := asked.get("prompt"), str) and is_transcript(prompt):
                     notes.setdefault(_TRANSCRIPT)
                 is_answer = row["prompt"][0]["role"] != CONTINUED  # not a text that is all there is

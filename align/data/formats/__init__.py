@@ -72,6 +72,7 @@ BUILT_IN = (
     demonstrations.ALPACA,
     demonstrations.SELF_INSTRUCT,
     demonstrations.TEXT,
+    demonstrations.TRANSCRIPT,
     tokens.TOKENS,
     GSM8K,
     INSTRUCTIONS,

@@ -66,7 +66,6 @@ PUBLIC: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "Tulu-3-SFT": ("messages", {"id": lambda i: f"oasst1_{i}", "messages": chat, "source": "ai2/oasst1_converted"}),
-    "OASST, guanaco": ("text", {"text": lambda i: f"### Human: question {i}### Assistant: answer {i}"}),
     "OASST, conversations": (
         "messages",
         {
