@@ -13,7 +13,7 @@ from align.data.formats.parts import CONVERSATIONS, conversation, instruction, o
 from align.data.formats.trl import cut_at
 from align.data.formats.turn_marks import answer_start, begins_with_turn
 from align.data.load_report import RowError
-from align.data.marks import require_good, require_learned
+from align.data.marks import require_good, require_learned, require_no_part
 from align.data.schema import CONTINUED
 
 __all__ = [
@@ -74,6 +74,9 @@ def _demonstrated(row: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _alpaca(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    text, asked = row.get("text"), row["instruction"]
+    if isinstance(text, str) and isinstance(asked, str) and text and asked.strip() not in text:
+        raise RowError("`text` is not the instruction with its answer; if it belongs to the prompt, call it `input`")
     yield {"prompt": instruction(row), "chosen": row["output"]} | shared_fields(row)
 
 
@@ -86,6 +89,7 @@ def _self_instruct(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             raise RowError("an instance has no output")
         require_learned(instance)
         require_good(instance)
+        require_no_part(instance, "an instance")
         prompt = instruction({"instruction": row["instruction"], "input": instance.get("input")})
         yield {"prompt": prompt, "chosen": instance["output"]} | shared_fields(row)
 

@@ -239,6 +239,7 @@ OPENAI_PREFERENCE = Format(
     polarity="chosen is `preferred_output`",
     requires=frozenset({"input", "preferred_output", "non_preferred_output"}),
     convert=_openai,
+    inside={"input": frozenset({"messages", "tools", "parallel_tool_calls"})},
 )
 ANTHROPIC_EVALS = Format(
     name="anthropic-evals",

@@ -26,7 +26,7 @@ _NEAR = 80  # characters before a prompt with which an answer may begin
 _MARKED = re.compile(
     r"\W*|\s*(?:[<\[{\#].*|(?:.*[\n>])?(?:[^\s:\uff1a]+[ \t]+){0,3}[^\s:\uff1a]+[ \t]*[:\uff1a]\W*)", re.DOTALL
 )
-"""What stands before a prompt that an answer repeats: nothing, ``<|user|>``, ``[INST]``, ``### Task``, ``Falcon:`` …"""
+"""Texts before a prompt that an answer repeats: nothing, ``<|user|>``, ``[INST]``, ``### Task``, ``Falcon:`` …"""
 _DISAGREE = "the transcripts do not begin with the prompt"
 
 

@@ -87,7 +87,8 @@ PUBLIC: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Alpaca-GPT4": (
         "alpaca",
-        {"instruction": lambda i: f"task {i}", "input": "", "output": lambda i: f"answer {i}", "text": prose},
+        {"instruction": lambda i: f"task {i}", "input": "", "output": lambda i: f"answer {i}"}
+        | {"text": lambda i: f"Below is an instruction.\n\n### Instruction:\ntask {i}\n\n### Response:\nanswer {i}"},
     ),
     "WizardLM": ("sharegpt", {"idx": lambda i: f"WYrEpXq_{i}", "conversations": turns}),
     "LIMA": ("sharegpt", {"conversations": lambda i: [f"question {i}", f"answer {i}"], "source": "stackexchange"}),
