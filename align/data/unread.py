@@ -185,7 +185,7 @@ def _turns_sides(name: str, cells: list[Any], few: bool) -> bool:
         return False
     if not own.isdisjoint(FLIPS):
         return not is_about(name) and not said <= _AS_IT_IS
-    if (said <= {"-1", "0", "1", "+1"} and "-1" in said) or (said <= {"-", "+"} and "-" in said):
+    if (said <= {"-1", "0", "1", "+1"} and "-1" in said) or said == {"-", "+"}:
         return True
     if not own.isdisjoint(_DIFFERENCES) and own.isdisjoint(_TIMES):
         return any(_is_number(text) and text.startswith("-") for text in said)

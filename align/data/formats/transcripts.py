@@ -42,14 +42,17 @@ def answers_alone(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     fields = spoken(fields)
     given = {name: fields[name] for name in ("chosen", "rejected") if fields.get(name) is not None}
     sides = {name: text for name, side in given.items() if (text := _text_of(side))}
-    system, asked = _asked(fields.get("prompt"))
-    if not sides or not asked or len(sides) < len(given):
+    prompt = fields.get("prompt")
+    if not sides or len(sides) < len(given) or (type(prompt) is list and sides != given and _is_new(prompt, sides)):
+        return fields
+    system, asked = _asked(prompt)
+    if not asked:
         return fields
     cut = _cut(asked, sides) if all(isinstance(side, str) for side in given.values()) else None
     if cut is not None:
         heard = system is None or _holds(without_marks(cut["prompt"]), system)
         return {**fields, **cut, "prompt": cut["prompt"] if heard else prompt_with_system(cut["prompt"], system)}
-    if not all(asked[:_LONG] in side or asked[-_LONG:] in side for side in sides.values()):
+    if not all(_has_an_end(asked, side) for side in sides.values()):
         return fields
     starts = {name: _start_behind_a_part(side, f"{system} {asked}") for name, side in sides.items()}
     answers = {name: sides[name][start:].strip() for name, start in starts.items() if start is not None}
@@ -87,9 +90,19 @@ def _before(asked: str, answer: str) -> str | None:
 
 def _text_of(side: object) -> str | None:
     """Return the text of an answer, also of one that is a message."""
-    if isinstance(side, list) and len(turns := cast(list[Any], side)) == 1 and isinstance(turns[0], Mapping):
+    if type(side) is list and len(turns := cast(list[Any], side)) == 1 and type(turns[0]) is dict:
         side = turns[0].get("content") if turns[0].get("role") == "assistant" else None
     return side if isinstance(side, str) else None
+
+
+def _is_new(prompt: list[Any], sides: Mapping[str, str]) -> bool:
+    """Return whether an answer has nothing of the prompt's last turn: said fast, as it is of nearly all."""
+    last = prompt[-1].get("content") if prompt and type(prompt[-1]) is dict else None
+    return isinstance(last, str) and not all(_has_an_end(last.strip(), side) for side in sides.values())
+
+
+def _has_an_end(asked: str, side: str) -> bool:
+    return asked[:_LONG] in side or asked[-_LONG:] in side
 
 
 def _cut(asked: str, sides: Mapping[str, str]) -> dict[str, str] | None:
