@@ -125,7 +125,9 @@ class Renaming:
         """Return what no path takes of the objects into which they lead, under names such as ``meta.label``."""
         taken = {path[:2] for path in self.steps.values()}
         roots = {path[0] for path in taken if len(path) > 1 and isinstance(row.get(str(path[0])), Mapping)}
-        return {f"{root}.{key}": cell for root in roots for key, cell in row[root].items() if (root, key) not in taken}
+        return {
+            f"{root}.{key}": cell for root in roots for key, cell in row[str(root)].items() if (root, key) not in taken
+        }
 
 
 _MISSING = object()
