@@ -40,9 +40,9 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     _check_responses(chosen, rejected)
     if rejected is None and chosen and not isinstance(fields["chosen"], str):
         require_good(fields["chosen"][0])
-    given = [cast(Any, fields.get(side)) for side in ("chosen", "rejected")]
-    if rejected and chosen and not any(isinstance(side, str) for side in given):
-        require_agreeing(given[0][0], given[1][0])
+    good, bad = fields.get("chosen"), fields.get("rejected")
+    if type(good) is list and type(bad) is list:
+        require_agreeing(cast(Any, good[0]), cast(Any, bad[0]))
     if prompt[0]["role"] != TOKENS and any(side and side[0]["role"] == TOKENS for side in (chosen, rejected)):
         raise RowError("the response is token ids, but the prompt is text")
     for side in (chosen, rejected):
