@@ -15,7 +15,7 @@ from typing import Any, cast
 from align.data.formats import Format, Renaming, Sample, find_format, known_formats
 from align.data.formats.base import UnknownFormatError
 from align.data.formats.mapping import shown_columns
-from align.data.formats.transcripts import answers_alone
+from align.data.formats.transcripts import answers_alone, require_alone
 from align.data.formats.turn_marks import is_transcript
 from align.data.load_report import RowError
 from align.data.messages import MEDIA, kind
@@ -32,6 +32,8 @@ _ROWS_OF_A_FILE = 100
 """First rows of each of several files, from which their format is known."""
 _MEDIA = frozenset(MEDIA)
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
+_PLACEHOLDERS = frozenset({"-", "n/a", "na", "nan", "no", "none", "null", "unknown"})
+_BEGINNING = 200  # characters by which values of a column are told apart
 _SIDES = ("chosen", "rejected")
 _WHOLE = "an answer begins as a transcript with marks of its own and stays whole"
 _TRANSCRIPT = "the prompt is a transcript with marks of its own and stays one text; give messages to have turns"
@@ -45,7 +47,7 @@ class Layout:
     kinds: Mapping[str, str]
     """Columns that the format reads and most rows have → type of most of their values."""
     known: frozenset[str] | None
-    """Columns with something in the first rows; None where the user named the format, and left out what it is not."""
+    """Columns not read of which the first rows have more than one value; None where the user named the format."""
 
     @classmethod
     def of(cls, head: list[RawRow], format_name: str, by_hand: Sequence[str], source: str) -> Layout:
@@ -63,8 +65,7 @@ class Layout:
         for name in sorted(columns & found.columns):
             counts = Counter(kind(row[name]) for row in usable if row.get(name) is not None)
             kinds[name] = counts.most_common(1)[0][0] if counts else "null"
-        known = frozenset({name for row in usable for name, value in row.items() if value not in _NOTHING})
-        return cls(found, kinds, known if format_name == "auto" else None)
+        return cls(found, kinds, _seen(found, usable) if format_name == "auto" else None)
 
     @classmethod
     def of_file(cls, file: Path, renaming: Renaming, by_hand: Sequence[str]) -> Layout:
@@ -118,7 +119,7 @@ class Layout:
         """
         if self.known is None:
             return "", ""
-        found = judge(columns, self.format.gives, no_parts=self.known)
+        found = judge(columns, self.format.gives, seen=self.known)
         if not found.names:
             return "", ""
         named = (*found.verdicts, *found.turns, *found.parts)[0]
@@ -127,6 +128,16 @@ class Layout:
 
     def __reduce__(self) -> Any:  # functions of formats cannot be sent to another process
         return _layout, (self.format.name, self.kinds, self.known)
+
+
+def _seen(format: Format, rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Return what is not read of which rows have more than a placeholder such as "none", or one value for all."""
+    values: dict[str, set[str]] = {}
+    for name, value in (left for row in rows for left in format.left(row)):
+        text = str(value)[:_BEGINNING]
+        if value not in _NOTHING and text.strip().lower() not in _PLACEHOLDERS:
+            values.setdefault(name, set()).add(text)
+    return frozenset(name for name, texts in values.items() if len(texts) > 1)
 
 
 def _first_rows(file: Path, renaming: Renaming) -> list[RawRow]:
@@ -221,6 +232,7 @@ class Check:
             try:
                 asked = answers_alone(item)
                 row = valid_row(asked, notes.setdefault)
+                require_alone(row, notes.setdefault)
                 if isinstance(prompt := asked.get("prompt"), str) and is_transcript(prompt):
                     notes.setdefault(_TRANSCRIPT)
                 is_answer = row["prompt"][0]["role"] != CONTINUED  # not a text that is all there is
@@ -243,7 +255,7 @@ class Check:
 
     def _converted(self, block: Block, found: Checked) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the fields that each row, or each group of rows, becomes, with their place."""
-        format, columns = self.layout.format, self.layout.format.columns
+        format = self.layout.format
         unread: dict[str, list[Any]] = {}
         at: dict[str, list[str]] = {}
         """Places of these values."""
@@ -255,15 +267,16 @@ class Check:
                 found.remarks.append((len(found.prompts), place, rejection))
                 continue
             for value in values:
-                for name in value.keys() - columns:
-                    unread.setdefault(name, []).append(value[name])
+                for name, cell in format.left(value):
+                    unread.setdefault(name, []).append(cell)
                     at.setdefault(name, []).append(place)
                 for name in labels:
                     if len(seen := found.labels_seen.setdefault(name, set())) < 2:
                         seen.add(str(value[name]))
             for item in made:
                 yield place, item
-        found.unread = {*unread}
+        inside = tuple(f"{name}." for name in format.inside)
+        found.unread = {name for name in unread.keys() - format.columns if not name.startswith(inside)}
         column, objection = self.layout.objection(unread)
         if column:
             first = next(place for place, cell in zip(at[column], unread[column], strict=True) if cell not in _NOTHING)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from align.data.load_report import RowError
-from align.data.unread import is_true_or_false, verdicts
+from align.data.unread import is_true_or_false, parts, verdicts
 from align.data.words import LABELS, SCORES, SIDES, WORSE, words_of
 
-__all__ = ["is_learned", "is_mark", "require_good", "require_learned"]
+__all__ = ["is_learned", "is_mark", "require_agreeing", "require_good", "require_learned", "require_no_part"]
 
 _LEARNED = frozenset({"is_train", "is_trained", "learn", "loss", "loss_mask", "loss_scale", "loss_weight"}) | {
     *("train", "train_on", "train_on_turn", "trainable", "trained", "training", "weight")
@@ -83,4 +83,37 @@ def require_good(answer: Mapping[str, Any]) -> None:
         elif said := verdicts(name, [value]):
             raise RowError(
                 f'message field "{said[0]}" may say how good the answer is; remove it, or give a column `label`'
+            )
+
+
+def require_agreeing(chosen: Mapping[str, Any], rejected: Mapping[str, Any]) -> None:
+    """Raise `RowError` if both sides of a pair have a label or a score, and the rejected one has the better."""
+    if len(chosen) == 2:  # role and content, as nearly all have
+        return
+    for name in chosen.keys() & rejected.keys() - _CONTENT:
+        words = words_of(name)
+        if (LABELS | SCORES | SIDES | _AGAINST).isdisjoint(words):
+            continue
+        good, bad = _worth(chosen[name]), _worth(rejected[name])
+        if good is not None and bad is not None and good != bad:
+            lower = sum(word in _AGAINST | {"rank", "loss"} for word in words) % 2 == 1
+            if (good > bad) == lower:
+                raise RowError(f'message field "{name}" says that the rejected side is the better one')
+
+
+def _worth(value: object) -> float | None:
+    """Return a number or a boolean as a number; None for anything else."""
+    if is_true_or_false(value):
+        return float(_TRUTH[str(value).strip().lower()])
+    return float(value) if isinstance(value, int | float) else None
+
+
+def require_no_part(asked: Mapping[str, Any], name: str) -> None:
+    """Raise `RowError` if a message of a prompt has texts beside its content that may be a part of it."""
+    for key, value in asked.items():
+        if key in _CONTENT or not isinstance(value, str | list | Mapping) or value in ("", [], {}):
+            continue
+        if found := parts(key, [value], any_text=True):
+            raise RowError(
+                f'field "{found[0]}" of {name} may be a part of the prompt; put it in the text, or remove it'
             )

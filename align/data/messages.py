@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from align.data.load_report import RowError
-from align.data.marks import is_learned, is_mark, require_learned
+from align.data.marks import is_learned, is_mark, require_learned, require_no_part
 from align.data.schema import CONTINUED, ROLES, TOKENS, Message
 
 __all__ = ["MEDIA", "kind", "number", "read_messages", "read_text", "read_tools"]
@@ -106,6 +106,8 @@ def _message(item: object, name: str, note: Callable[[str], None]) -> Message:
         require_learned(message)
     elif role == "assistant" and not is_learned(message):
         read["weight"] = "0"
+    if role in ("user", "system"):
+        require_no_part(message, f"a {role}'s message")
     for key, extra in message.items():
         if not is_mark(key) and key not in _READ.get(role, ("role", "content")) and extra not in _NOTHING:
             note(f'message field "{key}" is not read')

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 from align.data.load_report import RowError
-from align.data.marks import require_good
+from align.data.marks import require_agreeing, require_good
 from align.data.messages import kind, number, read_messages, read_text, read_tools
 from align.data.schema import COLUMNS, CONTINUED, SCORE_COLUMNS, TOKENS, Message, Row, answer_key, prompt_key
 
@@ -40,6 +40,9 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     _check_responses(chosen, rejected)
     if rejected is None and chosen and not isinstance(fields["chosen"], str):
         require_good(fields["chosen"][0])
+    good, bad = fields.get("chosen"), fields.get("rejected")
+    if type(good) is list and type(bad) is list:
+        require_agreeing(cast(Any, good[0]), cast(Any, bad[0]))
     if prompt[0]["role"] != TOKENS and any(side and side[0]["role"] == TOKENS for side in (chosen, rejected)):
         raise RowError("the response is token ids, but the prompt is text")
     for side in (chosen, rejected):

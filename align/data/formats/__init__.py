@@ -16,6 +16,7 @@ from align.data.formats.hh import HH
 from align.data.formats.instructions import INSTRUCTIONS
 from align.data.formats.mapping import Renaming, after, proposed, shown_columns, shown_names, unclear_label, written
 from align.data.formats.trl import IMPLICIT
+from align.data.unread import Unread
 from align.data.words import words_of
 from align.errors import did_you_mean
 
@@ -72,6 +73,7 @@ BUILT_IN = (
     demonstrations.ALPACA,
     demonstrations.SELF_INSTRUCT,
     demonstrations.TEXT,
+    demonstrations.TRANSCRIPT,
     tokens.TOKENS,
     GSM8K,
     INSTRUCTIONS,
@@ -152,6 +154,9 @@ def _proposal(sample: Sample, formats: Mapping[str, Format]) -> str:
     readers = _reading(mapped, renamed, formats)
     read = mapped | (readers[0].columns if readers else SHARED_COLUMNS)
     lost = [name for name in sorted(renamed.columns - read) if renamed.carries(name, any_text=True)]
+    said = readers[0].unread(renamed) if readers else Unread()
+    if judging := [*said.verdicts, *said.turns]:
+        return f"{written(found)} data.format={readers[0].name} (if {shown_names(judging)} says nothing of the answers)"
     return written(found) + (f" (it leaves out {shown_names(lost)})" if lost else "")
 
 

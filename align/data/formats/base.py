@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
 
 from align.data.formats.labels import Labels
 from align.data.schema import DRAWN_COLUMNS, SCORE_COLUMNS
@@ -15,6 +16,10 @@ __all__ = ["SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_f
 
 SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "ranking", "tools", "answer", "source", *DRAWN_COLUMNS})
 """Optional columns of the pairwise format that the formats pass on."""
+_LONG = 8  # characters of a text that two columns do not have by chance
+_ASKED = frozenset({"instruction", "prompt", "query", "question"})
+_PASSED_ON = frozenset({"source"})
+"""Of these the ones that say what a row is, if they hold what their name says."""
 
 
 class UnknownFormatError(UserError):
@@ -86,10 +91,27 @@ class Format:
     optional: frozenset[str] = SHARED_COLUMNS
     """Columns that are read if they exist, or that its files have and that are known to be no part of an answer."""
 
-    @property
+    inside: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    """Columns of objects, or of lists of objects → their fields that are read or known to be no part of an answer."""
+
+    @cached_property
     def columns(self) -> frozenset[str]:
         """All columns that are read; others are reported as not read."""
         return self.requires.union(self.optional, *self.one_of)
+
+    @cached_property
+    def _judged(self) -> frozenset[str]:
+        return self.columns - _PASSED_ON
+
+    def left(self, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield what is to be judged of a row: columns and fields inside them that are not read, or only passed on."""
+        for name in row.keys() - self._judged:
+            yield name, row[name]
+        for name, known in self.inside.items():
+            items = row.get(name)
+            for item in cast(list[Any], items) if isinstance(items, list) else [items]:
+                if isinstance(item, Mapping) and not known.isdisjoint(item):
+                    yield from ((f"{name}.{key}", item[key]) for key in item.keys() - known)
 
     @property
     def looks(self) -> bool:
@@ -119,9 +141,19 @@ class Format:
 
     def unread(self, sample: Sample) -> Unread:
         """Return the columns that are not read although they may matter, of all rows that can be read."""
-        rows = [row for row in sample.rows if self.reads(row)]
-        names = {name for row in rows for name in row}.union(sample.columns) - self.columns
-        return judge({name: [row[name] for row in rows if name in row] for name in names}, self.gives)
+        columns: dict[str, list[Any]] = {}
+        for row in sample.rows:
+            if self.reads(row):
+                for name, value in self.left(row):
+                    if name in _PASSED_ON or not self._repeats_prompt(row, value):
+                        columns.setdefault(name, []).append(value)
+        return judge(columns, self.gives)
+
+    def _repeats_prompt(self, row: Mapping[str, Any], value: object) -> bool:
+        """Return whether a text of some length is that of the prompt's own column: it says nothing more."""
+        if not isinstance(value, str) or len(value) < _LONG or self.gives == "prompts":
+            return False
+        return any(row.get(name) == value for name in _ASKED & self.columns)
 
     def reads(self, row: Mapping[str, Any]) -> bool:
         """Return whether a row has the columns that the format needs."""

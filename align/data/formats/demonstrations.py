@@ -10,8 +10,10 @@ from typing import Any, cast
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
 from align.data.formats.labels import Labels, good_or_bad
 from align.data.formats.parts import CONVERSATIONS, conversation, instruction, only_one, prompt_with_system
+from align.data.formats.trl import cut_at
+from align.data.formats.turn_marks import answer_start, begins_with_turn
 from align.data.load_report import RowError
-from align.data.marks import require_good, require_learned
+from align.data.marks import require_good, require_learned, require_no_part
 from align.data.schema import CONTINUED
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "SELF_INSTRUCT",
     "SHAREGPT",
     "TEXT",
+    "TRANSCRIPT",
 ]
 
 _NO_PREFERENCE = "no preference: the response is a demonstration"
@@ -71,6 +74,9 @@ def _demonstrated(row: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _alpaca(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    text, asked = row.get("text"), row["instruction"]
+    if isinstance(text, str) and isinstance(asked, str) and text and asked.strip() not in text:
+        raise RowError("`text` is not the instruction with its answer; if it belongs to the prompt, call it `input`")
     yield {"prompt": instruction(row), "chosen": row["output"]} | shared_fields(row)
 
 
@@ -83,6 +89,7 @@ def _self_instruct(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             raise RowError("an instance has no output")
         require_learned(instance)
         require_good(instance)
+        require_no_part(instance, "an instance")
         prompt = instruction({"instruction": row["instruction"], "input": instance.get("input")})
         yield {"prompt": prompt, "chosen": instance["output"]} | shared_fields(row)
 
@@ -94,6 +101,22 @@ def _text(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     key = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
     prompt = [{"role": CONTINUED, "content": ""}]
     yield {"prompt": prompt, "chosen": text, "prompt_id": key} | shared_fields(row)
+
+
+def _transcript(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    start = _start_of_answer(row["text"])
+    if start is None:
+        raise RowError("the text is no transcript that begins with a user's turn and ends with an answer")
+    yield cut_at(start, chosen=row["text"]) | shared_fields(row)
+
+
+def _start_of_answer(text: object) -> int | None:
+    start = answer_start(text) if isinstance(text, str) and begins_with_turn(text) else None
+    return start if start is not None and str(text)[start:].strip() else None
+
+
+def _is_transcripts(sample: Sample) -> bool:
+    return sample.mostly("text", lambda text: _start_of_answer(text) is not None)
 
 
 def _questions(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -187,6 +210,16 @@ TEXT = Format(
     convert=_text,
     gives="demonstrations",
     optional=SHARED_COLUMNS | {"url", "timestamp"},
+)
+TRANSCRIPT = Format(
+    name="transcript",
+    description="text: transcripts such as ### Human: … ### Assistant: …; data.format=text trains on all of them",
+    polarity=_NO_PREFERENCE,
+    requires=frozenset({"text"}),
+    convert=_transcript,
+    recognises=_is_transcripts,
+    gives="demonstrations",
+    optional=TEXT.optional,
 )
 KTO = Format(
     name="kto",

@@ -43,7 +43,11 @@ def _strength(row: Mapping[str, Any], name: str) -> float:
 
 
 def _labelled(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from better_of(row, row["response_1"], row["response_2"], lead(row, "better"), prompt=row["prompt"])
+    better = lead(row, "better")
+    scores = [None if row.get(name) is None else number(row[name], name) for name in ("score_1", "score_2")]
+    high, low = scores if better > 0 else scores[::-1]
+    fields = {"prompt": row["prompt"], "chosen_score": high, "rejected_score": low}
+    yield from better_of(row, row["response_1"], row["response_2"], better, **fields)
 
 
 def _pandalm(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -223,6 +227,7 @@ LABELLED = Format(
         accepted='1 where response_1 is better, 2 where response_2 is, "tie" where neither is',
         read=lead,
     ),
+    optional=SHARED_COLUMNS | {"score_1", "score_2"},
 )
 PANDALM = Format(
     name="pandalm",
@@ -327,7 +332,10 @@ PKU_SAFE_RLHF = Format(
     labels=Labels(
         columns=("better_response_id",), accepted="0 where response_0 is better, 1 where response_1 is", read=_0_OR_1
     ),
-    optional=SHARED_COLUMNS | {"safer_response_id", "is_response_0_safe", "is_response_1_safe", "prompt_source"},
+    optional=SHARED_COLUMNS
+    | {"safer_response_id"}
+    | {f"is_response_{i}_safe" for i in range(2)}
+    | {f"response_{i}_{about}" for i in range(2) for about in ("source", "harm_category", "severity_level", "sha256")},
 )
 TLDR = Format(
     name="tldr",
@@ -339,6 +347,7 @@ TLDR = Format(
         columns=("choice",), accepted="0 where the first summary is better, 1 where the second is", read=_0_OR_1
     ),
     optional=SHARED_COLUMNS | {"worker", "batch", "split", "extra"},
+    inside={"info": frozenset({"id", "post", "title", "subreddit", "site", "article"})},
 )
 ARENA = Format(
     name="arena",
@@ -372,6 +381,7 @@ TINKER = Format(
     polarity="chosen is the completion that `label` names",
     requires=frozenset({"comparison", "label"}),
     convert=_tinker,
+    inside={"comparison": frozenset({"prompt_conversation", "completion_A", "completion_B"})},
     labels=Labels(
         columns=("label",),
         accepted="A where completion_A is better, B where completion_B is, Tie where neither is",
@@ -384,5 +394,6 @@ WEBGPT = Format(
     polarity="chosen is the answer with the larger score; equal scores are ties",
     requires=frozenset({"question", "answer_0", "answer_1", "score_0", "score_1"}),
     convert=_webgpt,
+    inside={"question": frozenset({"dataset", "id", "full_text"})},
     optional=SHARED_COLUMNS | {"quotes_0", "quotes_1", "tokens_0", "tokens_1", "dataset"},
 )

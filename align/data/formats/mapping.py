@@ -11,6 +11,7 @@ from align.data.formats.base import Sample
 from align.data.formats.demonstrations import KTO, KTO_ALPACA, KTO_MESSAGES
 from align.data.formats.labelled import LABELLED
 from align.data.formats.labels import shown_labels
+from align.data.formats.parts import CONVERSATIONS
 from align.data.formats.rankings import are_candidates
 from align.data.formats.turn_marks import answer_start
 from align.data.load_report import RowError
@@ -49,6 +50,8 @@ _POSITIVE_WORDS = """
 """
 _POSITIVE = frozenset(_POSITIVE_WORDS.split())
 _BESIDE = frozenset({"a", "human", "is", "my", "response", "tag", "the", "up", "user", "was"})
+_BADNESS = frozenset({"error", "errors", "harm", "harmfulness", "loss", "losses", "penalty", "perplexity", "toxicity"})
+"""Words of numbers of which the lower is better."""
 _OF_LABELS = frozenset(
     {
         *_LABELS,
@@ -115,7 +118,16 @@ class Renaming:
         value = cast(Mapping[str, Any], row.value)
         roots = {path[0] for path in self.steps.values()}
         named = {new: cell for new, path in self.steps.items() if (cell := _at(value, path)) is not _MISSING}
-        return replace(row, value={name: cell for name, cell in value.items() if name not in roots} | named)
+        kept = {name: cell for name, cell in value.items() if name not in roots}
+        return replace(row, value=kept | self._left(value) | named)
+
+    def _left(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what no path takes of the objects into which they lead, under names such as ``meta.label``."""
+        taken = {path[:2] for path in self.steps.values()}
+        roots = {path[0] for path in taken if len(path) > 1 and isinstance(row.get(str(path[0])), Mapping)}
+        return {
+            f"{root}.{key}": cell for root in roots for key, cell in row[str(root)].items() if (root, key) not in taken
+        }
 
 
 _MISSING = object()
@@ -178,6 +190,9 @@ def _sides(sample: Sample) -> dict[str, str | None]:
     if len(scored) == 1:
         texts = [name for name in texts if name not in scored]
         return {"prompt": _prompt(sample, texts), "candidates": scored[0]}
+    whole = [name for name in texts if sample.mostly(name, _is_conversation)]
+    if len(whole) == 1 and texts == whole and CONVERSATIONS.isdisjoint(sample.columns):
+        return {"messages": whole[0]}
     lists = [name for name in sorted(sample.columns) if sample.mostly(name, lambda value: kind(value) == "list")]
     good, bad = _named(texts, _GOOD), _named(texts, _BAD)
     if not (good and bad) and (two := _two(texts)):
@@ -188,7 +203,10 @@ def _sides(sample: Sample) -> dict[str, str | None]:
     if good or bad:
         sides = {"chosen": good, "rejected": bad}
     elif len(lists) > 1:
-        scores = _named(lists, ("score", "scores", "rating", "ratings", "reward", "rewards", "rank", "ranks"))
+        scores = _named(
+            [name for name in lists if _BADNESS.isdisjoint(words_of(name))],
+            ("score", "scores", "rating", "ratings", "reward", "rewards", "rank", "ranks"),
+        )
         others = [name for name in lists if name != scores]
         answers = others[0] if len(others) == 1 else _named(others, (*_ANSWERS, "generation", "candidate"))
         sides = {"responses": answers, "ranks" if scores and "rank" in scores.lower() else "scores": scores}
@@ -351,6 +369,12 @@ def _is_content(value: object) -> bool:
         kind(value) == "messages"
         and all({"role", "content"} <= {*turn} or {"from", "value"} <= {*turn} for turn in cast(list[Any], value))
     )
+
+
+def _is_conversation(value: object) -> bool:
+    """Return whether a value is messages that end with an answer, and begin with what it answers."""
+    turns = cast(list[Any], value) if kind(value) == "messages" else []
+    return len(turns) > 1 and turns[-1].get("role") == "assistant"
 
 
 def _named(names: list[str], words: tuple[str, ...]) -> str | None:

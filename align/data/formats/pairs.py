@@ -46,8 +46,7 @@ def _pairwise(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     sides = {name: _side(row[name], name) for name in ("chosen", "rejected")}
     if any(map(_is_whole, sides.values())):
         whole = shared_turns(**sides)
-        _require_prompt(prompt, whole["prompt"])
-        prompt, sides = whole["prompt"], {name: whole[name] for name in sides}
+        prompt, sides = _agreed(prompt, whole["prompt"]), {name: whole[name] for name in sides}
     require_known(row.get("messages"), prompt, sides["chosen"])
     scores = {ours: row[name] for ours, names in _SCORES.items() for name in names if row.get(name) is not None}
     yield {"prompt": prompt_with_system(prompt, row.get("system")), **sides} | scores | shared_fields(row)
@@ -65,18 +64,25 @@ def _is_whole(side: object) -> bool:
     return isinstance(side, list) and len(cast(list[Any], side)) > 1
 
 
-def _require_prompt(prompt: object, turns: list[Any]) -> None:
-    """Check that the column `prompt` is what the conversations begin with: all of it, or its last or first question."""
+def _agreed(prompt: object, turns: list[Any]) -> list[Any]:
+    """Return what conversations begin with, behind the system's turns that only the column `prompt` has.
+
+    The column must be all of the turns, or the last or first question.
+    """
     asked = [turn.get("content") for turn in turns if turn.get("role") == "user"]
     if prompt is None or prompt == turns or (isinstance(prompt, str) and prompt.strip() in map(_stripped, asked)):
-        return
-    if isinstance(prompt, list) and _without_system(prompt) == _without_system(turns):
-        return
-    raise RowError("the conversations do not begin with the prompt")
+        return turns
+    given = conversation(prompt, "prompt") if isinstance(prompt, list) else []
+    if not given or _without_system(given) != _without_system(turns):
+        raise RowError("the conversations do not begin with the prompt")
+    system, own = ([turn for turn in some if turn.get("role") == "system"] for some in (given, turns))
+    if system and own and system != own:
+        raise RowError("the system says one thing in the prompt and another in the conversations")
+    return turns if own else [*system, *turns]
 
 
 def _without_system(turns: list[Any]) -> list[Any]:
-    return [turn for turn in turns if not isinstance(turn, Mapping) or turn.get("role") != "system"]
+    return [turn for turn in turns if turn.get("role") != "system"]
 
 
 def _stripped(text: object) -> object:
@@ -233,6 +239,7 @@ OPENAI_PREFERENCE = Format(
     polarity="chosen is `preferred_output`",
     requires=frozenset({"input", "preferred_output", "non_preferred_output"}),
     convert=_openai,
+    inside={"input": frozenset({"messages", "tools", "parallel_tool_calls"})},
 )
 ANTHROPIC_EVALS = Format(
     name="anthropic-evals",

@@ -201,6 +201,7 @@ CANDIDATES = Format(
     one_of=(_ASKED, _LISTS),
     convert=_candidates,
     recognises=_has_candidates,
+    inside=dict.fromkeys(_LISTS, _ANSWERS | _SCORES),
     optional=SHARED_COLUMNS | {"system"},
 )
 RANKED = Format(
@@ -240,6 +241,10 @@ ULTRAFEEDBACK_RAW = Format(
     requires=frozenset({"instruction", "completions"}),
     convert=_ultrafeedback_raw,
     recognises=_is_list_of("completions", "response", "annotations"),
+    inside={
+        "completions": frozenset({"response", "annotations", "custom_system_prompt", "model", "principle", "critique"})
+        | {"fine-grained_score", "overall_score"}
+    },
     optional=SHARED_COLUMNS | {"models", "correct_answers", "incorrect_answers"},
 )
 STACK_EXCHANGE = Format(
@@ -249,6 +254,7 @@ STACK_EXCHANGE = Format(
     requires=frozenset({"question", "answers"}),
     convert=_stack_exchange,
     recognises=_is_list_of("answers", "text", "pm_score"),
+    inside={"answers": frozenset({"text", "pm_score", "selected", "answer_id"})},
     optional=SHARED_COLUMNS | {"qid", "date", "metadata"},
 )
 NEMO_RL = Format(
@@ -258,6 +264,7 @@ NEMO_RL = Format(
     requires=frozenset({"context", "completions"}),
     convert=_nemo_rl,
     recognises=_has_rank,
+    inside={"completions": frozenset({"rank", "completion"})},
 )
 NECTAR = Format(
     name="nectar",
@@ -266,6 +273,7 @@ NECTAR = Format(
     requires=frozenset({"prompt", "answers"}),
     convert=_nectar,
     recognises=_is_list_of("answers", "answer", "rank"),
+    inside={"answers": frozenset({"answer", "rank", "model"})},
     optional=SHARED_COLUMNS | {"turns", "num_responses", "good_natured"},
 )
 REWARD_BENCH_2 = Format(

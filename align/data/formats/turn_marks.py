@@ -62,7 +62,9 @@ _ANSWERS = _pattern(_ANSWER, _ANSWER_UNSPACED)
 _CLOSES = re.compile(r"\[(/INST)\]")
 """Ends a user's turn, so that the assistant's begins."""
 _OPENS = re.compile(r"(?:<s>)?\s*\[INST\]")
-_TOKENS = re.compile(r"<\|[a-z_]+\|>|</?s>|<(?:start|end)_of_turn>|<</?SYS>>|<bos>|\[/?SYSTEM_PROMPT\]")
+_TOKENS = re.compile(
+    r"<\|(?:im_start|start|start_header_id)\|>system\b|<\|[a-z_]+\|>|</?s>|<(?:start|end)_of_turn>|<</?SYS>>|<bos>|\[/?SYSTEM_PROMPT\]"
+)
 """Further tokens of chat templates."""
 _PREAMBLE = re.compile(
     r"<\|[a-z_]+\|>|<s>|<bos>|\#+ ?system|system:|(?:below is an?|a chat between|the following is a|you are an?) ",

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from align.data.reading.compression import LONGEST, file_position, opened
 from align.data.reading.rows import Block, RawRow, in_blocks
+from align.data.words import PROMPTS, words_of
 from align.errors import UserError, first_line
 
 __all__ = ["read_csv", "read_json"]
@@ -105,13 +106,23 @@ def _inside_object(text: str, path: Path) -> Iterator[RawRow] | None:
         if len(values) > 1:
             break
     if len(values) > 1:
-        return _array("[" + text + "]", path) if "\n" in text[values[0][1] : values[1][1]].strip() else None
+        if "\n" not in text[values[0][1] : values[1][1]]:
+            raise UserError(f"{values[0][0].place}: several JSON objects stand in one line; write a line for each.")
+        return _array("[" + text + "]", path)
     value = values[0][0].value
-    named = [name for name in _AROUND_ROWS if isinstance(value, Mapping) and isinstance(value.get(name), list)]
-    if not named:
+    if not isinstance(value, Mapping):
         return iter([values[0][0]])
+    around = cast(Mapping[str, Any], value)
+    named = [name for name in _AROUND_ROWS if isinstance(around.get(name), list)]
+    if not named:
+        return _table(around, path) or iter([values[0][0]])
+    named += [name for name, rows in around.items() if name not in named and _are_objects(rows)]
     if len(named) > 1:
         raise UserError(f"{path}: the file has several lists of rows ({', '.join(named)}); write one file for each.")
+    if asked := [name for name, text in around.items() if text and not PROMPTS.isdisjoint(words_of(name))]:
+        raise UserError(
+            f"{path}: {asked[0]} stands beside the rows ({named[0]}); write it into each row, or remove it."
+        )
     start = cast(re.Match[str], re.search(rf'"{named[0]}"\s*:\s*\[', text)).end() - 1
     return _array(text[start:], path, before=text.count("\n", 0, start), more_follows=True)
 
@@ -174,6 +185,19 @@ def _lines(stream: BinaryIO, path: Path) -> Iterator[_Lines]:
 
 def _document(stream: BinaryIO, path: Path) -> str:
     return _decoded(stream.read(), path, 0).removeprefix("\ufeff")
+
+
+def _are_objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in cast(list[Any], value))
+
+
+def _table(columns: Mapping[str, Any], path: Path) -> Iterator[RawRow] | None:
+    """Return the rows of an object of columns, as ``Dataset.to_dict`` makes it; None where it is a row itself."""
+    lists = [cast(list[Any], cells) for cells in columns.values() if isinstance(cells, list)]
+    if len(lists) < max(2, len(columns)) or any(map(_are_objects, lists)) or len({*map(len, lists)}) > 1:
+        return None
+    rows = (dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True))
+    return (RawRow(f"{path.name}: row {i}", row) for i, row in enumerate(rows, 1))
 
 
 def _array(text: str, path: Path, *, before: int = 0, more_follows: bool = False) -> Iterator[RawRow]:

@@ -130,3 +130,39 @@ def test_a_bad_instance_of_an_instruction_is_rejected() -> None:
     rows = [{"instruction": f"Add {i}.", "instances": instances[i : i + 1]} for i in range(2)]
     _, report = read(rows)
     assert (report.kept, report.rejected) == (1, {"the answer is marked label=false: a bad one": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"), [("label", True, False), ("score", 9, 1), ("is_toxic", False, True), ("rank", 1, 2)]
+)
+def test_marks_of_the_sides_that_contradict_them_reject_the_pair(name: str, good: Any, bad: Any) -> None:
+    def pair(first: Any, second: Any) -> dict[str, Any]:
+        sides = zip(("chosen", "rejected"), (first, second), "ab", strict=True)
+        return {"prompt": "q"} | {side: [{"role": "assistant", "content": c, name: mark}] for side, mark, c in sides}
+
+    _, report = read([pair(good, bad), pair(bad, good), pair(good, good)])
+    assert report.rejected == {f'message field "{name}" says that the rejected side is the better one': 1}
+
+
+@pytest.mark.parametrize("name", ["context", "documents", "attachments", "zz"])
+def test_texts_beside_the_content_of_a_prompt_reject_the_row(name: str) -> None:
+    text = "The bridge was built a long time ago"
+    value: Any = {"documents": [text], "attachments": [{"text": text}]}.get(name, text)
+    turns = conversation({}) + conversation({})
+    asked = [{**turns[0], name: value}, turns[1]]
+    _, report = read([{"messages": turns[:2]}, {"messages": asked}])
+    (reason,) = report.rejected
+    assert reason.startswith(f'field "{name}')
+    assert reason.endswith("of a user's message may be a part of the prompt; put it in the text, or remove it")
+
+
+def test_ordinary_fields_of_a_question_are_noted() -> None:
+    """WildChat has these."""
+    fields = {
+        "country": "United States",
+        "hashed_ip": "ab" * 20,
+        "header": {"user-agent": "Mozilla/5.0 (X11; Linux) and more"},
+    }
+    turns = conversation({})
+    _, report = read([{"messages": [{**turns[0], **fields, "redacted": False}, turns[1]]}])
+    assert (report.kept, report.rejected) == (1, {})

@@ -66,7 +66,6 @@ PUBLIC: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "Tulu-3-SFT": ("messages", {"id": lambda i: f"oasst1_{i}", "messages": chat, "source": "ai2/oasst1_converted"}),
-    "OASST, guanaco": ("text", {"text": lambda i: f"### Human: question {i}### Assistant: answer {i}"}),
     "OASST, conversations": (
         "messages",
         {
@@ -88,7 +87,8 @@ PUBLIC: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Alpaca-GPT4": (
         "alpaca",
-        {"instruction": lambda i: f"task {i}", "input": "", "output": lambda i: f"answer {i}", "text": prose},
+        {"instruction": lambda i: f"task {i}", "input": "", "output": lambda i: f"answer {i}"}
+        | {"text": lambda i: f"Below is an instruction.\n\n### Instruction:\ntask {i}\n\n### Response:\nanswer {i}"},
     ),
     "WizardLM": ("sharegpt", {"idx": lambda i: f"WYrEpXq_{i}", "conversations": turns}),
     "LIMA": ("sharegpt", {"conversations": lambda i: [f"question {i}", f"answer {i}"], "source": "stackexchange"}),
@@ -170,6 +170,18 @@ VERDICTS: dict[str, Any] = {
     "info.rating": lambda i: [{"rating": i}],
     "extra.ok": lambda i: json.dumps({"id": i, "ok": False}),
     "metadata.review.outcome": {"review": {"outcome": "rejected"}},
+    "decision": lambda i: ["a", "b", "c"][i % 3],
+    "result": lambda i: ["AC", "WA"][i % 2],
+    "评价": lambda i: ["好", "差"][i % 2],
+    "kind": lambda i: ["positive_sample", "hard_negative"][i % 2],
+    "class": lambda i: ["high quality", "low quality"][i % 2],
+    "state": lambda i: ["published", "removed"][i % 2],
+    "reject_reason": lambda i: ["", "off topic"][i % 2],
+    "deleted_at": lambda i: [None, "2024-01-02"][i % 2],
+    "emoji": lambda i: ["ok ✅", "no ❌"][i % 2],
+    "skip": lambda i: i % 2 == 0,
+    "source": lambda i: ["good", "rejected"][i % 2],
+    "metadata.tier": lambda i: {"tier": ["gold", "bronze"][i % 2]},
 }
 
 
@@ -201,7 +213,40 @@ FLIPS: dict[str, Any] = {
     "agreement": lambda i: i % 2,
     "b_is_chosen": lambda i: i % 2 == 0,
     "meta.flipped": lambda i: {"flipped": i % 2 == 0},
+    "human_agrees": lambda i: ["yes", "no", None, "tie"][i % 4],
+    "judge_says": lambda i: ["chosen better", "rejected better"][i % 2],
+    "is_noisy": lambda i: i % 2,
+    "keep": lambda i: i % 2 == 0,
+    "vertauscht": lambda i: i % 2 == 0,
+    "annotator_agreement": lambda i: ["agree", "disagree"][i % 2],
+    "majority": lambda i: ["A", "B", "equal"][i % 3],
+    "gpt4": "rejected",
+    "scores": lambda i: [[9, 2], [2, 9]][i % 2],
 }
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "refused"),
+    [
+        (("chosen_reward", "rejected_reward"), (9, 2), True),
+        (("quality_chosen", "quality_rejected"), (0.9, 0.2), True),
+        (("chosen_loss", "rejected_loss"), (1, 2), True),
+        (("chosen_tokens", "rejected_tokens"), (9, 2), False),
+    ],
+)
+def test_numbers_of_the_sides_that_contradict_them(
+    names: tuple[str, str], values: tuple[float, float], refused: bool
+) -> None:
+    """In 2 of 24 rows they are against the sides, or in 8."""
+
+    def against(every: int) -> dict[str, Any]:
+        return {name: lambda i, k=k: values[k if i % every else 1 - k] + i / 1000 for k, name in enumerate(names)}
+
+    assert loaded({**PAIR, **against(12)}).kept == ROWS
+    if refused:
+        assert f" {names[0]} may say that the worse answer is chosen" in refusal({**PAIR, **against(3)})
+    else:
+        assert loaded({**PAIR, **against(3)}).kept == ROWS
 
 
 @pytest.mark.parametrize("name", FLIPS)
@@ -230,6 +275,10 @@ NEUTRAL: dict[str, Any] = {
     "subject": lambda i: ["High School US History and more", "College Mathematics and more"][i % 2],
     "hash": lambda i: f"{i:064x}",
     "label": None,
+    "subset": lambda i: ["chat", "safety"][i % 2],
+    "task_type": lambda i: ["open", "closed"][i % 2],
+    "page_url": lambda i: f"https://example.org/{i}",
+    "query": lambda i: f"question {i}",
 }
 
 
@@ -249,6 +298,17 @@ PARTS: dict[str, Any] = {
     "table": [[1, "x"]],
     "info.text": lambda i: {"text": prose(i)},
     "sometimes": lambda i: prose(i) if i > ROWS - 3 else None,
+    "keyword": lambda i: f"word{i}",
+    "sentence1": lambda i: f"He goes {i}",
+    "concepts": lambda i: [f"dog{i}", "cat"],
+    "grid": lambda i: [["a"], [f"b{i}"]],
+    "apis": [{"name": "search", "description": "d"}],
+    "available": lambda i: [{"name": f"f{i}", "parameters": {}}],
+    "photo": lambda i: f"images/{i}.png",
+    "sound_file": lambda i: f"{i}.wav",
+    "source": lambda i: prose(i) * 2,
+    "metadata.system_prompt": lambda i: {"system_prompt": prose(i)},
+    "clinical_note": prose,
 }
 
 
@@ -256,6 +316,75 @@ PARTS: dict[str, Any] = {
 def test_what_may_be_a_part_of_the_prompt_is_refused_beside_pairs(name: str) -> None:
     said = refusal({**PAIR, name.split(".")[0]: PARTS[name]})
     assert f"As pairwise it would lose {name}, which looks like a part of the data" in said
+
+
+def test_text_beside_an_instruction_is_its_rendering_or_rejects_the_row() -> None:
+    row: dict[str, Any] = {"instruction": lambda i: f"Classify {i}.", "output": "good"}
+    assert loaded({**row, "text": lambda i: f"### Instruction: Classify {i}.\n### Response: good"}).kept == ROWS
+    assert "`text` is not the instruction with its answer; if it belongs to the prompt, call it `input`" in refusal(
+        {**row, "text": prose}
+    )
+    assert loaded({**row, "text": prose}, columns={"input": "text"}).kept == ROWS
+
+
+INSIDE: dict[str, tuple[dict[str, Any], str]] = {
+    "candidates": (
+        {
+            "prompt": "q",
+            "candidates": [{"text": f"{k}", "score": k, "is_valid": k == 0} for k in range(2)],
+        },
+        "candidates.is_valid may say that the worse answer is chosen",
+    ),
+    "openai": (
+        {
+            "input": lambda i: {"messages": chat(i)[:1], "context": prose(i)},
+            **{
+                f"{side}preferred_output": lambda i, side=side: messages(("assistant", f"{side} {i}"))
+                for side in ("", "non_")
+            },
+        },
+        "it would lose input.context",
+    ),
+    "webgpt": (
+        {
+            "question": lambda i: {"full_text": f"q{i}", "id": f"{i}", "context": prose(i)},
+            "answer_0": "a",
+            "answer_1": "b",
+            "score_0": 1,
+            "score_1": -1,
+        },
+        "it would lose question.context",
+    ),
+}
+
+
+@pytest.mark.parametrize(("cells", "said"), INSIDE.values(), ids=INSIDE)
+def test_fields_inside_the_columns_of_a_format_are_judged(cells: dict[str, Any], said: str) -> None:
+    assert said in refusal(cells)
+
+
+def test_what_a_path_leaves_in_its_object_is_judged() -> None:
+    cells = {"ex": lambda i: {"q": f"q{i}", "a": f"a{i}", "ok": i % 2 == 0}}
+    columns = {"prompt": "ex.q", "completion": "ex.a"}
+    assert "ex.ok may say that an answer is bad" in refusal(cells, columns=columns)
+    assert loaded(cells, columns=columns, format="prompt-completion").warnings == ('column "ex.ok" is not read',)
+
+
+@pytest.mark.parametrize("before", ["none", "n/a", "-", "x"])
+def test_a_placeholder_that_becomes_a_text_in_late_rows(before: str) -> None:
+    rows = table({**PAIR, "details": before}, 1010)
+    rows[1004:] = table({**PAIR, "details": prose}, 6)
+    with pytest.raises(UserError, match="it would lose details"):
+        Preferences.from_rows(rows)
+
+
+def test_columns_that_need_no_mapping_or_one_that_works() -> None:
+    chats = {"conversation": lambda i: chat(i), "turn": 1, "language": "English", "toxic": False}
+    said = refusal(chats)
+    assert "data.columns='{messages: conversation}' data.format=messages (if toxic says nothing of the answers)" in said
+    assert loaded(chats, columns={"messages": "conversation"}, format="messages").kept == ROWS
+    rated = {"prompt": "q", "responses": ["a", "b"], "toxicity_scores": [0.1, 0.9]}
+    assert "scores: COLUMN" in refusal(rated)
 
 
 def test_the_mapping_of_a_refusal_keeps_a_passage() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from align.data import Preferences
 from align.errors import UserError
-from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, sharegpt
+from tests.align.data.formats.tables import Outcome, answered, asked, check, messages, read, sharegpt
 
 SYSTEM, USER, GOOD = ("system", "Be brief."), ("user", "q"), ("assistant", "a")
 BEFORE = (("user", "Hi"), ("assistant", "Hello!"))
@@ -169,6 +169,20 @@ PROMPTS: Table = [
 ]
 
 STORY = "Once upon a time, there was a small\n\nHuman: dog."
+NO_TRANSCRIPT = "the text is no transcript that begins with a user's turn and ends with an answer"
+TRANSCRIPT: Table = [  # timdettmers/openassistant-guanaco
+    ({"text": "### Human: Hi.### Assistant: Hello."}, ("### Human: Hi.### Assistant:", " Hello.", None)),
+    (
+        {"text": "### Human: Hi.### Assistant: Hello.### Human: Why?### Assistant: So."},
+        ("### Human: Hi.### Assistant: Hello.### Human: Why?### Assistant:", " So.", None),
+    ),
+    ({"text": "Question: Why?\nAnswer: So."}, ("Question: Why?\nAnswer:", " So.", None)),
+    ({"text": "### Human: Hi.### Assistant: Hello.### Human: Why?"}, NO_TRANSCRIPT),
+    ({"text": "### Human: Hi."}, NO_TRANSCRIPT),
+    ({"text": "Plain."}, NO_TRANSCRIPT),
+    ({"text": "Q: Two?\nA: 2"}, ("Q: Two?\nA:", " 2", None)),
+    ({"text": "User: Two?\nBot: 2"}, ("User: Two?\nBot:", " 2", None)),
+]
 TEXT: Table = [  # documents: no turn in them is one, no blank is lost
     (
         {"text": STORY, "url": "https://example.org/a b", "timestamp": "2019-04-25"},
@@ -191,6 +205,7 @@ TABLES: dict[str, list[Table]] = {
     "alpaca": [ALPACA],
     "self-instruct": [SELF_INSTRUCT],
     "text": [TEXT],
+    "transcript": [TRANSCRIPT],
     "gsm8k": [GSM8K],
     "instructions": [INSTRUCTIONS],
     "questions": [QUESTIONS],
@@ -232,3 +247,10 @@ def test_a_named_format_without_its_columns(name: str, row: dict[str, Any], mess
 def test_two_labels_are_no_label() -> None:
     with pytest.raises(UserError, match="1 kto_tag and label are both given"):
         Preferences.from_rows([{"prompt": "q", "completion": "a", "label": True, "kto_tag": False}])
+
+
+def test_a_few_transcripts_among_texts_are_texts() -> None:
+    rows = [{"text": text} for text in ("One.", "Two.", "### Human: Hi.### Assistant: Hello.")]
+    assert read(rows)[1].rule == "text"
+    assert read(rows[2:])[1].rule == "transcript"
+    assert read(rows[2:], format="text")[0] == [([("text", "")], answered(rows[2]["text"]), None)]

@@ -65,6 +65,28 @@ EXPLICIT: Table = [  # TRL, conversational
     (sides(messages(GOOD), messages(BAD), prompt=messages(USER, GOOD)), "prompt ends with an assistant turn"),
     (sides(sharegpt(("gpt", "a")), sharegpt(("gpt", "b")), prompt=messages(USER)), ([USER], *map(answered, "ab"))),
 ]
+PROMPT_WITH_SYSTEM: Table = [  # the conversations may lack the system's turn that the prompt has
+    (
+        sides(messages(USER, GOOD), messages(USER, BAD), prompt=messages(SYSTEM, USER)),
+        ([SYSTEM, USER], [GOOD], [BAD]),
+    ),
+    (
+        sides(messages(SYSTEM, USER, GOOD), messages(SYSTEM, USER, BAD), prompt=messages(USER)),
+        ([SYSTEM, USER], [GOOD], [BAD]),
+    ),
+    (
+        sides(messages(SYSTEM, USER, GOOD), messages(SYSTEM, USER, BAD), prompt=messages(SYSTEM, USER)),
+        ([SYSTEM, USER], [GOOD], [BAD]),
+    ),
+    (
+        sides(messages(SYSTEM, USER, GOOD), messages(SYSTEM, USER, BAD), prompt=messages(("system", "Be long."), USER)),
+        "the system says one thing in the prompt and another in the conversations",
+    ),
+    (
+        sides(messages(USER, GOOD), messages(USER, BAD), prompt=messages(*BEFORE, USER)),
+        "the conversations do not begin with the prompt",
+    ),
+]
 WITH_SYSTEM: Table = [
     (sides("a", "b", prompt="q", system="Be brief."), ([SYSTEM, ("user", "q")], answered("a"), answered("b"))),
     (sides("a", "b", prompt="q", system=None), ("q", "a", "b")),
@@ -278,7 +300,7 @@ DISTILABEL_ORCA: Table = [  # argilla/distilabel-intel-orca-dpo-pairs
     (distilabel([9.0, 3.0], "unchanged", "a", "a"), "identical pair"),
 ]
 TABLES = {
-    "pairwise": [PAIRWISE, TULU, EXPLICIT, WITH_SYSTEM, WHOLE_WITH_SYSTEM, ARGILLA_CLEANED, DAHOAS],
+    "pairwise": [PAIRWISE, TULU, EXPLICIT, WITH_SYSTEM, WHOLE_WITH_SYSTEM, PROMPT_WITH_SYSTEM, ARGILLA_CLEANED, DAHOAS],
     "hh-rlhf": [HH],
     "trl-implicit": [IMPLICIT, TRANSCRIPTS],
     "ultrafeedback": [ULTRAFEEDBACK, ULTRAFEEDBACK_IMPLICIT],

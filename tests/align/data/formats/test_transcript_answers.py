@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from align.errors import UserError
-from tests.align.data.formats.tables import read
+from tests.align.data.formats.tables import messages, read
 
 ASKED = "Why is the sky blue?"
+REPEATS = "the answer repeats the prompt"
 GOOD, BAD = "Of Rayleigh scattering.", "Of the sea."
 
 MARKS = {
@@ -164,3 +165,84 @@ def test_a_dialogue_that_answers_alone_stays_and_is_counted(marks: tuple[str, st
     made, report = read([{"instruction": "Write a dialogue.", "output": dialogue}])
     assert made == [("Write a dialogue.", dialogue, None)]
     assert report.noted == {"an answer begins as a transcript with marks of its own and stays whole": 1}
+
+
+@pytest.mark.parametrize("before", MARKS.values(), ids=MARKS)
+def test_answers_that_are_messages_lose_the_prompt_too(before: str) -> None:
+    """The prompt stays the conversation that it is; what only the transcript has would be lost."""
+    row = {"messages": messages(("user", ASKED), ("assistant", f"{before} {GOOD}"))}
+    if "Be kind" in before:
+        assert_repeats([row])
+        row["messages"].insert(0, {"role": "system", "content": "Be kind."})
+    if "Below" in before or "A chat" in before:
+        assert_repeats([row])
+    else:
+        ((prompt, chosen, _),), _ = read([row])
+        assert (prompt[-1], chosen) == (("user", ASKED), [("assistant", GOOD)])
+
+
+def test_a_transcript_of_a_part_of_the_prompt_is_cut_and_the_prompt_stays() -> None:
+    row = {"prompt": f"{ASKED}\nIt is above.", "completion": f"User: {ASKED}\nAssistant: {GOOD}"}
+    assert read([row])[0] == [(row["prompt"], GOOD, None)]
+    hh = {"prompt": f"\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: {ASKED}\n\nAssistant:"}
+    sides = {
+        side: f"\n\nHuman: {ASKED}\n\nAssistant: {answer}" for side, answer in (("chosen", GOOD), ("rejected", BAD))
+    }
+    assert read([hh | sides])[0] == [
+        ([("user", "Hi"), ("assistant", "Hello."), ("user", ASKED)], [("assistant", GOOD)], [("assistant", BAD)])
+    ]
+    parts = {
+        "instruction": ASKED,
+        "input": "It is blue.",
+        "output": f"### Instruction:\n{ASKED}\n\n### Response:\n{GOOD}",
+    }
+    assert read([parts])[0] == [(f"{ASKED}\nIt is blue.", GOOD, None)]
+
+
+def assert_repeats(rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(UserError, match=rf"\d {REPEATS} \(rows:"):
+        read(rows)
+
+
+UNKNOWN = {
+    "a name": f"Falcon: {ASKED}\nAlice:",
+    "tokens": f"<reserved_106>{ASKED}<reserved_107>",
+    "brackets": f"[USER] {ASKED} [ASSISTANT]",
+    "a heading": f"## Falke\n{ASKED}\n\n## Adler\n",
+    "a time": f"[12:00] User: {ASKED}\n[12:01] Assistant:",
+    "JSON": f'{{"question": "{ASKED}", "answer":',
+    "nothing": f"{ASKED}\n\n",
+    "a sentence": f"Here is the question: {ASKED}\nHere is my answer:",
+}
+
+
+@pytest.mark.parametrize("before", UNKNOWN.values(), ids=UNKNOWN)
+@pytest.mark.parametrize("name", [*PAIRS, *SINGLE])
+def test_answers_that_repeat_the_prompt_behind_unknown_marks_are_rejected(name: str, before: str) -> None:
+    assert_repeats((PAIRS | SINGLE)[name](f"{before} {GOOD}", f"{before} {BAD}"))
+
+
+def test_one_side_that_repeats_the_prompt() -> None:
+    """With a mark it is a transcript; without one a model may have begun so, which is said."""
+    for before in (*MARKS.values(), *(text for name, text in UNKNOWN.items() if name != "nothing")):
+        assert_repeats(PAIRS["pairwise"](f"{before} {GOOD}", BAD))
+    made, report = read(PAIRS["pairwise"](f"{ASKED} {GOOD}", BAD))
+    assert made == [(ASKED, f"{ASKED} {GOOD}", BAD)]
+    assert report.noted == {"one of the answers begins with the prompt": 1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ASKED,
+        f"{ASKED}!",
+        f'You ask "{ASKED}", and I say so.',
+        f"I have corrected what you sent me and found nothing: {ASKED} Nothing else.",
+        f"The sea. {ASKED} It is so.",
+        f"{'It is a long story that begins with light and ends with light as it does. ' * 2}\nYou: {ASKED} Well.",
+    ],
+)
+def test_answers_that_quote_the_prompt_stay(answer: str) -> None:
+    for rows in (SINGLE["alpaca"](answer, ""), PAIRS["pairwise"](answer, BAD)):
+        made, report = read(rows)
+        assert (made[0][1], report.noted) == (answer, {})

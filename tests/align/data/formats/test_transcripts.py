@@ -163,7 +163,7 @@ def test_hh_on_the_real_file(hh_file: Path) -> None:
     report = preferences.report
     assert (report.read, report.kept) == (2312, 2303)
     assert report.rejected == {"prompts differ before the last turn": 5, "empty chosen": 4}
-    assert report.noted == {"consecutive turns of one role": 4}
+    assert report.noted == {"consecutive turns of one role": 4, "one of the answers begins with the prompt": 1}
     assert report.examples["empty chosen"][0] == f"{hh_file.name}:87: empty chosen"
     assert report.rule == "hh-rlhf"
     assert "chosen" in report.polarity

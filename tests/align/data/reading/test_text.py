@@ -102,6 +102,39 @@ def test_shapes_of_json(content: str, places: list[int], name: str, tmp_path: Pa
     assert rows_of(written(tmp_path / name, content)) == [(f"{name}:{place}", ROW) for place in places]
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"data": [ROW], "more": [ROW]}, r"several lists of rows \(data, more\); write one file for each"),
+        ({"rows": [ROW], "rejected_rows": [ROW]}, r"several lists of rows \(rows, rejected_rows\)"),
+        (
+            {"data": [ROW], "system_prompt": "Be kind."},
+            r"system_prompt stands beside the rows \(data\); write it into each",
+        ),
+    ],
+)
+def test_what_stands_beside_a_list_of_rows(content: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        rows_of(written(tmp_path / "a.json", json.dumps(content)))
+    del content[list(content)[1]]
+    assert len(rows_of(written(tmp_path / "a.json", json.dumps({"version": "1", **content})))) == 1
+
+
+def test_an_object_of_columns_is_a_table(tmp_path: Path) -> None:
+    found = rows_of(written(tmp_path / "a.json", json.dumps({name: [value, value] for name, value in ROW.items()})))
+    assert found == [("a.json: row 1", ROW), ("a.json: row 2", ROW)]
+    one = {
+        side: [{"role": "user", "content": "q"}, {"role": "assistant", "content": side}]
+        for side in ("chosen", "rejected")
+    }
+    assert rows_of(written(tmp_path / "b.json", json.dumps(one))) == [("b.json:1", one)]
+
+
+def test_several_objects_in_one_line_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a.json:1: several JSON objects stand in one line; write a line for each"):
+        rows_of(written(tmp_path / "a.json", json.dumps(ROW) * 2))
+
+
 def test_several_lists_in_one_object_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"several lists of rows \(train, test\)"):
         rows_of(written(tmp_path / "a.json", '{"train": [{"prompt": "q"}], "test": [{"prompt": "r"}]}'))
