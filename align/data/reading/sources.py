@@ -98,8 +98,14 @@ def _read_file(path: Path) -> Iterator[Block]:
     return reader(path)
 
 
+def _has_rows(file: Path, folder: Path) -> bool:
+    """Return whether a file of a folder is data: not one about data, as the hub and LLaMA-Factory have, nor hidden."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and file.name not in ("dataset_infos.json", "dataset_info.json")
+
+
 def _of_folder(path: Path, split: str) -> list[Path]:
-    files = sorted(file for file in path.rglob("*") if file.is_file() and _reader(file))
+    files = sorted(file for file in path.rglob("*") if file.is_file() and _reader(file) and _has_rows(file, path))
     by_split: dict[str, list[Path]] = {}
     for file in files:
         names = map(_SPLIT_NAME.match, reversed(file.relative_to(path).parts))

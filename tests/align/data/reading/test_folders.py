@@ -118,3 +118,11 @@ def test_rows_of_several_files_are_kept_until_one_changes(
     folder(PAIRS, PAIRS[:5], PAIRS)
     assert len(Preferences.load(source)) == 17
     assert len(read) == 3
+
+
+def test_files_about_the_data_and_hidden_ones_are_no_rows(folder: Callable[..., Path]) -> None:
+    path = folder(PAIRS)
+    for name in ("dataset_infos.json", "dataset_info.json", ".cache/data.json"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(json.dumps({"default": {"features": {"prompt": "text"}}}))
+    assert Preferences.load(path).report.kept == 6
