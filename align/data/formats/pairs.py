@@ -164,7 +164,7 @@ PAIRWISE = Format(
     polarity=_CHOSEN,
     requires=frozenset({"prompt", "chosen", "rejected"}),
     convert=_pairwise,
-    optional=SHARED_COLUMNS | {"system", "messages"} | _NAMES_OF_SCORES,
+    optional=SHARED_COLUMNS | {"system", "messages", "chosen_left"} | _NAMES_OF_SCORES,  # where `align label` showed it
 )
 ULTRAFEEDBACK = Format(
     name="ultrafeedback",
