@@ -51,7 +51,7 @@ def test_the_loader_takes_every_label(row: dict[str, Any], begin: Begin) -> None
         judge(session, verdict, note="wrong, rejected is better")
     data = Preferences.load(session.folder / "labels.jsonl")
     assert (len(data), data.report.rule, dict(data.report.rejected)) == (4, "pairwise", {})
-    assert list(data.report.warnings) == ['columns "annotator", "chosen_left", "note", "seconds" are not read']
+    assert list(data.report.warnings) == ['columns "annotator", "note", "seconds" are not read']
     if row:
         assert [turn["content"] for turn in data[0]["prompt"]] == [turn["content"] for turn in row["prompt"]]
     assert data[0]["chosen_drawn"] in ([0, 0], [0, 1])
