@@ -32,15 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from experiments.report import conclude
     from experiments.running import Runner
 
+    from align.cli.compare.jobs import do_tasks
     from align.cli.console import hide_noise, report
     from align.errors import UserError, did_you_mean
     from align.system.files import write_text
 
     if options.measure:
-        from experiments import measuring
+        from experiments.measuring import measure
 
         hide_noise()
-        return measuring.main(options.measure)
+        return do_tasks(options.measure, measure)
     known = experiments(_ROOT / "configs" / "experiment")
     try:
         known |= {Path(name).stem: Path(name) for name in options.names if name.endswith(".yaml")}

@@ -69,7 +69,7 @@ def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list
             BestOfN(
                 n=n,
                 kl=float(np.mean([divergence(row, n) for row in scores])),
-                kl_bound=math.log(n) - (n - 1) / n,
+                kl_bound=divergence_bound(n),
                 score=score,
                 others=others,
                 gain=_gain(score, scores),
@@ -77,6 +77,11 @@ def best_of_n(score_PK: ArrayLike, others: dict[str, Any] | None = None) -> list
             )
         )
     return curve
+
+
+def divergence_bound(n: int) -> float:
+    """``log n − (n − 1)/n``, the largest KL(best of n‖policy) in nats."""
+    return math.log(n) - (n - 1) / n
 
 
 def divergence(scores: ArrayLike, n: int) -> float:

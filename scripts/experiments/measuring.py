@@ -1,19 +1,15 @@
-"""Arms measured on their prompts, in a process of its own: ``python -m experiments.measuring FILE``.
+"""Arms measured on their prompts, in a process of its own.
 
 All arms draw with the same random numbers for the same seed, so that comparisons are paired.
 """
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.console import hide_noise
 from align.cli.parse import groups
-from align.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from align.model.policy import Policy
@@ -48,6 +44,7 @@ def _policy(task: Mapping[str, Any]) -> Policy:
 def _one(policy: Policy, task: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     from align.data import Preferences
     from align.data.few_shot import with_shots
+    from align.evaluation.best_of_n import divergence_bound
     from align.evaluation.chosen_loss import chosen_nll
     from align.evaluation.evaluator import Evaluator
     from align.sampling.params import SamplingParams
@@ -72,8 +69,7 @@ def _one(policy: Policy, task: Mapping[str, Any], settings: Mapping[str, Any]) -
     if task["best_of"]:
         drawn = evaluator.score_samples(policy, task["best_of"])
         found |= {name: drawn[scorer.name] for name, scorer in zip(names, scorers, strict=True)}
-        n = task["best_of"]
-        found["kl"] = [math.log(n) - (n - 1) / n] * len(data)  # see align.evaluation.best_of_n
+        found["kl"] = [divergence_bound(task["best_of"])] * len(data)
     else:
         samples = evaluator.measure(policy).samples
         for name, scorer in zip(names, scorers, strict=True):
@@ -94,23 +90,3 @@ def _scorer(word: str) -> Scorer:
 
     settings = {"scorer": "reward_model", "model": word} if Path(word).is_dir() else {"scorer": word}
     return make_scorer(settings, word)
-
-
-def main(file: Path) -> int:
-    """Measure the arms of a file; one that fails loses nothing of the others."""
-    import traceback
-
-    failed = 0
-    for task in read_json(file):
-        try:
-            write_json(Path(task["out"]), measure(task))
-            print(f"{task['title']}: measured", flush=True)
-        except Exception:  # shown here, and the others are measured
-            print(f"{task['title']} failed:", traceback.format_exc(), sep="\n", flush=True)
-            failed += 1
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    hide_noise()
-    sys.exit(main(Path(sys.argv[1])))

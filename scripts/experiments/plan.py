@@ -15,7 +15,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from align.errors import UserError, did_you_mean
-from align.settings.type_checks import Count, Positive, Settings, build
+from align.settings.type_checks import Count, Settings, build
 
 __all__ = ["PLACE", "Arm", "Experiment", "Measure", "Part", "experiments", "read"]
 
@@ -107,8 +107,6 @@ class Experiment(Settings):
     """Form of the true reward over the distance from `start`, for a line: see `experiments.fits`."""
     remarks: str = ""
     """For the page of results."""
-    minutes: Positive = 30.0
-    """It should take at most, on two cores."""
 
     @property
     def all_arms(self) -> dict[str, Arm]:

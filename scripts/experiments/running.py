@@ -6,9 +6,7 @@ ends with a hash of all that it depends on, so that an arm with the same words i
 
 from __future__ import annotations
 
-import math
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from graphlib import TopologicalSorter
@@ -17,10 +15,11 @@ from typing import Any
 
 from align.candidates.drawing import read_summary
 from align.cli.compare.jobs import Job, Pool
+from align.cli.compare.stages import final_weights
 from align.cli.console import say
 from align.cli.launch.recipe import CANDIDATES
 from align.errors import UserError
-from align.system.files import read_json, write_json
+from align.system.files import read_json
 from align.system.identity import hashed
 from align.system.workers import core_count
 from experiments import data
@@ -46,8 +45,7 @@ class Runner:
 
     def __init__(self, name: str, experiment: Experiment, folder: Path, *, workers: int = 0) -> None:
         self.name, self.experiment, self.folder = name, experiment, folder
-        self.workers = workers or core_count()
-        self.pool = Pool(folder / "jobs", self.workers, say)
+        self.pool = Pool(folder / "jobs", workers or core_count(), say)
         self._runs: dict[tuple[str, int], _Run] = {}
 
     def run(self) -> dict[str, dict[int, Any]]:
@@ -58,17 +56,15 @@ class Runner:
             UserError: A run failed.
         """
         arms = self.experiment.all_arms
-        began = time.perf_counter()
         for level in self._levels(arms):
             jobs = [self._training(name, seed) for name in level for seed in self.seeds(arms[name])]
-            records = self.pool.run(jobs)
-            if failed := [name for name, record in records.items() if record["code"]]:
-                raise UserError(f"{failed[0]} failed; see {self.pool.log(failed[0])}.")
-        measured = self._measure({name: arm for name, arm in arms.items() if not arm.helper})
-        spent = self.folder / "spent" / f"{self.name}.json"
-        spent.parent.mkdir(exist_ok=True)
-        write_json(spent, {"seconds": (read_json(spent) or {"seconds": 0})["seconds"] + time.perf_counter() - began})
-        return measured
+            self._do(jobs)
+        return self._measure({name: arm for name, arm in arms.items() if not arm.helper})
+
+    def _do(self, jobs: Sequence[Job]) -> None:
+        for name, record in self.pool.run(jobs).items():
+            if record["code"]:
+                raise UserError(f"{name} failed; see {self.pool.log(name)}.")
 
     def seeds(self, arm: Arm) -> list[int]:
         """Seeds of an arm."""
@@ -77,9 +73,7 @@ class Runner:
 
     def final(self, name: str, seed: int) -> Path:
         """The folder of what an arm trained: that of its last stage."""
-        run = self.folder / "runs" / self._run(name, seed).name
-        stages = sorted(run.glob("[0-9]*-*/final"), key=lambda folder: int(folder.parent.name.partition("-")[0]))
-        return stages[-1] if stages else run / "final"
+        return final_weights(self.folder / "runs" / self._run(name, seed).name)
 
     def seconds(self, name: str, seed: int) -> float:
         """Time of an arm's training."""
@@ -149,17 +143,8 @@ class Runner:
         tasks = {(name, seed): self._task(name, arm, seed) for name, arm in arms.items() for seed in self.seeds(arm)}
         (self.folder / "measured").mkdir(exist_ok=True)
         left = [task for task in tasks.values() if not Path(task["out"]).exists()]
-        size = max(1, math.ceil(len(left) / self.workers))
-        jobs: list[Job] = []
-        for number in range(0, len(left), size):
-            name = f"measure-{self.name}-{number}"
-            file = self.folder / "jobs" / f"{name}.tasks.json"
-            write_json(file, left[number : number + size])
-            command = [str(_SCRIPTS / "experiment.py"), "--measure", str(file)]
-            jobs.append(Job(name, command, f"{len(left[number : number + size])} models measured", repeat=True))
-        records = self.pool.run(jobs)
-        if failed := [name for name, record in records.items() if record["code"]]:
-            raise UserError(f"{failed[0]} failed; see {self.pool.log(failed[0])}.")
+        command = [str(_SCRIPTS / "experiment.py"), "--measure"]
+        self._do(self.pool.shared_out(f"measure-{self.name}", left, command))
         found: dict[str, dict[int, Any]] = {}
         for (name, seed), task in tasks.items():
             found.setdefault(name, {})[seed] = read_json(Path(task["out"]))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from align.errors import ScorerError, UserError
 from align.system.files import read_json, write_json
 from align.system.workers import core_count
 
-__all__ = ["Job", "Pool"]
+__all__ = ["Job", "Pool", "do_tasks"]
 
 _INTERRUPTED = (130, 143)
 _KIB = 1 if sys.platform == "darwin" else 1024
@@ -61,6 +64,18 @@ class Pool:
             raise KeyboardInterrupt
         return records
 
+    def shared_out(self, name: str, tasks: Sequence[Mapping[str, Any]], command: Sequence[str]) -> list[Job]:
+        """Share tasks among the workers: a job for each, whose command ends with the file of its tasks."""
+        size = max(1, math.ceil(len(tasks) / self.workers))
+        jobs: list[Job] = []
+        for number, first in enumerate(range(0, len(tasks), size)):
+            share = tasks[first : first + size]
+            file = self.folder / f"{name}-{number}.tasks.json"
+            write_json(file, share)
+            title = f"{len(share)} model" + "s" * (len(share) > 1)
+            jobs.append(Job(f"{name}-{number}", [*command, str(file)], title, repeat=True))
+        return jobs
+
     def record(self, name: str) -> dict[str, Any] | None:
         """Return what is recorded of a job that ended well."""
         found = read_json(self.folder / f"{name}.json")
@@ -103,6 +118,22 @@ class Pool:
         """Share the processor's cores among the workers."""
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, core_count() // self.workers))
         return {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+
+
+def do_tasks(file: Path, do: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    """Do the tasks of a file, each to its ``out``; one that fails loses nothing of the others. Returns an exit code."""
+    failed = 0
+    for task in read_json(file):
+        try:
+            write_json(Path(task["out"]), do(task))
+            print(f"{task['title']}: measured", flush=True)
+        except (UserError, ScorerError) as error:
+            print(f"{task['title']}", f"Error: {error}", sep="\n", flush=True)
+            failed += 1
+        except Exception:  # shown here, and the others are measured
+            print(f"{task['title']} failed:", traceback.format_exc(), sep="\n", flush=True)
+            failed += 1
+    return 1 if failed else 0
 
 
 def _reason(log: Path, code: int) -> str:

@@ -10,10 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.cli.compare.jobs import do_tasks
 from align.cli.console import hide_noise
 from align.cli.parse import groups
-from align.errors import ScorerError, UserError
-from align.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from align.data import Preferences
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
     from align.settings.config import RunConfig
 
-__all__ = ["main", "measure"]
+__all__ = ["measure"]
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -139,24 +138,6 @@ def _refer_to(roles: SharedBase, start: str | None) -> None:
         roles.load("reference", folder)
 
 
-def main(file: Path) -> int:
-    """Do the tasks of a file; one that fails loses nothing of the others."""
-    import traceback
-
-    failed = 0
-    for task in read_json(file):
-        try:
-            write_json(Path(task["out"]), measure(task))
-            print(f"{task['title']}: measured", flush=True)
-        except (UserError, ScorerError) as error:
-            print(f"{task['title']}", f"Error: {error}", sep="\n", flush=True)
-            failed += 1
-        except Exception:  # shown here, and the others are measured
-            print(f"{task['title']} failed:", traceback.format_exc(), sep="\n", flush=True)
-            failed += 1
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
     hide_noise()
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(do_tasks(Path(sys.argv[1]), measure))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,9 @@ from align.cli.compare.words import Contender
 from align.cli.console import say
 from align.cli.parse.job import depends_on_method
 from align.errors import UserError
-from align.system.files import read_json, write_json
+from align.system.files import read_json
 
-__all__ = ["JUDGE", "START", "Stages", "name_of"]
+__all__ = ["JUDGE", "START", "Stages", "final_weights", "name_of"]
 
 START = Contender("start", None)
 """The model that all begin from."""
@@ -218,7 +217,7 @@ class Stages:
                 {
                     "title": f"{contender.label}, {name}",
                     "words": self._words(trained.method, seed, self._own_words(trained, seed)),
-                    "weights": None if contender.method is None else str(_final_weights(run)),
+                    "weights": None if contender.method is None else str(final_weights(run)),
                     "judge": judge,
                     "data": str(contest.data(part)),
                     "examples": str(contest.data("train")),
@@ -231,19 +230,10 @@ class Stages:
             )
         left = [task for task in tasks if not Path(task["out"]).exists()]
         (contest.folder / "measured").mkdir(exist_ok=True)
-        size = max(1, math.ceil(len(left) / contest.workers))
-        jobs: list[Job] = []
-        for number, first in enumerate(range(0, len(left), size)):
-            share = left[first : first + size]
-            name = f"measure-{part}-{number}"
-            file = contest.folder / "jobs" / f"{name}.tasks.json"
-            write_json(file, share)
-            title = f"{len(share)} model" + "s" * (len(share) > 1)
-            jobs.append(Job(name, ["-m", "align.cli.compare.measuring", str(file)], title, repeat=True))
-        self.pool.run(jobs)
+        self.pool.run(self.pool.shared_out(f"measure-{part}", left, ["-m", "align.cli.compare.measuring"]))
 
 
-def _final_weights(run: Path) -> Path:
+def final_weights(run: Path) -> Path:
     """Return the trained policy of a run, or of the last stage of several."""
     stages = sorted(run.glob("[0-9]*-*/final"), key=lambda folder: int(folder.parent.name.partition("-")[0]))
     return stages[-1] if stages else run / "final"
