@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise UserError(f"{name} is none of {', '.join(known)}.{did_you_mean(name, known)}")
         if options.list:
             for name, file in known.items():
-                print(f"{name:24}{read(file).title}")
+                print(f"{name:28}{read(file).title}")
             return 0
         for name in names:
             experiment = read(known[name])
