@@ -7,10 +7,12 @@ what it will learn first; the accuracies of a length rule and of a bag of words 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,7 +20,8 @@ from align.curation.profile import WORD
 from align.data.formats import known_formats
 from align.data.load_report import place_of
 from align.data.preferences import leaked_prompts
-from align.data.schema import answer_key
+from align.data.schema import answer_key, question_key
+from align.data.storage import messages_of, rows_of
 from align.data.validation import BOTH_POLARITIES, LOWER_SCORE
 from align.evaluation.statistics import Estimate, rate
 
@@ -37,7 +40,6 @@ _FEWEST = 50
 _FOLDS = 5
 _SAMPLE = 20_000
 """Pairs, evenly spaced, on which the accuracy of rules is measured where there are more."""
-_BLOCK = 10_000
 
 
 @dataclass(frozen=True)
@@ -98,51 +100,72 @@ def _missing_sides(data: Preferences) -> Iterator[Finding]:
     formats = known_formats()
     if any(name in formats and formats[name].gives == "unpaired" for name in data.report.rule.split(" and ")):
         return
-    lacking = [row["place"] for row in data if row["chosen"] is None or row["rejected"] is None]
+    lacking = np.flatnonzero(~_has_both_sides(data))
     if 0 < len(lacking) < len(data):
         sentence = "rows have no chosen or no rejected answer, which methods that learn from pairs need"
-        yield Finding("missing sides", "warning", len(lacking), len(data), sentence, lacking[:EXAMPLES])
+        yield Finding("missing sides", "warning", len(lacking), len(data), sentence, _places(data, lacking))
+
+
+def _has_both_sides(data: Preferences) -> Any:
+    valid = [
+        table["chosen"].is_valid().to_numpy() & table["rejected"].is_valid().to_numpy()
+        for table in data.tables(["chosen", "rejected"])
+    ]
+    return np.concatenate([np.zeros(0, bool), *valid])
+
+
+def _places(data: Preferences, rows: Iterable[int]) -> list[str]:
+    """Return the places of the first of some rows."""
+    return [data[int(row)]["place"] for row in islice(rows, EXAMPLES)]
 
 
 def _duplicates(data: Preferences) -> Iterator[Finding]:
-    rows = set[int]()
-    rows_of, distinct_of = Counter[int](), Counter[int]()
-    """Rows of each prompt, and how many of them differ."""
-    orders: dict[int, bool] = {}
-    """Hash of a pair in any order → whether its chosen side came first when it was seen first."""
-    reversed_pairs = set[int]()
-    repeated, both = list[str](), list[str]()
-    for question, row in zip(data.questions(), data, strict=True):
-        asked = f"{question} {row['tools']}"
-        chosen, rejected = (answer_key(row[side][0]) if row[side] else None for side in ("chosen", "rejected"))
-        prompt, whole = _hash(asked), _hash(f"{asked} {[chosen, rejected]}")
-        rows_of[prompt] += 1
-        if whole in rows:
-            repeated.append(row["place"])
-        else:
-            rows.add(whole)
-            distinct_of[prompt] += 1
-        if chosen is not None and rejected is not None:
-            pair = _hash(f"{asked} {sorted([chosen, rejected])}")
-            if orders.setdefault(pair, chosen < rejected) != (chosen < rejected) and pair not in reversed_pairs:
-                reversed_pairs.add(pair)
-                both.append(row["place"])
-    if repeated:
-        yield Finding(
-            "duplicates", "warning", len(repeated), len(data), "rows occur more than once", repeated[:EXAMPLES]
-        )
-    if both:
+    prompts, wholes, pairs = _hashes(data)
+    _, first = np.unique(wholes, return_index=True)
+    if repeated := len(wholes) - len(first):
+        again = np.setdiff1d(np.arange(len(wholes)), first)
+        yield Finding("duplicates", "warning", repeated, len(data), "rows occur more than once", _places(data, again))
+    both = _turned_round(pairs)
+    if len(both):
         sentence = "pairs occur with both polarities: one of the two labels is wrong"
-        yield Finding("contradictions", "error", len(both), len(data), sentence, both[:EXAMPLES])
-    sharing = sum(count for key, count in rows_of.items() if distinct_of[key] > 1)
-    if sharing:
-        sentence = f"rows share a prompt with another one that differs ({len(rows_of):,} prompts in all)"
+        yield Finding("contradictions", "error", len(both), len(data), sentence, _places(data, both))
+    asked, different = np.unique(prompts[first], return_counts=True)
+    if sharing := int(np.isin(prompts, asked[different > 1]).sum()):
+        sentence = f"rows share a prompt with another one that differs ({len(asked):,} prompts in all)"
         yield Finding("repeated prompts", "note", sharing, len(data), sentence)
+
+
+def _hashes(data: Preferences) -> tuple[Any, Any, Any]:
+    """Return a hash of each row's prompt, of the whole row, and of its pair.
+
+    That of a pair is the same in any order but for its last bit, which is the order; it is 0 for a row that is no pair.
+    """
+    prompts, wholes, pairs = array("Q"), array("Q"), array("Q")
+    columns = data.tables(["prompt", "prompt_id", "tools", "chosen", "rejected"])
+    for row in chain.from_iterable(map(rows_of, columns)):
+        asked = f"{question_key(row['prompt'], row['prompt_id'])} {row['tools']}"
+        chosen, rejected = (answer_key(row[side][0]) if row[side] else None for side in ("chosen", "rejected"))
+        prompts.append(_hash(asked))
+        wholes.append(_hash(f"{asked} {[chosen, rejected]}"))
+        pair = 0
+        if chosen is not None and rejected is not None:
+            pair = _hash(f"{asked} {sorted([chosen, rejected])}") & ~1 | (chosen < rejected)
+        pairs.append(pair)
+    return np.asarray(prompts), np.asarray(wholes), np.asarray(pairs)
+
+
+def _turned_round(pairs: Any) -> Any:
+    """Return for every pair that occurs in both orders the first row with the other order than its first."""
+    rows = np.flatnonzero(pairs)
+    _, first, same = np.unique(pairs[rows] >> 1, return_index=True, return_inverse=True)
+    other = np.flatnonzero(pairs[rows] != pairs[rows][first][same])
+    _, earliest = np.unique(same[other], return_index=True)
+    return rows[np.sort(other[earliest])]
 
 
 def _hash(text: str) -> int:
     """Stand for a text where there is no room for all of them."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _labels(data: Preferences) -> Iterator[Finding]:
@@ -171,15 +194,11 @@ def label_signal(data: Preferences) -> dict[str, Estimate] | None:
     regression on the difference of lengths; ``words``: of one on the differences of words' counts. Both are measured on
     fifths of the prompts that they were not fitted to. Of more than 20,000 pairs so many are looked at, evenly spaced.
     """
-    whole = data.dataset.select_columns(["chosen", "rejected"]).with_format("arrow")
-    pairs: list[int] = []
-    for start, table in enumerate(cast("Iterable[Any]", whole.iter(_BLOCK))):
-        valid = table["chosen"].is_valid().to_numpy() & table["rejected"].is_valid().to_numpy()
-        pairs += (np.flatnonzero(valid) + start * _BLOCK).tolist()
+    pairs = np.flatnonzero(_has_both_sides(data))
     if len(pairs) < _FEWEST:
         return None
     count = min(len(pairs), _SAMPLE)
-    rows = [data[pairs[i * len(pairs) // count]] for i in range(count)]
+    rows = list(data.select(pairs[np.arange(count) * len(pairs) // count].tolist()))
     sides = [[str(row[side][0]["content"]) for row in rows] for side in ("chosen", "rejected")]
     prompts = [row["prompt_id"] for row in rows]
     lengths = [np.array([len(WORD.findall(text)) for text in texts], dtype=float) for texts in sides]
@@ -242,7 +261,8 @@ def _leakage(data: Preferences, heldout: Preferences) -> Iterator[Finding]:
         yield Finding("leakage", "error", len(exact), len(heldout), sentence, exact[:EXAMPLES])
     asked = zip(heldout.questions(), heldout, strict=True)
     others = {key: (_text(row["prompt"]), row["place"]) for key, row in asked if key not in train}
-    near = _near((_text(prompt) for prompt in data.dataset["prompt"]), others)
+    prompts = chain.from_iterable(messages_of(table["prompt"]) for table in data.tables(["prompt"]))
+    near = _near((_text(prompt) for prompt in prompts if prompt), others)
     if near:
         sentence = f"held-out prompts are nearly those of the training data (Jaccard similarity {NEAR:g} or more)"
         yield Finding("near leakage", "warning", len(near), len(others), sentence, near[:EXAMPLES])

@@ -306,7 +306,7 @@ def _require_both_sides(given: Preferences, tally: Tally, unit: Unit) -> None:
         return
     names = ["prompt_id", "chosen", "rejected"]
     sides: dict[str, list[bool]] = defaultdict(list)
-    for batch in cast("Iterable[Any]", given.dataset.select_columns(names).with_format("arrow").iter(10_000)):
+    for batch in given.tables(names):
         for prompt_id, is_good in zip(
             batch["prompt_id"].to_pylist(), batch["chosen"].is_valid().to_pylist(), strict=True
         ):

@@ -19,8 +19,8 @@ from align.data.load_report import LoadReport, Tally, joined_reports, place_of
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.progress import with_progress
 from align.data.reading import Block, RawRow, Rows, files_of, in_blocks, read_blocks, rows_in_memory
-from align.data.schema import TOKENS, present, question_key, token_ids
-from align.data.storage import batches_of, keep, read_kept, store
+from align.data.schema import TOKENS, question_key, token_ids
+from align.data.storage import batches_of, keep, read_kept, rows_of, store
 from align.data.validation import LOWER_SCORE, NEGATIVE_MARGIN, REPEATED
 from align.errors import UserError
 from align.system.identity import hashed, sha256
@@ -37,6 +37,7 @@ _WORTH_KEEPING = 2**26
 """Bytes of the files of a source from which on its rows are kept in the datasets cache for the next run."""
 _ALONE = 8
 """Blocks that are read and checked by this process, before others are started to read the rest."""
+_TABLE_ROWS = 5_000
 _VERSION = 4
 """Of the rows kept: raise it when the same file gives other rows."""
 _SUSPICIOUS = {
@@ -160,10 +161,16 @@ class Preferences:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one row as a dictionary of the columns of the pairwise format and `place`."""
-        return _as_given(self.dataset[index])
+        (row,) = rows_of(self.dataset.with_format("arrow")[index])
+        return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return map(_as_given, cast(Iterable[dict[str, Any]], self.dataset))
+        return chain.from_iterable(map(rows_of, self.tables()))
+
+    def tables(self, names: Sequence[str] | None = None) -> Iterator[Any]:
+        """Yield the rows in order as `pyarrow.Table`, of a few thousand each, with these columns or all."""
+        chosen = self.dataset if names is None else self.dataset.select_columns(list(names))
+        return iter(cast("Iterable[Any]", chosen.with_format("arrow").iter(_TABLE_ROWS)))
 
     def select(self, indices: Iterable[int]) -> Preferences:
         """Return the rows at `indices`, in that order."""
@@ -182,8 +189,7 @@ class Preferences:
         """
         names = ("ranking", "prompt_id", "chosen", "rejected")
         columns: dict[str, list[Any]] = {name: [] for name in names}
-        tables = self.dataset.select_columns(list(names)).with_format("arrow").iter(10_000)
-        for batch in cast("Iterable[Any]", tables):
+        for batch in self.tables(names):
             for name in names:
                 column: Any = batch[name]
                 columns[name] += (column.is_valid() if name in ("chosen", "rejected") else column).to_pylist()
@@ -216,8 +222,8 @@ class Preferences:
 
     def questions(self) -> list[str]:
         """Return the :func:`align.data.schema.question_key` of every row."""
-        columns = zip(self.dataset["prompt"], self.dataset["prompt_id"], strict=True)
-        return [question_key(prompt, own) for prompt, own in columns]
+        rows = chain.from_iterable(map(rows_of, self.tables(["prompt", "prompt_id"])))
+        return [question_key(row["prompt"], row["prompt_id"]) for row in rows]
 
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
         """Return (train, heldout), divided as `split_rows` does."""
@@ -246,14 +252,6 @@ class Preferences:
         order = sorted(rows_of, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
         held = {index for key in order[: int(count)] for index in rows_of[key]}
         return [i for i in range(len(self)) if i not in held], sorted(held)
-
-
-def _as_given(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of Arrow with the fields alone that its messages have."""
-    for name in ("prompt", "chosen", "rejected"):
-        if row[name] is not None:
-            row[name] = [present(message) for message in row[name]]
-    return row
 
 
 def _decoded(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

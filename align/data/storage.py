@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from align.data.load_report import LoadReport
-from align.data.schema import COLUMNS, arrow_schema
+from align.data.schema import COLUMNS, Message, arrow_schema, present
 from align.system.files import write_json
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["batch_of", "batches_of", "cache_folder", "keep", "read_kept", "store"]
+__all__ = ["batch_of", "batches_of", "cache_folder", "keep", "messages_of", "read_kept", "rows_of", "store"]
 
 _CHUNK_ROWS = 10_000
 _CHUNKS_IN_MEMORY = 10
 """Data of fewer chunks is held in memory, more of them in a file."""
+_MESSAGES = ("prompt", "chosen", "rejected")
+_PLAIN = ("role", "content")
+"""Fields that every message has."""
 
 
 def store(batches: Iterable[Any]) -> tuple[datasets.Dataset, str]:
@@ -94,7 +97,7 @@ def batch_of(rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> Any:
     for name in COLUMNS:
         values = [row.get(name) for row in rows]
         of = schema.field(name).type
-        columns.append(_turns(values, of) if name in ("prompt", "chosen", "rejected") else pa.array(values, of))
+        columns.append(_turns(values, of) if name in _MESSAGES else pa.array(values, of))
     return pa.record_batch([*columns, pa.array(places, pa.string())], schema=schema)
 
 
@@ -115,6 +118,33 @@ def _turns(column: Sequence[Sequence[Mapping[str, Any]] | None], of: Any) -> Any
     starts = [None if messages is None else end - len(messages) for messages, end in zip(column, ends, strict=True)]
     offsets = pa.array([*starts, len(turns)], pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(fields, fields=list(of.value_type))).cast(of)
+
+
+def rows_of(table: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a `pyarrow.Table` as dictionaries, their messages with the fields alone that they have."""
+    names = table.column_names
+    columns = [messages_of(table[name]) if name in _MESSAGES else table[name].to_pylist() for name in names]
+    return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def messages_of(column: Any) -> list[list[Message] | None]:
+    """Return a column of messages, with the fields alone that they have; pyarrow takes several times as long."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not column.num_chunks:
+        return []
+    turns: Any = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
+    fields = {field.name: turns.field(field.name) for field in turns.type}
+    texts = {
+        name: values.to_pylist() for name, values in fields.items() if name in _PLAIN or values.null_count < len(values)
+    }
+    made: list[Any] = [dict(zip(texts, values, strict=True)) for values in zip(*texts.values(), strict=True)]
+    if len(texts) > len(_PLAIN):
+        made = [present(message) for message in made]
+    left = iter(made)
+    lengths: list[int | None] = pc.list_value_length(column).to_pylist()  # pyright: ignore
+    return [None if length is None else list(islice(left, length)) for length in lengths]
 
 
 def keep(key: str, dataset: datasets.Dataset, report: LoadReport, fingerprint: str) -> None:

@@ -13,13 +13,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from align.data.encoding import Encoded, Encoder, decode_response
 from align.data.load_report import LeftOut, RowError
 from align.data.pairs_and_rankings import Draft, draft
 from align.data.rendering import Rendered
 from align.data.schema import Message, Unit
+from align.data.storage import rows_of
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -148,8 +149,7 @@ class Tokenization:
         return replace(rendered, remarks=rendered.remarks + remarks)
 
     def _rows(self, indices: list[int]) -> Iterator[dict[str, Any]]:
-        columns = cast(dict[str, list[Any]], self.dataset[indices])
-        return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        return rows_of(self.dataset.with_format("arrow")[indices])
 
 
 _inherited: list[Tokenization] = []

@@ -136,7 +136,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no result
-    gc.disable()  # rows have no cycles
+    gc.disable()  # it looks at every row; once after each item is enough
     with suppress(_Orphaned):
         _answer_all(output)
 
@@ -147,7 +147,10 @@ class _Orphaned(Exception):
 
 def _answer_all(output: BinaryIO) -> None:
     function = _received()
+    gc.freeze()  # what is there stays, collections need not look at it
     while True:
+        item = answer = None
+        gc.collect()  # the tracebacks of bad rows hold the whole item
         item = _received()
         try:
             answer = (function(item), None)

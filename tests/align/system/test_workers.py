@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import pickle
@@ -63,3 +64,18 @@ def test_a_worker_whose_results_nobody_reads_ends_in_silence() -> None:
     ended = subprocess.run(command, input=given, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_worker_does_not_keep_what_an_item_left_in_cycles() -> None:
+    kept = list(in_order(_cycles_alive, range(5), alone=0, processes=2))
+    assert kept == [1, 1, 1, 1, 1]
+
+
+class _Cycle:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def _cycles_alive(_: int) -> int:
+    left = _Cycle()
+    return sum(isinstance(thing, type(left)) for thing in gc.get_objects())
