@@ -32,24 +32,25 @@ _MEANINGS = {
     "calibration_error_if_calibrated": "the same of a calibrated model on this many comparisons",
     "temperature": "that corrects its confidence; above 1 it is overconfident",
 }
-_FIRST_CURVES = ("loss", "eval/loss", "accuracy", "eval/accuracy")
+_FIRST_CURVES = ("train/loss", "heldout/loss", "train/accuracy", "heldout/accuracy")
 _LAST_CURVES = (
-    "rewards/accuracies",
-    "rewards/margins",
-    "nll_per_token",
-    "objective/scores",
-    "objective/kl",
-    "policy/entropy",
-    "tokens/lengths",
-    "val/num_eos_tokens",
-    "policy/clipfrac",
-    "val/explained_variance",
+    "train/rewards/accuracies",
+    "train/rewards/margins",
+    "train/nll_per_token",
+    "rollout/objective/scores",
+    "rollout/objective/kl",
+    "train/policy/entropy",
+    "rollout/tokens/lengths",
+    "rollout/val/num_eos_tokens",
+    "train/policy/clipfrac",
+    "rollout/val/explained_variance",
     "rollout/identical",
-    "grad_norm",
-    "learning_rate",
+    "train/grad_norm",
+    "train/learning_rate",
 )
 
-_SCORE = re.compile(r"evaluation/.*|scores/(?!.*/(std|milliseconds)$).*")  # held out; of roll-outs, the means alone
+_SCORE = re.compile(r"evaluation/(?!.*_pairs$).*|rollout/scores/(?!.*/(std|milliseconds)$).*")
+"""Scores on held-out prompts; of roll-outs, the means alone."""
 _WIN_RATE = "win_rate"
 _BARS = ("#a8b2bd", "#1f77b4")  # before, after
 
@@ -150,7 +151,7 @@ def _panels(folder: Path) -> dict[str, Callable[[Any], None]]:
             found = [_estimate(evaluations.get(step), name) for step, _ in points]
             panels[name] = partial(_draw_bars, values=[value for _, value in points], estimates=found)
         elif len(points) > 1:
-            panels[name] = partial(_draw_curve, points=points, smooth=name != "learning_rate")
+            panels[name] = partial(_draw_curve, points=points, smooth=name != "train/learning_rate")
     return panels
 
 

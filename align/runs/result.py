@@ -29,6 +29,6 @@ class TrainResult:
         return cls(
             folder=folder,
             steps=steps,
-            metrics=next(record for record in reversed(records) if "learning_rate" in record),
+            metrics=next(record for record in reversed(records) if "train/learning_rate" in record),
             evaluation=read_json(folder / "evaluation.json"),
         )

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from align.settings.config import WandbConfig
 
 _log = logging.getLogger(__name__)
-_EVALUATION = "evaluation/"
-_PREFERRED = {"pairs/right": 1.0, "pairs/tied": 0.5, "pairs/wrong": 0.0}
+_PREFERRED = {"right_pairs": 1.0, "tied_pairs": 0.5, "wrong_pairs": 0.0}
 """Metrics of an evaluation: numbers of held-out pairs with each outcome of ``Measurement.preferred``."""
 
 
@@ -46,7 +45,7 @@ class Tracker:
                 _rewrite(path, [record for record in read_records(path) if record["step"] <= step])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one record."""
+        """Append one record of metrics, made by :func:`by_phase`."""
         if not self.enabled:
             return
         _append(self.metrics, [{"step": step, **metrics}])
@@ -60,7 +59,7 @@ class Tracker:
         self._to_wandb(lambda run: run.alert(title=name, text=sentence))
 
     def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
-        """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``, with ``pairs/…``.
+        """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
 
         W&B gets a table of ``shown`` samples.
         """
@@ -70,7 +69,7 @@ class Tracker:
         _append(self.samples, [{"step": step, **sample} for sample in samples])
         pairs = list(measurement.preferred)
         counts = {name: float(pairs.count(outcome)) for name, outcome in _PREFERRED.items()} if pairs else {}
-        self.log(step, {**{f"{_EVALUATION}{name}": value for name, value in measurement.metrics().items()}, **counts})
+        self.log(step, by_phase(evaluation={**measurement.metrics(), **counts}))
 
         def send(run: Any) -> None:
             import wandb
@@ -99,19 +98,24 @@ class Tracker:
         samples: dict[int, list[Sample]] = {}
         for record in read_records(self.samples):
             samples.setdefault(record.pop("step"), []).append(Sample(**record))
-        means = {r["step"]: r for r in read_records(self.metrics) if any(name.startswith(_EVALUATION) for name in r)}
+        records = [(record["step"], of_phase(record, "evaluation")) for record in read_records(self.metrics)]
         return {
             step: Measurement(
                 samples.get(step, []),
                 [outcome for name, outcome in _PREFERRED.items() for _ in range(int(found.get(name, 0)))],
             )
-            for step, found in means.items()
+            for step, found in records
+            if found
         }
 
     def read_rollouts(self) -> list[Mapping[str, float]]:
-        """Return the metrics of the steps at which a roll-out was drawn."""
-        records = [record for record in read_records(self.metrics) if "seconds/rollout" in record]
-        return [{name: math.nan if value is None else value for name, value in r.items()} for r in records]
+        """Return the metrics, without the phase, of the steps at which a roll-out was drawn."""
+        records = [(of_phase(record, "train"), of_phase(record, "rollout")) for record in read_records(self.metrics)]
+        return [
+            {name: math.nan if value is None else value for name, value in {**train, **rollout}.items()}
+            for train, rollout in records
+            if rollout
+        ]
 
     def read_warnings(self) -> set[str]:
         """Return the names of the warnings in the log."""
@@ -146,6 +150,16 @@ def log_table(
         run.finish()
     except Exception as error:
         _log.warning("W&B did not take the table (%s); it is in %s.", error, folder)
+
+
+def by_phase(**phases: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of all phases as one record, by names as ``train/loss``."""
+    return {f"{phase}/{name}": value for phase, metrics in phases.items() for name, value in metrics.items()}
+
+
+def of_phase(record: Mapping[str, Any], phase: str) -> dict[str, Any]:
+    """Return the metrics that a record of ``metrics.jsonl`` has of a phase, by the names without it."""
+    return {name.removeprefix(f"{phase}/"): value for name, value in record.items() if name.startswith(f"{phase}/")}
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

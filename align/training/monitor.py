@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from align.evaluation.measurement import compare, win_rate
 from align.runs import report
 from align.runs.final_weights import replace_policy
+from align.runs.tracker import by_phase
 from align.system.files import read_json, write_json
 from align.system.processes import add_metrics
 
@@ -76,15 +77,15 @@ class Monitor:
     def log(self, step: int, metrics: Mapping[str, float], *, rollout: Mapping[str, float]) -> Mapping[str, float]:
         """Log a step every ``log_steps``, the last one, and each that has the metrics of a new ``rollout``.
 
-        Returns all of its metrics.
+        Returns all of its metrics, by phase.
         """
-        metrics = {**metrics, **rollout}
-        self._latest |= metrics
+        self._latest |= {**metrics, **rollout}
         if rollout:
-            self._warn(step, metrics)
+            self._warn(step, {**metrics, **rollout})
+        record = by_phase(train=metrics, rollout=rollout)
         if rollout or step % self.config.log_steps == 0 or step == self.steps:
-            self.tracker.log(step, metrics)
-        return metrics
+            self.tracker.log(step, record)
+        return record
 
     def start(self, *, resumed: bool) -> Measurement | None:
         """The evaluator's measurement of the start model; a resumed run has it in its log."""
@@ -104,14 +105,14 @@ class Monitor:
         self.evaluations = list(evaluations.values())
 
     def evaluate(self, step: int) -> Measurement | None:
-        """Measure the method's own metrics (``eval/…``) and the evaluator's (``evaluation/…``)."""
+        """Measure the method's own metrics (``heldout/…``) and the evaluator's (``evaluation/…``)."""
         if self.heldout is not None:
             collected: dict[str, tuple[float, float]] = {}
             for batch in self.heldout.all(_EXAMPLES):
                 self.between(step)
                 add_metrics(collected, self.stepper.measure(batch))
             metrics = self.processes.reduce_metrics(collected)
-            self.tracker.log(step, {f"eval/{name}": value for name, value in metrics.items()})
+            self.tracker.log(step, by_phase(heldout=metrics))
         measured = self._measure(step)
         if measured is not None and self.config.eval_steps:
             self._keep_best(step, measured)

@@ -148,7 +148,7 @@ class Rollouts(Source):
             "tokens/lengths": (batch.length_PK.sum(), responses),
             "tokens/drawn": (batch.length_PK.sum(), 1 / self.processes.world_size),
             "val/num_eos_tokens": (ended_PK.sum(), responses),
-            "rollout/identical": (_identical(batch), responses),
+            "identical": (_identical(batch), responses),
         }
         return batch, metrics
 

@@ -101,8 +101,8 @@ def _entropy(rollouts: Rollouts) -> str | None:
 
 
 def _identical(rollouts: Rollouts) -> str | None:
-    share = _last(rollouts, "rollout/identical")
-    if share <= IDENTICAL or share <= 1.5 * _first(rollouts, "rollout/identical"):
+    share = _last(rollouts, "identical")
+    if share <= IDENTICAL or share <= 1.5 * _first(rollouts, "identical"):
         return None
     return f"{share:.0%} of the responses of a roll-out are repeated word for word; raise method.temperature or beta."
 

@@ -22,12 +22,12 @@ def steps(budget: Budget, run: Path, seconds: float) -> int:
         run: Folder of the short run.
         seconds: Of its process.
     """
-    records = [record for file in _last_stage(run) for record in read_records(file) if "seconds" in record]
+    records = [record for file in _last_stage(run) for record in read_records(file) if "train/seconds" in record]
     if budget.unit == "tokens":
-        return max(1, round(budget.amount / (sum(r["tokens"] for r in records) / len(records))))
+        return max(1, round(budget.amount / (sum(r["train/tokens"] for r in records) / len(records))))
     # Roll-outs come every few steps: the mean over all but the first, or the median where there are no more.
-    later = [record["seconds"] for record in records[1:]] or [median(r["seconds"] for r in records)]
-    before = seconds - sum(record["seconds"] for record in records)
+    later = [record["train/seconds"] for record in records[1:]] or [median(r["train/seconds"] for r in records)]
+    before = seconds - sum(record["train/seconds"] for record in records)
     return max(1, int((60 * budget.amount - before) / (sum(later) / len(later))))
 
 

@@ -56,5 +56,5 @@ def _tokens(run: Path) -> tuple[float, float]:
     """Return the tokens that a run trained on, in all passes, and those that it drew, before training and during it."""
     steps = [record for file in run.rglob("metrics.jsonl") for record in read_records(file)]
     candidates = [read_summary(file) or {} for file in run.rglob(CANDIDATES)]
-    drawn = sum(step.get("tokens/drawn", 0.0) for step in steps) + sum(of.get("tokens", 0.0) for of in candidates)
-    return sum(step.get("tokens", 0.0) for step in steps), drawn
+    drawn = sum(s.get("rollout/tokens/drawn", 0.0) for s in steps) + sum(of.get("tokens", 0.0) for of in candidates)
+    return sum(step.get("train/tokens", 0.0) for step in steps), drawn

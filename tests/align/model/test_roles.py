@@ -109,9 +109,9 @@ class TestDropout:
         result = Trainer(policy, tmp_path / "run", config).fit(
             DPO(reference=reference), Preferences.from_rows(pair_rows[:8])
         )
-        first = next(record for record in read_records(result.folder / "metrics.jsonl") if "loss" in record)
-        assert first["loss"] == pytest.approx(0.6931471805599453, abs=1e-6)
-        assert first["rewards/margins"] == 0
+        first = next(record for record in read_records(result.folder / "metrics.jsonl") if "train/loss" in record)
+        assert first["train/loss"] == pytest.approx(0.6931471805599453, abs=1e-6)
+        assert first["train/rewards/margins"] == 0
 
     @pytest.mark.slow
     def test_the_first_loss_of_dpo_on_a_real_model(self, shared: Path, tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ class TestDropout:
         rows = [{"prompt": "What is 2 + 2?", "chosen": "It is 4.", "rejected": "I think it is 5, or 6."}] * 2
         trainer = TrainerConfig(steps=1, batch_size=2, max_length=128, save_steps=None)
         result = Trainer(policy, tmp_path / "run", trainer).fit(DPO(), Preferences.from_rows(rows))
-        first = next(record for record in read_records(result.folder / "metrics.jsonl") if "loss" in record)
-        assert first["loss"] == pytest.approx(0.6931471805599453, abs=1e-4)
+        first = next(record for record in read_records(result.folder / "metrics.jsonl") if "train/loss" in record)
+        assert first["train/loss"] == pytest.approx(0.6931471805599453, abs=1e-4)
 
     def test_the_ratio_of_ppo_is_1(
         self, start: Path, tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path
@@ -144,12 +144,12 @@ class TestDropout:
         config = TrainerConfig(steps=4, batch_size=8, max_length=200, save_steps=None, learning_rate=0.0)
         method = PPO(max_new_tokens=8, epochs=2, minibatches=2, value_init="reward")
         result = Trainer(policy, tmp_path / "run", config).fit(method, Preferences.from_rows(pair_rows[:8]))
-        steps = [record for record in read_records(result.folder / "metrics.jsonl") if "val/ratio" in record]
+        steps = [record for record in read_records(result.folder / "metrics.jsonl") if "train/val/ratio" in record]
         assert len(steps) == 4
         for step in steps:
-            assert step["val/ratio"] == pytest.approx(1, abs=1e-6)
-            assert step["policy/approxkl"] == pytest.approx(0, abs=1e-10)  # float32's rounding, squared
-        assert steps[0]["objective/kl"] == 0
+            assert step["train/val/ratio"] == pytest.approx(1, abs=1e-6)
+            assert step["train/policy/approxkl"] == pytest.approx(0, abs=1e-10)  # float32's rounding, squared
+        assert steps[0]["rollout/objective/kl"] == 0
 
     @pytest.mark.parametrize("method", [SFT(), RewardModel()], ids=lambda m: type(m).__name__)
     def test_methods_that_compare_nothing_train_with_it(

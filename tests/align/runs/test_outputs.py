@@ -60,12 +60,12 @@ class TestTracker:
     def test_a_resumed_run_logs_each_step_once(self, tmp_path: Path) -> None:
         tracker = Tracker(tmp_path, enabled=True)
         for step in range(1, 6):
-            tracker.log(step, {"loss": step / 10})
+            tracker.log(step, {"train/loss": step / 10})
         with tracker.metrics.open("a") as file:
             file.write('{"step": 6, "lo')  # killed in the middle of a line
         tracker.truncate(3)
-        tracker.log(4, {"loss": 9.0})
-        assert [(r["step"], r["loss"]) for r in read_records(tracker.metrics)] == [
+        tracker.log(4, {"train/loss": 9.0})
+        assert [(r["step"], r["train/loss"]) for r in read_records(tracker.metrics)] == [
             (1, 0.1),
             (2, 0.2),
             (3, 0.3),
@@ -79,8 +79,8 @@ class TestTracker:
 
         tracker = Tracker(tmp_path, enabled=True)
         tracker._wandb = Broken()  # pyright: ignore[reportPrivateUsage]
-        tracker.log(1, {"loss": 1.0})
-        tracker.log(2, {"loss": 2.0})
+        tracker.log(1, {"train/loss": 1.0})
+        tracker.log(2, {"train/loss": 2.0})
         assert len(read_records(tracker.metrics)) == 2
         assert caplog.text.count("no route") == 1
 
@@ -89,12 +89,12 @@ class TestTracker:
         monkeypatch.delenv("WANDB_MODE", raising=False)
         monkeypatch.delenv("WANDB_API_KEY", raising=False)
         tracker = Tracker(tmp_path, enabled=True, wandb=WandbConfig(mode="offline"), config={"beta": 0.1})
-        tracker.log(1, {"loss": 1.0})
+        tracker.log(1, {"train/loss": 1.0})
         tracker.close()
         assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
 
     def test_other_ranks_write_nothing(self, tmp_path: Path) -> None:
-        Tracker(tmp_path, enabled=False, wandb=WandbConfig(mode="online")).log(1, {"loss": 1.0})
+        Tracker(tmp_path, enabled=False, wandb=WandbConfig(mode="online")).log(1, {"train/loss": 1.0})
         assert not list(tmp_path.iterdir())
 
 
@@ -122,8 +122,8 @@ def test_tables_show_model_text_without_acting_on_it() -> None:
 def test_curves_are_drawn_from_the_metrics(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, enabled=True)
     for step in range(1, 40):
-        tracker.log(step, {"loss": 1 / step, "grad_norm": 1.0})
-    tracker.log(39, {"eval/loss": 0.1})
+        tracker.log(step, {"train/loss": 1 / step, "train/grad_norm": 1.0})
+    tracker.log(39, {"heldout/loss": 0.1})
     report.plot_curves(tmp_path)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -163,10 +163,10 @@ def test_before_and_after_are_bars_and_more_points_a_curve(tmp_path: Path, monke
     before, after = measured(0.2), measured(0.8)
     tracker.log_evaluation(0, before, shown=0)
     for step in (1, 2):
-        tracker.log(step, {"loss": 1.0})
+        tracker.log(step, {"train/loss": 1.0})
     tracker.log_evaluation(2, after, shown=0)
     assert titles(tmp_path, monkeypatch) == {
-        "loss": 0,
+        "train/loss": 0,
         "evaluation/distinct_2": 2,
         "evaluation/kl": 2,
         "evaluation/preference_accuracy": 2,

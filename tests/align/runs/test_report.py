@@ -14,7 +14,7 @@ from rich.console import Console
 from align.evaluation.measurement import Measurement, Sample, compare
 from align.evaluation.statistics import mean, rate
 from align.runs import report
-from align.runs.tracker import Tracker
+from align.runs.tracker import Tracker, by_phase
 from align.system.charts import chart
 from align.system.files import write_json
 
@@ -162,16 +162,17 @@ def test_curves_are_in_order_and_only_noisy_ones_are_smoothed(drawn: Any, tmp_pa
     tracker = Tracker(tmp_path, enabled=True)
     for step in range(1, 41):
         odd = float(step % 2)
-        tracker.log(step, {"learning_rate": odd, "scores/x": odd, "scores/x/std": odd, "loss": odd, "other": odd})
-    tracker.log(40, {"eval/loss": 1.0})
+        steps = {"learning_rate": odd, "loss": odd, "other": odd}
+        tracker.log(step, by_phase(train=steps, rollout={"scores/x": odd, "scores/x/std": odd}))
+    tracker.log(40, {"heldout/loss": 1.0})
     panels = drawn()
-    assert list(panels) == ["loss", "scores/x", "learning_rate"]
+    assert list(panels) == ["train/loss", "rollout/scores/x", "train/learning_rate"]
     values = [float(step % 2) for step in range(1, 41)]
     smooth = [1.0]
     for value in values[1:]:
         smooth.append((smooth[-1] + value) / 2)
-    assert panels["loss"]["lines"] == [values, pytest.approx(smooth)]
-    assert panels["learning_rate"]["lines"] == [values]
+    assert panels["train/loss"]["lines"] == [values, pytest.approx(smooth)]
+    assert panels["train/learning_rate"]["lines"] == [values]
 
 
 @pytest.mark.parametrize(("steps", "bars"), [((0, 5), 2), ((1, 5), 0), ((0, 3, 5), 0)])
@@ -180,5 +181,5 @@ def test_two_points_are_bars_only_where_the_first_is_the_start(
 ) -> None:
     tracker = Tracker(tmp_path, enabled=True)
     for step in steps:
-        tracker.log(step, {"eval/loss": 1.0 + step})
-    assert len(drawn()["eval/loss"]["bars"]) == bars
+        tracker.log(step, {"heldout/loss": 1.0 + step})
+    assert len(drawn()["heldout/loss"]["bars"]) == bars

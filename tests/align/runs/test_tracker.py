@@ -80,8 +80,8 @@ def test_a_service_that_is_not_there_is_said_once_and_stops_nothing(
 
     monkeypatch.setattr(wandb, "init", init)
     tracker = Tracker(tmp_path, enabled=True, wandb=WandbConfig(mode="online"))
-    tracker.log(1, {"loss": 1.0})
-    assert read_records(tracker.metrics) == [{"step": 1, "loss": 1.0}]
+    tracker.log(1, {"train/loss": 1.0})
+    assert read_records(tracker.metrics) == [{"step": 1, "train/loss": 1.0}]
     assert [record.message for record in caplog.records] == [
         "W&B could not be reached (no route); metrics.jsonl goes on alone."
     ]
@@ -91,24 +91,28 @@ def test_metrics_warnings_and_samples_are_written_and_sent(service: Service, tmp
     """A table of two samples has one of each source; pairs are counted by outcome."""
     tracker = Tracker(tmp_path, enabled=True, wandb=WandbConfig(mode="offline"))
     service.sent.clear()
-    tracker.log(1, {"loss": 0.5})
+    tracker.log(1, {"train/loss": 0.5})
     tracker.warn(2, "kl", "too far")
     tracker.log_evaluation(3, MEASURED, shown=2)
     tracker.close(7)
-    tracker.log(4, {"loss": 0.25})
+    tracker.log(4, {"train/loss": 0.25})
     means = {
         "evaluation/a": 2.0,
         "evaluation/b": -2.0,
         "evaluation/kl": 0.5,
         "evaluation/response_length": 3.0,
         "evaluation/preference_accuracy": pytest.approx(4 / 6),
-        "pairs/right": 3.0,
-        "pairs/tied": 2.0,
-        "pairs/wrong": 1.0,
+        "evaluation/right_pairs": 3.0,
+        "evaluation/tied_pairs": 2.0,
+        "evaluation/wrong_pairs": 1.0,
     }
     table = (["prompt", "response", "a", "b"], [["p x", "r", 1.0, -1.0], ["p y", "r", 3.0, -3.0]])
-    assert service.sent == [(1, {"loss": 0.5}), ("kl", "too far"), (3, means), (3, {"samples": table}), 7]
-    assert read_records(tracker.metrics) == [{"step": 1, "loss": 0.5}, {"step": 3, **means}, {"step": 4, "loss": 0.25}]
+    assert service.sent == [(1, {"train/loss": 0.5}), ("kl", "too far"), (3, means), (3, {"samples": table}), 7]
+    assert read_records(tracker.metrics) == [
+        {"step": 1, "train/loss": 0.5},
+        {"step": 3, **means},
+        {"step": 4, "train/loss": 0.25},
+    ]
     assert read_records(tracker.warnings) == [{"step": 2, "name": "kl", "warning": "too far"}]
     assert [(r["step"], r["prompt"], r["source"], r["scores"]["a"]) for r in read_records(tracker.samples)] == [
         (3, "p x", "x", 1.0),
@@ -143,7 +147,7 @@ def test_samples_of_an_evaluation_that_was_cut_off_are_dropped_and_others_are_ke
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint_in_all_files(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, enabled=True)
     for step in (1, 2, 3):
-        tracker.log(step, {"loss": 1.0})
+        tracker.log(step, {"train/loss": 1.0})
         tracker.warn(step, f"w{step}", "sentence")
         tracker.log_evaluation(step, MEASURED, shown=0)
     Tracker(tmp_path, enabled=False).truncate(0)  # another rank writes nothing
@@ -155,7 +159,7 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint_in_all_files(tmp_p
 
 def test_other_ranks_write_nothing_at_all(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, enabled=False)
-    tracker.log(1, {"loss": 1.0})
+    tracker.log(1, {"train/loss": 1.0})
     tracker.warn(1, "kl", "too far")
     tracker.log_evaluation(1, MEASURED, shown=2)
     assert list(tmp_path.iterdir()) == []
@@ -163,11 +167,11 @@ def test_other_ranks_write_nothing_at_all(tmp_path: Path) -> None:
 
 def test_rollouts_are_the_steps_that_drew_and_a_number_that_is_none_reads_back_as_nan(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, enabled=True)
-    tracker.log(1, {"seconds/rollout": 2.0, "kl": math.nan, "high": math.inf})
-    tracker.log(2, {"loss": 1.0})
-    assert json.loads(tracker.metrics.read_text().splitlines()[0])["kl"] is None
+    tracker.log(1, {"rollout/seconds/rollout": 2.0, "rollout/kl": math.nan, "rollout/high": math.inf})
+    tracker.log(2, {"train/loss": 1.0})
+    assert json.loads(tracker.metrics.read_text().splitlines()[0])["rollout/kl"] is None
     (found,) = tracker.read_rollouts()
-    assert (found["step"], found["seconds/rollout"]) == (1, 2.0)
+    assert found["seconds/rollout"] == 2.0
     assert math.isnan(found["kl"])
     assert math.isnan(found["high"])
 

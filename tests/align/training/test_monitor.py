@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from align.evaluation.measurement import Measurement, Sample
-from align.runs.tracker import Tracker, read_records
+from align.runs.tracker import Tracker, by_phase, read_records
 from align.settings.config import TrainerConfig
 from align.system.processes import Processes
 from align.training import monitor as module
@@ -72,12 +72,13 @@ class TestLog:
         monitor = make(tmp_path, steps=8, config={"log_steps": 3})
         for step in range(1, 9):
             rollout = {"objective/kl": 0.5} if step == 4 else {}
-            assert monitor.log(step, {"loss": float(step)}, rollout=rollout) == {"loss": float(step), **rollout}
+            record = by_phase(train={"loss": float(step)}, rollout=rollout)
+            assert monitor.log(step, {"loss": float(step)}, rollout=rollout) == record
         assert read_records(tmp_path / "metrics.jsonl") == [
-            {"step": 3, "loss": 3.0},
-            {"step": 4, "loss": 4.0, "objective/kl": 0.5},
-            {"step": 6, "loss": 6.0},
-            {"step": 8, "loss": 8.0},
+            {"step": 3, "train/loss": 3.0},
+            {"step": 4, "train/loss": 4.0, "rollout/objective/kl": 0.5},
+            {"step": 6, "train/loss": 6.0},
+            {"step": 8, "train/loss": 8.0},
         ]
 
     def test_the_progress_bar_has_the_latest_of_each(self, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ class TestEvaluate:
             assert monitor.evaluate(7) is None
 
         at_ranks(2, run)
-        assert read_records(tmp_path / "metrics.jsonl") == [{"step": 7, "eval/loss": 2.0}]
+        assert read_records(tmp_path / "metrics.jsonl") == [{"step": 7, "heldout/loss": 2.0}]
         assert looked == [7, 7, 7]
 
     def test_answers_are_measured_logged_and_remembered(self, tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ class TestEvaluate:
         resumed.start(resumed=True)
         resumed.resume()
         assert resumed.evaluations == found
-        assert [dict(rollout) for rollout in resumed.rollouts] == [{"step": 1, "loss": 1.0, "seconds/rollout": 2.0}]
+        assert [dict(rollout) for rollout in resumed.rollouts] == [{"loss": 1.0, "seconds/rollout": 2.0}]
         resumed.log(3, {"loss": 1.0}, rollout={"seconds/rollout": 2.0})
         assert len(read_records(tmp_path / "warnings.jsonl")) == 1
         assert len(resumed.rollouts) == 2

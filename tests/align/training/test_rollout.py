@@ -114,7 +114,7 @@ def test_a_rollout_left_early_stays_left_after_a_resume(tiny_model: Path, pair_r
     steps = [record["step"] for record in records]
     assert steps == [1, 2, 5, 6]
     falling = [1e-2 * (7 - step) / 6 for step in steps]  # the steps left out count
-    assert [record["learning_rate"] for record in records] == pytest.approx(falling)
+    assert [record["train/learning_rate"] for record in records] == pytest.approx(falling)
     shutil.rmtree(tmp_path / "run" / "final")
     for step in (3, 4, 5, 6):
         shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-{step:08d}")
@@ -270,18 +270,18 @@ def test_tokenised_prompts_must_leave_room_for_an_answer(tiny_policy: Policy, pa
     examples = tokenize_for(method, data, tiny_policy.tokenizer, config.max_length)
     assert 12 < len(examples) < 40
     result = Trainer(tiny_policy, tmp_path / "run", config).fit(method, examples, scorer=Lengths())
-    assert result.metrics["objective/scores"] > 0
+    assert result.metrics["rollout/objective/scores"] > 0
 
 
 def test_rewards_are_logged_by_component(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     mixture = WeightedSum(scorers={"size": Lengths(), "half": Lengths()}, weights={"half": 0.5})
     train(tiny_model, pair_rows, tmp_path / "run", mixture, steps=8, save_steps=None, log_steps=20)
-    first, second = (r for r in read_records(tmp_path / "run" / "metrics.jsonl") if "objective/scores" in r)
+    first, second = (r for r in read_records(tmp_path / "run" / "metrics.jsonl") if "rollout/objective/scores" in r)
     for record in (first, second):
-        assert record["scores/reward"] == pytest.approx(1.5 * record["scores/size"])
-        assert record["scores/half"] == record["scores/size"] > 0
-        assert record["scores/size/std"] > 0 < record["scores/size/milliseconds"]
-    assert first["scores/reward"] != second["scores/reward"]
+        assert record["rollout/scores/reward"] == pytest.approx(1.5 * record["rollout/scores/size"])
+        assert record["rollout/scores/half"] == record["rollout/scores/size"] > 0
+        assert record["rollout/scores/size/std"] > 0 < record["rollout/scores/size/milliseconds"]
+    assert first["rollout/scores/reward"] != second["rollout/scores/reward"]
 
 
 def test_concatenate_restores_what_select_cut(tiny_policy: Policy, pair_rows: Rows) -> None:

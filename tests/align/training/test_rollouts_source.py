@@ -151,7 +151,7 @@ def test_what_is_measured_of_a_roll_out(tiny_policy: Policy) -> None:
     found = source.metrics
     assert found["tokens/lengths"] == 3.0
     assert found["val/num_eos_tokens"] == 0.5
-    assert found["rollout/identical"] == (2 / 8 if 0 in rows else 0)
+    assert found["identical"] == (2 / 8 if 0 in rows else 0)
     scores = [ord(str(k)) if row else ord("z") for row in rows for k in range(K)]
     assert found["scores/ends"] == sum(scores) / 8
     assert found["sampling/logp_difference"] == pytest.approx(sum(scores) / 8 / 1000, rel=1e-4)
@@ -166,7 +166,7 @@ def test_the_row_that_repeats_itself_is_drawn_by_some_roll_out(tiny_policy: Poli
     shares: list[float] = []
     for step in (1, 2):
         source.batch(step)
-        shares.append(source.metrics["rollout/identical"])
+        shares.append(source.metrics["identical"])
     assert 0.25 in shares
 
 

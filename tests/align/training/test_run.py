@@ -92,10 +92,10 @@ def test_what_a_run_returns_and_writes(tiny_model: Path, pair_rows: Rows, tmp_pa
         keep_checkpoints=3,
     )
     records = read_records(tmp_path / "run" / "metrics.jsonl")
-    steps = [record for record in records if "loss" in record]
-    assert [record["epoch"] for record in steps] == pytest.approx([1 / 3, 2 / 3, 1.0, 4 / 3])
+    steps = [record for record in records if "train/loss" in record]
+    assert [record["train/epoch"] for record in steps] == pytest.approx([1 / 3, 2 / 3, 1.0, 4 / 3])
     for record in steps:
-        assert record["tokens_per_second"] == pytest.approx(record["tokens"] / record["seconds"])
+        assert record["train/tokens_per_second"] == pytest.approx(record["train/tokens"] / record["train/seconds"])
     assert [(r["step"], r["evaluation/calls"]) for r in records if "evaluation/calls" in r] == [(0, 1), (2, 2), (4, 3)]
     assert (result.folder, result.steps) == (tmp_path / "run", 4)
     assert {name: result.metrics[name] for name in steps[-1] if name != "step"} == {
@@ -133,7 +133,7 @@ def test_the_best_model_is_chosen_by_its_answers_where_the_loss_says_otherwise(
     )
     trainer = Trainer(Policy.load(str(tiny_model), adapter=Adapter(r=2)), tmp_path / "run", config)
     trainer.fit(SFT(), data, data, evaluator=Judged())  # pyright: ignore[reportArgumentType]
-    losses = [r["eval/loss"] for r in read_records(tmp_path / "run" / "metrics.jsonl") if "eval/loss" in r]
+    losses = [r["heldout/loss"] for r in read_records(tmp_path / "run" / "metrics.jsonl") if "heldout/loss" in r]
     assert len(losses) == 4
     assert losses == sorted(losses, reverse=True)
     merit = json.loads((tmp_path / "run" / "best" / "merit.json").read_text())
@@ -197,8 +197,8 @@ def test_a_step_without_a_batch_counts_and_leaves_the_metrics_of_the_one_before(
     rate: dict[str, Any] = {"learning_rate": 0.5, "schedule": "linear", "warmup": 0}
     result = fit(tiny_model, pair_rows, tmp_path / "run", **rate)
     records = read_records(tmp_path / "run" / "metrics.jsonl")
-    assert [(record["step"], record["learning_rate"]) for record in records] == [(1, 0.5), (3, 0.25)]
-    assert result.metrics["loss"] == records[1]["loss"]
+    assert [(record["step"], record["train/learning_rate"]) for record in records] == [(1, 0.5), (3, 0.25)]
+    assert result.metrics["train/loss"] == records[1]["train/loss"]
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,9 @@ def test_a_run_leaves_what_it_promises(tiny_model: Path, pair_rows: Rows, tmp_pa
         "final",
     }
     records = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4]
-    assert [record["step"] for record in records if "eval/loss" in record] == [2, 4]
-    losses = [record["loss"] for record in records if "loss" in record]
+    assert [record["step"] for record in records if "train/loss" in record] == [1, 2, 3, 4]
+    assert [record["step"] for record in records if "heldout/loss" in record] == [2, 4]
+    losses = [record["train/loss"] for record in records if "train/loss" in record]
     assert losses[0] == pytest.approx(0.693147, abs=1e-5)
     evaluation = json.loads((result.folder / "evaluation.json").read_text())
     assert evaluation["metrics"]["kl"]["before"] == pytest.approx(0, abs=1e-5)
@@ -156,8 +156,8 @@ def test_the_first_step_of_a_default_run_learns(tiny_model: Path, pair_rows: Row
     assert changed
     assert all(changed)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [record["learning_rate"] for record in records][:3] == [5e-5, 1e-4, 1e-4]  # two of 20 steps warm up
-    assert records[0]["rewards/accuracies"] == 0.5  # every pair is tied before it
+    assert [record["train/learning_rate"] for record in records][:3] == [5e-5, 1e-4, 1e-4]  # two of 20 steps warm up
+    assert records[0]["train/rewards/accuracies"] == 0.5  # every pair is tied before it
 
 
 def test_tokenised_data_trains_as_its_rows_do(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_tokenised_data_trains_as_its_rows_do(tiny_model: Path, pair_rows: Rows,
             data = [tokenize_for(DPO(), each, policy.tokenizer, 200) for each in data]
         folder = Trainer(policy, tmp_path / name, config).fit(DPO(), *data).folder
         finals.append(load_file(folder / "final" / "adapter_model.safetensors"))
-        assert "eval/loss" in (folder / "metrics.jsonl").read_text()
+        assert "heldout/loss" in (folder / "metrics.jsonl").read_text()
     assert largest_difference(*finals) == 0
     with pytest.raises(UserError, match=r"SFT learns from a demonstration, but the data was tokenised as a pair"):
         Trainer(policy, tmp_path / "other", config).fit(SFT(), tokenize_for(DPO(), rows, policy.tokenizer, 200))
@@ -464,5 +464,5 @@ def test_two_processes_give_the_parameters_of_one(launch: Any, tmp_path: Path) -
     )
     assert [r["step"] for r in two] == [r["step"] for r in one]
     for ours, theirs in zip(one, two, strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-        assert ours["tokens"] == theirs["tokens"]
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], abs=1e-5)
+        assert ours["train/tokens"] == theirs["train/tokens"]

@@ -16,7 +16,7 @@ HEALTHY = {
     "objective/kl": [0.0] * 5 + [4.0] * 5,
     "tokens/lengths": [20.0] * 10,
     "policy/entropy": [1.0] * 10,
-    "rollout/identical": [0.1] * 10,
+    "identical": [0.1] * 10,
     "val/num_eos_tokens": [0.9] * 10,
     "val/explained_variance": [0.5] * 10,
 }

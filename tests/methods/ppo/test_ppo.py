@@ -391,7 +391,7 @@ def healthy(**changed: Sequence[float]) -> list[Metrics]:
         "objective/kl": (0.0, 4.0),
         "tokens/lengths": (20.0, 24.0),
         "policy/entropy": (1.0, 0.7),
-        "rollout/identical": (0.1, 0.2),
+        "identical": (0.1, 0.2),
         "val/num_eos_tokens": (0.95, 0.99),
         "val/explained_variance": (-0.5, 0.4),
     } | {name.replace("__", "/"): value for name, value in changed.items()}

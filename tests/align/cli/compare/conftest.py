@@ -67,7 +67,7 @@ def write(stages: Stages, label: str, seed: int, content: dict[str, Any], *, nam
     if contender.method is not None:
         write_json(stages.pool.folder / f"{name}.json", {"code": 0, "seconds": 10.0, "peak_bytes": 2**30})
         metrics = _made(stages.contest.folder / "runs" / name) / "metrics.jsonl"
-        metrics.write_text(json.dumps({"step": 1, "tokens": 100.0}) + "\n")
+        metrics.write_text(json.dumps({"step": 1, "train/tokens": 100.0}) + "\n")
 
 
 def _made(folder: Path) -> Path:

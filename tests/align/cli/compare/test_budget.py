@@ -17,7 +17,7 @@ def pilot(tmp_path: Path) -> Path:
     """Four steps of 100 tokens: 2 s for the first, 1 s for each other one."""
     lines = [
         {"step": 0, "evaluation/kl": 0.0},
-        *({"step": i, "tokens": 100, "seconds": 2 if i == 1 else 1} for i in range(1, 5)),
+        *({"step": i, "train/tokens": 100, "train/seconds": 2 if i == 1 else 1} for i in range(1, 5)),
     ]
     (tmp_path / "2-mine").mkdir()
     (tmp_path / "2-mine" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -110,7 +110,7 @@ def test_what_weakens_it_is_said(begin_comparison: Begin) -> None:
     long = stages.contest.folder / "runs" / "dpo-seed0"
     for label, score in SCORES.items():
         write(stages, label, 0, cut if label == "dpo" else measured(score, 0))
-    (long / "metrics.jsonl").write_text(json.dumps({"step": 1, "tokens": 900.0}) + "\n")
+    (long / "metrics.jsonl").write_text(json.dumps({"step": 1, "train/tokens": 900.0}) + "\n")
     conclude(stages)
     said = json.loads((stages.contest.folder / "comparison.json").read_text())["caveats"]
     assert any(s.startswith("One training run of each method") for s in said)
