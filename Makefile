@@ -7,7 +7,7 @@ READY := .venv/.ready
 # without --quiet it adds a traceback of its own to an error that has been explained already.
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test test-all correctness results lint format configs
+.PHONY: help demo test test-all correctness results lint format configs browser
 
 help:
 	@echo "make demo      align the embedded model with DPO, offline (a few minutes on a laptop)"
@@ -17,6 +17,7 @@ help:
 	@echo "make results   the experiments on the papers' claims, and docs/results.md anew (about three hours)"
 	@echo "make lint      style and types"
 	@echo "make format    put the style right"
+	@echo "make browser   install Chromium, in which the tests open the pages (Debian, as root); without it they are skipped"
 	@echo "make configs   write configs/ anew from the settings' and methods' classes"
 
 demo: $(READY)
@@ -45,6 +46,11 @@ format: $(READY)
 
 configs: $(READY)
 	$(BIN)/python scripts/make_configs.py
+
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		timeout 180 sh -c 'apt-get -qq update && apt-get -qq install --no-install-recommends chromium' >/dev/null 2>&1 || \
+		echo "Chromium could not be installed: the tests of pages are skipped."
 
 # PyTorch first: other packages then build and check against the version that is there.
 $(READY): pyproject.toml setup.py constraints.txt
