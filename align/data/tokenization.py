@@ -22,6 +22,7 @@ from align.data.rendering import Rendered
 from align.data.schema import Message, Unit
 from align.data.storage import rows_of
 from align.errors import UserError
+from align.system.workers import core_count
 
 if TYPE_CHECKING:
     import datasets
@@ -67,7 +68,7 @@ class Tokenization:
             UserError: The tokenizer has no chat template and the rows are conversations, or a process was killed.
         """
         chunks = [groups[start : start + _CHUNK] for start in range(0, len(groups), _CHUNK)]
-        cores = min(os.cpu_count() or 1, len(chunks)) if len(groups) >= _WORTH_PROCESSES else 1
+        cores = min(core_count(), len(chunks)) if len(groups) >= _WORTH_PROCESSES else 1
         if cores == 1:
             yield from map(self.batch, chunks)
             return
