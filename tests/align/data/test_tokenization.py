@@ -25,7 +25,7 @@ def cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], No
     def choose(number: int) -> None:
         monkeypatch.setattr(tokenization, "_WORTH_PROCESSES", 1)
         monkeypatch.setattr(tokenization, "_CHUNK", 2)
-        monkeypatch.setattr(os, "cpu_count", lambda: number)
+        monkeypatch.setattr(tokenization, "core_count", lambda: number)
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / f"cache{number}")
 
     return choose
