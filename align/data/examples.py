@@ -122,10 +122,9 @@ def tokenize(
         preferences = preferences.as_demonstrations()
     limit = preferences.rules.max_rejected if max_rejected is None else max_rejected
     shortened = preferences.rules.too_long == "truncate_prompt"
-    fingerprint = _sha256(
-        [_VERSION, preferences.fingerprint, tokenizer_fingerprint(tokenizer), max_length, unit, shortened]
-    )
-    table = _computed(preferences, tokenizer, max_length, unit, fingerprint)
+    tokens_of = tokenizer_fingerprint(tokenizer)
+    fingerprint = _sha256([_VERSION, preferences.fingerprint, tokens_of, max_length, unit, shortened])
+    table = _computed(preferences, tokenizer, tokens_of, max_length, unit, fingerprint)
     opened = _opened(given, preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
     return replace(opened, preferences=preferences.decoded(tokenizer))
 
@@ -149,6 +148,7 @@ def _sha256(value: object) -> str:
 def _computed(
     preferences: Preferences,
     tokenizer: PreTrainedTokenizerBase,
+    tokens_of: str,
     max_length: int,
     unit: Unit,
     fingerprint: str,
@@ -169,7 +169,7 @@ def _computed(
     tokenization = Tokenization(
         preferences.dataset,
         tokenizer,
-        tokenizer_fingerprint(tokenizer),
+        tokens_of,
         Encoder.of(tokenizer),
         max_length,
         unit,

@@ -132,9 +132,8 @@ def messages_of(column: Any) -> list[list[Message] | None]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not column.num_chunks:
-        return []
-    turns: Any = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
+    whole = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    turns: Any = whole.flatten()
     fields = {field.name: turns.field(field.name) for field in turns.type}
     texts = {
         name: values.to_pylist() for name, values in fields.items() if name in _PLAIN or values.null_count < len(values)
@@ -143,7 +142,7 @@ def messages_of(column: Any) -> list[list[Message] | None]:
     if len(texts) > len(_PLAIN):
         made = [present(message) for message in made]
     left = iter(made)
-    lengths: list[int | None] = pc.list_value_length(column).to_pylist()  # pyright: ignore
+    lengths: list[int | None] = pc.list_value_length(whole).to_pylist()  # pyright: ignore
     return [None if length is None else list(islice(left, length)) for length in lengths]
 
 
