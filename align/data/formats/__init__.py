@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from align.data.formats import demonstrations, labelled, pairs, rankings, tokens
-from align.data.formats.base import SHARED_COLUMNS, Format, Sample, UnknownFormatError
+from align.data.formats.base import ASKED, SHARED_COLUMNS, Format, Sample, UnknownFormatError
 from align.data.formats.gsm8k import GSM8K
 from align.data.formats.hh import HH
 from align.data.formats.instructions import INSTRUCTIONS
@@ -120,7 +120,7 @@ def find_format(name: str, sample: Sample, source: str, by_hand: Collection[str]
     else:
         fitting = [format for format in formats.values() if format.fits(sample)]
         best = _best(fitting, frozenset())
-    if len(best) == 1:
+    if len(best) == 1 or _ask_the_same(best, sample):
         said = best[0].unread(sample)
         if said.verdicts or said.turns:  # a mapping names what is read, but does not say that a verdict is nothing
             reason, remedy = best[0].objection(said)
@@ -144,6 +144,13 @@ def _best(fitting: list[Format], wanted: frozenset[str]) -> list[Format]:
 
     most = max(map(claims, fitting), default=None)
     return [format for format in fitting if claims(format) == most]
+
+
+def _ask_the_same(formats: list[Format], sample: Sample) -> bool:
+    """Return whether formats differ in the name of the prompt alone, and the sample has one text under all of these."""
+    required = [format.requires for format in formats]
+    names = frozenset[str]().union(*required) - frozenset.intersection(*required) if required else frozenset[str]()
+    return bool(names) and names <= ASKED and all(len({str(row.get(n)) for n in names}) == 1 for row in sample.rows)
 
 
 def _proposal(sample: Sample, formats: Mapping[str, Format]) -> str:

@@ -12,14 +12,15 @@ from align.data.schema import DRAWN_COLUMNS, SCORE_COLUMNS
 from align.data.unread import Gives, Unread, judge, parts, verdicts
 from align.errors import UserError
 
-__all__ = ["SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_fields"]
+__all__ = ["ASKED", "SHARED_COLUMNS", "Format", "Sample", "UnknownFormatError", "shared_fields"]
 
 SHARED_COLUMNS = frozenset({*SCORE_COLUMNS, "prompt_id", "ranking", "tools", "answer", "source", *DRAWN_COLUMNS})
 """Optional columns of the pairwise format that the formats pass on."""
 _LONG = 8  # characters of a text that two columns do not have by chance
-_ASKED = frozenset({"instruction", "prompt", "query", "question"})
+ASKED = frozenset({"instruction", "prompt", "query", "question"})
+"""Names of a column of prompts."""
 _PASSED_ON = frozenset({"source"})
-"""Of these the ones that say what a row is, if they hold what their name says."""
+"""Shared columns that say what a row is, if they hold what their name says."""
 
 
 class UnknownFormatError(UserError):
@@ -150,10 +151,10 @@ class Format:
         return judge(columns, self.gives)
 
     def _repeats_prompt(self, row: Mapping[str, Any], value: object) -> bool:
-        """Return whether a text of some length is that of the prompt's own column: it says nothing more."""
+        """Return whether a text of some length stands in the prompt's own column: it says nothing more."""
         if not isinstance(value, str) or len(value) < _LONG or self.gives == "prompts":
             return False
-        return any(row.get(name) == value for name in _ASKED & self.columns)
+        return any(isinstance(text := row.get(name), str) and value in text for name in ASKED & self.columns)
 
     def reads(self, row: Mapping[str, Any]) -> bool:
         """Return whether a row has the columns that the format needs."""

@@ -86,6 +86,24 @@ def test_two_formats_that_fit_are_an_error() -> None:
         find_format("auto", sample, "here")
 
 
+def conversation(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_two_columns_of_one_prompt_are_one_prompt() -> None:
+    """As in orpo-dpo-mix: whole conversations beside `prompt` and `question`, which are the same."""
+    rows = [
+        {"prompt": q, "question": q, "chosen": conversation(q, "Ten."), "rejected": conversation(q, "Eleven.")}
+        for q in (f"How much is {i} and {10 - i}?" for i in range(9))
+    ]
+    found = Preferences.from_rows(rows)
+    assert (found.report.rule, len(found)) == ("pairwise", 9)
+    assert found[0]["prompt"] == conversation(rows[0]["question"], "")[:1]
+    rows[3]["question"] = "Something else is asked here?"
+    with pytest.raises(UserError, match="it would lose question"):
+        Preferences.from_rows(rows)
+
+
 PLAIN = [
     ("The sky is blue.", "The sky is black."),
     ("As an AI, I think it is 5.\nAnswer: 5", "As an AI, I think it is 5.\nAnswer: 6"),
