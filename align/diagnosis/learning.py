@@ -13,13 +13,13 @@ FEWEST_STEPS = 20  # before a course is called flat
 NEAR_LN2, NO_MARGIN = 0.01, 0.02  # nats
 UNCHANGED = 0.8  # share of held-out answers that are the same, word for word
 FLAT = 0.02  # of the loss at the start
-RISEN = 0.05  # of the loss at the start
+RISEN, FAR_RISEN = 0.05, 2.0  # of the loss at the start, beyond noise; times the loss of the first step
 SPIKE, SPIKES = 10.0, 3  # times the median gradient norm; number of them
 OVERFITTED = 0.05  # of the lowest held-out loss
 REVERSED = 0.45  # upper end of the interval of held-out accuracy
 DISPLACED = 0.2  # of the log-probability at the start
 LEAST_DISPLACED = 1.0  # nats per response
-MORE_ACCURATE = 0.55
+MORE_ACCURATE = 0.52
 
 
 @rule(
@@ -85,8 +85,9 @@ def learning_rate_too_high(run: Course) -> str | None:
     loss, norms = run.change("train/loss"), run.values("train/grad_norm")
     if loss is None or run.draws:
         return None
-    if -loss.fall > max(3 * loss.error, RISEN * abs(loss.first)):
-        return f"the training loss rose from {loss.first:.3f} to {loss.last:.3f}"
+    start = run.values("train/loss")[0]  # the first window may have the rise in it
+    if -loss.fall > max(3 * loss.error, RISEN * abs(loss.first)) or 0 < FAR_RISEN * start < loss.last:
+        return f"the training loss rose from {min(loss.first, start):.3f} to {loss.last:.3f}"
     spikes = sum(norm > SPIKE * median(norms) for norm in norms[WARM:])
     if spikes < SPIKES:
         return None

@@ -1,4 +1,4 @@
-"""All rules, in the order in which what they find is said: the gravest first."""
+"""All rules, in the order in which what they find is said: causes first, then what comes of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["RULES", "examine"]
 RULES: tuple[Rule, ...] = (
     learning.labels_reversed,
     drawing.over_optimised,
-    learning.worse_than_start,
     learning.learning_rate_too_high,
     drawing.constant_reward,
     answers.never_ends,
+    answers.far_from_reference,
+    learning.likelihood_displacement,
+    learning.worse_than_start,
     answers.looping_answers,
     answers.identical_responses,
-    answers.far_from_reference,
     drawing.entropy_collapse,
     learning.overfitting,
-    learning.likelihood_displacement,
     answers.length_drift,
     answers.cut_off,
     drawing.clipped,

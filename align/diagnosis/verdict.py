@@ -33,7 +33,7 @@ class Verdict:
     cost: str
     """A sentence: KL, length, time."""
     findings: Sequence[Finding]
-    """Unhealthy at the end, the gravest first."""
+    """Unhealthy at the end, causes first."""
     recovered: Sequence[str]
     """Names of live warnings that hold no more."""
 

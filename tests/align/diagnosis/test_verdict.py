@@ -49,7 +49,9 @@ class TestRule:
             ({"a": 1, "b": 1}, "a", ("raise method.a", "set method.b=2", "rest")),
         ],
     )
-    def test_remedies_are_those_that_the_method_has(self, method: dict[str, int], tie: str | None, tries: object) -> None:
+    def test_remedies_are_those_that_the_method_has(
+        self, method: dict[str, int], tie: str | None, tries: object
+    ) -> None:
         rule = Rule("x", (), ("raise {tie}", "raise method.a", "set method.b=2", "rest"), lambda _: "bad")
         found = rule.find(course({}, method=method, tie=tie))
         assert found is not None
@@ -119,7 +121,10 @@ class TestFolder:
         assert found.improved == (
             "Improved: win rate over the start model by judge 100.0% (95 % interval 83.9% to 100.0%, 20 prompts)."
         )
-        assert found.cost == "Cost: KL 2.00 (2.00 to 2.00) nats per response, answers of 12.0 tokens instead of 10.0, 20 s for 10 steps."
+        assert found.cost == (
+            "Cost: KL 2.00 (2.00 to 2.00) nats per response, answers of 12.0 tokens instead of 10.0, "
+            "20 s for 10 steps."
+        )
         (kl,) = found.findings
         assert kl.sentence == (
             "the policy is 25.0 nats per rolled-out response away from its reference (healthy: below 20); "

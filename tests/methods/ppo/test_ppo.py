@@ -17,7 +17,7 @@ from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
 from align.model.batch import Batch
-from align.runs.tracker import read_records
+from align.runs.tracker import of_phase, read_records
 from align.sampling.params import SamplingParams
 from align.settings.adapter import Adapter
 from methods import PPO
@@ -45,7 +45,8 @@ def run(
     policy = Policy.load(str(model), adapter=Adapter(r=4) if adapter else None)
     trainer = Trainer(policy, folder, TrainerConfig(**config))
     result = trainer.fit(PPO(**method), Preferences.from_rows(rows), scorer=scorer)
-    return policy, [record for record in read_records(result.folder / "metrics.jsonl") if "learning_rate" in record]
+    records = [r for r in read_records(result.folder / "metrics.jsonl") if "train/learning_rate" in r]
+    return policy, [{"step": r["step"], **of_phase(r, "train"), **of_phase(r, "rollout")} for r in records]
 
 
 def drawn(values: Sequence[float], reference: Sequence[float], value: Sequence[float], score: float) -> Batch:
