@@ -60,8 +60,8 @@ def learning_rate_too_low(run: Course) -> str | None:
         return None
     moved = f"the loss went from {loss.first:.3f} to {loss.last:.3f} while the gradient is as large as it was"
     same = _unchanged(run)
-    if same is None:
-        return moved if abs(loss.fall) <= FLAT * abs(loss.first) else None
+    if same is None:  # while the run goes on, answers may come
+        return moved if run.progress >= 1 and abs(loss.fall) <= FLAT * abs(loss.first) else None
     return (
         f"{moved}, and {same:.0%} of the held-out answers are those of the start model" if same >= UNCHANGED else None
     )

@@ -72,6 +72,7 @@ class TestLearningRateTooLow:
         swinging = [a + b for a, b in zip(steady(2.0, last, 10), zigzag(0.0, 0.05), strict=True)]
         metrics = {"train/loss": swinging, "train/grad_norm": [1.0] * 20}
         assert ("learning rate too low" in names(course(metrics))) is said
+        assert "learning rate too low" not in names(course(metrics, steps=21))
 
     def test_a_loss_at_ln2_is_said_once(self) -> None:
         metrics = {"train/loss": [LN2] * 20, "train/grad_norm": [1.0] * 20, "train/rewards/margins": [0.0] * 20}

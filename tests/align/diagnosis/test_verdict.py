@@ -122,8 +122,7 @@ class TestFolder:
             "Improved: win rate over the start model by judge 100.0% (95 % interval 83.9% to 100.0%, 20 prompts)."
         )
         assert found.cost == (
-            "Cost: KL 2.00 (2.00 to 2.00) nats per response, answers of 12.0 tokens instead of 10.0, "
-            "20 s for 10 steps."
+            "Cost: KL 2.00 (2.00 to 2.00) nats per response, answers of 12.0 tokens instead of 10.0, 20 s for 10 steps."
         )
         (kl,) = found.findings
         assert kl.sentence == (
