@@ -11,6 +11,7 @@
     python scripts/bench.py stories    # pairs of that task, and the command that compares all methods on them
     python scripts/bench.py data       # reading, checking and tokenising pairs beside TRL's preparation
     python scripts/bench.py paths      # RFT on arithmetic: accuracy against distinct paths per question
+    python scripts/bench.py diagnosis  # how often align diagnose finds an illness, in sick and in healthy runs
     python scripts/bench.py dpo --json
 """
 
@@ -23,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cost, data, dpo, online, paths, sampling, sentiment, stories
+from benchmarks import cost, data, diagnosis, dpo, online, paths, sampling, sentiment, stories
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
@@ -103,6 +104,11 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="samples drawn for each question"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/paths"), help="folder of runs and chart")
+
+
+def _add_illnesses(parser: argparse.ArgumentParser) -> None:
+    names = list(diagnosis.ILLNESSES)
+    parser.add_argument("--illnesses", nargs="+", choices=names, default=names, help="which of them")
 
 
 def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
@@ -223,6 +229,12 @@ _BENCHMARKS = {
             ("duplicates", 30, "samples per question in the RFT that keeps all right ones"),
         ),
         add_more=_add_paths,
+    ),
+    "diagnosis": _Benchmark(
+        run=diagnosis.bench_diagnosis,
+        summary="illnesses that align diagnose finds in sick and in healthy short runs on the embedded world",
+        numbers=(("runs", 20, "sick runs of each illness, and healthy ones of each method"),),
+        add_more=_add_illnesses,
     ),
 }
 

@@ -33,6 +33,7 @@ FOLDERS = (
     "align.labelling",
     "align.method",
     "align.runs",
+    "align.diagnosis",
     "align.training",
     "align.cli",
     "reward",

@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -115,7 +115,7 @@ class Method(Settings, ABC):
     * before the first step: :meth:`learns_from`, :meth:`begin`;
     * for each optimiser step: :meth:`prepare`, :meth:`weight`, :meth:`loss`;
     * for each roll-out of an on-line method: :meth:`ask_roles`, :meth:`compute_advantages`, :meth:`stops_early`;
-    * after a roll-out, an evaluation, the last step: :meth:`warnings`, :meth:`merit`, :meth:`report`.
+    * after an evaluation, the last step: :meth:`merit`, :meth:`report`.
     """
 
     # What it is
@@ -231,17 +231,7 @@ class Method(Settings, ABC):
         del metrics
         return False
 
-    # After a roll-out, an evaluation, the last step
-
-    def warnings(self, rollouts: Sequence[Mapping[str, float]], evaluations: Sequence[Measurement]) -> dict[str, str]:
-        """Name → sentence: signs of a run going wrong, asked after each roll-out.
-
-        Args:
-            rollouts: The metrics of all roll-outs of the run, the oldest first.
-            evaluations: Its evaluations, that of the start model first.
-        """
-        del rollouts, evaluations
-        return {}
+    # After an evaluation, the last step
 
     def merit(self, measurement: Measurement) -> float | None:
         """Rate an evaluated policy; the best of a run is kept in ``best/``. None: none is kept."""

@@ -108,15 +108,6 @@ class Tracker:
             if found
         }
 
-    def read_rollouts(self) -> list[Mapping[str, float]]:
-        """Return the metrics, without the phase, of the steps at which a roll-out was drawn."""
-        records = [(of_phase(record, "train"), of_phase(record, "rollout")) for record in read_records(self.metrics)]
-        return [
-            {name: math.nan if value is None else value for name, value in {**train, **rollout}.items()}
-            for train, rollout in records
-            if rollout
-        ]
-
     def read_warnings(self) -> set[str]:
         """Return the names of the warnings in the log."""
         return {record["name"] for record in read_records(self.warnings)}

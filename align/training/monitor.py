@@ -1,7 +1,7 @@
 """Measuring while training, and warning of a run that goes wrong.
 
-The method's own metrics are measured on held-out data, the evaluator's on held-out prompts; after each roll-out the
-method is asked whether the course of the run is healthy.
+The method's own metrics are measured on held-out data, the evaluator's on held-out prompts; after roll-outs and
+evaluations, and twenty times in a run, the rules of :mod:`align.diagnosis` look at its course.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.diagnosis.course import Course
+from align.diagnosis.rules import examine
+from align.diagnosis.verdict import LINES, judge
 from align.evaluation.measurement import compare, win_rate
 from align.runs import report
 from align.runs.final_weights import replace_policy
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from align.data import TokenizedPreferences
+    from align.diagnosis.rule import Finding
     from align.evaluation.evaluator import Evaluator
     from align.evaluation.measurement import Measurement
     from align.runs.tracker import Tracker
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from align.training.feed import Batches
     from align.training.step import Stepper
 
+_LOOKS = 20  # at the course of a run that draws nothing
 _EXAMPLES = 64  # held-out examples measured between two looks at signals
 
 
@@ -42,6 +47,7 @@ class Monitor:
         config: TrainerConfig,
         *,
         folder: Path,
+        settings: Mapping[str, Any],
         steps: int,
         evaluator: Evaluator | None,
         heldout: Batches | None,
@@ -54,6 +60,7 @@ class Monitor:
             console: For the user.
             config: Gives ``log_steps``, ``eval_steps`` and ``samples``.
             folder: Of the run.
+            settings: The content of its ``config.yaml``.
             steps: Of the whole run.
             evaluator: None: answers are not evaluated.
             heldout: For the method's own metrics.
@@ -63,8 +70,7 @@ class Monitor:
         self.policy, self.method, self.processes = stepper.policy, stepper.method, stepper.processes
         self.folder, self.steps, self.between = folder, steps, between
         self.evaluator, self.heldout = evaluator, heldout
-        self.evaluations: list[Measurement] = []
-        self.rollouts: list[Mapping[str, float]] = []
+        self.course = Course(settings)
         self.warned: set[str] = set()
         self._latest: dict[str, float] = {}
 
@@ -80,11 +86,11 @@ class Monitor:
         Returns all of its metrics, by phase.
         """
         self._latest |= {**metrics, **rollout}
-        if rollout:
-            self._warn(step, {**metrics, **rollout})
         record = by_phase(train=metrics, rollout=rollout)
         if rollout or step % self.config.log_steps == 0 or step == self.steps:
-            self.tracker.log(step, record)
+            self._log(step, record)
+        if rollout or step % max(1, self.steps // _LOOKS) == 0:
+            self._warn(step)
         return record
 
     def start(self, *, resumed: bool) -> Measurement | None:
@@ -93,16 +99,18 @@ class Monitor:
         logged = self.processes.on_first(lambda: self.tracker.read_evaluation(0)) if wanted else None
         if logged is None:
             return self._measure(0)
-        self.evaluations.append(logged)
+        self.course.evaluations[0] = logged
         return logged
 
     def resume(self) -> None:
         """Go on from the log of the run that is resumed."""
-        tracker = self.tracker
-        evaluations, self.rollouts, self.warned = self.processes.on_first(
-            lambda: (tracker.read_evaluations(), tracker.read_rollouts(), tracker.read_warnings())
-        )
-        self.evaluations = list(evaluations.values())
+
+        def read() -> tuple[Course, set[str]]:
+            course = Course(self.course.settings)
+            course.add_logged(self.folder)
+            return course, self.tracker.read_warnings()
+
+        self.course, self.warned = self.processes.on_first(read)
 
     def evaluate(self, step: int) -> Measurement | None:
         """Measure the method's own metrics (``heldout/…``) and the evaluator's (``evaluation/…``)."""
@@ -112,8 +120,10 @@ class Monitor:
                 self.between(step)
                 add_metrics(collected, self.stepper.measure(batch))
             metrics = self.processes.reduce_metrics(collected)
-            self.tracker.log(step, by_phase(heldout=metrics))
+            self._log(step, by_phase(heldout=metrics))
         measured = self._measure(step)
+        if step < self.steps:  # after the last step the verdict says it
+            self._warn(step)
         if measured is not None and self.config.eval_steps:
             self._keep_best(step, measured)
         return measured
@@ -144,6 +154,7 @@ class Monitor:
                 write_json(self.folder / "evaluation.json", evaluation)
                 report.print_evaluation(evaluation, self.console)
             report.plot_curves(self.folder)
+            self._judge(evaluation)
         return evaluation
 
     def _measure(self, step: int) -> Measurement | None:
@@ -153,7 +164,7 @@ class Monitor:
         self.console.print(f"Answering held-out prompts with the {model} …")
         measurement = self.evaluator.measure(self.policy, self.processes, between=lambda: self.between(step))
         self.tracker.log_evaluation(step, measurement, shown=self.config.samples)
-        self.evaluations.append(measurement)
+        self.course.evaluations[step] = measurement
         return measurement
 
     def _keep_best(self, step: int, measured: Measurement) -> None:
@@ -166,11 +177,30 @@ class Monitor:
             return
         replace_policy(self.policy, folder, {"step": step, "merit": merit})
 
-    def _warn(self, step: int, rollout: Mapping[str, float]) -> None:
-        """Warn once of each thing that the method finds unhealthy."""
-        self.rollouts.append(rollout)
-        for name, sentence in self.method.warnings(self.rollouts, self.evaluations).items():
-            if name not in self.warned:
-                self.warned.add(name)
-                self.tracker.warn(step, name, sentence)
-                self.console.print(f"Warning: {sentence}", soft_wrap=True, markup=False, highlight=False)
+    def _log(self, step: int, record: Mapping[str, float]) -> None:
+        self.tracker.log(step, record)
+        self.course.add(step, record)
+
+    def _warn(self, step: int) -> None:
+        """Warn once of each thing that is unhealthy."""
+        for finding in examine(self.course):
+            if finding.name not in self.warned:
+                self._record(step, finding)
+                self._say(f"Warning: {finding.sentence}")
+
+    def _judge(self, evaluation: Mapping[str, Any]) -> None:
+        """Say the verdict on the run, and record what it found that was not warned of."""
+        self.course.report = evaluation
+        verdict = judge(self.course, self.folder)
+        for finding in verdict.findings:
+            if finding.name not in self.warned:
+                self._record(self.steps, finding)
+        for line in verdict.lines(LINES):
+            self._say(line)
+
+    def _record(self, step: int, finding: Finding) -> None:
+        self.warned.add(finding.name)
+        self.tracker.warn(step, finding.name, finding.sentence)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)

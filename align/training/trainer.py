@@ -164,7 +164,7 @@ class _Run:
             "model": self.policy.name,
             "trainer": dataclasses.asdict(config),
         }
-        answers = {"trains": list(method.trains), "generates": method.generates}
+        answers = {"trains": list(method.trains), "generates": method.generates, "tie": method.tie}
         self.description = {**composed, "resolved": {**dataclasses.asdict(self.plan), **answers}}
 
     def execute(self) -> TrainResult:
@@ -185,6 +185,7 @@ class _Run:
             self.console,
             self.config,
             folder=self.folder,
+            settings=self.description,
             steps=self.plan.steps,
             evaluator=self.evaluator,
             heldout=self.feed.heldout,

@@ -21,7 +21,7 @@ Departure: the loss is a mean over the tokens of a step, for every method.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -42,7 +42,6 @@ from align.method.base import (
 )
 from align.method.online import OnlineMethod
 from align.sampling.params import SamplingParams
-from methods.ppo import health
 from methods.ppo.advantages import MissingEOS, missing_eos, moments, overlong_penalty
 from methods.ppo.kl import AdaptiveKL, FixedKL, KLController, KLEstimator, per_token_kl
 from methods.ppo.loss import importance_weights, kl_loss, policy_loss, policy_metrics
@@ -331,10 +330,6 @@ class PolicyGradient(OnlineMethod):
         if not measurement.samples or not measurement.samples[0].scores or "kl" not in means:
             return None
         return means[next(iter(measurement.samples[0].scores))] - self.beta * means["kl"]
-
-    def warnings(self, rollouts: Sequence[Mapping[str, float]], evaluations: Sequence[Measurement]) -> dict[str, str]:
-        """See :mod:`methods.ppo.health`."""
-        return health.warnings(rollouts, evaluations, trains_value="value" in self.trains)
 
 
 def on_device(policy: Policy, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:

@@ -67,7 +67,6 @@ def test_the_hooks_of_a_method_that_overrides_none() -> None:
     experience = method.compute_advantages(BATCH, {"beta": 0.5}, lambda tensor: tensor)
     assert experience == Experience(BATCH, {}, {"beta": 0.5})
     assert method.stops_early({"policy/approxkl": 99.0}) is False
-    assert method.warnings([{}], [measurement]) == {}  # pyright: ignore[reportArgumentType]
     assert method.merit(measurement) is None  # pyright: ignore[reportArgumentType]
     assert method.report(policy, data, None, None) == {}  # pyright: ignore[reportArgumentType]
 

@@ -165,17 +165,6 @@ def test_other_ranks_write_nothing_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rollouts_are_the_steps_that_drew_and_a_number_that_is_none_reads_back_as_nan(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, enabled=True)
-    tracker.log(1, {"rollout/seconds/rollout": 2.0, "rollout/kl": math.nan, "rollout/high": math.inf})
-    tracker.log(2, {"train/loss": 1.0})
-    assert json.loads(tracker.metrics.read_text().splitlines()[0])["rollout/kl"] is None
-    (found,) = tracker.read_rollouts()
-    assert found["seconds/rollout"] == 2.0
-    assert math.isnan(found["kl"])
-    assert math.isnan(found["high"])
-
-
 def test_only_a_last_line_may_be_cut_off(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     assert read_records(file) == []

@@ -52,7 +52,7 @@ class Heldout:
 def make(folder: Path, processes: Any = None, **given: Any) -> Monitor:
     """A monitor of a method with these ``hooks``."""
     processes = processes or Processes()
-    hooks = {"headline": "acc", "warnings": lambda *_: {}, "report": lambda *_: {}, "merit": lambda _: None}
+    hooks = {"headline": "acc", "report": lambda *_: {}, "merit": lambda _: None}
     hooks |= given.pop("hooks", {})
     stepper: Any = SimpleNamespace(
         policy=SimpleNamespace(device="cpu", name="start"),
@@ -61,7 +61,8 @@ def make(folder: Path, processes: Any = None, **given: Any) -> Monitor:
         measure=lambda batch: {"loss": batch},
     )
     processes.autocast = lambda _: nullcontext()
-    parts: dict[str, Any] = {"steps": 10, "evaluator": None, "heldout": None, "between": lambda _: None} | given
+    parts: dict[str, Any] = {"settings": {}, "steps": 10, "evaluator": None, "heldout": None} | given
+    parts = {"between": lambda _: None} | parts
     config = TrainerConfig(**parts.pop("config", {}))
     tracker = Tracker(folder, enabled=processes.is_first)
     return Monitor(stepper, tracker, Console(quiet=True), config, folder=folder, **parts)
@@ -90,24 +91,24 @@ class TestLog:
         assert monitor.headline == {"loss": "0.25", "acc": "0.25", "tok/s": "99"}
 
     def test_each_thing_is_warned_of_once(self, tmp_path: Path) -> None:
-        """The method sees all roll-outs with the step's own metrics, and the evaluations, after each roll-out."""
-        seen: list[tuple[int, Any]] = []
+        """After the roll-out that shows it; every roll-out counts, logged at its own step or not."""
+        monitor = make(tmp_path, steps=100, settings={"method": {"beta": 0.1}}, config={"log_steps": 7})
+        for step, kl in ((1, 30.0), (2, None), (3, 30.0)):
+            monitor.log(step, {"loss": step / 2}, rollout={} if kl is None else {"objective/kl": kl})
+        (warning,) = read_records(tmp_path / "warnings.jsonl")
+        assert (warning["step"], warning["name"]) == (1, "kl")
+        assert warning["warning"].startswith("the policy is 30.0 nats per rolled-out response away from its reference")
+        assert monitor.course.values("rollout/objective/kl") == [30.0, 30.0]
 
-        def warnings(rollouts: Any, evaluations: Any) -> dict[str, str]:
-            seen.append((len(rollouts), list(evaluations)))
-            found = {"kl": f"kl {rollouts[-1]['loss']}"}
-            return found if len(rollouts) < 2 else {**found, "length": "too long"}
-
-        monitor = make(tmp_path, hooks={"warnings": warnings}, evaluator=Evaluator(measured(1.0)))
-        before = monitor.start(resumed=False)
-        for step in (1, 2, 3):
-            monitor.log(step, {"loss": step / 2}, rollout={} if step == 2 else {"objective/kl": 1.0})
-        assert seen == [(1, [before]), (2, [before])]
-        assert read_records(tmp_path / "warnings.jsonl") == [
-            {"step": 1, "name": "kl", "warning": "kl 0.5"},
-            {"step": 3, "name": "length", "warning": "too long"},
-        ]
-        assert monitor.rollouts == [{"loss": 0.5, "objective/kl": 1.0}, {"loss": 1.5, "objective/kl": 1.0}]
+    def test_a_run_that_draws_nothing_is_looked_at_twenty_times(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked: list[int] = []
+        monkeypatch.setattr(module, "examine", lambda course: looked.append(course.step) or [])
+        monitor = make(tmp_path, steps=100)
+        for step in range(1, 101):
+            monitor.log(step, {"loss": 1.0}, rollout={})
+        assert looked == list(range(5, 101, 5))
 
 
 class TestEvaluate:
@@ -131,7 +132,7 @@ class TestEvaluate:
         monitor = make(tmp_path, evaluator=Evaluator(first, second), between=looked.append)
         assert monitor.start(resumed=False) is first
         assert monitor.evaluate(3) is second
-        assert monitor.evaluations == [first, second]
+        assert monitor.course.evaluations == {0: first, 3: second}
         assert looked == [0, 3]
         records = read_records(tmp_path / "metrics.jsonl")
         assert [(record["step"], record["evaluation/true"]) for record in records] == [(0, 1.5), (3, 3.0)]
@@ -142,7 +143,7 @@ class TestEvaluate:
         make(tmp_path, evaluator=Evaluator(first)).start(resumed=False)
         resumed = make(tmp_path, evaluator=Evaluator())
         assert resumed.start(resumed=True) == first
-        assert resumed.evaluations == [first]
+        assert resumed.course.evaluations == {0: first}
         assert make(tmp_path).start(resumed=True) is None  # without an evaluator there is nothing to compare
         other = make(tmp_path / "other", evaluator=Evaluator(first))
         (tmp_path / "other").mkdir()
@@ -150,21 +151,19 @@ class TestEvaluate:
 
     def test_a_resumed_run_goes_on_from_the_whole_log(self, tmp_path: Path) -> None:
         """Evaluations, roll-outs and warnings as they were, none twice."""
-        found = [measured(1.0), measured(2.0)]
-        hooks = {"warnings": lambda *_: {"kl": "far"}}
-        whole = make(tmp_path, evaluator=Evaluator(*found), hooks=hooks)
+        whole = make(tmp_path, evaluator=Evaluator(measured(1.0), measured(2.0)))
         whole.start(resumed=False)
-        whole.log(1, {"loss": 1.0}, rollout={"seconds/rollout": 2.0})
-        whole.log(2, {"loss": 1.0}, rollout={})
+        whole.log(1, {"loss": 1.0}, rollout={"objective/kl": 30.0})
+        whole.log(2, {"loss": 2.0}, rollout={})
         whole.evaluate(2)
-        resumed = make(tmp_path, evaluator=Evaluator(), hooks=hooks)
+        resumed = make(tmp_path, evaluator=Evaluator())
         resumed.start(resumed=True)
         resumed.resume()
-        assert resumed.evaluations == found
-        assert [dict(rollout) for rollout in resumed.rollouts] == [{"loss": 1.0, "seconds/rollout": 2.0}]
-        resumed.log(3, {"loss": 1.0}, rollout={"seconds/rollout": 2.0})
+        assert resumed.course.evaluations == whole.course.evaluations
+        assert (resumed.course.values("train/loss"), resumed.course.step) == ([1.0, 2.0], 2)
+        resumed.log(3, {"loss": 1.0}, rollout={"objective/kl": 30.0})
+        assert resumed.course.values("rollout/objective/kl") == [30.0, 30.0]
         assert len(read_records(tmp_path / "warnings.jsonl")) == 1
-        assert len(resumed.rollouts) == 2
 
 
 class TestBest:

@@ -19,11 +19,14 @@ from safetensors.torch import load_file
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.data.examples import tokenize
+from align.diagnosis.course import Course
+from align.diagnosis.rule import Finding
 from align.errors import ScorerError, UserError
 from align.model.batch import Batch
 from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
 from align.system.processes import Processes
+from align.training import monitor
 from align.training.feed import tokenize_for
 from align.training.rollout import Rollouts
 from align.training.step import TrainingError
@@ -49,13 +52,11 @@ class Lengths:
         return [[len(text) / 10 for text in row] for row in responses]
 
 
-def train(
-    model: Path, rows: Rows, folder: Path, scorer: Any = None, kind: type[PPO] = PPO, **settings: Any
-) -> dict[str, torch.Tensor]:
+def train(model: Path, rows: Rows, folder: Path, scorer: Any = None, **settings: Any) -> dict[str, torch.Tensor]:
     policy = Policy.load(str(model), adapter=Adapter(r=4, dropout=0.1))
     if_exists = settings.pop("if_exists", "new")
     config = {"steps": 10, "batch_size": 8, "learning_rate": 1e-2, "max_length": 200, "save_steps": 1} | settings
-    method = kind(
+    method = PPO(
         max_new_tokens=8,
         epochs=2,
         minibatches=2,
@@ -161,26 +162,30 @@ def test_minibatches_are_drawn_anew_in_each_pass(tiny_policy: Policy, monkeypatc
     assert len({frozenset({first, second}) for first, second in zip(halves[::2], halves[1::2], strict=True)}) == 6
 
 
-class Anxious(PPO):
-    """Warns of every roll-out, by the number of it."""
-
-    def warnings(self, rollouts: Sequence[Any], evaluations: Sequence[Any]) -> dict[str, str]:
-        del evaluations
-        return {f"{len(rollouts)} roll-outs": f"the score was {rollouts[-1]['objective/scores']}"}
-
-
 def test_a_resumed_run_warns_of_what_the_whole_run_warns_of(
-    tiny_model: Path, pair_rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    pair_rows: Rows,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train(tiny_model, pair_rows, tmp_path / "run", kind=Anxious, keep_checkpoints=20, log_steps=20)
+    """Of every roll-out, by the number of it."""
+
+    def examine(course: Course) -> list[Finding]:
+        scores = course.values("rollout/objective/scores")
+        return [Finding(f"{len(scores)} roll-outs", f"the score was {scores[-1]}", ("wait",))]
+
+    monkeypatch.setattr(monitor, "examine", examine)
+    train(tiny_model, pair_rows, tmp_path / "run", keep_checkpoints=20, log_steps=20)
     warned = (tmp_path / "run" / "warnings.jsonl").read_text()
-    assert [json.loads(line)["step"] for line in warned.splitlines()] == [1, 5, 9]
+    lines = map(json.loads, warned.splitlines())
+    assert [line["step"] for line in lines if "roll-outs" in line["name"]] == [1, 5, 9]
     assert "Warning: the score was" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "run" / "final")
     for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
         if int(checkpoint.name[5:]) > 6:
             shutil.rmtree(checkpoint)
-    train(tiny_model, pair_rows, tmp_path / "run", kind=Anxious, if_exists="resume", keep_checkpoints=20, log_steps=20)
+    train(tiny_model, pair_rows, tmp_path / "run", if_exists="resume", keep_checkpoints=20, log_steps=20)
     assert (tmp_path / "run" / "warnings.jsonl").read_text() == warned
     assert capsys.readouterr().out.count("Warning: the score was") == 1
 

@@ -109,7 +109,7 @@ def test_what_a_run_returns_and_writes(tiny_model: Path, pair_rows: Rows, tmp_pa
     assert (written["trainer"]["eval_steps"], written["trainer"]["learning_rate"]) == (2, None)
     assert written["resolved"] == {
         **{"learning_rate": 1e-4, "schedule": "cosine", "warmup": 0.1, "batch_size": 2, "turns_per_epoch": 3},
-        **{"steps_per_epoch": 3, "steps": 4, "minibatches": 1, "trains": ["policy"], "generates": True},
+        **{"steps_per_epoch": 3, "steps": 4, "minibatches": 1, "trains": ["policy"], "generates": True, "tie": "beta"},
     }
 
 

@@ -16,13 +16,11 @@ from safetensors.torch import load_file
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
-from align.evaluation.measurement import Measurement, Sample
 from align.model.batch import Batch
-from align.runs.tracker import read_records
+from align.runs.tracker import of_phase, read_records
 from align.sampling.params import SamplingParams
 from align.settings.adapter import Adapter
 from methods import PPO
-from methods.ppo.health import warnings
 
 Rows = list[dict[str, str]]
 Metrics = dict[str, float]
@@ -47,7 +45,8 @@ def run(
     policy = Policy.load(str(model), adapter=Adapter(r=4) if adapter else None)
     trainer = Trainer(policy, folder, TrainerConfig(**config))
     result = trainer.fit(PPO(**method), Preferences.from_rows(rows), scorer=scorer)
-    return policy, [record for record in read_records(result.folder / "metrics.jsonl") if "learning_rate" in record]
+    records = [r for r in read_records(result.folder / "metrics.jsonl") if "train/learning_rate" in r]
+    return policy, [{"step": r["step"], **of_phase(r, "train"), **of_phase(r, "rollout")} for r in records]
 
 
 def drawn(values: Sequence[float], reference: Sequence[float], value: Sequence[float], score: float) -> Batch:
@@ -382,52 +381,3 @@ def test_prompts_need_room_for_an_answer(tiny_policy: Policy, pair_rows: Rows, t
         Trainer(tiny_policy, tmp_path / "run", TrainerConfig(max_length=40)).fit(
             PPO(), Preferences.from_rows(pair_rows), scorer=Plain()
         )
-
-
-def healthy(**changed: Sequence[float]) -> list[Metrics]:
-    """Twelve healthy roll-outs; ``changed`` gives first and last value of a metric that is not."""
-    lines = {
-        "objective/scores": (0.2, 0.6),
-        "objective/kl": (0.0, 4.0),
-        "tokens/lengths": (20.0, 24.0),
-        "policy/entropy": (1.0, 0.7),
-        "identical": (0.1, 0.2),
-        "val/num_eos_tokens": (0.95, 0.99),
-        "val/explained_variance": (-0.5, 0.4),
-    } | {name.replace("__", "/"): value for name, value in changed.items()}
-    return [{name: a + (b - a) * i / 11 for name, (a, b) in lines.items()} for i in range(12)]
-
-
-def measured(*scores: float) -> list[Measurement]:
-    return [Measurement([Sample("p", "r", 2, 0.0, {"true_reward": score})]) for score in scores]
-
-
-class TestHealth:
-    def test_nothing_is_said_of_a_healthy_run(self) -> None:
-        assert warnings(healthy(), measured(0.4, 0.5, 0.55), trains_value=True) == {}
-
-    @pytest.mark.parametrize(
-        ("changed", "name"),
-        [
-            ({"objective__kl": (0.0, 60.0)}, "kl"),
-            ({"tokens__lengths": (20.0, 60.0)}, "length"),
-            ({"tokens__lengths": (60.0, 10.0)}, "length"),
-            ({"policy__entropy": (1.0, 0.01)}, "entropy"),
-            ({"rollout__identical": (0.1, 0.95)}, "identical"),
-            ({"val__num_eos_tokens": (0.9, 0.1)}, "cut off"),
-            ({"val__explained_variance": (-0.5, -0.5)}, "value"),
-        ],
-    )
-    def test_what_leaves_its_range_is_named(self, changed: dict[str, Sequence[float]], name: str) -> None:
-        assert list(warnings(healthy(**changed), [], trains_value=True)) == [name]
-
-    def test_a_falling_held_out_score_under_a_rising_reward(self) -> None:
-        found = warnings(healthy(), measured(0.4, 0.6, 0.55), trains_value=True)
-        assert "true_reward on held-out prompts fell from 0.600 to 0.550" in found["over-optimised"]
-        falling = healthy(objective__scores=(0.6, 0.2))
-        assert "over-optimised" not in warnings(falling, measured(0.4, 0.6, 0.5), trains_value=True)
-
-    def test_the_fall_counts_in_shares_of_the_peak_also_where_scores_are_negative(self) -> None:
-        """From −.40 by .01 and by .03; a twentieth of the peak is .02."""
-        assert "over-optimised" not in warnings(healthy(), measured(-0.6, -0.4, -0.41), trains_value=True)
-        assert "over-optimised" in warnings(healthy(), measured(-0.6, -0.4, -0.43), trains_value=True)

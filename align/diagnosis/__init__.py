@@ -1,0 +1,1 @@
+"""Rules on the course of a run: whether it is healthy, and what to try where it is not."""

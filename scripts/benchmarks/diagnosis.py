@@ -1,0 +1,236 @@
+"""How often each rule of ``align diagnose`` finds its illness, in short runs on the embedded world.
+
+A sick run differs from a healthy one of its method in what brings the illness on: a learning rate, exchanged labels, a
+reward, a limit. Healthy runs are those of the method with the settings tuned for the world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.models import quiet
+
+if TYPE_CHECKING:
+    from align.data import Preferences
+
+_PAIRS, _HELDOUT, _PROMPTS = 1200, 400, 64
+_TOKENS = 48
+"""Of the longest answer."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A reward that is a number of the answer alone."""
+
+    of: Callable[[str], float]
+    name: str = "reward"
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], **columns: Sequence[Any]
+    ) -> list[list[float]]:
+        """Return scores (P, K)."""
+        del prompts, columns
+        return [[self.of(text) for text in row] for row in responses]
+
+
+Row = Mapping[str, Any]
+
+
+def exchanged(row: Row, rng: random.Random) -> Row:
+    """Return the pair with its labels exchanged."""
+    del rng
+    return {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+
+
+def by_chance(row: Row, rng: random.Random) -> Row:
+    """Return the pair labelled by a coin."""
+    return exchanged(row, rng) if rng.random() < 0.5 else row
+
+
+def longer_wins(row: Row, rng: random.Random) -> Row:
+    """Return the pair with the longer answer as the chosen one."""
+    longer = len(row["chosen"].split()) >= len(row["rejected"].split())
+    return row if longer else exchanged(row, rng)
+
+
+def looping(row: Row, rng: random.Random) -> Row:
+    """Return the pair with a chosen answer that says its beginning again and again."""
+    del rng
+    return {**row, "chosen": " ".join([" ".join(row["chosen"].split()[:2])] * 12)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A short run: the differences from the healthy one of its method."""
+
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    trainer: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    relabel: Callable[[Row, random.Random], Row] | None = None
+    pairs: int = _PAIRS
+    reward: Callable[[str], float] | None = None
+    """None: the true reward."""
+    tokens: int = _TOKENS
+    """Of the longest held-out answer."""
+
+
+HEALTHY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "dpo": ({"beta": 0.5}, {"learning_rate": 8e-4, "batch_size": 32, "steps": 40}),
+    "sft": ({}, {"learning_rate": 1e-3, "batch_size": 32, "steps": 40}),
+    "grpo": (
+        {"responses": 4, "epochs": 2, "beta": 0.2, "max_new_tokens": _TOKENS},
+        {"learning_rate": 1e-3, "batch_size": 16, "steps": 24},
+    ),
+    "ppo": (
+        {"responses": 4, "epochs": 2, "beta": 0.2, "max_new_tokens": _TOKENS, "value_coef": 1.0, "lam": 1.0},
+        {"learning_rate": 1e-3, "batch_size": 16, "steps": 24},
+    ),
+    "reward": ({}, {"learning_rate": 1e-3, "batch_size": 32, "steps": 40}),
+}
+"""Settings of method and trainer; SFT begins from the base model, the others from the fine-tuned one."""
+
+ILLNESSES: dict[str, Run] = {
+    "loss at ln 2": Run(method="dpo", trainer={"learning_rate": 1e-7}),
+    "learning rate too low": Run(method="sft", trainer={"learning_rate": 1e-7}),
+    "learning rate too high": Run(method="dpo", trainer={"learning_rate": 2e-2}),
+    "labels reversed": Run(method="dpo", relabel=exchanged, trainer={"steps": 80}),
+    "likelihood displacement": Run(method="dpo", settings={"beta": 0.02}, trainer={"learning_rate": 3e-3, "steps": 60}),
+    "overfitting": Run(method="dpo", pairs=64, trainer={"learning_rate": 3e-3, "steps": 60}),
+    "worse than the start": Run(method="sft", trainer={"learning_rate": 5e-2}),
+    "nothing learned": Run(method="dpo", relabel=by_chance, trainer={"learning_rate": 1e-4}),
+    "length": Run(method="dpo", relabel=longer_wins, settings={"beta": 0.1}, trainer={"learning_rate": 2e-3}),
+    "loops": Run(method="sft", relabel=looping),
+    "no end": Run(method="dpo", tokens=4),
+    "cut off": Run(method="dpo", tokens=14),
+    "kl": Run(method="grpo", settings={"beta": 0.0}, trainer={"learning_rate": 2e-2}),
+    "constant reward": Run(method="grpo", reward=lambda _: 1.0),
+    "identical": Run(
+        method="grpo",
+        settings={"beta": 0.0},
+        reward=lambda text: -float(len(text)),
+        trainer={"steps": 60, "learning_rate": 3e-3},
+    ),
+    "entropy": Run(
+        method="grpo",
+        settings={"beta": 0.0},
+        reward=lambda text: -float(len(text)),
+        trainer={"steps": 60, "learning_rate": 3e-3},
+    ),
+    "over-optimised": Run(
+        method="grpo",
+        settings={"beta": 0.0},
+        reward=lambda text: -float(len(text)),
+        trainer={"steps": 60, "learning_rate": 3e-3},
+    ),
+    "clip fraction": Run(method="grpo", settings={"epochs": 8}, trainer={"learning_rate": 1e-2, "steps": 48}),
+    "value": Run(method="ppo", settings={"value_coef": 0.0}),
+}
+
+
+def bench_diagnosis(options: argparse.Namespace) -> None:
+    """Make sick and healthy runs, diagnose them, and print how often each illness was found."""
+    quiet(options.threads)
+    illnesses = {name: ILLNESSES[name] for name in options.illnesses}
+    seeds = range(options.seed, options.seed + options.runs)
+    began = time.perf_counter()
+    healthy = {
+        method: [_findings(Run(method=method), seed) for seed in seeds]
+        for method in dict.fromkeys(run.method for run in illnesses.values())
+    }
+    sick = {name: [_findings(run, seed) for seed in seeds] for name, run in illnesses.items()}
+    rows = {
+        name: {
+            "method": run.method,
+            "sick": sum(name in found for found in sick[name]),
+            "healthy": sum(name in found for found in healthy[run.method]),
+            "also": sorted({other for found in sick[name] for other in found} - {name}),
+        }
+        for name, run in illnesses.items()
+    }
+    any_found = {method: [found for found in runs if found] for method, runs in healthy.items()}
+    result = {
+        "benchmark": "diagnosis",
+        "runs": options.runs,
+        "illnesses": rows,
+        "healthy_with_findings": any_found,
+        "seconds": time.perf_counter() - began,
+    }
+    print(json.dumps(result, indent=2) if options.json else _table(result))
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    runs = result["runs"]
+    lines = [f"{'illness':26}{'method':8}{'sick':>8}{'healthy':>9}  also found in the sick"]
+    for name, row in result["illnesses"].items():
+        sick, healthy = (f"{row[kind]}/{runs}" for kind in ("sick", "healthy"))
+        lines.append(f"{name:26}{row['method']:8}{sick:>8}{healthy:>9}  {', '.join(row['also'])}")
+    for method, found in result["healthy_with_findings"].items():
+        lines.append(f"healthy {method}: {len(found)}/{runs} with a finding {found or ''}")
+    return "\n".join([*lines, f"{result['seconds']:.0f} s"])
+
+
+def _findings(run: Run, seed: int) -> list[str]:
+    """Train, and return the names of what is unhealthy; a line on stderr for each run."""
+    from align.diagnosis.verdict import diagnose
+
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            _train(run, seed, Path(folder) / "run")
+        verdict = diagnose(Path(folder) / "run")
+    names = [finding.name for finding in verdict.findings]
+    print(f"{run.method} {seed}: {names}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return names
+
+
+def _train(run: Run, seed: int, folder: Path) -> None:
+    from align import Adapter, Evaluator, Policy, Preferences, SamplingParams, Trainer, TrainerConfig
+    from align.settings.registry import load
+    from align.training.identity import method_settings
+    from align.world import TrueReward
+
+    settings, trainer = HEALTHY[run.method]
+    method = load("methods", run.method)(**{**settings, **run.settings})
+    config = TrainerConfig(**{**trainer, **run.trainer}, seed=seed, save_steps=None, max_length=256, samples=0)
+    begin: dict[str, Any] = {"adapter": Adapter(r=16)} if run.method == "sft" else {"start": "world/sft"}
+    policy = Policy.load("world/base", **begin, device="cpu", seed=seed)
+    rng = random.Random(seed)
+    pairs, heldout = (Preferences.load(name) for name in ("world", "world/heldout"))
+    train = pairs.select(rng.sample(range(len(pairs)), run.pairs))
+    heldout = heldout.select(rng.sample(range(len(heldout)), min(_HELDOUT, len(heldout))))
+    if run.relabel is not None:
+        train = _relabelled(train, run.relabel, rng)
+    true = TrueReward()
+    if "policy" in method.trains:
+        policy.require(("reference",))
+    evaluator = Evaluator.from_preferences(
+        policy,
+        heldout,
+        heldout,
+        max_length=256,
+        limit=_PROMPTS,
+        scorers=[true],
+        sampling=SamplingParams(temperature=0.7, max_new_tokens=run.tokens),
+        seed=seed,
+    )
+    described = {"method": method_settings(method), "evaluation": {"max_new_tokens": run.tokens}}
+    scorer = (true if run.reward is None else Scored(run.reward)) if method.rollout is not None else None
+    Trainer(policy, folder, config, run_config=described).fit(method, train, heldout, evaluator, scorer=scorer)
+
+
+def _relabelled(data: Preferences, relabel: Callable[[Row, random.Random], Row], rng: random.Random) -> Preferences:
+    from align import Preferences
+
+    rows = [{name: row[name][0]["content"] for name in ("prompt", "chosen", "rejected")} for row in data]
+    return Preferences.from_rows([dict(relabel(row, rng)) for row in rows])

@@ -1,0 +1,10 @@
+"""``align diagnose`` as a script: what improved in a run, what it cost, and what is unhealthy."""
+
+from __future__ import annotations
+
+import sys
+
+from align.cli.diagnose import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
