@@ -33,6 +33,7 @@ FOLDERS = (
     "align.labelling",
     "align.method",
     "align.runs",
+    "align.dashboard",
     "align.training",
     "align.cli",
     "reward",

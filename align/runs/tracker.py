@@ -1,6 +1,6 @@
-"""Metrics and samples of a run: ``metrics.jsonl`` and ``samples.jsonl`` always, Weights & Biases when asked for.
+"""Metrics and samples of a run: ``metrics.jsonl`` and ``samples.jsonl`` always, trackers when asked for.
 
-If W&B fails, training goes on and the local log stays complete.
+If a tracker fails, training goes on without it and the local log stays complete.
 """
 
 from __future__ import annotations
@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.system.files import write_text
+from align.runs import services
+from align.runs.lineage import Artifact, candidates, trained
+from align.runs.run_folder import redact
+from align.runs.services import TITLES, Service, Table
+from align.settings.config import TrackerName, WandbConfig
+from align.system.files import read_json, write_text
 
 if TYPE_CHECKING:
-    from align.evaluation.measurement import Measurement
-    from align.settings.config import WandbConfig
+    from align.evaluation.measurement import Measurement, Sample
 
 _log = logging.getLogger(__name__)
 _PREFERRED = {"right_pairs": 1.0, "tied_pairs": 0.5, "wrong_pairs": 0.0}
@@ -28,15 +32,34 @@ class Tracker:
     """Writes metrics and samples on rank 0; on other ranks it does nothing."""
 
     def __init__(
-        self, folder: Path, *, enabled: bool, wandb: WandbConfig | None = None, config: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        *,
+        enabled: bool,
+        trackers: Sequence[TrackerName] = (),
+        wandb: WandbConfig | None = None,
+        config: Mapping[str, Any] | None = None,
+        uses: Sequence[Artifact] = (),
     ) -> None:
+        """
+        Args:
+            folder: Of the run.
+            enabled: On rank 0.
+            trackers: Told of everything too.
+            wandb: Settings of W&B; project and group are those of other trackers as well.
+            config: Settings of the run, which trackers show.
+            uses: What the run learns and begins from.
+        """
+        self.folder = folder
         self.metrics = folder / "metrics.jsonl"
         self.samples = folder / "samples.jsonl"
         self.warnings = folder / "warnings.jsonl"
         self.enabled = enabled
-        self._wandb: Any = None
-        if enabled and wandb is not None and wandb.mode != "disabled":
-            self._wandb = _start_wandb(folder, wandb, config or {})
+        self._services: dict[TrackerName, Service] = {}
+        for name in trackers if enabled else ():
+            _start(self._services, name, folder, wandb or WandbConfig(), config or {})
+        for artifact in uses:
+            self.tell(lambda service, artifact=artifact: service.use(artifact), artifact)
 
     def truncate(self, step: int) -> None:
         """Drop what was logged after ``step``: the resumed run logs those steps again."""
@@ -49,19 +72,23 @@ class Tracker:
         if not self.enabled:
             return
         _append(self.metrics, [{"step": step, **metrics}])
-        self._to_wandb(lambda run: run.log(dict(metrics), step=step))
+        self.tell(lambda service: service.log(step, metrics))
 
     def warn(self, step: int, name: str, sentence: str) -> None:
-        """Append a warning to ``warnings.jsonl``; W&B sends it as an alert."""
+        """Append a warning to ``warnings.jsonl``; see `alert`."""
         if not self.enabled:
             return
         _append(self.warnings, [{"step": step, "name": name, "warning": sentence}])
-        self._to_wandb(lambda run: run.alert(title=name, text=sentence))
+        self.alert(name, sentence)
+
+    def alert(self, title: str, sentence: str) -> None:
+        """Let W&B send an alert."""
+        self.tell(lambda service: service.warn(title, sentence))
 
     def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
         """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
 
-        W&B gets a table of ``shown`` samples.
+        Trackers get a table of ``shown`` samples.
         """
         if not self.enabled:
             return
@@ -70,19 +97,40 @@ class Tracker:
         pairs = list(measurement.preferred)
         counts = {name: float(pairs.count(outcome)) for name, outcome in _PREFERRED.items()} if pairs else {}
         self.log(step, by_phase(evaluation={**measurement.metrics(), **counts}))
+        if samples and shown:
+            table = _samples_table(measurement, shown)
+            self.tell(lambda service: service.table(step, table))
 
-        def send(run: Any) -> None:
-            import wandb
+    def log_results(
+        self,
+        step: int,
+        evaluation: Mapping[str, Any],
+        measured: Sequence[Measurement],
+        *,
+        shown: int,
+    ) -> None:
+        """Tell trackers how the run ended; ``evaluation.json`` has it already.
 
-            from align.evaluation.measurement import showcase
+        Args:
+            step: The last one.
+            evaluation: Content of ``evaluation.json``.
+            measured: All evaluations, the first one of the start model.
+            shown: Samples in the table of answers before and after.
+        """
+        if not self._services:
+            return
+        values = by_phase(result=_results(evaluation, measured))
+        if values:
+            self.tell(lambda service: service.results(step, values))
+        if len(measured) > 1 and measured[0].samples and shown:
+            table = _before_after_table(measured[0].samples, measured[-1].samples, shown)
+            self.tell(lambda service: service.table(step, table))
 
-            columns: Any = ["prompt", "response", *measurement.samples[0].scores]
-            chosen = [measurement.samples[i] for i in showcase(measurement.samples, shown)]
-            rows: Any = [[s.prompt, s.response, *s.scores.values()] for s in chosen]
-            run.log({"samples": wandb.Table(columns=columns, data=rows)}, step=step)
-
-        if samples:
-            self._to_wandb(send)
+    def keep(self, final: Path) -> None:
+        """Let W&B keep what was trained."""
+        made = trained(final) if self._services else None
+        if made is not None:
+            self.tell(lambda service: service.keep(made), made)
 
     def read_evaluation(self, step: int) -> Measurement | None:
         """Read back what :meth:`log_evaluation` wrote for this step; None where it did not finish."""
@@ -108,6 +156,11 @@ class Tracker:
             if found
         }
 
+    def read_results(self) -> dict[str, float]:
+        """Return the numbers that sum a finished run up, as :meth:`log_results` tells them to trackers."""
+        evaluation = read_json(self.folder / "evaluation.json") or {}
+        return by_phase(result=_results(evaluation, list(self.read_evaluations().values())))
+
     def read_rollouts(self) -> list[Mapping[str, float]]:
         """Return the metrics, without the phase, of the steps at which a roll-out was drawn."""
         records = [(of_phase(record, "train"), of_phase(record, "rollout")) for record in read_records(self.metrics)]
@@ -122,34 +175,48 @@ class Tracker:
         return {record["name"] for record in read_records(self.warnings)}
 
     def close(self, exit_code: int = 0) -> None:
-        """Finish the W&B run."""
-        self._to_wandb(lambda run: run.finish(exit_code=exit_code))
-        self._wandb = None
+        """Finish the runs of all trackers."""
+        self.tell(lambda service: service.finish(exit_code))
+        self._services.clear()
 
-    def _to_wandb(self, send: Any) -> None:
-        if self._wandb is None:
-            return
-        try:
-            send(self._wandb)
-        except Exception as error:
-            _log.warning("W&B stopped accepting metrics (%s); metrics.jsonl goes on alone.", error)
-            self._wandb = None
+    def tell(self, send: Callable[[Service], None], artifact: Artifact | None = None) -> None:
+        """Tell every tracker; one that fails is left out from then on, unless it failed with an ``artifact``."""
+        for name, service in list(self._services.items()):
+            try:
+                send(service)
+            except Exception as error:
+                if artifact is not None:
+                    _log.warning("%s did not take %s (%s).", TITLES[name], artifact.name, error)
+                    continue
+                _log.warning("%s stopped accepting metrics (%s); metrics.jsonl goes on alone.", TITLES[name], error)
+                del self._services[name]
 
 
 def log_table(
     folder: Path, settings: WandbConfig, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> None:
-    """Log a table as a W&B run of its own, named after the folder; nothing where W&B is disabled."""
-    run = _start_wandb(folder, settings, {}) if settings.mode != "disabled" else None
-    if run is None:
-        return
-    import wandb
+    """Log a table as a W&B run of its own, named after the folder."""
+    tracker = Tracker(folder, enabled=True, trackers=("wandb",), wandb=settings)
+    tracker.tell(lambda service: service.table(0, Table(name, columns, rows)))
+    tracker.close()
 
-    try:
-        run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-        run.finish()
-    except Exception as error:
-        _log.warning("W&B did not take the table (%s); it is in %s.", error, folder)
+
+def log_candidates(
+    folder: Path,
+    settings: WandbConfig,
+    config: Mapping[str, Any],
+    *,
+    file: Path,
+    counts: Mapping[str, float],
+    uses: Sequence[Artifact],
+) -> None:
+    """Log the drawing of candidates as a W&B run of its own: its counts, and the state of the file as an artifact."""
+    tracker = Tracker(folder, enabled=True, trackers=("wandb",), wandb=settings, config=config, uses=uses)
+    made = candidates(file)
+    tracker.tell(lambda service: service.results(0, by_phase(candidates=counts)))
+    if made is not None:
+        tracker.tell(lambda service: service.keep(made), made)
+    tracker.close()
 
 
 def by_phase(**phases: Mapping[str, float]) -> dict[str, float]:
@@ -202,21 +269,58 @@ def _as_json(value: Any) -> Any:
     return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _start_wandb(folder: Path, settings: WandbConfig, config: Mapping[str, Any]) -> Any:
-    import wandb
-
+def _start(
+    running: dict[TrackerName, Service],
+    name: TrackerName,
+    folder: Path,
+    wandb: WandbConfig,
+    config: Mapping[str, Any],
+) -> None:
+    """Start a tracker; one that does not start is said and left out."""
     try:
-        return wandb.init(
-            project=settings.project,
-            entity=settings.entity,
-            group=settings.group,
-            tags=list(settings.tags),
-            name=folder.name,
-            dir=folder,
-            mode=settings.mode,
-            config=dict(config),
-            settings=wandb.Settings(init_timeout=30, silent=True),
-        )
-    except (wandb.Error, OSError) as error:
-        _log.warning("W&B could not be reached (%s); metrics.jsonl goes on alone.", error)
-        return None
+        running[name] = services.start(name, folder, wandb, redact(config))
+    except Exception as error:
+        _log.warning("%s could not be reached (%s); metrics.jsonl goes on alone.", TITLES[name], error)
+
+
+def _samples_table(measurement: Measurement, shown: int) -> Table:
+    from align.evaluation.measurement import showcase
+
+    samples = measurement.samples
+    rows = [
+        [s.prompt, s.response, s.tokens, s.kl, *s.scores.values()]
+        for s in (samples[i] for i in showcase(samples, shown))
+    ]
+    return Table("samples", ["prompt", "response", "tokens", "kl", *samples[0].scores], rows)
+
+
+def _before_after_table(before: Sequence[Sample], after: Sequence[Sample], shown: int) -> Table:
+    """Answers of the start model and the trained one to the same prompts."""
+    from align.evaluation.measurement import showcase
+
+    names = list(before[0].scores)
+    columns = ["prompt", "before", "after", *(f"{name} {when}" for name in names for when in ("before", "after"))]
+    rows: list[list[Any]] = []
+    for old, new in ((before[i], after[i]) for i in showcase(before, shown)):
+        scores = [of.scores[name] for name in names for of in (old, new)]
+        rows.append([old.prompt, old.response, new.response, *scores, new.kl])
+    return Table("before_and_after", [*columns, "kl after"], rows)
+
+
+def _results(evaluation: Mapping[str, Any], measured: Sequence[Measurement]) -> dict[str, float]:
+    """Sum a run up: the win rate with its interval, the best evaluation by each score, the method's own report."""
+    out: dict[str, float] = {}
+    if (win := evaluation.get("win_rate")) is not None:
+        out = {f"win_rate{end}": float(win[key]) for key, end in _WIN_RATE.items() if win[key] is not None}
+    better = [*(measured[0].samples[0].scores if measured and measured[0].samples else ()), "preference_accuracy"]
+    for name in better:
+        found = [value for one in measured if math.isfinite(value := one.metrics().get(name, math.nan))]
+        if found:
+            out[f"best/{name}"] = max(found)
+    own = {name: row.get("after") for name, row in evaluation.get("metrics", {}).items()}
+    known = measured[-1].metrics() if measured else {}
+    return out | {f"after/{name}": value for name, value in own.items() if value is not None and name not in known}
+
+
+_WIN_RATE = {"mean": "", "low": "/low", "high": "/high", "n": "/n"}
+"""Parts of the win rate of ``evaluation.json``, and what their names end in."""

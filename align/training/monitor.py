@@ -144,6 +144,7 @@ class Monitor:
                 write_json(self.folder / "evaluation.json", evaluation)
                 report.print_evaluation(evaluation, self.console)
             report.plot_curves(self.folder)
+            self.tracker.log_results(self.steps, evaluation, self.evaluations, shown=self.config.samples)
         return evaluation
 
     def _measure(self, step: int) -> Measurement | None:
