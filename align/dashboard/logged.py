@@ -1,4 +1,4 @@
-"""What runs logged, and what W&B calls them: the material of a dashboard."""
+"""Runs as W&B has them: their ids, metrics and tables, the material of a dashboard."""
 
 from __future__ import annotations
 

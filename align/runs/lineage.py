@@ -1,4 +1,4 @@
-"""What a run is made of and what it makes, as artifacts that W&B links into a lineage.
+"""Artifacts that a run is made of and makes, which W&B links into a lineage.
 
 The rows of data never leave the machine: a dataset is its fingerprint and the report of its loading, candidates are
 the state of their file. An artifact has the same name wherever it is met, so that the run that made it and the run

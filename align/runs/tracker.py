@@ -11,17 +11,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from align.runs import services
-from align.runs.lineage import Artifact, candidates, trained
+from align.evaluation.measurement import Measurement, Sample
+from align.runs.lineage import TRACKER_IDS, Artifact, candidates, trained
 from align.runs.run_folder import redact
-from align.runs.services import TITLES, Service, Table
+from align.runs.services import TITLES, Service, Table, run_ids
+from align.runs.summaries import before_after_table, results, samples_table
 from align.settings.config import TrackerName, WandbConfig
-from align.system.files import read_json, write_text
-
-if TYPE_CHECKING:
-    from align.evaluation.measurement import Measurement, Sample
+from align.system.files import read_json, write_json, write_text
 
 _log = logging.getLogger(__name__)
 _PREFERRED = {"right_pairs": 1.0, "tied_pairs": 0.5, "wrong_pairs": 0.0}
@@ -57,15 +55,24 @@ class Tracker:
         self.enabled = enabled
         self._services: dict[TrackerName, Service] = {}
         for name in trackers if enabled else ():
-            _start(self._services, name, folder, wandb or WandbConfig(), config or {})
+            try:
+                self._services[name] = _start(name, folder, wandb or WandbConfig(), redact(config or {}))
+            except Exception as error:
+                _log.warning("%s could not be reached (%s); metrics.jsonl goes on alone.", TITLES[name], error)
         for artifact in uses:
             self.tell(lambda service, artifact=artifact: service.use(artifact), artifact)
 
-    def truncate(self, step: int) -> None:
-        """Drop what was logged after ``step``: the resumed run logs those steps again."""
+    def truncate(self, step: int, *, shown: int = 0) -> None:
+        """Drop what was logged after ``step``: the resumed run logs those steps again.
+
+        Trackers are told once more what is left, with tables of ``shown`` samples, where they may have lost it.
+        """
         if self.enabled:
             for path in (self.metrics, self.samples, self.warnings):
                 _rewrite(path, [record for record in read_records(path) if record["step"] <= step])
+            if self._services:
+                logged = self._logged(shown)
+                self.tell(lambda service: service.resume(logged))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one record of metrics, made by :func:`by_phase`."""
@@ -98,7 +105,7 @@ class Tracker:
         counts = {name: float(pairs.count(outcome)) for name, outcome in _PREFERRED.items()} if pairs else {}
         self.log(step, by_phase(evaluation={**measurement.metrics(), **counts}))
         if samples and shown:
-            table = _samples_table(measurement, shown)
+            table = samples_table(measurement, shown)
             self.tell(lambda service: service.table(step, table))
 
     def log_results(
@@ -119,11 +126,11 @@ class Tracker:
         """
         if not self._services:
             return
-        values = by_phase(result=_results(evaluation, measured))
+        values = by_phase(result=results(evaluation, measured))
         if values:
             self.tell(lambda service: service.results(step, values))
         if len(measured) > 1 and measured[0].samples and shown:
-            table = _before_after_table(measured[0].samples, measured[-1].samples, shown)
+            table = before_after_table(measured[0].samples, measured[-1].samples, shown)
             self.tell(lambda service: service.table(step, table))
 
     def keep(self, final: Path) -> None:
@@ -141,8 +148,6 @@ class Tracker:
 
     def read_evaluations(self) -> dict[int, Measurement]:
         """Return the finished evaluations by step, oldest first."""
-        from align.evaluation.measurement import Measurement, Sample
-
         samples: dict[int, list[Sample]] = {}
         for record in read_records(self.samples):
             samples.setdefault(record.pop("step"), []).append(Sample(**record))
@@ -159,7 +164,7 @@ class Tracker:
     def read_results(self) -> dict[str, float]:
         """Return the numbers that sum a finished run up, as :meth:`log_results` tells them to trackers."""
         evaluation = read_json(self.folder / "evaluation.json") or {}
-        return by_phase(result=_results(evaluation, list(self.read_evaluations().values())))
+        return by_phase(result=results(evaluation, list(self.read_evaluations().values())))
 
     def read_rollouts(self) -> list[Mapping[str, float]]:
         """Return the metrics, without the phase, of the steps at which a roll-out was drawn."""
@@ -173,6 +178,16 @@ class Tracker:
     def read_warnings(self) -> set[str]:
         """Return the names of the warnings in the log."""
         return {record["name"] for record in read_records(self.warnings)}
+
+    def _logged(self, shown: int) -> list[tuple[int, Mapping[str, float] | Table]]:
+        """What trackers were told so far, in the order of the steps."""
+        logged: list[tuple[int, Mapping[str, float] | Table]] = []
+        for record in read_records(self.metrics):
+            values = {name: math.nan if value is None else value for name, value in record.items() if name != "step"}
+            logged.append((record["step"], values))
+        measured = self.read_evaluations().items() if shown else ()
+        tables = [(step, samples_table(found, shown)) for step, found in measured if found.samples]
+        return sorted([*logged, *tables], key=lambda entry: entry[0])
 
     def close(self, exit_code: int = 0) -> None:
         """Finish the runs of all trackers."""
@@ -269,58 +284,18 @@ def _as_json(value: Any) -> Any:
     return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _start(
-    running: dict[TrackerName, Service],
-    name: TrackerName,
-    folder: Path,
-    wandb: WandbConfig,
-    config: Mapping[str, Any],
-) -> None:
-    """Start a tracker; one that does not start is said and left out."""
-    try:
-        running[name] = services.start(name, folder, wandb, redact(config))
-    except Exception as error:
-        _log.warning("%s could not be reached (%s); metrics.jsonl goes on alone.", TITLES[name], error)
+def _start(name: TrackerName, folder: Path, wandb: WandbConfig, config: Mapping[str, Any]) -> Service:
+    """Begin a run with a tracker, or go on with the one that the folder had."""
+    known = run_ids(folder)
+    service: Service
+    if name == "wandb":
+        from align.runs.wandb_run import WandbRun
 
+        service = WandbRun(folder, wandb, config, run_id=known.get(name))
+        called = service.id
+    else:
+        from align.runs import accelerated
 
-def _samples_table(measurement: Measurement, shown: int) -> Table:
-    from align.evaluation.measurement import showcase
-
-    samples = measurement.samples
-    rows = [
-        [s.prompt, s.response, s.tokens, s.kl, *s.scores.values()]
-        for s in (samples[i] for i in showcase(samples, shown))
-    ]
-    return Table("samples", ["prompt", "response", "tokens", "kl", *samples[0].scores], rows)
-
-
-def _before_after_table(before: Sequence[Sample], after: Sequence[Sample], shown: int) -> Table:
-    """Answers of the start model and the trained one to the same prompts."""
-    from align.evaluation.measurement import showcase
-
-    names = list(before[0].scores)
-    columns = ["prompt", "before", "after", *(f"{name} {when}" for name in names for when in ("before", "after"))]
-    rows: list[list[Any]] = []
-    for old, new in ((before[i], after[i]) for i in showcase(before, shown)):
-        scores = [of.scores[name] for name in names for of in (old, new)]
-        rows.append([old.prompt, old.response, new.response, *scores, new.kl])
-    return Table("before_and_after", [*columns, "kl after"], rows)
-
-
-def _results(evaluation: Mapping[str, Any], measured: Sequence[Measurement]) -> dict[str, float]:
-    """Sum a run up: the win rate with its interval, the best evaluation by each score, the method's own report."""
-    out: dict[str, float] = {}
-    if (win := evaluation.get("win_rate")) is not None:
-        out = {f"win_rate{end}": float(win[key]) for key, end in _WIN_RATE.items() if win[key] is not None}
-    better = [*(measured[0].samples[0].scores if measured and measured[0].samples else ()), "preference_accuracy"]
-    for name in better:
-        found = [value for one in measured if math.isfinite(value := one.metrics().get(name, math.nan))]
-        if found:
-            out[f"best/{name}"] = max(found)
-    own = {name: row.get("after") for name, row in evaluation.get("metrics", {}).items()}
-    known = measured[-1].metrics() if measured else {}
-    return out | {f"after/{name}": value for name, value in own.items() if value is not None and name not in known}
-
-
-_WIN_RATE = {"mean": "", "low": "/low", "high": "/high", "n": "/n"}
-"""Parts of the win rate of ``evaluation.json``, and what their names end in."""
+        service, called = accelerated.begin(name, folder, wandb, config, known.get(name))
+    write_json(folder / TRACKER_IDS, {**known, name: called})
+    return service

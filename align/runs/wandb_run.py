@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import wandb
 
 from align.runs.lineage import Artifact
+from align.runs.services import Table
 
 if TYPE_CHECKING:
-    from align.runs.services import Table
     from align.settings.config import WandbConfig
 
 PHASES = ("train", "rollout", "heldout", "evaluation")
@@ -36,6 +37,8 @@ class WandbRun:
             config: Settings to show.
             run_id: Of the run to go on with; None: a new one.
         """
+        self._earlier = [] if run_id is None else [*folder.glob(f"wandb/offline-run-*-{run_id}*")]
+        self._resumed = run_id is not None
         self.run: Any = wandb.init(
             project=settings.project,
             entity=settings.entity,
@@ -61,6 +64,27 @@ class WandbRun:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of a step."""
         self.run.log({"step": step, **metrics}, step=step)
+
+    def resume(self, logged: Sequence[tuple[int, Mapping[str, float] | Table]]) -> None:
+        """Log once more what W&B lacks.
+
+        Its files are written every quarter of a minute, so that a killed process loses what came after. An off-line
+        run that goes on holds all that came before, in place of the files it had, unless these were sent already.
+        """
+        sent = [folder for folder in self._earlier if any(folder.glob("*.synced"))]
+        if not self._resumed or sent:
+            return
+        begin = self.run.step  # of the run on the server; 0 off-line
+        for step, entry in logged:
+            if step < begin:
+                continue
+            if isinstance(entry, Mapping):
+                self.log(step, entry)
+            else:
+                self.table(step, entry)
+        for folder in self._earlier:
+            shutil.rmtree(folder)
+        self._earlier = []
 
     def warn(self, title: str, sentence: str) -> None:
         """Send an alert."""

@@ -306,10 +306,10 @@ class _Run:
         """Begin, or go on from the checkpoint; returns the number of steps that are done."""
         if checkpoint is None:
             self.method.begin(self.policy)
-            self.tracker.truncate(0)
+            self.tracker.truncate(0, shown=self.config.samples)
             return 0
         self.state.restore(checkpoint)
-        self.tracker.truncate(checkpoint.step)
+        self.tracker.truncate(checkpoint.step, shown=self.config.samples)
         self.monitor.resume()
         return checkpoint.step
 

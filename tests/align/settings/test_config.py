@@ -173,7 +173,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         **dict.fromkeys(("heldout_format", "heldout_columns", "heldout_subset", "heldout_revision")),
     },
     EvaluationConfig: {"scorer": "auto", "prompts": 64, "max_new_tokens": 128, "temperature": 0.7, "top_p": 1.0},
-    WandbConfig: {"mode": "disabled", "project": "align", "entity": None, "group": None, "tags": []},
+    WandbConfig: {"mode": "offline", "project": "align", "entity": None, "group": None, "tags": []},
     Adapter: {"r": 16, "alpha": None, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False},
 }
 
