@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from align.candidates.store import state_file
+from align.candidates.drawing import read_summary
 from align.errors import UserError
 from align.runs.run_folder import is_run
 from align.runs.services import run_ids
 from align.runs.tracker import Tracker, by_phase, read_records
-from align.system.files import read_json
 
 __all__ = ["Logged", "read_runs"]
 
@@ -67,8 +66,8 @@ def _read(folder: Path) -> Logged:
     tracker = Tracker(folder, enabled=False)
     names = {name for record in read_records(tracker.metrics) for name in record if "/" in name}
     names |= set(tracker.read_results())
-    drawn = read_json(state_file(folder / "candidates.jsonl")) or {}
-    names |= set(by_phase(candidates=drawn.get("counts", {})))
+    drawn = read_summary(folder / "candidates.jsonl") or {}
+    names |= set(by_phase(candidates=drawn))
     answered = tracker.read_evaluations().values()
     sampled = [found for found in answered if found.samples]
     tables = (*(["samples"] if sampled else []), *(["before_and_after"] if len(sampled) > 1 else []))

@@ -110,7 +110,13 @@ SECTIONS = (
     ),
     Section(
         "Candidates",
-        (Panel("Drawn and kept", ("candidates/*",), "bar"),),
+        (
+            Panel(
+                "Drawn and kept", ("candidates/drawn", "candidates/distinct", "candidates/kept", "candidates/*"), "bar"
+            ),
+            Panel("Rewards of candidates", ("candidates/reward_mean", "candidates/reward_best"), "bar"),
+            Panel("Tokens of candidates", ("candidates/tokens",), "bar"),
+        ),
     ),
     Section(
         "Optimiser and speed",

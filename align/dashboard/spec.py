@@ -37,7 +37,7 @@ def workspace(runs: Sequence[Logged], entity: str) -> Any:
         sections=sections,
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=max(10, len(runs))),
         runset_settings=ws.RunsetSettings(
-            filters=[_among(runs)],
+            filters=_among(runs),
             pinned_columns=["run:displayName", *(name for name in columns if name.partition(":")[2] in _names(runs))],
         ),
     )
@@ -46,7 +46,7 @@ def workspace(runs: Sequence[Logged], entity: str) -> Any:
 def report(runs: Sequence[Logged], entity: str) -> Any:
     """Return the report: the same panels with a sentence on each run, for reading and sharing."""
     wr = import_module("wandb_workspaces.reports.v2")
-    runset = wr.Runset(entity=entity, project=runs[0].project, filters=[_among(runs)])
+    runset = wr.Runset(filters=_among(runs))  # of the report's own project
     blocks: list[Any] = [wr.P(f"Runs: {', '.join(run.folder.name for run in runs)}."), wr.TableOfContents()]
     for section in _sections(runs):
         panels = [*map(_chart, section.panels)]
@@ -92,7 +92,7 @@ def _name(runs: Sequence[Logged]) -> str:
 
 def _among(runs: Sequence[Logged]) -> Any:
     expr = import_module("wandb_workspaces.expr")
-    return expr.Metric("ID").isin([run.id for run in runs])
+    return expr.And(expr.Metric("ID").isin([run.id for run in runs]))
 
 
 def _chart(panel: Panel) -> Any:
