@@ -34,6 +34,7 @@ FOLDERS = (
     "align.method",
     "align.runs",
     "align.diagnosis",
+    "align.dashboard",
     "align.training",
     "align.cli",
     "reward",

@@ -22,7 +22,7 @@ LINES = 6  # of a verdict at the end of a run
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run came to."""
+    """The outcome of a run, and what is to be done about it."""
 
     folder: Path
     step: int

@@ -1,6 +1,6 @@
-"""Metrics and samples of a run: ``metrics.jsonl`` and ``samples.jsonl`` always, Weights & Biases when asked for.
+"""Metrics and samples of a run: ``metrics.jsonl`` and ``samples.jsonl`` always, trackers when asked for.
 
-If W&B fails, training goes on and the local log stays complete.
+If a tracker fails, training goes on without it and the local log stays complete.
 """
 
 from __future__ import annotations
@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from align.system.files import write_text
-
-if TYPE_CHECKING:
-    from align.evaluation.measurement import Measurement
-    from align.settings.config import WandbConfig
+from align.evaluation.measurement import Measurement, Sample
+from align.runs.lineage import TRACKER_IDS, Artifact, candidates, trained
+from align.runs.run_folder import redact
+from align.runs.services import TITLES, Service, Table, run_ids
+from align.runs.summaries import before_after_table, results, samples_table
+from align.settings.config import TrackerName, WandbConfig
+from align.system.files import read_json, write_json, write_text
 
 _log = logging.getLogger(__name__)
 _PREFERRED = {"right_pairs": 1.0, "tied_pairs": 0.5, "wrong_pairs": 0.0}
@@ -28,40 +30,72 @@ class Tracker:
     """Writes metrics and samples on rank 0; on other ranks it does nothing."""
 
     def __init__(
-        self, folder: Path, *, enabled: bool, wandb: WandbConfig | None = None, config: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        *,
+        enabled: bool,
+        trackers: Sequence[TrackerName] = (),
+        wandb: WandbConfig | None = None,
+        config: Mapping[str, Any] | None = None,
+        uses: Sequence[Artifact] = (),
     ) -> None:
+        """
+        Args:
+            folder: Of the run.
+            enabled: On rank 0.
+            trackers: Told of everything too.
+            wandb: Settings of W&B; project and group are those of other trackers as well.
+            config: Settings of the run, which trackers show.
+            uses: What the run learns and begins from.
+        """
+        self.folder = folder
         self.metrics = folder / "metrics.jsonl"
         self.samples = folder / "samples.jsonl"
         self.warnings = folder / "warnings.jsonl"
         self.enabled = enabled
-        self._wandb: Any = None
-        if enabled and wandb is not None and wandb.mode != "disabled":
-            self._wandb = _start_wandb(folder, wandb, config or {})
+        self._services: dict[TrackerName, Service] = {}
+        for name in trackers if enabled else ():
+            try:
+                self._services[name] = _start(name, folder, wandb or WandbConfig(), redact(config or {}))
+            except Exception as error:
+                _log.warning("%s could not be reached (%s); metrics.jsonl goes on alone.", TITLES[name], error)
+        for artifact in uses:
+            self.tell(lambda service, artifact=artifact: service.use(artifact), artifact)
 
-    def truncate(self, step: int) -> None:
-        """Drop what was logged after ``step``: the resumed run logs those steps again."""
+    def truncate(self, step: int, *, shown: int = 0) -> None:
+        """Drop what was logged after ``step``: the resumed run logs those steps again.
+
+        Trackers are told once more what is left, with tables of ``shown`` samples, where they may have lost it.
+        """
         if self.enabled:
             for path in (self.metrics, self.samples, self.warnings):
                 _rewrite(path, [record for record in read_records(path) if record["step"] <= step])
+            if self._services:
+                logged = self._logged(shown)
+                self.tell(lambda service: service.resume(logged))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one record of metrics, made by :func:`by_phase`."""
         if not self.enabled:
             return
         _append(self.metrics, [{"step": step, **metrics}])
-        self._to_wandb(lambda run: run.log(dict(metrics), step=step))
+        self.tell(lambda service: service.log(step, metrics))
 
     def warn(self, step: int, name: str, sentence: str) -> None:
-        """Append a warning to ``warnings.jsonl``; W&B sends it as an alert."""
+        """Append a warning to ``warnings.jsonl``; see `alert`."""
         if not self.enabled:
             return
         _append(self.warnings, [{"step": step, "name": name, "warning": sentence}])
-        self._to_wandb(lambda run: run.alert(title=name, text=sentence))
+        self.alert(name, sentence)
+
+    def alert(self, title: str, sentence: str) -> None:
+        """Let W&B send an alert."""
+        self.tell(lambda service: service.warn(title, sentence))
 
     def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
         """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
 
-        W&B gets a table of ``shown`` samples.
+        Trackers get a table of ``shown`` samples.
         """
         if not self.enabled:
             return
@@ -70,19 +104,40 @@ class Tracker:
         pairs = list(measurement.preferred)
         counts = {name: float(pairs.count(outcome)) for name, outcome in _PREFERRED.items()} if pairs else {}
         self.log(step, by_phase(evaluation={**measurement.metrics(), **counts}))
+        if samples and shown:
+            table = samples_table(measurement, shown)
+            self.tell(lambda service: service.table(step, table))
 
-        def send(run: Any) -> None:
-            import wandb
+    def log_results(
+        self,
+        step: int,
+        evaluation: Mapping[str, Any],
+        measured: Sequence[Measurement],
+        *,
+        shown: int,
+    ) -> None:
+        """Tell trackers how the run ended; ``evaluation.json`` has it already.
 
-            from align.evaluation.measurement import showcase
+        Args:
+            step: The last one.
+            evaluation: Content of ``evaluation.json``.
+            measured: All evaluations, the first one of the start model.
+            shown: Samples in the table of answers before and after.
+        """
+        if not self._services:
+            return
+        values = by_phase(result=results(evaluation, measured))
+        if values:
+            self.tell(lambda service: service.results(step, values))
+        if len(measured) > 1 and measured[0].samples and shown:
+            table = before_after_table(measured[0].samples, measured[-1].samples, shown)
+            self.tell(lambda service: service.table(step, table))
 
-            columns: Any = ["prompt", "response", *measurement.samples[0].scores]
-            chosen = [measurement.samples[i] for i in showcase(measurement.samples, shown)]
-            rows: Any = [[s.prompt, s.response, *s.scores.values()] for s in chosen]
-            run.log({"samples": wandb.Table(columns=columns, data=rows)}, step=step)
-
-        if samples:
-            self._to_wandb(send)
+    def keep(self, final: Path) -> None:
+        """Let W&B keep what was trained."""
+        made = trained(final) if self._services else None
+        if made is not None:
+            self.tell(lambda service: service.keep(made), made)
 
     def read_evaluation(self, step: int) -> Measurement | None:
         """Read back what :meth:`log_evaluation` wrote for this step; None where it did not finish."""
@@ -93,8 +148,6 @@ class Tracker:
 
     def read_evaluations(self) -> dict[int, Measurement]:
         """Return the finished evaluations by step, oldest first."""
-        from align.evaluation.measurement import Measurement, Sample
-
         samples: dict[int, list[Sample]] = {}
         for record in read_records(self.samples):
             samples.setdefault(record.pop("step"), []).append(Sample(**record))
@@ -108,39 +161,68 @@ class Tracker:
             if found
         }
 
+    def read_results(self) -> dict[str, float]:
+        """Return the numbers that sum a finished run up, as :meth:`log_results` tells them to trackers."""
+        evaluation = read_json(self.folder / "evaluation.json") or {}
+        return by_phase(result=results(evaluation, list(self.read_evaluations().values())))
+
     def read_warnings(self) -> set[str]:
         """Return the names of the warnings in the log."""
         return {record["name"] for record in read_records(self.warnings)}
 
-    def close(self, exit_code: int = 0) -> None:
-        """Finish the W&B run."""
-        self._to_wandb(lambda run: run.finish(exit_code=exit_code))
-        self._wandb = None
+    def _logged(self, shown: int) -> list[tuple[int, Mapping[str, float] | Table]]:
+        """What trackers were told so far, in the order of the steps."""
+        logged: list[tuple[int, Mapping[str, float] | Table]] = []
+        for record in read_records(self.metrics):
+            values = {name: math.nan if value is None else value for name, value in record.items() if name != "step"}
+            logged.append((record["step"], values))
+        measured = self.read_evaluations().items() if shown else ()
+        tables = [(step, samples_table(found, shown)) for step, found in measured if found.samples]
+        return sorted([*logged, *tables], key=lambda entry: entry[0])
 
-    def _to_wandb(self, send: Any) -> None:
-        if self._wandb is None:
-            return
-        try:
-            send(self._wandb)
-        except Exception as error:
-            _log.warning("W&B stopped accepting metrics (%s); metrics.jsonl goes on alone.", error)
-            self._wandb = None
+    def close(self, exit_code: int = 0) -> None:
+        """Finish the runs of all trackers."""
+        self.tell(lambda service: service.finish(exit_code))
+        self._services.clear()
+
+    def tell(self, send: Callable[[Service], None], artifact: Artifact | None = None) -> None:
+        """Tell every tracker; one that fails is left out from then on, unless it failed with an ``artifact``."""
+        for name, service in list(self._services.items()):
+            try:
+                send(service)
+            except Exception as error:
+                if artifact is not None:
+                    _log.warning("%s did not take %s (%s).", TITLES[name], artifact.name, error)
+                    continue
+                _log.warning("%s stopped accepting metrics (%s); metrics.jsonl goes on alone.", TITLES[name], error)
+                del self._services[name]
 
 
 def log_table(
     folder: Path, settings: WandbConfig, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> None:
-    """Log a table as a W&B run of its own, named after the folder; nothing where W&B is disabled."""
-    run = _start_wandb(folder, settings, {}) if settings.mode != "disabled" else None
-    if run is None:
-        return
-    import wandb
+    """Log a table as a W&B run of its own, named after the folder."""
+    tracker = Tracker(folder, enabled=True, trackers=("wandb",), wandb=settings)
+    tracker.tell(lambda service: service.table(0, Table(name, columns, rows)))
+    tracker.close()
 
-    try:
-        run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-        run.finish()
-    except Exception as error:
-        _log.warning("W&B did not take the table (%s); it is in %s.", error, folder)
+
+def log_candidates(
+    folder: Path,
+    settings: WandbConfig,
+    config: Mapping[str, Any],
+    *,
+    file: Path,
+    counts: Mapping[str, float],
+    uses: Sequence[Artifact],
+) -> None:
+    """Log the drawing of candidates as a W&B run of its own: its counts, and the state of the file as an artifact."""
+    tracker = Tracker(folder, enabled=True, trackers=("wandb",), wandb=settings, config=config, uses=uses)
+    made = candidates(file)
+    tracker.tell(lambda service: service.results(0, by_phase(candidates=counts)))
+    if made is not None:
+        tracker.tell(lambda service: service.keep(made), made)
+    tracker.close()
 
 
 def by_phase(**phases: Mapping[str, float]) -> dict[str, float]:
@@ -193,21 +275,18 @@ def _as_json(value: Any) -> Any:
     return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _start_wandb(folder: Path, settings: WandbConfig, config: Mapping[str, Any]) -> Any:
-    import wandb
+def _start(name: TrackerName, folder: Path, wandb: WandbConfig, config: Mapping[str, Any]) -> Service:
+    """Begin a run with a tracker, or go on with the one that the folder had."""
+    known = run_ids(folder)
+    service: Service
+    if name == "wandb":
+        from align.runs.wandb_run import WandbRun
 
-    try:
-        return wandb.init(
-            project=settings.project,
-            entity=settings.entity,
-            group=settings.group,
-            tags=list(settings.tags),
-            name=folder.name,
-            dir=folder,
-            mode=settings.mode,
-            config=dict(config),
-            settings=wandb.Settings(init_timeout=30, silent=True),
-        )
-    except (wandb.Error, OSError) as error:
-        _log.warning("W&B could not be reached (%s); metrics.jsonl goes on alone.", error)
-        return None
+        service = WandbRun(folder, wandb, config, run_id=known.get(name))
+        called = service.id
+    else:
+        from align.runs import accelerated
+
+        service, called = accelerated.begin(name, folder, wandb, config, known.get(name))
+    write_json(folder / TRACKER_IDS, {**known, name: called})
+    return service

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import has_magic
 from pathlib import Path
@@ -27,9 +27,13 @@ __all__ = [
     "EvaluationConfig",
     "ModelConfig",
     "RunConfig",
+    "TrackerName",
     "TrainerConfig",
     "WandbConfig",
+    "check_trackers",
 ]
+
+TrackerName = Literal["wandb", "tensorboard", "trackio", "mlflow"]
 
 _COLUMNS = (
     *("prompt", "system", "chosen", "rejected", "completion", "label", "messages"),
@@ -258,18 +262,37 @@ class EvaluationConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig(Settings):
-    """Logging to Weights & Biases; the run folder holds every metric without it."""
+    """Logging to Weights & Biases, with trackers=[wandb]."""
 
-    mode: Literal["disabled", "offline", "online"] = "disabled"
-    """disabled, offline (files for `wandb sync`), online (needs `wandb login`)."""
+    mode: Literal["offline", "online"] = "offline"
+    """offline (files for `wandb sync`), online (needs `wandb login`)."""
     project: str = "align"
-    """Project to log to."""
+    """Project to log to, of trackio and MLflow too."""
     entity: str | None = None
     """Team or user; null: your default."""
     group: str | None = None
-    """Runs shown together."""
+    """Runs shown together, by trackio too; null: those of a recipe or comparison."""
     tags: tuple[str, ...] = ()
     """Labels."""
+
+
+def check_trackers(trackers: Sequence[TrackerName], wandb: WandbConfig) -> None:
+    """Raise `UserError` for a tracker named twice, and for a setting that no tracker reads."""
+    if len(set(trackers)) < len(trackers):
+        raise UserError(f"trackers=[{','.join(trackers)}] names one twice.")
+    for name, readers in _READERS.items():
+        if getattr(wandb, name) != getattr(WandbConfig, name) and not readers & set(trackers):
+            raise UserError(f"wandb.{name} has no effect without trackers=[wandb]; add it, or leave wandb.{name} out.")
+
+
+_READERS = {
+    "mode": {"wandb"},
+    "entity": {"wandb"},
+    "tags": {"wandb"},
+    "project": {"wandb", "trackio", "mlflow"},
+    "group": {"wandb", "trackio"},
+}
+"""The trackers that each setting of W&B is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +311,8 @@ class RunConfig(Settings):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     reward: Mapping[str, Any] | None = None
     """A scorer by name with its settings: see `align.scoring.from_config`."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Beside the run's folder, which holds every metric: [wandb, tensorboard, trackio, mlflow]."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
     run_name: str
     """Folder below output_root; null: method-model-data-seed."""
@@ -303,7 +328,8 @@ class RunConfig(Settings):
     """Of everything random."""
 
     def check(self) -> None:
-        """The run folder stays where it was asked for."""
+        """The run folder stays where it was asked for, and settings of a tracker have one to set."""
+        check_trackers(self.trackers, self.wandb)
         _check_run_name(self.run_name)
         _check_output_root(self.output_root, self.run_name)
 

@@ -155,6 +155,9 @@ class Monitor:
                 report.print_evaluation(evaluation, self.console)
             report.plot_curves(self.folder)
             self._judge(evaluation)
+            self.tracker.log_results(
+                self.steps, evaluation, list(self.course.evaluations.values()), shown=self.config.samples
+            )
         return evaluation
 
     def _measure(self, step: int) -> Measurement | None:

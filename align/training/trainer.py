@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,13 @@ from align.evaluation.measurement import Measurement
 from align.runs import run_folder
 from align.runs.checkpoint import Checkpoint, CheckpointStore, require_current_version
 from align.runs.final_weights import write_final
+from align.runs.lineage import used
 from align.runs.result import TrainResult
 from align.runs.run_folder import IfExists
+from align.runs.services import require_installed
 from align.runs.tracker import Tracker
 from align.scoring.scorer import Scorer
-from align.settings.config import TrainerConfig, WandbConfig
+from align.settings.config import TrackerName, TrainerConfig, WandbConfig, check_trackers
 from align.system.processes import Processes, require_data_parallel
 from align.system.randomness import seed_everything
 from align.system.signals import Interrupted, StopRequest
@@ -35,7 +37,7 @@ from align.training.monitor import Monitor
 from align.training.optimizer import make_optimizer, make_schedule
 from align.training.rollout import make_source
 from align.training.state import TrainingState
-from align.training.step import Stepper
+from align.training.step import Stepper, TrainingError
 
 if TYPE_CHECKING:
     from align.data import Preferences, TokenizedPreferences
@@ -58,6 +60,7 @@ class Trainer:
         config: TrainerConfig | None = None,
         *,
         if_exists: IfExists = "new",
+        trackers: Sequence[TrackerName] = (),
         wandb: WandbConfig | None = None,
         run_config: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
@@ -68,7 +71,8 @@ class Trainer:
             output_dir: Folder of the run. An existing one is not touched: see ``if_exists``.
             config: Optimisation settings; ``None`` values take the default of the method.
             if_exists: ``new`` (next free ``-2``, ``-3`` …), ``resume`` or ``overwrite``.
-            wandb: Weights & Biases settings; default disabled.
+            trackers: Told of metrics and samples, beside the folder.
+            wandb: Settings of Weights & Biases.
             run_config: Content of ``config.yaml``; default: the settings of method and trainer.
             inputs: Identity of all that ``run_config`` names (:func:`align.runs.run_folder.begin`).
         """
@@ -76,7 +80,9 @@ class Trainer:
         self.output_dir = Path(output_dir)
         self.config = config or TrainerConfig()
         self.if_exists: IfExists = if_exists
-        self.wandb = wandb
+        check_trackers(trackers, wandb or WandbConfig())
+        require_installed(trackers)
+        self.trackers, self.wandb = trackers, wandb
         self.run_config, self.inputs = run_config, inputs
         self.processes = Processes(self.config.precision)
         require_data_parallel()
@@ -177,7 +183,12 @@ class _Run:
             require_current_version(self.folder, checkpoint.version)
         self.feed.cache_columns(self.state.stop_unsaved)
         self.tracker = Tracker(
-            self.folder, enabled=self.processes.is_first, wandb=self.trainer.wandb, config=self.description
+            self.folder,
+            enabled=self.processes.is_first,
+            trackers=self.trainer.trackers,
+            wandb=self.trainer.wandb,
+            config=self.description,
+            uses=used(self.feed.train.data.preferences, self.description) if self.trainer.trackers else (),
         )
         self.monitor = Monitor(
             self.stepper,
@@ -202,6 +213,9 @@ class _Run:
             return result
         except Interrupted as interrupted:
             exit_code = interrupted.exit_code
+            raise
+        except TrainingError as error:
+            self.tracker.alert("training failed", str(error))
             raise
         finally:
             self.tracker.close(exit_code)
@@ -293,10 +307,10 @@ class _Run:
         """Begin, or go on from the checkpoint; returns the number of steps that are done."""
         if checkpoint is None:
             self.method.begin(self.policy)
-            self.tracker.truncate(0)
+            self.tracker.truncate(0, shown=self.config.samples)
             return 0
         self.state.restore(checkpoint)
-        self.tracker.truncate(checkpoint.step)
+        self.tracker.truncate(checkpoint.step, shown=self.config.samples)
         self.monitor.resume()
         return checkpoint.step
 
@@ -322,6 +336,7 @@ class _Run:
         if self.processes.is_first:
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
             write_final(self.policy, self.folder / "final", self.method, settings, evaluation or None)
+            self.tracker.keep(self.folder / "final")
         self.processes.barrier()
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
         return TrainResult(self.folder, self.plan.steps, last, evaluation)

@@ -80,7 +80,7 @@ class Contest:
 
     @property
     def wandb(self) -> WandbConfig:
-        """The settings of W&B; all runs are in one group."""
+        """The settings of trackers; all runs are in one group."""
         given = self.comparison.config.wandb
         return dataclasses.replace(given, group=given.group or self.comparison.run_name)
 

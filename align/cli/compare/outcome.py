@@ -79,7 +79,8 @@ def conclude(stages: Stages) -> None:
     answers = _side_by_side(found, measured)
     text = page(found, title=title, answers=answers, start=START.label, frontiers=frontiers, **outcome)
     write_text(contest.folder / "comparison.html", text)
-    log_table(contest.folder, contest.wandb, "comparison", *table_for_programs(found))
+    if "wandb" in contest.comparison.config.trackers:
+        log_table(contest.folder, contest.wandb, "comparison", *table_for_programs(found))
     _print(found, [*sentences, *outcome["caveats"]], contest.folder)
 
 

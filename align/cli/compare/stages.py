@@ -115,8 +115,8 @@ class Stages:
     def _run(self, name: str, words: Sequence[str], title: str) -> Job:
         """Return the job of a run; it evaluates nothing itself, for all are measured alike later."""
         place = [f"output_root={self.contest.folder / 'runs'}", f"run_name={name}", "if_exists=resume"]
-        wandb = self.contest.wandb
-        group = [f"wandb.group={wandb.group}"] if wandb.mode != "disabled" else []
+        grouped = {"wandb", "trackio"} & set(self.contest.comparison.config.trackers)
+        group = [f"wandb.group={self.contest.wandb.group}"] if grouped else []
         return Job(name, ["-m", "align", *words, *place, *group, "evaluation.prompts=0"], title)
 
     def _reward_model(self, name: str) -> Path:

@@ -17,6 +17,8 @@ from align.data.writing import write_rows
 from align.errors import ScorerError, UserError
 from align.model.loading import require_loadable
 from align.runs import run_folder
+from align.runs.lineage import used
+from align.runs.tracker import log_candidates
 from align.scoring.reward_role import RoleScorer
 from align.system.processes import Processes
 from align.system.signals import Interrupted
@@ -101,6 +103,7 @@ def _train(run: Run, scorers: Scorers) -> None:
         Path(config.output_root) / config.run_name,
         dataclasses.replace(config.trainer, seed=config.seed),
         if_exists=config.if_exists,
+        trackers=config.trackers,
         wandb=config.wandb,
         run_config=config.plain(),
         inputs=command_inputs(run, scorers),
@@ -157,6 +160,9 @@ def _sample(run: Run, scorers: Scorers) -> None:
         seed=config.seed,
     )
     counts = read_summary(file) or {}
+    if "wandb" in config.trackers and Processes().is_first:
+        plain = config.plain()
+        log_candidates(file.parent, config.wandb, plain, file=file, counts=counts, uses=used(train, plain))
     say(", ".join(f"{name} {_number(count)}" for name, count in counts.items()))
     say(f"{len(drawn):,} rows: {file}")
 

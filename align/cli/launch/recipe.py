@@ -109,6 +109,9 @@ class Recipe:
             settings = self._settings(stage)
             name = f"{number}-{stage.name}"
             settings = dataclasses.replace(settings, output_root=str(folder), run_name=name)
+            if {"wandb", "trackio"} & set(settings.trackers):
+                group = settings.wandb.group or folder.name
+                settings = dataclasses.replace(settings, wandb=dataclasses.replace(settings.wandb, group=group))
             say(f"Stage {number} of {len(self.stages)}: {stage.name}")
             begun = dataclasses.replace(self.runs[stage.run].config.model, **results.model)  # before from_base
             drawn_by = begun if stage.from_base and begun != settings.model else None

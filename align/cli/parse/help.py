@@ -60,6 +60,7 @@ _MOST_USED = (
     "model.start",
     "data.train",
     "data.heldout",
+    "trackers",
     "wandb.mode",
 )
 

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from align.cli.parse.compose import compose_run
 from align.cli.parse.recipe_file import RecipeFile, read_recipe
+from align.cli.parse.trackers import require_trackers
 from align.cli.parse.unknown_keys import SECTIONS
-from align.cli.parse.wandb_key import require_wandb_key
 from align.errors import UserError
 from align.settings.config import RunConfig
 
@@ -111,7 +111,7 @@ def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = 
         composed = {stage: by_stage.compose(stage) for stage in dict.fromkeys(stages)}
         name, runs = recipe, tuple(composed[stage] for stage in stages)
     for run in runs:
-        require_wandb_key(run.wandb)
+        require_trackers(run)
     return Job(
         name=name,
         runs=runs,

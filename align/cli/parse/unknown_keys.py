@@ -12,7 +12,7 @@ from align.settings.type_checks import Shape
 __all__ = ["SECTIONS", "check_additions", "check_complete", "check_keys", "check_method", "is_mapping"]
 
 SECTIONS = ("method", "model", "adapter", "data", "trainer", "evaluation", "reward", "wandb")
-_ROOT = ("run_name", "output_root", "if_exists", "dry_run", "stage", "seed")
+_ROOT = ("trackers", "run_name", "output_root", "if_exists", "dry_run", "stage", "seed")
 
 
 def is_mapping(key: str) -> bool:

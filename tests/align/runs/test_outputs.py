@@ -78,7 +78,7 @@ class TestTracker:
                 raise ConnectionError("no route")
 
         tracker = Tracker(tmp_path, enabled=True)
-        tracker._wandb = Broken()  # pyright: ignore[reportPrivateUsage]
+        tracker._services["wandb"] = Broken()  # type: ignore[assignment]
         tracker.log(1, {"train/loss": 1.0})
         tracker.log(2, {"train/loss": 2.0})
         assert len(read_records(tracker.metrics)) == 2
@@ -88,13 +88,15 @@ class TestTracker:
     def test_offline_it_needs_no_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("WANDB_MODE", raising=False)
         monkeypatch.delenv("WANDB_API_KEY", raising=False)
-        tracker = Tracker(tmp_path, enabled=True, wandb=WandbConfig(mode="offline"), config={"beta": 0.1})
+        tracker = Tracker(tmp_path, enabled=True, trackers=("wandb",), config={"beta": 0.1})
         tracker.log(1, {"train/loss": 1.0})
         tracker.close()
         assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
 
     def test_other_ranks_write_nothing(self, tmp_path: Path) -> None:
-        Tracker(tmp_path, enabled=False, wandb=WandbConfig(mode="online")).log(1, {"train/loss": 1.0})
+        Tracker(tmp_path, enabled=False, trackers=("wandb",), wandb=WandbConfig(mode="online")).log(
+            1, {"train/loss": 1.0}
+        )
         assert not list(tmp_path.iterdir())
 
 

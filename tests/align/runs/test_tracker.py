@@ -11,6 +11,7 @@ import pytest
 import wandb
 
 from align.evaluation.measurement import Measurement, Sample
+from align.runs.lineage import Artifact
 from align.runs.tracker import Tracker, read_records
 from align.settings.config import WandbConfig
 
@@ -18,8 +19,14 @@ from align.settings.config import WandbConfig
 class Service:
     """Stands for a run of W&B: it notes what it is sent."""
 
+    id = "abc"
+
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.summary: dict[str, float] = {}
+
+    def define_metric(self, name: str, *, step_metric: str | None = None, hidden: bool = False) -> None:
+        self.sent.append((name, step_metric, hidden))
 
     def log(self, metrics: Any, step: int) -> None:
         self.sent.append((step, metrics))
@@ -47,9 +54,13 @@ MEASURED = Measurement([sample("x", 1.0), sample("x", 2.0), sample("y", 3.0)], [
 
 
 def test_what_the_service_is_told_of_the_run(service: Service, tmp_path: Path) -> None:
-    settings = WandbConfig(mode="offline", project="p", entity="e", group="g", tags=("t", "u"))
-    Tracker(tmp_path / "name", enabled=True, wandb=settings, config={"beta": 0.1})
-    (given,) = service.sent
+    """Settings without secrets, the step as the horizontal axis of every phase; the id is kept."""
+    settings = WandbConfig(project="p", entity="e", group="g", tags=("t", "u"))
+    folder = tmp_path / "name"
+    folder.mkdir()
+    config = {"beta": 0.1, "api_key": "secret"}
+    Tracker(folder, enabled=True, trackers=("wandb",), wandb=settings, config=config)
+    given, *axes = service.sent
     del given["settings"]
     assert given == {
         "project": "p",
@@ -57,17 +68,26 @@ def test_what_the_service_is_told_of_the_run(service: Service, tmp_path: Path) -
         "group": "g",
         "tags": ["t", "u"],
         "name": "name",
-        "dir": tmp_path / "name",
+        "dir": folder,
         "mode": "offline",
-        "config": {"beta": 0.1},
+        "id": None,
+        "resume": "allow",
+        "config": {"beta": 0.1, "api_key": "***"},
     }
+    assert axes == [
+        ("step", None, True),
+        *((f"{phase}/*", "step", False) for phase in ("train", "rollout", "heldout", "evaluation")),
+    ]
+    assert json.loads((folder / "trackers.json").read_text()) == {"wandb": "abc"}
+    Tracker(folder, enabled=True, trackers=("wandb",))
+    assert service.sent[6]["id"] == "abc"
 
 
-@pytest.mark.parametrize(("enabled", "mode"), [(False, "offline"), (True, "disabled"), (True, None)])
+@pytest.mark.parametrize(("enabled", "trackers"), [(False, ("wandb",)), (True, ())])
 def test_the_service_is_not_asked_where_it_is_not_wanted(
-    enabled: bool, mode: Any, service: Service, tmp_path: Path
+    enabled: bool, trackers: Any, service: Service, tmp_path: Path
 ) -> None:
-    Tracker(tmp_path, enabled=enabled, wandb=None if mode is None else WandbConfig(mode=mode))
+    Tracker(tmp_path, enabled=enabled, trackers=trackers, wandb=WandbConfig(mode="online"))
     assert service.sent == []
 
 
@@ -79,7 +99,7 @@ def test_a_service_that_is_not_there_is_said_once_and_stops_nothing(
         raise error
 
     monkeypatch.setattr(wandb, "init", init)
-    tracker = Tracker(tmp_path, enabled=True, wandb=WandbConfig(mode="online"))
+    tracker = Tracker(tmp_path, enabled=True, trackers=("wandb",), wandb=WandbConfig(mode="online"))
     tracker.log(1, {"train/loss": 1.0})
     assert read_records(tracker.metrics) == [{"step": 1, "train/loss": 1.0}]
     assert [record.message for record in caplog.records] == [
@@ -89,7 +109,7 @@ def test_a_service_that_is_not_there_is_said_once_and_stops_nothing(
 
 def test_metrics_warnings_and_samples_are_written_and_sent(service: Service, tmp_path: Path) -> None:
     """A table of two samples has one of each source; pairs are counted by outcome."""
-    tracker = Tracker(tmp_path, enabled=True, wandb=WandbConfig(mode="offline"))
+    tracker = Tracker(tmp_path, enabled=True, trackers=("wandb",))
     service.sent.clear()
     tracker.log(1, {"train/loss": 0.5})
     tracker.warn(2, "kl", "too far")
@@ -106,8 +126,15 @@ def test_metrics_warnings_and_samples_are_written_and_sent(service: Service, tmp
         "evaluation/tied_pairs": 2.0,
         "evaluation/wrong_pairs": 1.0,
     }
-    table = (["prompt", "response", "a", "b"], [["p x", "r", 1.0, -1.0], ["p y", "r", 3.0, -3.0]])
-    assert service.sent == [(1, {"train/loss": 0.5}), ("kl", "too far"), (3, means), (3, {"samples": table}), 7]
+    columns = ["prompt", "response", "tokens", "kl", "a", "b"]
+    table = (columns, [["p x", "r", 3, 0.5, 1.0, -1.0], ["p y", "r", 3, 0.5, 3.0, -3.0]])
+    assert service.sent == [
+        (1, {"step": 1, "train/loss": 0.5}),
+        ("kl", "too far"),
+        (3, {"step": 3, **means}),
+        (3, {"step": 3, "samples": table}),
+        7,
+    ]
     assert read_records(tracker.metrics) == [
         {"step": 1, "train/loss": 0.5},
         {"step": 3, **means},
@@ -181,3 +208,35 @@ def test_numbers_that_json_does_not_have_are_null_wherever_they_stand(tmp_path: 
     (record,) = read_records(tracker.samples)
     assert (record["prompt"], record["kl"], record["scores"]) == ("é", None, {"a": None})
     assert "é" in tracker.samples.read_text(encoding="utf-8")
+
+
+def test_the_end_of_a_run_is_summed_up_for_the_service(service: Service, tmp_path: Path) -> None:
+    """Win rate with its interval, the best mean by each score, what the method reports, answers side by side."""
+    tracker = Tracker(tmp_path, enabled=True, trackers=("wandb",))
+    service.sent.clear()
+    after = Measurement([sample("x", 4.0), sample("x", 2.0), sample("y", 1.5)])
+    won = {"by": "a", "mean": 0.75, "low": 0.5, "high": 1.0, "n": 3, "runs": 1}
+    own = {"accuracy": {"before": None, "after": 0.9}, "kl": {"before": 0.5, "after": 0.5}}
+    tracker.log_results(9, {"win_rate": won, "metrics": own}, [MEASURED, after], shown=2)
+    assert service.summary == {
+        "result/win_rate": 0.75,
+        "result/win_rate/low": 0.5,
+        "result/win_rate/high": 1.0,
+        "result/win_rate/n": 3.0,
+        "result/best/a": 2.5,
+        "result/best/b": -2.0,
+        "result/best/preference_accuracy": pytest.approx(4 / 6),
+        "result/after/accuracy": 0.9,
+    }
+    columns = ["prompt", "before", "after", "a before", "a after", "b before", "b after", "kl after"]
+    rows = [["p x", "r", "r", 1.0, 4.0, -1.0, -4.0, 0.5], ["p y", "r", "r", 3.0, 1.5, -3.0, -1.5, 0.5]]
+    assert service.sent == [(9, {"step": 9, "before_and_after": (columns, rows)})]
+
+
+def test_an_artifact_that_is_not_taken_does_not_end_the_metrics(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = Tracker(tmp_path, enabled=True, trackers=("wandb",), uses=[Artifact("a b", "dataset")])
+    tracker.log(1, {"train/loss": 0.5})
+    assert service.sent[-1] == (1, {"step": 1, "train/loss": 0.5})
+    assert "W&B did not take a b" in caplog.text

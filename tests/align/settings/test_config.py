@@ -138,7 +138,7 @@ def test_a_symbolic_link_in_the_output_path_is_refused(
 
 
 def test_the_plain_form_has_the_shape_of_the_yaml() -> None:
-    plain = _run(settings={"beta": 0.2}, wandb=WandbConfig(tags=("a",))).plain()
+    plain = _run(settings={"beta": 0.2}, trackers=("wandb",), wandb=WandbConfig(tags=("a",))).plain()
     assert plain["method"] == {"name": "dpo", "beta": 0.2}
     assert plain["model"]["name"] == "a/b"
     assert "settings" not in plain
@@ -173,7 +173,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         **dict.fromkeys(("heldout_format", "heldout_columns", "heldout_subset", "heldout_revision")),
     },
     EvaluationConfig: {"scorer": "auto", "prompts": 64, "max_new_tokens": 128, "temperature": 0.7, "top_p": 1.0},
-    WandbConfig: {"mode": "disabled", "project": "align", "entity": None, "group": None, "tags": []},
+    WandbConfig: {"mode": "offline", "project": "align", "entity": None, "group": None, "tags": []},
     Adapter: {"r": 16, "alpha": None, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False},
 }
 
@@ -306,5 +306,5 @@ def test_a_link_beside_the_output_path_is_no_matter(tmp_path: Path, monkeypatch:
 def test_every_group_is_in_the_plain_form() -> None:
     assert set(_run().plain()) == {
         *("method", "model", "adapter", "data", "trainer", "evaluation", "reward", "wandb"),
-        *("run_name", "output_root", "if_exists", "dry_run", "stage", "seed"),
+        *("trackers", "run_name", "output_root", "if_exists", "dry_run", "stage", "seed"),
     }

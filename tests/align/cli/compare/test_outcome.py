@@ -147,15 +147,19 @@ def test_the_table_goes_to_wandb_in_the_group_of_the_runs(
     sent: list[Any] = []
 
     class Service:
-        def log(self, content: Any) -> None:
+        id = "1"
+
+        def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+        def log(self, content: Any, **_: Any) -> None:
             sent.append(content["comparison"])
 
-        def finish(self) -> None:
+        def finish(self, **_: Any) -> None:
             sent.append("finished")
 
     monkeypatch.setattr(wandb, "init", lambda **settings: sent.append(settings) or Service())
     monkeypatch.setattr(wandb, "Table", lambda columns, data: [dict(zip(columns, row, strict=True)) for row in data])
-    stages = begin_comparison("seeds=1", "wandb.mode=offline")
+    stages = begin_comparison("seeds=1", "trackers=[wandb]")
     contender = stages.contest.comparison.trained[0]
     assert "wandb.group=mine" in stages.training(contender, 0).command
     outcome(stages)
@@ -165,9 +169,8 @@ def test_the_table_goes_to_wandb_in_the_group_of_the_runs(
     assert table[3]["flops"] == 600_000
     assert table[0]["kl"] is None
     assert end == "finished"
-    assert (
-        begin_comparison("seeds=1", "wandb.mode=offline", "wandb.group=g", "run_name=other").contest.wandb.group == "g"
-    )
+    words = ("seeds=1", "trackers=[wandb]", "wandb.group=g", "run_name=other")
+    assert begin_comparison(*words).contest.wandb.group == "g"
 
 
 def test_nothing_goes_to_wandb_where_it_is_not_wanted(begin_comparison: Begin, monkeypatch: pytest.MonkeyPatch) -> None:

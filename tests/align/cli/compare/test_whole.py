@@ -67,7 +67,7 @@ def test_stopped_it_goes_on_to_the_same_numbers_as_another_that_was_not(
     begin: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    more = ("frontier=true", "wandb.mode=offline", "adapter=none")
+    more = ("frontier=true", "trackers=[wandb]", "adapter=none")
     ended(begin(whole, *more))
     process = begin(stopped, *more)
     first_steps = stopped / "c" / "runs" / "sft-seed0" / "metrics.jsonl"

@@ -94,7 +94,7 @@ def test_what_decides_is_named(change: str, keys: list[str]) -> None:
         *("trainer.keep_checkpoints=7", "trainer.tokens_per_microbatch=7", "trainer.gradient_checkpointing=true"),
         *("evaluation.prompts=7", "evaluation.temperature=0.1", "evaluation.scorer=repetition", "data.mix=mix.jsonl"),
         *("model.layout=flat", "model.attention=eager", "output_root=elsewhere", "run_name=x", "data.max_rejected=0.5"),
-        *("wandb.mode=offline", "data.expected_rows=1", "reward=short.yaml", "adapter.alpha=32"),
+        *("trackers=[wandb]", "data.expected_rows=1", "reward=short.yaml", "adapter.alpha=32"),
     ],
 )
 def test_what_decides_nothing_is_not_named(change: str) -> None:

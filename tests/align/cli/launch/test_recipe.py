@@ -55,7 +55,7 @@ def test_settings_of_one_stage_carry_its_name() -> None:
     [
         *("trainer.max_length=99", "trainer.precision=bfloat16", "trainer.tokens_per_microbatch=9"),
         *("trainer.gradient_checkpointing=true", "trainer.save_steps=9", "trainer.samples=9", "seed=9"),
-        *("model.dtype=bfloat16", "adapter.r=9", "data.split=test", "evaluation.prompts=9", "wandb.project=p"),
+        *("model.dtype=bfloat16", "adapter.r=9", "data.split=test", "evaluation.prompts=9", "trackers=[wandb]"),
     ],
 )
 def test_what_does_not_depend_on_the_method_is_for_all_stages(word: str) -> None:

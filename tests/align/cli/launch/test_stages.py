@@ -243,6 +243,7 @@ class TestTrain:
         assert args == (made.policy, Path("out/all"), dataclasses.replace(run.config.trainer, seed=7))
         assert settings == {
             "if_exists": "resume",
+            "trackers": (),
             "wandb": run.config.wandb,
             "run_config": run.config.plain(),
             "inputs": {"inputs": 1},

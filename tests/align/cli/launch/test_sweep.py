@@ -123,7 +123,7 @@ def test_the_first_failure_decides_the_code_and_all_are_counted(
         (["method=sft,dpo", "method.beta=0.1,0.2"], "method.beta is not a setting of method=sft."),
         (["trainer.steps=3,0"], "trainer.steps must be at least 1, not 0."),
         (["seed=interval(1,3)"], "list the values, as in seed=1,2."),
-        (["seed=1,2", "wandb.mode=online"], "wandb.mode=online needs a key"),
+        (["seed=1,2", "trackers=[wandb]", "wandb.mode=online"], "wandb.mode=online needs a key"),
         (["seed=1,2", "hydra/launcher=absent"], "hydra/launcher"),
     ],
 )

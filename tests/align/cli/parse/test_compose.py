@@ -109,7 +109,7 @@ def test_every_registered_method_has_a_description() -> None:
         (["method.name=sft"], "method.name belongs to method=dpo: write method=sft to choose."),
         (["trainer.learning_rate=nan"], "trainer.learning_rate must be at least 0, not nan."),
         (["trainer.steps=3", "trainer.epochs=1"], "trainer.steps and epochs both say how long to train"),
-        (["wandb.mode=onlin"], "wandb.mode must be disabled, offline or online, not 'onlin'."),
+        (["wandb.mode=onlin"], "wandb.mode must be offline or online, not 'onlin'."),
         (["seed=1.5"], "seed must be a whole number, not 1.5."),
         (["model=custom"], "model.name is missing: give model.name=…, a folder or a Hugging Face name."),
         (["data=custom"], "data.train is missing: give data.train=…, a file, a datasets folder or a Hugging"),

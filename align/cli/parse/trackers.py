@@ -1,4 +1,4 @@
-"""Looks for a key for Weights & Biases before a run starts, so that nothing prompts or hangs."""
+"""Looks for the packages of trackers and a key for W&B before a run starts, so that nothing prompts or hangs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from align.errors import UserError
-from align.settings.config import WandbConfig
+from align.runs.services import require_installed
+from align.settings.config import RunConfig
 
-__all__ = ["require_wandb_key"]
+__all__ = ["has_wandb_key", "require_trackers"]
 
 
-def require_wandb_key(wandb: WandbConfig) -> None:
-    """Raise `UserError` where ``mode=online`` has no key to log in with."""
-    if wandb.mode != "online" or os.environ.get("WANDB_API_KEY") or _key_in_netrc():
+def require_trackers(config: RunConfig) -> None:
+    """Raise `UserError` where a package is missing, or ``wandb.mode=online`` has no key to log in with."""
+    require_installed(config.trackers)
+    if "wandb" not in config.trackers or config.wandb.mode != "online" or has_wandb_key():
         return
     raise UserError(
         "wandb.mode=online needs a key: run `wandb login`, set WANDB_API_KEY, "
         "or write wandb.mode=offline and send the run later with `wandb sync`."
     )
+
+
+def has_wandb_key() -> bool:
+    """Return whether W&B can log in."""
+    return bool(os.environ.get("WANDB_API_KEY")) or _key_in_netrc()
 
 
 def _key_in_netrc() -> bool:

@@ -1,0 +1,1 @@
+"""Dashboards of Weights & Biases, built from the metrics that runs logged."""
