@@ -10,21 +10,9 @@ from typing import Any
 from align.comparison.frontier import Frontier
 from align.comparison.results import Results, Row
 from align.evaluation.statistics import Estimate
-from align.system.charts import svg_chart
+from align.system.charts import COLOURS, svg_chart
 from align.system.pages import pages
 
-_COLOURS = (
-    "#3b82c4",
-    "#d97706",
-    "#2f9e62",
-    "#c2417c",
-    "#7c5cd6",
-    "#0e8f9c",
-    "#a16207",
-    "#6b7280",
-    "#dc2626",
-    "#65a30d",
-)
 _MARKERS = "osD^vP*"
 """Fewer than colours, so that those of the same colour differ."""
 COLUMNS = ("method", "score", "win\nrate", "equal\nlength", "KL", "tokens", "tax", "time", "GiB", "FLOPs")
@@ -74,7 +62,7 @@ def draw_reward_against_kl(axis: Any, found: Results, start: str, frontiers: Map
     legend = [Line2D([], [], color="#888888", linewidth=1, linestyle="--")]
     labels = [start]
     for i, row in enumerate(row for row in found.rows if row.kl is not None):
-        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
         points = [(one["kl"], one["score"]) for one in row.by_seed if one["kl"] is not None]
         axis.scatter(*zip(*points, strict=True), s=14, marker=marker, color=colour, alpha=0.5)
         if row.label in frontiers:

@@ -11,6 +11,21 @@ from typing import Any
 
 from markupsafe import Markup
 
+from align.system.terminal import visible
+
+COLOURS = (
+    "#3b82c4",
+    "#d97706",
+    "#2f9e62",
+    "#c2417c",
+    "#7c5cd6",
+    "#0e8f9c",
+    "#a16207",
+    "#6b7280",
+    "#dc2626",
+    "#65a30d",
+)
+"""Of lines and points, on a light ground and on a dark one."""
 _INK = "#010203"
 """An SVG is drawn in this, and then in the colour of the page's text, light or dark."""
 
@@ -63,7 +78,7 @@ def svg_chart(draw: Callable[[Any], None], size: tuple[float, float]) -> Markup:
         draw(axis)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
+    text = visible(buffer.getvalue())
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text[text.index("<svg") :], count=1)
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # of groups: a page has several charts
     return Markup(text.replace(_INK, "currentColor"))
