@@ -33,6 +33,7 @@ FOLDERS = (
     "align.labelling",
     "align.method",
     "align.runs",
+    "align.reporting",
     "align.training",
     "align.cli",
     "reward",

@@ -30,7 +30,6 @@ _INK = "#010203"
 """An SVG is drawn in this, and then in the colour of the page's text, light or dark."""
 
 
-
 @contextmanager
 def chart(picture: Path, size: tuple[float, float], *, rows: int = 1, columns: int = 1) -> Generator[list[Any]]:
     """Yield the axes to draw on, row by row; the picture is written when the block ends without an exception.

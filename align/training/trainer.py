@@ -18,6 +18,9 @@ from tqdm import tqdm
 
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement
+from align.reporting.cost import write_cost
+from align.reporting.data_summary import write_data_summary
+from align.reporting.page import write_report
 from align.runs import run_folder
 from align.runs.checkpoint import Checkpoint, CheckpointStore, require_current_version
 from align.runs.final_weights import write_final
@@ -169,6 +172,7 @@ class _Run:
 
     def execute(self) -> TrainResult:
         """The run from beginning to end."""
+        began = time.perf_counter()
         checkpoint = self._open_folder()
         if self.trainer.if_exists == "resume" and (self.folder / "final").exists():
             self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
@@ -193,10 +197,17 @@ class _Run:
         exit_code = 1
         try:
             self._announce(checkpoint)
+            if self.processes.is_first:
+                heldout = self.feed.heldout.data if self.feed.heldout is not None else None
+                write_data_summary(self.folder, self.feed.train.data, heldout, self.policy.tokenizer)
             with self.state.saved_if_it_fails(0):
                 before = self.monitor.start(resumed=self.trainer.if_exists == "resume")
             last = self._train(self._begin(checkpoint))
             result = self._finish(before, last)
+            if self.processes.is_first:
+                done = checkpoint.step if checkpoint is not None else 0
+                write_cost(self.folder, seconds=time.perf_counter() - began, first_step=done)
+                self.console.print(f"Report: {write_report(self.folder)}", soft_wrap=True)
             exit_code = 0
             return result
         except Interrupted as interrupted:
