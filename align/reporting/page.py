@@ -18,7 +18,7 @@ from align.reporting.record import Record
 from align.reporting.verdict import verdict
 from align.system.charts import COLOURS
 from align.system.files import write_text
-from align.system.pages import pages
+from align.system.pages import duration, pages
 
 __all__ = ["REPORT", "report", "write_report"]
 
@@ -131,17 +131,19 @@ def _remarks(one: LoadReport) -> list[str]:
 
 
 def _row(row: Sequence[Token]) -> Markup:
-    left_out = len(row) - _TOKENS
-    if left_out <= 0:
-        return row_html(row)
-    gap = Markup('<span class="soft"> … {} tokens … </span>').format(f"{left_out:,}")
-    return row_html(row[: _TOKENS // 2]) + gap + row_html(row[-_TOKENS // 2 :])
+    """Return a row; of one too long its beginning and its end, of the padding one token and how many there are."""
+    said = Markup('<span class="soft"> {} </span>')
+    padding = [token for token in row if token.kind == "pad"]
+    kept = row[: len(row) - len(padding)]
+    end = row_html(padding[:1]) + said.format(f"× {len(padding):,}") if padding else Markup()
+    if len(kept) <= _TOKENS:
+        return row_html(kept) + end
+    gap = said.format(f"… {len(kept) - _TOKENS:,} tokens …")
+    return row_html(kept[: _TOKENS // 2]) + gap + row_html(kept[-_TOKENS // 2 :]) + end
 
 
 def _facts(record: Record) -> Mapping[str, str]:
     """Return what it cost, and how to do it again."""
-    from align.system.pages import duration
-
     steps = [metrics for metrics in record.metrics if "train/tokens" in metrics]
     of_steps = {
         name: sum(step.get(name) or 0.0 for step in record.metrics) for name in ("train/seconds", "train/tokens")

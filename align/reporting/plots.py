@@ -57,6 +57,7 @@ def _draw(axis: Any, *, lines: Mapping[int, Sequence[tuple[int, float]]], smooth
         axis.plot(*_extremes(steps, main), color=colour, linewidth=1.6, marker=marker, markersize=3, linestyle=style)
     axis.tick_params(labelsize=9)
     axis.set_xlabel("step", fontsize=9)
+    axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _extremes(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], list[float]]:
@@ -88,7 +89,8 @@ class Bar:
     """A value with its 95 % interval, and where they are on the axis of its metric, in percent of its length."""
 
     label: str
-    text: str
+    value: str
+    interval: str
     count: str
     start: float
     end: float
@@ -170,7 +172,8 @@ def _bars(
     for label, value, e in rows:
         start, end = sorted((place(0.0), place(value)))
         known = e is not None and e.low is not None and e.high is not None
-        text = format_number(value) + (f" [{e.low:.3f}, {e.high:.3f}]" if known else "")
+        interval = f"[{e.low:.3f}, {e.high:.3f}]" if known else ""
         bounds = (place(e.low), place(e.high)) if known else (None, None)
-        bars.append(Bar(label, text, "" if e is None else f"{e.n:,}", start, end, *bounds))
+        count = "" if e is None else f"{e.n:,}"
+        bars.append(Bar(label, format_number(value), interval, count, start, end, *bounds))
     return Bars(name, meaning, bars, None if mark is None else place(mark))
