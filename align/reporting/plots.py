@@ -18,6 +18,7 @@ __all__ = ["LINES", "Bar", "Bars", "Curve", "bars_of", "curves_of"]
 
 LINES = ("solid", "dashed", "dotted", "dashdot")
 _SIZE = (3.6, 2.1)
+_BEFORE = "before"
 _BUCKETS = 150
 """A curve is drawn with at most twice as many points, the extremes of as many stretches."""
 
@@ -96,6 +97,8 @@ class Bar:
     end: float
     low: float | None
     high: float | None
+    is_before: bool
+    """Of the start model."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,12 @@ def _rows(records: Sequence[Record], name: str) -> list[tuple[str, float, Estima
         for record in records
         if "metrics" in record.evaluation
     ]
-    same = len({values.get("before") for _, values, _ in of}) == 1
+    same = len({values.get(_BEFORE) for _, values, _ in of}) == 1
     for place, (run, values, intervals) in enumerate(of):
         for kind, value in values.items():
-            if value is None or (kind == "before" and same and place):
+            if value is None or (kind == _BEFORE and same and place):
                 continue
-            label = kind if len(records) == 1 or (kind == "before" and same) else f"{run}, {kind}"
+            label = kind if len(records) == 1 or (kind == _BEFORE and same) else f"{run}, {kind}"
             found = intervals.get(kind)
             rows.append((label, value, None if found is None else Estimate(**_interval(found))))
     return rows
@@ -175,5 +178,5 @@ def _bars(
         interval = f"[{e.low:.3f}, {e.high:.3f}]" if known else ""
         bounds = (place(e.low), place(e.high)) if known else (None, None)
         count = "" if e is None else f"{e.n:,}"
-        bars.append(Bar(label, format_number(value), interval, count, start, end, *bounds))
+        bars.append(Bar(label, format_number(value), interval, count, start, end, *bounds, label.endswith(_BEFORE)))
     return Bars(name, meaning, bars, None if mark is None else place(mark))

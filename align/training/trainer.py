@@ -22,6 +22,7 @@ from align.reporting.cost import write_cost
 from align.reporting.data_summary import write_data_summary
 from align.reporting.page import write_report
 from align.runs import run_folder
+from align.runs.card import Origin
 from align.runs.checkpoint import Checkpoint, CheckpointStore, require_current_version
 from align.runs.final_weights import write_final
 from align.runs.result import TrainResult
@@ -116,7 +117,10 @@ class Trainer:
         stop = StopRequest()
         with stop.listening():
             feed = Feed(self.policy, method, self.config, self.processes, train=train, heldout=heldout, mix=mix)
-            return _Run(self, method, feed, evaluator, scorer, mix, stop, beside or {}).execute()
+            asked = (self.run_config or {}).get("reward") if method.needs_reward else None
+            reward = scorer.name if scorer is not None else (asked or {}).get("scorer")
+            origin = Origin.of(feed.train.data.preferences, getattr(heldout, "preferences", heldout), reward)
+            return _Run(self, method, feed, evaluator, scorer, mix, stop, beside or {}, origin).execute()
 
 
 class _Run:
@@ -132,12 +136,13 @@ class _Run:
         mix: Preferences | None,
         stop: StopRequest,
         beside: Mapping[str, Measurement],
+        origin: Origin,
     ) -> None:
         config = trainer.config
         self.trainer, self.method, self.config, self.stop = trainer, method, config, stop
         self.policy, self.console, self.processes = trainer.policy, trainer.console, trainer.processes
         self.evaluator, self.beside = evaluator if method.generates else None, beside
-        self.scorer, self.mix = scorer, mix
+        self.scorer, self.mix, self.origin = scorer, mix, origin
         seed_everything(config.seed)
         self.feed, self.plan = feed, feed.plan
         self.policy.require(method.roles)
@@ -331,7 +336,7 @@ class _Run:
             evaluation = self.monitor.conclude(self.feed.train.data, before, after, self.beside)
         if self.processes.is_first:
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
-            write_final(self.policy, self.folder / "final", self.method, settings, evaluation or None)
+            write_final(self.policy, self.folder / "final", self.method, settings, evaluation or None, self.origin)
         self.processes.barrier()
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
         return TrainResult(self.folder, self.plan.steps, last, evaluation)
