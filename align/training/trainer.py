@@ -212,7 +212,7 @@ class _Run:
             if self.processes.is_first:
                 done = checkpoint.step if checkpoint is not None else 0
                 write_cost(self.folder, seconds=time.perf_counter() - began, first_step=done)
-                self.console.print(f"Report: {write_report(self.folder)}", soft_wrap=True)
+                write_report(self.folder)
             exit_code = 0
             return result
         except Interrupted as interrupted:
