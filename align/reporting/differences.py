@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from difflib import SequenceMatcher
 
 from markupsafe import Markup
+from rapidfuzz.distance import Indel
 
 from align.system.terminal import visible
 
@@ -18,10 +18,10 @@ _DELETED, _INSERTED = Markup("<del>{}</del>"), Markup("<ins>{}</ins>")
 
 def differences(before: str, after: str) -> tuple[Markup, Markup]:
     """Return both texts for a page: what only the first has in ``<del>``, what only the second has in ``<ins>``."""
-    old, new = _WORD.findall(visible(before)), _WORD.findall(visible(after))
+    old, new = _WORD.findall(before), _WORD.findall(after)
     left, right = Markup(), Markup()
-    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        gone, come = "".join(old[a:b]), "".join(new[c:d])
+    for kind, a, b, c, d in Indel.opcodes(old, new):
+        gone, come = visible("".join(old[a:b])), visible("".join(new[c:d]))
         left += gone if kind == "equal" else _DELETED.format(gone) if gone else ""
         right += come if kind == "equal" else _INSERTED.format(come) if come else ""
     return left, right
