@@ -25,19 +25,19 @@ def next_steps(folder: Path, method: str, *, answers: bool) -> str:
         method: Its name.
         answers: Its policy was trained and answers prompts.
     """
-    steps = {_line(_python(), "-m", "webbrowser", (folder / REPORT).resolve().as_uri()): "see its report"}
+    steps = {shlex.join([_python(), "-m", "webbrowser", (folder / REPORT).resolve().as_uri()]): "see its report"}
     if answers:
-        steps[_line(*_program("chat"), str(folder))] = "talk to it"
+        steps[shlex.join([*_program("chat"), str(folder)])] = "talk to it"
         if (words := _compared(method, sys.argv[1:])) is not None:
-            steps[_line(*_program("compare"), *words)] = "compare its method with prompting alone"
+            steps[shlex.join([*_program("compare"), *words])] = "compare its method with prompting alone"
     return "\n".join(["Next:", *(f"  {meaning}:\n    {command}" for command, meaning in steps.items())])
 
 
 def _compared(method: str, words: Sequence[str]) -> list[str] | None:
-    """Return the words of a comparison on the same data and model; None for several runs and recipes."""
-    if any(word.startswith(("-", "recipe=")) for word in words):
-        return None
+    """Return the words of a comparison on the same data and model; None for several runs, recipes and lists."""
     own = [word.removeprefix("method.") for word in words if word.startswith("method.")]
+    if any(word.startswith(("-", "recipe=")) for word in words) or any(set(word) & set(",:") for word in own):
+        return None
     shared = [word for word in words if word.partition("=")[0] not in _OWN and not word.startswith("method.")]
     return [f"methods=[{':'.join([method, *own])},{FEW_SHOT}]", *shared]
 
@@ -57,7 +57,3 @@ def _python() -> str:
     if found is not None and Path(found) == python:
         return "python"
     return str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)
-
-
-def _line(*words: str) -> str:
-    return shlex.join(words)

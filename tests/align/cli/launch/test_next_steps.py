@@ -40,8 +40,8 @@ def test_the_installed_command_is_followed_by_itself(
     assert commands("runs/a", "sft")[1:] == [f"{follows} chat runs/a", f"{follows} compare 'methods=[sft,icl]'"]
 
 
-@pytest.mark.parametrize("words", [["recipe=rlhf"], ["-m", "method=sft,dpo"]])
-def test_a_recipe_and_several_runs_are_not_compared(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [["recipe=rlhf"], ["-m", "method=sft,dpo"], ["method.sources=[a,b]"]])
+def test_a_recipe_several_runs_and_lists_are_not_compared(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/usr/bin/align", *words])
     assert len(commands("runs/a", "ppo")) == 2
 
