@@ -191,7 +191,8 @@ def _without_paths(value: Any) -> Any:
 def _results(evaluation: Mapping[str, Any], task: str, origin: Origin) -> list[EvalResult]:
     """The metrics after training, as the hub's ``model-index``."""
     found = {
-        name: (MEANINGS.get(name, name), values["after"]) for name, values in evaluation.get("metrics", {}).items()
+        name: (f"{name}: {MEANINGS[name]}" if name in MEANINGS else name, values["after"])
+        for name, values in evaluation.get("metrics", {}).items()
     }
     if win := evaluation.get("win_rate"):
         found["win_rate"] = (f"win rate over {MODELS[0]}, by {win['by']}", win["mean"])
