@@ -35,6 +35,7 @@ FOLDERS = (
     "align.runs",
     "align.diagnosis",
     "align.dashboard",
+    "align.reporting",
     "align.training",
     "align.cli",
     "reward",

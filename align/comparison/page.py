@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from align.comparison.frontier import Frontier
 from align.comparison.results import Results, Row
 from align.evaluation.statistics import Estimate
+from align.system.charts import COLOURS, svg_chart
+from align.system.pages import pages
 
-_INK = "#010203"
-"""Drawn in this, and then in the colour of the page's text, light or dark."""
-_COLOURS = (
-    "#3b82c4",
-    "#d97706",
-    "#2f9e62",
-    "#c2417c",
-    "#7c5cd6",
-    "#0e8f9c",
-    "#a16207",
-    "#6b7280",
-    "#dc2626",
-    "#65a30d",
-)
 _MARKERS = "osD^vP*"
 """Fewer than colours, so that those of the same colour differ."""
 COLUMNS = ("method", "score", "win\nrate", "equal\nlength", "KL", "tokens", "tax", "time", "GiB", "FLOPs")
@@ -46,12 +31,10 @@ def page(
     frontiers: Mapping[str, Frontier],
 ) -> str:
     """Return the HTML: the answer, what weakens it, table, chart, matrix, answers side by side, how it was done."""
-    from jinja2 import Environment, select_autoescape
-
-    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(estimate=_estimate, percent=_percent, signed=_signed, duration=_duration, flops=_flops)
-    environment.filters["breakable"] = _breakable
-    template = environment.from_string(_template())
+    environment = pages(Path(__file__).parent)
+    environment.filters |= {"estimate": _estimate, "percent": _percent, "signed": _signed, "flops": _flops}
+    draw = partial(draw_reward_against_kl, found=found, start=start, frontiers=frontiers)
+    template = environment.get_template("page.html.jinja")
     return template.render(
         title=title,
         sentences=answer,
@@ -61,15 +44,11 @@ def page(
         rows=sorted(found.rows, key=lambda row: -row.score.mean),
         tied=set(found.ranking.tied),
         labels=[row.label for row in found.rows],
-        svg=reward_against_kl_svg(found, start, frontiers),
+        svg=svg_chart(draw, (5.4, 4.6)),  # read on a telephone too
         has_frontiers=bool(frontiers),
         answers=answers,
         start=start,
     )
-
-
-def _template() -> str:
-    return (Path(__file__).parent / "page.html.jinja").read_text(encoding="utf-8")
 
 
 def draw_reward_against_kl(axis: Any, found: Results, start: str, frontiers: Mapping[str, Frontier]) -> None:
@@ -83,7 +62,7 @@ def draw_reward_against_kl(axis: Any, found: Results, start: str, frontiers: Map
     legend = [Line2D([], [], color="#888888", linewidth=1, linestyle="--")]
     labels = [start]
     for i, row in enumerate(row for row in found.rows if row.kl is not None):
-        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
         points = [(one["kl"], one["score"]) for one in row.by_seed if one["kl"] is not None]
         axis.scatter(*zip(*points, strict=True), s=14, marker=marker, color=colour, alpha=0.5)
         if row.label in frontiers:
@@ -106,35 +85,6 @@ def draw_reward_against_kl(axis: Any, found: Results, start: str, frontiers: Map
         text.set_parse_math(False)
 
 
-def reward_against_kl_svg(found: Results, start: str, frontiers: Mapping[str, Frontier]) -> str:
-    """Return the chart as SVG that takes the page's text colour."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    colours = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
-    with mpl.rc_context({**colours, "svg.fonttype": "none", "svg.hashsalt": "align", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(5.4, 4.6), layout="constrained")  # read on a telephone too
-        figure.patch.set_alpha(0)
-        FigureCanvasSVG(figure)
-        axis = figure.subplots()
-        axis.patch.set_alpha(0)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-        draw_reward_against_kl(axis, found, start, frontiers)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text[text.index("<svg") :], count=1).replace(
-        _INK, "currentColor"
-    )
-
-
-def _breakable(label: str) -> Markup:
-    """Return a label that may go on in the next line before each of its settings."""
-    return Markup(":<wbr>").join(label.split(":"))
-
-
 def _estimate(value: Estimate | None, digits: int = 3) -> str:
     if value is None:
         return "–"
@@ -155,11 +105,6 @@ def _percent(value: Estimate | float | None) -> str:
 
 def _signed(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _flops(value: float) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from markupsafe import Markup
 from rich.text import Text
 
 from align.system.files import write_text
+from align.system.pages import pages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from align.data import Example
 
-__all__ = ["Token", "as_html", "as_text", "tokens_of"]
+__all__ = ["LEGEND", "Token", "as_html", "as_text", "legend_html", "row_html", "tokens_of"]
 
 Kind = Literal["prompt", "chosen", "rejected", "end", "pad"]
 
@@ -27,13 +28,6 @@ _STYLES: dict[Kind, str] = {
     "rejected": "red",
     "end": "bold black on yellow",
     "pad": "dim strike",
-}
-_COLOURS: dict[Kind, str] = {
-    "prompt": "color:#777",
-    "chosen": "background:#d9f2df",
-    "rejected": "background:#f8dcd9",
-    "end": "background:#ffe27a;font-weight:bold",
-    "pad": "color:#bbb;text-decoration:line-through",
 }
 LEGEND: dict[Kind, str] = {
     "prompt": "prompt, not trained on",
@@ -117,19 +111,19 @@ def _visible(text: str) -> str:
 
 def as_html(rows: Sequence[Sequence[Token]], page: Path, *, title: str) -> None:
     """Write rows as a page that needs nothing else; the id of a token shows under the pointer."""
-    legend = " ".join(f'<span style="{_COLOURS[kind]}">{words}</span>' for kind, words in LEGEND.items())
-    write_text(
-        page,
-        "<!doctype html><meta charset=utf-8>"
-        f"<title>{html.escape(title)}</title>"
-        "<style>body{font:14px/1.7 ui-monospace,monospace;max-width:72em;margin:2em auto;padding:0 1em}"
-        "p{border-top:1px solid #ddd;padding-top:1em;white-space:pre-wrap;overflow-wrap:anywhere}"
-        "span{padding:1px 0;border-right:1px solid #fff}</style>"
-        f"<h1>{html.escape(title)}</h1><div>{legend}</div>" + "".join(f"<p>{''.join(_spans(row))}</p>" for row in rows),
+    template = pages(Path(__file__).parent).from_string(
+        '{% extends "frame.html.jinja" %}{% block content %}<p>{{ legend }}</p>'
+        '{% for row in rows %}<p class="tokens">{{ row }}</p>{% endfor %}{% endblock %}'
     )
+    write_text(page, template.render(title=title, legend=legend_html(), rows=[row_html(row) for row in rows]))
 
 
-def _spans(row: Sequence[Token]) -> Iterator[str]:
-    for token in row:
-        shown = html.escape(_visible(token.text))
-        yield f'<span style="{_COLOURS[token.kind]}" title="{token.id}">{shown}</span>'
+def legend_html() -> Markup:
+    """Return the kinds of tokens, each in its style (``frame.html.jinja``)."""
+    return Markup(" ").join(Markup('<span class="t-{}">{}</span>').format(kind, text) for kind, text in LEGEND.items())
+
+
+def row_html(row: Sequence[Token]) -> Markup:
+    """Return a row, each token in the style of its kind, with its id under the pointer."""
+    span = Markup('<span class="t-{}" title="{}">{}</span>')
+    return Markup().join(span.format(token.kind, token.id, _visible(token.text)) for token in row)

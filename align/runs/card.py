@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from align.runs.report import format_count, format_metric, win_rate_sentences
+from align.runs.report import MEANINGS, MODELS, format_count, format_metric, win_rate_sentences
+from align.system.terminal import visible
+
+if TYPE_CHECKING:
+    from align.data import Preferences
+
+_QUESTION = "Is a cat an animal?"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a trained model comes from: its data, by name and fingerprint, and its reward."""
+
+    data: str
+    fingerprint: str
+    heldout: str | None
+    """None: nothing is held out."""
+    heldout_fingerprint: str | None
+    reward: str | None
+    """Name of the scorer that rewarded it; None: nothing did."""
+
+    @classmethod
+    def of(cls, train: Preferences, heldout: Preferences | None, reward: str | None) -> Origin:
+        """Name the data of a run; of files only the last part of their path."""
+        return cls(
+            data=_public(train.report.source),
+            fingerprint=train.fingerprint,
+            heldout=None if heldout is None else _public(heldout.report.source),
+            heldout_fingerprint=None if heldout is None else heldout.fingerprint,
+            reward=reward,
+        )
+
+
+def _public(sources: str) -> str:
+    """Return the names of data without their places on this machine."""
+    names = sources.split(", ")
+    local = [Path(name).is_absolute() or has_magic(name) or Path(name).expanduser().exists() for name in names]
+    return ", ".join(Path(name).name if is_local else name for name, is_local in zip(names, local, strict=True))
 
 
 def model_card(
@@ -18,6 +58,8 @@ def model_card(
     settings: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None,
     purpose: str,
+    origin: Origin,
+    chat: bool,
     answers: bool = True,
 ) -> ModelCard:
     """Make the card of a trained policy with the metadata that the hub reads.
@@ -28,6 +70,8 @@ def model_card(
         settings: The method's ``name`` and every setting of the run.
         evaluation: The content of ``evaluation.json``, where there is one.
         purpose: What the method trains, in a sentence.
+        origin: Its data and its reward.
+        chat: The tokenizer has a chat template.
         answers: The policy answers prompts.
     """
     remark = "" if answers else "It is asked questions of its own and does not answer prompts."
@@ -37,23 +81,31 @@ def model_card(
         settings,
         evaluation,
         purpose,
+        origin,
         remark=remark,
         task="text-generation",
-        usage=_usage(base, adapters),
+        usage=[*_usage(base, adapters), *(_generation(base, adapters, chat=chat) if answers else ())],
     )
 
 
 def reward_card(
-    *, base: str, adapters: bool, settings: Mapping[str, Any], evaluation: Mapping[str, Any] | None, purpose: str
+    *,
+    base: str,
+    adapters: bool,
+    settings: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None,
+    purpose: str,
+    origin: Origin,
 ) -> ModelCard:
     """Make the card of a trained reward model, ``final/reward``; arguments as for :func:`model_card`."""
     usage = [
         "from reward.models.reward_model import RewardModelScorer",
         "",
         'scorer = RewardModelScorer(model="final/reward")',
-        'print(scorer.score(["Is a cat an animal?"], [["Yes, it is.", "No."]]))  # a reward for each response',
+        f'print(scorer.score(["{_QUESTION}"], [["Yes, it is.", "No."]]))  # a reward for each response',
     ]
-    return _card(base, adapters, settings, evaluation, purpose, remark="", task="text-classification", usage=usage)
+    task = "text-classification"
+    return _card(base, adapters, settings, evaluation, purpose, origin, remark="", task=task, usage=usage)
 
 
 def start_card(*, base: str, adapters: bool, trained: Sequence[str]) -> ModelCard:
@@ -71,6 +123,7 @@ def _card(
     settings: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None,
     purpose: str,
+    origin: Origin,
     *,
     remark: str,
     task: str,
@@ -83,22 +136,41 @@ def _card(
         library_name=_library(adapters),
         tags=[method.lower(), "preference-alignment"],
         model_name=name,
-        eval_results=_results(evaluation or {}, task) or None,
+        datasets=[source for source in origin.data.split(", ") if _HUB.fullmatch(source)] or None,
+        eval_results=_results(evaluation or {}, task, origin) or None,
     )
     lines = [f"# {name}", "", f"Base model `{_short(base)}`; method {method}. {purpose} {remark}".strip(), ""]
     lines += ["| setting | value |", "|---|---|"]
-    lines += [f"| {key} | {_without_paths(value)} |" for key, value in settings.items()]
+    lines += [f"| {key} | {_cell(_without_paths(value))} |" for key, value in settings.items()]
+    lines += ["", "## Data and reward", "", *_origin(origin)]
     if evaluation is not None:
         found = evaluation.get("intervals", {})
         lines += ["", "## Held-out data", "", "| metric, 95 % interval | before | after | n |", "|---|---|---|---|"]
         for metric, values in evaluation.get("metrics", {}).items():
             of = found.get(metric, {})
             cells = [format_metric(values[when], of.get(when)) for when in ("before", "after")]
-            lines.append(f"| {metric} | {' | '.join(cells)} | {format_count(of)} |")
+            lines.append(f"| {_cell(metric)} | {' | '.join(cells)} | {format_count(of)} |")
         lines += ["", *evaluation.get("notes", ()), *win_rate_sentences(evaluation)]
     lines += ["", "## Use", "", "In the run folder, where this folder is `final`:", ""]
     lines += ["```python", *usage, "```", ""]
     return ModelCard("\n".join(["---", data.to_yaml(), "---", "", *lines]))
+
+
+_HUB = re.compile(r"(?!world/)[\w.-]+/(?!.*\.(jsonl?|csv|parquet|arrow|txt)(\..*)?$)[\w.-]+")
+"""Names on the hub; ``world/…`` is data of this package."""
+
+
+def _origin(origin: Origin) -> list[str]:
+    lines = [f"- Trained on {_cell(origin.data)}, fingerprint `{origin.fingerprint}`."]
+    if origin.heldout is not None:
+        lines.append(f"- Measured on {_cell(origin.heldout)}, held out, fingerprint `{origin.heldout_fingerprint}`.")
+    return [*lines, f"- Reward: {_cell(origin.reward)}." if origin.reward is not None else "- No reward was asked."]
+
+
+def _cell(value: Any) -> str:
+    """Return a value as plain text of a Markdown table."""
+    text = visible(str(value)).replace("\n", " ")
+    return re.sub(r"([\\|`<>]|(?<=\])\()", r"\\\1", text)
 
 
 def _library(adapters: bool) -> str:
@@ -116,25 +188,34 @@ def _without_paths(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def _results(evaluation: Mapping[str, Any], task: str) -> list[EvalResult]:
+def _results(evaluation: Mapping[str, Any], task: str, origin: Origin) -> list[EvalResult]:
     """The metrics after training, as the hub's ``model-index``."""
-    found = {name: values["after"] for name, values in evaluation.get("metrics", {}).items()}
-    if "win_rate" in evaluation:
-        found["win_rate"] = evaluation["win_rate"]["mean"]
+    found = {
+        name: (f"{name}: {MEANINGS[name]}" if name in MEANINGS else name, values["after"])
+        for name, values in evaluation.get("metrics", {}).items()
+    }
+    if win := evaluation.get("win_rate"):
+        found["win_rate"] = (f"win rate over {MODELS[0]}, by {win['by']}", win["mean"])
+    heldout = origin.heldout or "held-out data"
     return [
         EvalResult(
             task_type=task,
-            dataset_type="held-out",
-            dataset_name="held-out data",
+            dataset_type=heldout,
+            dataset_name=heldout,
+            dataset_args=None if origin.heldout is None else {"fingerprint": origin.heldout_fingerprint},
             metric_type=name,
+            metric_name=meaning,
             metric_value=value,
         )
-        for name, value in found.items()
+        for name, (meaning, value) in found.items()
         if value is not None
     ]
 
 
 def _usage(base: str, adapters: bool) -> list[str]:
+    """Return code that loads the policy; a base that lies in a folder is found by the adapter's own record of it."""
+    if _is_folder(base, adapters):
+        return ["from align import Policy", "", 'policy = Policy.load_saved("final")']
     transformers = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     tokenizer = 'tokenizer = AutoTokenizer.from_pretrained("final")'
     if not adapters:
@@ -150,3 +231,24 @@ def _usage(base: str, adapters: bool) -> list[str]:
         'model = PeftModel.from_pretrained(base, "final")',
         tokenizer,
     ]
+
+
+def _generation(base: str, adapters: bool, *, chat: bool) -> list[str]:
+    """Return code that lets the policy answer."""
+    if _is_folder(base, adapters):
+        return [f'print(policy.generate("{_QUESTION}"))']
+    asked = [
+        f'messages = [{{"role": "user", "content": "{_QUESTION}"}}]',
+        'options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}',
+        "prompt = tokenizer.apply_chat_template(messages, **options)",
+    ]
+    return [
+        "",
+        *(asked if chat else [f'prompt = tokenizer("{_QUESTION}", return_tensors="pt")']),
+        "answer = model.generate(**prompt, max_new_tokens=64)[0, prompt.input_ids.shape[1] :]",
+        "print(tokenizer.decode(answer, skip_special_tokens=True))",
+    ]
+
+
+def _is_folder(base: str, adapters: bool) -> bool:
+    return adapters and base.startswith(".")

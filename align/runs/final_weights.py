@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.model.naming import portable_name
-from align.runs.card import model_card, reward_card, start_card
+from align.runs.card import Origin, model_card, reward_card, start_card
 from align.system.files import new_folder, write_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ def replace_policy(policy: Policy, folder: Path, merit: Mapping[str, Any]) -> No
 
 
 def write_final(
-    policy: Policy, folder: Path, method: Method, settings: Mapping[str, Any], evaluation: Mapping[str, Any] | None
+    policy: Policy,
+    folder: Path,
+    method: Method,
+    settings: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None,
+    origin: Origin,
 ) -> None:
     """Write the roles with a model card, and a reward role that was trained with the card of its own.
 
@@ -34,6 +39,7 @@ def write_final(
         method: It was trained with.
         settings: The method's ``name`` and every setting of the run.
         evaluation: The content of ``evaluation.json``, where there is one.
+        origin: The data and the reward.
     """
     base = portable_name(str(policy.model.config.name_or_path), folder.parent)
     trained: dict[str, Any] = {
@@ -42,11 +48,12 @@ def write_final(
         "settings": settings,
         "evaluation": evaluation,
         "purpose": (type(method).__doc__ or "").partition("\n")[0],
+        "origin": origin,
     }
     with new_folder(folder) as partial:
         policy.save(partial)
         if "policy" in method.trains:
-            card = model_card(**trained, answers=method.generates)
+            card = model_card(**trained, chat=policy.tokenizer.chat_template is not None, answers=method.generates)
         else:
             card = start_card(base=base, adapters=policy.uses_adapters, trained=method.trains)
         card.save(partial / "README.md")

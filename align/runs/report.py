@@ -19,7 +19,7 @@ from align.system.files import read_json
 from align.system.terminal import visible
 
 MODELS = ("the start model", "the trained model")
-_MEANINGS = {
+MEANINGS = {
     "true_reward": "quality in the embedded world, 0 to 1",
     "kl": "divergence from the start model over all tokens, nats per response",
     "response_length": "tokens",
@@ -49,6 +49,9 @@ _LAST_CURVES = (
     "train/learning_rate",
 )
 
+UNSMOOTHED = ("train/learning_rate",)
+NOISY = 20
+"""A curve of more points is smoothed."""
 _SCORE = re.compile(r"evaluation/(?!.*_pairs$).*|rollout/scores/(?!.*/(std|milliseconds)$).*")
 """Scores on held-out prompts; of roll-outs, the means alone."""
 _WIN_RATE = "win_rate"
@@ -77,7 +80,7 @@ def print_evaluation(
     for name, row in metrics.items():
         of = found.get(name, {})
         cells = [format_metric(row[kind], of.get(kind)).replace(" [", "\n[") for kind in kinds]
-        table.add_row(name, *cells, format_count(of), _MEANINGS.get(name, ""))
+        table.add_row(name, *cells, format_count(of), MEANINGS.get(name, ""))
     if table.row_count:
         console.print(table)
     for note in (*report.get("notes", ()), *win_rate_sentences(report, models)):
@@ -144,23 +147,38 @@ def _panels(folder: Path) -> dict[str, Callable[[Any], None]]:
     scored = sorted({name for record in records for name in record if _SCORE.fullmatch(name)})
     panels: dict[str, Callable[[Any], None]] = {}
     for name in (*_FIRST_CURVES, *scored, _WIN_RATE, *_LAST_CURVES):
-        points = [(record["step"], record[name]) for record in records if record.get(name) is not None]
+        points = _points(records, name)
         if name == _WIN_RATE and (win := result.get("win_rate")):
             panels[f"win rate by {win['by']}"] = partial(_draw_win_rate, win=win)
-        elif len(points) == 2 and points[0][0] == 0:
+        elif _is_before_and_after(points):
             found = [_estimate(evaluations.get(step), name) for step, _ in points]
             panels[name] = partial(_draw_bars, values=[value for _, value in points], estimates=found)
         elif len(points) > 1:
-            panels[name] = partial(_draw_curve, points=points, smooth=name != "train/learning_rate")
+            panels[name] = partial(_draw_curve, points=points, smooth=name not in UNSMOOTHED)
     return panels
+
+
+def curves(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Return step and value of each metric of ``metrics.jsonl`` that is shown as a curve, in the order to show."""
+    scored = sorted({name for record in records for name in record if _SCORE.fullmatch(name)})
+    points = {name: _points(records, name) for name in (*_FIRST_CURVES, *scored, *_LAST_CURVES)}
+    return {name: found for name, found in points.items() if len(found) > 1 and not _is_before_and_after(found)}
+
+
+def _points(records: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    return [(record["step"], record[name]) for record in records if record.get(name) is not None]
+
+
+def _is_before_and_after(points: Sequence[tuple[int, float]]) -> bool:
+    return len(points) == 2 and points[0][0] == 0
 
 
 def _draw_curve(axis: Any, *, points: Sequence[tuple[int, float]], smooth: bool) -> None:
     steps, values = zip(*points, strict=True)
-    noisy = smooth and len(points) > 20
-    axis.plot(steps, values, linewidth=0.8, alpha=0.35 if noisy else 1, marker="o" if len(points) < 20 else "")
+    noisy = smooth and len(points) > NOISY
+    axis.plot(steps, values, linewidth=0.8, alpha=0.35 if noisy else 1, marker="o" if len(points) < NOISY else "")
     if noisy:
-        axis.plot(steps, _smooth(values), linewidth=1.8)
+        axis.plot(steps, smoothed(values), linewidth=1.8)
     axis.set_xlabel("step", fontsize=8)
 
 
@@ -196,7 +214,7 @@ def _estimate(measurement: Measurement | None, name: str) -> Estimate | None:
     return None if measurement is None else measurement.estimates().get(name.removeprefix("evaluation/"))
 
 
-def _smooth(values: Sequence[float]) -> list[float]:
+def smoothed(values: Sequence[float]) -> list[float]:
     """Exponential average over about a twentieth of the curve."""
     alpha, out = min(1.0, 20 / len(values)), [values[0]]
     for value in values[1:]:

@@ -171,7 +171,7 @@ class Tracker:
         return {record["name"] for record in read_records(self.warnings)}
 
     def _logged(self, shown: int) -> list[tuple[int, Mapping[str, float] | Table]]:
-        """What trackers were told so far, in the order of the steps."""
+        """All that trackers were told so far, in the order of the steps."""
         logged: list[tuple[int, Mapping[str, float] | Table]] = []
         for record in read_records(self.metrics):
             values = {name: math.nan if value is None else value for name, value in record.items() if name != "step"}

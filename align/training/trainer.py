@@ -18,7 +18,11 @@ from tqdm import tqdm
 
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement
+from align.reporting.cost import write_cost
+from align.reporting.data_summary import write_data_summary
+from align.reporting.page import write_report
 from align.runs import run_folder
+from align.runs.card import Origin
 from align.runs.checkpoint import Checkpoint, CheckpointStore, require_current_version
 from align.runs.final_weights import write_final
 from align.runs.lineage import used
@@ -119,7 +123,10 @@ class Trainer:
         stop = StopRequest()
         with stop.listening():
             feed = Feed(self.policy, method, self.config, self.processes, train=train, heldout=heldout, mix=mix)
-            return _Run(self, method, feed, evaluator, scorer, mix, stop, beside or {}).execute()
+            asked = (self.run_config or {}).get("reward") if method.needs_reward else None
+            reward = scorer.name if scorer is not None else (asked or {}).get("scorer")
+            origin = Origin.of(feed.train.data.preferences, getattr(heldout, "preferences", heldout), reward)
+            return _Run(self, method, feed, evaluator, scorer, mix, stop, beside or {}, origin).execute()
 
 
 class _Run:
@@ -135,12 +142,13 @@ class _Run:
         mix: Preferences | None,
         stop: StopRequest,
         beside: Mapping[str, Measurement],
+        origin: Origin,
     ) -> None:
         config = trainer.config
         self.trainer, self.method, self.config, self.stop = trainer, method, config, stop
         self.policy, self.console, self.processes = trainer.policy, trainer.console, trainer.processes
         self.evaluator, self.beside = evaluator if method.generates else None, beside
-        self.scorer, self.mix = scorer, mix
+        self.scorer, self.mix, self.origin = scorer, mix, origin
         seed_everything(config.seed)
         self.feed, self.plan = feed, feed.plan
         self.policy.require(method.roles)
@@ -175,6 +183,7 @@ class _Run:
 
     def execute(self) -> TrainResult:
         """The run from beginning to end."""
+        began = time.perf_counter()
         checkpoint = self._open_folder()
         if self.trainer.if_exists == "resume" and (self.folder / "final").exists():
             self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
@@ -205,10 +214,17 @@ class _Run:
         exit_code = 1
         try:
             self._announce(checkpoint)
+            if self.processes.is_first:
+                heldout = self.feed.heldout.data if self.feed.heldout is not None else None
+                write_data_summary(self.folder, self.feed.train.data, heldout, self.policy.tokenizer)
             with self.state.saved_if_it_fails(0):
                 before = self.monitor.start(resumed=self.trainer.if_exists == "resume")
             last = self._train(self._begin(checkpoint))
             result = self._finish(before, last)
+            if self.processes.is_first:
+                done = checkpoint.step if checkpoint is not None else 0
+                write_cost(self.folder, seconds=time.perf_counter() - began, first_step=done)
+                write_report(self.folder)
             exit_code = 0
             return result
         except Interrupted as interrupted:
@@ -335,7 +351,7 @@ class _Run:
             evaluation = self.monitor.conclude(self.feed.train.data, before, after, self.beside)
         if self.processes.is_first:
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
-            write_final(self.policy, self.folder / "final", self.method, settings, evaluation or None)
+            write_final(self.policy, self.folder / "final", self.method, settings, evaluation or None, self.origin)
             self.tracker.keep(self.folder / "final")
         self.processes.barrier()
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)

@@ -68,6 +68,8 @@ class Run:
     method: Method
     drawn_by: ModelConfig | None = None
     """The model that drew the candidates, where training begins from another one."""
+    is_last: bool = True
+    """No other stage of a recipe follows."""
 
     @property
     def needs_reward(self) -> bool:

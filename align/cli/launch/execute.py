@@ -11,6 +11,7 @@ from align.cli.console import hide_noise, process_count, report, say
 from align.cli.launch import assemble
 from align.cli.launch.assemble import Run, Scorers
 from align.cli.launch.dry_run import dry_run
+from align.cli.launch.next_steps import next_steps
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
 from align.data.writing import write_rows
@@ -117,7 +118,10 @@ def _train(run: Run, scorers: Scorers) -> None:
     evaluator = assemble.make_evaluator(config, policy, heldout, heldout_examples, evaluation)
     beside = _measure_rival(run, evaluator)
     mix = assemble.load_mix(run)
-    trainer.fit(run.method, examples, heldout_examples, evaluator, scorer=reward, mix=mix, beside=beside)
+    result = trainer.fit(run.method, examples, heldout_examples, evaluator, scorer=reward, mix=mix, beside=beside)
+    if run.is_last:
+        answers = run.method.generates and "policy" in run.method.trains
+        say(next_steps(result.folder, config.method, answers=answers))
 
 
 def _measure_rival(run: Run, evaluator: Evaluator | None) -> dict[str, Measurement]:

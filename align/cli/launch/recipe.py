@@ -115,7 +115,8 @@ class Recipe:
             say(f"Stage {number} of {len(self.stages)}: {stage.name}")
             begun = dataclasses.replace(self.runs[stage.run].config.model, **results.model)  # before from_base
             drawn_by = begun if stage.from_base and begun != settings.model else None
-            code = execute(self._run(stage, results.put_into(settings, stage), drawn_by))
+            made = self._run(stage, results.put_into(settings, stage), drawn_by)
+            code = execute(dataclasses.replace(made, is_last=number == len(self.stages)))
             if code:
                 return code
             results = self._add_results(stage, folder / name, results)

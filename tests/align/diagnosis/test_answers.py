@@ -11,7 +11,7 @@ BEFORE = answered(*different(20))
 
 
 def found(after: Measurement, before: Measurement = BEFORE, **settings: object) -> list[str]:
-    """What is unhealthy of a run whose loss is too short to say anything."""
+    """The unhealthy things of a run whose loss is too short to say anything."""
     return names(course({"train/tokens_per_second": [1.0]}, before, after, **settings))  # pyright: ignore
 
 

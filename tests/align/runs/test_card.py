@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
+from align.data import Preferences
 from align.evaluation.measurement import Measurement, Sample, compare
-from align.runs.card import model_card, reward_card, start_card
+from align.runs.card import Origin, model_card, reward_card, start_card
 
+ORIGIN = Origin("pairs.jsonl, owner/name", "abc", "heldout.jsonl", "def", "true_reward")
 SETTINGS = {
     "name": "DPO",
     "beta": 0.1,
@@ -32,6 +37,8 @@ def card(**changes: Any) -> Any:
         "settings": SETTINGS,
         "evaluation": EVALUATION,
         "purpose": "Trains on pairs.",
+        "origin": ORIGIN,
+        "chat": True,
     }
     return model_card(**{**given, **changes})
 
@@ -47,6 +54,43 @@ def test_settings_show_names_without_places() -> None:
         "| relative | ../data/pairs.jsonl |",
     ):
         assert line in text.splitlines()
+
+
+def test_data_and_reward_are_named() -> None:
+    lines = str(card()).splitlines()
+    assert "- Trained on pairs.jsonl, owner/name, fingerprint `abc`." in lines
+    assert "- Measured on heldout.jsonl, held out, fingerprint `def`." in lines
+    assert "- Reward: true_reward." in lines
+    plain = card(origin=Origin("world", "abc", None, None, None))
+    assert "- No reward was asked." in str(plain).splitlines()
+    assert "Measured on" not in str(plain)
+    assert (card().data.datasets, plain.data.datasets) == (["owner/name"], None)  # of the hub alone
+
+
+def test_the_index_names_data_and_metric() -> None:
+    made = ModelCard(str(card()))  # as the hub reads it
+    (index,) = made.data.to_dict()["model-index"]
+    assert index["name"] == "world/base, trained with DPO"
+    (result,) = index["results"]
+    assert result["task"] == {"type": "text-generation"}
+    assert result["dataset"] == {"name": "heldout.jsonl", "type": "heldout.jsonl", "args": {"fingerprint": "def"}}
+    win = next(metric for metric in result["metrics"] if metric["type"] == "win_rate")
+    assert win == {"type": "win_rate", "value": 0.75, "name": "win rate over the start model, by length"}
+
+
+def test_data_of_this_machine_are_named_without_their_place(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    rows = [{"prompt": f"Say {n}", "chosen": f"{n}.", "rejected": "no"} for n in range(4)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data, world = Preferences.load(str(file)), Preferences.load("world/heldout")
+    found = Origin.of(data, world, None)
+    assert (found.data, found.heldout) == ("mine.jsonl", "world/heldout")
+    assert (found.fingerprint, found.heldout_fingerprint) == (data.fingerprint, world.fingerprint)
+
+
+def test_values_are_text_of_a_table() -> None:
+    lines = str(card(settings={"name": "DPO", "stop": "a|b\n<c> [d](e)\x1b"})).splitlines()
+    assert "| stop | a\\|b \\<c\\> [d]\\(e)\\\\x1b |" in lines
 
 
 @pytest.mark.parametrize(
@@ -102,7 +146,9 @@ def test_a_policy_that_answers_nothing_says_so() -> None:
 
 
 def test_a_reward_model_is_a_classifier_and_shows_how_it_is_asked() -> None:
-    made = reward_card(base="a/b", adapters=True, settings=SETTINGS, evaluation=EVALUATION, purpose="Orders answers.")
+    made = reward_card(
+        base="a/b", adapters=True, settings=SETTINGS, evaluation=EVALUATION, purpose="Orders answers.", origin=ORIGIN
+    )
     assert {result.task_type for result in made.data.eval_results} == {"text-classification"}
     assert 'scorer = RewardModelScorer(model="final/reward")' in str(made)
     assert "a/b, trained with DPO" in str(made)

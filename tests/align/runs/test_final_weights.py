@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from align import Policy
+from align.runs.card import Origin
 from align.runs.final_weights import replace_policy, write_final
+
+ORIGIN = Origin("world", "abc", None, None, None)
 
 
 class KilledError(BaseException):
@@ -68,7 +71,7 @@ def test_each_trained_role_has_its_card(
     method: Any, cards: list[str], said: str, tiny_policy: Policy, tmp_path: Path
 ) -> None:
     tiny_policy.require(("reward",))
-    write_final(tiny_policy, tmp_path / "final", method, {"name": "Tested", "beta": 0.5}, None)
+    write_final(tiny_policy, tmp_path / "final", method, {"name": "Tested", "beta": 0.5}, None, ORIGIN)
     shown = tmp_path / "final"
     own = [
         name

@@ -20,6 +20,7 @@ from align.evaluation.measurement import Measurement, Sample, compare
 from align.model.policy import Policy
 from align.runs import report
 from align.runs import run_folder as runfolder
+from align.runs.card import Origin
 from align.runs.final_weights import write_final
 from align.runs.tracker import Tracker, read_records
 from align.settings.adapter import Adapter
@@ -28,6 +29,8 @@ from align.system.charts import chart
 from align.system.files import write_json
 from align.world.shipped import FOLDER
 from methods import DPO
+
+ORIGIN = Origin("world", "abc", None, None, None)
 
 
 class TestRunFolder:
@@ -184,11 +187,11 @@ def test_before_and_after_are_bars_and_more_points_a_curve(tmp_path: Path, monke
 
 @pytest.mark.parametrize("adapter", [Adapter(r=2), None], ids=["adapter", "whole model"])
 def test_the_code_on_the_model_card_runs(
-    adapter: Adapter | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapter: Adapter | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = Policy.load("world/base", adapter=adapter)
     evaluation = compare(measured(0.2), measured(0.8))
-    write_final(policy, tmp_path / "final", DPO(), {"name": "DPO", "beta": 0.1}, evaluation)
+    write_final(policy, tmp_path / "final", DPO(), {"name": "DPO", "beta": 0.1}, evaluation, ORIGIN)
     text = (tmp_path / "final" / "README.md").read_text()
     assert str(FOLDER) not in text
     card = ModelCard(text)
@@ -200,8 +203,22 @@ def test_the_code_on_the_model_card_runs(
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     exec(code, scope)
+    assert len(capsys.readouterr().out) > 5  # an answer
     ids = scope["tokenizer"]("Is a cat an animal?", return_tensors="pt").input_ids
     assert torch.isfinite(scope["model"](ids).logits).all()
+
+
+def test_a_base_in_a_folder_is_found_though_the_card_does_not_say_where_it_is(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = Policy.load(str(tiny_model), adapter=Adapter(r=2))
+    write_final(policy, tmp_path / "run" / "final", DPO(), {"name": "DPO", "beta": 0.1}, None, ORIGIN)
+    text = (tmp_path / "run" / "final" / "README.md").read_text()
+    assert tiny_model.parent.name not in text
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path / "run")
+    exec(code, {})
+    assert capsys.readouterr().out
 
 
 def test_texts_may_hold_any_line_separator(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_column_without_any_value_is_not_shown() -> None:
     assert lines[:3] == [
         ["T"],
         ["metric", "after", "n", "meaning"],
-        ["accuracy", "0.500", "", report._MEANINGS["accuracy"]],
+        ["accuracy", "0.500", "", report.MEANINGS["accuracy"]],
     ]
     assert printed({}) == []
 

@@ -31,7 +31,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """What the files of a folder's off-line runs hold, oldest first."""
+    """The records in the files of a folder's off-line runs, oldest first."""
     out: list[dict[str, Any]] = []
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]

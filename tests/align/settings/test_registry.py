@@ -94,7 +94,7 @@ def test_names_of_this_project() -> None:
         *("dpo", "grpo", "ppo", "ranker", "reward", "rft", "rloo", "rrhf", "sft", "slic")
     ]
     assert registry.choices("commands", shipped=True) == [
-        *("chat", "compare", "data", "evaluate", "export", "label", "serve-reward")
+        *("chat", "compare", "dashboard", "data", "diagnose", "evaluate", "export", "label", "report", "serve-reward")
     ]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from align.system.charts import chart
+from align.system.charts import chart, svg_chart
 
 
 def test_panels_come_row_by_row_and_the_picture_has_its_size(tmp_path: Path) -> None:
@@ -26,3 +28,20 @@ def test_a_block_that_fails_leaves_no_picture(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data"), chart(tmp_path / "a.png", (1, 1)):
         raise ValueError("no data")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_svg_takes_the_width_and_the_text_colour_of_its_page() -> None:
+    def draw(axis: Any) -> None:
+        axis.plot([1, 2], [3, 4], color="#3b82c4")
+        axis.set_title("a & b\u202e", parse_math=False)
+
+    found = svg_chart(draw, (4, 2))
+    assert found.startswith("<svg")
+    assert " width=" not in found.partition(">")[0]
+    assert "currentColor" in found
+    assert "#010203" not in found
+    assert "a &amp; b\\u202e" in found
+    assert not re.findall(r'id="(figure|axes)_', found)  # a page has several
+    used = {name for pair in re.findall(r'url\(#([^)]*)\)|href="#([^"]*)"', found) for name in pair if name}
+    assert used
+    assert all(f'id="{name}"' in found for name in used)

@@ -100,9 +100,17 @@ def test_a_run_leaves_what_it_promises(tiny_model: Path, pair_rows: Rows, tmp_pa
         "samples.jsonl",
         "evaluation.json",
         "curves.png",
+        "data.json",
+        "cost.json",
+        "report.html",
         "checkpoints",
         "final",
     }
+    page = (result.folder / "report.html").read_text()
+    assert all(f"<h2>{part}" in page for part in ("Evaluation", "Curves", "Answers before", "Data", "Examples", "Cost"))
+    card = (result.folder / "final" / "README.md").read_text()
+    assert f"fingerprint `{data.fingerprint}`" in card
+    assert f"fingerprint `{heldout.fingerprint}`" in card
     records = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "train/loss" in record] == [1, 2, 3, 4]
     assert [record["step"] for record in records if "heldout/loss" in record] == [2, 4]

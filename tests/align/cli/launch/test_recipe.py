@@ -67,7 +67,8 @@ def test_what_does_not_depend_on_the_method_is_for_all_stages(word: str) -> None
         found: object = run.config
         for name in key.split("."):
             found = getattr(found, name)
-        assert str(found).lower() == value
+        shown = f"[{', '.join(found)}]" if isinstance(found, tuple) else str(found).lower()
+        assert shown == value
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,12 @@ class TestTrain:
 
         def trainer(*args: Any, **settings: Any) -> Any:
             given.trainer.append((args, settings))
-            return SimpleNamespace(fit=lambda *args, **more: given.fit.append((args, more)))
+
+            def fit(*args: Any, **more: Any) -> Any:
+                given.fit.append((args, more))
+                return SimpleNamespace(folder=Path("out/all"))
+
+            return SimpleNamespace(fit=fit)
 
         monkeypatch.setattr(execute, "Trainer", trainer)
         given.policy = policy

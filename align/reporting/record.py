@@ -1,0 +1,93 @@
+"""All that a run left in its folder, as its report shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from align.errors import UserError
+from align.reporting.cost import COST
+from align.reporting.data_summary import DATA
+from align.runs.run_folder import is_run
+from align.runs.tracker import Tracker, read_records
+from align.system.files import read_json
+
+if TYPE_CHECKING:
+    from align.evaluation.measurement import Sample
+
+__all__ = ["Record"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run, finished or not; what it did not leave is empty or None."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    """The content of ``config.yaml``."""
+    metrics: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, Any]
+    before: Sequence[Sample]
+    """Answers of the start model."""
+    after: Sequence[Sample]
+    """Answers of the last evaluation, if that is another."""
+    warnings: Sequence[Mapping[str, Any]]
+    data: Mapping[str, Any] | None
+    environment: Mapping[str, Any]
+    command: str
+    cost: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Read the folder of a run.
+
+        Raises:
+            UserError: It is none.
+        """
+        from omegaconf import OmegaConf
+
+        if not is_run(folder):
+            stages = sorted(stage.name for stage in folder.glob("[0-9]*-*") if is_run(stage))
+            raise UserError(
+                f"{folder} is not the folder of a run"
+                + (f"; its stages are: {', '.join(stages)}." if stages else " (it has no config.yaml).")
+            )
+        tracker, command = Tracker(folder, enabled=False), folder / "command.txt"
+        evaluations = list(tracker.read_evaluations().items())
+        return cls(
+            folder=folder,
+            settings=cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))),
+            metrics=read_records(tracker.metrics),
+            evaluation=read_json(folder / "evaluation.json") or {},
+            before=evaluations[0][1].samples if evaluations and evaluations[0][0] == 0 else (),
+            after=evaluations[-1][1].samples if evaluations and evaluations[-1][0] else (),
+            warnings=read_records(tracker.warnings),
+            data=read_json(folder / DATA),
+            environment=read_json(folder / "environment.json") or {},
+            command=command.read_text(encoding="utf-8").strip() if command.exists() else "",
+            cost=read_json(folder / COST) or {},
+        )
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.resolve().name
+
+    @property
+    def is_finished(self) -> bool:
+        """It left a trained model."""
+        return (self.folder / "final").exists()
+
+    @cached_property
+    def flat_settings(self) -> dict[str, str]:
+        """Every setting by its whole name, as ``trainer.epochs``."""
+        return dict(_flat(self.settings))
+
+
+def _flat(value: Any, place: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        return [pair for name, item in value.items() for pair in _flat(item, f"{place}.{name}" if place else str(name))]
+    return [(place, "null" if value is None else str(value))]

@@ -1,0 +1,8 @@
+"""Write the report of a run again, or of several side by side, as ``align report`` does; ``--help`` says how."""
+
+import sys
+
+from align.cli.report import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
