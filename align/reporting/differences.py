@@ -20,8 +20,9 @@ def differences(before: str, after: str) -> tuple[Markup, Markup]:
     """Return both texts for a page: what only the first has in ``<del>``, what only the second has in ``<ins>``."""
     old, new = _WORD.findall(before), _WORD.findall(after)
     left, right = Markup(), Markup()
-    for kind, a, b, c, d in Indel.opcodes(old, new):
-        gone, come = visible("".join(old[a:b])), visible("".join(new[c:d]))
-        left += gone if kind == "equal" else _DELETED.format(gone) if gone else ""
-        right += come if kind == "equal" else _INSERTED.format(come) if come else ""
+    for part in Indel.opcodes(old, new):
+        gone = visible("".join(old[part.src_start : part.src_end]))
+        come = visible("".join(new[part.dest_start : part.dest_end]))
+        left += gone if part.tag == "equal" else _DELETED.format(gone) if gone else ""
+        right += come if part.tag == "equal" else _INSERTED.format(come) if come else ""
     return left, right

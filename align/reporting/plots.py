@@ -174,9 +174,9 @@ def _bars(
     bars: list[Bar] = []
     for label, value, e in rows:
         start, end = sorted((place(0.0), place(value)))
-        known = e is not None and e.low is not None and e.high is not None
-        interval = f"[{e.low:.3f}, {e.high:.3f}]" if known else ""
-        bounds = (place(e.low), place(e.high)) if known else (None, None)
+        interval, bounds = "", (None, None)
+        if e is not None and e.low is not None and e.high is not None:
+            interval, bounds = f"[{e.low:.3f}, {e.high:.3f}]", (place(e.low), place(e.high))
         count = "" if e is None else f"{e.n:,}"
         bars.append(Bar(label, format_number(value), interval, count, start, end, *bounds, label.endswith(_BEFORE)))
     return Bars(name, meaning, bars, None if mark is None else place(mark))

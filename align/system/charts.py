@@ -65,7 +65,12 @@ def svg_chart(draw: Callable[[Any], None], size: tuple[float, float]) -> Markup:
     from matplotlib.figure import Figure
 
     names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    style = {**dict.fromkeys(names, _INK), "svg.fonttype": "none", "svg.hashsalt": "align", "font.family": "sans-serif"}
+    style: Any = {
+        **dict.fromkeys(names, _INK),
+        "svg.fonttype": "none",
+        "svg.hashsalt": "align",
+        "font.family": "sans-serif",
+    }
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         figure.patch.set_alpha(0)
