@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from align.system.files import read_json
-from experiments.report import shown
+from experiments.report import needed, shown
 
 __all__ = ["page"]
 
@@ -21,7 +21,7 @@ def page(docs: Path) -> str:
     environment = Environment(
         loader=FileSystemLoader(docs), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
-    environment.filters |= {"shown": shown, "fit": _fit}
+    environment.filters |= {"shown": shown, "needed": needed, "fit": _fit}
     experiments = [_prepared(one) for one in sorted(found, key=lambda one: one["claims"])]
     return environment.get_template("results.md.jinja").render(experiments=experiments)
 

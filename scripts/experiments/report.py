@@ -22,6 +22,9 @@ from experiments.verdicts import judge, of_all, values
 
 __all__ = ["conclude", "shown"]
 
+_MOST = 1000
+"""Runs beyond which nobody would go."""
+
 
 def conclude(name: str, experiment: Experiment, runner: Runner, measured: Mapping[str, Any], folder: Path) -> str:
     """Judge the claim, write its files into the folder and print the table; returns the verdict."""
@@ -150,11 +153,22 @@ def _print(content: Mapping[str, Any]) -> None:
     for part in content["parts"]:
         console.print(
             f"{part['outcome']}: {part['says']}: {shown(part)} ({part['rule']}; {part['runs']} runs, "
-            f"{part['prompts']} prompts)",
+            f"{part['prompts']} prompts){needed(part)}",
             markup=False,
             highlight=False,
         )
     console.print(f"Verdict: {content['verdict']}", markup=False, highlight=False)
+
+
+def needed(part: Mapping[str, Any]) -> str:
+    """Say how many runs could tell what cannot be told yet."""
+    if part["needs"] is None:
+        return ""
+    return (
+        f"; about {part['needs']:,} runs could tell"
+        if part["needs"] <= _MOST
+        else f"; not even {_MOST} runs could tell"
+    )
 
 
 def shown(found: Mapping[str, Any] | None) -> str:

@@ -36,6 +36,8 @@ class Verdict:
     prompts: int
     rule: str
     outcome: Outcome
+    needs: int | None
+    """Runs of each arm from which on it could be told, if the value stays; None: it is told."""
 
 
 def judge(part: Part, measured: Measured, arms: Mapping[str, Arm]) -> Verdict:
@@ -50,7 +52,8 @@ def judge(part: Part, measured: Measured, arms: Mapping[str, Arm]) -> Verdict:
             first, second = (_line(name, measured, arms, part.of) for name in _two(part))
             value, low, high, runs, prompts = _frontiers(first, second)
     rule, outcome = _decide(part, low, high)
-    return Verdict(part.says, value, low, high, runs, prompts, rule, outcome)
+    needs = _needed(part, value, (high - low) / 2, runs) if outcome == "cannot be told here" else None
+    return Verdict(part.says, value, low, high, runs, prompts, rule, outcome, needs)
 
 
 def of_all(verdicts: Sequence[Verdict]) -> Outcome:
@@ -90,6 +93,18 @@ def _decide(part: Part, low: float, high: float) -> tuple[str, Outcome]:
             rule = f"above −{margin:g}"
             yes, no = low > -margin, high < -margin
     return rule, "reproduced" if yes else "not reproduced" if no else "cannot be told here"
+
+
+def _needed(part: Part, value: float, half: float, runs: int) -> int:
+    """Return the runs whose interval, ``half · √(runs/n)`` to each side of the same value, is clear of the bound."""
+    match part.rule:
+        case "above":
+            distance = value if value > 0 else part.margin - value
+        case "within":
+            distance = abs(part.margin - abs(value))
+        case "not_below":
+            distance = abs(value + part.margin)
+    return max(runs + 1, math.ceil(round(runs * (half / max(distance, 1e-9)) ** 2, 6)))
 
 
 def _two(part: Part) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from experiments import verdicts
 from experiments.fits import fit
 from experiments.plan import Arm, Part
 from experiments.verdicts import Verdict, judge, of_all
@@ -61,6 +62,22 @@ def test_one_run_each_is_the_paired_t_test() -> None:
 )
 def test_the_rule_decides(settings: dict[str, Any], a: list[float], b: list[float], outcome: str) -> None:
     assert judge(part(**settings), measured(a=a, b=b), ARMS).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("settings", "value", "half", "runs"),
+    [
+        ({}, 0.02, 0.03, 7),  # 3 · 1.5² = 6.75
+        ({}, -0.02, 0.06, 27),
+        ({"rule": "within", "margin": 0.05}, 0.01, 0.08, 12),
+        ({"rule": "within", "margin": 0.05}, -0.09, 0.08, 12),
+        ({"rule": "not_below", "margin": 0.05}, -0.03, 0.0201, 4),
+        ({"rule": "not_below", "margin": 0.05}, -0.06, 0.03, 27),
+    ],
+)
+def test_the_runs_that_could_tell(settings: dict[str, Any], value: float, half: float, runs: int) -> None:
+    """The interval of three runs reaches over the bound; that of so many, narrower by their root, does not."""
+    assert verdicts._needed(part(**settings), value, half, 3) == runs  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_contrast_of_four_arms_is_the_difference_of_the_gains() -> None:
@@ -125,7 +142,7 @@ def test_frontiers_are_compared_over_the_kl_that_both_reach() -> None:
 
 def test_a_claim_is_as_good_as_its_parts() -> None:
     def verdict(outcome: Any) -> Verdict:
-        return Verdict("x", 0, 0, 0, 3, 4, "above 0", outcome)
+        return Verdict("x", 0, 0, 0, 3, 4, "above 0", outcome, None)
 
     yes, no, unknown = map(verdict, ("reproduced", "not reproduced", "cannot be told here"))
     assert of_all([yes, yes]) == "reproduced"
