@@ -20,7 +20,7 @@ from experiments.plan import Experiment
 from experiments.running import Runner
 from experiments.verdicts import judge, of_all, values
 
-__all__ = ["conclude", "shown"]
+__all__ = ["conclude", "needed", "shown"]
 
 _MOST = 1000
 """Runs beyond which nobody would go."""
@@ -164,11 +164,8 @@ def needed(part: Mapping[str, Any]) -> str:
     """Say how many runs could tell what cannot be told yet."""
     if part["needs"] is None:
         return ""
-    return (
-        f"; about {part['needs']:,} runs could tell"
-        if part["needs"] <= _MOST
-        else f"; not even {_MOST} runs could tell"
-    )
+    enough = part["needs"] <= _MOST
+    return f"; about {part['needs']:,} runs could tell" if enough else f"; not even {_MOST:,} runs could tell"
 
 
 def shown(found: Mapping[str, Any] | None) -> str:
