@@ -11,7 +11,7 @@ import pytest
 from align.dashboard.panels import OTHER, SECTIONS, UNSHOWN, Panel, Section, layout
 
 LOGGED: dict[str, list[str]] = json.loads((Path(__file__).parent / "logged_names.json").read_text())
-"""By run: names that short runs of each method logged; test_logged.py compares them with runs of today."""
+"""By run: names that short runs of each method logged; test_logged.py compares them with those of today."""
 
 MORE = ["evaluation/distinct_2", "train/loss/mixed", "evaluation/length", "rollout/scores/my scorer"]
 """Names that short runs do not log: diversity needs many samples, PPO-ptx a setting."""
