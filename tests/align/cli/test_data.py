@@ -149,7 +149,7 @@ def test_show(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "second question" not in shown
     assert main(["show", "mine.jsonl", *COLUMNS, *model, "--rows", "2", "--html", "page.html"]) == 0
     assert capsys.readouterr().out == "4 rows of tokens are in page.html.\n"
-    assert Path("page.html").read_text(encoding="utf-8").count("<p>") == 4
+    assert Path("page.html").read_text(encoding="utf-8").count('<p class="tokens">') == 4
     assert main(["show", "mine.jsonl", *COLUMNS, *model, "--max-length", "5"]) == 2
     assert "no pair fits" in capsys.readouterr().err
 
