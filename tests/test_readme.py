@@ -38,7 +38,7 @@ def commands() -> list[str]:
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair_rows: list[dict[str, str]]) -> None:
     """A working folder with the files that the table names."""
     monkeypatch.chdir(tmp_path)
-    for name in ("candidates.jsonl", "FILE"):
+    for name in ("candidates.jsonl", "FILE.jsonl"):
         Path(name).write_text("\n".join(map(json.dumps, pair_rows)))
     Path("FILE.py").write_text("def NAME(prompts, completions, **columns):\n    return [0.0 for _ in completions]\n")
     Path("FILE.yaml").write_text("scorer: length\nmaximum: 20\n")
@@ -63,8 +63,9 @@ def test_a_command_of_the_table(
 
 
 def typed(command: str, model: Path) -> list[str]:
-    """The words of a command, with folders that exist in place of FOLDER."""
+    """The words of a command, with a file and folders that exist in place of FILE and FOLDER."""
     start = "model.start=FOLDER"
+    command = re.sub(r"\bFILE\b(?!\.)", "FILE.jsonl", command)
     return shlex.split(command.replace(start, "model.start=world/sft").replace("FOLDER", str(model)))
 
 
