@@ -11,7 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +21,6 @@ from align.data.formats import known_formats
 from align.data.load_report import place_of
 from align.data.preferences import leaked_prompts
 from align.data.schema import answer_key, question_key
-from align.data.storage import messages_of, rows_of
 from align.data.validation import BOTH_POLARITIES, LOWER_SCORE
 from align.evaluation.statistics import Estimate, rate
 
@@ -141,8 +140,7 @@ def _hashes(data: Preferences) -> tuple[Any, Any, Any]:
     That of a pair is the same in any order but for its last bit, which is the order; it is 0 for a row that is no pair.
     """
     prompts, wholes, pairs = array("Q"), array("Q"), array("Q")
-    columns = data.tables(["prompt", "prompt_id", "tools", "chosen", "rejected"])
-    for row in chain.from_iterable(map(rows_of, columns)):
+    for row in data.rows(["prompt", "prompt_id", "tools", "chosen", "rejected"]):
         asked = f"{question_key(row['prompt'], row['prompt_id'])} {row['tools']}"
         chosen, rejected = (answer_key(row[side][0]) if row[side] else None for side in ("chosen", "rejected"))
         prompts.append(_hash(asked))
@@ -261,8 +259,7 @@ def _leakage(data: Preferences, heldout: Preferences) -> Iterator[Finding]:
         yield Finding("leakage", "error", len(exact), len(heldout), sentence, exact[:EXAMPLES])
     asked = zip(heldout.questions(), heldout, strict=True)
     others = {key: (_text(row["prompt"]), row["place"]) for key, row in asked if key not in train}
-    prompts = chain.from_iterable(messages_of(table["prompt"]) for table in data.tables(["prompt"]))
-    near = _near((_text(prompt) for prompt in prompts if prompt), others)
+    near = _near((_text(row["prompt"]) for row in data.rows(["prompt"])), others)
     if near:
         sentence = f"held-out prompts are nearly those of the training data (Jaccard similarity {NEAR:g} or more)"
         yield Finding("near leakage", "warning", len(near), len(others), sentence, near[:EXAMPLES])

@@ -165,7 +165,11 @@ class Preferences:
         return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return chain.from_iterable(map(rows_of, self.tables()))
+        return self.rows()
+
+    def rows(self, names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows in order as dictionaries, with these columns or all."""
+        return chain.from_iterable(map(rows_of, self.tables(names)))
 
     def tables(self, names: Sequence[str] | None = None) -> Iterator[Any]:
         """Yield the rows in order as `pyarrow.Table`, of a few thousand each, with these columns or all."""
@@ -222,8 +226,7 @@ class Preferences:
 
     def questions(self) -> list[str]:
         """Return the :func:`align.data.schema.question_key` of every row."""
-        rows = chain.from_iterable(map(rows_of, self.tables(["prompt", "prompt_id"])))
-        return [question_key(row["prompt"], row["prompt_id"]) for row in rows]
+        return [question_key(row["prompt"], row["prompt_id"]) for row in self.rows(["prompt", "prompt_id"])]
 
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
         """Return (train, heldout), divided as `split_rows` does."""

@@ -18,7 +18,7 @@ from align.system.files import write_json
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["batch_of", "batches_of", "cache_folder", "keep", "messages_of", "read_kept", "rows_of", "store"]
+__all__ = ["batch_of", "batches_of", "cache_folder", "keep", "read_kept", "rows_of", "store"]
 
 _CHUNK_ROWS = 10_000
 _CHUNKS_IN_MEMORY = 10
@@ -123,11 +123,11 @@ def _turns(column: Sequence[Sequence[Mapping[str, Any]] | None], of: Any) -> Any
 def rows_of(table: Any) -> Iterator[dict[str, Any]]:
     """Yield the rows of a `pyarrow.Table` as dictionaries, their messages with the fields alone that they have."""
     names = table.column_names
-    columns = [messages_of(table[name]) if name in _MESSAGES else table[name].to_pylist() for name in names]
+    columns = [_messages_of(table[name]) if name in _MESSAGES else table[name].to_pylist() for name in names]
     return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
 
 
-def messages_of(column: Any) -> list[list[Message] | None]:
+def _messages_of(column: Any) -> list[list[Message] | None]:
     """Return a column of messages, with the fields alone that they have; pyarrow takes several times as long."""
     import pyarrow as pa
     import pyarrow.compute as pc

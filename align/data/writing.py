@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.data.schema import COLUMNS, present
+from align.data.schema import COLUMNS
+from align.data.storage import rows_of
 from align.errors import UserError
 from align.system.files import new_file, partial_of, publish_file, write_json
 from align.system.workers import core_count, in_order
@@ -99,15 +100,15 @@ class _Lines:
     names: tuple[str, ...]
 
     def __call__(self, table: Any) -> tuple[bytes, int]:
-        rows = table.select(list(self.names)).to_pylist()
+        rows = list(rows_of(table.select(list(self.names))))
         return "".join(json.dumps(_as_written(row), ensure_ascii=False) + "\n" for row in rows).encode(), len(rows)
 
 
 def _as_written(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with plain texts as texts, and messages with the fields alone that they have."""
+    """Return a row with plain texts as texts."""
     for name in _TEXTS:
-        if messages := row.get(name):
-            row[name] = messages[0]["content"] if messages[0]["role"] is None else list(map(present, messages))
+        if (messages := row.get(name)) and messages[0]["role"] is None:
+            row[name] = messages[0]["content"]
     return row
 
 
