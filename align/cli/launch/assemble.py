@@ -110,7 +110,8 @@ def make_scorers(run: Run) -> Scorers:
     if name != "auto":
         return Scorers((make_scorer({"scorer": name}, "evaluation"),), reward)
     scorers: list[Scorer] = []
-    if any(source.partition("/")[0] == "world" for source in (*config.data.sources, config.data.heldout or "")):
+    evaluated = config.data.sources if config.data.heldout is None else (config.data.heldout,)
+    if all(source.partition("/")[0] == "world" for source in evaluated):
         scorers.append(TrueReward())
     if reward is not None and not (scorers and isinstance(reward, TrueReward)):
         scorers.append(reward)

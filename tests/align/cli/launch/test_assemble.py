@@ -95,6 +95,26 @@ def test_the_true_reward_decides_before_the_reward_that_is_trained_on(configs: P
 
 
 @pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["data=world"], ["true_reward"]),
+        (["data=custom", "data.train=[mine.jsonl,world]"], []),
+        (["data=custom", "data.train=[mine.jsonl,world]", "data.heldout=world/heldout"], ["true_reward"]),
+        (["data=world", "data.heldout=mine.jsonl"], []),
+    ],
+)
+def test_the_true_reward_scores_held_out_prompts_of_the_world_alone(
+    words: list[str], names: list[str], configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held out from a mixture has rows that are no task of the world."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.jsonl").touch()
+    run = assemble_job(read_job(["method=sft", *words], configs))
+    assert isinstance(run, Run)
+    assert [scorer.name for scorer in make_scorers(run).evaluation] == names
+
+
+@pytest.mark.parametrize(
     ("words", "methods"),
     [
         (["method=rrhf", "method.samples=4", "method.rounds=2"], 2),  # a reward model, and RRHF in four stages
