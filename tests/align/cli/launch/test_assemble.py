@@ -106,7 +106,7 @@ def test_the_true_reward_decides_before_the_reward_that_is_trained_on(configs: P
 def test_the_true_reward_scores_held_out_prompts_of_the_world_alone(
     words: list[str], names: list[str], configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is held out from a mixture has rows that are no task of the world."""
+    """The held-out part of a mixture has rows that are no task of the world."""
     monkeypatch.chdir(tmp_path)
     Path("mine.jsonl").touch()
     run = assemble_job(read_job(["method=sft", *words], configs))
