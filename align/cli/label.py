@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import threading
 from collections.abc import Generator, Sequence
@@ -163,14 +162,14 @@ def _label(config: LabelConfig) -> None:
     from align.labelling.session import Session
     from align.sampling.params import SamplingParams
     from align.scoring.scorer_inputs import prompt_text
-    from align.system.files import read_json, write_json
+    from align.system.files import held, read_json, write_json
 
     hide_noise()
     sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens)
     scorer = _scorer(config.reward) if config.reward is not None else None
     data = Preferences.load(config.prompts)
     prompt_text(data[0]["prompt"])
-    with _alone(config.folder):
+    with held(config.folder, "end that one, or give out=ANOTHER_FOLDER"):
         session = Session.begin(config.folder, _identity(config, data))
         rows, load = read_json(config.folder / "queue.json"), partial(_load, config, data, sampling)
         drawing = load() if rows is None or len(session.pairs) < len(rows) else None
@@ -228,22 +227,6 @@ def _load(config: LabelConfig, data: Preferences, sampling: SamplingParams) -> D
     if lost := drawing.too_long:
         say(f"{lost} of {len(data)} prompts are left out: with an answer of {sampling.max_new_tokens} tokens too long.")
     return drawing
-
-
-@contextmanager
-def _alone(folder: Path) -> Generator[None]:
-    """Hold a folder for this process inside the block.
-
-    Raises:
-        UserError: Another one has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is open in another process; end that one, or give out=ANOTHER_FOLDER.") from None
-        yield
 
 
 class _Stopped(Exception):

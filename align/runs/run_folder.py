@@ -9,12 +9,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from align.errors import UserError
-from align.system.files import read_json, write_json
+from align.system.files import LOCK, held, read_json, write_json
 
 IfExists = Literal["new", "resume", "overwrite"]
 _SECRET = re.compile(r"(api_?key|token|secret|password|credential)", re.IGNORECASE)
@@ -35,9 +36,11 @@ def begin(
     ``inputs``: identity of all that the configuration names, for `read_inputs` before it is loaded again.
 
     Raises:
-        UserError: See `create`; or the folder cannot be written.
+        UserError: See `create`; or the folder cannot be written, or another process has it.
     """
     try:
+        if if_exists != "new":
+            require_free(folder)
         made = create(folder, if_exists)
         if not (made / _MARKER).exists():
             if inputs is not None:
@@ -56,6 +59,18 @@ def read_inputs(folder: Path) -> dict[str, Any] | None:
 def is_run(folder: Path) -> bool:
     """Return whether a run has begun in a folder."""
     return (folder / _MARKER).exists()
+
+
+def alone(folder: Path) -> AbstractContextManager[int]:
+    """Hold the folder of a run for this process inside the block; a `UserError` where another one has it."""
+    return held(folder, "wait for its end or stop it, or give another run_name")
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a run that another process is at."""
+    if is_run(folder):
+        with alone(folder):
+            pass
 
 
 def create(folder: Path, if_exists: IfExists) -> Path:
@@ -77,7 +92,8 @@ def create(folder: Path, if_exists: IfExists) -> Path:
                 continue
             return candidate
         raise UserError(f"{folder}: 10,000 runs of this name exist; give run_name=.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+    strange = folder.exists() and any(child.name != LOCK for child in folder.iterdir())
+    if strange and not (folder / _MARKER).exists():
         raise UserError(
             f"{folder} holds files but no run ({_MARKER} is missing); choose another run_name or output_root."
         )

@@ -7,6 +7,7 @@ one under its own.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from align.errors import UserError
+
 _PARTIAL, _OLD = ".partial-", ".old-"
+LOCK = ".lock"
+"""The file in a folder that one process holds."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,6 +57,32 @@ def new_folder(folder: Path) -> Generator[Path]:
     _flush_tree(partial)
     with _set_aside(folder):  # in between there is only the old one under its hidden name
         _rename(partial, folder)
+
+
+@contextmanager
+def held(folder: Path, remedy: str) -> Generator[int]:
+    """Hold a folder for this process, and those that inherit the descriptor it yields, inside the block.
+
+    Raises:
+        UserError: Another process has it (the sentence ends with ``remedy``), or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}).") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(f"{folder} is in use by {file.read()}; {remedy}.") from None
+        except OSError:
+            pass  # a file system without locks
+        else:
+            file.truncate(0)
+            print("process", os.getpid(), end="", file=file, flush=True)
+        yield file.fileno()
 
 
 def partial_of(path: Path) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,8 +185,11 @@ class _Run:
 
     def execute(self) -> TrainResult:
         """The run from beginning to end."""
+        with ExitStack() as until:
+            return self._execute(self._open_folder(until))
+
+    def _execute(self, checkpoint: Checkpoint | None) -> TrainResult:
         began = time.perf_counter()
-        checkpoint = self._open_folder()
         if self.trainer.if_exists == "resume" and (self.folder / "final").exists():
             self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
             return TrainResult.read(self.folder, self.plan.steps)
@@ -283,8 +287,11 @@ class _Run:
 
     # Before it
 
-    def _open_folder(self) -> Checkpoint | None:
-        """Make the run folder and the state that is saved in it; returns the checkpoint of a run to resume."""
+    def _open_folder(self, until: ExitStack) -> Checkpoint | None:
+        """Make the run folder and the state that is saved in it; returns the checkpoint of a run to resume.
+
+        No other process can take the folder before the end of ``until``.
+        """
         trainer, processes = self.trainer, self.processes
         identity = run_identity(
             self.method,
@@ -296,9 +303,13 @@ class _Run:
             evaluator=self.evaluator,
             world_size=processes.world_size,
         )
-        self.folder = processes.on_first(
-            lambda: run_folder.begin(trainer.output_dir, trainer.if_exists, self.description, trainer.inputs)
-        )
+
+        def begin() -> Path:
+            folder = run_folder.begin(trainer.output_dir, trainer.if_exists, self.description, trainer.inputs)
+            until.enter_context(run_folder.alone(folder))
+            return folder
+
+        self.folder = processes.on_first(begin)
         store = CheckpointStore(
             self.folder / "checkpoints",
             identity,

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from align.errors import ScorerError, UserError
-from align.system.files import read_json, write_json
+from align.system.files import held, read_json, write_json
 from align.system.workers import core_count
 
 __all__ = ["Job", "Pool", "do_tasks"]
 
 _INTERRUPTED = (130, 143)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KIB = 1 if sys.platform == "darwin" else 1024
 
 
@@ -40,27 +44,30 @@ class Job:
 
 
 class Pool:
-    """Does jobs; an interrupt lets those at work write what they must and starts no other."""
+    """Does jobs. A signal is passed on to the processes at work, which write what they must, and no other begins."""
 
     def __init__(self, folder: Path, workers: int, say: Callable[[str], None]) -> None:
         self.folder, self.workers, self.say = folder, workers, say
-        self.stopping = threading.Event()
+        self._stopping = False
+        self._at_work: set[int] = set()
+        self._changing = threading.RLock()  # a second signal can come while the first is passed on
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
         """Do the jobs that are not done yet; returns the record of each: ``code``, ``seconds``, ``peak_bytes``.
 
         Raises:
-            KeyboardInterrupt: After the processes at work have ended.
+            KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP, after the processes at work have ended.
+            UserError: Another process does jobs of this folder, or those it began have outlived it.
         """
-        with ThreadPoolExecutor(max_workers=self.workers) as threads:
-            futures = {job.name: threads.submit(self._do, job) for job in jobs}
-            try:
-                records = {name: future.result() for name, future in futures.items()}
-            except KeyboardInterrupt:
-                self.stopping.set()  # the processes at work have had the signal too
-                raise
-        if any(record["code"] in _INTERRUPTED for record in records.values()):
+        with (
+            held(self.folder, "wait for its end or stop it, and the processes that it began") as lock,
+            self._passing_on(),
+            ThreadPoolExecutor(max_workers=self.workers) as threads,
+        ):
+            futures = {job.name: threads.submit(self._do, job, lock) for job in jobs}
+            records = {name: future.result() for name, future in futures.items()}
+        if self._stopping or any(record["code"] in _INTERRUPTED for record in records.values()):
             raise KeyboardInterrupt
         return records
 
@@ -85,19 +92,47 @@ class Pool:
         """The file with what a job printed."""
         return self.folder / f"{name}.log"
 
-    def _do(self, job: Job) -> dict[str, Any]:
+    @contextmanager
+    def _passing_on(self) -> Generator[None]:
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # the only one that may ask for signals
+            heeded = [signum for signum in _SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]  # as nohup asks
+            before = {signum: signal.signal(signum, self._on_signal) for signum in heeded}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
+        with self._changing:
+            self._stopping = True
+            for process in self._at_work:
+                os.kill(process, signal.SIGTERM if signum == signal.SIGHUP else signum)
+
+    def _do(self, job: Job, lock: int) -> dict[str, Any]:
         done = self.record(job.name)
         if done is not None and not job.repeat:
             return done
-        if self.stopping.is_set():
-            return {"code": _INTERRUPTED[0], "seconds": 0.0, "peak_bytes": 0}
         earlier = read_json(self.folder / f"{job.name}.json") or {"seconds": 0.0, "peak_bytes": 0}
         began = time.perf_counter()
         with self.log(job.name).open("a", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                [sys.executable, *job.command], stdout=log, stderr=subprocess.STDOUT, env=self._environment()
-            )
-            _, status, usage = os.wait4(process.pid, 0)
+            with self._changing:
+                if self._stopping:
+                    return {"code": _INTERRUPTED[0], "seconds": 0.0, "peak_bytes": 0}
+                process = subprocess.Popen(
+                    [sys.executable, *job.command],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(),
+                    pass_fds=[lock],  # held as long as one of them lives
+                    process_group=0,  # a terminal's Ctrl-C reaches them once, from here
+                )
+                self._at_work.add(process.pid)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            with self._changing:  # its number is not free for another process before this
+                self._at_work.discard(process.pid)
+                _, status, usage = os.wait4(process.pid, 0)
             process.returncode = code = os.waitstatus_to_exitcode(status)
         record = {
             "code": code,
@@ -108,7 +143,7 @@ class Pool:
         ended = f"{record['seconds']:,.0f} s, {record['peak_bytes'] / 2**30:.2f} GiB"
         if code == 0:
             self.say(f"  {job.title}: {ended}")
-        elif code not in _INTERRUPTED:
+        elif code not in _INTERRUPTED and not self._stopping:
             self.say(
                 f"  {job.title} failed ({_reason(self.log(job.name), code)}); all it printed: {self.log(job.name)}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,9 +62,12 @@ def execute(run: Run) -> int:
     hide_noise()
     if process_count() > 1:
         Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
+    folder = Path(config.output_root) / config.run_name
     if config.if_exists == "resume" and Processes().on_first(lambda: is_finished(run, scorers)):
-        say(f"This run is finished: {config.output_root}/{config.run_name}")
+        say(f"This run is finished: {folder}")
         return 0
+    if config.if_exists != "new":
+        Processes().on_first(lambda: run_folder.require_free(folder))
     architecture = assemble.read_architecture(run)
     try:
         if config.dry_run:
@@ -150,19 +154,21 @@ def _sample(run: Run, scorers: Scorers) -> None:
         renamed = data.format != "auto" or any(data.columns.values())
         if heldout is not None and (data.heldout is None or renamed):
             write_rows(heldout, made / HELDOUT)
+        until.enter_context(run_folder.alone(made))
         return made
 
-    file = Processes().on_first(make_folder) / CANDIDATES
-    reward = scorers.reward if run.needs_reward else None
-    drawn = draw(
-        [policy, *sources],
-        train,
-        plan,
-        file,
-        scorer=None if assemble.take_reward_role(policy, reward) else reward,
-        max_length=config.trainer.max_length,
-        seed=config.seed,
-    )
+    with ExitStack() as until:
+        file = Processes().on_first(make_folder) / CANDIDATES
+        reward = scorers.reward if run.needs_reward else None
+        drawn = draw(
+            [policy, *sources],
+            train,
+            plan,
+            file,
+            scorer=None if assemble.take_reward_role(policy, reward) else reward,
+            max_length=config.trainer.max_length,
+            seed=config.seed,
+        )
     counts = read_summary(file) or {}
     if "wandb" in config.trackers and Processes().is_first:
         plain = config.plain()

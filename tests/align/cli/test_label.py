@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def test_other_settings_are_refused_and_so_is_a_folder_in_use(
 ) -> None:
     monkeypatch.setattr(LabelServer, "run", lambda *_: main(words))
     assert main(words) == 0
-    assert "is open in another process; end that one, or give out=" in capsys.readouterr().err
+    sentence = f"is in use by process {os.getpid()}; end that one, or give out=ANOTHER_FOLDER."
+    assert sentence in capsys.readouterr().err
     assert main([*words, "seed=4"]) == 2
     assert "was begun otherwise: seed is 0 in it and 4 now" in capsys.readouterr().err
 

@@ -84,9 +84,9 @@ def test_the_configuration_is_written_last(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:
     folder = begin(tmp_path / "run", "resume", {"seed": 0}, {"data": "first"})
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path: path.read_bytes() for path in folder.iterdir()}
     assert begin(tmp_path / "run", "resume", {"seed": 1}, {"data": "second"}) == folder
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in before} == before
     begin(tmp_path / "run", "overwrite", {"seed": 1}, {"data": "second"})
     assert read_inputs(folder) == {"data": "second"}
 
@@ -128,3 +128,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(run_folder, "write_json", full)
     with pytest.raises(UserError, match=r"No space left on device"):
         begin(tmp_path / "run", "new", {})
+
+
+@pytest.mark.parametrize("if_exists", ["resume", "overwrite"])
+def test_a_run_that_goes_on_is_left_alone(if_exists: run_folder.IfExists, tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run", "new", {"seed": 0})
+    with run_folder.alone(folder):
+        with pytest.raises(UserError, match=f"run is in use by process {os.getpid()}; wait for its end or stop it, or"):
+            begin(folder, if_exists, {"seed": 1})
+        assert begin(folder, "new", {"seed": 1}) == tmp_path / "run-2"
+    assert begin(folder, if_exists, {"seed": 1}) == folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -94,7 +95,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_the_same_with_all_that_came_before(tmp_path: Path) -> None:
     """W&B's own file of the killed process may hold nothing; what it lost is logged again, the checkpoint's step on."""
-    done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False, capture_output=True)
+    own_service = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # not this process's
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path)], check=False, capture_output=True, env=own_service
+    )
     assert done.returncode == -signal.SIGKILL
     (before,) = {record["run"]["run_id"] for record in records(tmp_path) if record["type"] == "run"} or {None}
     tracker = Tracker(tmp_path, enabled=True, trackers=("wandb",))

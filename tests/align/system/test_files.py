@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from align.errors import UserError
 from align.system.files import (
+    held,
     new_folder,
     publish_folder,
     read_json,
@@ -135,3 +137,21 @@ def test_files_and_folders_are_on_disk_before_they_have_their_names(
     assert sorted(done[:3]) == [("flush", name) for name in ("inner", "state", "whole")]
     assert done[3:] == [("rename", "whole"), ("flush", tmp_path.name)]
     assert (tmp_path / "step-1" / "inner" / "state").read_text() == "1"
+
+
+def test_a_folder_is_held_by_one_until_its_block_ends(tmp_path: Path) -> None:
+    sentence = f"{tmp_path / 'run'} is in use by process {os.getpid()}; wait."
+    with held(tmp_path / "run", "wait"), pytest.raises(UserError) as refused, held(tmp_path / "run", "wait"):
+        raise AssertionError
+    assert str(refused.value) == sentence
+    with held(tmp_path / "run", "wait"):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_not_held(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"file/run cannot be written \(Not a directory\)"),
+        held(tmp_path / "file/run", ""),
+    ):
+        raise AssertionError

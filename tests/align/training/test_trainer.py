@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
+from align.runs.run_folder import alone
 from align.runs.tracker import read_records
 from align.sampling.params import SamplingParams
 from align.settings.adapter import Adapter
@@ -338,6 +339,15 @@ class TestResume:
         _, resumed = train(tiny_model, pair_rows, folder, if_exists="resume")
         assert "step-00000006 passed over" in capsys.readouterr().out.replace("\n", "")
         assert largest_difference(straight, resumed) == 0
+
+    def test_a_run_that_another_process_is_at_is_refused(
+        self, tiny_model: Path, pair_rows: list[dict[str, Any]], tmp_path: Path
+    ) -> None:
+        folder, _ = train(tiny_model, pair_rows, tmp_path / "run")
+        with alone(folder), pytest.raises(UserError, match="run is in use by process"):
+            train(tiny_model, pair_rows, folder, if_exists="resume")
+        train(tiny_model, pair_rows, folder, if_exists="overwrite")  # its end let the folder go
+        train(tiny_model, pair_rows, folder, if_exists="overwrite")
 
     @pytest.mark.parametrize(
         ("change", "named"),

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from align.cli.compare.jobs import Job, Pool
+from align.errors import UserError
 
 
 def job(name: str, program: str, *, repeat: bool = False) -> Job:
@@ -60,3 +67,75 @@ def test_a_job_that_was_interrupted_stops_the_others_and_is_done_again(tmp_path:
     assert pool.record("a") is None
     assert "failed" not in " ".join(said)
     assert pool.run([job("a", "")])["a"]["code"] == 0
+
+
+_PARENT = """
+import sys
+from pathlib import Path
+from align.cli.compare.jobs import Job, Pool
+folder = Path(sys.argv[1])
+program = '''
+import pathlib, signal, sys, time
+def stop(signum, frame):
+    open({mark!r}, "a").write(f"{signum} ")
+    sys.exit(128 + signum)
+for signum in (2, 15):
+    signal.signal(signum, stop)
+pathlib.Path({mark!r}).touch()
+time.sleep(60)
+'''
+jobs = [Job(n, ["-c", program.replace("{mark!r}", repr(str(folder / n)))], n) for n in ("a", "b", "c")]
+try:
+    Pool(folder / "jobs", 2, print).run(jobs)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> subprocess.Popen[str]:
+    """A process with two jobs at work and a third that waits."""
+    process = subprocess.Popen([sys.executable, "-c", _PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    _wait_for(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
+    return process
+
+
+def _wait_for(true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("sent", "received"), [(signal.SIGINT, "2 "), (signal.SIGTERM, "15 "), (signal.SIGHUP, "15 ")])
+def test_a_signal_to_the_one_that_waits_is_passed_on(
+    sent: signal.Signals, received: str, parent: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    parent.send_signal(sent)
+    assert parent.communicate(timeout=30)[0] == "stopped\n"
+    assert [(tmp_path / name).read_text() for name in "ab"] == [received, received]
+    assert not (tmp_path / "c").exists()
+
+
+def test_jobs_that_outlive_their_parent_keep_others_out(parent: subprocess.Popen[str], tmp_path: Path) -> None:
+    parent.kill()
+    parent.wait()
+    assert parent.stdout is not None
+    parent.stdout.close()
+    pool = Pool(tmp_path / "jobs", 1, print)
+    with pytest.raises(UserError, match=f"jobs is in use by process {parent.pid}.*processes that it began"):
+        pool.run([job("a", "")])
+    at_work = [int(file.name) for file in Path("/proc").glob("[0-9]*") if str(tmp_path / "a") in _command(file)]
+    at_work += [int(file.name) for file in Path("/proc").glob("[0-9]*") if str(tmp_path / "b") in _command(file)]
+    assert len(at_work) == 2
+    for process in at_work:
+        os.kill(process, signal.SIGKILL)
+    _wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in at_work))
+    assert pool.run([job("a", "")])["a"]["code"] == 0
+
+
+def _command(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text()
+    except OSError:  # ended
+        return ""
