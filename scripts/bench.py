@@ -109,6 +109,7 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
 def _add_illnesses(parser: argparse.ArgumentParser) -> None:
     names = list(diagnosis.ILLNESSES)
     parser.add_argument("--illnesses", nargs="+", choices=names, default=names, help="which of them")
+    parser.add_argument("--output", type=Path, default=Path("runs/diagnosis"), help="folder of what was found")
 
 
 def _add_tokenizer(parser: argparse.ArgumentParser) -> None:

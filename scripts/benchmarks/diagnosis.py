@@ -9,16 +9,20 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
+from align.system.workers import core_count
 from benchmarks.models import quiet
 
 if TYPE_CHECKING:
@@ -100,6 +104,14 @@ HEALTHY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """Settings of method and trainer; SFT begins from the base model, the others from the fine-tuned one."""
 
+_SHORTEST = Run(
+    method="grpo",
+    settings={"beta": 0.0},
+    reward=lambda text: -float(len(text)),
+    trainer={"steps": 60, "learning_rate": 3e-3},
+)
+"""Rewards the end of turn at once: one run that has several illnesses."""
+
 ILLNESSES: dict[str, Run] = {
     "loss at ln 2": Run(method="dpo", trainer={"learning_rate": 1e-7}),
     "learning rate too low": Run(method="sft", trainer={"learning_rate": 1e-7}),
@@ -115,58 +127,68 @@ ILLNESSES: dict[str, Run] = {
     "cut off": Run(method="dpo", tokens=14),
     "kl": Run(method="grpo", settings={"beta": 0.0}, trainer={"learning_rate": 2e-2}),
     "constant reward": Run(method="grpo", reward=lambda _: 1.0),
-    "identical": Run(
-        method="grpo",
-        settings={"beta": 0.0},
-        reward=lambda text: -float(len(text)),
-        trainer={"steps": 60, "learning_rate": 3e-3},
-    ),
-    "entropy": Run(
-        method="grpo",
-        settings={"beta": 0.0},
-        reward=lambda text: -float(len(text)),
-        trainer={"steps": 60, "learning_rate": 3e-3},
-    ),
-    "over-optimised": Run(
-        method="grpo",
-        settings={"beta": 0.0},
-        reward=lambda text: -float(len(text)),
-        trainer={"steps": 60, "learning_rate": 3e-3},
-    ),
+    "identical": _SHORTEST,
+    "entropy": _SHORTEST,
+    "over-optimised": _SHORTEST,
     "clip fraction": Run(method="grpo", settings={"epochs": 8}, trainer={"learning_rate": 1e-2, "steps": 48}),
     "value": Run(method="ppo", settings={"value_coef": 0.0}),
 }
 
 
 def bench_diagnosis(options: argparse.Namespace) -> None:
-    """Make sick and healthy runs, diagnose them, and print how often each illness was found."""
-    quiet(options.threads)
-    illnesses = {name: ILLNESSES[name] for name in options.illnesses}
+    """Make sick and healthy runs, diagnose them, and print how often each illness was found.
+
+    What was found in each run is kept in ``--output``, where the same command goes on.
+    """
     seeds = range(options.seed, options.seed + options.runs)
     began = time.perf_counter()
-    healthy = {
-        method: [_findings(Run(method=method), seed) for seed in seeds]
-        for method in dict.fromkeys(run.method for run in illnesses.values())
-    }
-    sick = {name: [_findings(run, seed) for seed in seeds] for name, run in illnesses.items()}
+    methods = list(dict.fromkeys(ILLNESSES[name].method for name in options.illnesses))
+    runs = list(dict.fromkeys([*methods, *map(_first_name, options.illnesses)]))
+    found = _find([(name, seed) for seed in seeds for name in runs], options.output, options.threads)
+    healthy = {method: [found[method, seed] for seed in seeds] for method in methods}
+    sick = {name: [found[_first_name(name), seed] for seed in seeds] for name in options.illnesses}
     rows = {
         name: {
-            "method": run.method,
-            "sick": sum(name in found for found in sick[name]),
-            "healthy": sum(name in found for found in healthy[run.method]),
-            "also": sorted({other for found in sick[name] for other in found} - {name}),
+            "method": ILLNESSES[name].method,
+            "sick": sum(name in names for names in sick[name]),
+            "healthy": sum(name in names for names in healthy[ILLNESSES[name].method]),
+            "also": sorted({other for names in sick[name] for other in names} - {name}),
         }
-        for name, run in illnesses.items()
+        for name in options.illnesses
     }
-    any_found = {method: [found for found in runs if found] for method, runs in healthy.items()}
     result = {
         "benchmark": "diagnosis",
         "runs": options.runs,
         "illnesses": rows,
-        "healthy_with_findings": any_found,
+        "healthy_with_findings": {method: [names for names in runs if names] for method, runs in healthy.items()},
         "seconds": time.perf_counter() - began,
     }
     print(json.dumps(result, indent=2) if options.json else _table(result))
+
+
+def _first_name(illness: str) -> str:
+    """The first illness with the same run."""
+    return next(name for name, run in ILLNESSES.items() if run is ILLNESSES[illness])
+
+
+def _find(wanted: Sequence[tuple[str, int]], folder: Path, threads: int) -> dict[tuple[str, int], list[str]]:
+    """Return the names of what was found in each run, a name and a seed, after making those that are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "found.jsonl"
+    file.touch()
+    found = {(name, seed): names for name, seed, names in map(json.loads, file.read_text().splitlines())}
+    left = [run for run in wanted if run not in found]
+    with (
+        ProcessPoolExecutor(max(1, core_count() // threads), get_context("spawn"), quiet, (threads,)) as pool,
+        file.open("a") as log,
+        tqdm(total=len(left), unit="run", smoothing=0) as bar,
+    ):
+        runs = {pool.submit(_findings, *run): run for run in left}
+        for done in as_completed(runs):
+            found[runs[done]] = done.result()
+            print(json.dumps([*runs[done], done.result()]), file=log, flush=True)
+            bar.update()
+    return found
 
 
 def _table(result: Mapping[str, Any]) -> str:
@@ -180,18 +202,15 @@ def _table(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{result['seconds']:.0f} s"])
 
 
-def _findings(run: Run, seed: int) -> list[str]:
-    """Train, and return the names of what is unhealthy; a line on stderr for each run."""
+def _findings(name: str, seed: int) -> list[str]:
+    """Train the run of an illness, or a healthy one of a method, and return the names of what is unhealthy."""
     from align.diagnosis.verdict import diagnose
 
-    began = time.perf_counter()
+    run = ILLNESSES.get(name) or Run(method=name)
     with tempfile.TemporaryDirectory() as folder:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             _train(run, seed, Path(folder) / "run")
-        verdict = diagnose(Path(folder) / "run")
-    names = [finding.name for finding in verdict.findings]
-    print(f"{run.method} {seed}: {names}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return names
+        return [finding.name for finding in diagnose(Path(folder) / "run").findings]
 
 
 def _train(run: Run, seed: int, folder: Path) -> None:
