@@ -25,7 +25,6 @@ from align.system.workers import core_count
 __all__ = ["Job", "Pool", "do_tasks"]
 
 _INTERRUPTED = (130, 143)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KIB = 1 if sys.platform == "darwin" else 1024
 
 
@@ -96,7 +95,9 @@ class Pool:
     def _passing_on(self) -> Generator[None]:
         before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():  # the only one that may ask for signals
-            heeded = [signum for signum in _SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]  # as nohup asks
+            heeded = [signal.SIGINT, signal.SIGTERM]
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+                heeded.append(signal.SIGHUP)
             before = {signum: signal.signal(signum, self._on_signal) for signum in heeded}
         try:
             yield
