@@ -80,9 +80,11 @@ class Browser:
             assert time.monotonic() < end, f"not within {seconds} s: {expression}"
             time.sleep(0.01)
 
-    def picture(self, file: Path) -> None:
-        """Write the whole page as PNG."""
-        taken = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    def picture(self, file: Path, *, height: int | None = None) -> None:
+        """Write the page as PNG, its first ``height`` pixels or all of it."""
+        width = self.evaluate("document.documentElement.clientWidth")
+        part = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}} if height else {}
+        taken = self.call("Page.captureScreenshot", captureBeyondViewport=True, **part)
         file.write_bytes(base64.b64decode(taken["data"]))
 
     @property
