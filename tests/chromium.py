@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_CODES = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "ArrowRight": 39, "PageDown": 34}
+"""Keys that the browser itself acts on, by the number without which it does not."""
+_TEXTS = {"Enter": "\r"}
 _ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run")
 
 
@@ -58,14 +61,17 @@ class Browser:
         self.wait_for("Page.loadEventFired")
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression on the page."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """The value of a JavaScript expression on the page; what a promise comes to."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
 
     def press(self, key: str) -> None:
         """Press and release a key, by the name that the page sees."""
-        text = {"text": key} if len(key) == 1 else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        text = {"text": _TEXTS.get(key, key)} if len(key) == 1 or key in _TEXTS else {}
+        code = {"windowsVirtualKeyCode": _CODES[key]} if key in _CODES else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text, **code)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, **code)
 
     def wait_until(self, expression: str, seconds: float = 10.0) -> None:
         """Wait until a JavaScript expression is true."""
@@ -74,9 +80,11 @@ class Browser:
             assert time.monotonic() < end, f"not within {seconds} s: {expression}"
             time.sleep(0.01)
 
-    def picture(self, file: Path) -> None:
-        """Write the whole page as PNG."""
-        taken = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    def picture(self, file: Path, *, height: int | None = None) -> None:
+        """Write the page as PNG, its first ``height`` pixels or all of it."""
+        width = self.evaluate("document.documentElement.clientWidth")
+        part = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}} if height else {}
+        taken = self.call("Page.captureScreenshot", captureBeyondViewport=True, **part)
         file.write_bytes(base64.b64decode(taken["data"]))
 
     @property

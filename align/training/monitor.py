@@ -16,7 +16,7 @@ from align.diagnosis.verdict import LINES, judge
 from align.evaluation.measurement import compare, win_rate
 from align.runs import report
 from align.runs.final_weights import replace_policy
-from align.runs.tracker import by_phase
+from align.runs.tracker import by_phase, of_phase, read_records
 from align.system.files import read_json, write_json
 from align.system.processes import add_metrics
 
@@ -94,7 +94,12 @@ class Monitor:
         return record
 
     def start(self, *, resumed: bool) -> Measurement | None:
-        """The evaluator's measurement of the start model; a resumed run has it in its log."""
+        """The evaluator's measurement of the start model; a resumed run has it in its log.
+
+        The method's own metrics are measured too where they are on the way, so that their curves have a beginning.
+        """
+        if self.config.eval_steps and not (resumed and self.processes.on_first(self._has_begun)):
+            self._measure_method(0)
         wanted = resumed and self.evaluator is not None
         logged = self.processes.on_first(lambda: self.tracker.read_evaluation(0)) if wanted else None
         if logged is None:
@@ -114,13 +119,7 @@ class Monitor:
 
     def evaluate(self, step: int) -> Measurement | None:
         """Measure the method's own metrics (``heldout/…``) and the evaluator's (``evaluation/…``)."""
-        if self.heldout is not None:
-            collected: dict[str, tuple[float, float]] = {}
-            for batch in self.heldout.all(_EXAMPLES):
-                self.between(step)
-                add_metrics(collected, self.stepper.measure(batch))
-            metrics = self.processes.reduce_metrics(collected)
-            self._log(step, by_phase(heldout=metrics))
+        self._measure_method(step)
         measured = self._measure(step)
         if step < self.steps:  # after the last step the verdict says it
             self._warn(step)
@@ -159,6 +158,19 @@ class Monitor:
                 self.steps, evaluation, list(self.course.evaluations.values()), shown=self.config.samples
             )
         return evaluation
+
+    def _has_begun(self) -> bool:
+        records = read_records(self.tracker.metrics)
+        return any(record["step"] == 0 and of_phase(record, "heldout") for record in records)
+
+    def _measure_method(self, step: int) -> None:
+        if self.heldout is None:
+            return
+        collected: dict[str, tuple[float, float]] = {}
+        for batch in self.heldout.all(_EXAMPLES):
+            self.between(step)
+            add_metrics(collected, self.stepper.measure(batch))
+        self._log(step, by_phase(heldout=self.processes.reduce_metrics(collected)))
 
     def _measure(self, step: int) -> Measurement | None:
         if self.evaluator is None:

@@ -9,6 +9,7 @@ import pytest
 
 from align.comparison.frontier import Frontier, Point
 from align.comparison.page import page
+from tests.accessibility import assert_axe_finds_nothing, needs_axe, tab_through
 from tests.align.comparison.conftest import N, made
 from tests.chromium import CHROMIUM, browser
 
@@ -33,7 +34,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         answer=[_WORDS * 3],
         caveats=[_WORDS * 4, "x" * 300],
         facts={"Command": "align compare data=" + "folder/" * 40},
-        answers=[("Who? " * 60, [(label, "word" * 100, 0.5) for label in labels])],
+        answers=[("Who? " * 60, [(label, "word" * 100, 0.5) for label in labels])] * 2,
         start="start",
         frontiers={"dpo": line},
     )
@@ -57,6 +58,24 @@ def test_the_page_in_a_browser(file: Path, tmp_path: Path) -> None:
                     apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
                     assert apart, (a, b)
             assert backgrounds[0] != backgrounds[1]
+
+
+@needs_axe
+def test_axe_finds_nothing_to_object_to(file: Path, tmp_path: Path) -> None:
+    with browser(tmp_path) as shown:
+        assert_axe_finds_nothing(shown, file)
+
+
+def test_the_keyboard_reaches_and_works_everything(file: Path, tmp_path: Path) -> None:
+    with browser(tmp_path) as shown:
+        shown.open(file, width=400, dark=False)
+        assert tab_through(shown) == 4  # two tables and two prompts with their answers
+        shown.evaluate("document.querySelectorAll('summary')[1].focus()")
+        shown.press("Enter")
+        shown.wait_until("document.querySelectorAll('details')[1].open")
+        shown.evaluate("document.querySelector('.scroll').focus()")
+        shown.press("ArrowRight")
+        shown.wait_until("document.querySelector('.scroll').scrollLeft > 0")
 
 
 def test_a_request_and_a_complaint_would_be_seen(tmp_path: Path) -> None:

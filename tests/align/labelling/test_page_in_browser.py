@@ -18,6 +18,7 @@ import pytest
 from align import Preferences
 from align.cli.main import main
 from align.labelling.session import Session
+from tests.accessibility import assert_axe_finds_nothing, needs_axe, tab_through
 from tests.align.labelling.conftest import Begin, made_pair
 from tests.align.labelling.test_server import HOSTILE
 from tests.chromium import CHROMIUM, Browser, browser
@@ -194,3 +195,49 @@ def test_mouse_focus_and_a_program_that_has_ended(begin: Begin, tmp_path: Path) 
         shown.press("ArrowLeft")
         shown.wait_until("document.getElementById('problem').textContent.startsWith('The program does not answer.')")
     assert [one["verdict"] for one in Session(session.folder).judgements] == ["bad"]
+
+
+@needs_axe
+def test_axe_finds_nothing_to_object_to_in_any_state(begin: Begin, tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who? " * 90}]
+    session = begin(made_pair(0, "an answer", "another", prompt=turns), against="two")
+    with program("-c", SERVE, str(session.folder)) as (_, url), browser(tmp_path / "profile") as shown:
+
+        def is_ready() -> None:
+            shown.wait_until(READY)
+
+        def is_noting() -> None:
+            is_ready()
+            shown.press("n")
+            shown.call("Input.insertText", text="unsure")
+
+        def has_a_problem() -> None:
+            is_ready()
+            shown.evaluate("state = {...state, pair: {...state.pair, key: 'unknown'}}, judge('tie'), 0")
+            shown.wait_until("!busy && document.getElementById('problem').textContent !== ''")
+
+        assert_axe_finds_nothing(shown, url, is_ready)
+        assert_axe_finds_nothing(shown, url, has_a_problem)
+        assert_axe_finds_nothing(shown, url, is_noting)
+        shown.press("Escape")
+        press(shown, "ArrowLeft")
+        assert_axe_finds_nothing(shown, url, is_ready)
+        assert shown.evaluate("state.pair") is None
+
+
+def test_all_is_done_by_tab_and_space_too(begin: Begin, tmp_path: Path) -> None:
+    """Without the keys of its own, as with a switch or a screen reader that takes the arrows."""
+    session = begin(count=3)
+    with program("-c", SERVE, str(session.folder)) as (_, url), browser(tmp_path / "profile") as shown:
+        shown.open(url, width=400, dark=False)
+        shown.wait_until(READY)
+        assert tab_through(shown) == 6  # two answers, tie, both bad, skip, note; nothing to undo yet
+        for key, button in ((" ", "[data-verdict=right]"), ("Enter", "[data-verdict=bad]"), ("Enter", "#undo")):
+            done = shown.evaluate("state.done")
+            shown.evaluate("document.getElementById('title').focus()")
+            while not shown.evaluate(f"document.activeElement.matches('{button}')"):
+                shown.press("Tab")
+                assert shown.evaluate("document.activeElement !== document.body"), button
+            shown.press(key)
+            shown.wait_until(f"{READY} && state.done !== {done}")
+    assert [one["verdict"] for one in Session(session.folder).judgements] == ["right"]

@@ -9,6 +9,7 @@ import pytest
 
 from align.reporting.page import report, write_report
 from align.reporting.record import Record
+from tests.accessibility import assert_axe_finds_nothing, needs_axe, tab_through
 from tests.chromium import CHROMIUM, browser
 from tests.hostile import HOSTILE
 
@@ -40,12 +41,41 @@ _UNNAMED = """
 """
 
 
-def test_the_report_in_a_browser(run: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.fixture
+def pages(run: Callable[..., Path], tmp_path: Path) -> tuple[Path, Path]:
+    """The report of one run, and one of two runs."""
     several = tmp_path / "several.html"
     single = write_report(run("a_name_without_a_place_to_break" * 4, text="What is it? " * 10))
     several.write_text(report([Record.read(run(name, text="x" * 60)) for name in ("first", "second")]))
+    return single, several
+
+
+@needs_axe
+def test_axe_finds_nothing_to_object_to(pages: tuple[Path, Path], tmp_path: Path) -> None:
     with browser(tmp_path / "profile") as shown:
-        for page in (single, several):
+        for page in pages:
+            assert_axe_finds_nothing(shown, page)
+
+
+def test_the_keyboard_reaches_and_works_everything(pages: tuple[Path, Path], tmp_path: Path) -> None:
+    with browser(tmp_path / "profile") as shown:
+        for page, settings in zip(pages, (1, 2), strict=True):
+            shown.open(page, width=400, dark=False)
+            closed = tab_through(shown)
+            for number in range(settings):
+                shown.evaluate(f"document.querySelectorAll('summary')[{number}].focus()")
+                shown.press("Enter" if number else " ")
+                shown.wait_until(f"document.querySelectorAll('details')[{number}].open")
+            assert tab_through(shown) == closed + settings  # the tables inside
+            wide = "[...document.querySelectorAll('.scroll')].find(part => part.scrollWidth > part.clientWidth)"
+            shown.evaluate(f"{wide}.focus()")
+            shown.press("ArrowRight")
+            shown.wait_until(f"{wide}.scrollLeft > 0")
+
+
+def test_the_report_in_a_browser(pages: tuple[Path, Path], tmp_path: Path) -> None:
+    with browser(tmp_path / "profile") as shown:
+        for page in pages:
             for width in (400, 1200):
                 backgrounds: list[str] = []
                 for dark in (False, True):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from align.evaluation.measurement import Measurement, Sample
 from align.runs.tracker import Tracker
 from align.settings.config import TrackerName, WandbConfig
+from tests.chromium import CHROMIUM, browser
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of packages that are not this project's
 MEASURED = Measurement([Sample("p|q\nr", "answer", 3, 0.5, {"quality": 1.0})], [1.0])
@@ -48,18 +50,39 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert settings == "    trainer.eps: 1e-08\n    api_key: ***"
 
 
-def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
-    pytest.importorskip("trackio")
-    log(tmp_path / "r", "trackio", range(1, 3))
-    log(tmp_path / "r", "trackio", range(3, 4))
-    with sqlite3.connect(tmp_path / "trackio" / "p.db") as database:
+@pytest.fixture(scope="module")
+def trackio(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The package with a run of project ``p`` that was gone on with; its folder is read once, when it is imported."""
+    folder = tmp_path_factory.mktemp("trackio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKIO_DIR", str(folder))
+        package = pytest.importorskip("trackio")
+        log(folder / "r", "trackio", range(1, 3))
+        log(folder / "r", "trackio", range(3, 4))
+        yield package
+
+
+def test_trackio(trackio: Any) -> None:
+    with sqlite3.connect(trackio.utils.TRACKIO_DIR / "p.db") as database:
         rows = database.execute("select run_name, step, metrics from metrics order by id").fetchall()
     assert {name for name, _, _ in rows} == {"r"}
     logged = [(step, json.loads(metrics)) for _, step, metrics in rows]
     assert [(step, found["train/loss"]) for step, found in logged if "train/loss" in found] == LOSSES
     (table, _) = [found["samples"]["_value"] for _, found in logged if "samples" in found]
     assert table == [{"prompt": "p|q\nr", "response": "answer", "tokens": 3, "kl": 0.5, "quality": 1.0}]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_trackio_s_own_page_shows_the_metrics_by_phase(trackio: Any, tmp_path: Path) -> None:
+    app, url, *_ = trackio.show(project="p", open_browser=False, block_thread=False)
+    try:
+        with browser(tmp_path / "profile") as shown:
+            shown.open(url, width=1200, dark=False)
+            for text in ("train (1)", "loss", "evaluation (", "quality", "result ("):
+                shown.wait_until(f"document.body.innerText.includes('{text}')", 30)
+    finally:
+        app.close()
 
 
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,15 @@ class TestEvaluate:
         assert read_records(tmp_path / "metrics.jsonl") == [{"step": 7, "heldout/loss": 2.0}]
         assert looked == [7, 7, 7]
 
+    def test_where_it_is_measured_on_the_way_the_start_model_is_too(self, tmp_path: Path) -> None:
+        """(1 + 2) / (1 + 2), once: a run that is resumed has it in its log, one killed before it measures it."""
+        given: dict[str, Any] = {"heldout": Heldout((1.0, 1.0), (2.0, 2.0))}
+        make(tmp_path, **given).start(resumed=False)
+        assert read_records(tmp_path / "metrics.jsonl") == []
+        for resumed in (True, True):
+            make(tmp_path, config={"eval_steps": 2}, **given).start(resumed=resumed)
+            assert read_records(tmp_path / "metrics.jsonl") == [{"step": 0, "heldout/loss": 1.0}]
+
     def test_answers_are_measured_logged_and_remembered(self, tmp_path: Path) -> None:
         looked: list[int] = []
         first, second = measured(1.0, 2.0), measured(2.0, 4.0)

@@ -134,7 +134,7 @@ def test_the_best_model_is_chosen_by_its_answers_where_the_loss_says_otherwise(
     trainer = Trainer(Policy.load(str(tiny_model), adapter=Adapter(r=2)), tmp_path / "run", config)
     trainer.fit(SFT(), data, data, evaluator=Judged())  # pyright: ignore[reportArgumentType]
     losses = [r["heldout/loss"] for r in read_records(tmp_path / "run" / "metrics.jsonl") if "heldout/loss" in r]
-    assert len(losses) == 4
+    assert len(losses) == 5  # the start model's too
     assert losses == sorted(losses, reverse=True)
     merit = json.loads((tmp_path / "run" / "best" / "merit.json").read_text())
     assert merit == {"step": 2, "merit": 3.0}

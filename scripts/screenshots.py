@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+"""Write the pictures of docs/ anew: the pages of a run and of a comparison, and the label page of the run's policy.
+
+PYTHONPATH=. python scripts/screenshots.py runs/NAME runs/compare-NAME
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from tests.chromium import Browser, browser
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH = 1120
+_READY = "!busy && state?.pair"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Take the three pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run that answered held-out prompts")
+    parser.add_argument("comparison", type=Path, help="folder of align compare")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures", help="folder of the pictures")
+    args = parser.parse_args(arguments)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, browser(Path(folder) / "profile") as shown:
+        shown.call("Emulation.setScrollbarsHidden", hidden=True)
+        shown.open((args.run / "report.html").resolve(), width=WIDTH, dark=False)
+        _save(shown, args.out / "report.png", down_to="h3:nth-of-type(2) ~ .beside")
+        shown.open((args.comparison / "comparison.html").resolve(), width=WIDTH, dark=False)
+        _save(shown, args.out / "comparison.png", down_to="figure")
+        with _label_page(args.run, Path(folder) / "labels") as url:
+            shown.open(url, width=WIDTH, dark=False)
+            for key in ("ArrowLeft", "ArrowRight", "ArrowDown"):
+                shown.wait_until(_READY, 60)
+                shown.press(key)
+            shown.wait_until(f"{_READY} && state.done === 3", 60)
+            _save(shown, args.out / "label.png", down_to="#noted")
+
+
+def _save(shown: Browser, file: Path, *, down_to: str) -> None:
+    """Write the page down to the first element that a selector finds, with a palette, a third of the bytes."""
+    end = shown.evaluate(f"document.querySelector('{down_to}').getBoundingClientRect().bottom")
+    shown.picture(file, height=round(end) + 16)
+    with Image.open(file) as picture:
+        small = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    small.save(file, optimize=True)
+
+
+@contextmanager
+def _label_page(run: Path, out: Path) -> Generator[str]:
+    words = (f"policy={run}", "prompts=world/prompts", "pairs=12", f"out={out}", "port=0")
+    command = [sys.executable, str(ROOT / "scripts" / "label.py"), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield next(word for line in process.stdout for word in line.split() if word.startswith("http://"))
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()
