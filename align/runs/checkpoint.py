@@ -111,8 +111,9 @@ class CheckpointStore:
         own: Callable[[Path], None],
     ) -> None:
         if self.rank == 0:
+            self.folder.mkdir(exist_ok=True)  # not its parents: a run whose disk is gone is not begun elsewhere
             remove_leftovers(self.folder)
-            partial.mkdir(parents=True)
+            partial.mkdir()
         self.barrier()
         own(partial)
         if self.rank == 0:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from align.errors import ScorerError, UserError, fault_of_user
+from align.errors import SMALLER, ScorerError, UserError, fault_of_user, first_line, is_out_of_memory
 from align.model.roles import Role
 from align.runs.checkpoint import Checkpoint, CheckpointStore
 from align.system.files import disk_fault
 from align.system.randomness import load_random_state, random_state, save_random_state
 from align.system.signals import Interrupted, StopRequest
 from align.training.optimizer import load_optimizer, save_optimizer
-from align.training.step import Stepper, TrainingError
+from align.training.step import BrokenUpdateError, Stepper, TrainingError
 
 if TYPE_CHECKING:
     from align.training.feed import Source
@@ -85,7 +85,8 @@ class TrainingState:
     def saved_if_it_fails(self, step: int) -> Generator[None]:
         """If the block fails, on all ranks at one place, save the state after ``step``, which it has not changed.
 
-        Where the disk is full or gone, nothing is saved: the log may lack the step, which is then done again.
+        Where the disk is full or gone, nothing is saved: the log may lack the step, which is then done again. Nor is
+        anything after half of an update.
 
         Raises:
             TrainingError: In place of an error of a scorer, or one in code of the user.
@@ -99,13 +100,15 @@ class TrainingState:
             restore()
             raise Interrupted(interrupted.signum, self.save(step) if step > 0 else None) from None
         except (Exception, SystemExit) as error:
-            if disk_fault(error) is not None and fault_of_user(error) is None:
+            if isinstance(error, BrokenUpdateError) or (disk_fault(error) and not fault_of_user(error)):
                 raise
             restore()
             processes = self.stepper.processes
             together = processes.world_size == 1 or processes.failed_together
             kept = f" Step {self.save(step).name[5:].lstrip('0')} is saved." if step > 0 and together else ""
             fault = fault_of_user(error)
+            if is_out_of_memory(error):
+                raise TrainingError(f"out of memory ({first_line(error)}); {SMALLER}.{kept}") from error
             if isinstance(error, UserError | TrainingError):
                 raise type(error)(f"{error}{kept}") from error
             if isinstance(error, ScorerError) or fault is not None:
