@@ -40,9 +40,10 @@ def main(words: Sequence[str], configs: Path) -> int:
         report(f"Error: {error}")
         wait_for_first_process()
         return 2
-    except KeyboardInterrupt:
-        report("Stopped by SIGINT; a run that has written a checkpoint continues with if_exists=resume.")
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        signum = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)  # of a second signal its own
+        report(f"Stopped by {signum.name}; a run that has written a checkpoint continues with if_exists=resume.")
+        return 128 + signum
     except (Exception, SystemExit) as error:
         fault, place = fault_of_user(error), disk_fault(error)
         if fault is not None:

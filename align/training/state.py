@@ -107,8 +107,6 @@ class TrainingState:
             together = processes.world_size == 1 or processes.failed_together
             kept = f" Step {self.save(step).name[5:].lstrip('0')} is saved." if step > 0 and together else ""
             fault = fault_of_user(error)
-            if is_out_of_memory(error):
-                raise TrainingError(f"out of memory ({first_line(error)}); {SMALLER}.{kept}") from error
             if isinstance(error, UserError | TrainingError):
                 raise type(error)(f"{error}{kept}") from error
             if isinstance(error, ScorerError) or fault is not None:
@@ -116,6 +114,8 @@ class TrainingState:
                 # A context manager takes a RuntimeError that StopIteration caused for that StopIteration (PEP 479).
                 cause = None if isinstance(error, StopIteration) else error
                 raise TrainingError(f"{sentence}{kept} Continue with if_exists=resume.") from cause
+            if is_out_of_memory(error):
+                raise TrainingError(f"out of memory ({first_line(error)}); {SMALLER}.{kept}") from error
             raise
 
     def _save_shared(self, folder: Path) -> None:

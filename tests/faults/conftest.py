@@ -63,7 +63,10 @@ def words(tiny_model: Path) -> Callable[..., list[str]]:
 
     def typed(method: str, *more: str) -> list[str]:
         given = [f"model={tiny_model}", "data=pairs.jsonl", *BASE, *METHODS[method], "run_name=run", *more]
-        return list({word.partition("=")[0]: word for word in given}.values())  # the last of a key counts
+        last = {word.partition("=")[0]: word for word in given}
+        if last.get("reward", DRAWING[0]) != DRAWING[0]:
+            del last[DRAWING[1].partition("=")[0]]
+        return list(last.values())
 
     return typed
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Command:
     """``run.py`` with these words in a folder."""
 
@@ -28,24 +29,35 @@ class Command:
     prepare: Callable[[], Any] | None = None
     """Called first in its process: sets limits, or lays a trap."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    charts: bool = False
+    """Draw curves too, which takes two thirds of a short run."""
+
+    def __post_init__(self) -> None:
+        self._said = bytearray()
+        self._reader, self._writer = _context().Pipe(duplex=False)
+        self._reading = threading.Thread(target=self._read, daemon=True)
+
+    def _read(self) -> None:
+        while data := os.read(self._reader.fileno(), 2**16):
+            self._said += data
 
     def start(self) -> Command:
         self.process.start()
+        self._writer.close()
+        self._reading.start()
         return self
 
     @cached_property
     def process(self) -> Any:
-        self.log.unlink(missing_ok=True)
-        arguments = (list(self.words), self.folder, self.log, self.prepare, dict(self.environment))
-        return _context().Process(target=_run, args=arguments, daemon=True)
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "said.txt"
+        given = (list(self.words), self.folder, self._writer, self.prepare, dict(self.environment), self.charts)
+        return _context().Process(target=_run, args=given, daemon=True)
 
     @property
     def said(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        """What it wrote to stdout and stderr: through a pipe, since files may be what it cannot write."""
+        if self.ended:
+            self._reading.join(5)
+        return bytes(self._said).decode(errors="replace")
 
     @property
     def ended(self) -> bool:
@@ -79,17 +91,32 @@ def _context() -> Any:
 
 
 def _run(
-    words: list[str], folder: Path, log: Path, prepare: Callable[[], Any] | None, environment: Mapping[str, str]
+    words: list[str],
+    folder: Path,
+    output: Any,
+    prepare: Callable[[], Any] | None,
+    environment: Mapping[str, str],
+    charts: bool,
 ) -> None:
     from align.cli.main import main
 
     os.environ.update(environment)
     os.chdir(folder)
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
-        os.dup2(stream, descriptor)
+        os.dup2(output.fileno(), descriptor)
+    output.close()
     sys.argv = [str(ROOT / "scripts" / "run.py"), *words]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # multiprocessing has it ignored in its server
+    if not charts:
+        _leave_out_charts()
     if prepare is not None:
         prepare()
     raise SystemExit(main(words, ROOT / "configs"))
+
+
+def _leave_out_charts() -> None:
+    import align.reporting.page as page
+    import align.training.monitor as monitor
+
+    monitor.report.plot_curves = lambda _: None
+    page.curves_of = page.bars_of = lambda _: []

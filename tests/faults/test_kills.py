@@ -19,18 +19,8 @@ from tests.faults.records import differing, untidy
 _LIVES = 4  # most kills of a run before it is left to end
 
 
-def without_charts() -> None:
-    """Drawing them takes two thirds of a short run, and killing it there says little."""
-    import align.reporting.page
-    import align.training.monitor
-
-    align.training.monitor.report.plot_curves = lambda _: None
-    align.reporting.page.curves_of = lambda _: []
-    align.reporting.page.bars_of = lambda _: []
-
-
 def run(words: list[str], folder: Path) -> Command:
-    return Command([*words, "if_exists=resume"], folder, prepare=without_charts).start()
+    return Command([*words, "if_exists=resume"], folder).start()
 
 
 def killed(method: str, kills: int, words: Callable[..., list[str]], folder: Path, chance: random.Random) -> int:
@@ -40,22 +30,23 @@ def killed(method: str, kills: int, words: Callable[..., list[str]], folder: Pat
     for place in (whole, cut):
         place.mkdir(parents=True)
         write_inputs(place)
+    assert Command(["--help"], whole).start().wait(600) == 0  # what commands are forked from is there
     began = time.monotonic()
     assert run(typed, whole).wait(600) == 0
     seconds = time.monotonic() - began
     while done < kills:
-        name = f"run_name=run{done}"
-        for _ in range(min(_LIVES, kills - done)):
+        name, code = f"run_name=run{done}", -1
+        for life in range(_LIVES + 1):
             command = run([*typed, name], cut)
-            command.process.join(chance.random() * seconds)
-            command.send(signal.SIGKILL)
+            if life < _LIVES and done < kills:
+                command.process.join(chance.random() * seconds)
+                command.send(signal.SIGKILL)
             code = command.wait(600)
             assert code in (0, -signal.SIGKILL), command.said
             done += code != 0
             if code == 0:
                 break
-        last = run([*typed, name], cut)
-        assert last.wait(600) == 0, last.said
+        assert code == 0
         place = cut / "runs" / name.partition("=")[2]
         assert differing(whole / "runs" / "run", place) == []
         assert untidy(place) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,14 @@ class TestFailure:
         found, store = self.fail(error)
         assert found is error
         assert store.steps == []
+
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")])
+    def test_memory_that_runs_out_outside_of_a_step(self, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "fault_of_user", lambda _: None)
+        found, store = self.fail(error)
+        assert type(found) is TrainingError
+        assert re.match(r"out of memory \(.*\); take a smaller model, or .*\. Step 4 is saved\.$", str(found))
+        assert store.steps == [4]
 
     def test_where_the_disk_is_full_nothing_is_saved(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The log may lack the step that would be saved. What code of the user does not find is another thing."""
