@@ -63,7 +63,7 @@ class Command:
     def ended(self) -> bool:
         return self.process.exitcode is not None
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """Its exit code; of a signal that killed it the negative number."""
         self.process.join(seconds)
         if not self.ended:
@@ -76,7 +76,7 @@ class Command:
         if not self.ended:
             os.kill(self.process.pid, signum)
 
-    def wait_until(self, ready: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not ready():
             assert not self.ended, f"it ended before:\n{self.said[-3000:]}"
