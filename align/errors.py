@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sysconfig
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from traceback import extract_tb
 
-__all__ = ["ScorerError", "UserError", "did_you_mean", "fault_of_user", "first_line"]
+__all__ = ["SMALLER", "ScorerError", "UserError", "did_you_mean", "fault_of_user", "first_line", "is_out_of_memory"]
+
+SMALLER = "take a smaller model, or lower trainer.max_length and the longest answers (max_new_tokens)"
+"""What helps where memory runs out outside of a step, whose micro-batches could be smaller."""
+_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|Cannot allocate memory", re.IGNORECASE)
 
 
 class UserError(ValueError):
@@ -43,6 +48,11 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text without its full stop; of one without a text its type."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: Python's error, CUDA's, or the plain one of PyTorch's allocator on a CPU."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_MEMORY.search(str(error))))
 
 
 def fault_of_user(error: BaseException) -> str | None:

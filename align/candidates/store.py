@@ -77,8 +77,11 @@ class GrowingFile:
             ) from error
 
     def _open(self, settings: Mapping[str, Any]) -> None:
-        self.state = json.loads(self._state.read_text(encoding="utf-8"))
-        saved: Mapping[str, Any] = self.state["settings"]
+        try:
+            self.state = json.loads(self._state.read_bytes())
+            saved: Mapping[str, Any] = self.state["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{self._state} is damaged; remove it and {self.file}, which are then made anew.") from None
         require_same(self.file, differences(saved, settings))
         with self.file.open("ab") as stream:
             if stream.tell() < self.state["bytes"]:

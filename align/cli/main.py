@@ -10,8 +10,9 @@ from pathlib import Path
 
 from align.cli.console import report, report_own, wait_for_first_process
 from align.cli.parse import groups
-from align.errors import UserError, fault_of_user
+from align.errors import SMALLER, UserError, fault_of_user, first_line, is_out_of_memory
 from align.settings import registry
+from align.system.files import disk_fault
 
 __all__ = ["align", "main"]
 
@@ -39,15 +40,22 @@ def main(words: Sequence[str], configs: Path) -> int:
         report(f"Error: {error}")
         wait_for_first_process()
         return 2
-    except KeyboardInterrupt:
-        report("Stopped by SIGINT; a run that has written a checkpoint continues with if_exists=resume.")
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        signum = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)  # of a second signal its own
+        report(f"Stopped by {signum.name}; a run that has written a checkpoint continues with if_exists=resume.")
+        return 128 + signum
     except (Exception, SystemExit) as error:
-        fault = fault_of_user(error)
-        if fault is None:
+        fault, place = fault_of_user(error), disk_fault(error)
+        if fault is not None:
+            sentence = f"{fault}; correct it."
+        elif place is not None:
+            sentence = f"{place}; correct the place, or free space there."
+        elif is_out_of_memory(error):
+            sentence = f"out of memory ({first_line(error)}); {SMALLER}."
+        else:
             raise
         wait_for_first_process()
-        report_own(f"Error: {fault}; correct it.")
+        report_own(f"Error: {sentence}")
         return 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,16 @@ _TOKENS = 300
 """Tokens of a row that are shown: as many of its beginning as of its end."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, *, finished: bool | None = None) -> Path:
     """Write ``report.html`` into the folder of a run, from what is there; returns the file.
+
+    ``finished``: what the report says of the run; None: whether ``final/`` is there.
 
     Raises:
         UserError: There is no run.
     """
-    write_text(folder / REPORT, report([Record.read(folder)]))
+    record = Record.read(folder)
+    write_text(folder / REPORT, report([record if finished is None else replace(record, is_finished=finished)]))
     return folder / REPORT
 
 

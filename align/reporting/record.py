@@ -39,6 +39,8 @@ class Record:
     environment: Mapping[str, Any]
     command: str
     cost: Mapping[str, Any]
+    is_finished: bool
+    """It left a trained model."""
 
     @classmethod
     def read(cls, folder: Path) -> Record:
@@ -69,17 +71,13 @@ class Record:
             environment=read_json(folder / "environment.json") or {},
             command=command.read_text(encoding="utf-8").strip() if command.exists() else "",
             cost=read_json(folder / COST) or {},
+            is_finished=(folder / "final").exists(),
         )
 
     @property
     def name(self) -> str:
         """Of its folder."""
         return self.folder.resolve().name
-
-    @property
-    def is_finished(self) -> bool:
-        """It left a trained model."""
-        return (self.folder / "final").exists()
 
     @cached_property
     def flat_settings(self) -> dict[str, str]:

@@ -1,13 +1,18 @@
 """Checkpoints that survive being killed at any moment.
 
 A checkpoint is written into a hidden folder beside its final place. The manifest with the sha256 of each file comes
-last, everything is flushed to disk, and one rename makes it visible. Nothing is overwritten in place, and older
-checkpoints are deleted only after the new one has been read back and verified. Only safetensors and JSON are written.
+last, with its own sha256 beside it, everything is flushed to disk, and one rename makes it visible. Nothing is
+overwritten in place, and older checkpoints are deleted only after the new one has been read back and verified. Only
+safetensors and JSON are written.
+
+Whatever is found wrong in a checkpoint, the one before it is taken. A damaged one is written again when its step comes,
+and deleted with the first that is saved after it; other names in the folder are left alone.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
-from align.system.files import partial_of, publish_folder, remove_folder, remove_leftovers, write_json
+from align.system.files import disk_faults, partial_of, publish_folder, remove_folder, remove_leftovers, write_json
 from align.system.identity import Identity, differences, require_same, sha256
 
-MANIFEST = "manifest.json"
-VERSION = 3
+MANIFEST, SEAL = "manifest.json", "manifest.sha256"
+VERSION = 4
 """Version of the checkpoint format; raise it when newer code cannot continue older runs."""
-_PREFIX = "step-"
+_NAME = re.compile(r"step-[0-9]{8,}")
+_UNSEALED = 3  # the last version without SEAL
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class CheckpointStore:
         self.keep = keep
         self.rank = rank
         self.barrier = barrier
+        self._damaged: set[Path] = set()
 
     def save(
         self,
@@ -79,30 +86,44 @@ class CheckpointStore:
         Raises:
             UserError: The disk is full or not writable; older checkpoints are intact and partial files removed.
         """
-        final = self.folder / f"{_PREFIX}{step:08d}"
-        if final.exists():  # resumed and stopped again before the next step
+        final = self.folder / _name(step)
+        if final.exists() and final not in self._damaged:  # resumed and stopped again before the next step
             return final
         partial = partial_of(final)
         try:
-            if self.rank == 0:
-                remove_leftovers(self.folder)
-                partial.mkdir(parents=True)
-            self.barrier()
-            own(partial)
-            if self.rank == 0:
-                shared(partial)
-            self.barrier()
-            if self.rank == 0:
-                self._publish(partial, final, step, state)
-                self._rotate()
-            self.barrier()
-        except OSError as error:
+            with disk_faults(
+                f"checkpoint of step {step} could not be written to {self.folder}",
+                "choose another output_root, then continue with if_exists=resume",
+            ):
+                self._save(step, state, partial, final, shared, own)
+        except Exception:
             shutil.rmtree(partial, ignore_errors=True)
-            raise UserError(
-                f"checkpoint of step {step} could not be written to {self.folder} ({error.strerror or error}); "
-                "free space or choose another output_root, then continue with if_exists=resume."
-            ) from error
+            raise
         return final
+
+    def _save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        partial: Path,
+        final: Path,
+        shared: Callable[[Path], None],
+        own: Callable[[Path], None],
+    ) -> None:
+        if self.rank == 0:
+            self.folder.mkdir(exist_ok=True)  # not its parents: a run whose disk is gone is not begun elsewhere
+            remove_leftovers(self.folder)
+            partial.mkdir()
+        self.barrier()
+        own(partial)
+        if self.rank == 0:
+            shared(partial)
+        self.barrier()
+        if self.rank == 0:
+            self._publish(partial, final, step, state)
+            self._rotate(final)
+        self.barrier()
+        self._damaged.clear()
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest checkpoint that verifies, and sentences for the user.
@@ -113,11 +134,12 @@ class CheckpointStore:
             UserError: It belongs to a run with another identity; the message names the differences.
         """
         notes: list[str] = []
-        for folder in sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True):
+        for folder in _newest_first(self.folder):
             try:
                 manifest = verify(folder)
             except (OSError, ValueError) as error:
                 notes.append(f"checkpoint {folder.name} passed over: {error}")
+                self._damaged.add(folder)
                 continue
             version = int(manifest.get("version", 1))
             if version == VERSION:  # the identity of an earlier version has other entries
@@ -140,12 +162,21 @@ class CheckpointStore:
             },
         }
         write_json(partial / MANIFEST, manifest)
+        (partial / SEAL).write_text(sha256(partial / MANIFEST), encoding="ascii")
+        remove_folder(final)  # a damaged one
         publish_folder(partial, final)
 
-    def _rotate(self) -> None:
-        folders = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True)
-        verify(folders[0])
-        for old in folders[self.keep :]:
+    def _rotate(self, saved: Path) -> None:
+        try:
+            verify(saved)
+        except ValueError as error:
+            raise UserError(
+                f"checkpoint {saved} reads back otherwise than it was written, {error}; the ones before it are kept. "
+                "Choose another output_root on a sound disk, then continue with if_exists=resume."
+            ) from error
+        damaged = self._damaged - {saved}
+        intact = [folder for folder in _newest_first(self.folder) if folder not in damaged]
+        for old in (*intact[self.keep :], *damaged):
             remove_folder(old)
 
 
@@ -163,11 +194,14 @@ def require_current_version(run: Path, version: int) -> None:
 
 
 def newest_version(folder: Path) -> int | None:
-    """Return the format of the newest checkpoint in a folder as its manifest says, unverified; None without one."""
-    for checkpoint in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
+    """Return the format of the newest checkpoint in a folder as its manifest says; None without one.
+
+    Its other files are not read.
+    """
+    for checkpoint in _newest_first(folder):
         try:
-            return int(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")).get("version", 1))
-        except (OSError, ValueError, AttributeError):
+            return int(_read_manifest(checkpoint).get("version", 1))
+        except (OSError, ValueError):
             continue
     return None
 
@@ -179,13 +213,47 @@ def verify(folder: Path) -> dict[str, Any]:
         ValueError: A file is missing, cut, or altered.
         OSError: Something cannot be read.
     """
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    for name, expected in manifest["files"].items():
+    manifest = _read_manifest(folder)
+    try:
+        step, files = (
+            int(manifest["step"]),
+            {name: (of["size"], of["sha256"]) for name, of in manifest["files"].items()},
+        )
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(f"{MANIFEST} is damaged") from None
+    if _name(step) != folder.name:
+        raise ValueError(f"{MANIFEST} is that of step {step}")
+    for name, (size, expected) in files.items():
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{name} is missing")
-        if path.stat().st_size != expected["size"]:
-            raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {expected['size']}")
-        if sha256(path) != expected["sha256"]:
+        if path.stat().st_size != size:
+            raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {size}")
+        if sha256(path) != expected:
             raise ValueError(f"{name} is damaged (its sha256 differs)")
     return manifest
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a manifest that is as it was written; see `verify`."""
+    file, seal = folder / MANIFEST, folder / SEAL
+    if seal.exists() and seal.read_bytes() != sha256(file).encode():
+        raise ValueError(f"{MANIFEST} or {SEAL} is damaged (they do not belong together)")
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_bytes())
+        version = int(manifest.get("version", 1))
+    except (AttributeError, TypeError, RecursionError):
+        raise ValueError(f"{MANIFEST} is damaged") from None
+    if not seal.exists() and version > _UNSEALED:
+        raise ValueError(f"{SEAL} is missing")
+    return manifest
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, whole or not."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)

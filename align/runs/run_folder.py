@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.errors import UserError
-from align.system.files import LOCK, held, read_json, write_json
+from align.system.files import held, new_file, read_json, remove_folder, write_json
 
 IfExists = Literal["new", "resume", "overwrite"]
 _SECRET = re.compile(r"(api_?key|token|secret|password|credential)", re.IGNORECASE)
 _NOT_SECRET = re.compile(r"tokens|tokenizer|token_", re.IGNORECASE)
 _MARKER = "config.yaml"
 _INPUTS = "inputs.json"
+_BEFORE_MARKER = re.compile(r"inputs\.json|command\.txt|environment\.json|\.lock|\.partial-.*")
 _PACKAGES = (
     *("align-rlhf", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "wandb"),
     *("numpy", "tokenizers", "safetensors"),
@@ -77,7 +77,8 @@ def create(folder: Path, if_exists: IfExists) -> Path:
     """Create the folder of a run and return it; call this on one rank and tell the others.
 
     ``new`` never touches an existing folder: it takes ``folder``, else ``folder-2``, ``folder-3`` …. ``resume`` takes
-    the folder as it is, or creates it. ``overwrite`` deletes an earlier run there.
+    the folder as it is, or creates it. ``overwrite`` deletes an earlier run there. A run killed while its folder was
+    made has nothing but files of this module in it, and both take it.
 
     Raises:
         UserError: ``overwrite`` or ``resume`` would use a folder that is not a run.
@@ -92,13 +93,13 @@ def create(folder: Path, if_exists: IfExists) -> Path:
                 continue
             return candidate
         raise UserError(f"{folder}: 10,000 runs of this name exist; give run_name=.")
-    strange = folder.exists() and any(child.name != LOCK for child in folder.iterdir())
-    if strange and not (folder / _MARKER).exists():
+    begun = not folder.exists() or all(_BEFORE_MARKER.fullmatch(path.name) for path in folder.iterdir())
+    if not begun and not is_run(folder):
         raise UserError(
             f"{folder} holds files but no run ({_MARKER} is missing); choose another run_name or output_root."
         )
-    if if_exists == "overwrite" and folder.exists():
-        shutil.rmtree(folder)
+    if if_exists == "overwrite":
+        remove_folder(folder)
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -111,7 +112,8 @@ def describe(folder: Path, config: Mapping[str, Any]) -> None:
     command = command_line([Path(sys.executable).name, *sys.argv])
     (folder / "command.txt").write_text(command + "\n", encoding="utf-8")
     write_json(folder / "environment.json", environment())
-    OmegaConf.save(OmegaConf.create(redact(config)), folder / _MARKER)
+    with new_file(folder / _MARKER) as partial:
+        OmegaConf.save(OmegaConf.create(redact(config)), partial)
 
 
 def command_line(words: Iterable[str]) -> str:

@@ -62,14 +62,16 @@ class Tracker:
         for artifact in uses:
             self.tell(lambda service, artifact=artifact: service.use(artifact), artifact)
 
-    def truncate(self, step: int, *, shown: int = 0) -> None:
-        """Drop what was logged after ``step``: the resumed run logs those steps again.
+    def truncate(self, step: int, *, evaluated: int = 0, shown: int = 0) -> None:
+        """Drop what was logged after ``step``, and of evaluations after ``evaluated``: the resumed run logs it again.
 
         Trackers are told once more what is left, with tables of ``shown`` samples, where they may have lost it.
         """
         if self.enabled:
-            for path in (self.metrics, self.samples, self.warnings):
-                _rewrite(path, [record for record in read_records(path) if record["step"] <= step])
+            last = {self.metrics: step, self.samples: evaluated, self.warnings: step}
+            for path, until in last.items():
+                records = [record for record in read_records(path) if record["step"] <= until]
+                _rewrite(path, [record for record in records if record["step"] <= evaluated or not _measured(record)])
             if self._services:
                 logged = self._logged(shown)
                 self.tell(lambda service: service.resume(logged))
@@ -240,16 +242,21 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     records: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # texts may hold other line separators
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")  # texts may hold other line separators
     for number, line in enumerate(lines):
         if not line:
             continue
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:  # no JSON, or cut inside a character
             if number != len(lines) - 1:
                 raise
     return records
+
+
+def _measured(record: Mapping[str, Any]) -> bool:
+    """Return whether a record of ``metrics.jsonl`` is of an evaluation, not of a step."""
+    return any(name.startswith(("heldout/", "evaluation/")) for name in record)
 
 
 def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

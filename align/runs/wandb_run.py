@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PHASES = ("train", "rollout", "heldout", "evaluation")
 """A step; the drawing of its responses; the method's metrics on held-out data; answers to held-out prompts."""
 
+_START, _FINISH = 30, 300
+"""Seconds that W&B may keep a run waiting, before it begins and when it has ended."""
+
 
 class WandbRun:
     """A `Service`. Off-line it writes below ``wandb/`` of the run's folder, for ``wandb sync`` later."""
@@ -50,7 +53,9 @@ class WandbRun:
             id=run_id,
             resume="allow",
             config=dict(config),
-            settings=wandb.Settings(init_timeout=30, silent=True),
+            settings=wandb.Settings(
+                init_timeout=_START, finish_timeout=_FINISH, finish_timeout_raises=True, silent=True
+            ),
         )
         self.run.define_metric("step", hidden=True)
         for phase in PHASES:
@@ -110,8 +115,16 @@ class WandbRun:
         self.run.log_artifact(_made(artifact))
 
     def finish(self, exit_code: int) -> None:
-        """Finish the run."""
-        self.run.finish(exit_code=exit_code)
+        """Finish the run; W&B's own files have what it did not take in time.
+
+        Raises:
+            TimeoutError: It did not take everything.
+        """
+        try:
+            self.run.finish(exit_code=exit_code)
+        except TimeoutError:
+            files = Path(self.run.dir).parent
+            raise TimeoutError(f"no answer within {_FINISH} s; send it later with `wandb sync {files}`") from None
 
 
 def _made(artifact: Artifact) -> wandb.Artifact:

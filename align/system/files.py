@@ -7,20 +7,22 @@ one under its own.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
 
 _PARTIAL, _OLD = ".partial-", ".old-"
-LOCK = ".lock"
-"""The file in a folder that one process holds."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,8 +45,13 @@ def read_json(path: Path) -> Any:
 def new_file(path: Path) -> Generator[Path]:
     """Yield a file to write; it replaces ``path`` when the block ends without an exception."""
     partial = partial_of(path)
-    yield partial
-    publish_file(partial, path)
+    try:
+        yield partial
+        publish_file(partial, path)
+    except Exception:
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
 @contextmanager
@@ -52,9 +59,13 @@ def new_folder(folder: Path) -> Generator[Path]:
     """Yield an empty folder to fill; it replaces ``folder`` when the block ends without an exception."""
     partial = partial_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    _flush_tree(partial)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        _flush_tree(partial)
+    except Exception:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     with _set_aside(folder):  # in between there is only the old one under its hidden name
         _rename(partial, folder)
 
@@ -68,7 +79,7 @@ def held(folder: Path, remedy: str) -> Generator[int]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
+        file = (folder / ".lock").open("a+")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}).") from error
     with file:
@@ -80,8 +91,9 @@ def held(folder: Path, remedy: str) -> Generator[int]:
         except OSError:
             pass  # a file system without locks
         else:
-            file.truncate(0)
-            print("process", os.getpid(), end="", file=file, flush=True)
+            with suppress(OSError):  # a full disk
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), b"process %d" % os.getpid())
         yield file.fileno()
 
 
@@ -109,9 +121,44 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the hidden folders in ``folder`` that a killed process left there."""
+    """Delete the hidden files and folders in ``folder`` that a killed process left there."""
     for left in (*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"{_OLD}*")):
-        shutil.rmtree(left)
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+def disk_fault(error: BaseException) -> str | None:
+    """Return ``FILE: No space left on device`` for an error of a disk that is full, gone, or not to be written.
+
+    None for other errors. Those of libraries in Rust (safetensors, tokenizers) have the system's number in their text.
+    """
+    number, place = None, None
+    if isinstance(error, OSError):
+        number, place = error.errno, error.filename
+    elif found := re.search(r"\(os error (\d+)\)", str(error)):
+        number = int(found[1])
+    if number not in _FULL | _GONE:
+        return None
+    return f"{place}: {os.strerror(number)}" if place else os.strerror(number)
+
+
+@contextmanager
+def disk_faults(what: str, remedy: str) -> Generator[None]:
+    """Raise a `UserError` that names the place and the fault where the block finds the disk full or gone.
+
+    Args:
+        what: What cannot be done then, as "the run in FOLDER cannot be written".
+        remedy: Beside free space.
+    """
+    try:
+        yield
+    except Exception as error:
+        fault = disk_fault(error)
+        if fault is None:
+            raise
+        raise UserError(f"{what} ({fault}); free space or {remedy}.") from error
 
 
 @contextmanager

@@ -45,5 +45,5 @@ class StopRequest:
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum:  # the second signal stops at once; the last checkpoint stays valid
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(signum)
         self.signum = signum

@@ -19,6 +19,7 @@ from align.runs.final_weights import replace_policy
 from align.runs.tracker import by_phase, of_phase, read_records
 from align.system.files import read_json, write_json
 from align.system.processes import add_metrics
+from align.system.randomness import random_state
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +52,7 @@ class Monitor:
         steps: int,
         evaluator: Evaluator | None,
         heldout: Batches | None,
-        between: Callable[[int], None],
+        between: Callable[[], None],
     ) -> None:
         """
         Args:
@@ -64,7 +65,7 @@ class Monitor:
             steps: Of the whole run.
             evaluator: None: answers are not evaluated.
             heldout: For the method's own metrics.
-            between: Called between batches with the step; may raise to stop.
+            between: Called between batches; may raise to stop.
         """
         self.stepper, self.tracker, self.console, self.config = stepper, tracker, console, config
         self.policy, self.method, self.processes = stepper.policy, stepper.method, stepper.processes
@@ -168,7 +169,7 @@ class Monitor:
             return
         collected: dict[str, tuple[float, float]] = {}
         for batch in self.heldout.all(_EXAMPLES):
-            self.between(step)
+            self.between()
             add_metrics(collected, self.stepper.measure(batch))
         self._log(step, by_phase(heldout=self.processes.reduce_metrics(collected)))
 
@@ -177,7 +178,9 @@ class Monitor:
             return None
         model = "start model" if step == 0 else f"model after step {step}"
         self.console.print(f"Answering held-out prompts with the {model} …")
-        measurement = self.evaluator.measure(self.policy, self.processes, between=lambda: self.between(step))
+        restore = random_state()
+        measurement = self.evaluator.measure(self.policy, self.processes, between=self.between)
+        restore()  # what scorers draw changes nothing in training
         self.tracker.log_evaluation(step, measurement, shown=self.config.samples)
         self.course.evaluations[step] = measurement
         return measurement

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from align.errors import ScorerError, UserError, fault_of_user
+from align.errors import SMALLER, ScorerError, UserError, fault_of_user, first_line, is_out_of_memory
 from align.model.roles import Role
 from align.runs.checkpoint import Checkpoint, CheckpointStore
+from align.system.files import disk_fault
 from align.system.randomness import load_random_state, random_state, save_random_state
 from align.system.signals import Interrupted, StopRequest
 from align.training.optimizer import load_optimizer, save_optimizer
-from align.training.step import Stepper, TrainingError
+from align.training.step import BrokenUpdateError, Stepper, TrainingError
 
 if TYPE_CHECKING:
     from align.training.feed import Source
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class TrainingState:
     """Everything that changes while training: roles, optimiser, schedule, random states, and the source of batches."""
 
@@ -34,10 +35,13 @@ class TrainingState:
     stop: StopRequest
     steps: int
     """Of the whole run."""
+    evaluated: int = 0
+    """The last step whose evaluation is whole in the log."""
 
     def save(self, step: int) -> Path:
         """Write the checkpoint of a step; all ranks call it."""
-        return self.store.save(step, {"steps": self.steps}, shared=self._save_shared, own=self._save_own)
+        state = {"steps": self.steps, "evaluated": self.evaluated}
+        return self.store.save(step, state, shared=self._save_shared, own=self._save_own)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back as it was after the checkpoint's step."""
@@ -47,6 +51,7 @@ class TrainingState:
         load_optimizer(self.stepper.optimizer, self.schedule, folder)
         load_random_state(folder / f"random-{rank}.json")
         self.source.load(folder / f"rollout-{rank}")
+        self.evaluated = int(checkpoint.state["evaluated"])
 
     def stop_if_asked(self, step: int) -> None:
         """At a step boundary: if any rank caught a signal, all of them save and leave.
@@ -58,14 +63,14 @@ class TrainingState:
         if caught:
             raise Interrupted(caught, self.save(step) if step > 0 else None)
 
-    def stop_between_batches(self, step: int) -> None:
-        """Answer a signal while the model after ``step`` is measured; several ranks do so at the next step boundary.
+    def stop_between_batches(self) -> None:
+        """Answer a signal while the model is measured; several ranks do so at the next step boundary.
 
         Raises:
-            Interrupted: A signal asked for it.
+            Interrupted: A signal asked for it; `saved_if_it_fails` saves the step.
         """
-        if self.stop.signum and self.stepper.processes.world_size == 1:
-            self.stop_if_asked(step)
+        if self.stepper.processes.world_size == 1:
+            self.stop_unsaved()
 
     def stop_unsaved(self) -> None:
         """Answer a signal at once, before there is anything to save.
@@ -80,16 +85,23 @@ class TrainingState:
     def saved_if_it_fails(self, step: int) -> Generator[None]:
         """If the block fails, on all ranks at one place, save the state after ``step``, which it has not changed.
 
+        Where the disk is full or gone, nothing is saved: the log may lack the step, which is then done again. Nor is
+        anything after half of an update.
+
         Raises:
             TrainingError: In place of an error of a scorer, or one in code of the user.
             UserError: With a word on what is saved.
+            Interrupted: As the block raised it, with the checkpoint.
         """
         restore = random_state()
         try:
             yield
-        except Interrupted:
-            raise
+        except Interrupted as interrupted:
+            restore()
+            raise Interrupted(interrupted.signum, self.save(step) if step > 0 else None) from None
         except (Exception, SystemExit) as error:
+            if isinstance(error, BrokenUpdateError) or (disk_fault(error) and not fault_of_user(error)):
+                raise
             restore()
             processes = self.stepper.processes
             together = processes.world_size == 1 or processes.failed_together
@@ -102,6 +114,8 @@ class TrainingState:
                 # A context manager takes a RuntimeError that StopIteration caused for that StopIteration (PEP 479).
                 cause = None if isinstance(error, StopIteration) else error
                 raise TrainingError(f"{sentence}{kept} Continue with if_exists=resume.") from cause
+            if is_out_of_memory(error):
+                raise TrainingError(f"out of memory ({first_line(error)}); {SMALLER}.{kept}") from error
             raise
 
     def _save_shared(self, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from align.errors import SMALLER, first_line, is_out_of_memory
 from align.system.processes import add_metrics
 
 if TYPE_CHECKING:
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from align.model.policy import Policy
     from align.system.processes import Processes
 
-_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
-
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the parameters are those of the last finished step."""
+
+
+class BrokenUpdateError(TrainingError):
+    """An update failed half-way: the parameters are those of no step, and must not be saved."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Stepper:
             raise
         grad_norm = self._reduce_gradients()
         self._stop_unless_finite(grad_norm, bad, batch)
-        self.optimizer.step()
+        self._update()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(map(len, batch.prompt_ids)) + batch.tokens
         return StepResult(self.processes.reduce_metrics(collected), grad_norm, int(self.processes.sum(tokens)))
@@ -166,6 +168,17 @@ class Stepper:
             f"{_shown(rows)}. Lower trainer.learning_rate, or use trainer.precision=float32 if it is bfloat16."
         )
 
+    def _update(self) -> None:
+        try:
+            self.optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BrokenUpdateError(
+                f"out of memory in the middle of an update ({first_line(error)}); {SMALLER}. Continue with "
+                "if_exists=resume from the last checkpoint."
+            ) from error
+
     def _all_rows(self, batch: Batch) -> list[int]:
         return sorted(row for part in self.processes.gather(list(batch.rows)) for row in part)
 
@@ -173,8 +186,8 @@ class Stepper:
     def _memory_guard(self) -> Generator[None]:
         try:
             yield
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises it plain
-            if isinstance(error, TrainingError) or not _MEMORY.search(str(error)):
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, TrainingError) or not is_out_of_memory(error):
                 raise
             self.optimizer.zero_grad(set_to_none=True)
             raise TrainingError(

@@ -33,6 +33,7 @@ from align.runs.services import require_installed
 from align.runs.tracker import Tracker
 from align.scoring.scorer import Scorer
 from align.settings.config import TrackerName, TrainerConfig, WandbConfig, check_trackers
+from align.system.files import disk_faults, remove_leftovers
 from align.system.processes import Processes, require_data_parallel
 from align.system.randomness import seed_everything
 from align.system.signals import Interrupted, StopRequest
@@ -185,7 +186,9 @@ class _Run:
 
     def execute(self) -> TrainResult:
         """The run from beginning to end."""
-        with ExitStack() as until:
+        place = self.trainer.output_dir
+        faults = disk_faults(f"{place} cannot be written", "mount it again, then continue with if_exists=resume")
+        with faults, ExitStack() as until:
             return self._execute(self._open_folder(until))
 
     def _execute(self, checkpoint: Checkpoint | None) -> TrainResult:
@@ -224,14 +227,14 @@ class _Run:
                 write_data_summary(self.folder, self.feed.train.data, heldout, self.policy.tokenizer)
             with self.state.saved_if_it_fails(0):
                 before = self.monitor.start(resumed=self.trainer.if_exists == "resume")
-            last = self._train(self._begin(checkpoint))
-            result = self._finish(before, last)
+            done = self._begin(checkpoint)
+            last = self._train(done)
+            evaluation = self._evaluate_at_the_end(before)
             if self.processes.is_first:
-                done = checkpoint.step if checkpoint is not None else 0
                 write_cost(self.folder, seconds=time.perf_counter() - began, first_step=done)
-                write_report(self.folder)
+            self._finish(evaluation)
             exit_code = 0
-            return result
+            return TrainResult(self.folder, self.plan.steps, last, evaluation)
         except Interrupted as interrupted:
             exit_code = interrupted.exit_code
             raise
@@ -247,19 +250,26 @@ class _Run:
         """Do the steps after ``done``; returns the metrics of the last one."""
         config, steps, state = self.config, self.plan.steps, self.state
         metrics: Mapping[str, float] = {}
+        self._evaluate_if_due(done)  # stopped in the middle of its evaluation
         with tqdm(total=steps, initial=done, disable=self.console.quiet, desc="training", unit="step") as bar:
             for step in range(done + 1, steps + 1):
                 metrics = self._step(step) or metrics
                 bar.update()
                 bar.set_postfix(self.monitor.headline)
                 state.stop_if_asked(step)
-                if config.eval_steps and step % config.eval_steps == 0 and step < steps:
-                    with state.saved_if_it_fails(step):
-                        self.monitor.evaluate(step)
-                    state.stop_if_asked(step)
+                self._evaluate_if_due(step)
                 if (config.save_steps and step % config.save_steps == 0) or step == steps:
                     state.save(step)
         return metrics
+
+    def _evaluate_if_due(self, step: int) -> None:
+        """Measure the model after a step where that is to be done and not yet logged."""
+        every, state = self.config.eval_steps, self.state
+        if every and step % every == 0 and state.evaluated < step < self.plan.steps:
+            with state.saved_if_it_fails(step):
+                self.monitor.evaluate(step)
+            state.evaluated = step
+            state.stop_if_asked(step)
 
     def _step(self, step: int) -> Mapping[str, float]:
         """One optimiser step; returns its metrics, none where the source left it out."""
@@ -338,7 +348,7 @@ class _Run:
             self.tracker.truncate(0, shown=self.config.samples)
             return 0
         self.state.restore(checkpoint)
-        self.tracker.truncate(checkpoint.step, shown=self.config.samples)
+        self.tracker.truncate(checkpoint.step, evaluated=self.state.evaluated, shown=self.config.samples)
         self.monitor.resume()
         return checkpoint.step
 
@@ -357,14 +367,18 @@ class _Run:
         if checkpoint is not None:
             print_(f"Resuming after step {checkpoint.step} from {checkpoint.folder}", soft_wrap=True)
 
-    def _finish(self, before: Measurement | None, last: Mapping[str, float]) -> TrainResult:
+    def _evaluate_at_the_end(self, before: Measurement | None) -> Mapping[str, Any]:
         with self.state.saved_if_it_fails(self.plan.steps):
             after = self.monitor.evaluate(self.plan.steps)
-            evaluation = self.monitor.conclude(self.feed.train.data, before, after, self.beside)
+            return self.monitor.conclude(self.feed.train.data, before, after, self.beside)
+
+    def _finish(self, evaluation: Mapping[str, Any]) -> None:
+        """Write the report and, last of all, ``final/``: a run that has it is finished, and lacks nothing."""
         if self.processes.is_first:
+            write_report(self.folder, finished=True)
+            remove_leftovers(self.folder)
             settings = {**method_settings(self.method), **dataclasses.asdict(self.plan)}
             write_final(self.policy, self.folder / "final", self.method, settings, evaluation or None, self.origin)
             self.tracker.keep(self.folder / "final")
         self.processes.barrier()
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
-        return TrainResult(self.folder, self.plan.steps, last, evaluation)

@@ -79,6 +79,14 @@ def test_what_cannot_be_continued(tmp_path: Path) -> None:
     assert state_file(tmp_path / "a.b.jsonl") == tmp_path / "a.b.json"
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\udcff"])
+def test_a_damaged_state_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text("{}\n")
+    (tmp_path / "c.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"c\.json is damaged; remove it and .*c\.jsonl, which are then made anew"):
+        GrowingFile(tmp_path / "c.jsonl", {}, {})
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"c\.jsonl cannot be written \(.+\); choose another place\."):

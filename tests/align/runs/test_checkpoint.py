@@ -40,7 +40,7 @@ def save(checkpoints: CheckpointStore, step: int) -> Path:
 
 
 _CHANGING = ("rename", "replace", "write_text", "write_bytes", "mkdir")
-_CALLS = 19  # system calls of a save that change the disk; the test below counts them
+_CALLS = 22  # system calls of a save that change the disk; the test below counts them
 
 
 @pytest.mark.parametrize("moment", range(_CALLS + 1))
@@ -213,7 +213,7 @@ class TestRanks:
                 partial.mkdir(parents=True, exist_ok=True)
 
         monkeypatch.setattr(module, "publish_folder", lambda *_: done.append("publish"))
-        monkeypatch.setattr(CheckpointStore, "_rotate", lambda _: done.append("rotate"))
+        monkeypatch.setattr(CheckpointStore, "_rotate", lambda *_: done.append("rotate"))
 
         def write(name: str) -> Callable[[Path], None]:
             def call(place: Path) -> None:
@@ -276,7 +276,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"policy/weights is damaged \(its sha256 differs\)",
     ),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), ".*No such file"),
-    "no JSON": (lambda f: (f / "manifest.json").write_text("{"), "Expecting"),
+    "no JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest.json or manifest.sha256 is damaged"),
+    "no seal": (lambda f: (f / "manifest.sha256").unlink(), "manifest.sha256 is missing"),
 }
 
 
@@ -293,6 +294,71 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(damage: str, tmp_path: Pa
     assert re.match(f"checkpoint step-00000003 passed over: {reason}", notes[0])
     with pytest.raises((OSError, ValueError), match=reason):
         verify(tmp_path / "step-00000003")
+
+
+def test_a_damaged_checkpoint_is_written_again_at_its_step_and_goes_with_the_next(tmp_path: Path) -> None:
+    """Otherwise the run would verify it in place of the one just saved, and count it as kept."""
+    for step in (1, 2, 3, 4):
+        save(store(tmp_path, keep=9), step)
+    for step in (3, 4):
+        DAMAGES["cut"][0](tmp_path / f"step-0000000{step}")
+    resumed = store(tmp_path, keep=9)
+    assert [note.split()[1] for note in resumed.latest()[1]] == ["step-00000004", "step-00000003"]
+    save(resumed, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-0000000{n}" for n in (1, 2, 3)]
+    assert verify(tmp_path / "step-00000003")["step"] == 3
+
+
+def test_a_checkpoint_that_reads_back_otherwise_is_named_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = store(tmp_path, keep=1)
+    save(checkpoints, 1)
+    publish = module.publish_folder
+
+    def damaging(partial: Path, folder: Path) -> None:
+        publish(partial, folder)
+        (folder / "optimizer").write_text("[]")
+
+    monkeypatch.setattr(module, "publish_folder", damaging)
+    with pytest.raises(
+        UserError, match=r"step-00000002 reads back otherwise than it was written, optimizer is damaged"
+    ):
+        save(checkpoints, 2)
+    found, _ = store(tmp_path).latest()
+    assert found is not None
+    assert found.step == 1
+
+
+def test_other_names_are_no_checkpoints_and_stay(tmp_path: Path) -> None:
+    stray = ["step-foo", "step-9", "step-00000009.bak", "step-00000009 (copy)", "step-٠٠٠٠٠٠٠٩", "notes"]
+    for name in stray:
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-00000099").write_text("a file")
+    (tmp_path / ".partial-file").write_text("left")
+    for step in (1, 2, 3):
+        save(store(tmp_path, keep=1), step)
+    found, notes = store(tmp_path).latest()
+    assert found is not None
+    assert (found.step, notes, newest_version(tmp_path)) == (3, [], module.VERSION)
+    assert {path.name for path in tmp_path.iterdir()} == {*stray, "step-00000099", "step-00000003"}
+
+
+def test_the_newest_is_that_of_the_largest_step(tmp_path: Path) -> None:
+    for step in (99_999_999, 100_000_000):
+        store(tmp_path).save(step, {}, shared=lambda _: None, own=lambda _: None)
+    found, _ = store(tmp_path).latest()
+    assert found is not None
+    assert found.step == 100_000_000
+
+
+def test_a_folder_under_another_name_is_passed_over(tmp_path: Path) -> None:
+    save(store(tmp_path), 1)
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / "step-00000009")
+    found, notes = store(tmp_path).latest()
+    assert found is not None
+    assert found.step == 1
+    assert notes == ["checkpoint step-00000009 passed over: manifest.json is that of step 1"]
 
 
 def test_another_rounding_is_said_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -327,11 +393,12 @@ def test_a_checkpoint_of_an_earlier_format_is_found_without_a_comparison(tmp_pat
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest.pop("version") == module.VERSION
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.sha256").unlink()
     found, _ = store(tmp_path, seed=1).latest()
     assert found is not None
     assert (found.step, found.version, newest_version(tmp_path)) == (1, 1, 1)
     require_current_version(tmp_path, module.VERSION)
-    with pytest.raises(UserError, match=r"was begun by an earlier version .* the format 1, not 3; finish it"):
+    with pytest.raises(UserError, match=r"was begun by an earlier version .* the format 1, not 4; finish it"):
         require_current_version(tmp_path, found.version)
 
 

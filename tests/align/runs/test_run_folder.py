@@ -82,6 +82,28 @@ def test_the_configuration_is_written_last(tmp_path: Path, monkeypatch: pytest.M
     assert read_inputs(folder) is None
 
 
+@pytest.mark.parametrize("if_exists", ["resume", "overwrite"])
+@pytest.mark.parametrize("left", [["inputs.json"], ["inputs.json", "command.txt", ".partial-environment.json"]])
+def test_a_run_killed_while_its_folder_was_made_can_be_begun_there(left: Any, if_exists: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in left:
+        (folder / name).write_text("cut sho")
+    assert begin(folder, if_exists, {"seed": 1}, {"data": "x"}) == folder
+    assert is_run(folder)
+    assert read_inputs(folder) == {"data": "x"}
+    assert json.loads((folder / "environment.json").read_text())["cpus"]
+
+
+def test_files_of_somebody_else_are_not_touched(tmp_path: Path) -> None:
+    for name in ("inputs.json", "thesis.txt"):
+        (tmp_path / name).write_text("mine")
+    for if_exists in ("resume", "overwrite"):
+        with pytest.raises(UserError, match="holds files but no run"):
+            begin(tmp_path, if_exists, {"seed": 1}, {"data": "x"})
+    assert (tmp_path / "inputs.json").read_text() == "mine"
+
+
 def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:
     folder = begin(tmp_path / "run", "resume", {"seed": 0}, {"data": "first"})
     before = {path: path.read_bytes() for path in folder.iterdir()}

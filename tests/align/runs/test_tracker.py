@@ -178,10 +178,32 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint_in_all_files(tmp_p
         tracker.warn(step, f"w{step}", "sentence")
         tracker.log_evaluation(step, MEASURED, shown=0)
     Tracker(tmp_path, enabled=False).truncate(0)  # another rank writes nothing
-    tracker.truncate(2)
+    tracker.truncate(2, evaluated=2)
     for file, each in ((tracker.metrics, 2), (tracker.warnings, 1), (tracker.samples, 3)):
         assert [record["step"] for record in read_records(file)] == [1] * each + [2] * each
     assert tracker.read_warnings() == {"w1", "w2"}
+
+
+def test_an_evaluation_that_the_checkpoint_does_not_count_is_forgotten_and_its_step_is_kept(tmp_path: Path) -> None:
+    """The run was stopped in the middle of it, or killed before ``best/`` was written."""
+    tracker = Tracker(tmp_path, enabled=True)
+    tracker.log_evaluation(0, MEASURED, shown=0)
+    for step in (2, 4):
+        tracker.log(step, {"train/loss": 1.0})
+        tracker.log(step, {"heldout/loss": 1.0})
+        tracker.log_evaluation(step, MEASURED, shown=0)
+    tracker.truncate(4, evaluated=2)
+    kept = [
+        (record["step"], next(iter(record.keys() - {"step"})).split("/")[0]) for record in read_records(tracker.metrics)
+    ]
+    assert kept == [(0, "evaluation"), (2, "train"), (2, "heldout"), (2, "evaluation"), (4, "train")]
+    assert [record["step"] for record in read_records(tracker.samples)] == [0] * 3 + [2] * 3
+
+
+def test_a_line_may_be_cut_off_inside_a_character(tmp_path: Path) -> None:
+    file = tmp_path / "samples.jsonl"
+    file.write_bytes('{"a": "ö"}\n{"a": "ö'.encode()[:-1])
+    assert read_records(file) == [{"a": "ö"}]
 
 
 def test_other_ranks_write_nothing_at_all(tmp_path: Path) -> None:

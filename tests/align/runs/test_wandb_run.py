@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from align.evaluation.measurement import Measurement, Sample
 from align.runs.lineage import Artifact
 from align.runs.run_folder import begin
 from align.runs.tracker import Tracker
+from align.runs.wandb_run import WandbRun
 from align.system.files import write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -132,3 +134,18 @@ def test_a_run_whose_first_part_was_sent_does_not_send_it_again(tmp_path: Path) 
     tracker.close()
     assert [item["step"] for item in history(tmp_path)] == [1, 2]
     assert file.exists()
+
+
+def test_the_end_of_a_run_waits_for_w_and_b_only_so_long(tmp_path: Path) -> None:
+    """What it did not take lies in its own files."""
+
+    def finish(exit_code: int) -> None:
+        assert exit_code == 3
+        raise TimeoutError("timed out")
+
+    ended: Any = WandbRun.__new__(WandbRun)
+    ended.run = SimpleNamespace(dir=str(tmp_path / "run-1" / "files"), finish=finish)
+    with pytest.raises(
+        TimeoutError, match=rf"no answer within 300 s; send it later with `wandb sync {tmp_path}/run-1`"
+    ):
+        ended.finish(3)

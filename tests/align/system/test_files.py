@@ -11,7 +11,10 @@ import pytest
 
 from align.errors import UserError
 from align.system.files import (
+    disk_fault,
+    disk_faults,
     held,
+    new_file,
     new_folder,
     publish_folder,
     read_json,
@@ -40,7 +43,44 @@ def test_a_block_that_fails_leaves_the_old_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
+def test_a_block_that_fails_leaves_nothing_half_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cut short"):
+        fill(tmp_path / "new", "text", fail=True)
+    with pytest.raises(ValueError, match="cut short"), new_file(tmp_path / "file") as partial:  # noqa: PT012
+        partial.write_text("half")
+        raise ValueError("cut short")
+    assert list(tmp_path.iterdir()) == []
+
+
+class RustError(Exception):
+    """As safetensors and tokenizers raise it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(27, "File too large", "runs/a/metrics.jsonl"), "runs/a/metrics.jsonl: File too large"),
+        (OSError(30, "…", "best"), "best: Read-only file system"),
+        (FileNotFoundError(2, "…", "best"), "best: No such file or directory"),
+        (RustError("Error while serializing: I/O error: File too large (os error 27)"), "File too large"),
+        (RustError("Error while serializing: InvalidTensor"), None),
+        (ConnectionRefusedError(111, "Connection refused"), None),
+        (TimeoutError("no answer"), None),
+        (ValueError("28"), None),
+    ],
+)
+def test_faults_of_the_disk_are_known(error: Exception, fault: str | None) -> None:
+    assert disk_fault(error) == fault
+    expected = type(error) if fault is None else UserError
+    with pytest.raises(expected) as caught, disk_faults("x cannot be written", "look at it"):
+        raise error
+    if fault is not None:
+        assert str(caught.value) == f"x cannot be written ({fault}); free space or look at it."
+
+
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".partial-file").write_text("half")
     for name in (".partial-final", ".partial-best", ".old-final", "final", ".cache"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights").write_text(name)

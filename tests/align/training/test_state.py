@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,8 @@ def test_each_rank_finds_its_own_random_numbers_and_batches_again(tmp_path: Path
     assert not torch.equal(*expected)
     for rank, word in enumerate(("first", "second")):
         state = make(rank, "new")
-        state.restore(Checkpoint(tmp_path, 1, {}))
+        state.restore(Checkpoint(tmp_path, 1, {"evaluated": 1}))
+        assert state.evaluated == 1
         assert torch.equal(torch.rand(3), expected[rank])
         assert state.source.word == word
 
@@ -103,19 +105,29 @@ class TestStop:
     def test_nothing_is_saved_unless_asked(self) -> None:
         state, store = state_of(Processes())
         state.stop_if_asked(3)
-        state.stop_between_batches(3)
+        state.stop_between_batches()
         state.stop_unsaved()
         assert store.steps == []
 
-    @pytest.mark.parametrize("ask", ["stop_if_asked", "stop_between_batches"])
-    def test_the_step_is_saved_before_it_stops(self, ask: str) -> None:
+    @pytest.mark.parametrize("between", [False, True])
+    def test_the_step_is_saved_before_it_stops(self, between: bool) -> None:
+        """With the random numbers as they were before the evaluation, which is done again."""
         for step, steps in ((3, [3]), (0, [])):  # before the first step there is nothing to save
             state, store = state_of(Processes())
             state.stop.signum = signal.SIGTERM
-            with pytest.raises(Interrupted) as caught:
-                getattr(state, ask)(step)
+            torch.manual_seed(3)
+            expected = torch.rand(1).item()
+            torch.manual_seed(3)
+            with pytest.raises(Interrupted) as caught:  # noqa: PT012
+                if between:
+                    with state.saved_if_it_fails(step):
+                        torch.rand(5)
+                        state.stop_between_batches()
+                else:
+                    state.stop_if_asked(step)
             assert store.steps == steps
-            assert store.states == [{"steps": 9}] * len(steps)
+            assert store.drawn == [expected] * len(steps)
+            assert store.states == [{"steps": 9, "evaluated": 0}] * len(steps)
             assert (caught.value.signum, caught.value.checkpoint) == (
                 signal.SIGTERM,
                 Path("step-00000003") if step else None,
@@ -135,7 +147,7 @@ class TestStop:
         def run(processes: Processes) -> tuple[int, list[int]]:
             state, store = state_of(processes)
             state.stop.signum = signal.SIGTERM if processes.rank == asked else 0
-            state.stop_between_batches(4)
+            state.stop_between_batches()
             with pytest.raises(Interrupted) as caught:
                 state.stop_if_asked(4)
             return caught.value.signum, store.steps
@@ -199,11 +211,31 @@ class TestFailure:
         _, store = self.fail(UserError("give one."), processes=processes)
         assert store.steps == [4] * together
 
-    @pytest.mark.parametrize("error", [Interrupted(signal.SIGINT, None), KeyboardInterrupt()])
-    def test_an_interruption_passes(self, error: BaseException) -> None:
+    def test_a_second_signal_passes(self) -> None:
+        error = KeyboardInterrupt()
         found, store = self.fail(error)
         assert found is error
         assert store.steps == []
+
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")])
+    def test_memory_that_runs_out_outside_of_a_step(self, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "fault_of_user", lambda _: None)
+        found, store = self.fail(error)
+        assert type(found) is TrainingError
+        assert re.match(r"out of memory \(.*\); take a smaller model, or .*\. Step 4 is saved\.$", str(found))
+        assert store.steps == [4]
+
+    def test_where_the_disk_is_full_nothing_is_saved(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The log may lack the step that would be saved. What code of the user does not find is another thing."""
+        monkeypatch.setattr(module, "fault_of_user", lambda _: None)
+        error = OSError(28, "No space left on device", "metrics.jsonl")
+        found, store = self.fail(error)
+        assert found is error
+        assert store.steps == []
+        monkeypatch.undo()
+        found, store = self.fail(FileNotFoundError(2, "No such file", "mine.txt"))
+        assert "in fail: FileNotFoundError: " in str(found)
+        assert store.steps == [4]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +278,7 @@ def test_trained_roles_and_an_adapter_that_is_the_reference_are_kept(
     assert state.save(1) == tmp_path
     schedule.step()
     optimizer.state.clear()
-    state.restore(Checkpoint(tmp_path, 1, {}))
+    state.restore(Checkpoint(tmp_path, 1, {"evaluated": 0}))
     assert saved == read == [(role, tmp_path / role) for role in kept]
     assert schedule.get_last_lr() == [0.75]
     assert optimizer.state[weight]["momentum_buffer"].tolist() == [1.0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -17,7 +18,8 @@ from align.model.batch import Batch
 from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
 from align.system.processes import Processes
-from align.training.step import Stepper, TrainingError
+from align.training.state import TrainingState
+from align.training.step import BrokenUpdateError, Stepper, TrainingError
 from methods import SFT
 
 Rows = list[dict[str, str]]
@@ -247,6 +249,23 @@ def test_out_of_memory_leaves_no_gradient(
     if hook == "loss":
         with pytest.raises(TrainingError, match=r"trainer\.tokens_per_microbatch=1; lower it"):
             stepper(tiny_policy, SFT(), tokens=1).measure(batch)
+
+
+def test_half_of_an_update_is_no_step(tiny_policy: Policy, pair_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out when some parameters have changed: the state is not saved as that of the step before."""
+    made = stepper(tiny_policy, SFT())
+    monkeypatch.setattr(made.optimizer, "step", exhausted)
+    with pytest.raises(BrokenUpdateError, match=r"middle of an update \(.*can't allocate.*the last checkpoint"):
+        made.step(Batch.from_examples(examples(tiny_policy, pair_rows[:3])))
+    store = SimpleNamespace(save=lambda *_, **__: pytest.fail("it was saved"))
+    parts: Any = {"schedule": None, "source": None, "store": store, "stop": None}
+    state = TrainingState(stepper=made, steps=9, **parts)
+    with pytest.raises(BrokenUpdateError), state.saved_if_it_fails(3):
+        made._update()
+
+
+def exhausted(*_: Any) -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
 
 
 @pytest.mark.parametrize(
