@@ -12,6 +12,7 @@ from align.cli.console import report, report_own, wait_for_first_process
 from align.cli.parse import groups
 from align.errors import UserError, fault_of_user
 from align.settings import registry
+from align.system.redaction import redact_streams
 
 __all__ = ["align", "main"]
 
@@ -28,6 +29,7 @@ def main(words: Sequence[str], configs: Path) -> int:
         words: The command line without the program's name.
         configs: Folder of the configuration groups.
     """
+    redact_streams()
     try:
         code = _do(words, configs)
         sys.stdout.flush()

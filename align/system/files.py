@@ -15,17 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from align.system.redaction import redact_text
+
 _PARTIAL, _OLD = ".partial-", ".old-"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file; one that is there is replaced."""
+    """Write a text file, secrets redacted; one that is there is replaced."""
     with new_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(redact_text(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file; one that is there is replaced."""
+    """Write a JSON file, secrets redacted; one that is there is replaced."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
