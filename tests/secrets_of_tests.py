@@ -1,4 +1,4 @@
-"""Shapes of secrets as users have them in settings, words of a command, addresses, and the environment; none is real."""
+"""Shapes of secrets as users have them in settings, commands, addresses and the environment; none is real."""
 
 from __future__ import annotations
 
