@@ -15,7 +15,7 @@ from align.errors import UserError
 from align.runs.lineage import TRACKER_IDS, Artifact
 from align.settings.config import TrackerName
 from align.system.files import read_json
-from align.system.redaction import redact
+from align.system.redaction import redact_strings
 
 __all__ = ["TITLES", "Service", "Table", "require_installed", "run_ids"]
 
@@ -36,7 +36,7 @@ class Table:
     rows: Sequence[Sequence[Any]]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", [[redact(cell) for cell in row] for row in self.rows])
+        object.__setattr__(self, "rows", redact_strings(self.rows))
 
 
 class Service(Protocol):

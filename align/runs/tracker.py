@@ -19,7 +19,7 @@ from align.runs.services import TITLES, Service, Table, run_ids
 from align.runs.summaries import before_after_table, results, samples_table
 from align.settings.config import TrackerName, WandbConfig
 from align.system.files import read_json, write_json, write_text
-from align.system.redaction import redact, redact_text
+from align.system.redaction import redact, redact_strings, redact_text
 
 _log = logging.getLogger(__name__)
 _PREFERRED = {"right_pairs": 1.0, "tied_pairs": 0.5, "wrong_pairs": 0.0}
@@ -254,7 +254,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(redact_text(_lines(records)))
+        file.write(_lines(records))
 
 
 def _rewrite(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -263,7 +263,9 @@ def _rewrite(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(_as_json(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    return "".join(
+        json.dumps(redact_strings(_as_json(record)), ensure_ascii=False, allow_nan=False) + "\n" for record in records
+    )
 
 
 def _as_json(value: Any) -> Any:

@@ -14,7 +14,7 @@ import wandb
 
 from align.runs.lineage import Artifact
 from align.runs.services import Table
-from align.system.redaction import command_line, redact, redact_streams, redact_text
+from align.system.redaction import command_line, redact_streams, redact_strings
 
 if TYPE_CHECKING:
     from align.settings.config import WandbConfig
@@ -133,12 +133,12 @@ def _redacted_command() -> Generator[None]:
 
 def _made(artifact: Artifact) -> wandb.Artifact:
     """Build it; equal content under an equal name is one version for W&B, whoever logs it."""
-    made = wandb.Artifact(artifact.name, artifact.type, metadata=redact(artifact.metadata))
+    made = wandb.Artifact(artifact.name, artifact.type, metadata=redact_strings(artifact.metadata))
     for name, file in artifact.files.items():
         made.add_file(str(file), name, policy="immutable")
     for name, text in artifact.texts.items():
         with made.new_file(name, encoding="utf-8") as stream:
-            stream.write(redact_text(text))
+            stream.write(text)
     if artifact.reference is not None:
         made.add_reference(artifact.reference.resolve().as_uri(), checksum=False)
     return made

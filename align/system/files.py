@@ -15,20 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from align.system.redaction import redact_text
+from align.system.redaction import redact_strings, redact_text
 
 _PARTIAL, _OLD = ".partial-", ".old-"
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, secrets redacted; one that is there is replaced."""
-    with new_file(path) as partial:
-        partial.write_text(redact_text(text), encoding="utf-8")
+    _write(path, redact_text(text))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, secrets redacted; one that is there is replaced."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    _write(path, json.dumps(redact_strings(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -95,6 +94,11 @@ def _set_aside(folder: Path) -> Generator[None]:
     yield
     if old.exists():
         shutil.rmtree(old)
+
+
+def _write(path: Path, text: str) -> None:
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _rename(partial: Path, folder: Path) -> None:

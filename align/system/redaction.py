@@ -20,7 +20,15 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["command_line", "is_secret", "is_secret_variable", "redact", "redact_streams", "redact_text"]
+__all__ = [
+    "command_line",
+    "is_secret",
+    "is_secret_variable",
+    "redact",
+    "redact_streams",
+    "redact_strings",
+    "redact_text",
+]
 
 HIDDEN = "***"
 _UNQUOTED = "%@%"  # stands for it while a shell's quotes are put, of which it needs none
@@ -38,72 +46,100 @@ _HARMLESS = re.compile(
 )
 _PLACE = re.compile(r"_(?:env|file|path|dir|sock)$", re.IGNORECASE)
 
-_SHAPES = re.compile(
-    r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,20}PRIVATE KEY-----|\Z)|"
-    r"(?<![\w-])(?:"
-    r"hf_[A-Za-z0-9]{16,}|[spr]k[-_](?=[\w-]*\d)[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|"
-    r"gl[a-z]{2,4}-(?=[\w-]*\d)[\w-]{16,}|xox[a-z]-[\w-]{10,}|xapp-[\w-]{10,}|(?:AKIA|ASIA)[0-9A-Z]{16}|"
-    r"AIza[\w-]{30,}|ya29\.[\w-]{10,}|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?|(?:r8|gsk|npm|dop_v1|wandb_v1)_\w{16,}|"
-    r"nvapi-[\w-]{16,}|pypi-[\w-]{16,}|SG\.[\w-]{16,}\.[\w-]{16,}|\d{8,10}:AA[\w-]{30,}"
-    r")(?![\w-])"
-)
+# Each pattern begins with plain text, which is looked for fast; what must not stand before it is asked after it.
+_BODIES = {
+    "hf_": r"[A-Za-z0-9]{16,}",
+    **dict.fromkeys(("sk-", "sk_", "pk-", "pk_", "rk-", "rk_"), r"(?=[\w-]*\d)[\w-]{16,}"),
+    **dict.fromkeys(("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), "[A-Za-z0-9]{16,}"),
+    **dict.fromkeys(("glpat-", "gldt-", "nvapi-", "pypi-"), r"(?=[\w-]*\d)[\w-]{16,}"),
+    **dict.fromkeys(("r8_", "gsk_", "npm_", "dop_v1_", "wandb_v1_", "github_pat_"), r"\w{16,}"),
+    **dict.fromkeys(("xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xapp-", "ya29."), r"[\w-]{10,}"),
+    **dict.fromkeys(("AKIA", "ASIA"), "[0-9A-Z]{16}"),
+    "AIza": r"[\w-]{30,}",
+    "eyJ": r"[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?",
+    "SG.": r"[\w-]{16,}\.[\w-]{16,}",
+}
+_SHAPES = [
+    *(re.compile(rf"{re.escape(begin)}(?<![\w-]{re.escape(begin)}){body}(?![\w-])") for begin, body in _BODIES.items()),
+    re.compile(r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,20}PRIVATE KEY-----|\Z)"),
+]
+_SCHEMES = [re.compile(rf"({end}\s+)(?=[\w.~+/=-]*\d)[\w.~+/=-]{{6,}}") for end in ("earer", "asic", "igest", "oken")]
 _WEBHOOK = re.compile(r"(hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/[\w/-]+")
+_BOT = re.compile(r"/bot\d+:[\w-]+")
 _USER = re.compile(r"://[^/\s'\"?#]+@")
 _PARAMETER = re.compile(
     r"([?&#;][\w.-]{0,40}(?:sig|key|token|auth|code|pass|pwd|secret|credential)[\w.-]{0,40}=)[^&#\s'\"<>]+",
     re.IGNORECASE,
 )
-_SCHEME = r"(?:Bearer|Basic|Digest|Token)\s+"
-_HEADER = re.compile(rf"\b({_SCHEME})(?=[\w.~+/=-]*\d)[\w.~+/=-]{{6,}}", re.IGNORECASE)
 
-_REST = rf"(?:{_NAME})[\w.-]{{0,40}}"  # of the name, from the part that gives it away
-_VALUE = rf"(?:{_SCHEME})?)(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&}}\])\"']+)"
-_ASSIGNED = re.compile(rf"({_REST}(?:[\"']?\s?=\s?|:(?=\S)|[\"']\s?:\s?){_VALUE}", re.IGNORECASE)
-_TYPED = re.compile(rf"({_REST}[\"']?\s*[=:]\s*{_VALUE}", re.IGNORECASE)
-"""In the words of a command also ``{api_key: …}``, which in other texts may be a sentence."""
-_BEFORE = re.compile(r"[\w.-]*\Z")
+_SIGN = re.compile("[=:]")
+_NAMED = re.compile(r"([\w.-]+)([\"']?)(\s*)\Z")
+_VALUE = re.compile(
+    r"(\s*(?:(?:Bearer|Basic|Digest|Token)\s+)?)(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&}\])\"']+)",
+    re.IGNORECASE,
+)
+_LONGEST_NAME = 64
 
 _learnt: set[str] = set()
 """Values of secrets that this process met under the name of one."""
 
 
 def redact(value: Any) -> Any:
-    """Return the nested settings with ``***`` for each secret; its values are known from now on."""
+    """Return the nested settings with ``***`` for each secret.
+
+    Its values, and those of the environment, are known from then on.
+    """
+    _learn_environment()
+    return _redacted(value)
+
+
+def redact_text(text: str, *, typed: bool = False) -> str:
+    """Return the text with ``***`` for each secret.
+
+    Among ``typed`` words also the value of ``{password: …}``, which in other texts may be a sentence.
+    """
+    for value, pattern in _known(frozenset(_learnt)):
+        text = pattern.sub(HIDDEN, text) if value in text else text
+    if "://" in text:
+        text = _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text))
+        text = _BOT.sub(f"/bot{HIDDEN}", _WEBHOOK.sub(rf"\1/{HIDDEN}", text))
+    for pattern in _SHAPES:
+        text = pattern.sub(HIDDEN, text)
+    for pattern in _SCHEMES:
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return _without_assigned(text, typed=typed)
+
+
+def redact_strings(value: Any) -> Any:
+    """Return the nested value with each of its texts as :func:`redact_text` has it; names and numbers stay."""
     if isinstance(value, Mapping):
-        return {key: _hidden(item) if is_secret(str(key)) else redact(item) for key, item in value.items()}
+        return {key: redact_strings(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [redact(item) for item in value]
+        return [redact_strings(item) for item in value]
     return redact_text(value) if isinstance(value, str) else value
 
 
-def redact_text(text: str) -> str:
-    """Return the text with ``***`` for each secret."""
-    known = _known(frozenset(_learnt | _of_environment()))
-    text = known.sub(HIDDEN, text) if known is not None else text
-    if "://" in text:
-        text = _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text))
-        text = _WEBHOOK.sub(rf"\1/{HIDDEN}", text)
-    text = _HEADER.sub(rf"\1{HIDDEN}", _SHAPES.sub(HIDDEN, text))
-    return _ASSIGNED.sub(_assigned, text)
-
-
 def command_line(words: Iterable[str]) -> str:
-    """Return the words as a shell takes them, secrets redacted; their values are known from now on."""
+    """Return the words as a shell takes them, secrets redacted.
+
+    Their values, and those of the environment, are known from then on.
+    """
+    _learn_environment()
     shown: list[str] = []
     for word in words:
         before = shown[-1] if shown else ""
         if before.startswith("--") and "=" not in before and is_secret(before):
             shown.append(_hidden(word))
         else:
-            shown.append(redact_text(_TYPED.sub(_assigned, word)))
+            shown.append(redact_text(word, typed=True))
     return " ".join(shlex.quote(word.replace(HIDDEN, _UNQUOTED)) for word in shown).replace(_UNQUOTED, HIDDEN)
 
 
 def redact_streams() -> None:
     """Let all that this process prints go through :func:`redact_text`, also what libraries and tracebacks print.
 
-    Secrets among the words of the command are known from then on. Called once more after another patch of ``write``,
-    such as that of W&B, which records the console, it comes first.
+    Secrets among the words of the command and in the environment are known from then on. Called once more after
+    another patch of ``write``, such as that of W&B, which records the console, it comes first.
     """
     command_line(sys.argv)
     for stream in (sys.stdout, sys.stderr):
@@ -116,6 +152,14 @@ def is_secret(name: str) -> bool:
     """Return whether a secret stands under this name; not where that is a variable or a file with it."""
     own = name.rpartition(".")[2]
     return not _PLACE.search(own) and bool(_SECRET.search(_HARMLESS.sub("", own)))
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _hidden(item) if is_secret(str(key)) else _redacted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_redacted(item) for item in value]
+    return redact_text(value) if isinstance(value, str) else value
 
 
 def _redacting(write: Callable[[str], int]) -> Callable[[str], int]:
@@ -137,17 +181,28 @@ def _hidden(value: Any) -> Any:
     return HIDDEN
 
 
-def _assigned(found: re.Match[str]) -> str:
-    """Hide the value of ``name=value``."""
-    begin, value = found.groups()
-    before = _BEFORE.search(found.string, max(0, found.start() - 40), found.start())
-    name = (before[0] if before else "") + re.split(r"[\"'\s=:]", begin, maxsplit=1)[0]
-    bare = value.strip("\"'")
-    if not is_secret(name) or bare in ("", "null", "None", "true", "false", HIDDEN):
-        return found[0]
-    _learn(bare)
-    mark = value[0] if value[0] in "\"'" else ""
-    return f"{begin}{mark}{HIDDEN}{mark}"
+def _without_assigned(text: str, *, typed: bool) -> str:
+    """Hide the value of ``name=value``, ``name:value`` and ``"name": value``."""
+    parts: list[str] = []
+    done = 0
+    for sign in _SIGN.finditer(text):
+        at = sign.start()
+        named = _NAMED.search(text, max(done, at - _LONGEST_NAME), at)
+        if named is None or not is_secret(named[1]):
+            continue
+        value = _VALUE.match(text, at + 1)
+        apart = value is not None and bool(value[1])
+        if value is None or (sign[0] == ":" and not (typed or named[2] or not (named[3] or apart))):
+            continue  # "the password: must be …"
+        bare = value[2].strip("\"'")
+        if bare in ("", "null", "None", "true", "false", HIDDEN):
+            continue
+        if typed:  # what a model writes teaches nothing: it could hide any word
+            _learn(bare)
+        mark = value[2][0] if value[2][0] in "\"'" else ""
+        parts += [text[done : value.start(2)], mark, HIDDEN, mark]
+        done = value.end()
+    return "".join([*parts, text[done:]])
 
 
 def _learn(value: str) -> None:
@@ -156,13 +211,14 @@ def _learn(value: str) -> None:
 
 
 def _is_recognisable(value: str) -> bool:
-    """Return whether a value is no ordinary word, which may stand anywhere in its own right."""
-    return (len(value) >= 6 and not value.isalpha()) or len(value) >= 12
+    """Return whether a value is no ordinary word or number, which may stand anywhere in its own right."""
+    return (len(value) >= 6 and not value.isalpha() and not value.isdigit()) or len(value) >= 12
 
 
-def _of_environment() -> set[str]:
-    values = (value for name, value in os.environ.items() if is_secret_variable(name))
-    return {value for value in values if len(value) >= 8 and _is_recognisable(value)}
+def _learn_environment() -> None:
+    for name, value in os.environ.items():
+        if is_secret_variable(name) and len(value) >= 8:
+            _learn(value)
 
 
 @cache
@@ -172,12 +228,12 @@ def is_secret_variable(name: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _known(values: frozenset[str]) -> re.Pattern[str] | None:
-    """Match the values as text, JSON, HTML and in addresses; short ones as whole words."""
-    forms: set[str] = set()
+def _known(values: frozenset[str]) -> list[tuple[str, re.Pattern[str]]]:
+    """Return each value as it is in text, JSON, HTML and addresses with its pattern; short ones are whole words."""
+    found: dict[str, re.Pattern[str]] = {}
     for value in values:
         written = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], escape(value)}
         for form in (*written, quote(value, safe="")):
             whole = re.escape(form)
-            forms.add(whole if len(value) >= 12 else rf"(?<!\w){whole}(?!\w)")
-    return re.compile("|".join(sorted(forms, key=len, reverse=True))) if forms else None
+            found[form] = re.compile(whole if len(value) >= 12 else rf"(?<!\w){whole}(?!\w)")
+    return sorted(found.items(), key=lambda item: -len(item[0]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import sys
 import time
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -46,6 +48,7 @@ def test_a_secret_of_the_environment_is_hidden_in_every_notation(name: str, monk
     value = VARIABLES[name]
     assert value in redact_text(f"<{value}>")
     monkeypatch.setenv(name, value)
+    redact({})
     forms = (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], escape(value))
     for form in (*forms, quote(value, safe="")):
         assert redact_text(f"refused: <{form}>, see {form}") == "refused: <***>, see ***"
@@ -56,6 +59,11 @@ def test_a_value_met_once_is_hidden_everywhere() -> None:
     redact({"api_key": secret(1), "password": "hunter2", "token": "dev", "secret": "reward"})
     assert redact_text(f"401 for key {secret(1)}, not hunter2") == "401 for key ***, not ***"
     assert redact_text("thunter2s development of the reward model") == "thunter2s development of the reward model"
+
+
+def test_text_of_a_model_hides_nothing_but_itself() -> None:
+    assert redact_text("say password=very-ordinary-1") == "say password=***"
+    assert redact_text("very-ordinary-1") == "very-ordinary-1"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,16 @@ def test_names(name: str, secret_: bool) -> None:
     assert is_secret(name) is secret_
 
 
+def test_no_shipped_setting_has_the_name_of_a_secret() -> None:
+    """Else it would not be written down, and a resumed run could not compare it."""
+    configs = Path(__file__).resolve().parents[3] / "configs"
+    named = {
+        key for file in configs.rglob("*.yaml") for key in re.findall(r"^ *#? *([\w.-]+):", file.read_text(), re.M)
+    }
+    assert {"max_new_tokens", "tokens_per_microbatch"} <= named
+    assert not [key for key in named if is_secret(key)]
+
+
 def test_what_a_program_prints_is_redacted_once_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where another program, as W&B does, has taken ``write`` over, and records the text."""
     out = io.StringIO()
@@ -109,8 +127,9 @@ def test_what_a_program_prints_is_redacted_once_it_is_asked(monkeypatch: pytest.
 
 def test_files_of_a_run_are_redacted(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_PASSWORD", VARIABLES["DB_PASSWORD"])
-    write_json(tmp_path / "a.json", {"note": [VARIABLES["DB_PASSWORD"]], "n": 1})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"note": ["***"], "n": 1}
+    redact({})
+    write_json(tmp_path / "a.json", {"note": [VARIABLES["DB_PASSWORD"]], "train/token_entropy": 1})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"note": ["***"], "train/token_entropy": 1}
 
 
 @pytest.mark.parametrize("piece", ["a.", "token.", "sk-", "://", "a" * 50, "eyJaaaaaaaaaa.", '"', "-----BEGIN RSA "])
