@@ -44,6 +44,8 @@ def report(line: str) -> None:
 
 def report_own(line: str) -> None:
     """Write `line`, which concerns this process alone, to stderr."""
+    if not line:
+        return
     named = line if _is_first_process() else f"Process {os.environ['RANK']}: {line}"
     print(visible(named), file=sys.stderr, flush=True)
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.cli.console import report, report_own, wait_for_first_process
+from align.cli.console import process_count, report, report_own, wait_for_first_process
 from align.cli.parse import groups
-from align.errors import UserError, fault_of_user
+from align.errors import UserError, fault_of_user, first_line
 from align.settings import registry
 from align.system.redaction import redact_streams
 
@@ -39,18 +39,42 @@ def main(words: Sequence[str], configs: Path) -> int:
         return 141
     except UserError as error:
         report(f"Error: {error}")
-        wait_for_first_process()
+        _tell(str(error))
         return 2
     except KeyboardInterrupt:
         report("Stopped by SIGINT; a run that has written a checkpoint continues with if_exists=resume.")
         return 128 + signal.SIGINT
     except (Exception, SystemExit) as error:
+        if (lost := _lost(error)) is not None:
+            report_own(lost)
+            return 1
         fault = fault_of_user(error)
+        _tell(f"{fault}; correct it" if fault is not None else f"{type(error).__name__}: {first_line(error)}")
         if fault is None:
             raise
-        wait_for_first_process()
         report_own(f"Error: {fault}; correct it.")
         return 1
+
+
+def _tell(sentence: str) -> None:
+    """Let the first process say why this one fails."""
+    if process_count() == 1:
+        return
+    if "align.system.processes" not in sys.modules:  # the processes have not met yet
+        wait_for_first_process()
+        return
+    from align.system.processes import tell_processes
+
+    tell_processes(sentence)
+
+
+def _lost(error: BaseException) -> str | None:
+    """Return the line on another process that is lost, which is what the error comes from."""
+    if process_count() == 1 or "align.system.processes" not in sys.modules:
+        return None
+    from align.system.processes import lost_process
+
+    return lost_process(error)
 
 
 def _do(words: Sequence[str], configs: Path) -> int:
