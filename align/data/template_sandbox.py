@@ -86,7 +86,7 @@ def _compiled(source: str) -> tuple[Template, _Sandbox]:
     theirs = _compile_jinja_template("").environment  # compiling computes constants, without bounds there
     ours = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=list(map(type, theirs.extensions.values())))
     ours.filters = {name: ours.bounded(name, function) for name, function in theirs.filters.items()}
-    ours.tests = theirs.tests
+    ours.tests = {name: ours.bounded(name, function) for name, function in theirs.tests.items()}
     ours.globals = {name: value for name, value in theirs.globals.items() if name != "lipsum"}
     ours.begin()
     return ours.from_string(source), ours
@@ -201,7 +201,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return self._checked(super().call(context, function, *arguments, **named))
 
     def bounded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a filter that counts as a step, as does what it goes through."""
+        """Return a filter or test that counts as a step, as does what it goes through."""
         first = 1 if hasattr(function, "jinja_pass_arg") else 0
 
         @wraps(function)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import _compile_jinja_template  # pyright: ignore[reportPrivateUsage]
 
+from align.data import template_sandbox
 from align.data.rendering import chat_template
 from align.data.template_sandbox import STEPS, _compiled, render
 from align.errors import UserError
@@ -65,12 +66,21 @@ MESSAGES = [{"role": "user", "content": "What is it? " * 50}, {"role": "assistan
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_it_is_stopped(name: str) -> None:
+def test_it_is_stopped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here after a twentieth of the steps, to save time."""
+    monkeypatch.setattr(template_sandbox, "STEPS", STEPS // 20)
     began, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=r"the chat template was stopped: .*; choose another with model\.chat_template"):
         render(HOSTILE[name], messages=MESSAGES)
-    assert time.process_time() - began < 30
+    assert time.process_time() - began < 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # KiB
+
+
+def test_a_whole_budget_is_spent_in_seconds() -> None:
+    began = time.process_time()
+    with pytest.raises(UserError, match="not ended after 1,000,000 steps"):
+        render(NESTED)
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
