@@ -43,7 +43,7 @@ from align.scoring.checked_scores import score_texts
 from align.scoring.identity import scorer_identity
 from align.scoring.reward_role import RoleScorer
 from align.system.identity import hashed
-from align.system.processes import Processes
+from align.system.processes import Processes, portable
 from align.system.randomness import derived_seed
 from align.system.signals import Interrupted, StopRequest
 
@@ -198,14 +198,20 @@ class _Drawing:
 
     def _chunk(self, chunk: range) -> tuple[list[dict[str, Any]], dict[str, float]]:
         """The rows that these prompts give, of all ranks in the order of the prompts, and the counts."""
-        problem: ScorerError | UserError | None = None
+        problem: Exception | None = None
         results: list[tuple[int, list[dict[str, Any]], dict[str, float]]] = []
         try:
             results = self._selected(self.processes.share(chunk))
-        except (ScorerError, UserError) as error:  # raised on all ranks
-            problem = error
+        except Interrupted:
+            raise
+        except Exception as error:  # raised on all ranks
+            if self.processes.world_size == 1 and not isinstance(error, (ScorerError, UserError)):
+                raise
+            problem = portable(error, self.processes.rank)
         parts = self.processes.gather((problem, self.stop.signum, results))
         if problems := [problem for problem, _, _ in parts if problem]:
+            if not isinstance(problems[0], (ScorerError, UserError)):
+                raise problems[0]
             raise type(problems[0])(
                 f"{problems[0]} {chunk.start:,} of {len(self.prompts):,} prompts are in {self.file}; continue with "
                 "if_exists=resume."

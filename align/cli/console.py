@@ -7,6 +7,8 @@ import sys
 import time
 import warnings
 
+from align.system.terminal import visible
+
 __all__ = ["hide_noise", "process_count", "report", "report_own", "say", "wait_for_first_process"]
 
 
@@ -31,18 +33,21 @@ def hide_noise() -> None:
 def say(text: str) -> None:
     """Write `text` to stdout in the first process."""
     if _is_first_process():
-        print(text, flush=True)
+        print(visible(text), flush=True)
 
 
 def report(line: str) -> None:
     """Write `line` to stderr in the first process."""
     if _is_first_process():
-        print(line, file=sys.stderr, flush=True)
+        print(visible(line), file=sys.stderr, flush=True)
 
 
 def report_own(line: str) -> None:
     """Write `line`, which concerns this process alone, to stderr."""
-    print(line if _is_first_process() else f"Process {os.environ['RANK']}: {line}", file=sys.stderr, flush=True)
+    if not line:
+        return
+    named = line if _is_first_process() else f"Process {os.environ['RANK']}: {line}"
+    print(visible(named), file=sys.stderr, flush=True)
 
 
 def wait_for_first_process() -> None:

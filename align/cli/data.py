@@ -6,13 +6,12 @@ import argparse
 import json
 import re
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from align.cli.console import hide_noise, report
+from align.cli.console import hide_noise, report, say
 from align.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -190,16 +189,15 @@ def _tokenized_if_asked(arguments: argparse.Namespace, data: Preferences) -> Tok
 def _convert(arguments: argparse.Namespace) -> None:
     _require_kind(arguments.out, ".jsonl", ".parquet")
     data = _load(arguments, max_rejected=arguments.max_rejected)
-    print(data.report.summary())
+    say(data.report.summary())
     _write(data, arguments.out)
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from align.curation.checks import as_json, check
+    from align.system.console import PlainConsole
 
     data = _load(arguments, max_rejected=1.0)
     heldout = None
@@ -207,10 +205,10 @@ def _check(arguments: argparse.Namespace) -> int:
         heldout = _load(arguments, [arguments.heldout], max_rejected=1.0, split=arguments.heldout_split)
     findings = check(data, heldout, _tokenized_if_asked(arguments, data))
     if arguments.json:
-        print(json.dumps({"report": data.report.summary(), "findings": as_json(findings)}, ensure_ascii=False))
+        print(json.dumps({"report": data.report.summary(), "findings": as_json(findings)}))
     else:
-        console = Console()
-        console.print(data.report.summary().splitlines()[0], markup=False, highlight=False)
+        console = PlainConsole()
+        console.print(data.report.summary().splitlines()[0])
         if not findings:
             console.print("Nothing is wrong with it, as far as these checks see.")
             return 0
@@ -219,17 +217,15 @@ def _check(arguments: argparse.Namespace) -> int:
             table.add_column(column, justify="right" if column in ("count", "of") else "left")
         for found in findings:
             places = ", ".join(found.places)
-            cells = (found.severity, f"{found.count:,}", f"{found.of:,}", found.sentence, places)
-            table.add_row(*map(Text, cells))  # what is in the data is no markup
+            table.add_row(found.severity, f"{found.count:,}", f"{found.of:,}", found.sentence, places)
         console.print(table)
     return max((_SEVERITY[found.severity] for found in findings), default=0)
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from align.curation.display import LEGEND, as_html, as_text, tokens_of
     from align.data.encoding import end_of_turn_id
+    from align.system.console import PlainConsole
 
     data = _load(arguments, max_rejected=1.0)
     spread = max(50, 5 * arguments.rows)  # some may not fit
@@ -243,9 +239,9 @@ def _show(arguments: argparse.Namespace) -> None:
     rows = [row for example in examples for row in tokens_of(example, tokenizer, end)]
     if arguments.html is not None:
         as_html(rows, arguments.html, title=data.report.source)
-        print(f"{len(rows)} rows of tokens are in {arguments.html}.")
+        say(f"{len(rows)} rows of tokens are in {arguments.html}.")
         return
-    console = Console()
+    console = PlainConsole()
     console.print("; ".join(f"{kind}: {words}" for kind, words in LEGEND.items()), style="dim")
     for row in rows:
         console.rule(style="dim")
@@ -253,21 +249,21 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _stats(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from align.curation.profile import plot_profile, profile
+    from align.system.console import PlainConsole
 
     data = _load(arguments, max_rejected=1.0)
     found = profile(data, _tokenized_if_asked(arguments, data))
     if arguments.out is not None:
         plot_profile(data, arguments.out)
     if arguments.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(found))
         return
-    console = Console()
+    console = PlainConsole()
     kinds = ", ".join(f"{count:,} {name}" for name, count in found["kinds"].items())
-    console.print(f"{data.report.source}: {found['rows']:,} rows ({kinds}), {found['prompts']:,} prompts", markup=False)
+    console.print(f"{data.report.source}: {found['rows']:,} rows ({kinds}), {found['prompts']:,} prompts")
     table = Table()
     columns = ("n", "mean", "least", "median", "p90", "p99", "most")
     for column in ("quantity", *columns):
@@ -276,7 +272,7 @@ def _stats(arguments: argparse.Namespace) -> None:
         table.add_row(name, *(_short(values[column]) for column in columns))
     console.print(table)
     if len(found["sources"]) > 1:
-        console.print("Sources: " + ", ".join(f"{name} {n:,}" for name, n in found["sources"].items()), markup=False)
+        console.print("Sources: " + ", ".join(f"{name} {n:,}" for name, n in found["sources"].items()))
 
 
 def _short(value: float) -> str:
@@ -298,7 +294,7 @@ def _mix(arguments: argparse.Namespace) -> None:
     n = arguments.rows or sum(min(size, arguments.cap or size) for size in sizes.values())
     write_mixture(sources, rates, n, arguments.out, seed=arguments.seed)
     for name, rate in rates.items():
-        print(f"{name}: {sizes[name]:,} rows, {rate:.1%} of the mixture")
+        say(f"{name}: {sizes[name]:,} rows, {rate:.1%} of the mixture")
 
 
 def _select(arguments: argparse.Namespace) -> None:
@@ -310,7 +306,7 @@ def _select(arguments: argparse.Namespace) -> None:
     values = quality(data, arguments.by, scorer)
     found = select(data, arguments.rows, values, per_source=arguments.per_source, seed=arguments.seed)
     _write(data.select(found.rows), arguments.out)
-    print(found.summary(len(data), arguments.by))
+    say(found.summary(len(data), arguments.by))
 
 
 def _write(data: Preferences, out: Path) -> None:
@@ -321,7 +317,7 @@ def _write(data: Preferences, out: Path) -> None:
         write_parquet(data.dataset, out)
     else:
         write_rows(data, out)
-    print(f"written to {out}", file=sys.stderr)
+    report(f"written to {out}")
 
 
 def _require_kind(out: Path, *kinds: str) -> None:

@@ -84,11 +84,11 @@ _DEFAULTS = {"prompts": 300, "max_new_tokens": 128, "max_length": 1024, "tempera
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
 
     from align.data import Preferences
     from align.runs import report as pictures
     from align.scoring.checked_scores import record_scores
+    from align.system.console import PlainConsole
     from align.system.files import write_json
 
     hide_noise()
@@ -97,7 +97,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
     scorers = _scorers(arguments)
-    console = Console()
+    console = PlainConsole()
     shots = _shots(arguments, run)
     if arguments.data is not None:
         data = Preferences.load(arguments.data)
@@ -105,7 +105,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         data, own = _heldout_in(run, arguments)
         scorers = scorers or own
     if run is not None and run.note is not None:
-        console.print(run.note, markup=False, highlight=False)
+        console.print(run.note)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {}
@@ -304,9 +304,7 @@ def _print_tables(result: dict[str, Any], console: Any) -> None:
     for name, p in result.get("same_accuracy", {}).items():
         console.print(
             f"{next(iter(result['scorer_accuracy']))} and {name} order equally many pairs rightly: p = {p:.3g} "
-            "(exact McNemar test, Holm's correction).",
-            markup=False,
-            highlight=False,
+            "(exact McNemar test, Holm's correction)."
         )
 
 

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.cli.console import report, report_own, wait_for_first_process
+from align.cli.console import process_count, report, report_own, wait_for_first_process
 from align.cli.parse import groups
 from align.errors import SMALLER, UserError, fault_of_user, first_line, is_out_of_memory
 from align.settings import registry
 from align.system.files import disk_fault
+from align.system.redaction import redact_streams
 
 __all__ = ["align", "main"]
 
@@ -29,6 +30,7 @@ def main(words: Sequence[str], configs: Path) -> int:
         words: The command line without the program's name.
         configs: Folder of the configuration groups.
     """
+    redact_streams()
     try:
         code = _do(words, configs)
         sys.stdout.flush()
@@ -38,25 +40,53 @@ def main(words: Sequence[str], configs: Path) -> int:
         return 141
     except UserError as error:
         report(f"Error: {error}")
-        wait_for_first_process()
+        _tell(str(error))
         return 2
     except KeyboardInterrupt as stop:
         signum = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)  # of a second signal its own
         report(f"Stopped by {signum.name}; a run that has written a checkpoint continues with if_exists=resume.")
         return 128 + signum
     except (Exception, SystemExit) as error:
-        fault, place = fault_of_user(error), disk_fault(error)
-        if fault is not None:
-            sentence = f"{fault}; correct it."
-        elif place is not None:
-            sentence = f"{place}; correct the place, or free space there."
-        elif is_out_of_memory(error):
-            sentence = f"out of memory ({first_line(error)}); {SMALLER}."
-        else:
+        if (lost := _lost(error)) is not None:
+            report_own(lost)
+            return 1
+        sentence = _sentence(error)
+        _tell(sentence or f"{type(error).__name__}: {first_line(error)}")
+        if sentence is None:
             raise
-        wait_for_first_process()
-        report_own(f"Error: {sentence}")
+        report_own(f"Error: {sentence}.")
         return 1
+
+
+def _sentence(error: BaseException) -> str | None:
+    """Return what was wrong in the user's code or machine, and the remedy; None for a fault of the toolkit."""
+    fault, place = fault_of_user(error), disk_fault(error)
+    if fault is not None:
+        return f"{fault}; correct it"
+    if place is not None:
+        return f"{place}; correct the place, or free space there"
+    return f"out of memory ({first_line(error)}); {SMALLER}" if is_out_of_memory(error) else None
+
+
+def _tell(sentence: str) -> None:
+    """Let the first process say why this one fails."""
+    if process_count() == 1:
+        return
+    if "align.system.processes" not in sys.modules:  # the processes have not met yet
+        wait_for_first_process()
+        return
+    from align.system.processes import tell_processes
+
+    tell_processes(sentence)
+
+
+def _lost(error: BaseException) -> str | None:
+    """Return the line on another process that is lost, which is what the error comes from."""
+    if process_count() == 1 or "align.system.processes" not in sys.modules:
+        return None
+    from align.system.processes import lost_process
+
+    return lost_process(error)
 
 
 def _do(words: Sequence[str], configs: Path) -> int:

@@ -24,6 +24,7 @@ from align.data.storage import batches_of, keep, read_kept, rows_of, store
 from align.data.validation import LOWER_SCORE, NEGATIVE_MARGIN, REPEATED
 from align.errors import UserError
 from align.system.identity import hashed, sha256
+from align.system.terminal import visible
 from align.system.workers import core_count, in_order
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Preferences:
     @classmethod
     def _with_warnings(cls, dataset: datasets.Dataset, report: LoadReport, fingerprint: str, rules: Rules) -> Self:
         for warning in report.warnings:
-            _LOG.warning("%s: %s", report.source, warning)
+            _LOG.warning("%s", visible(f"{report.source}: {warning}"))
         return cls(dataset=dataset, report=report, fingerprint=fingerprint, rules=rules)
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from align.data.conversion import Checked
 from align.data.reading import matching
+from align.system.terminal import visible
 
 __all__ = ["with_progress"]
 
@@ -20,7 +21,7 @@ def with_progress(blocks: Iterable[Checked], source: str) -> Iterator[Checked]:
     path = Path(source).expanduser()
     total = sum(file.stat().st_size for file in ([path] if path.is_file() else matching(source)))
     read = 0
-    with tqdm(desc=f"Reading {path.name}", unit=" rows", delay=_DELAY, disable=None) as bar:
+    with tqdm(desc=f"Reading {visible(path.name)}", unit=" rows", delay=_DELAY, disable=None) as bar:
         for block in blocks:
             yield block
             read += block.size

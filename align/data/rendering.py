@@ -65,14 +65,13 @@ def with_values(template: object, values: Mapping[str, Any]) -> str:
     Raises:
         UserError: There is no template, or it does not read one of the variables.
     """
-    from jinja2 import meta
-    from transformers.utils.chat_template_utils import _compile_jinja_template  # pyright: ignore[reportPrivateUsage]
+    from align.data.template_sandbox import variables
 
     place = "model.chat_template_kwargs"
     if not isinstance(template, str):
         many = "no chat template" if template is None else "several chat templates"
         raise UserError(f"{place}: the tokenizer has {many}; choose one with model.chat_template.")
-    read = meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template))
+    read = variables(template)
     for name in values:
         if name not in read:
             own = read - {"messages", "add_generation_prompt", "bos_token", "eos_token", "raise_exception"}
@@ -311,9 +310,11 @@ def _render(
 
     Raises:
         RowError: The template refuses them, or fails on them with an error of its own.
+        UserError: It does not end, or writes without end.
     """
     from jinja2 import TemplateError
-    from transformers.utils.chat_template_utils import _compile_jinja_template  # pyright: ignore[reportPrivateUsage]
+
+    from align.data.template_sandbox import render
 
     try:
         if _renders_itself(type(tokenizer)):
@@ -325,7 +326,8 @@ def _render(
                     add_generation_prompt=generation,
                 )
             )
-        return _compile_jinja_template(tokenizer.get_chat_template(tools=tools)).render(
+        return render(
+            tokenizer.get_chat_template(tools=tools),
             messages=messages,
             tools=tools,
             documents=None,
@@ -334,6 +336,8 @@ def _render(
         )
     except TemplateError as error:
         raise RowError("chat template refuses the conversation", str(error)) from error
+    except UserError:
+        raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # An expression of the template failed, as Python names it.
         detail = f"{type(error).__name__}: {first_line(error)}"

@@ -153,13 +153,21 @@ class Evaluator:
     def _measure_samples(self, policy: Policy, processes: Processes, between: Callable[[], None]) -> list[Sample]:
         assert self.prompts is not None
         mine = processes.share(range(len(self.prompts)))
+        samples: list[Sample] = []
+        # Together: a rank that fails alone would leave the others waiting.
+        processes.together(lambda: samples.extend(self._samples(policy, mine, between)))
+        return processes.in_order(mine, samples)
+
+    def _samples(self, policy: Policy, mine: Sequence[int], between: Callable[[], None]) -> list[Sample]:
+        """Answers to the prompts of this rank, measured."""
+        assert self.prompts is not None
         examples = [self.prompts[p] for p in mine]
         responses = self._draw(policy, self.sampling, mine, between)
         divergences = self._divergences(policy, mine, responses, between)
         decoded = [policy.decode(ids) for ids in responses]
-        scored = processes.together(lambda: self._score(mine, [[text] for text in decoded]))[processes.rank]
+        scored = self._score(mine, [[text] for text in decoded])
         scores = {name: [row[0] for row in table] for name, table in scored.items()}
-        samples = [
+        return [
             Sample(
                 prompt=self.texts[mine[i]],
                 response=decoded[i],
@@ -170,7 +178,6 @@ class Evaluator:
             )
             for i in range(len(mine))
         ]
-        return processes.in_order(mine, samples)
 
     def _draw(
         self, policy: Policy, sampling: SamplingParams, mine: Sequence[int], between: Callable[[], None]
@@ -214,7 +221,10 @@ class Evaluator:
         if "reference" not in policy.roles.names:
             return []
         mine = processes.share(range(len(self.pairs)))
-        ratio_PK = _log_ratios(policy, Batch.from_examples(self.pairs[p] for p in mine), self.tokens_per_batch, between)
+        batch = Batch.from_examples(self.pairs[p] for p in mine)
+        ratios: list[torch.Tensor] = []
+        processes.together(lambda: ratios.append(_log_ratios(policy, batch, self.tokens_per_batch, between)))
+        (ratio_PK,) = ratios
         return processes.in_order(mine, ordered_right(ratio_PK[:, 0] - ratio_PK[:, 1]).tolist())
 
 

@@ -16,6 +16,7 @@ from align.model.architecture import ignored_losses
 from align.model.batch import Layout
 from align.model.forward import Forward
 from align.model.naming import find_base
+from align.model.pinned_code import require_pinned
 from align.model.probe import Prober, choose_layout
 from align.model.roles import FullCopies, Roles, SharedBase
 from align.settings.adapter import Adapter
@@ -146,7 +147,7 @@ def require_found(model: ModelConfig) -> None:
     """Check that the model is a folder here, in the cache of the hub, or on the hub: loading asks it again and again.
 
     Raises:
-        UserError: It is none of these.
+        UserError: It is none of these; or it brings code that ``revision`` does not pin.
     """
     from httpx2 import HTTPError
     from huggingface_hub import HfApi, try_to_load_from_cache
@@ -154,6 +155,8 @@ def require_found(model: ModelConfig) -> None:
 
     name = resolve(model.name)
     if Path(name).is_dir():
+        if model.trust_remote_code:
+            require_pinned(model, name)
         return
     try:
         if not isinstance(try_to_load_from_cache(name, "config.json", revision=model.revision), str):
@@ -163,6 +166,8 @@ def require_found(model: ModelConfig) -> None:
             f"model.name={name}: there is no such folder here, and the hub has no such model or cannot be reached "
             f"({first_line(error)}); correct the name, or give a folder."
         ) from error
+    if model.trust_remote_code:
+        require_pinned(model, name)
 
 
 def load_tokenizer(model: ModelConfig, notes: list[str] | None = None) -> PreTrainedTokenizerBase:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def start_card(*, base: str, adapters: bool, trained: Sequence[str]) -> ModelCar
     """Make the card of ``final/`` where another role than the policy was trained."""
     folders = " and ".join(f"`{role}/`" for role in trained)
     data = ModelCardData(base_model=_short(base), library_name=_library(adapters))
-    lines = [f"# {_short(base)}, as training began", ""]
+    lines = [f"# {_cell(_short(base))}, as training began", ""]
     lines += [f"The model in this folder was not trained. What was trained is in {folders}.", ""]
     return ModelCard("\n".join(["---", data.to_yaml(), "---", "", *lines]))
 
@@ -139,7 +140,12 @@ def _card(
         datasets=[source for source in origin.data.split(", ") if _HUB.fullmatch(source)] or None,
         eval_results=_results(evaluation or {}, task, origin) or None,
     )
-    lines = [f"# {name}", "", f"Base model `{_short(base)}`; method {method}. {purpose} {remark}".strip(), ""]
+    lines = [
+        f"# {_cell(name)}",
+        "",
+        f"Base model {_code(_short(base))}; method {method}. {purpose} {remark}".strip(),
+        "",
+    ]
     lines += ["| setting | value |", "|---|---|"]
     lines += [f"| {key} | {_cell(_without_paths(value))} |" for key, value in settings.items()]
     lines += ["", "## Data and reward", "", *_origin(origin)]
@@ -150,7 +156,7 @@ def _card(
             of = found.get(metric, {})
             cells = [format_metric(values[when], of.get(when)) for when in ("before", "after")]
             lines.append(f"| {_cell(metric)} | {' | '.join(cells)} | {format_count(of)} |")
-        lines += ["", *evaluation.get("notes", ()), *win_rate_sentences(evaluation)]
+        lines += ["", *map(_cell, (*evaluation.get("notes", ()), *win_rate_sentences(evaluation)))]
     lines += ["", "## Use", "", "In the run folder, where this folder is `final`:", ""]
     lines += ["```python", *usage, "```", ""]
     return ModelCard("\n".join(["---", data.to_yaml(), "---", "", *lines]))
@@ -171,6 +177,11 @@ def _cell(value: Any) -> str:
     """Return a value as plain text of a Markdown table."""
     text = visible(str(value)).replace("\n", " ")
     return re.sub(r"([\\|`<>]|(?<=\])\()", r"\\\1", text)
+
+
+def _code(text: str) -> str:
+    """Return a text between the signs of code, which it cannot end."""
+    return f"`{visible(text)}`" if "`" not in text else _cell(text)
 
 
 def _library(adapters: bool) -> str:
@@ -221,7 +232,7 @@ def _usage(base: str, adapters: bool) -> list[str]:
     if not adapters:
         return [transformers, "", 'model = AutoModelForCausalLM.from_pretrained("final")', tokenizer]
     embedded = base.startswith("world/")
-    place = f'asset("{base.removeprefix("world/")}")' if embedded else f'"{base}"'
+    place = f'asset("{base.removeprefix("world/")}")' if embedded else json.dumps(base)
     return [
         "from peft import PeftModel",
         transformers,

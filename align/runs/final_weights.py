@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.model.naming import portable_name
 from align.runs.card import Origin, model_card, reward_card, start_card
-from align.system.files import new_folder, write_json
+from align.system.files import new_folder, write_json, write_text
 
 if TYPE_CHECKING:
     from align.method.base import Method
@@ -56,6 +56,6 @@ def write_final(
             card = model_card(**trained, chat=policy.tokenizer.chat_template is not None, answers=method.generates)
         else:
             card = start_card(base=base, adapters=policy.uses_adapters, trained=method.trains)
-        card.save(partial / "README.md")
+        write_text(partial / "README.md", str(card))
         if "reward" in method.trains:
-            reward_card(**trained).save(partial / "reward" / "README.md")
+            write_text(partial / "reward" / "README.md", str(reward_card(**trained)))

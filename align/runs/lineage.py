@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from align.candidates.store import state_file
 from align.system.files import read_json
 from align.system.identity import hashed
+from align.system.redaction import redact_strings
 
 if TYPE_CHECKING:
     from align.data import Preferences
@@ -46,7 +47,7 @@ def dataset(data: Preferences) -> Artifact:
     """Describe data by fingerprint and the counts of its loading."""
     report = asdict(data.report)
     del report["examples"]  # they quote rows
-    text = json.dumps({"fingerprint": data.fingerprint, **report}, ensure_ascii=False, indent=1)
+    text = json.dumps(redact_strings({"fingerprint": data.fingerprint, **report}), ensure_ascii=False, indent=1)
     found = {"fingerprint": data.fingerprint, "rows": len(data), "source": data.report.source}
     return Artifact(f"data-{_short(data.fingerprint)}", "dataset", found, texts={"report.json": text})
 

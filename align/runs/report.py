@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from align.evaluation.measurement import Measurement, Sample, showcase
 from align.evaluation.statistics import DISTINCT_OF, Estimate
@@ -253,8 +254,6 @@ def _beginning(text: str, length: int = 600) -> str:
     return text if len(text) <= length else f"{text[:length]} …"
 
 
-def _plain(text: str) -> str:
+def _plain(text: str) -> Text:
     """Model text must not act on the terminal: control characters are shown, markup is not interpreted."""
-    from rich.markup import escape
-
-    return escape(visible(text))
+    return Text(visible(text))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.errors import UserError
-from align.system.files import held, new_file, read_json, remove_folder, write_json
+from align.system.files import held, read_json, remove_folder, write_json, write_text
+from align.system.redaction import command_line, redact
 
 IfExists = Literal["new", "resume", "overwrite"]
-_SECRET = re.compile(r"(api_?key|token|secret|password|credential)", re.IGNORECASE)
-_NOT_SECRET = re.compile(r"tokens|tokenizer|token_", re.IGNORECASE)
 _MARKER = "config.yaml"
 _INPUTS = "inputs.json"
 _BEFORE_MARKER = re.compile(r"inputs\.json|command\.txt|environment\.json|\.lock|\.partial-.*")
@@ -110,15 +108,9 @@ def describe(folder: Path, config: Mapping[str, Any]) -> None:
 
     # config.yaml last: it marks the folder as a run.
     command = command_line([Path(sys.executable).name, *sys.argv])
-    (folder / "command.txt").write_text(command + "\n", encoding="utf-8")
+    write_text(folder / "command.txt", command + "\n")
     write_json(folder / "environment.json", environment())
-    with new_file(folder / _MARKER) as partial:
-        OmegaConf.save(OmegaConf.create(redact(config)), partial)
-
-
-def command_line(words: Iterable[str]) -> str:
-    """Return the words as a shell takes them, secrets redacted."""
-    return _redact_text(shlex.join(words))
+    write_text(folder / _MARKER, OmegaConf.to_yaml(OmegaConf.create(redact(config))))
 
 
 def environment() -> dict[str, Any]:
@@ -140,28 +132,3 @@ def package_versions(names: Iterable[str]) -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def redact(value: Any) -> Any:
-    """Return the nested value with ``***`` for values under a secret's key and for credentials in URLs."""
-    if isinstance(value, Mapping):
-        return {
-            key: "***" if _is_secret(str(key)) and item not in (None, "") else redact(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [redact(item) for item in value]
-    return re.sub(r"://[^/@\s]+@", "://***@", value) if isinstance(value, str) else value
-
-
-def _is_secret(key: str) -> bool:
-    return bool(_SECRET.search(key)) and not _NOT_SECRET.search(key)
-
-
-def _redact_text(command: str) -> str:
-    words = [
-        f"{key}=***" if separator and _is_secret(key) else word
-        for word in command.split(" ")
-        for key, separator, _ in [word.partition("=")]
-    ]
-    return redact(" ".join(words))

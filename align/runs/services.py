@@ -15,6 +15,7 @@ from align.errors import UserError
 from align.runs.lineage import TRACKER_IDS, Artifact
 from align.settings.config import TrackerName
 from align.system.files import read_json
+from align.system.redaction import redact_strings
 
 __all__ = ["TITLES", "Service", "Table", "require_installed", "run_ids"]
 
@@ -28,11 +29,14 @@ TITLES: Mapping[TrackerName, str] = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows to show at a step."""
+    """Rows to show at a step; secrets in them are redacted."""
 
     name: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", redact_strings(self.rows))
 
 
 class Service(Protocol):

@@ -15,11 +15,11 @@ from typing import Any
 
 from align.evaluation.measurement import Measurement, Sample
 from align.runs.lineage import TRACKER_IDS, Artifact, candidates, trained
-from align.runs.run_folder import redact
 from align.runs.services import TITLES, Service, Table, run_ids
 from align.runs.summaries import before_after_table, results, samples_table
 from align.settings.config import TrackerName, WandbConfig
 from align.system.files import read_json, write_json, write_text
+from align.system.redaction import redact, redact_strings, redact_text
 
 _log = logging.getLogger(__name__)
 _PREFERRED = {"right_pairs": 1.0, "tied_pairs": 0.5, "wrong_pairs": 0.0}
@@ -92,7 +92,7 @@ class Tracker:
 
     def alert(self, title: str, sentence: str) -> None:
         """Let W&B send an alert."""
-        self.tell(lambda service: service.warn(title, sentence))
+        self.tell(lambda service: service.warn(title, redact_text(sentence)))
 
     def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
         """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
@@ -270,7 +270,9 @@ def _rewrite(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(_as_json(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    return "".join(
+        json.dumps(redact_strings(_as_json(record)), ensure_ascii=False, allow_nan=False) + "\n" for record in records
+    )
 
 
 def _as_json(value: Any) -> Any:

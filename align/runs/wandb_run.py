@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ import wandb
 
 from align.runs.lineage import Artifact
 from align.runs.services import Table
+from align.system.redaction import command_line, redact_streams, redact_strings
 
 if TYPE_CHECKING:
     from align.settings.config import WandbConfig
@@ -42,21 +46,23 @@ class WandbRun:
         """
         self._earlier = [] if run_id is None else [*folder.glob(f"wandb/offline-run-*-{run_id}*")]
         self._resumed = run_id is not None
-        self.run: Any = wandb.init(
-            project=settings.project,
-            entity=settings.entity,
-            group=settings.group,
-            tags=list(settings.tags),
-            name=folder.name,
-            dir=folder,
-            mode=settings.mode,
-            id=run_id,
-            resume="allow",
-            config=dict(config),
-            settings=wandb.Settings(
-                init_timeout=_START, finish_timeout=_FINISH, finish_timeout_raises=True, silent=True
-            ),
-        )
+        redact_streams()  # W&B records the console
+        with _redacted_command():
+            self.run: Any = wandb.init(
+                project=settings.project,
+                entity=settings.entity,
+                group=settings.group,
+                tags=list(settings.tags),
+                name=folder.name,
+                dir=folder,
+                mode=settings.mode,
+                id=run_id,
+                resume="allow",
+                config=dict(config),
+                settings=wandb.Settings(
+                    init_timeout=_START, finish_timeout=_FINISH, finish_timeout_raises=True, silent=True
+                ),
+            )
         self.run.define_metric("step", hidden=True)
         for phase in PHASES:
             self.run.define_metric(f"{phase}/*", step_metric="step")
@@ -127,9 +133,20 @@ class WandbRun:
             raise TimeoutError(f"no answer within {_FINISH} s; send it later with `wandb sync {files}`") from None
 
 
+@contextmanager
+def _redacted_command() -> Generator[None]:
+    """Let ``sys.argv``, which W&B records, be without secrets inside the block."""
+    words = sys.argv
+    sys.argv = shlex.split(command_line(words))
+    try:
+        yield
+    finally:
+        sys.argv = words
+
+
 def _made(artifact: Artifact) -> wandb.Artifact:
     """Build it; equal content under an equal name is one version for W&B, whoever logs it."""
-    made = wandb.Artifact(artifact.name, artifact.type, metadata=dict(artifact.metadata))
+    made = wandb.Artifact(artifact.name, artifact.type, metadata=redact_strings(artifact.metadata))
     for name, file in artifact.files.items():
         made.add_file(str(file), name, policy="immutable")
     for name, text in artifact.texts.items():

@@ -75,8 +75,10 @@ def read_settings(file: str) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    from align.settings.interpolation import resolved
+
     try:
-        settings = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+        settings = resolved(OmegaConf.load(file))
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{file} cannot be read: {first_line(error)}.") from error
     if not isinstance(settings, Mapping):

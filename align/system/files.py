@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
+from align.system.redaction import redact_strings, redact_text
 
 _PARTIAL, _OLD = ".partial-", ".old-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -26,14 +27,13 @@ _GONE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, er
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file; one that is there is replaced."""
-    with new_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    """Write a text file, secrets redacted; one that is there is replaced."""
+    _write(path, redact_text(text))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file; one that is there is replaced."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file, secrets redacted; one that is there is replaced."""
+    _write(path, json.dumps(redact_strings(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -171,6 +171,11 @@ def _set_aside(folder: Path) -> Generator[None]:
     yield
     if old.exists():
         shutil.rmtree(old)
+
+
+def _write(path: Path, text: str) -> None:
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _rename(partial: Path, folder: Path) -> None:

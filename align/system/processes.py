@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -16,8 +17,17 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from align.errors import UserError, fault_of_user, first_line
+from align.system.watch import Watch, explained
 
-__all__ = ["Processes", "add_metrics", "process_state", "require_data_parallel"]
+__all__ = [
+    "Processes",
+    "add_metrics",
+    "lost_process",
+    "portable",
+    "process_state",
+    "require_data_parallel",
+    "tell_processes",
+]
 
 T = TypeVar("T")
 
@@ -96,7 +106,7 @@ class Processes:
             made = make()
         except Exception as error:
             failed = error
-        parts = self.gather((made, None if failed is None else _portable(failed, self.rank)))
+        parts = self.gather((made, None if failed is None else portable(failed, self.rank)))
         if errors := [error for _, error in parts if error is not None]:
             self.failed_together = True
             raise failed or errors[0]
@@ -137,8 +147,8 @@ class Processes:
         return {name: value / weight if weight else math.nan for name, (value, weight) in totals.items()}
 
 
-def _portable(error: Exception, rank: int) -> Exception:
-    """The error as other ranks raise it: one of this project's as it is, another one as text."""
+def portable(error: Exception, rank: int) -> Exception:
+    """Return the error as other ranks raise it: one of this project's as it is, another one as text."""
     if type(error).__module__.startswith("align."):
         return type(error)(str(error))
     return RuntimeError(f"rank {rank} failed: {fault_of_user(error) or f'{type(error).__name__}: {first_line(error)}'}")
@@ -158,15 +168,52 @@ def process_state() -> PartialState:
     every rank would train a run of its own.
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
-    if state.num_processes > 1:
-        _leave_at_exit()
+    if state.num_processes > 1 and dist.is_initialized():
+        _watch()
     return state
 
 
 @cache
-def _leave_at_exit() -> None:
-    """Leave the group before the interpreter ends: gloo's threads, still alive then, may abort a finished process."""
-    atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
+def _watch() -> Watch:
+    """Watch the other processes, and leave the group before the interpreter ends.
+
+    Gloo's threads, still alive then, may abort a finished process.
+    """
+    store = dist.distributed_c10d._get_default_store().clone()  # pyright: ignore[reportPrivateUsage]
+    watch = Watch(dist.get_rank(), dist.get_world_size(), store)
+    watch.begin()
+
+    def leave() -> None:
+        watch.end()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    atexit.register(leave)
+    return watch
+
+
+def lost_process(error: BaseException) -> str | None:
+    """Return the line to print, perhaps empty, where an error comes from the loss of another process; else None."""
+    if not (_several() and isinstance(error, RuntimeError) and _CONNECTION.search(str(error))):
+        return None
+    watch = _watch()
+    lost = watch.wait() or f"another process of the run cannot be reached ({first_line(error)})"
+    watch.heard()
+    return explained(lost) if watch.speaks else ""
+
+
+def tell_processes(sentence: str) -> None:
+    """Tell the other processes of the run why this one fails, so that none waits for it, and the first one says it."""
+    if _several():
+        _watch().announce(sentence)
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+_CONNECTION = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe|socket|process ?group", re.IGNORECASE)
+"""In the errors of collective operations, which have no class of their own."""
 
 
 def require_data_parallel() -> None:

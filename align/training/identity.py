@@ -29,10 +29,11 @@ from align.data.examples import tokenizer_fingerprint
 from align.method.base import Method
 from align.model.fingerprint import weights_fingerprint
 from align.model.roles import SharedBase
-from align.runs.run_folder import package_versions, redact
+from align.runs.run_folder import package_versions
 from align.scoring.identity import scorer_identity
 from align.scoring.reward_role import RoleScorer
 from align.system.identity import Identity, hashed
+from align.system.redaction import redact
 
 if TYPE_CHECKING:
     from align.data import Preferences, TokenizedPreferences

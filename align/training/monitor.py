@@ -221,4 +221,4 @@ class Monitor:
         self.tracker.warn(step, finding.name, finding.sentence)
 
     def _say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        self.console.print(line, soft_wrap=True)

@@ -111,7 +111,9 @@ class Rollouts(Source):
     def _draw(self, number: int) -> None:
         began = time.perf_counter()
         prompts, order = self.prompts(number)
-        batch, metrics = self._sample(number, prompts)
+        drawn: list[tuple[Batch, dict[str, Any]]] = []
+        self.processes.together(lambda: drawn.append(self._sample(number, prompts)))
+        ((batch, metrics),) = drawn
         sampled = time.perf_counter()
         if self.scorer is not None:
             with record_scores() as log:

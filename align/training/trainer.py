@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from tqdm import tqdm
 
 from align.evaluation.evaluator import Evaluator
@@ -33,6 +32,7 @@ from align.runs.services import require_installed
 from align.runs.tracker import Tracker
 from align.scoring.scorer import Scorer
 from align.settings.config import TrackerName, TrainerConfig, WandbConfig, check_trackers
+from align.system.console import PlainConsole
 from align.system.files import disk_faults, remove_leftovers
 from align.system.processes import Processes, require_data_parallel
 from align.system.randomness import seed_everything
@@ -92,7 +92,7 @@ class Trainer:
         self.run_config, self.inputs = run_config, inputs
         self.processes = Processes(self.config.precision)
         require_data_parallel()
-        self.console = Console(quiet=not self.processes.is_first)
+        self.console = PlainConsole(quiet=not self.processes.is_first)
 
     def fit(
         self,
@@ -338,7 +338,7 @@ class _Run:
         )
         checkpoint, notes = store.latest() if trainer.if_exists == "resume" else (None, [])
         for sentence in notes:
-            self.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+            self.console.print(sentence, soft_wrap=True)
         return checkpoint
 
     def _begin(self, checkpoint: Checkpoint | None) -> int:
@@ -359,7 +359,7 @@ class _Run:
         if self.policy.roles.dropout and not self.method.dropout:
             notes.append(f"the adapters' dropout is off: {type(self.method).__name__} compares the policy's passes")
         for note in (*notes, *self.feed.notes()):
-            print_(note, soft_wrap=True, markup=False, highlight=False)
+            print_(note, soft_wrap=True)
         print_(
             f"{type(self.method).__name__}: {len(self.feed.train):,} examples, {plan.steps:,} steps of "
             f"{plan.batch_size}, learning rate {plan.learning_rate:g}; training {trainable:,} of {total:,} parameters"

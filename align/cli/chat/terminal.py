@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from align.errors import UserError
+from align.system.console import PlainConsole
 from align.system.terminal import visible
 
 __all__ = ["Terminal"]
@@ -41,8 +42,8 @@ class Terminal:
         if interactive:
             with suppress(ImportError):
                 import_module("readline")  # gives `input` arrow keys and earlier lines
-        out = Console()
-        return cls(input, out, out if interactive else Console(stderr=True), interactive=interactive)
+        out = PlainConsole()
+        return cls(input, out, out if interactive else PlainConsole(stderr=True), interactive=interactive)
 
     def line(self) -> str:
         """Return the next line; `EOFError` at the end.

@@ -12,7 +12,8 @@ from align.comparison import frontier
 from align.comparison.frontier import Frontier
 from align.comparison.judge import JudgeCheck
 from align.comparison.results import Results, Row
-from align.runs.run_folder import command_line, environment
+from align.runs.run_folder import environment
+from align.system.redaction import command_line
 
 __all__ = ["caveats", "facts"]
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from align.cli.compare.costs import cost
 from align.cli.compare.facts import caveats, facts
@@ -23,6 +21,7 @@ from align.comparison.results import Measured, Results, results
 from align.errors import UserError
 from align.runs.tracker import log_table
 from align.system.charts import chart
+from align.system.console import PlainConsole
 from align.system.files import write_json, write_text
 
 __all__ = ["conclude"]
@@ -150,7 +149,7 @@ def _side_by_side(found: Results, measured: Mapping[str, Mapping[int, Measured]]
 
 
 def _print(found: Results, sentences: Sequence[str], folder: Path) -> None:
-    console = Console()
+    console = PlainConsole()
     title = "Held-out prompts; * not told apart from the best"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, collapse_padding=True, pad_edge=False)
     for column in COLUMNS:
@@ -160,8 +159,8 @@ def _print(found: Results, sentences: Sequence[str], folder: Path) -> None:
             table.add_column(column, justify="right", no_wrap=column in ("score", "FLOPs"))
     for row, cells in table_of(found):
         mark = " *" if row.label in found.ranking.tied else ""
-        table.add_row(Text(f"{row.label}{mark}"), *cells)
+        table.add_row(f"{row.label}{mark}", *cells)
     console.print(table)
     for sentence in sentences:
-        console.print(sentence, markup=False, highlight=False)
-    console.print(f"{folder / 'comparison.html'} · comparison.json · comparison.png", markup=False, highlight=False)
+        console.print(sentence)
+    console.print(f"{folder / 'comparison.html'} · comparison.json · comparison.png")

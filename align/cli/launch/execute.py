@@ -22,7 +22,7 @@ from align.runs import run_folder
 from align.runs.lineage import used
 from align.runs.tracker import log_candidates
 from align.scoring.reward_role import RoleScorer
-from align.system.processes import Processes
+from align.system.processes import Processes, tell_processes
 from align.system.signals import Interrupted
 from align.training.identity import chooses_best
 from align.training.optimizer import require_optimizer
@@ -81,6 +81,7 @@ def execute(run: Run) -> int:
         return interrupted.exit_code
     except (ScorerError, TrainingError) as error:
         report(f"Error: {error}")
+        tell_processes(str(error))
         return 1
     return 0
 

@@ -16,9 +16,10 @@ from align.cli.console import process_count
 from align.cli.launch.assemble import Run, Scorers
 from align.data.reading import matching
 from align.runs.checkpoint import newest_version, require_current_version
-from align.runs.run_folder import read_inputs, redact
+from align.runs.run_folder import read_inputs
 from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
+from align.system.redaction import redact
 from align.training.identity import chooses_best, method_settings, trainer_settings
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from align.errors import UserError
 from align.settings import registry
 from align.settings.adapter import Adapter
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
+from align.settings.interpolation import resolved
 from align.settings.type_checks import build, defaults
 
 __all__ = ["compose_run", "register_methods", "run_config"]
@@ -115,7 +116,7 @@ def _errors_of_hydra(words: Sequence[str]) -> Generator[None]:
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
-    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    return resolved(config)
 
 
 def _run_name(plain: Mapping[str, Any], choices: Mapping[str, str], swept: Sequence[str]) -> Any:

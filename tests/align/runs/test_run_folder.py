@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from align.errors import UserError
 from align.runs import run_folder
-from align.runs.run_folder import begin, create, environment, is_run, package_versions, read_inputs, redact
+from align.runs.run_folder import begin, create, environment, is_run, package_versions, read_inputs
+from align.system.redaction import redact
 
 
 @pytest.mark.parametrize(
@@ -70,12 +71,12 @@ def test_the_configuration_is_written_last(tmp_path: Path, monkeypatch: pytest.M
     files = ["inputs.json", "command.txt", "environment.json"]
     folder = tmp_path / "run"
 
-    def save(_: Any, place: Path) -> None:
-        assert sorted(path.name for path in place.parent.iterdir()) == sorted(files)
+    def to_yaml(_: Any) -> str:
+        assert sorted(path.name for path in folder.iterdir()) == sorted(files)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(OmegaConf, "save", save)
+        patch.setattr(OmegaConf, "to_yaml", to_yaml)
         with pytest.raises(KeyboardInterrupt):
             begin(folder, "new", {"seed": 0}, {"data": "x"})
     assert not is_run(folder)

@@ -15,7 +15,7 @@ from accelerate import DistributedType
 
 from align.errors import UserError
 from align.system import processes as module
-from align.system.processes import Processes, _portable, add_metrics, process_state, require_data_parallel
+from align.system.processes import Processes, add_metrics, portable, process_state, require_data_parallel
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -94,9 +94,9 @@ def test_a_rank_that_fails_raises_its_own_error_and_the_others_its_text() -> Non
 
 def test_the_text_of_an_error_names_rank_and_place() -> None:
     """Errors of this project are raised as they are, others as text, for their class may need other arguments."""
-    ours = _portable(UserError("give one"), 1)
+    ours = portable(UserError("give one"), 1)
     assert (type(ours), str(ours)) == (UserError, "give one")
-    theirs = _portable(UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), 1)
+    theirs = portable(UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), 1)
     assert type(theirs) is RuntimeError
     assert str(theirs).startswith("rank 1 failed: UnicodeDecodeError: 'utf-8' codec can't decode")
 
