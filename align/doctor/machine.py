@@ -27,6 +27,7 @@ __all__ = ["accelerate", "device", "disk", "folder", "hub", "precision", "settin
 
 _PROJECT = "align-rlhf"
 _FINAL_BYTES = 4  # of a trained parameter
+_NVIDIA = Path("/dev/nvidia0")
 _SECONDS = 5.0  # that a server has to answer
 
 
@@ -58,7 +59,7 @@ def device(patient: Patient) -> str | None:
     """PyTorch sees the accelerator of this machine."""
     del patient
     kind = process_state().device.type
-    if kind == "cpu" and Path("/dev/nvidia0").exists():
+    if kind == "cpu" and _NVIDIA.exists():
         build = "without CUDA" if torch.version.cuda is None else f"for CUDA {torch.version.cuda}"
         raise UserError(
             f"this machine has an NVIDIA GPU, but PyTorch {torch.__version__}, built {build}, does not see it, so the "

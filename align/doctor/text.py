@@ -214,8 +214,7 @@ def end_drawn(patient: Patient) -> str | None:
 def control_tokens(patient: Patient) -> str | None:
     """Text of a user never becomes a control token."""
     encoder, tokenizer = patient.encoder, patient.tokenizer
-    plain = encode_prompt(tokenizer, "A")
-    hostile = encode_prompt(tokenizer, f"A {' '.join(encoder.control)} A")
+    plain, hostile = encoder.prompts(tokenizer, ["A", f"A {' '.join(encoder.control)} A"])
     before, after = (Counter(one for one in ids if one in encoder.control_ids) for ids in (plain, hostile))
     if after != before:
         names = tokenizer.convert_ids_to_tokens(sorted(after - before or before - after))
