@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from align.doctor.check import Finding
     from align.doctor.patient import Patient
 
-__all__ = ["main", "patient_of"]
+__all__ = ["main", "patient_of", "read_runs"]
 
 _HELP = """\
 align doctor [--json] key=value …   examine a run, given by the words that would start it, without starting it
@@ -37,7 +37,7 @@ def main(words: Sequence[str]) -> int:
     from align.system.terminal import visible
 
     try:
-        runs = _read([word for word in words if word != "--json"])
+        runs = read_runs([word for word in words if word != "--json"])
     except UserError as error:
         report(f"Error: {visible(str(error))}")
         return 2
@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> int:
     return int(wrong > 0)
 
 
-def _read(words: Sequence[str]) -> list[Run]:
+def read_runs(words: Sequence[str]) -> list[Run]:
     """Return the runs that the words describe: one, or the stages that it needs."""
     from align.cli.parse import groups
     from align.cli.parse.command import read_command

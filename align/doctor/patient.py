@@ -43,7 +43,7 @@ __all__ = ["Conversation", "Drawn", "NotReached", "Patient", "Trial"]
 _ROWS = 64  # rows, spread over the data, that are looked at
 _PROMPTS = 4  # that are answered, and learnt from in the trial
 _NEW_TOKENS = 16
-_OPERATIONS = 3e11  # of the trial, 6 for each parameter and token
+_OPERATIONS = 1e11  # of the trial, 6 for each parameter and token
 
 
 class NotReached(Exception):
@@ -75,8 +75,7 @@ class Trial:
 
     result: StepResult
     seconds: float
-    share: float
-    """Of the prompts of a step of the run."""
+    """Of a step of the run with its part of a roll-out, in proportion to the number of prompts."""
     untouched: list[str]
     """Trained parameters that got no gradient."""
     trained: int
@@ -103,7 +102,9 @@ class Patient:
             "plan": lambda: Plan.of(
                 config.trainer, method, examples=len(self.examples), adapters=config.adapter is not None
             ),
-            "memory": lambda: estimate(config, method, self.architecture, self.skeleton, self.examples, self.plan),
+            "memory": lambda: estimate(
+                config, method, self.architecture, self.skeleton, self.examples, self.plan, self.tokenizer
+            ),
             "room": self._require_room,
             "policy": lambda: (self.part("room"), parts["policy"]())[1],
             "trial": self._try_step,
@@ -268,9 +269,11 @@ class Patient:
         began = time.perf_counter()
         batch = source.batch(1)
         assert batch is not None
+        drawn = time.perf_counter()
         result = stepper.step(batch, feed.mixed(1))
-        seconds = time.perf_counter() - began
-        return Trial(result, seconds, size / self.plan.batch_size, optimizer.untouched, len(parameters))
+        rollout = method.rollout
+        seconds = (time.perf_counter() - drawn) + (drawn - began) / (1 if rollout is None else rollout.updates)
+        return Trial(result, seconds * self.plan.batch_size / size, optimizer.untouched, len(parameters))
 
 
 class _Watch(torch.optim.Optimizer):

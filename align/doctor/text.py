@@ -66,7 +66,7 @@ def positions(patient: Patient) -> str | None:
     config, longest = patient.config, patient.config.trainer.max_length
     require_positions(patient.architecture, longest, config.model.name)
     there, answer = max_positions(patient.architecture), config.evaluation.max_new_tokens
-    if there is not None and answer >= there - 2:
+    if there is not None and answer >= there - 2 and patient.method.generates and config.evaluation.prompts:
         raise UserError(
             f"evaluation.max_new_tokens={answer} leaves no room for a prompt in the {there} positions of "
             f"{config.model.name}; lower it."

@@ -33,7 +33,7 @@ from align.system.processes import Processes, process_state
 from align.training.feed import Batches
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from align.data import TokenizedPreferences
     from align.method.base import Method
@@ -85,6 +85,7 @@ def estimate(
     whole: Skeleton,
     examples: TokenizedPreferences,
     plan: Plan | None,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Memory:
     """Estimate the memory of one process: of the device where there is an accelerator, else of the whole process.
 
@@ -95,6 +96,7 @@ def estimate(
         whole: The model without weights.
         examples: That it learns from, or the prompts that it answers.
         plan: None: nothing is trained, only drawn.
+        tokenizer: Answers that are not drawn yet are taken to be as long as nine in ten of the data's are in it.
     """
     adapters, size, device = config.adapter is not None, whole.size, process_state().device
     dtype = config.model.quantization or (config.model.dtype if adapters else "float32")
@@ -109,12 +111,12 @@ def estimate(
         "optimizer": float(OPTIMIZER_BYTES[config.trainer.optimizer] * trained),
     }
     passing: dict[str, float] = {}
-    unknown = None
+    unknown, usual = None, _usual_length(examples, tokenizer)
     if device.type == "cpu":
         kept["Python, its libraries and the data"] = _own_peak()
     if plan is not None:
         layout = _layout(config, architecture)
-        batch = _largest(_batches(config, method, examples, plan), config.trainer.tokens_per_microbatch, layout)
+        batch = _largest(_batches(config, method, examples, plan, usual), config.trainer.tokens_per_microbatch, layout)
         rows = lay_out(batch, layout, pad_id=0, device=torch.device("cpu"))
         step = f"a step on {rows.input_ids_RL.numel():,} tokens"
         try:
@@ -122,7 +124,7 @@ def estimate(
             passing[step] = bytes_of_step * (_HEAP if device.type == "cpu" else 1.0)
         except Exception as error:  # of an architecture whose shapes depend on numbers, as those of experts do
             unknown = f"{type(error).__name__}: {first_line(error)}"[:200]
-    for name, prompts, answers, longest in _drawings(config, method, examples, plan):
+    for name, prompts, answers, longest in _drawings(config, method, examples, plan, usual):
         if prompts:
             passing[name] = _drawing_bytes(config, architecture, whole, prompts, answers, longest)
     return Memory(kept={name: amount for name, amount in kept.items() if amount}, passing=passing, unknown=unknown)
@@ -165,8 +167,17 @@ def _layout(config: RunConfig, architecture: PretrainedConfig) -> Layout:
     return "tree"
 
 
-def _batches(config: RunConfig, method: Method, examples: TokenizedPreferences, plan: Plan) -> list[Batch]:
-    """The batches of the first steps; answers that are not drawn yet have their longest length."""
+def _usual_length(examples: TokenizedPreferences, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that nine in ten answers of the data have at most; a large number where it has none."""
+    rows = examples.preferences
+    some = (rows[i * len(rows) // _TURNS] for i in range(_TURNS if len(rows) else 0))
+    answers = [str(side[0]["content"]) for row in some if (side := row["chosen"] or row["rejected"])]
+    lengths = sorted(len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]) if answers else []  # pyright: ignore[reportArgumentType]
+    return lengths[9 * len(lengths) // 10] + 1 if lengths else sys.maxsize
+
+
+def _batches(config: RunConfig, method: Method, examples: TokenizedPreferences, plan: Plan, usual: int) -> list[Batch]:
+    """The batches of the first steps."""
     processes = Processes()
     data = Batches(examples, processes)
     turns = range(min(_TURNS, plan.turns_per_epoch, plan.steps))
@@ -174,7 +185,8 @@ def _batches(config: RunConfig, method: Method, examples: TokenizedPreferences, 
     rollout = method.rollout
     if rollout is None:
         return batches
-    responses = (tuple([0] * rollout.sampling.max_new_tokens for _ in range(rollout.responses)),)
+    answer = [0] * min(usual, rollout.sampling.max_new_tokens)
+    responses = ((answer,) * rollout.responses,)
     size = max(1, plan.batch_size // rollout.minibatches)
     return [
         Batch(batch.prompt_ids[:size], responses * len(batch.prompt_ids[:size]), batch.rows[:size]) for batch in batches
@@ -276,9 +288,9 @@ class _LiveBytes(TorchDispatchMode):
 
 
 def _drawings(
-    config: RunConfig, method: Method, examples: TokenizedPreferences, plan: Plan | None
+    config: RunConfig, method: Method, examples: TokenizedPreferences, plan: Plan | None, usual: int
 ) -> list[tuple[str, list[int], int, int]]:
-    """What is drawn: a name, lengths of the prompts that there are together, answers to each, longest answer."""
+    """What is drawn: a name, lengths of the prompts that there are together, answers to each, length of an answer."""
     asked = max(
         config.evaluation.prompts,
         0 if plan is None or method.rollout is None else plan.batch_size,
@@ -289,17 +301,19 @@ def _drawings(
     if plan is None:
         if method.candidates is not None:
             candidates = method.candidates
-            found.append(("drawing candidates", lengths, candidates.samples, candidates.sampling.max_new_tokens))
+            found.append(
+                ("drawing candidates", lengths, candidates.samples, min(usual, candidates.sampling.max_new_tokens))
+            )
         return found
     if method.rollout is not None:
         rollout = method.rollout
         prompts = lengths[: plan.batch_size]
-        found.append(("drawing a roll-out", prompts, rollout.responses, rollout.sampling.max_new_tokens))
+        found.append(("drawing a roll-out", prompts, rollout.responses, min(usual, rollout.sampling.max_new_tokens)))
     if method.generates:
         evaluation = config.evaluation
         held_out = config.data.heldout is not None or config.data.heldout_size > 0
         prompts = lengths[: evaluation.prompts] if held_out else []
-        found.append(("answering held-out prompts", prompts, 1, evaluation.max_new_tokens))
+        found.append(("answering held-out prompts", prompts, 1, min(usual, evaluation.max_new_tokens)))
     return found
 
 

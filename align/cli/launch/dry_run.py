@@ -45,5 +45,5 @@ def dry_run(run: Run, scorers: Scorers, architecture: PretrainedConfig) -> None:
     whole = skeleton(config.model, config.adapter, architecture)
     size = whole.size
     say(f"Parameters: {size.trainable:,} trained of {size.total:,} ({size.trainable / size.total:.2%})")
-    say("\n".join(estimate(config, method, architecture, whole, examples, plan).lines()))
+    say("\n".join(estimate(config, method, architecture, whole, examples, plan, tokenizer).lines()))
     say(f"Dry run: nothing was trained; the run folder would be {config.output_root}/{config.run_name}.")

@@ -194,6 +194,13 @@ def _(ward: Ward) -> Patient:
     return ward.make(trainer={"max_length": 300})
 
 
+def test_answers_need_positions_too(make: Make) -> None:
+    asked = {"trainer": {"max_length": 256}, "evaluation": {"max_new_tokens": 254}}
+    assert "leaves no room for a prompt" in BY_NAME["positions"].find(make(**asked)).says
+    asked["evaluation"]["prompts"] = 0
+    assert BY_NAME["positions"].find(make(**asked)).state == "good"
+
+
 @fault("weight files", "pickle")
 def _(ward: Ward) -> Patient:
     folder = ward.copy_of_model()
@@ -401,5 +408,5 @@ def _(ward: Ward) -> Patient:
 
 @fault("time", "trainer.save_steps=1")
 def _(ward: Ward) -> Patient:
-    trial = Trial(StepResult({"loss": 1.0}, 1.0, 10), 1000.0, 0.5, [], 1)
+    trial = Trial(StepResult({"loss": 1.0}, 1.0, 10), 7200.0, [], 1)
     return with_parts(ward.make(), trial=trial)
