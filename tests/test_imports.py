@@ -37,6 +37,7 @@ FOLDERS = (
     "align.dashboard",
     "align.reporting",
     "align.training",
+    "align.doctor",
     "align.cli",
     "reward",
     "methods",

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["TOO_LONG", "Tokenization"]
+__all__ = ["TOO_LONG", "TRUNCATED", "Tokenization"]
 
 _CHUNK = 500
 """Examples that are tokenised at once."""
 _WORTH_PROCESSES = 4_000
 """Examples from which on all processor cores tokenise."""
 
-_TRUNCATED = "response truncated to max_length"
+TRUNCATED = "response truncated to max_length"
 TOO_LONG = "prompt longer than max_length"
 _SHORTENED = "first turns of the prompt left out to fit max_length"
 _DRAWN_ANEW = "a drawn response was encoded again from its text, which has changed or belongs to another tokenizer"
@@ -232,5 +232,5 @@ def _fitted(example: Draft, encoded: Encoded, max_length: int, end_of_turn: int)
         "margin": example.margin,
         "weight": example.weight,
         "length": len(prompt) + sum(map(len, kept)),
-        "remarks": [*encoded.remarks, *([_TRUNCATED] if truncated else [])],
+        "remarks": [*encoded.remarks, *([TRUNCATED] if truncated else [])],
     }

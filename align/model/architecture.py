@@ -10,7 +10,7 @@ from torch import nn
 
 from align.errors import UserError
 
-__all__ = ["body", "checkpoint_layers", "ignored_losses", "max_positions", "special_linear_layers"]
+__all__ = ["body", "checkpoint_layers", "ignored_losses", "max_positions", "require_positions", "special_linear_layers"]
 
 
 def body(model: Any) -> Any:
@@ -38,6 +38,20 @@ def max_positions(config: Any) -> int | None:
             )
             longest = min(length for length in (longest, original) if length is not None)
     return longest
+
+
+def require_positions(config: Any, length: int, name: str) -> None:
+    """Check that the model has positions for sequences of this length.
+
+    Raises:
+        UserError: It has fewer.
+    """
+    positions = max_positions(config)
+    if positions is not None and length > positions:
+        raise UserError(
+            f"trainer.max_length={length} is beyond the {positions} positions of {name}: "
+            f"set trainer.max_length={positions} or less."
+        )
 
 
 def checkpoint_layers(model: Any) -> None:

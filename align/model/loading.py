@@ -24,7 +24,7 @@ from align.settings.config import ModelConfig
 from align.system.processes import process_state
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -170,6 +170,21 @@ def require_found(model: ModelConfig) -> None:
         require_pinned(model, name)
 
 
+def load_architecture(model: ModelConfig) -> PretrainedConfig:
+    """Return the model's configuration.
+
+    Raises:
+        UserError: There is no such model, or no configuration of one.
+    """
+    from transformers import AutoConfig
+
+    require_found(model)
+    try:
+        return AutoConfig.from_pretrained(resolve(model.name), **_hub(model))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name={model.name}: {first_line(error)}.") from error
+
+
 def load_tokenizer(model: ModelConfig, notes: list[str] | None = None) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer, with the chat template if one is set and a pad token that is never EOS.
 
@@ -280,17 +295,25 @@ def _four_bit(dtype: torch.dtype) -> Any:
 def _fit_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, notes: list[str]) -> None:
     """Add a row for a new pad token; refuse a tokenizer with other tokens that the model has never seen."""
     embedding: Any = model.get_input_embeddings()
-    rows = int(embedding.weight.shape[0])
-    beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
-    if not beyond:
+    if not lacks_pad_row(int(embedding.weight.shape[0]), tokenizer):
         return
-    if beyond != [tokenizer.pad_token]:
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    notes.append(f"embedding: one row added for {tokenizer.pad_token}")
+
+
+def lacks_pad_row(rows: int, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether an embedding of so many rows lacks one for the tokenizer's pad token, and has all others.
+
+    Raises:
+        UserError: It lacks others, which the model has never seen.
+    """
+    beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
+    if beyond and beyond != [tokenizer.pad_token]:
         raise UserError(
             f"the tokenizer has {len(tokenizer)} tokens but the model embeds only {rows} "
             f"(first beyond: {min(beyond)!r}); use the tokenizer the model was trained with."
         )
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    notes.append(f"embedding: one row added for {tokenizer.pad_token}")
+    return bool(beyond)
 
 
 def _with_adapter(

@@ -16,9 +16,9 @@ from align.data import Preferences, leaked_prompts
 from align.data.encoding import ends_every_turn
 from align.data.preferences import joined, require_text
 from align.errors import UserError, first_line
-from align.model.architecture import max_positions
+from align.model.architecture import require_positions
 from align.model.classifier import require_classifier
-from align.model.loading import load_tokenizer, require_found, resolve
+from align.model.loading import load_architecture, load_tokenizer, resolve
 from align.model.roles import SCALAR_ROLES
 from align.scoring.checked_scores import require_all, score_part
 from align.scoring.from_config import make_scorer
@@ -248,22 +248,9 @@ def tokenize_data(
 
 def read_architecture(run: Run) -> PretrainedConfig:
     """Read the model's configuration; check trainer.max_length and the roles against it before anything is loaded."""
-    from transformers import AutoConfig
-
-    model, longest = run.config.model, run.config.trainer.max_length
-    require_found(model)
-    try:
-        architecture: PretrainedConfig = AutoConfig.from_pretrained(
-            resolve(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.name={model.name}: {first_line(error)}.") from error
-    positions = max_positions(architecture)
-    if positions is not None and longest > positions:
-        raise UserError(
-            f"trainer.max_length={longest} is beyond the {positions} positions of {model.name}: "
-            f"set trainer.max_length={positions} or less."
-        )
+    model = run.config.model
+    architecture = load_architecture(model)
+    require_positions(architecture, run.config.trainer.max_length, model.name)
     if any(role in SCALAR_ROLES for role in run.method.roles):
         require_classifier(architecture)
     return architecture

@@ -16,6 +16,9 @@ from align.cli.launch.next_steps import next_steps
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
 from align.data.writing import write_rows
+from align.doctor.check import examine
+from align.doctor.checks import FREE
+from align.doctor.patient import Patient
 from align.errors import ScorerError, UserError
 from align.model.loading import require_loadable
 from align.runs import run_folder
@@ -31,6 +34,9 @@ from align.training.step import TrainingError
 from align.training.trainer import Trainer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from align.data import Preferences, TokenizedPreferences
     from align.evaluation.evaluator import Evaluator
     from align.evaluation.measurement import Measurement
 
@@ -103,6 +109,7 @@ def _train(run: Run, scorers: Scorers) -> None:
     assemble.try_scorers(run, scorers, train, heldout)
     tokenizer, notes = assemble.read_tokenizer(config)
     examples, heldout_examples = assemble.tokenize_data(run, train, heldout, tokenizer)  # data errors before weights
+    _warn_of(run, (train, heldout), tokenizer, examples)
     policy = assemble.load_policy(config, tokenizer, notes)
     trainer = Trainer(
         policy,
@@ -127,6 +134,19 @@ def _train(run: Run, scorers: Scorers) -> None:
     if run.is_last:
         answers = run.method.generates and "policy" in run.method.trains
         say(next_steps(result.folder, config.method, answers=answers))
+
+
+def _warn_of(
+    run: Run,
+    data: tuple[Preferences, Preferences | None],
+    tokenizer: PreTrainedTokenizerBase,
+    examples: TokenizedPreferences,
+) -> None:
+    """Say what the doctor's free checks find wrong; the run goes on, as it would have without them."""
+    parts = {"data": lambda: data, "tokenizer": lambda: tokenizer, "examples": lambda: examples}
+    for finding in examine(Patient(run.config, run.method, parts), FREE):
+        if finding.state == "wrong":
+            report(f"Warning: {finding.name}: {finding.says}")
 
 
 def _measure_rival(run: Run, evaluator: Evaluator | None) -> dict[str, Measurement]:

@@ -1,0 +1,344 @@
+"""The memory that a run will need, from its data and the model's architecture, before any weights are read.
+
+A step is run on tensors without content (`FakeTensorMode`) with one and with two layers of the model, and the bytes
+that live at once are counted: each further layer adds as much as the second. So the count knows the architecture, the
+attention, the adapter, the output head, autocast and gradient checkpointing, and needs neither memory nor a device.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from typing_extensions import override
+
+from align.errors import first_line
+from align.model.architecture import checkpoint_layers
+from align.model.batch import Batch, Layout, batches_by_length
+from align.model.forward import Forward
+from align.model.logprobs import HeadTransform, token_logprobs
+from align.model.roles import SCALAR_ROLES
+from align.model.skeleton import Skeleton, skeleton
+from align.model.tree_layout import Rows, attention_kinds, lay_out
+from align.system.processes import Processes, process_state
+from align.training.feed import Batches
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from align.data import TokenizedPreferences
+    from align.method.base import Method
+    from align.settings.config import RunConfig
+    from align.training.plan import Plan
+
+__all__ = ["OPTIMIZER_BYTES", "Memory", "estimate", "readable", "room"]
+
+_WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "4bit": 0.6}  # 4 bits, their scales, and what stays unquantised
+OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4, "sgd": 0}  # state per trained parameter
+_TURNS = 64  # batches of a run that are looked at for the largest
+_DRAWN_TOKENS = 32_768  # of the sampler's batches
+_HEAP = 1.4  # of the bytes of tensors, on a CPU: glibc's heap keeps holes between them (1.37 to 1.6 measured)
+_CHOICE_BYTES = 24  # of each entry of the vocabulary while a token is chosen, in float32 and float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes by purpose."""
+
+    kept: Mapping[str, float]
+    """From the beginning of training to its end."""
+    passing: Mapping[str, float]
+    """Of phases that follow each other."""
+    unknown: str | None = None
+    """Why a step could not be counted."""
+
+    @property
+    def peak(self) -> float:
+        """The most that is held at once."""
+        return sum(self.kept.values()) + max(self.passing.values(), default=0.0)
+
+    def lines(self) -> list[str]:
+        """The estimate for a reader."""
+        lines = [f"Memory of each process, about {readable(self.peak)}:"]
+        lines += [f"  {readable(amount):>8}  {name}" for name, amount in self.kept.items()]
+        lines += [f"  {readable(amount):>8}  {name}" for name, amount in self.passing.items()]
+        if len(self.passing) > 1:
+            lines.append("  the last ones follow each other, so the largest of them counts")
+        if self.unknown is not None:
+            lines.append(f"  not counted: a step, which cannot be tried without weights here ({self.unknown})")
+        return lines
+
+
+def estimate(
+    config: RunConfig,
+    method: Method,
+    architecture: PretrainedConfig,
+    whole: Skeleton,
+    examples: TokenizedPreferences,
+    plan: Plan | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Memory:
+    """Estimate the memory of one process: of the device where there is an accelerator, else of the whole process.
+
+    Args:
+        config: Of the run.
+        method: Says which roles there are and which are trained.
+        architecture: Of the model.
+        whole: The model without weights.
+        examples: That it learns from, or the prompts that it answers.
+        plan: None: nothing is trained, only drawn.
+        tokenizer: Answers that are not drawn yet are taken to be as long as nine in ten of the data's are in it.
+    """
+    adapters, size, device = config.adapter is not None, whole.size, process_state().device
+    dtype = config.model.quantization or (config.model.dtype if adapters else "float32")
+    weights = size.total * _WEIGHT_BYTES[dtype]
+    roles = {"policy", *method.roles} | ({"reference"} if config.model.start is not None else set())
+    copies = len(roles - {"reference"}) + ("reference" in roles and config.model.start is not None)
+    trained = size.trainable * (0 if plan is None else len(method.trains))
+    kept = {
+        "model": weights * (1 if adapters else len(roles)),
+        "adapters": 4.0 * size.trainable * copies if adapters else 0.0,
+        "gradients": 4.0 * trained,
+        "optimizer": float(OPTIMIZER_BYTES[config.trainer.optimizer] * trained),
+    }
+    passing: dict[str, float] = {}
+    unknown, usual = None, _usual_length(examples, tokenizer)
+    if device.type == "cpu":
+        kept["Python, its libraries and the data"] = _own_peak()
+    if plan is not None:
+        layout = _layout(config, architecture)
+        batch = _largest(_batches(config, method, examples, plan, usual), config.trainer.tokens_per_microbatch, layout)
+        rows = lay_out(batch, layout, pad_id=0, device=torch.device("cpu"))
+        step = f"a step on {rows.input_ids_RL.numel():,} tokens"
+        try:
+            bytes_of_step = _step_bytes(config, method, architecture, rows, batch.tokens)
+            passing[step] = bytes_of_step * (_HEAP if device.type == "cpu" else 1.0)
+        except Exception as error:  # of an architecture whose shapes depend on numbers, as those of experts do
+            unknown = f"{type(error).__name__}: {first_line(error)}"[:200]
+    for name, prompts, answers, longest in _drawings(config, method, examples, plan, usual):
+        if prompts:
+            passing[name] = _drawing_bytes(config, architecture, whole, prompts, answers, longest)
+    return Memory(kept={name: amount for name, amount in kept.items() if amount}, passing=passing, unknown=unknown)
+
+
+def readable(amount: float) -> str:
+    """Return a number of bytes with its unit."""
+    return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"
+
+
+def room() -> int:
+    """Return the bytes that the device has, or this machine where there is none; a container's limit counts."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(process_state().device).total_memory
+    import os
+
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
+    return physical if text == "max" else min(physical, int(text))
+
+
+def _own_peak() -> float:
+    """Bytes that this process has held at most, everything imported and the data read."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+# The largest micro-batch
+
+
+def _layout(config: RunConfig, architecture: PretrainedConfig) -> Layout:
+    """The layout that the probe will most likely find exact."""
+    if config.model.layout == "flat" or config.model.attention not in (None, "sdpa", "eager"):
+        return "flat"
+    try:
+        attention_kinds(architecture.get_text_config())
+    except ValueError:
+        return "flat"
+    return "tree"
+
+
+def _usual_length(examples: TokenizedPreferences, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that nine in ten answers of the data have at most; a large number where it has none."""
+    rows = examples.preferences
+    some = (rows[i * len(rows) // _TURNS] for i in range(_TURNS if len(rows) else 0))
+    answers = [str(side[0]["content"]) for row in some if (side := row["chosen"] or row["rejected"])]
+    lengths = sorted(len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]) if answers else []  # pyright: ignore[reportArgumentType]
+    return lengths[9 * len(lengths) // 10] + 1 if lengths else sys.maxsize
+
+
+def _batches(config: RunConfig, method: Method, examples: TokenizedPreferences, plan: Plan, usual: int) -> list[Batch]:
+    """The batches of the first steps."""
+    processes = Processes()
+    data = Batches(examples, processes)
+    turns = range(min(_TURNS, plan.turns_per_epoch, plan.steps))
+    batches = [data.share(data.turn(turn, plan.batch_size, plan.turns_per_epoch, config.seed)) for turn in turns]
+    rollout = method.rollout
+    if rollout is None:
+        return batches
+    answer = [0] * min(usual, rollout.sampling.max_new_tokens)
+    responses = ((answer,) * rollout.responses,)
+    size = max(1, plan.batch_size // rollout.minibatches)
+    return [
+        Batch(batch.prompt_ids[:size], responses * len(batch.prompt_ids[:size]), batch.rows[:size]) for batch in batches
+    ]
+
+
+def _largest(batches: Sequence[Batch], tokens: int, layout: Layout) -> Batch:
+    parts = [part for batch in batches if batch.P for part in batch.micro_batches(tokens, layout)]
+    return max(parts, key=lambda part: sum(max(rows) * len(rows) for rows in part.row_lengths(layout)))
+
+
+# A step on tensors without content
+
+
+def _step_bytes(
+    config: RunConfig, method: Method, architecture: PretrainedConfig, rows: Rows, response_tokens: int
+) -> float:
+    """Bytes that live at the peak of a forward and backward pass, weights and their gradients apart."""
+    depth = int(architecture.get_text_config().num_hidden_layers)
+    tried = [depth] if depth < 3 else [1, 2]
+    heads = {role in SCALAR_ROLES for role in method.trains}
+
+    def count(layers: int) -> float:
+        part = skeleton(config.model, config.adapter, architecture, layers=layers).network
+        if config.trainer.gradient_checkpointing:
+            checkpoint_layers(part)
+        precision = config.trainer.precision
+        return max(_count(part, rows, response_tokens, scalar, method.dropout, precision) for scalar in heads)
+
+    first, *more = map(count, tried)
+    return first + sum((second - first) * (depth - 1) for second in more)
+
+
+def _count(network: Any, rows: Rows, response_tokens: int, scalar: bool, dropout: bool, precision: str) -> float:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    processes, device = Processes(precision), process_state().device
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        weights = _fill(network, device)
+        forward = Forward(model=network, layout="flat", pad_id=0, dropout=dropout)
+        index_N = torch.zeros(response_tokens, dtype=torch.long, device=device)
+        rows = rows.to(device)
+        with _LiveBytes(weights) as live, processes.autocast(device):
+            hidden = forward.hidden(rows)
+            out = hidden.float()
+            if not scalar:
+                transform = HeadTransform.of(network.config.get_text_config())
+                out, _ = token_logprobs(hidden[index_N], network.get_output_embeddings(), index_N, transform=transform)
+            trained = [p for p in network.parameters() if p.requires_grad]
+            # A whole model's gradients are counted elsewhere; those of its vectors are nearly nothing.
+            wanted = [p for p in trained if p.ndim == 1] or trained
+            torch.autograd.grad(out.sum(), wanted, allow_unused=True)
+    return float(live.peak)
+
+
+def _fill(network: Any, device: torch.device) -> list[torch.Tensor]:
+    """Put tensors of the device, which the mode in use makes without content, in the place of a skeleton's."""
+    made: dict[int, torch.Tensor] = {}
+    for module in network.modules():
+        for own in (module._parameters, module._buffers):
+            for name, tensor in own.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in made:  # tied weights stay tied
+                    new = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                    is_weight = isinstance(tensor, torch.nn.Parameter)
+                    made[id(tensor)] = torch.nn.Parameter(new, tensor.requires_grad) if is_weight else new
+                own[name] = made[id(tensor)]
+    return list(made.values())
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made inside the block, and their peak."""
+
+    def __init__(self, known: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._seen: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary(
+            {tensor.untyped_storage(): 0 for tensor in known}
+        )
+
+    @override
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if not isinstance(tensor, torch.Tensor) or (storage := tensor.untyped_storage()) in self._seen:
+                continue
+            size = self._seen[storage] = storage.nbytes()
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._free, size)
+        return out
+
+    def _free(self, size: int) -> None:
+        self.live -= size
+
+
+# Drawing
+
+
+def _drawings(
+    config: RunConfig, method: Method, examples: TokenizedPreferences, plan: Plan | None, usual: int
+) -> list[tuple[str, list[int], int, int]]:
+    """What is drawn: a name, lengths of the prompts that there are together, answers to each, length of an answer."""
+    asked = max(
+        config.evaluation.prompts,
+        0 if plan is None or method.rollout is None else plan.batch_size,
+        0 if plan is not None or method.candidates is None else _TURNS,
+    )
+    lengths = [len(examples[i].prompt_ids) for i in islice(range(len(examples)), asked)]
+    found: list[tuple[str, list[int], int, int]] = []
+    if plan is None:
+        if method.candidates is not None:
+            candidates = method.candidates
+            found.append(
+                ("drawing candidates", lengths, candidates.samples, min(usual, candidates.sampling.max_new_tokens))
+            )
+        return found
+    if method.rollout is not None:
+        rollout = method.rollout
+        prompts = lengths[: plan.batch_size]
+        found.append(("drawing a roll-out", prompts, rollout.responses, min(usual, rollout.sampling.max_new_tokens)))
+    if method.generates:
+        evaluation = config.evaluation
+        held_out = config.data.heldout is not None or config.data.heldout_size > 0
+        prompts = lengths[: evaluation.prompts] if held_out else []
+        found.append(("answering held-out prompts", prompts, 1, min(usual, evaluation.max_new_tokens)))
+    return found
+
+
+def _drawing_bytes(
+    config: RunConfig,
+    architecture: PretrainedConfig,
+    whole: Skeleton,
+    prompts: Sequence[int],
+    answers: int,
+    longest: int,
+) -> float:
+    """Bytes of keys and values, of the choice of a token, and of the weights with the adapter merged into them."""
+    text = architecture.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    wide = config.adapter is None or config.model.dtype == "float32"
+    of_token = 2 * text.num_hidden_layers * heads * width * (4 if wide else 2)
+    parts = batches_by_length([answers * (length + longest) for length in prompts], _DRAWN_TOKENS)
+    rows, tokens = max(
+        ((len(part) * answers, max(prompts[i] for i in part) + longest) for part in parts),
+        key=lambda shape: shape[0] * shape[1],
+    )
+    merged = 0
+    if wide and config.model.quantization is None:
+        modules = dict(whole.network.named_modules())
+        layers = [modules[name] for name in whole.adapted if name in modules]
+        merged = sum(4 * layer.base_layer.weight.numel() for layer in layers if hasattr(layer, "base_layer"))
+    return rows * (tokens * of_token + text.vocab_size * _CHOICE_BYTES) + merged
