@@ -1,10 +1,24 @@
-"""Public names of a package that are loaded when asked for, so that importing it imports no torch."""
+"""Loading when something is asked for: public names of a package, and torch itself.
+
+What is wrong with the words of a command is answered before torch is imported, also what only the class of a method
+knows: importing it imports no torch, as long as nothing of torch is used (`torch_when_used`, `no_grad`).
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from functools import wraps
 from importlib import import_module
-from typing import Any
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+__all__ = ["lazy", "no_grad", "torch_when_used"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def lazy(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
@@ -16,3 +30,42 @@ def lazy(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(import_module(where[name]), name)
 
     return load
+
+
+def torch_when_used() -> None:
+    """Let ``import torch`` run the package only once something of it is used."""
+    spec = find_spec("torch") if "torch" not in sys.modules else None
+    if spec is not None:
+        sys.modules["torch"] = _Unloaded(spec)
+
+
+class _Unloaded(ModuleType):
+    """Becomes the module itself when an attribute is asked for, which importing one of its parts does as well.
+
+    `importlib.util.LazyLoader` would load it in the statement ``import torch``, which looks at its specification.
+    """
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__(spec.name)
+        self.__spec__, self.__loader__, self.__file__ = spec, spec.loader, spec.origin
+
+    def __getattr__(self, name: str) -> Any:
+        spec = self.__spec__
+        assert spec is not None and spec.loader is not None
+        self.__class__ = ModuleType
+        self.__package__, self.__path__ = spec.parent, spec.submodule_search_locations
+        spec.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def no_grad(function: Callable[P, R]) -> Callable[P, R]:
+    """``torch.no_grad()`` as a decorator, which imports torch when `function` is called."""
+
+    @wraps(function)
+    def without(*args: P.args, **kwargs: P.kwargs) -> R:
+        import torch
+
+        with torch.no_grad():
+            return function(*args, **kwargs)
+
+    return without

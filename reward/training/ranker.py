@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from align.data.encoding import encode_response
 from align.data.schema import DRAWN_COLUMNS
@@ -26,6 +25,8 @@ from align.model.batch import Batch
 from align.scoring.scorer_inputs import prompt_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.data import Example, Preferences, TokenizedPreferences
     from align.model.policy import Policy
 

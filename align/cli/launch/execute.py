@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.candidates.drawing import draw, read_summary
+from align.candidates.drawing import draw
+from align.candidates.store import read_summary
 from align.cli.console import hide_noise, process_count, report, say
 from align.cli.launch import assemble
 from align.cli.launch.assemble import Run, Scorers
