@@ -12,7 +12,7 @@ import pytest
 from align.cli.launch import execute as execution
 from align.cli.launch.assemble import Run
 from align.cli.main import main
-from align.model.loading import require_loadable
+from align.model.sources import require_loadable
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ import torch
 from align.errors import UserError, did_you_mean, first_line
 from align.model.architecture import special_linear_layers
 from align.settings.adapter import Adapter
+from align.system.lazy import no_grad
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -115,8 +116,8 @@ def check_start(saved: Mapping[str, Any], adapter: Adapter, start: str) -> None:
         value, has = getattr(adapter, ours), saved.get(theirs)
         if value != getattr(default, ours) and _plain(value) != _plain(has):
             raise UserError(
-                f"adapter.{ours}={value}, but the adapter of model.start={start} has {has}; leave adapter.{ours} out to "
-                "continue it, or add model.start=null to begin with a new one."
+                f"adapter.{ours}={value}, but the adapter of model.start={start} has {has}; leave adapter.{ours} out "
+                "to continue it, or add model.start=null to begin with a new one."
             )
 
 
@@ -190,7 +191,7 @@ def _is_linear(module: torch.nn.Module) -> bool:
     return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-@torch.no_grad()
+@no_grad
 def _has_zero_output(module: Any) -> bool:
     inputs = 1 if isinstance(module, torch.nn.Linear) else 0  # Conv1D and embeddings are transposed
     return module.weight.is_floating_point() and bool((module.weight.abs().amax(dim=inputs) == 0).any())

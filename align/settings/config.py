@@ -343,10 +343,23 @@ class RunConfig(Settings):
 def _check_exists(settings: object, name: str) -> None:
     """Look for a value that can only be a path; other names are looked up by whoever loads them."""
     value: str | tuple[str, ...] | None = getattr(settings, name)
-    for one in (value,) if isinstance(value, str) else value or ():
-        is_path = one.startswith((".", "/", "~")) or one.endswith(_DATA_SUFFIXES)
-        if is_path and not has_magic(one) and not Path(one).expanduser().exists():
-            raise UserError(f"{name}={one!r}: there is no such file or folder.")
+    missing = [one for one in ((value,) if isinstance(value, str) else value or ()) if is_missing(one)]
+    if missing:
+        raise UserError(*(f"{name}={one!r}: there is no such file or folder.{_near_file(one)}" for one in missing))
+
+
+def is_missing(name: str) -> bool:
+    """Return whether a name can only be that of a file or folder, and there is none."""
+    path, parts = Path(name), Path(name).parts
+    looks_like_one = name.startswith((".", "/", "~")) or name.endswith(_DATA_SUFFIXES) or len(parts) > 2
+    inside = len(parts) == 2 and parts[0] != "world" and Path(parts[0]).is_dir()
+    return (looks_like_one or inside) and not has_magic(name) and not path.expanduser().exists()
+
+
+def _near_file(name: str) -> str:
+    path = Path(name).expanduser()
+    beside = [str(entry) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    return did_you_mean(str(path), beside)
 
 
 _DATA_SUFFIXES = (

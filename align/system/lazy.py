@@ -51,7 +51,8 @@ class _Unloaded(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         spec = self.__spec__
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         self.__class__ = ModuleType
         self.__package__, self.__path__ = spec.parent, spec.submodule_search_locations
         spec.loader.exec_module(self)

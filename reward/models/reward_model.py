@@ -23,7 +23,8 @@ from align.data.load_report import RowError
 from align.errors import UserError, first_line
 from align.model.batch import batches_by_length, padded
 from align.model.classifier import classifier_class
-from align.model.loading import base_of, load_tokenizer, require_safetensors, resolve
+from align.model.loading import base_of, load_tokenizer
+from align.model.sources import require_safetensors, resolve
 from align.scoring.identity import model_identity, settings_identity
 from align.settings.config import ModelConfig
 from align.settings.type_checks import Settings

@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Literal
 
 from align.data.encoding import Encoder, encode_response
 from align.errors import UserError
-from align.model.loading import base_of, resolve
+from align.model.loading import base_of
 from align.model.policy import Policy
+from align.model.sources import resolve
 from align.scoring.identity import model_identity, settings_identity
 from align.settings.type_checks import Settings
 from reward.training.ranker import ANSWERS, answer_logprobs, question

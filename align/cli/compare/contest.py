@@ -22,7 +22,7 @@ from align.data import leaked_prompts
 from align.data.examples import tokenize
 from align.data.writing import write_rows
 from align.errors import UserError
-from align.model.loading import require_loadable
+from align.model.sources import require_loadable
 from align.scoring.from_config import YAML, make_scorer, read_settings
 from align.settings.config import WandbConfig
 from align.system.files import new_folder, read_json, write_json

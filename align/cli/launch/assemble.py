@@ -18,8 +18,9 @@ from align.data.preferences import joined, require_text
 from align.errors import UserError, first_line
 from align.model.architecture import max_positions
 from align.model.classifier import require_classifier
-from align.model.loading import load_tokenizer, require_found, resolve
+from align.model.loading import load_tokenizer
 from align.model.roles import SCALAR_ROLES
+from align.model.sources import require_found, resolve
 from align.scoring.checked_scores import require_all, score_part
 from align.scoring.from_config import make_scorer
 from align.scoring.scorer_inputs import prompt_text, scorer_columns

@@ -11,7 +11,7 @@ from align.candidates.drawing import prompts_to_answer
 from align.cli.console import say
 from align.cli.launch.assemble import Run, Scorers, load_data, read_tokenizer, tokenize_data, try_scorers
 from align.model.adapters import add_lora, lora_config
-from align.model.loading import require_loadable
+from align.model.sources import require_loadable
 from align.runs.run_folder import redact
 from align.settings.config import RunConfig
 from align.training.plan import Plan

@@ -17,7 +17,7 @@ from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
 from align.data.writing import write_rows
 from align.errors import ScorerError, UserError
-from align.model.loading import require_loadable
+from align.model.sources import require_loadable
 from align.runs import run_folder
 from align.runs.lineage import used
 from align.runs.tracker import log_candidates
