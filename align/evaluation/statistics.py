@@ -16,13 +16,14 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
-Array = NDArray[np.float64]
-Differences = TypeVar("Differences", "Tensor", NDArray[np.float64])
+    Array = NDArray[np.float64]
+
+Differences = TypeVar("Differences", "Tensor", "Array")
 
 FEWEST_RUNS = 3
 """Two runs say too little of how runs differ: the interval below then covers .89 or everything from 0 to 1."""

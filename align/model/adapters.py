@@ -57,11 +57,11 @@ def local_folder(name: str) -> Path:
     Raises:
         UserError: There is neither.
     """
+    if Path(name).is_dir():
+        return Path(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    if Path(name).is_dir():
-        return Path(name)
     try:
         return Path(snapshot_download(name, allow_patterns=["adapter_config.json", "adapter_model.*"]))
     except (HFValidationError, OSError, ValueError) as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from align.data.rendering import chat_template
 from align.errors import UserError
 from align.model.architecture import max_positions
 from align.model.sources import require_loadable, require_safetensors, resolve
@@ -47,6 +46,8 @@ def check_start(model: ModelConfig, adapter: Adapter | None) -> None:
 def check_template(model: ModelConfig, *, conversations: bool) -> None:
     """Refuse a chat template that is not there, and `conversations` where there is none."""
     if model.chat_template is not None:
+        from align.data.rendering import chat_template
+
         chat_template(model.chat_template)
         return
     folder = Path(resolve(model.name))

@@ -1,7 +1,7 @@
-"""Loading when something is asked for: public names of a package, and torch itself.
+"""Loading when something is asked for: public names of a package, and whole packages.
 
 What is wrong with the words of a command is answered before torch is imported, also what only the class of a method
-knows: importing it imports no torch, as long as nothing of torch is used (`torch_when_used`, `no_grad`).
+knows: importing it imports no torch, as long as nothing of torch is used (`when_used`, `no_grad`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["lazy", "no_grad", "torch_when_used"]
+__all__ = ["lazy", "no_grad", "when_used"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,11 +32,12 @@ def lazy(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
     return load
 
 
-def torch_when_used() -> None:
-    """Let ``import torch`` run the package only once something of it is used."""
-    spec = find_spec("torch") if "torch" not in sys.modules else None
-    if spec is not None:
-        sys.modules["torch"] = _Unloaded(spec)
+def when_used(*packages: str) -> None:
+    """Let ``import torch`` run the package only once something of it is used; likewise other slow `packages`."""
+    for package in packages:
+        spec = find_spec(package) if package not in sys.modules else None
+        if spec is not None:
+            sys.modules[package] = _Unloaded(spec)
 
 
 class _Unloaded(ModuleType):
