@@ -63,9 +63,9 @@ def _do(words: Sequence[str], configs: Path) -> int:
     from align.cli.parse.command import read_command
     from align.cli.parse.compose import register_methods
     from align.cli.parse.job import read_job
-    from align.system.lazy import when_used
+    from align.system.lazy import torch_when_used
 
-    when_used("torch", "numpy")
+    torch_when_used()
     command = read_command(words, configs)
     register_methods(configs, command.overrides)
     if command.multirun:

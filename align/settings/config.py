@@ -31,6 +31,7 @@ __all__ = [
     "TrainerConfig",
     "WandbConfig",
     "check_trackers",
+    "is_missing",
 ]
 
 TrackerName = Literal["wandb", "tensorboard", "trackio", "mlflow"]

@@ -27,8 +27,6 @@ import torch
 
 from align.data.examples import tokenizer_fingerprint
 from align.method.base import Method
-from align.model.fingerprint import weights_fingerprint
-from align.model.roles import SharedBase
 from align.runs.run_folder import package_versions, redact
 from align.scoring.identity import scorer_identity
 from align.scoring.reward_role import RoleScorer
@@ -72,6 +70,8 @@ def run_identity(
     world_size: int,
 ) -> Identity:
     """Return the identity of a run whose ``policy`` is as it was before the first step."""
+    from align.model.fingerprint import weights_fingerprint  # with torch, as below
+
     rewarded = RoleScorer(policy) if scorer is None and method.rollout is not None else scorer
     learnt: dict[str, Any] = {
         "method": method_settings(method),
@@ -122,6 +122,8 @@ def chooses_best(method: Method, config: TrainerConfig) -> bool:
 
 
 def _adapter(policy: Policy) -> Any:
+    from align.model.roles import SharedBase
+
     if not isinstance(policy.roles, SharedBase):
         return "none"
     lora: Any = policy.roles.peft_model.peft_config["policy"]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from align.cli.compare.words import Comparison
 from align.cli.launch import assemble
-from align.cli.launch.assemble import Run
 from align.cli.launch.recipe import Recipe, assemble_job
+from align.cli.launch.run import Run
 from align.cli.parse.job import Job
 from align.comparison.splitting import Splits, split
 from align.data import leaked_prompts

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from align.candidates.drawing import prompts_to_answer
 from align.cli.console import say
-from align.cli.launch.assemble import Run, Scorers, load_data, read_tokenizer, tokenize_data, try_scorers
+from align.cli.launch.assemble import load_data, read_tokenizer, tokenize_data, try_scorers
+from align.cli.launch.run import Run, Scorers
 from align.model.adapters import add_lora, lora_config
 from align.model.sources import require_loadable
 from align.runs.run_folder import redact

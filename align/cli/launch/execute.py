@@ -6,29 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.candidates.drawing import draw
-from align.candidates.store import read_summary
 from align.cli.console import hide_noise, process_count, report, say
-from align.cli.launch import assemble
-from align.cli.launch.assemble import Run, Scorers
-from align.cli.launch.dry_run import dry_run
-from align.cli.launch.next_steps import next_steps
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
-from align.data.writing import write_rows
+from align.cli.launch.run import Run, Scorers, make_scorers
 from align.errors import ScorerError, UserError
 from align.model.sources import require_loadable
 from align.runs import run_folder
-from align.runs.lineage import used
-from align.runs.tracker import log_candidates
-from align.scoring.reward_role import RoleScorer
-from align.system.processes import Processes
 from align.system.signals import Interrupted
 from align.training.identity import chooses_best
-from align.training.optimizer import require_optimizer
-from align.training.plan import require_effects
-from align.training.step import TrainingError
-from align.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from align.evaluation.evaluator import Evaluator
@@ -54,17 +40,33 @@ def execute(run: Run) -> int:
             f"stage=sample: method={config.method} draws no candidates as it is set; set method.samples where it has "
             "this setting, or choose a method that learns from candidates."
         )
-    require_loadable(config.model, config.adapter)
-    require_optimizer(config.trainer)
-    require_effects(config.trainer, run.method)
-    scorers = assemble.make_scorers(run)
+    require_loadable(config.model, config.adapter)  # in a recipe, what a stage before this one has left
+    scorers = make_scorers(run)
     _say_if_nothing_chooses(run, scorers)
     hide_noise()
-    if process_count() > 1:
-        Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
-    if config.if_exists == "resume" and Processes().on_first(lambda: is_finished(run, scorers)):
+    alone = process_count() == 1
+    if config.if_exists == "resume" and (is_finished(run, scorers) if alone else _is_finished_for_all(run, scorers)):
         say(f"This run is finished: {config.output_root}/{config.run_name}")
         return 0
+    return _carry_out(run, scorers)
+
+
+def _is_finished_for_all(run: Run, scorers: Scorers) -> bool:
+    from align.system.processes import Processes
+
+    return Processes().on_first(lambda: is_finished(run, scorers))
+
+
+def _carry_out(run: Run, scorers: Scorers) -> int:
+    """Load, and do the run: from here on torch is needed."""
+    from align.cli.launch import assemble
+    from align.cli.launch.dry_run import dry_run
+    from align.system.processes import Processes
+    from align.training.step import TrainingError
+
+    config = run.config
+    if process_count() > 1:
+        Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
     architecture = assemble.read_architecture(run)
     try:
         if config.dry_run:
@@ -94,6 +96,11 @@ def _say_if_nothing_chooses(run: Run, scorers: Scorers) -> None:
 
 
 def _train(run: Run, scorers: Scorers) -> None:
+    from align.cli.launch import assemble
+    from align.cli.launch.next_steps import next_steps
+    from align.scoring.reward_role import RoleScorer
+    from align.training.trainer import Trainer
+
     config = run.config
     train, heldout = assemble.load_data(config)
     assemble.try_scorers(run, scorers, train, heldout)
@@ -129,6 +136,8 @@ def _measure_rival(run: Run, evaluator: Evaluator | None) -> dict[str, Measureme
     """Measure the model that drew the candidates, where training begins from another: both are worth comparing with."""
     if run.drawn_by is None or evaluator is None or not evaluator.scorers:
         return {}
+    from align.cli.launch import assemble
+
     rival = assemble.load_policy(dataclasses.replace(run.config, model=run.drawn_by))
     say(f"Answering held-out prompts with {rival.name}, which drew the candidates …")
     return {rival.name: dataclasses.replace(evaluator, pairs=None).measure(rival)}
@@ -136,6 +145,14 @@ def _measure_rival(run: Run, evaluator: Evaluator | None) -> dict[str, Measureme
 
 def _sample(run: Run, scorers: Scorers) -> None:
     """Draw what the method learns from into the folder of the run, with the rows that are held out."""
+    from align.candidates.drawing import draw
+    from align.candidates.store import read_summary
+    from align.cli.launch import assemble
+    from align.data.writing import write_rows
+    from align.runs.lineage import used
+    from align.runs.tracker import log_candidates
+    from align.system.processes import Processes
+
     config, plan = run.config, run.method.candidates
     assert plan is not None
     assemble.require_rows_of_text(run)

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from align.cli.console import say
-from align.cli.launch.assemble import Run, assemble, check_sources, require_rows_of_text
+from align.cli.launch.run import Run, assemble, check_sources
 from align.cli.parse.job import Job
 from align.errors import UserError
 from align.runs.run_folder import is_run
 from align.settings.config import DataConfig, ModelConfig, RunConfig
-from align.system.processes import Processes
 
 __all__ = ["CANDIDATES", "HELDOUT", "Recipe", "Stage", "assemble_job"]
 
@@ -98,6 +97,9 @@ class Recipe:
 
     def execute(self, execute: Callable[[Run], int]) -> int:
         """Run the stages until one ends with another exit code than 0; returns the last one's."""
+        from align.cli.launch.assemble import require_rows_of_text  # torch: the words are right
+        from align.system.processes import Processes
+
         whole = self.config
         for name in {stage.run for stage in self.stages[1:] if stage.part == "sample"}:
             require_rows_of_text(self.runs[name])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.console import process_count
-from align.cli.launch.assemble import Run, Scorers
+from align.cli.launch.run import Run, Scorers
 from align.data.reading import matching
 from align.runs.checkpoint import newest_version, require_current_version
 from align.runs.run_folder import read_inputs, redact

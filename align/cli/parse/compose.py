@@ -66,6 +66,7 @@ def compose_run(
             check(plain)
     with mistakes.noted():
         checks.check_name(choices["method"], plain["method"], known["method"])
+    plain["method"]["name"] = known["method"]["name"]
     sections = _sections(plain, mistakes)
     look(plain["method"], sections, mistakes)
     can_be_named = {"model", "data"} <= sections.keys()

@@ -33,11 +33,14 @@ def look(method: Mapping[str, Any], sections: Mapping[str, Any], mistakes: Mista
     made: Method | None = None
     with mistakes.noted():
         made = make_method(str(method["name"]), {name: value for name, value in method.items() if name != "name"})
-    if made is not None and "trainer" in sections:
-        from align.training.plan import require_effects
+    if "trainer" in sections:
+        from align.training.plan import require_effects, require_optimizer
 
         with mistakes.noted():
-            require_effects(sections["trainer"], made)
+            require_optimizer(sections["trainer"])
+        if made is not None:
+            with mistakes.noted():
+                require_effects(sections["trainer"], made)
     if (model := sections.get("model")) is None:
         return
     from align.model import first_look as of_model
@@ -60,7 +63,11 @@ def make_method(name: str, settings: Mapping[str, Any]) -> Method:
     Raises:
         UserError: One of them is wrong, or there is no such method.
     """
+    from align.method.base import Method
+
     cls = registry.load("methods", name)
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise UserError(f"method={name}: {cls!r} is no method; derive it from align.method.base.Method.")
     try:
         return build(cls, settings)
     except ValueError as error:

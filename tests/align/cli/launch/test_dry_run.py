@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from align.cli.launch import dry_run
-from align.cli.launch.assemble import Run, Scorers
 from align.cli.launch.dry_run import Size, estimate
+from align.cli.launch.run import Run, Scorers
 from align.settings.adapter import Adapter
 from align.settings.config import DataConfig, ModelConfig, RunConfig, TrainerConfig
 from methods import RFT

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from align.cli.launch import assemble, execute
-from align.cli.launch.assemble import Run, Scorers
 from align.cli.launch.recipe import Recipe, assemble_job
+from align.cli.launch.run import Run, Scorers
 from align.cli.parse.command import read_command
 from align.cli.parse.job import read_job
 from align.data import Preferences
@@ -216,7 +216,7 @@ class TestTrain:
 
             return SimpleNamespace(fit=fit)
 
-        monkeypatch.setattr(execute, "Trainer", trainer)
+        monkeypatch.setattr("align.training.trainer.Trainer", trainer)
         given.policy = policy
         return given
 
@@ -276,7 +276,7 @@ class TestSample:
         monkeypatch.setattr(assemble, "load_source", lambda _, source: source)
         monkeypatch.setattr(assemble, "take_reward_role", lambda *_: False)
         monkeypatch.setattr(execute, "command_inputs", lambda *_: {})
-        monkeypatch.setattr(execute, "draw", lambda *args, **settings: given.append((args, settings)) or [])
+        monkeypatch.setattr("align.candidates.drawing.draw", lambda *args, **settings: given.append((args, settings)) or [])
         return given
 
     @pytest.mark.parametrize(
