@@ -188,7 +188,7 @@ def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences)
         return part.with_columns(mean_PK=_average(S_PK, part))
 
     with policy.use(role):
-        done = policy.in_micro_batches(Batch.from_examples(data), ask)
+        done = policy.in_micro_batches(Batch.from_examples(data), ask, phase="likelihoods")
     better_PKK, mean_PK = done["better_PKK"], done["mean_PK"]
     right = ordered_right((mean_PK[:, :, None] - mean_PK[:, None, :])[better_PKK])
     return rate(right.tolist(), better_PKK.nonzero()[:, 0].tolist()) if len(right) else None

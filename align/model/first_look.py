@@ -11,13 +11,15 @@ from align.errors import UserError
 from align.model.architecture import max_positions
 from align.model.sources import require_loadable, require_safetensors, resolve
 from align.settings.adapter import Adapter
-from align.settings.config import ModelConfig
+from align.settings.config import ModelConfig, is_missing
 
 __all__ = ["check_folder", "check_start", "check_template", "positions"]
 
 
 def check_folder(model: ModelConfig) -> None:
     """Refuse a folder that is no model; a name on the hub is looked up when it is loaded."""
+    if is_missing(model.name):
+        raise UserError(f"model.name={model.name}: there is no such folder.")
     folder = Path(resolve(model.name))
     if not folder.is_dir() or (folder / "config.json").is_file():
         if folder.is_dir():
@@ -37,7 +39,7 @@ def check_start(model: ModelConfig, adapter: Adapter | None) -> None:
     """Refuse an adapter to begin from that is not there or does not fit the settings; one on the hub is read later."""
     start = model.start
     if start is not None and not Path(resolve(start, "model.start")).is_dir():
-        if start.count("/") == 1:
+        if start.count("/") == 1 and not is_missing(start):
             return
         raise UserError(f"model.start={start}: there is no such folder; give an adapter, such as runs/NAME/final.")
     require_loadable(model, adapter)

@@ -344,17 +344,21 @@ class RunConfig(Settings):
 def _check_exists(settings: object, name: str) -> None:
     """Look for a value that can only be a path; other names are looked up by whoever loads them."""
     value: str | tuple[str, ...] | None = getattr(settings, name)
-    missing = [one for one in ((value,) if isinstance(value, str) else value or ()) if is_missing(one)]
+    paths = [one for one in ((value,) if isinstance(value, str) else value or ()) if _is_path(one)]
+    missing = [one for one in paths if not has_magic(one) and not Path(one).expanduser().exists()]
     if missing:
         raise UserError(*(f"{name}={one!r}: there is no such file or folder.{_near_file(one)}" for one in missing))
 
 
 def is_missing(name: str) -> bool:
-    """Return whether a name can only be that of a file or folder, and there is none."""
-    path, parts = Path(name), Path(name).parts
-    looks_like_one = name.startswith((".", "/", "~")) or name.endswith(_DATA_SUFFIXES) or len(parts) > 2
-    inside = len(parts) == 2 and parts[0] != "world" and Path(parts[0]).is_dir()
-    return (looks_like_one or inside) and not has_magic(name) and not path.expanduser().exists()
+    """Return whether a name that was typed can only be that of a file or folder, and there is none."""
+    parts = Path(name).parts
+    inside = len(parts) == 2 and parts[0] != "world" and Path(parts[0]).is_dir()  # the hub has owner/name
+    return (_is_path(name) or len(parts) > 2 or inside) and not Path(name).expanduser().exists()
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.endswith(_DATA_SUFFIXES)
 
 
 def _near_file(name: str) -> str:

@@ -87,7 +87,10 @@ class TrainingState:
         restore = random_state()
         try:
             yield
-        except Interrupted:
+        except Interrupted as interrupted:
+            if interrupted.checkpoint is None and step > 0:  # in a phase that had nothing to save
+                restore()
+                raise Interrupted(interrupted.signum, self.save(step)) from interrupted
             raise
         except (Exception, SystemExit) as error:
             restore()

@@ -229,7 +229,7 @@ class _Run:
             exit_code = 0
             return result
         except Interrupted as interrupted:
-            exit_code = interrupted.exit_code
+            exit_code, interrupted.run_name = interrupted.exit_code, self.folder.name
             raise
         except TrainingError as error:
             self.tracker.alert("training failed", str(error))

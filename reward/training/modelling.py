@@ -147,20 +147,20 @@ def normalize(policy: Policy, data: TokenizedPreferences, *, unit_variance: bool
         replace(example, responses=example.responses[:1], scores=example.scores[:1], comparisons=())
         for example in (data[i] for i in chosen)
     ]
-    rewards = torch.tensor([reward for (reward,) in score_examples(policy, preferred)])
+    rewards = torch.tensor([reward for (reward,) in score_examples(policy, preferred, phase="normalising")])
     head.mean = rewards.mean().item()
     if unit_variance and (deviation := rewards.std().item()) > 0:
         head.std = deviation
 
 
-def score_examples(policy: Policy, examples: Sequence[Example]) -> list[list[float]]:
-    """Return the reward role's scalar of every response of every example."""
-    return role_scores(policy, Batch.from_examples(examples))
+def score_examples(policy: Policy, examples: Sequence[Example], *, phase: str | None = None) -> list[list[float]]:
+    """Return the reward role's scalar of every response of every example; ``phase``: see `Policy.in_micro_batches`."""
+    return role_scores(policy, Batch.from_examples(examples), phase=phase)
 
 
 def _comparisons(policy: Policy, data: TokenizedPreferences) -> Iterator[Comparison]:
     examples = [data[i] for i in range(len(data))]
-    for example, rewards in zip(examples, score_examples(policy, examples), strict=True):
+    for example, rewards in zip(examples, score_examples(policy, examples, phase="held-out pairs"), strict=True):
         for better, worse in example.comparisons:
             high, low = example.scores[better], example.scores[worse]
             yield Comparison(

@@ -76,7 +76,8 @@ def _carry_out(run: Run, scorers: Scorers) -> int:
         else:
             _train(run, scorers)
     except Interrupted as interrupted:
-        report(f"Run {config.run_name}: {interrupted}.")
+        interrupted.run_name = run.part_of or interrupted.run_name or config.run_name
+        report(f"Run {interrupted.run_name}: {interrupted}.")
         return interrupted.exit_code
     except (ScorerError, TrainingError) as error:
         report(f"Error: {error}")

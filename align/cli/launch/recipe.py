@@ -118,7 +118,7 @@ class Recipe:
             begun = dataclasses.replace(self.runs[stage.run].config.model, **results.model)  # before from_base
             drawn_by = begun if stage.from_base and begun != settings.model else None
             made = self._run(stage, results.put_into(settings, stage), drawn_by)
-            code = execute(dataclasses.replace(made, is_last=number == len(self.stages)))
+            code = execute(dataclasses.replace(made, part_of=folder.name, is_last=number == len(self.stages)))
             if code:
                 return code
             results = self._add_results(stage, folder / name, results)

@@ -28,6 +28,8 @@ class Run:
     method: Method
     drawn_by: ModelConfig | None = None
     """The model that drew the candidates, where training begins from another one."""
+    part_of: str | None = None
+    """The name of the recipe's run of which it is a stage."""
     is_last: bool = True
     """No other stage of a recipe follows."""
 
