@@ -190,7 +190,7 @@ class _Drawing:
                 "if_exists=resume."
             ) from problem
         if caught := max(signum for _, signum, _ in parts):
-            raise Interrupted(caught, None)
+            raise Interrupted(caught, None, self.file.parent.name)
         whole = sorted((result for _, _, results in parts for result in results), key=lambda result: result[0])
         counts: dict[str, float] = {}
         for _, _, found in whole:
@@ -265,7 +265,7 @@ class _Drawing:
     def _leave(self) -> None:
         """Between batches; with several ranks a signal is answered at the end of the chunk."""
         if self.stop.signum and self.processes.world_size == 1:
-            raise Interrupted(self.stop.signum, None)
+            raise Interrupted(self.stop.signum, None, self.file.parent.name)
 
     # What is drawn for
 

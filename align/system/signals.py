@@ -14,12 +14,12 @@ from typing import Any
 class Interrupted(Exception):
     """A signal stopped the training; a checkpoint holds everything up to the last step."""
 
-    def __init__(self, signum: int, checkpoint: Path | None) -> None:
+    def __init__(self, signum: int, checkpoint: Path | None, run_name: str | None = None) -> None:
         self.signum = signum
         self.exit_code = 128 + signum
         """The exit code that shells use for this signal: 130 after Ctrl-C, 143 after SIGTERM."""
         self.checkpoint = checkpoint
-        self.run_name: str | None = None
+        self.run_name = run_name
         """By which the run is resumed: it may have another name than the one asked for."""
 
     def __str__(self) -> str:
