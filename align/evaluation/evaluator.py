@@ -206,9 +206,8 @@ class Evaluator:
             between()
             return part.with_columns(kl_PK=sequence_kl(policy, part, temperature=temperature))
 
-        return policy.in_micro_batches(batch, ask, tokens=self.tokens_per_batch, phase="divergences")["kl_PK"][
-            :, 0
-        ].tolist()
+        asked = policy.in_micro_batches(batch, ask, tokens=self.tokens_per_batch, phase="divergences")
+        return asked["kl_PK"][:, 0].tolist()
 
     @torch.no_grad()
     def _measure_pairs(self, policy: Policy, processes: Processes, between: Callable[[], None]) -> list[float]:

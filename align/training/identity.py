@@ -28,9 +28,10 @@ import torch
 from align.data.examples import tokenizer_fingerprint
 from align.method.base import Method
 from align.runs.run_folder import package_versions, redact
-from align.scoring.identity import scorer_identity
+from align.scoring.identity import code_hash, scorer_identity
 from align.scoring.reward_role import RoleScorer
 from align.system.identity import Identity, hashed
+from align.system.user_code import OF_USER
 
 if TYPE_CHECKING:
     from align.data import Preferences, TokenizedPreferences
@@ -97,8 +98,9 @@ def run_identity(
 
 
 def method_settings(method: Method) -> dict[str, Any]:
-    """Name and hyper-parameters of a method."""
-    return {"name": type(method).__name__, **dataclasses.asdict(method)}  # pyright: ignore[reportArgumentType]
+    """Name and hyper-parameters of a method; of one in a file of the user's its code too."""
+    settings = {"name": type(method).__name__, **dataclasses.asdict(method)}  # pyright: ignore[reportArgumentType]
+    return settings | ({"code": code_hash(type(method))} if type(method).__module__.startswith(OF_USER) else {})
 
 
 def trainer_settings(method: Method, config: TrainerConfig, *, adapters: bool) -> dict[str, Any]:

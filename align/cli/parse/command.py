@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -14,12 +14,16 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from align.cli.parse import groups
+from align.cli.parse.config_file import words_of_file
 from align.errors import UserError, did_you_mean
 from align.scoring.from_config import YAML, read_settings
+from align.settings import registry
+from align.settings.type_checks import defaults
 
 __all__ = ["Command", "quoted_columns", "read_command"]
 
 _MULTIRUN = ("-m", "--multirun")
+_CONFIG = ("-c", "--config")
 _HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.")
 # A model or data of your own, named by this key, imply the group's choice `custom`.
 _CUSTOM_KEYS = {"model": "name", "data": "train"}
@@ -40,10 +44,11 @@ def read_command(words: Sequence[str], configs: Path) -> Command:
     Raises:
         UserError: A word that no configuration could accept.
     """
+    words = _with_files(words, configs)
     flags = [word for word in words if word.startswith("-")]
     for flag in flags:
         if flag not in _MULTIRUN:
-            remedy = did_you_mean(flag, ("--help", *_MULTIRUN))
+            remedy = did_you_mean(flag, ("--help", *_MULTIRUN, *_CONFIG))
             raise UserError(f"{flag!a} is not an option; settings are written key=value.{remedy}")
     overrides = [_parse(word, configs) for word in words if word not in flags]
     swept = [override for override in overrides if override.is_sweep_override()]
@@ -57,6 +62,20 @@ def read_command(words: Sequence[str], configs: Path) -> Command:
         overrides=tuple(_own_choices(overrides, configs)),
         swept=tuple(override.key_or_group for override in swept),
     )
+
+
+def _with_files(words: Sequence[str], configs: Path) -> list[str]:
+    """Put the words of the files that ``-c FILE`` names before those that are typed."""
+    typed, files, left = list[str](), list[str](), iter(words)
+    for word in left:
+        flag, equals, value = word.partition("=")
+        if flag not in _CONFIG:
+            typed.append(word)
+        elif file := value if equals else next(left, ""):
+            files.append(file)
+        else:
+            raise UserError(f"{word} needs a file: {word} runs/NAME/config.yaml.")
+    return [*(word for file in files for word in words_of_file(file, typed, configs)), *typed]
 
 
 def _parse(word: str, configs: Path) -> Override:
@@ -126,6 +145,9 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
     known = groups.choices(configs, group)
     sweep = override.is_sweep_override()
     values = [str(v) for v in override.sweep_string_iterator()] if sweep else [override.get_value_element_as_str()]
+    values = [value.replace("\\:", ":") for value in values]  # Hydra escapes it
+    if group == "method" and any(registry.is_own(value.strip("'\"")) for value in values):
+        return [f"method={','.join(_method_of_ones_own(value) for value in values)}"]
     if group == "reward" and any(value.strip("'\"").endswith(YAML) for value in values):
         return [f"reward={','.join(_scorer_of_ones_own(value) for value in values)}"]
     for value in values:
@@ -143,6 +165,19 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
             raise UserError(f"{text}: to run over several of your own, write {key}={','.join(values)}.")
         return [f"{group}=custom", f"{key}={value}"]
     return [text]
+
+
+def _method_of_ones_own(value: str) -> str:
+    """Register a class in a Python file as a choice of ``method=``; returns its name there."""
+    place = value.strip("'\"")
+    if not registry.is_own(place):
+        return value
+    cls = registry.load("methods", place)
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise UserError(f"method={place} is no dataclass; write it as methods/sft.py is written.")
+    name = re.sub(r"\W+", "_", place)
+    ConfigStore.instance().store(group="method", name=name, node={"name": place, **defaults(cls)})
+    return name
 
 
 def _scorer_of_ones_own(value: str) -> str:
