@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def main(words: Sequence[str], configs: Path) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UserError as error:
-        report(f"Error: {error}")
+        report(_told(error, words))
         wait_for_first_process()
         return 2
     except KeyboardInterrupt:
@@ -49,6 +50,19 @@ def main(words: Sequence[str], configs: Path) -> int:
         wait_for_first_process()
         report_own(f"Error: {fault}; correct it.")
         return 1
+
+
+def _told(error: UserError, words: Sequence[str]) -> str:
+    """Return what is wrong, all of it, and the command that would do where it is known."""
+    sentences = [str(sentence) for sentence in error.args]
+    several = f"Error: {len(sentences)} mistakes:\n" + "\n".join(f"  {sentence}" for sentence in sentences)
+    told = several if len(sentences) > 1 else f"Error: {error}"
+    if not error.instead:
+        return told
+    kept = [word for word in words if word.lstrip("+").partition("=")[0] not in error.instead]
+    mended = [f"{key}={value}" for key, value in error.instead.items() if value is not None]
+    program = ["align"] if Path(sys.argv[0]).suffix != ".py" else ["python", sys.argv[0]]
+    return f"{told}\nThis would do: {shlex.join([*program, *kept, *mended])}"
 
 
 def _do(words: Sequence[str], configs: Path) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.errors import UserError
-from align.system.files import read_json, write_json
+from align.system.files import is_partial, read_json, write_json
 
 IfExists = Literal["new", "resume", "overwrite"]
 _SECRET = re.compile(r"(api_?key|token|secret|password|credential)", re.IGNORECASE)
@@ -77,7 +77,7 @@ def create(folder: Path, if_exists: IfExists) -> Path:
                 continue
             return candidate
         raise UserError(f"{folder}: 10,000 runs of this name exist; give run_name=.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+    if folder.exists() and not (folder / _MARKER).exists() and not _is_half_made(folder):
         raise UserError(
             f"{folder} holds files but no run ({_MARKER} is missing); choose another run_name or output_root."
         )
@@ -85,6 +85,12 @@ def create(folder: Path, if_exists: IfExists) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def _is_half_made(folder: Path) -> bool:
+    """Return whether a folder holds no more than `begin` has written when it is killed before the marker."""
+    own = {_INPUTS, "command.txt", "environment.json"}
+    return all(entry.name in own or is_partial(entry) for entry in folder.iterdir())
 
 
 def describe(folder: Path, config: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ evaluation            only where it chooses ``best/``                :class:`ali
 ===================== ============================================== =======================================
 
 Free are the settings that change nothing of it: how often is saved, logged and shown, how many checkpoints are kept,
-and ``eval_steps`` where no evaluation chooses ``best/``. The size of micro-batches, gradient checkpointing, layout,
+``eval_steps`` where no evaluation chooses ``best/``, and the length of training where the learning rate of a step does
+not depend on it (`can_be_lengthened`). The size of micro-batches, gradient checkpointing, layout,
 attention, versions and device change the rounding, so that one may lower the memory of a run; another value is said.
 """
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
     from align.settings.config import TrainerConfig
 
-__all__ = ["FOLLOWS", "chooses_best", "method_settings", "run_identity", "trainer_settings"]
+__all__ = ["FOLLOWS", "can_be_lengthened", "chooses_best", "method_settings", "run_identity", "trainer_settings"]
 
 _ROUNDING = ("tokens_per_microbatch", "gradient_checkpointing")
 _FREE = ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps", *_ROUNDING)
@@ -115,7 +116,14 @@ def trainer_settings(method: Method, config: TrainerConfig, *, adapters: bool) -
         "warmup": default.warmup,
     }
     settings |= {name: value for name, value in defaults.items() if settings[name] is None}
+    if can_be_lengthened(settings["schedule"], settings["warmup"]):
+        settings |= {"steps": None, "epochs": None}
     return settings | {"eval_steps": config.eval_steps if chooses_best(method, config) else None}
+
+
+def can_be_lengthened(schedule: str, warmup: float) -> bool:
+    """Return whether the learning rate of a step is the same however many steps follow."""
+    return schedule == "constant" and (warmup == 0 or warmup >= 1)
 
 
 def chooses_best(method: Method, config: TrainerConfig) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from align.cli.console import say
+from align.cli.launch.resume import say_that_it_begins
 from align.cli.launch.run import Run, assemble, check_sources
 from align.cli.parse.job import Job
 from align.errors import UserError
@@ -105,7 +106,10 @@ class Recipe:
             require_rows_of_text(self.runs[name])
         if whole.dry_run:
             return max([self._try_out(execute, number) for number in range(len(self.stages))])
-        folder = Processes().on_first(lambda: _make_folder(Path(whole.output_root) / whole.run_name, whole.if_exists))
+        place = Path(whole.output_root) / whole.run_name
+        if whole.if_exists == "resume":
+            say_that_it_begins(place)
+        folder = Processes().on_first(lambda: _make_folder(place, whole.if_exists))
         results = _Results()
         for number, stage in enumerate(self.stages, start=1):
             settings = self._settings(stage)

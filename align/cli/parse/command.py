@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from align.cli.parse import groups
 from align.cli.parse.config_file import words_of_file
-from align.errors import UserError, did_you_mean
+from align.errors import UserError, did_you_mean, nearest
 from align.scoring.from_config import YAML, read_settings
 from align.settings import registry
 from align.settings.type_checks import defaults
@@ -155,16 +155,56 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
         if plain in known or (group in groups.OPTIONAL and plain == "null"):
             continue
         if group not in _CUSTOM_KEYS:
-            file = " or name a YAML file with a scorer and its settings" if group == "reward" else ""
-            raise UserError(f"{text}: choose from {', '.join(known)}{file}.{did_you_mean(plain, known)}")
+            raise _no_choice(group, plain, text, known, configs)
         key = f"{group}.{_CUSTOM_KEYS[group]}"
         if "/" not in plain and not Path(plain).exists():
-            remedy = did_you_mean(plain, known)
-            raise UserError(f"{text}: choose from {', '.join(known)}, or name your own with {key}=….{remedy}")
+            if group == "data" and Path(plain).suffix:
+                raise UserError(f"{text}: there is no such file.{did_you_mean(plain, _files_here())}")
+            found = nearest(plain, known)
+            remedy = f' Did you mean "{found}"?' if found else ""
+            raise UserError(
+                f"{text}: choose from {', '.join(known)}, or name your own with {key}=….{remedy}",
+                instead={group: found} if found else None,
+            )
         if len(values) > 1:
             raise UserError(f"{text}: to run over several of your own, write {key}={','.join(values)}.")
         return [f"{group}=custom", f"{key}={value}"]
     return [text]
+
+
+def _no_choice(group: str, plain: str, text: str, known: Sequence[str], configs: Path) -> UserError:
+    """Return the error of a choice that a group does not have, with where else the word is one."""
+    near = nearest(plain, known)
+    if group == "reward" and plain in registry.choices("scorers"):
+        return UserError(
+            f"{text}: {plain} is a scorer whose settings go into a file: write `scorer: {plain}` and its settings into "
+            f"FILE.yaml, and reward=FILE.yaml (reward/README.md); ready to use are {', '.join(known)}."
+        )
+    if group == "method" and (found := _value_of(plain, configs)):
+        choice, key = found
+        words = {"method": choice, f"method.{key}": plain}
+        return UserError(f"{text}: {plain} is {key} of method={choice}.", instead=words)
+    more = {"reward": ", or name a YAML file with a scorer and its settings", "method": ", or name FILE.py:CLASS"}
+    about = "; --help says what each is for" if group == "method" and near is None else ""
+    return UserError(
+        f"{text}: choose from {', '.join(known)}{more.get(group, '')}{about}."
+        + (f' Did you mean "{near}"?' if near else ""),
+        instead={group: near} if near else None,
+    )
+
+
+def _value_of(word: str, configs: Path) -> tuple[str, str] | None:
+    """Return the method and its setting that have a word as a value, as the comments of its file tell."""
+    for file in sorted((configs / "method").glob("*.yaml")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            found = re.match(r"(\w+): (\w+)  # (.*)", line)
+            if found and found[3].startswith(found[2]) and word in re.findall(r"\w+", found[3]):  # it lists the values
+                return file.stem, found[1]
+    return None
+
+
+def _files_here() -> list[str]:
+    return [entry.name for entry in Path.cwd().iterdir() if entry.is_file()]
 
 
 def _method_of_ones_own(value: str) -> str:
