@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from align.cli.console import report, report_own, wait_for_first_process
@@ -37,7 +37,7 @@ def main(words: Sequence[str], configs: Path) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UserError as error:
-        report(_told(error, words))
+        report(_told(error, words, configs))
         wait_for_first_process()
         return 2
     except KeyboardInterrupt:
@@ -52,17 +52,51 @@ def main(words: Sequence[str], configs: Path) -> int:
         return 1
 
 
-def _told(error: UserError, words: Sequence[str]) -> str:
-    """Return what is wrong, all of it, and the command that would do where it is known."""
-    sentences = [str(sentence) for sentence in error.args]
+_MENDINGS = 9
+"""Times that a command is mended to see what else is wrong with it."""
+
+
+def _told(error: UserError, words: Sequence[str], configs: Path) -> str:
+    """Return what is wrong, all of it, and the command that would do where that is known."""
+    sentences = list(map(str, error.args))
+    mended, following = list(words), error
+    is_run = not words or words[0] not in registry.choices("commands")
+    for _ in range(_MENDINGS if is_run else 0):
+        if following is None or not following.instead:
+            break
+        mended = _mended(mended, following.instead)
+        following = _wrong_words(mended, configs)
+        sentences += [sentence for sentence in (following.args if following else ()) if sentence not in sentences]
     several = f"Error: {len(sentences)} mistakes:\n" + "\n".join(f"  {sentence}" for sentence in sentences)
     told = several if len(sentences) > 1 else f"Error: {error}"
-    if not error.instead:
+    if following is not None or not error.instead:
         return told
-    kept = [word for word in words if word.lstrip("+").partition("=")[0] not in error.instead]
-    mended = [f"{key}={value}" for key, value in error.instead.items() if value is not None]
     program = ["align"] if Path(sys.argv[0]).suffix != ".py" else ["python", sys.argv[0]]
-    return f"{told}\nThis would do: {shlex.join([*program, *kept, *mended])}"
+    return f"{told}\nThis would do: {shlex.join([*program, *mended])}"
+
+
+def _mended(words: Sequence[str], instead: Mapping[str, str | None]) -> list[str]:
+    """Return the words with others for some keys, at the place of the first of them."""
+    replaced = [i for i, word in enumerate(words) if word.lstrip("+").partition("=")[0] in instead]
+    kept = [word for i, word in enumerate(words) if i not in replaced]
+    place = replaced[0] if replaced else len(kept)
+    return [*kept[:place], *(f"{key}={value}" for key, value in instead.items() if value is not None), *kept[place:]]
+
+
+def _wrong_words(words: Sequence[str], configs: Path) -> UserError | None:
+    """Return what is wrong with the words of a run; None for nothing."""
+    from align.cli.parse.command import read_command
+    from align.cli.parse.compose import register_methods
+    from align.cli.parse.job import read_job
+
+    try:
+        command = read_command(words, configs)
+        register_methods(configs, command.overrides)
+        if not command.multirun:
+            read_job(command.overrides, configs)
+    except UserError as error:
+        return error
+    return None
 
 
 def _do(words: Sequence[str], configs: Path) -> int:

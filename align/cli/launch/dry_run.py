@@ -31,9 +31,9 @@ def dry_run(run: Run, scorers: Scorers, architecture: PretrainedConfig) -> None:
     """Print the resolved configuration, data counts, steps, parameters and a memory estimate."""
     config, method = run.config, run.method
     say(OmegaConf.to_yaml(OmegaConf.create(redact(config.plain()))))
+    tokenizer, _ = read_tokenizer(config)
     train, heldout = load_data(config)
     try_scorers(run, scorers, train, heldout)
-    tokenizer, _ = read_tokenizer(config)
     if config.stage == "sample":
         assert method.candidates is not None
         examples = prompts_to_answer(train, tokenizer, method.candidates, config.trainer.max_length)

@@ -103,9 +103,9 @@ def _train(run: Run, scorers: Scorers) -> None:
     from align.training.trainer import Trainer
 
     config = run.config
+    tokenizer, notes = assemble.read_tokenizer(config)
     train, heldout = assemble.load_data(config)
     assemble.try_scorers(run, scorers, train, heldout)
-    tokenizer, notes = assemble.read_tokenizer(config)
     examples, heldout_examples = assemble.tokenize_data(run, train, heldout, tokenizer)  # data errors before weights
     policy = assemble.load_policy(config, tokenizer, notes)
     trainer = Trainer(

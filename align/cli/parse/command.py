@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from align.cli.parse import groups
 from align.cli.parse.config_file import words_of_file
-from align.errors import UserError, did_you_mean, nearest
+from align.errors import Mistakes, UserError, did_you_mean, nearest
 from align.scoring.from_config import YAML, read_settings
 from align.settings import registry
 from align.settings.type_checks import defaults
@@ -46,20 +46,29 @@ def read_command(words: Sequence[str], configs: Path) -> Command:
     """
     words = _with_files(words, configs)
     flags = [word for word in words if word.startswith("-")]
+    mistakes = Mistakes()
     for flag in flags:
         if flag not in _MULTIRUN:
             remedy = did_you_mean(flag, ("--help", *_MULTIRUN, *_CONFIG))
-            raise UserError(f"{flag!a} is not an option; settings are written key=value.{remedy}")
-    overrides = [_parse(word, configs) for word in words if word not in flags]
+            with mistakes.noted():
+                raise UserError(f"{flag!a} is not an option; settings are written key=value.{remedy}")
+    overrides: list[Override] = []
+    for word in words:
+        if word not in flags:
+            with mistakes.noted():
+                overrides.append(_parse(word, configs))
     swept = [override for override in overrides if override.is_sweep_override()]
     if swept and not flags:
+        mistakes.require_none()
         raise UserError(
             f"{swept[0].input_line} gives several values: add -m for one run each, "
             "or put a value that contains a comma between quotes."
         )
+    own = _own_choices(overrides, configs, mistakes)
+    mistakes.require_none()
     return Command(
         multirun=bool(flags),
-        overrides=tuple(_own_choices(overrides, configs)),
+        overrides=tuple(own),
         swept=tuple(override.key_or_group for override in swept),
     )
 
@@ -124,7 +133,7 @@ def quoted_columns(word: str) -> str | None:
     return f"{key}={shlex.quote(quoted)}"
 
 
-def _own_choices(overrides: list[Override], configs: Path) -> list[str]:
+def _own_choices(overrides: list[Override], configs: Path, mistakes: Mistakes) -> list[str]:
     """Check the choices of groups; turn ``model=FOLDER`` into ``model=custom model.name=FOLDER``."""
     texts: list[str] = []
     chosen = {override.key_or_group for override in overrides}
@@ -132,7 +141,8 @@ def _own_choices(overrides: list[Override], configs: Path) -> list[str]:
         key, text = override.key_or_group, (override.input_line or "").strip()
         section, _, name = key.partition(".")
         if key in groups.names(configs):
-            texts.extend(_choice(key, text, override, configs))
+            with mistakes.noted():
+                texts.extend(_choice(key, text, override, configs))
             continue
         if _CUSTOM_KEYS.get(section) == name and section not in chosen:
             texts.append(f"{section}=custom")
