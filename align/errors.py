@@ -81,7 +81,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the choice nearest to `word`, letter case ignored; None where less than `cutoff` of it is the same."""
     by_lower_case = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(word.lower(), by_lower_case, cutoff=cutoff)
+    near.sort(key=lambda choice: sorted(choice) != sorted(word.lower()))  # exchanged letters are the usual mistake
     return by_lower_case[near[0]] if near else None
 
 

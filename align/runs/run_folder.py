@@ -77,14 +77,23 @@ def create(folder: Path, if_exists: IfExists) -> Path:
                 continue
             return candidate
         raise UserError(f"{folder}: 10,000 runs of this name exist; give run_name=.")
-    if folder.exists() and not (folder / _MARKER).exists() and not _is_half_made(folder):
-        raise UserError(
-            f"{folder} holds files but no run ({_MARKER} is missing); choose another run_name or output_root."
-        )
+    require_run(folder)
     if if_exists == "overwrite" and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def require_run(folder: Path) -> None:
+    """Refuse a folder with files of something else.
+
+    Raises:
+        UserError: It has files, and is neither a run nor the beginning of one.
+    """
+    if folder.exists() and not is_run(folder) and not _is_half_made(folder):
+        raise UserError(
+            f"{folder} holds files but no run ({_MARKER} is missing); choose another run_name or output_root."
+        )
 
 
 def _is_half_made(folder: Path) -> bool:

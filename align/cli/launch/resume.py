@@ -17,7 +17,7 @@ from align.cli.launch.run import Run, Scorers
 from align.data.reading import matching
 from align.errors import UserError, nearest
 from align.runs.checkpoint import newest_version, require_current_version
-from align.runs.run_folder import read_inputs, redact
+from align.runs.run_folder import read_inputs, redact, require_run
 from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
 from align.training.identity import chooses_best, method_settings, trainer_settings
@@ -39,6 +39,7 @@ def is_finished(run: Run, scorers: Scorers) -> bool:
     saved = read_inputs(folder)
     if saved is None:
         if run.part_of is None:
+            require_run(folder)
             say_that_it_begins(folder)
         return False
     finished = (folder / "final").exists()

@@ -26,6 +26,9 @@ def check_key(word: str, known: Mapping[str, Any], choices: Mapping[str, str]) -
     if not is_known(word, known):
         section = key.partition(".")[0]
         place = f" of {section}={choices[section]}" if section in choices else ""
+        if key.startswith("data.columns."):
+            columns = list(known["data"]["columns"])
+            raise UserError(f"{key}: none of the columns {', '.join(columns)}.{did_you_mean(key[13:], columns)}")
         near = _nearest(key, [*_keys(known), *choices])
         instead = {key: None, near: value} if near else {}
         remedy = f' Did you mean "{near}"?' if near else ""
