@@ -109,7 +109,7 @@ MISTAKES = [
         ("method=dpo trainer.schedule=constant trainer.final_learning_rate=0.1", "has no effect on trainer.schedule"),
         ("method=dpo trainer.optimizer=adam", 'Did you mean "adamw"?'),
         ("method=dpo evaluation.temperature=0 evaluation.top_p=0.5", "has no effect on greedy answers"),
-        ("method=dpo data.columns.question=q", "data.columns.question: none of the columns prompt, system, chosen"),
+        ("method=dpo data.columns.question=q", "data.columns.question: none of the columns answer, better"),
         ("method=dpo output_root=../elsewhere", "without '..'"),
         ("method=dpo output_root=link", "is a symbolic link"),
         ("method=dpo run_name=a/b", "is not the name of one folder"),
