@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from align.cli.parse import groups
-from align.cli.parse.config_file import words_of_file
+from align.cli.parse.config_file import REWARD_OF_FILE, words_of_file
 from align.errors import Mistakes, UserError, did_you_mean, nearest
 from align.scoring.from_config import YAML, read_settings
 from align.settings import registry
@@ -163,6 +163,8 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
     for value in values:
         plain = value.strip("'\"")
         if plain in known or (group in groups.OPTIONAL and plain == "null"):
+            continue
+        if group == "reward" and plain == REWARD_OF_FILE:
             continue
         if group not in _CUSTOM_KEYS:
             raise _no_choice(group, plain, text, known, configs)

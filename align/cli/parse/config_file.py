@@ -16,7 +16,10 @@ from yaml import YAMLError
 from align.cli.parse import groups
 from align.errors import UserError, first_line
 
-__all__ = ["words_of_file"]
+__all__ = ["REWARD_OF_FILE", "words_of_file"]
+
+REWARD_OF_FILE = "of_file"
+"""The choice of ``reward=`` that stands for the scorer in the file."""
 
 _OF_THE_RUN = ("resolved", "if_exists", "dry_run")
 """Not what was asked for, or only for that once."""
@@ -66,8 +69,8 @@ def _words(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             continue
         settings = cast("dict[str, Any]", value)
         if name == "reward" and "scorer" in settings:
-            ConfigStore.instance().store(group="reward", name="of_file", node=settings)
-            yield "reward", "of_file"
+            ConfigStore.instance().store(group="reward", name=REWARD_OF_FILE, node=settings)
+            yield "reward", REWARD_OF_FILE
             continue
         if name == "method" and "name" in settings:
             yield "method", settings["name"]

@@ -47,9 +47,8 @@ def fit(
     policy = Policy.load(str(model), adapter=Adapter(r=2))
     data = Preferences.from_rows(rows)
     given = {"schedule": "constant", "warmup": 0, "batch_size": 4, "max_length": 64, "save_steps": 2, "samples": 0}
-    evaluator = Evaluator.from_preferences(
-        policy, data, None, max_length=64, limit=2, sampling=SamplingParams(max_new_tokens=2)
-    )
+    sampling = SamplingParams(max_new_tokens=2)
+    evaluator = Evaluator.from_preferences(policy, data, None, max_length=64, limit=2, sampling=sampling)
     trainer = Trainer(policy, folder, TrainerConfig(**{**given, **settings}), if_exists="resume")
     return trainer.fit(SFT(), data, None, evaluator if answers else None, callbacks=[log])
 

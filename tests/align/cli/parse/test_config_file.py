@@ -24,7 +24,7 @@ def run(*words: str) -> RunConfig:
     "words",
     [
         ["method=dpo"],
-        ["method=sft", "adapter=none", "model=world-base", "trainer.steps=3", "run_name=it's, a [name]"],
+        ["method=sft", "adapter=none", "model=world-base", "trainer.steps=3", "run_name='its, a [name]'"],
         ["method=ppo", "reward=math", "trackers=[wandb]", "wandb.tags=[a b,'c,d']", "trainer.betas=[0.8,0.9]"],
         [
             "method=dpo",
