@@ -147,6 +147,7 @@ def _measure_rival(run: Run, evaluator: Evaluator | None) -> dict[str, Measureme
 def _sample(run: Run, scorers: Scorers) -> None:
     """Draw what the method learns from into the folder of the run, with the rows that are held out."""
     from align.candidates.drawing import draw
+    from align.candidates.plan import told_of_candidates
     from align.candidates.store import read_summary
     from align.cli.launch import assemble
     from align.data.writing import write_rows
@@ -186,9 +187,6 @@ def _sample(run: Run, scorers: Scorers) -> None:
     if "wandb" in config.trackers and Processes().is_first:
         plain = config.plain()
         log_candidates(file.parent, config.wandb, plain, file=file, counts=counts, uses=used(train, plain))
-    say(", ".join(f"{name} {_number(count)}" for name, count in counts.items()))
+    for line in told_of_candidates(counts, plan):
+        say(line)
     say(f"{len(drawn):,} rows: {file}")
-
-
-def _number(count: float) -> str:
-    return f"{count:,.0f}" if count == int(count) else f"{count:.3f}"
