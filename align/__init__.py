@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from align.sampling.sampler import Sampler
     from align.settings.adapter import Adapter
     from align.settings.config import TrainerConfig
+    from align.training.callbacks import Callback
     from align.training.trainer import Trainer
 
 __all__ = [
     "Adapter",
     "Batch",
+    "Callback",
     "Evaluator",
     "Loss",
     "Method",
@@ -43,6 +45,7 @@ __getattr__ = lazy(
     {
         "Adapter": "align.settings.adapter",
         "Batch": "align.model.batch",
+        "Callback": "align.training.callbacks",
         "Evaluator": "align.evaluation.evaluator",
         "Loss": "align.method.base",
         "Method": "align.method.base",

@@ -5,12 +5,23 @@ from __future__ import annotations
 import difflib
 import re
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from traceback import extract_tb
 
-__all__ = ["SMALLER", "ScorerError", "UserError", "did_you_mean", "fault_of_user", "first_line", "is_out_of_memory"]
+__all__ = [
+    "SMALLER",
+    "Mistakes",
+    "ScorerError",
+    "UserError",
+    "did_you_mean",
+    "fault_of_user",
+    "first_line",
+    "is_out_of_memory",
+    "nearest",
+]
 
 SMALLER = "take a smaller model, or lower trainer.max_length and the longest answers (max_new_tokens)"
 """What helps where memory runs out outside of a step, whose micro-batches could be smaller."""
@@ -22,8 +33,47 @@ class UserError(ValueError):
 
     The message is one sentence that names the place (key, file and line, row) and the remedy, so that the
     command line can print it alone, without a traceback. Broken invariants of this code are `assert`, never
-    a `UserError`.
+    a `UserError`. Several mistakes that can be known together are one error of several sentences.
     """
+
+    def __init__(self, *sentences: str, instead: Mapping[str, str | None] | None = None) -> None:
+        """
+        Args:
+            *sentences: One for each mistake.
+            instead: Words of a command that mend it: key → value, None for one to leave out. Empty: not known.
+        """
+        super().__init__(*sentences)
+        self.instead = dict(instead or {})
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
+
+
+class Mistakes:
+    """Collects what is wrong, so that it is told together."""
+
+    def __init__(self) -> None:
+        self._found: list[UserError] = []
+
+    @contextmanager
+    def noted(self, place: str = "") -> Generator[None]:
+        """Note a `UserError` of the block, which ends there; ``place`` comes before each of its sentences."""
+        try:
+            yield
+        except UserError as error:
+            self._found.append(UserError(*(f"{place}{sentence}" for sentence in error.args), instead=error.instead))
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def require_none(self) -> None:
+        """Raise one `UserError` with all that was noted; each sentence once."""
+        if not self._found:
+            return
+        known = all(error.instead for error in self._found)
+        instead = {key: value for error in self._found for key, value in error.instead.items()}
+        sentences = dict.fromkeys(sentence for error in self._found for sentence in error.args)
+        raise UserError(*sentences, instead=instead if known else None)
 
 
 class ScorerError(RuntimeError):
@@ -39,9 +89,16 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
     The leading space lets the result be appended to a finished sentence; letter case is ignored.
     """
+    near = nearest(word, choices)
+    return f' Did you mean "{near}"?' if near else ""
+
+
+def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the choice nearest to `word`, letter case ignored; None where less than `cutoff` of it is the same."""
     by_lower_case = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.6)
-    return f' Did you mean "{by_lower_case[near[0]]}"?' if near else ""
+    near = difflib.get_close_matches(word.lower(), by_lower_case, cutoff=cutoff)
+    near.sort(key=lambda choice: sorted(choice) != sorted(word.lower()))  # exchanged letters are the usual mistake
+    return by_lower_case[near[0]] if near else None
 
 
 def first_line(error: BaseException) -> str:

@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from align.errors import UserError
 from align.evaluation.statistics import ordered_right
 from align.method.base import Loss, Optimization, PairwiseMethod, require_effect, require_positive, sequence_sums
+from align.system.lazy import no_grad
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.model.batch import Batch
     from align.model.policy import Policy
     from align.model.roles import Role
@@ -34,12 +35,14 @@ DPOLoss = Literal["sigmoid", "cdpo", "robust", "ipo", "hinge"]
 
 def dpo_loss(h: Tensor, beta: float) -> Tensor:
     """``−log σ(βh)`` (Rafailov et al. 2023, eq. 7). Its gradient in h is ``−βσ(−βh)``."""
-    return -F.logsigmoid(beta * h)
+    return -torch.nn.functional.logsigmoid(beta * h)
 
 
 def cdpo_loss(h: Tensor, beta: float, label_smoothing: float) -> Tensor:
     """Conservative DPO (Mitchell 2023): labels are flipped with probability ε, ``−(1−ε)·log σ(βh) − ε·log σ(−βh)``."""
-    return -(1 - label_smoothing) * F.logsigmoid(beta * h) - label_smoothing * F.logsigmoid(-beta * h)
+    return -(1 - label_smoothing) * torch.nn.functional.logsigmoid(
+        beta * h
+    ) - label_smoothing * torch.nn.functional.logsigmoid(-beta * h)
 
 
 def robust_loss(h: Tensor, beta: float, label_smoothing: float) -> Tensor:
@@ -47,7 +50,9 @@ def robust_loss(h: Tensor, beta: float, label_smoothing: float) -> Tensor:
 
     ``[−(1−ε)·log σ(βh) + ε·log σ(−βh)] / (1 − 2ε)``.
     """
-    noisy = -(1 - label_smoothing) * F.logsigmoid(beta * h) + label_smoothing * F.logsigmoid(-beta * h)
+    noisy = -(1 - label_smoothing) * torch.nn.functional.logsigmoid(
+        beta * h
+    ) + label_smoothing * torch.nn.functional.logsigmoid(-beta * h)
     return noisy / (1 - 2 * label_smoothing)
 
 
@@ -128,7 +133,7 @@ class DPO(PairwiseMethod):
             metrics={"loss": (loss.detach(), self.weight(batch)), **self._metrics(policy_PK, ratio_PK, batch)},
         )
 
-    @torch.no_grad()
+    @no_grad
     def _metrics(self, policy_PK: Tensor, ratio_PK: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor | float]]:
         """Implicit rewards ``β·(logp − logp_ref)`` under the field's usual names."""
         reward_PK = self.beta * ratio_PK

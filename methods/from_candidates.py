@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.candidates.drawing import read_summary
 from align.candidates.plan import CandidatePlan
+from align.candidates.store import read_summary
 from align.errors import UserError
 from align.method.base import Method, require_effect
 from align.sampling.params import SamplingParams

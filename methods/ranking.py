@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from align.evaluation.statistics import ordered_right
+from align.system.lazy import no_grad
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def best_response(better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
@@ -25,7 +28,7 @@ def best_response(better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
     return place_PK.masked_fill(~valid_PK, -1).argmax(1)
 
 
-@torch.no_grad()
+@no_grad
 def comparison_metrics(reward_PK: Tensor, better_PKK: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
     """Metrics of ``reward_PK`` as a reward model: means over the comparisons, under the field's usual names."""
     high_PKK, low_PKK = reward_PK[:, :, None].expand_as(better_PKK), reward_PK[:, None, :].expand_as(better_PKK)

@@ -23,16 +23,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from align.errors import UserError
 from align.evaluation.statistics import Estimate, ordered_right, rate
 from align.method.base import Loss, Optimization, require_not_negative, sequence_sums
 from align.model.batch import Batch
+from align.system.lazy import no_grad
 from methods.from_candidates import CandidateMethod
 from methods.ranking import best_response, comparison_metrics
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.candidates.plan import CandidatePlan
     from align.data import TokenizedPreferences, Unit
     from align.model.policy import Policy
@@ -152,7 +154,7 @@ class RRHF(CandidateMethod):
             },
         )
 
-    @torch.no_grad()
+    @no_grad
     def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> dict[str, Any]:
@@ -186,7 +188,7 @@ def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences)
         return part.with_columns(mean_PK=_average(S_PK, part))
 
     with policy.use(role):
-        done = policy.in_micro_batches(Batch.from_examples(data), ask)
+        done = policy.in_micro_batches(Batch.from_examples(data), ask, phase="likelihoods")
     better_PKK, mean_PK = done["better_PKK"], done["mean_PK"]
     right = ordered_right((mean_PK[:, :, None] - mean_PK[:, None, :])[better_PKK])
     return rate(right.tolist(), better_PKK.nonzero()[:, 0].tolist()) if len(right) else None

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from align.method.base import Loss, Method, Optimization, sequence_sums
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.data import Unit
     from align.evaluation.measurement import Measurement
     from align.model.batch import Batch

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from align.method.base import Loss, Optimization, require_effect, require_not_negative, require_positive, sequence_sums
 from methods.from_candidates import CandidateMethod
 from methods.ranking import best_response, comparison_metrics
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.data import Unit
     from align.model.batch import Batch
     from align.model.policy import Policy

@@ -11,8 +11,6 @@ missing reward is never 0.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from align.errors import ScorerError, UserError, fault_of_user, first_line
+from align.errors import ScorerError, UserError
 from align.scoring.checked_scores import ScoreTable, check_table, require_all
 from align.scoring.identity import code_hash, file_code_hash, settings_identity
 from align.settings.type_checks import Settings
 from align.system.identity import hashed
+from align.system.user_code import import_named
 
 _TRL_NAMES = frozenset({"completions", "completion_ids"})  # one of these parameters means TRL's form
 
@@ -149,7 +148,7 @@ class FunctionScorer(Settings):
 
     @cached_property
     def _callable(self) -> Callable[..., Any]:
-        return _imported(self.function) if isinstance(self.function, str) else self.function
+        return import_named(self.function, "function") if isinstance(self.function, str) else self.function
 
     @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -174,22 +173,3 @@ def _name(function: str | Callable[..., Any]) -> str:
 def _message(role: str | None, content: str) -> dict[str, str]:
     """Return a new message; plain text, which has no role, is the user's."""
     return {"role": role or "user", "content": content}
-
-
-def _imported(place: str) -> Callable[..., Any]:
-    where, _, name = place.rpartition(":")
-    if not where or not name.isidentifier():
-        raise UserError(f"function: {place!r} must be path/to/file.py:name or package.module:name.")
-    try:
-        if where.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(f"scorer_{Path(where).stem}", where)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(where)
-        return getattr(module, name)
-    except (Exception, SystemExit) as error:  # whatever the user's module does
-        reason = fault_of_user(error) or first_line(error)
-        raise UserError(f"function: {place!r} cannot be imported: {reason}; correct it.") from error

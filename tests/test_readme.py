@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from align.cli.launch import execute as execution
-from align.cli.launch.assemble import Run
+from align.cli.launch.run import Run
 from align.cli.main import main
-from align.model.loading import require_loadable
+from align.model.sources import require_loadable
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,7 +40,11 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair_rows: list[dict
     monkeypatch.chdir(tmp_path)
     for name in ("candidates.jsonl", "FILE.jsonl"):
         Path(name).write_text("\n".join(map(json.dumps, pair_rows)))
-    Path("FILE.py").write_text("def NAME(prompts, completions, **columns):\n    return [0.0 for _ in completions]\n")
+    Path("FILE.py").write_text(
+        "from dataclasses import dataclass\nfrom methods import SFT\n"
+        "def NAME(prompts, completions, **columns):\n    return [0.0 for _ in completions]\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass CLASS(SFT):\n    pass\n"
+    )
     Path("FILE.yaml").write_text("scorer: length\nmaximum: 20\n")
 
 

@@ -21,7 +21,6 @@ responses may be the groups of a diverse beam search (:mod:`align.sampling.diver
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -31,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from align.candidates.plan import CandidatePlan, Pool
-from align.candidates.store import GrowingFile, state_file
+from align.candidates.store import GrowingFile
 from align.data.encoding import trimmed
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
     from align.model.policy import Policy
     from align.scoring.scorer import Scorer
 
-__all__ = ["draw", "prompts_to_answer", "read_summary"]
+__all__ = ["draw", "prompts_to_answer"]
 
 _CHUNK = 64  # prompts between two states on disk
 
@@ -129,26 +128,6 @@ def prompts_to_answer(
     return tokenize(data, tokenizer, max_length=max_length - response, unit="prompt").distinct_prompts()
 
 
-def read_summary(file: str | Path) -> dict[str, float] | None:
-    """Read the counts of the drawing of ``file``; None where it is not a file of candidates.
-
-    Counts of prompts and responses; ``reward_mean``, of all candidates, and ``reward_best``, the mean over prompts of
-    the best one's.
-    """
-    state = state_file(Path(file))
-    if state == Path(file) or not state.is_file():
-        return None
-    try:
-        counts: dict[str, float] = dict(json.loads(state.read_text(encoding="utf-8"))["counts"])
-    except (ValueError, KeyError, TypeError):
-        return None
-    total, scored = counts.pop("reward_sum", 0.0), counts.get("scored", 0)
-    best, prompts = counts.pop("reward_best_sum", 0.0), counts.get("scored_prompts", 0)
-    if scored:
-        counts |= {"reward_mean": total / scored, "reward_best": best / prompts}
-    return counts
-
-
 class _Drawing:
     """One call of :func:`draw`."""
 
@@ -217,7 +196,7 @@ class _Drawing:
                 "if_exists=resume."
             ) from problem
         if caught := max(signum for _, signum, _ in parts):
-            raise Interrupted(caught, None)
+            raise Interrupted(caught, None, self.file.parent.name)
         whole = sorted((result for _, _, results in parts for result in results), key=lambda result: result[0])
         counts: dict[str, float] = {}
         for _, _, found in whole:
@@ -292,7 +271,7 @@ class _Drawing:
     def _leave(self) -> None:
         """Between batches; with several ranks a signal is answered at the end of the chunk."""
         if self.stop.signum and self.processes.world_size == 1:
-            raise Interrupted(self.stop.signum, None)
+            raise Interrupted(self.stop.signum, None, self.file.parent.name)
 
     # What is drawn for
 

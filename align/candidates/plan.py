@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from align.data.pairs_and_rankings import ranking_rows
 from align.sampling.params import SamplingParams
 
-__all__ = ["CandidatePlan", "Pool", "Ranking", "Selected", "Selection"]
+__all__ = ["CandidatePlan", "Pool", "Ranking", "Selected", "Selection", "told_of_candidates"]
 
 
 @dataclass(frozen=True)
@@ -83,3 +83,38 @@ class CandidatePlan:
     """Rounds of drawing and training, each from the policy that the round before left."""
     from_base: bool = False
     """Training begins from the pretrained model, not from the policy that the candidates were drawn from."""
+
+
+_MANY = 0.1  # share of unfinished responses from which on there is something to change
+
+
+def told_of_candidates(counts: Mapping[str, float], plan: CandidatePlan) -> list[str]:
+    """Return the counts of a drawing as sentences (:func:`align.candidates.store.read_summary`)."""
+    rest = dict(counts)
+
+    def take(name: str) -> int:
+        return int(rest.pop(name, 0))
+
+    drawn, unfinished, unusable = take("drawn"), take("unfinished"), take("unusable")
+    longest = plan.sampling.max_new_tokens
+    first = f"{drawn:,} responses to {take('prompts'):,} prompts ({take('tokens'):,} tokens)"
+    parts = [
+        (take("left_out"), "prompts were too long"),
+        (unfinished, f"were cut off at {longest} tokens and left out"),
+        (unusable, "were empty or unusable"),
+    ]
+    lines = [
+        "; ".join([f"{first}, {take('distinct'):,} distinct", *(f"{count:,} {what}" for count, what in parts if count)])
+    ]
+    take("scored"), take("scored_prompts"), take("rows")
+    if "reward_mean" in rest:
+        mean, best = rest.pop("reward_mean"), rest.pop("reward_best")
+        lines.append(f"Reward {mean:.3f} on average, {best:.3f} the best of a prompt")
+    if rest:
+        lines.append(", ".join(f"{name.replace('_', ' ')} {count:,g}" for name, count in rest.items()))
+    if drawn and unfinished / drawn >= _MANY:
+        lines.append(
+            f"Warning: {unfinished / drawn:.0%} of the responses had no end within {longest} tokens; raise "
+            "method.max_new_tokens, or keep them with method.keep_unfinished=true."
+        )
+    return lines

@@ -17,7 +17,7 @@ from align.errors import UserError
 from align.system.files import write_json
 from align.system.identity import differences, require_same
 
-__all__ = ["GrowingFile", "state_file"]
+__all__ = ["GrowingFile", "read_summary", "state_file"]
 
 
 class GrowingFile:
@@ -95,3 +95,23 @@ class GrowingFile:
 def state_file(file: Path) -> Path:
     """Path of the state of ``file``."""
     return file.with_suffix(".json")
+
+
+def read_summary(file: str | Path) -> dict[str, float] | None:
+    """Read the counts of the drawing of ``file``; None where it is not a file of candidates.
+
+    Counts of prompts and responses; ``reward_mean``, of all candidates, and ``reward_best``, the mean over prompts of
+    the best one's.
+    """
+    state = state_file(Path(file))
+    if state == Path(file) or not state.is_file():
+        return None
+    try:
+        counts: dict[str, float] = dict(json.loads(state.read_text(encoding="utf-8"))["counts"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    total, scored = counts.pop("reward_sum", 0.0), counts.get("scored", 0)
+    best, prompts = counts.pop("reward_best_sum", 0.0), counts.get("scored_prompts", 0)
+    if scored:
+        counts |= {"reward_mean": total / scored, "reward_best": best / prompts}
+    return counts

@@ -125,6 +125,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _heldout_in(run: TrainedRun | None, arguments: argparse.Namespace) -> tuple[Preferences, Sequence[Scorer]]:
     """Return what a run held out, and the scorers that measured it."""
     from align.cli.launch import assemble
+    from align.cli.launch.run import assemble as make_run
+    from align.cli.launch.run import make_scorers
 
     if run is None:
         raise UserError("--data is missing: name prompts or pairs to evaluate on (only a run has its own).")
@@ -132,7 +134,7 @@ def _heldout_in(run: TrainedRun | None, arguments: argparse.Namespace) -> tuple[
     _, heldout = assemble.load_data(config, curated=False)
     if heldout is None:
         raise UserError(f"{arguments.model} held nothing out; add --data.")
-    return heldout, assemble.make_scorers(assemble.assemble(config)).evaluation
+    return heldout, make_scorers(make_run(config)).evaluation
 
 
 def _shots(arguments: argparse.Namespace, run: TrainedRun | None) -> Preferences | None:

@@ -202,7 +202,7 @@ def _scorer(word: str) -> Scorer:
 
 def _identity(config: LabelConfig, data: Preferences) -> dict[str, Any]:
     """All that the answers depend on, and so the session."""
-    from align.model.loading import resolve
+    from align.model.sources import resolve
     from align.scoring.identity import model_identity
     from align.system.identity import hashed
 

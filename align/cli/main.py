@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from align.cli.console import process_count, report, report_own, wait_for_first_process
@@ -16,6 +17,9 @@ from align.system.files import disk_fault
 from align.system.redaction import redact_streams
 
 __all__ = ["align", "main"]
+
+_MENDINGS = 9
+"""Times that a command is mended to see what else is wrong with it."""
 
 
 def align() -> int:
@@ -39,7 +43,7 @@ def main(words: Sequence[str], configs: Path) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UserError as error:
-        report(f"Error: {error}")
+        report(_told(error, words, configs))
         _tell(str(error))
         return 2
     except KeyboardInterrupt as stop:
@@ -89,6 +93,49 @@ def _lost(error: BaseException) -> str | None:
     return lost_process(error)
 
 
+def _told(error: UserError, words: Sequence[str], configs: Path) -> str:
+    """Return what is wrong, all of it, and the command that would do where that is known."""
+    sentences = list(map(str, error.args))
+    mended, following = list(words), error
+    is_run = not words or words[0] not in registry.choices("commands")
+    for _ in range(_MENDINGS if is_run else 0):
+        if following is None or not following.instead:
+            break
+        mended = _mended(mended, following.instead)
+        following = _wrong_words(mended, configs)
+        sentences += [sentence for sentence in (following.args if following else ()) if sentence not in sentences]
+    several = f"Error: {len(sentences)} mistakes:\n" + "\n".join(f"  {sentence}" for sentence in sentences)
+    told = several if len(sentences) > 1 else f"Error: {error}"
+    if following is not None or not error.instead:
+        return told
+    program = ["align"] if Path(sys.argv[0]).suffix != ".py" else ["python", sys.argv[0]]
+    return f"{told}\nThis would do: {shlex.join([*program, *mended])}"
+
+
+def _mended(words: Sequence[str], instead: Mapping[str, str | None]) -> list[str]:
+    """Return the words with others for some keys, at the place of the first of them."""
+    replaced = [i for i, word in enumerate(words) if word.lstrip("+").partition("=")[0] in instead]
+    kept = [word for i, word in enumerate(words) if i not in replaced]
+    place = replaced[0] if replaced else len(kept)
+    return [*kept[:place], *(f"{key}={value}" for key, value in instead.items() if value is not None), *kept[place:]]
+
+
+def _wrong_words(words: Sequence[str], configs: Path) -> UserError | None:
+    """Return what is wrong with the words of a run; None for nothing."""
+    from align.cli.parse.command import read_command
+    from align.cli.parse.compose import register_methods
+    from align.cli.parse.job import read_job
+
+    try:
+        command = read_command(words, configs)
+        register_methods(configs, command.overrides)
+        if not command.multirun:
+            read_job(command.overrides, configs)
+    except UserError as error:
+        return error
+    return None
+
+
 def _do(words: Sequence[str], configs: Path) -> int:
     # Imported when needed: Hydra before PyTorch, and PyTorch only once the words are known to be right.
     if words and words[0] in registry.choices("commands"):
@@ -101,7 +148,9 @@ def _do(words: Sequence[str], configs: Path) -> int:
     from align.cli.parse.command import read_command
     from align.cli.parse.compose import register_methods
     from align.cli.parse.job import read_job
+    from align.system.lazy import torch_when_used
 
+    torch_when_used()
     command = read_command(words, configs)
     register_methods(configs, command.overrides)
     if command.multirun:

@@ -73,7 +73,7 @@ class TrainedRun:
         plain = {name: value for name, value in self.settings.items() if name != "resolved"}
         if "data" not in plain:
             raise UserError(f"{self.weights.parent} does not record its data; add --data.")
-        return run_config(plain, lambda: plain["run_name"])
+        return run_config(plain)
 
     def load(self, **settings: Any) -> Policy:
         """Load the policy, with the model that the run began from as its reference (none where the run kept none).

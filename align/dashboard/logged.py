@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from align.candidates.drawing import read_summary
+from align.candidates.store import read_summary
 from align.errors import UserError
 from align.runs.run_folder import is_run
 from align.runs.services import run_ids

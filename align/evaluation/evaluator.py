@@ -213,7 +213,8 @@ class Evaluator:
             between()
             return part.with_columns(kl_PK=sequence_kl(policy, part, temperature=temperature))
 
-        return policy.in_micro_batches(batch, ask, tokens=self.tokens_per_batch)["kl_PK"][:, 0].tolist()
+        asked = policy.in_micro_batches(batch, ask, tokens=self.tokens_per_batch, phase="divergences")
+        return asked["kl_PK"][:, 0].tolist()
 
     @torch.no_grad()
     def _measure_pairs(self, policy: Policy, processes: Processes, between: Callable[[], None]) -> list[float]:
@@ -249,4 +250,4 @@ def _log_ratios(policy: Policy, batch: Batch, tokens: int, between: Callable[[],
         mask_PKT = part.mask_PKT.to(ours.device)
         return part.with_columns(ratio_PK=((ours - theirs) * mask_PKT).sum(-1))
 
-    return policy.in_micro_batches(batch, ask, tokens=tokens)["ratio_PK"]
+    return policy.in_micro_batches(batch, ask, tokens=tokens, phase="held-out pairs")["ratio_PK"]

@@ -12,23 +12,24 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, norm, t
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
-Array = NDArray[np.float64]
-Differences = TypeVar("Differences", "Tensor", NDArray[np.float64])
+    Array = NDArray[np.float64]
+
+Differences = TypeVar("Differences", "Tensor", "Array")
 
 FEWEST_RUNS = 3
 """Two runs say too little of how runs differ: the interval below then covers .89 or everything from 0 to 1."""
 DISTINCT_OF = 16
 """Responses to which :func:`distinct_n` is normalised."""
-_Z = float(norm.ppf(0.975))
+_Z = NormalDist().inv_cdf(0.975)
 _SIMULATIONS = 1000
 
 
@@ -130,7 +131,7 @@ def _crossed(values_SN: Array) -> float:
         residual_SN = values_SN - values_SN.mean(1, keepdims=True) - values_SN.mean(0) + values_SN.mean()
         residual = float((residual_SN**2).sum()) / ((runs - 1) * (n - 1))
         of_prompts = max(0.0, runs * float(values_SN.mean(0).var(ddof=1)) - residual) / (runs * n)
-    return float(t.ppf(0.975, runs - 1)) ** 2 * of_runs + _Z**2 * of_prompts
+    return _student(runs) ** 2 * of_runs + _Z**2 * of_prompts
 
 
 # Means
@@ -146,12 +147,17 @@ def mean(values: ArrayLike, *, least: float | None = None) -> Estimate:
     middle = float(values_SN.mean())
     if n < 2 or 1 < runs < FEWEST_RUNS:
         return Estimate(middle, None, None, n, runs)
-    if runs == 1:
-        half = float(t.ppf(0.975, n - 1)) * float(values_SN.std(ddof=1)) / math.sqrt(n)
-    else:
-        half = math.sqrt(_crossed(values_SN))
+    one_run = _student(n) * float(values_SN.std(ddof=1)) / math.sqrt(n)
+    half = one_run if runs == 1 else math.sqrt(_crossed(values_SN))
     low = middle - half if least is None else max(least, middle - half)
     return Estimate(middle, low, middle + half, n, runs)
+
+
+def _student(n: int) -> float:
+    """Return Student's 97.5 % point for n values."""
+    from scipy.stats import t  # a second to import
+
+    return float(t.ppf(0.975, n - 1))
 
 
 # Tests
@@ -164,6 +170,8 @@ def sign_test(first: ArrayLike, second: ArrayLike) -> float:
     1.
     """
     differences = np.round(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64), 9)
+    from scipy.stats import binomtest  # a second to import
+
     larger, smaller = int((differences > 0).sum()), int((differences < 0).sum())
     return float(binomtest(larger, larger + smaller).pvalue) if larger + smaller else 1.0
 

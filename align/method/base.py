@@ -30,12 +30,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from align.errors import UserError
 from align.settings.type_checks import Settings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.candidates.plan import CandidatePlan
     from align.data import Preferences, TokenizedPreferences, Unit
     from align.evaluation.measurement import Measurement

@@ -6,11 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
 from align.method.base import Experience, Method, RolloutPlan, State
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.data import Unit
     from align.model.batch import Batch
     from align.model.policy import Policy

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from align.errors import UserError, did_you_mean, first_line
 from align.model.architecture import special_linear_layers
 from align.settings.adapter import Adapter
+from align.system.lazy import no_grad
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 __all__ = [
@@ -56,11 +57,11 @@ def local_folder(name: str) -> Path:
     Raises:
         UserError: There is neither.
     """
+    if Path(name).is_dir():
+        return Path(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    if Path(name).is_dir():
-        return Path(name)
     try:
         return Path(snapshot_download(name, allow_patterns=["adapter_config.json", "adapter_model.*"]))
     except (HFValidationError, OSError, ValueError) as error:
@@ -102,7 +103,7 @@ def read_start(folder: Path) -> dict[str, Any]:
 
 def check_start(saved: Mapping[str, Any], adapter: Adapter, start: str) -> None:
     """Refuse settings that contradict those of the adapter to begin from; what is left at its default is no setting."""
-    wanted, default = adapter.to_peft(), Adapter()
+    default = Adapter()
     names = {
         "r": "r",
         "alpha": "lora_alpha",
@@ -112,11 +113,12 @@ def check_start(saved: Mapping[str, Any], adapter: Adapter, start: str) -> None:
         "dora": "use_dora",
     }
     for ours, theirs in names.items():
-        value, has = getattr(wanted, theirs), saved.get(theirs)
-        if getattr(adapter, ours) != getattr(default, ours) and _plain(value) != _plain(has):
+        value, has = getattr(adapter, ours), saved.get(theirs)
+        if value != getattr(default, ours) and _plain(value) != _plain(has):
             raise UserError(
-                f"adapter.{ours}={getattr(adapter, ours)}, but the adapter of model.start={start} has {has}; leave "
-                f"adapter.{ours} out to continue it, or add model.start=null to begin with a new one."
+                f"adapter.{ours}={value}, but the adapter of model.start={start} has {has}; leave adapter.{ours} out "
+                "to continue it, or add model.start=null to begin with a new one.",
+                instead={"model.start": "null"},
             )
 
 
@@ -160,20 +162,20 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, place: str) -> PeftMode
     return peft_model
 
 
-def without_direction(model: nn.Module, config: LoraConfig) -> list[str]:
+def without_direction(model: torch.nn.Module, config: LoraConfig) -> list[str]:
     """Return the targets of an adapter that have an output of zero weights; DoRA would divide by its length, 0."""
     from peft.tuners.tuners_utils import check_target_module_exists
 
     return [
         name
         for name, module in model.named_modules()
-        if (isinstance(module, nn.Embedding) or _is_linear(module))
+        if (isinstance(module, torch.nn.Embedding) or _is_linear(module))
         and (config.target_modules == "all-linear" or check_target_module_exists(config, name))
         and _has_zero_output(module)
     ]
 
 
-def without_base_tensors(state: Mapping[str, Tensor], model: nn.Module, folder: Path) -> dict[str, Tensor]:
+def without_base_tensors(state: Mapping[str, Tensor], model: torch.nn.Module, folder: Path) -> dict[str, Tensor]:
     """Leave out of an adapter's tensors those of its base: PEFT saves the embedding beside an adapter on it.
 
     Raises:
@@ -186,13 +188,13 @@ def without_base_tensors(state: Mapping[str, Tensor], model: nn.Module, folder: 
     return {name: tensor for name, tensor in state.items() if ".lora_" in name}
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-@torch.no_grad()
+@no_grad
 def _has_zero_output(module: Any) -> bool:
-    inputs = 1 if isinstance(module, nn.Linear) else 0  # Conv1D and embeddings are transposed
+    inputs = 1 if isinstance(module, torch.nn.Linear) else 0  # Conv1D and embeddings are transposed
     return module.weight.is_floating_point() and bool((module.weight.abs().amax(dim=inputs) == 0).any())
 
 

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from align.errors import UserError
+from align.system.lazy import no_grad
 
 __all__ = ["body", "checkpoint_layers", "ignored_losses", "max_positions", "require_positions", "special_linear_layers"]
 
@@ -96,14 +96,14 @@ def special_linear_layers(model: Any) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and (not _is_product(module) or _is_read_by_a_kernel(model.config, name))
+        if isinstance(module, torch.nn.Linear) and (not _is_product(module) or _is_read_by_a_kernel(model.config, name))
     ]
 
 
-@torch.no_grad()
-def _is_product(layer: nn.Linear) -> bool:
+@no_grad
+def _is_product(layer: torch.nn.Linear) -> bool:
     """Return whether a layer with a forward pass of its own still maps (…, in) to (…, out)."""
-    if type(layer).forward is nn.Linear.forward or "bitsandbytes" in type(layer).__module__:
+    if type(layer).forward is torch.nn.Linear.forward or "bitsandbytes" in type(layer).__module__:
         return True
     try:
         made = layer(layer.weight.new_zeros(1, 1, layer.in_features))

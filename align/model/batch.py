@@ -24,10 +24,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.data import Example
 
 Layout = Literal["tree", "flat"]
@@ -46,7 +46,7 @@ class Batch:
     response_ids: tuple[tuple[Sequence[int], ...], ...]
     rows: tuple[int, ...]
     """Index of each prompt in its dataset, for error messages."""
-    columns: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    columns: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"])
 
     def __post_init__(self) -> None:
         assert len(self.prompt_ids) == len(self.response_ids) == len(self.rows)
@@ -206,14 +206,15 @@ def padded(
     rows: Sequence[Sequence[float]],
     fill: float,
     *,
-    dtype: torch.dtype = torch.long,
+    dtype: torch.dtype | None = None,
     side: Literal["left", "right"] = "right",
 ) -> Tensor:
-    """Return rows of uneven lengths as one tensor, padded with ``fill``; (rows, longest)."""
+    """Return rows of uneven lengths as one tensor, padded with ``fill``; (rows, longest). ``dtype``: None is long."""
+    dtype = dtype or torch.long
     if not rows:
         return torch.empty(0, 0, dtype=dtype)
     tensors = [torch.tensor(row, dtype=dtype) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side=side)
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side=side)
 
 
 def _cheapest_cuts(widths: Sequence[int], rows: Sequence[int], tokens: int, overhead: int) -> list[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -35,6 +35,8 @@ from align.model.tree_layout import Rows
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig
 from align.settings.type_checks import build
+from align.system.progress import progress
+from align.system.signals import stop_if_alone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -247,7 +249,9 @@ class Policy:
         return head[rows.source_PKT] * batch.mask_PKT.to(self.device)
 
     @torch.no_grad()
-    def in_micro_batches(self, batch: Batch, ask: Callable[[Batch], Batch], *, tokens: int = 16384) -> Batch:
+    def in_micro_batches(
+        self, batch: Batch, ask: Callable[[Batch], Batch], *, tokens: int = 16384, phase: str | None = None
+    ) -> Batch:
         """Call ``ask`` on every micro-batch, without gradients, and join the results in the order of the prompts.
 
         Args:
@@ -255,11 +259,21 @@ class Policy:
             ask: Returns the micro-batch with further columns; all columns are moved to the CPU. A batch without prompts
                 comes back as it is.
             tokens: Most padded tokens of a micro-batch.
+            phase: Name of a phase of the run that this is: it has a bar, and a signal that asks for a stop ends it.
+
+        Raises:
+            Interrupted: In a phase, by a signal.
         """
         if not batch.P:
             return batch
         prompts = list(batch.micro_batch_prompts(tokens, self.layout))
-        asked = [ask(batch.select(part)) for part in prompts]
+        with progress(phase or "", batch.P, "prompt") if phase else nullcontext() as bar:
+            asked: list[Batch] = []
+            for part in prompts:
+                asked.append(ask(batch.select(part)))
+                if bar is not None:
+                    stop_if_alone()
+                    bar.update(len(part))
         joined = Batch.concatenate(
             [part.with_columns(**{name: column.cpu() for name, column in part.columns.items()}) for part in asked]
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -13,13 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.errors import UserError
-from align.system.files import held, read_json, remove_folder, write_json, write_text
+from align.system.files import held, is_partial, read_json, remove_folder, write_json, write_text
 from align.system.redaction import command_line, redact
 
 IfExists = Literal["new", "resume", "overwrite"]
 _MARKER = "config.yaml"
 _INPUTS = "inputs.json"
-_BEFORE_MARKER = re.compile(r"inputs\.json|command\.txt|environment\.json|\.lock|\.partial-.*")
 _PACKAGES = (
     *("align-rlhf", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "wandb"),
     *("numpy", "tokenizers", "safetensors"),
@@ -91,15 +89,29 @@ def create(folder: Path, if_exists: IfExists) -> Path:
                 continue
             return candidate
         raise UserError(f"{folder}: 10,000 runs of this name exist; give run_name=.")
-    begun = not folder.exists() or all(_BEFORE_MARKER.fullmatch(path.name) for path in folder.iterdir())
-    if not begun and not is_run(folder):
-        raise UserError(
-            f"{folder} holds files but no run ({_MARKER} is missing); choose another run_name or output_root."
-        )
+    require_run(folder)
     if if_exists == "overwrite":
         remove_folder(folder)
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def require_run(folder: Path) -> None:
+    """Refuse a folder with files of something else.
+
+    Raises:
+        UserError: It has files, and is neither a run nor the beginning of one.
+    """
+    if folder.exists() and not is_run(folder) and not _is_half_made(folder):
+        raise UserError(
+            f"{folder} holds files but no run ({_MARKER} is missing); choose another run_name or output_root."
+        )
+
+
+def _is_half_made(folder: Path) -> bool:
+    """Return whether a folder holds no more than `begin` has written when it is killed before the marker."""
+    own = {_INPUTS, "command.txt", "environment.json", ".lock"}
+    return all(entry.name in own or is_partial(entry) for entry in folder.iterdir())
 
 
 def describe(folder: Path, config: Mapping[str, Any]) -> None:

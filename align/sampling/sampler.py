@@ -16,6 +16,7 @@ from align.model.tree_layout import pad_left
 from align.sampling.decode_loop import decode, make_cache
 from align.sampling.params import Response, SamplingParams
 from align.sampling.token_choice import TokenChoice
+from align.system.progress import progress
 
 
 class Sampler:
@@ -45,17 +46,20 @@ class Sampler:
 
         A response depends only on ``seed``, the prompt's key (default: its index) and the response's number, not on the
         rest of its batch, so several processes draw the same responses as one. The caller's random state does not
-        change. ``between`` is called between batches and may raise to stop.
+        change. ``between`` is called between tokens and may raise to stop.
         """
         keys = range(len(prompts)) if keys is None else keys
         drawn: list[list[Response]] = [[] for _ in prompts]
-        with self.policy.roles.merged():
-            for part in self._parts([len(prompt) for prompt in prompts], n):
+        parts, longest = list(self._parts([len(prompt) for prompt in prompts], n)), self.params.max_new_tokens
+        with self.policy.roles.merged(), progress("drawing", len(parts) * longest, "token") as bar:
+            for number, part in enumerate(parts, start=1):
                 between()
                 seeds = [(seed, keys[p]) for p in part]
                 choose = TokenChoice(self.params, self.policy.tokenizer, self.stops, seeds, n)
                 for _ in self._steps([prompts[p] for p in part], n, choose):
-                    pass
+                    between()
+                    bar.update()
+                bar.update(number * longest - bar.n)  # all have ended before the longest length
                 for i, p in enumerate(part):
                     drawn[p] = choose.responses[i * n : (i + 1) * n]
         return drawn

@@ -48,11 +48,13 @@ class RoleScorer:
         return role_scores(self.policy, batch)
 
 
-def role_scores(policy: Policy, batch: Batch) -> list[list[float]]:
-    """Return the reward role's scalar of every response of a batch, without padding."""
+def role_scores(policy: Policy, batch: Batch, *, phase: str | None = None) -> list[list[float]]:
+    """Return the reward role's scalar of every response of a batch; ``phase``: see `Policy.in_micro_batches`."""
     if not batch.P:
         return []
     with policy.use("reward"):
-        asked = policy.in_micro_batches(batch, lambda part: part.with_columns(reward_PK=policy.scalars(part)))
+        asked = policy.in_micro_batches(
+            batch, lambda part: part.with_columns(reward_PK=policy.scalars(part)), phase=phase
+        )
     rows = zip(asked["reward_PK"].tolist(), batch.response_ids, strict=True)
     return [scores[: len(responses)] for scores, responses in rows]

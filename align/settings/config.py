@@ -31,6 +31,7 @@ __all__ = [
     "TrainerConfig",
     "WandbConfig",
     "check_trackers",
+    "is_missing",
 ]
 
 TrackerName = Literal["wandb", "tensorboard", "trackio", "mlflow"]
@@ -343,10 +344,27 @@ class RunConfig(Settings):
 def _check_exists(settings: object, name: str) -> None:
     """Look for a value that can only be a path; other names are looked up by whoever loads them."""
     value: str | tuple[str, ...] | None = getattr(settings, name)
-    for one in (value,) if isinstance(value, str) else value or ():
-        is_path = one.startswith((".", "/", "~")) or one.endswith(_DATA_SUFFIXES)
-        if is_path and not has_magic(one) and not Path(one).expanduser().exists():
-            raise UserError(f"{name}={one!r}: there is no such file or folder.")
+    paths = [one for one in ((value,) if isinstance(value, str) else value or ()) if _is_path(one)]
+    missing = [one for one in paths if not has_magic(one) and not Path(one).expanduser().exists()]
+    if missing:
+        raise UserError(*(f"{name}={one!r}: there is no such file or folder.{_near_file(one)}" for one in missing))
+
+
+def is_missing(name: str) -> bool:
+    """Return whether a name that was typed can only be that of a file or folder, and there is none."""
+    parts = Path(name).parts
+    inside = len(parts) == 2 and parts[0] != "world" and Path(parts[0]).is_dir()  # the hub has owner/name
+    return (_is_path(name) or len(parts) > 2 or inside) and not Path(name).expanduser().exists()
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.endswith(_DATA_SUFFIXES)
+
+
+def _near_file(name: str) -> str:
+    path = Path(name).expanduser()
+    beside = [str(entry) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    return did_you_mean(str(path), beside)
 
 
 _DATA_SUFFIXES = (

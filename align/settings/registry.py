@@ -15,8 +15,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from align.errors import UserError, did_you_mean, fault_of_user, first_line
+from align.system.user_code import import_named
 
-__all__ = ["Group", "choices", "load"]
+__all__ = ["Group", "choices", "is_own", "load"]
 
 Group = Literal["methods", "scorers", "formats", "commands"]
 
@@ -27,7 +28,9 @@ def choices(group: Group, *, shipped: bool = False) -> list[str]:
 
 
 def load(group: Group, name: str) -> Any:
-    """Import and return the class or function registered as `name` in `group`."""
+    """Import and return the class or function registered as `name` in `group`, or that ``FILE.py:NAME`` names."""
+    if is_own(name):
+        return import_named(name, group[:-1])
     registered = _registered(group)
     if name not in registered:
         raise UserError(
@@ -43,6 +46,11 @@ def load(group: Group, name: str) -> Any:
             raise
         reason = fault or first_line(error)
         raise UserError(f"{group[:-1]} {name!r} ({entry.value}) cannot be imported: {reason}.") from error
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is that of an object in a Python file: ``FILE.py:NAME``."""
+    return name.rpartition(":")[0].endswith(".py")
 
 
 @cache

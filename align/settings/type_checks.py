@@ -78,18 +78,17 @@ class Shape:
         Raises:
             UserError: A name is unknown or missing, or a value does not fit.
         """
-        for name in values:
-            if name not in self.hints:
-                raise UserError(f"{name} is not a setting of {self.name}.{did_you_mean(name, self.hints)}")
-        for name in self.required:
-            if name not in values:
-                raise UserError(f"{name} is missing; it must be given.")
-        checked = {name: _as_tuple(value, self.hints[name]) for name, value in values.items()}
+        unknown = [name for name in values if name not in self.hints]
+        wrong = [f"{name} is not a setting of {self.name}.{did_you_mean(name, self.hints)}" for name in unknown]
+        wrong += [f"{name} is missing; it must be given." for name in self.required if name not in values]
+        checked = {name: _as_tuple(value, self.hints[name]) for name, value in values.items() if name in self.hints}
         for name, value in checked.items():
             try:
                 self._adapters[name].validate_python(value)
             except ValidationError as error:
-                raise UserError(_sentence(*_inmost(name, value, self.hints[name], error), error)) from None
+                wrong.append(_sentence(*_inmost(name, value, self.hints[name], error), error))
+        if wrong:
+            raise UserError(*wrong)
         return checked
 
 

@@ -102,6 +102,11 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f"{_PARTIAL}{path.name}")
 
 
+def is_partial(path: Path) -> bool:
+    """Whether a path is what a process that was killed had begun to write."""
+    return path.name.startswith(_PARTIAL)
+
+
 def publish_file(partial: Path, path: Path) -> None:
     """Flush a file to disk and let it replace ``path``."""
     _flush(partial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,13 +14,31 @@ from typing import Any
 class Interrupted(Exception):
     """A signal stopped the training; a checkpoint holds everything up to the last step."""
 
-    def __init__(self, signum: int, checkpoint: Path | None) -> None:
+    def __init__(self, signum: int, checkpoint: Path | None, run_name: str | None = None) -> None:
         self.signum = signum
         self.exit_code = 128 + signum
         """The exit code that shells use for this signal: 130 after Ctrl-C, 143 after SIGTERM."""
         self.checkpoint = checkpoint
-        where = f"; checkpoint {checkpoint}" if checkpoint else ""
-        super().__init__(f"stopped by {signal.Signals(signum).name}{where}; continue with if_exists=resume")
+        self.run_name = run_name
+        """By which the run is resumed: it may have another name than the one asked for."""
+
+    def __str__(self) -> str:
+        where = f"; checkpoint {self.checkpoint}" if self.checkpoint else ""
+        name = f"run_name={self.run_name} " if self.run_name else ""
+        return f"stopped by {signal.Signals(self.signum).name}{where}; continue with {name}if_exists=resume"
+
+
+_listening: list[StopRequest] = []
+
+
+def stop_if_alone() -> None:
+    """Answer a signal in a phase that has nothing to save; of several processes each answers it at its next step.
+
+    Raises:
+        Interrupted: A signal asked for it.
+    """
+    if _listening and _listening[-1].signum and os.environ.get("WORLD_SIZE", "1") == "1":
+        raise Interrupted(_listening[-1].signum, None)
 
 
 class StopRequest:
@@ -37,9 +56,11 @@ class StopRequest:
                 before[signum] = signal.signal(signum, self._on_signal)
         except ValueError:
             pass  # not in the main thread (a notebook's worker): the handlers stay as they are
+        _listening.append(self)
         try:
             yield self
         finally:
+            _listening.remove(self)
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 

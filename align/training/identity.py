@@ -13,7 +13,8 @@ evaluation            only where it chooses ``best/``                :class:`ali
 ===================== ============================================== =======================================
 
 Free are the settings that change nothing of it: how often is saved, logged and shown, how many checkpoints are kept,
-and ``eval_steps`` where no evaluation chooses ``best/``. The size of micro-batches, gradient checkpointing, layout,
+``eval_steps`` where no evaluation chooses ``best/``, and the length of training where the learning rate of a step does
+not depend on it (`can_be_lengthened`). The size of micro-batches, gradient checkpointing, layout,
 attention, versions and device change the rounding, so that one may lower the memory of a run; another value is said.
 """
 
@@ -27,13 +28,12 @@ import torch
 
 from align.data.examples import tokenizer_fingerprint
 from align.method.base import Method
-from align.model.fingerprint import weights_fingerprint
-from align.model.roles import SharedBase
 from align.runs.run_folder import package_versions
-from align.scoring.identity import scorer_identity
+from align.scoring.identity import code_hash, scorer_identity
 from align.scoring.reward_role import RoleScorer
 from align.system.identity import Identity, hashed
 from align.system.redaction import redact
+from align.system.user_code import OF_USER
 
 if TYPE_CHECKING:
     from align.data import Preferences, TokenizedPreferences
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
     from align.settings.config import TrainerConfig
 
-__all__ = ["FOLLOWS", "chooses_best", "method_settings", "run_identity", "trainer_settings"]
+__all__ = ["FOLLOWS", "can_be_lengthened", "chooses_best", "method_settings", "run_identity", "trainer_settings"]
 
 _ROUNDING = ("tokens_per_microbatch", "gradient_checkpointing")
 _FREE = ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps", *_ROUNDING)
@@ -73,6 +73,8 @@ def run_identity(
     world_size: int,
 ) -> Identity:
     """Return the identity of a run whose ``policy`` is as it was before the first step."""
+    from align.model.fingerprint import weights_fingerprint  # with torch, as below
+
     rewarded = RoleScorer(policy) if scorer is None and method.rollout is not None else scorer
     learnt: dict[str, Any] = {
         "method": method_settings(method),
@@ -98,8 +100,9 @@ def run_identity(
 
 
 def method_settings(method: Method) -> dict[str, Any]:
-    """Name and hyper-parameters of a method."""
-    return {"name": type(method).__name__, **dataclasses.asdict(method)}  # pyright: ignore[reportArgumentType]
+    """Name and hyper-parameters of a method; of one in a file of the user's its code too."""
+    settings = {"name": type(method).__name__, **dataclasses.asdict(method)}  # pyright: ignore[reportArgumentType]
+    return settings | ({"code": code_hash(type(method))} if type(method).__module__.startswith(OF_USER) else {})
 
 
 def trainer_settings(method: Method, config: TrainerConfig, *, adapters: bool) -> dict[str, Any]:
@@ -114,7 +117,14 @@ def trainer_settings(method: Method, config: TrainerConfig, *, adapters: bool) -
         "warmup": default.warmup,
     }
     settings |= {name: value for name, value in defaults.items() if settings[name] is None}
+    if can_be_lengthened(settings["schedule"], settings["warmup"]):
+        settings |= {"steps": None, "epochs": None}
     return settings | {"eval_steps": config.eval_steps if chooses_best(method, config) else None}
+
+
+def can_be_lengthened(schedule: str, warmup: float) -> bool:
+    """Return whether the learning rate of a step is the same however many steps follow."""
+    return schedule == "constant" and (warmup == 0 or warmup >= 1)
 
 
 def chooses_best(method: Method, config: TrainerConfig) -> bool:
@@ -123,6 +133,8 @@ def chooses_best(method: Method, config: TrainerConfig) -> bool:
 
 
 def _adapter(policy: Policy) -> Any:
+    from align.model.roles import SharedBase
+
     if not isinstance(policy.roles, SharedBase):
         return "none"
     lora: Any = policy.roles.peft_model.peft_config["policy"]

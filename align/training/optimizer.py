@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +14,10 @@ from torch import nn
 from typing_extensions import override
 
 from align.errors import UserError
+from align.training.plan import require_optimizer
 
 if TYPE_CHECKING:
     from align.settings.config import TrainerConfig
-
-
-def require_optimizer(config: TrainerConfig) -> None:
-    """Check that the optimiser is installed.
-
-    Raises:
-        UserError: It is not.
-    """
-    if config.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
-        raise UserError("trainer.optimizer=adamw_8bit needs bitsandbytes; pip install bitsandbytes, or use adamw.")
 
 
 def make_optimizer(

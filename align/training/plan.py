@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from align.errors import UserError
@@ -11,6 +12,16 @@ from align.errors import UserError
 if TYPE_CHECKING:
     from align.method.base import Method
     from align.settings.config import TrainerConfig
+
+
+def require_optimizer(config: TrainerConfig) -> None:
+    """Check that the optimiser is installed.
+
+    Raises:
+        UserError: It is not.
+    """
+    if config.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
+        raise UserError("trainer.optimizer=adamw_8bit needs bitsandbytes; pip install bitsandbytes, or use adamw.")
 
 
 def require_effects(config: TrainerConfig, method: Method) -> None:

@@ -97,8 +97,10 @@ class TrainingState:
         try:
             yield
         except Interrupted as interrupted:
-            restore()
-            raise Interrupted(interrupted.signum, self.save(step) if step > 0 else None) from None
+            if interrupted.checkpoint is None and step > 0:  # in a phase that had nothing to save
+                restore()
+                raise Interrupted(interrupted.signum, self.save(step)) from interrupted
+            raise
         except (Exception, SystemExit) as error:
             if isinstance(error, BrokenUpdateError) or (disk_fault(error) and not fault_of_user(error)):
                 raise

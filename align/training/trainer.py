@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement
 from align.reporting.cost import write_cost
@@ -37,6 +38,7 @@ from align.system.files import disk_faults, remove_leftovers
 from align.system.processes import Processes, require_data_parallel
 from align.system.randomness import seed_everything
 from align.system.signals import Interrupted, StopRequest
+from align.training.callbacks import Callback, Callbacks
 from align.training.feed import Feed
 from align.training.identity import FOLLOWS, method_settings, run_identity
 from align.training.monitor import Monitor
@@ -104,6 +106,7 @@ class Trainer:
         scorer: Scorer | None = None,
         mix: Preferences | None = None,
         beside: Mapping[str, Measurement] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> TrainResult:
         """Train, evaluate before and after, and write the run folder.
 
@@ -116,6 +119,7 @@ class Trainer:
             scorer: Rewards the responses an on-line method draws; None: the policy's reward role.
             beside: Measurements by the evaluator of other models, by name; the win rate over each is reported too.
             mix: Demonstrations an on-line method mixes in (PPO-ptx); None: the preferred responses of ``train``.
+            callbacks: Told of steps, evaluations and checkpoints.
 
         Raises:
             UserError: Settings, data or an earlier run in the folder do not allow it.
@@ -129,7 +133,8 @@ class Trainer:
             reward = scorer.name if scorer is not None else (asked or {}).get("scorer")
             held: Any = getattr(heldout, "preferences", heldout)
             origin = Origin.of(feed.train.data.preferences, held, reward)
-            return _Run(self, method, feed, evaluator, scorer, mix, stop, beside or {}, origin).execute()
+            told = Callbacks(callbacks, enabled=self.processes.is_first)
+            return _Run(self, method, feed, evaluator, scorer, mix, stop, beside or {}, origin, told).execute()
 
 
 class _Run:
@@ -146,12 +151,13 @@ class _Run:
         stop: StopRequest,
         beside: Mapping[str, Measurement],
         origin: Origin,
+        callbacks: Callbacks,
     ) -> None:
         config = trainer.config
         self.trainer, self.method, self.config, self.stop = trainer, method, config, stop
         self.policy, self.console, self.processes = trainer.policy, trainer.console, trainer.processes
         self.evaluator, self.beside = evaluator if method.generates else None, beside
-        self.scorer, self.mix, self.origin = scorer, mix, origin
+        self.scorer, self.mix, self.origin, self.callbacks = scorer, mix, origin, callbacks
         seed_everything(config.seed)
         self.feed, self.plan = feed, feed.plan
         self.policy.require(method.roles)
@@ -194,10 +200,19 @@ class _Run:
     def _execute(self, checkpoint: Checkpoint | None) -> TrainResult:
         began = time.perf_counter()
         if self.trainer.if_exists == "resume" and (self.folder / "final").exists():
-            self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
-            return TrainResult.read(self.folder, self.plan.steps)
+            if checkpoint is None or checkpoint.step >= self.plan.steps:
+                self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
+                return TrainResult.read(self.folder, self.plan.steps)
+            if self.processes.is_first:
+                run_folder.describe(self.folder, self.description)
+            self.console.print(f"The finished run goes on after step {checkpoint.step}", soft_wrap=True)
         if checkpoint is not None:
             require_current_version(self.folder, checkpoint.version)
+            if checkpoint.step > self.plan.steps:
+                raise UserError(
+                    f"{self.folder} has done {checkpoint.step} steps, more than the {self.plan.steps} it is to have; "
+                    "raise trainer.steps, or begin another run with if_exists=new."
+                )
         self.feed.cache_columns(self.state.stop_unsaved)
         self.tracker = Tracker(
             self.folder,
@@ -227,6 +242,8 @@ class _Run:
                 write_data_summary(self.folder, self.feed.train.data, heldout, self.policy.tokenizer)
             with self.state.saved_if_it_fails(0):
                 before = self.monitor.start(resumed=self.trainer.if_exists == "resume")
+                if checkpoint is None:
+                    self._tell_of_evaluation(0, before)
             done = self._begin(checkpoint)
             last = self._train(done)
             evaluation = self._evaluate_at_the_end(before)
@@ -236,7 +253,7 @@ class _Run:
             exit_code = 0
             return TrainResult(self.folder, self.plan.steps, last, evaluation)
         except Interrupted as interrupted:
-            exit_code = interrupted.exit_code
+            exit_code, interrupted.run_name = interrupted.exit_code, self.folder.name
             raise
         except TrainingError as error:
             self.tracker.alert("training failed", str(error))
@@ -259,7 +276,9 @@ class _Run:
                 state.stop_if_asked(step)
                 self._evaluate_if_due(step)
                 if (config.save_steps and step % config.save_steps == 0) or step == steps:
-                    state.save(step)
+                    folder = state.save(step)
+                    with state.saved_if_it_fails(step):
+                        self.callbacks.tell(lambda told, step=step, folder=folder: told.on_checkpoint(step, folder))
         return metrics
 
     def _evaluate_if_due(self, step: int) -> None:
@@ -267,9 +286,13 @@ class _Run:
         every, state = self.config.eval_steps, self.state
         if every and step % every == 0 and state.evaluated < step < self.plan.steps:
             with state.saved_if_it_fails(step):
-                self.monitor.evaluate(step)
+                self._tell_of_evaluation(step, self.monitor.evaluate(step))
             state.evaluated = step
             state.stop_if_asked(step)
+
+    def _tell_of_evaluation(self, step: int, measured: Measurement | None) -> None:
+        if measured is not None:
+            self.callbacks.tell(lambda told: told.on_evaluation(step, measured))
 
     def _step(self, step: int) -> Mapping[str, float]:
         """One optimiser step; returns its metrics, none where the source left it out."""
@@ -293,7 +316,9 @@ class _Run:
         }
         with self.state.saved_if_it_fails(step):
             self.source.updated(metrics)
-            return self.monitor.log(step, metrics, rollout=self.source.metrics)
+            record = self.monitor.log(step, metrics, rollout=self.source.metrics)
+            self.callbacks.tell(lambda told: told.on_step(step, record))
+            return record
 
     # Before it
 
@@ -370,6 +395,7 @@ class _Run:
     def _evaluate_at_the_end(self, before: Measurement | None) -> Mapping[str, Any]:
         with self.state.saved_if_it_fails(self.plan.steps):
             after = self.monitor.evaluate(self.plan.steps)
+            self._tell_of_evaluation(self.plan.steps, after)
             return self.monitor.conclude(self.feed.train.data, before, after, self.beside)
 
     def _finish(self, evaluation: Mapping[str, Any]) -> None:

@@ -12,12 +12,17 @@ The models and files in `assets/` come from `scripts/make_world.py`; `assets/REA
 
 from __future__ import annotations
 
-from align.world.facts import World
-from align.world.families import FAMILIES
-from align.world.grammar import Claim, parse
-from align.world.reward import Components, TrueReward
-from align.world.shipped import asset, heldout_prompts, read_rows
-from align.world.task import Family, Goal, Split, Task, TaskSampler
+from typing import TYPE_CHECKING
+
+from align.system.lazy import lazy
+
+if TYPE_CHECKING:
+    from align.world.facts import World
+    from align.world.families import FAMILIES
+    from align.world.grammar import Claim, parse
+    from align.world.reward import Components, TrueReward
+    from align.world.shipped import asset, heldout_prompts, read_rows
+    from align.world.task import Family, Goal, Split, Task, TaskSampler
 
 __all__ = [
     "FAMILIES",
@@ -35,3 +40,23 @@ __all__ = [
     "parse",
     "read_rows",
 ]
+
+__getattr__ = lazy(
+    "align.world",
+    {
+        "Claim": "align.world.grammar",
+        "Components": "align.world.reward",
+        "FAMILIES": "align.world.families",
+        "Family": "align.world.task",
+        "Goal": "align.world.task",
+        "Split": "align.world.task",
+        "Task": "align.world.task",
+        "TaskSampler": "align.world.task",
+        "TrueReward": "align.world.reward",
+        "World": "align.world.facts",
+        "asset": "align.world.shipped",
+        "heldout_prompts": "align.world.shipped",
+        "parse": "align.world.grammar",
+        "read_rows": "align.world.shipped",
+    },
+)

@@ -12,12 +12,15 @@ Departures: TRL raises for K = 1 in training; here, as in its evaluation, a resp
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
 
+from align.system.lazy import no_grad
 from methods.shape_checks import require_like, require_right_padded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MissingEOS = Literal["replace", "subtract", "none"]
 GroupScale = Literal["group", "batch", "none"]
@@ -79,7 +82,7 @@ def on_every_token(advantage_PK: Tensor, mask_PKT: Tensor) -> Tensor:
     return torch.where(mask_PKT, advantage_PK[..., None], 0)
 
 
-@torch.no_grad()
+@no_grad
 def gae(reward_PKT: Tensor, value_PKT: Tensor, mask_PKT: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16): advantages and returns, each (P, K, T).
 

@@ -19,14 +19,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
 from align.method.base import Metrics, Optimization
 from methods.ppo.advantages import GroupScale, group, moments, on_every_token
 from methods.ppo.kl import KLEstimator
 from methods.ppo.policy_gradient import KLPlace, PolicyGradient, Rewards, Total
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.model.batch import Batch
 
 

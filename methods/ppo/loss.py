@@ -16,13 +16,17 @@ token would be 0·∞.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from align.method.base import Metrics
+from align.system.lazy import no_grad
 from methods.ppo.kl import KLEstimator, per_token_kl
 from methods.shape_checks import require_like
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LOG_RATIO_BOUND = 20.0
 
@@ -129,7 +133,7 @@ def importance_weights(old_logp_PKT: Tensor, sampler_logp_PKT: Tensor, mask_PKT:
     return torch.where(mask_PKT, log_ratio_PKT, 0).clamp(max=math.log(cap)).exp()
 
 
-@torch.no_grad()
+@no_grad
 def policy_metrics(
     logp_PKT: Tensor,
     old_logp_PKT: Tensor,
@@ -160,7 +164,7 @@ def policy_metrics(
     return {name: (torch.where(mask_PKT, value_PKT, 0).sum(), tokens) for name, value_PKT in values.items()}
 
 
-@torch.no_grad()
+@no_grad
 def value_metrics(
     value_PKT: Tensor, old_value_PKT: Tensor, return_PKT: Tensor, mask_PKT: Tensor, *, clip: float = 0.2
 ) -> Metrics:
@@ -171,7 +175,7 @@ def value_metrics(
     return {"val/clipfrac": ((clipped_PKT & mask_PKT).sum(), mask_PKT.sum())}
 
 
-@torch.no_grad()
+@no_grad
 def explained_variance(value_PKT: Tensor, return_PKT: Tensor, mask_PKT: Tensor, statistics: Tensor) -> Metrics:
     """``val/explained_variance``: ``1 − Σ(ret − V)² / Σ(ret − mean)²`` (lm-human-preferences).
 

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from align.errors import UserError
 from align.method.base import (
@@ -47,6 +46,8 @@ from methods.ppo.kl import AdaptiveKL, FixedKL, KLController, KLEstimator, per_t
 from methods.ppo.loss import importance_weights, kl_loss, policy_loss, policy_metrics
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.evaluation.measurement import Measurement
     from align.model.batch import Batch
     from align.model.policy import Policy
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PolicyGradient", "Rewards"]
 
-Total = Callable[[Tensor], Tensor]
+Total = Callable[["Tensor"], "Tensor"]
 """Sums a tensor over all ranks."""
 KLPlace = Literal["reward", "loss"]
 

@@ -28,7 +28,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
 
 from align.errors import UserError
 from align.method.base import Experience, Loss, Metrics, State, require_effect, require_not_negative, require_positive
@@ -39,6 +38,8 @@ from methods.ppo.policy_gradient import PolicyGradient, Rewards, Total, on_devic
 from methods.ppo.rloo import leave_one_out
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.model.batch import Batch
     from align.model.policy import Policy
     from align.model.roles import Role

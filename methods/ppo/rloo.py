@@ -19,13 +19,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from align.method.base import Metrics
 from methods.ppo.advantages import on_every_token, rloo
 from methods.ppo.policy_gradient import PolicyGradient, Rewards, Total
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.model.batch import Batch
 
 

@@ -16,23 +16,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
 
 from align.data.encoding import Encoder
 from align.data.load_report import RowError
 from align.errors import UserError, first_line
 from align.model.batch import batches_by_length, padded
-from align.model.classifier import classifier_class
-from align.model.loading import base_of, load_tokenizer, require_safetensors, resolve
+from align.model.sources import require_safetensors, resolve
 from align.scoring.identity import model_identity, settings_identity
-from align.settings.config import ModelConfig
+from align.settings.config import ModelConfig, is_missing
 from align.settings.type_checks import Settings
-from align.system.processes import process_state
+from align.system.lazy import no_grad
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +54,8 @@ class RewardModelScorer(Settings):
 
     def check(self) -> None:
         """Ranges, and a folder that exists."""
+        if is_missing(self.model):
+            raise UserError(f"model={self.model}: there is no such folder; give runs/NAME/final/reward, or a hub name.")
         _require_reward_model(Path(resolve(self.model, "model")))  # a wrong folder is reported before the run begins
         if self.max_length < 2 or (self.tokens_per_batch is not None and self.tokens_per_batch < 1):
             raise UserError("max_length must be at least 2 and tokens_per_batch at least 1.")
@@ -68,6 +67,8 @@ class RewardModelScorer(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The settings, and the files of the model and of the base of an adapter."""
+        from align.model.loading import base_of
+
         adapter = Path(resolve(self.model, "model")) / "adapter_config.json"
         settings = settings_identity(self, without=("tokens_per_batch", "name", "revision"))
         settings["model"] = model_identity(resolve(self.model, "model"), self.revision)
@@ -82,11 +83,13 @@ class RewardModelScorer(Settings):
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
+        from align.model.loading import load_tokenizer
+
         return load_tokenizer(ModelConfig(name=self.model, chat_template=self.chat_template, revision=self.revision))
 
     @cached_property
     def _classifier(self) -> Classifier:
-        return load_classifier(resolve(self.model, "model"), _DTYPES[self.dtype], revision=self.revision)
+        return load_classifier(resolve(self.model, "model"), getattr(torch, self.dtype), revision=self.revision)
 
     @cached_property
     def _scale(self) -> tuple[float, float]:
@@ -118,7 +121,7 @@ class RewardModelScorer(Settings):
             )
         return rows
 
-    @torch.no_grad()
+    @no_grad
     def _score_rows(self, rows: Sequence[Sequence[int]]) -> list[float]:
         mean, std = self._scale
         scores = [0.0] * len(rows)
@@ -179,6 +182,8 @@ def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) 
     """
     from transformers.utils import logging
 
+    from align.model.loading import base_of
+
     adapter = Path(path) / "adapter_config.json"
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # transformers warns that the head of a bare base is new; the adapter brings it
@@ -196,6 +201,9 @@ def load_classifier(path: str, dtype: torch.dtype, revision: str | None = None) 
 
 def _load(path: str, dtype: torch.dtype, revision: str | None, *, head: bool = True) -> PreTrainedModel:
     from transformers import AutoConfig
+
+    from align.model.classifier import classifier_class
+    from align.system.processes import process_state
 
     require_safetensors(path, "model")
     config = AutoConfig.from_pretrained(path, revision=revision)

@@ -9,15 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from align.data.encoding import Encoder, encode_response
 from align.errors import UserError
-from align.model.loading import base_of, resolve
-from align.model.policy import Policy
+from align.model.sources import resolve
 from align.scoring.identity import model_identity, settings_identity
 from align.settings.type_checks import Settings
 from reward.training.ranker import ANSWERS, answer_logprobs, question
+
+if TYPE_CHECKING:
+    from align.model.policy import Policy
 
 Match = tuple[int, int, int]
 """A prompt, and two of its responses."""
@@ -74,6 +76,8 @@ class RankerScorer(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The settings, and the files of the model and of the base of an adapter."""
+        from align.model.loading import base_of
+
         folder = Path(resolve(self.model, "model"))
         adapter = folder / "adapter_config.json"
         settings = {**settings_identity(self, without=("name",)), "model": model_identity(str(folder))}
@@ -145,6 +149,8 @@ class RankerScorer(Settings):
 
     @cached_property
     def _policy(self) -> Policy:
+        from align.model.policy import Policy
+
         return Policy.load_saved(resolve(self.model, "model"), dtype=self.dtype)
 
     @cached_property

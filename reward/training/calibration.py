@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from align.evaluation.statistics import (
@@ -85,6 +84,7 @@ def accuracy(comparisons: Sequence[Comparison]) -> Estimate:
 
 def fit_temperature(delta: Array) -> float:
     """Return the T > 0 with the smallest mean ``−log σ(Δ/T)`` (Guo et al. 2017), between 1/100 and 100."""
+    from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
         return float(np.mean(np.logaddexp(0, -delta / np.exp(log_temperature))))

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from align.errors import UserError
 from align.evaluation.statistics import ordered_right
 from align.method.base import Loss, Method, Optimization, require_not_negative
 from align.model.batch import Batch
 from align.scoring.reward_role import role_scores
+from align.system.lazy import no_grad
 from reward.training.calibration import FEWEST, Comparison, assess, plot_reliability
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.data import Example, TokenizedPreferences, Unit
     from align.model.policy import Policy
     from align.model.roles import Role
@@ -50,9 +51,9 @@ def bradley_terry_loss(
     delta_PKK = reward_PK[:, :, None] - reward_PK[:, None, :]
     if margin_P is not None:
         delta_PKK = delta_PKK - margin_P[:, None, None]
-    loss_PKK = -(1 - label_smoothing) * F.logsigmoid(delta_PKK)
+    loss_PKK = -(1 - label_smoothing) * torch.nn.functional.logsigmoid(delta_PKK)
     if label_smoothing:
-        loss_PKK = loss_PKK - label_smoothing * F.logsigmoid(-delta_PKK)
+        loss_PKK = loss_PKK - label_smoothing * torch.nn.functional.logsigmoid(-delta_PKK)
     comparisons_P = better_PKK.sum((1, 2)).clamp(min=1)
     return torch.where(better_PKK, loss_PKK, 0).sum((1, 2)) / comparisons_P
 
@@ -105,7 +106,7 @@ class RewardModel(Method):
             metrics={"loss": (loss.detach(), self.weight(batch)), **_metrics(reward_PK.detach(), better_PKK)},
         )
 
-    @torch.no_grad()
+    @no_grad
     def report(
         self, policy: Policy, train: TokenizedPreferences, heldout: TokenizedPreferences | None, folder: Path | None
     ) -> dict[str, Any]:
@@ -146,20 +147,20 @@ def normalize(policy: Policy, data: TokenizedPreferences, *, unit_variance: bool
         replace(example, responses=example.responses[:1], scores=example.scores[:1], comparisons=())
         for example in (data[i] for i in chosen)
     ]
-    rewards = torch.tensor([reward for (reward,) in score_examples(policy, preferred)])
+    rewards = torch.tensor([reward for (reward,) in score_examples(policy, preferred, phase="normalising")])
     head.mean = rewards.mean().item()
     if unit_variance and (deviation := rewards.std().item()) > 0:
         head.std = deviation
 
 
-def score_examples(policy: Policy, examples: Sequence[Example]) -> list[list[float]]:
-    """Return the reward role's scalar of every response of every example."""
-    return role_scores(policy, Batch.from_examples(examples))
+def score_examples(policy: Policy, examples: Sequence[Example], *, phase: str | None = None) -> list[list[float]]:
+    """Return the reward role's scalar of every response of every example; ``phase``: see `Policy.in_micro_batches`."""
+    return role_scores(policy, Batch.from_examples(examples), phase=phase)
 
 
 def _comparisons(policy: Policy, data: TokenizedPreferences) -> Iterator[Comparison]:
     examples = [data[i] for i in range(len(data))]
-    for example, rewards in zip(examples, score_examples(policy, examples), strict=True):
+    for example, rewards in zip(examples, score_examples(policy, examples, phase="held-out pairs"), strict=True):
         for better, worse in example.comparisons:
             high, low = example.scores[better], example.scores[worse]
             yield Comparison(

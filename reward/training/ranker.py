@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from align.data.encoding import encode_response
 from align.data.schema import DRAWN_COLUMNS
@@ -26,6 +25,8 @@ from align.model.batch import Batch
 from align.scoring.scorer_inputs import prompt_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.data import Example, Preferences, TokenizedPreferences
     from align.model.policy import Policy
 
@@ -110,7 +111,7 @@ class Ranker(PairwiseMethod):
         }
 
 
-def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tensor:
+def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]], *, phase: str | None = None) -> Tensor:
     """Return ``log π("A" | question)`` and ``log π("B" | question)``, end of turn included; (N, 2), nats.
 
     ``p_A = σ(log π("A") − log π("B"))`` is then the ranker's probability that the first response is the better one.
@@ -118,6 +119,7 @@ def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tenso
     Args:
         policy: A trained ranker.
         questions: Token ids of the N questions, as prompts.
+        phase: See `Policy.in_micro_batches`.
     """
     if not questions:
         return torch.zeros(0, len(ANSWERS))
@@ -131,7 +133,7 @@ def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]]) -> Tenso
         return part.with_columns(logp_PK=sequence_sums(logp_PKT, part.mask_PKT.to(logp_PKT.device)))
 
     with policy.use("policy"):
-        return policy.in_micro_batches(batch, ask)["logp_PK"]
+        return policy.in_micro_batches(batch, ask, phase=phase)["logp_PK"]
 
 
 def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, Estimate]:
@@ -146,7 +148,9 @@ def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, Estimate]:
     pairs = [pair for pair in orders.values() if len(pair) == 2]
     if not pairs:
         return {}
-    logp_N2 = answer_logprobs(policy, [example.prompt_ids for pair in pairs for example in pair])
+    logp_N2 = answer_logprobs(
+        policy, [example.prompt_ids for pair in pairs for example in pair], phase="held-out pairs"
+    )
     first_N = (logp_N2[:, 0] - logp_N2[:, 1]).sigmoid()
     forward, backward = first_N[::2], first_N[1::2]
     right = ordered_right(forward - backward)

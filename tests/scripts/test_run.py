@@ -106,8 +106,9 @@ def test_only_the_first_process_speaks(tmp_path: Path) -> None:
 def test_a_method_of_an_installed_package_is_found(tmp_path: Path) -> None:
     (tmp_path / "foreign.py").write_text(
         "from dataclasses import dataclass\n"
+        "from methods import SFT\n"
         "@dataclass(frozen=True, kw_only=True)\n"
-        "class Theirs:\n"
+        "class Theirs(SFT):\n"
         "    gamma: float = 0.5\n"
     )
     package = tmp_path / "foreign-1.0.dist-info"

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from align.cli.compare.words import Comparison
 from align.cli.launch import assemble
-from align.cli.launch.assemble import Run
 from align.cli.launch.recipe import Recipe, assemble_job
+from align.cli.launch.run import Run
 from align.cli.parse.job import Job
 from align.comparison.splitting import Splits, split
 from align.data import leaked_prompts
 from align.data.examples import tokenize
 from align.data.writing import write_rows
 from align.errors import UserError
-from align.model.loading import require_loadable
+from align.model.sources import require_loadable
 from align.scoring.from_config import YAML, make_scorer, read_settings
 from align.settings.config import WandbConfig
 from align.system.files import new_folder, read_json, write_json

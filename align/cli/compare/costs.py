@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from align.candidates.drawing import read_summary
+from align.candidates.store import read_summary
 from align.cli.compare.stages import Stages, name_of
 from align.cli.compare.words import Contender
 from align.cli.launch.recipe import CANDIDATES

@@ -128,7 +128,7 @@ def _policy(config: RunConfig, weights: str | None) -> Policy:
 
 def _refer_to(roles: SharedBase, start: str | None) -> None:
     """Make the start model the reference; one of another shape than the run's adapter leaves the run's own."""
-    from align.model.loading import resolve
+    from align.model.sources import resolve
 
     if start is None:
         roles.refer_to_base()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from align.cli.launch.assemble import assemble
+from align.cli.launch.run import assemble
 from align.cli.parse.job import Job
 from align.training.identity import trainer_settings
 

@@ -6,51 +6,41 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.console import report, say
 from align.cli.launch.curate import curate
+from align.cli.launch.run import Run, Scorers, source_folder
 from align.data import Preferences, leaked_prompts
 from align.data.encoding import ends_every_turn
 from align.data.preferences import joined, require_text
-from align.errors import UserError, first_line
+from align.errors import UserError
 from align.model.architecture import require_positions
 from align.model.classifier import require_classifier
-from align.model.loading import load_architecture, load_tokenizer, resolve
+from align.model.loading import load_architecture, load_tokenizer
 from align.model.roles import SCALAR_ROLES
 from align.scoring.checked_scores import require_all, score_part
-from align.scoring.from_config import make_scorer
 from align.scoring.scorer_inputs import prompt_text, scorer_columns
-from align.settings import registry
 from align.settings.adapter import Adapter
-from align.settings.config import DataConfig, ModelConfig, RunConfig
-from align.settings.type_checks import build
+from align.settings.config import DataConfig, RunConfig
 from align.system.processes import Processes
 from align.training.feed import tokenize_for
-from align.world import TrueReward
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from align.data import TokenizedPreferences
     from align.evaluation.evaluator import Evaluator
-    from align.method.base import Method
     from align.model.policy import Policy
     from align.scoring.scorer import Scorer
 
 __all__ = [
-    "Run",
-    "Scorers",
-    "assemble",
-    "check_sources",
     "load_data",
     "load_mix",
     "load_policy",
     "load_source",
     "make_evaluator",
-    "make_scorers",
     "read_architecture",
     "read_tokenizer",
     "require_rows_of_text",
@@ -58,64 +48,6 @@ __all__ = [
     "tokenize_data",
     "try_scorers",
 ]
-
-
-@dataclass(frozen=True)
-class Run:
-    """The settings of a run and its method."""
-
-    config: RunConfig
-    method: Method
-    drawn_by: ModelConfig | None = None
-    """The model that drew the candidates, where training begins from another one."""
-    is_last: bool = True
-    """No other stage of a recipe follows."""
-
-    @property
-    def needs_reward(self) -> bool:
-        """True if this run draws responses that must be scored; a run on finished candidates draws none."""
-        only_trains = self.config.stage == "train" and self.method.candidates is not None
-        return self.method.needs_reward and not only_trains
-
-
-@dataclass(frozen=True)
-class Scorers:
-    """The scorers of a run."""
-
-    evaluation: tuple[Scorer, ...]
-    """The first one decides the win rate."""
-    reward: Scorer | None
-    """Of ``reward=``, where something asks it."""
-
-
-def assemble(config: RunConfig) -> Run:
-    """Build the method, which checks the ranges of its settings."""
-    cls = registry.load("methods", config.method)
-    try:
-        return Run(config, build(cls, config.settings))
-    except ValueError as error:
-        message = str(error)
-        field = message.partition(" ")[0].partition("=")[0]
-        raise UserError(f"method.{message}" if field in config.settings else message) from error
-
-
-def make_scorers(run: Run) -> Scorers:
-    """Make the scorers; their settings are checked here."""
-    config = run.config
-    name = config.evaluation.scorer
-    asked = name == "auto" or run.needs_reward
-    reward = make_scorer(config.reward) if config.reward is not None and asked else None
-    if name == "none":
-        return Scorers((), reward)
-    if name != "auto":
-        return Scorers((make_scorer({"scorer": name}, "evaluation"),), reward)
-    scorers: list[Scorer] = []
-    evaluated = config.data.sources if config.data.heldout is None else (config.data.heldout,)
-    if all(source.partition("/")[0] == "world" for source in evaluated):
-        scorers.append(TrueReward())
-    if reward is not None and not (scorers and isinstance(reward, TrueReward)):
-        scorers.append(reward)
-    return Scorers(tuple(scorers), reward)
 
 
 def try_scorers(run: Run, scorers: Scorers, train: Preferences, heldout: Preferences | None) -> None:
@@ -272,7 +204,7 @@ def load_source(config: RunConfig, source: str) -> Policy:
 
     An adapter keeps its own rank and targets. Code that a model brings is not run.
     """
-    folder = _source_folder(source)
+    folder = source_folder(source)
     model = dataclasses.replace(config.model, start=str(folder))
     if not (folder / "adapter_config.json").exists():
         model = dataclasses.replace(model, name=str(folder), start=None, revision=None, trust_remote_code=False)
@@ -281,30 +213,6 @@ def load_source(config: RunConfig, source: str) -> Policy:
         return load_policy(dataclasses.replace(config, model=model, adapter=adapter))
     except UserError as error:
         raise UserError(f"method.sources={source} cannot be loaded: {error}") from error
-
-
-def check_sources(method: Method) -> None:
-    """Look for the models that draw besides the policy, without their weights."""
-    for source in method.candidates.sources if method.candidates is not None else ():
-        _source_folder(source, weights=False)
-
-
-def _source_folder(source: str, *, weights: bool = True) -> Path:
-    """Return the folder of a source; for a name on the hub its local copy, with the weights only if asked for."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    folder = Path(resolve(source, "method.sources"))
-    if folder.is_dir():
-        return folder
-    files = ["*.json", *(("*.safetensors", "*.model", "*.txt", "*.jinja") if weights else ())]
-    try:
-        return Path(snapshot_download(source, allow_patterns=files))
-    except (HFValidationError, OSError) as error:
-        raise UserError(
-            f"method.sources={source}: there is no such folder, nor could it be had from the hub "
-            f"({first_line(error)}); give adapters on the same base, or models with the same tokenizer."
-        ) from error
 
 
 def take_reward_role(policy: Policy, reward: Scorer | None) -> bool:

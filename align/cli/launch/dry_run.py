@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from align.candidates.drawing import prompts_to_answer
 from align.cli.console import say
-from align.cli.launch.assemble import Run, Scorers, load_data, read_tokenizer, tokenize_data, try_scorers
+from align.cli.launch.assemble import load_data, read_tokenizer, tokenize_data, try_scorers
+from align.cli.launch.run import Run, Scorers
 from align.model.skeleton import skeleton
 from align.system.redaction import redact
 from align.training.memory import estimate
@@ -24,9 +25,9 @@ def dry_run(run: Run, scorers: Scorers, architecture: PretrainedConfig) -> None:
     """Print the resolved configuration, data counts, steps, parameters and a memory estimate."""
     config, method = run.config, run.method
     say(OmegaConf.to_yaml(OmegaConf.create(redact(config.plain()))))
+    tokenizer, _ = read_tokenizer(config)
     train, heldout = load_data(config)
     try_scorers(run, scorers, train, heldout)
-    tokenizer, _ = read_tokenizer(config)
     plan = None
     if config.stage == "sample":
         assert method.candidates is not None

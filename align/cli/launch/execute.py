@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from align.candidates.drawing import draw, read_summary
 from align.cli.console import hide_noise, process_count, report, say
-from align.cli.launch import assemble
-from align.cli.launch.assemble import Run, Scorers
-from align.cli.launch.dry_run import dry_run
-from align.cli.launch.next_steps import next_steps
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
-from align.data.writing import write_rows
-from align.doctor.check import examine
-from align.doctor.checks import FREE
-from align.doctor.patient import Patient
+from align.cli.launch.run import Run, Scorers, make_scorers
 from align.errors import ScorerError, UserError
-from align.model.loading import require_loadable
+from align.model.sources import require_loadable
 from align.runs import run_folder
-from align.runs.lineage import used
-from align.runs.tracker import log_candidates
-from align.scoring.reward_role import RoleScorer
-from align.system.processes import Processes, tell_processes
 from align.system.signals import Interrupted
 from align.training.identity import chooses_best
-from align.training.optimizer import require_optimizer
-from align.training.plan import require_effects
-from align.training.step import TrainingError
-from align.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,20 +45,38 @@ def execute(run: Run) -> int:
             f"stage=sample: method={config.method} draws no candidates as it is set; set method.samples where it has "
             "this setting, or choose a method that learns from candidates."
         )
-    require_loadable(config.model, config.adapter)
-    require_optimizer(config.trainer)
-    require_effects(config.trainer, run.method)
-    scorers = assemble.make_scorers(run)
+    require_loadable(config.model, config.adapter)  # in a recipe, what a stage before this one has left
+    scorers = make_scorers(run)
     _say_if_nothing_chooses(run, scorers)
     hide_noise()
-    if process_count() > 1:
-        Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
     folder = Path(config.output_root) / config.run_name
-    if config.if_exists == "resume" and Processes().on_first(lambda: is_finished(run, scorers)):
+    if config.if_exists == "resume" and _on_first(lambda: is_finished(run, scorers)):
         say(f"This run is finished: {folder}")
         return 0
     if config.if_exists != "new":
-        Processes().on_first(lambda: run_folder.require_free(folder))
+        _on_first(lambda: run_folder.require_free(folder))
+    return _carry_out(run, scorers)
+
+
+def _on_first(look: Callable[[], Any]) -> Any:
+    """Return what the first process sees; a single one needs no torch for it."""
+    if process_count() == 1:
+        return look()
+    from align.system.processes import Processes
+
+    return Processes().on_first(look)
+
+
+def _carry_out(run: Run, scorers: Scorers) -> int:
+    """Load, and do the run: from here on torch is needed."""
+    from align.cli.launch import assemble
+    from align.cli.launch.dry_run import dry_run
+    from align.system.processes import Processes, tell_processes
+    from align.training.step import TrainingError
+
+    config = run.config
+    if process_count() > 1:
+        Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
     architecture = assemble.read_architecture(run)
     try:
         if config.dry_run:
@@ -83,7 +86,8 @@ def execute(run: Run) -> int:
         else:
             _train(run, scorers)
     except Interrupted as interrupted:
-        report(f"Run {config.run_name}: {interrupted}.")
+        interrupted.run_name = run.part_of or interrupted.run_name or config.run_name
+        report(f"Run {interrupted.run_name}: {interrupted}.")
         return interrupted.exit_code
     except (ScorerError, TrainingError) as error:
         report(f"Error: {error}")
@@ -104,10 +108,15 @@ def _say_if_nothing_chooses(run: Run, scorers: Scorers) -> None:
 
 
 def _train(run: Run, scorers: Scorers) -> None:
+    from align.cli.launch import assemble
+    from align.cli.launch.next_steps import next_steps
+    from align.scoring.reward_role import RoleScorer
+    from align.training.trainer import Trainer
+
     config = run.config
+    tokenizer, notes = assemble.read_tokenizer(config)
     train, heldout = assemble.load_data(config)
     assemble.try_scorers(run, scorers, train, heldout)
-    tokenizer, notes = assemble.read_tokenizer(config)
     examples, heldout_examples = assemble.tokenize_data(run, train, heldout, tokenizer)  # data errors before weights
     _warn_of(run, (train, heldout), tokenizer, examples)
     policy = assemble.load_policy(config, tokenizer, notes)
@@ -143,6 +152,10 @@ def _warn_of(
     examples: TokenizedPreferences,
 ) -> None:
     """Say what the doctor's free checks find wrong; the run goes on, as it would have without them."""
+    from align.doctor.check import examine
+    from align.doctor.checks import FREE
+    from align.doctor.patient import Patient
+
     parts = {"data": lambda: data, "tokenizer": lambda: tokenizer, "examples": lambda: examples}
     for finding in examine(Patient(run.config, run.method, parts), FREE):
         if finding.state == "wrong":
@@ -153,6 +166,8 @@ def _measure_rival(run: Run, evaluator: Evaluator | None) -> dict[str, Measureme
     """Measure the model that drew the candidates, where training begins from another: both are worth comparing with."""
     if run.drawn_by is None or evaluator is None or not evaluator.scorers:
         return {}
+    from align.cli.launch import assemble
+
     rival = assemble.load_policy(dataclasses.replace(run.config, model=run.drawn_by))
     say(f"Answering held-out prompts with {rival.name}, which drew the candidates …")
     return {rival.name: dataclasses.replace(evaluator, pairs=None).measure(rival)}
@@ -160,6 +175,15 @@ def _measure_rival(run: Run, evaluator: Evaluator | None) -> dict[str, Measureme
 
 def _sample(run: Run, scorers: Scorers) -> None:
     """Draw what the method learns from into the folder of the run, with the rows that are held out."""
+    from align.candidates.drawing import draw
+    from align.candidates.plan import told_of_candidates
+    from align.candidates.store import read_summary
+    from align.cli.launch import assemble
+    from align.data.writing import write_rows
+    from align.runs.lineage import used
+    from align.runs.tracker import log_candidates
+    from align.system.processes import Processes
+
     config, plan = run.config, run.method.candidates
     assert plan is not None
     assemble.require_rows_of_text(run)
@@ -194,9 +218,6 @@ def _sample(run: Run, scorers: Scorers) -> None:
     if "wandb" in config.trackers and Processes().is_first:
         plain = config.plain()
         log_candidates(file.parent, config.wandb, plain, file=file, counts=counts, uses=used(train, plain))
-    say(", ".join(f"{name} {_number(count)}" for name, count in counts.items()))
+    for line in told_of_candidates(counts, plan):
+        say(line)
     say(f"{len(drawn):,} rows: {file}")
-
-
-def _number(count: float) -> str:
-    return f"{count:,.0f}" if count == int(count) else f"{count:.3f}"

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from align.cli.console import say
-from align.cli.launch.assemble import Run, assemble, check_sources, require_rows_of_text
+from align.cli.launch.resume import say_that_it_begins
+from align.cli.launch.run import Run, assemble, check_sources
 from align.cli.parse.job import Job
 from align.errors import UserError
 from align.runs.run_folder import is_run
 from align.settings.config import DataConfig, ModelConfig, RunConfig
-from align.system.processes import Processes
 
 __all__ = ["CANDIDATES", "HELDOUT", "Recipe", "Stage", "assemble_job"]
 
@@ -98,12 +98,18 @@ class Recipe:
 
     def execute(self, execute: Callable[[Run], int]) -> int:
         """Run the stages until one ends with another exit code than 0; returns the last one's."""
+        from align.cli.launch.assemble import require_rows_of_text  # torch: the words are right
+        from align.system.processes import Processes
+
         whole = self.config
         for name in {stage.run for stage in self.stages[1:] if stage.part == "sample"}:
             require_rows_of_text(self.runs[name])
         if whole.dry_run:
             return max([self._try_out(execute, number) for number in range(len(self.stages))])
-        folder = Processes().on_first(lambda: _make_folder(Path(whole.output_root) / whole.run_name, whole.if_exists))
+        place = Path(whole.output_root) / whole.run_name
+        if whole.if_exists == "resume":
+            say_that_it_begins(place)
+        folder = Processes().on_first(lambda: _make_folder(place, whole.if_exists))
         results = _Results()
         for number, stage in enumerate(self.stages, start=1):
             settings = self._settings(stage)
@@ -116,7 +122,7 @@ class Recipe:
             begun = dataclasses.replace(self.runs[stage.run].config.model, **results.model)  # before from_base
             drawn_by = begun if stage.from_base and begun != settings.model else None
             made = self._run(stage, results.put_into(settings, stage), drawn_by)
-            code = execute(dataclasses.replace(made, is_last=number == len(self.stages)))
+            code = execute(dataclasses.replace(made, part_of=folder.name, is_last=number == len(self.stages)))
             if code:
                 return code
             results = self._add_results(stage, folder / name, results)

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.console import process_count
-from align.cli.launch.assemble import Run, Scorers
+from align.cli.console import process_count, say
+from align.cli.launch.run import Run, Scorers
 from align.data.reading import matching
+from align.errors import UserError, nearest
 from align.runs.checkpoint import newest_version, require_current_version
-from align.runs.run_folder import read_inputs
+from align.runs.run_folder import read_inputs, require_run
 from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
 from align.system.redaction import redact
@@ -25,7 +26,7 @@ from align.training.identity import chooses_best, method_settings, trainer_setti
 if TYPE_CHECKING:
     from align.settings.config import ModelConfig, RunConfig
 
-__all__ = ["command_inputs", "is_finished"]
+__all__ = ["command_inputs", "is_finished", "say_that_it_begins"]
 
 
 def is_finished(run: Run, scorers: Scorers) -> bool:
@@ -37,13 +38,53 @@ def is_finished(run: Run, scorers: Scorers) -> bool:
     config = run.config
     folder = Path(config.output_root) / config.run_name
     saved = read_inputs(folder)
+    if saved is None:
+        if run.part_of is None:
+            require_run(folder)
+            say_that_it_begins(folder)
+        return False
     finished = (folder / "final").exists()
-    if saved is not None:
-        require_same(folder, differences(saved, redact(command_inputs(run, scorers))))
+    found = differences(saved, redact(command_inputs(run, scorers)))
+    if finished and found and all(clause.startswith(_LENGTH) for clause in found):
+        raise UserError(
+            f"{folder} is finished, and its learning rate fell to its end with the last step: more steps would make it "
+            "another run. Begin a new one from its model, or give trainer.schedule=constant from the start where a run "
+            "is to be lengthened later."
+        )
+    require_same(folder, found)
     version = newest_version(folder / "checkpoints")
     if version is not None and not finished:
         require_current_version(folder, version)
-    return finished and saved is not None
+    return finished and not _is_longer(folder, config)
+
+
+_LENGTH = ("trainer.steps ", "trainer.epochs ")
+
+
+def _is_longer(folder: Path, config: RunConfig) -> bool:
+    """Return whether more steps are asked for than a finished run has done; by epochs only the data can tell."""
+    from omegaconf import OmegaConf
+
+    before: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    steps, resolved = config.trainer.steps, before.get("resolved") or {}
+    if steps is not None:
+        return steps > resolved.get("steps", steps)
+    given = before.get("trainer") or {}
+    return given.get("steps") is not None or config.trainer.epochs != given.get("epochs")
+
+
+def say_that_it_begins(folder: Path) -> None:
+    """Refuse a name that looks mistyped; say of another one that there is nothing to resume."""
+    if folder.exists():
+        return
+    runs = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
+    if near := nearest(folder.name, runs, 0.75):
+        raise UserError(
+            f"if_exists=resume: there is no run {folder.name} in {folder.parent}. Did you mean run_name={near}? "
+            "To begin a run of this name, leave if_exists=resume out.",
+            instead={"run_name": near},
+        )
+    say(f"There is no run {folder} to resume: it begins.")
 
 
 def command_inputs(run: Run, scorers: Scorers) -> dict[str, Any]:
@@ -79,7 +120,7 @@ def _adapter(config: RunConfig) -> Any:
     adapter = config.adapter
     if adapter is None:
         return "none"
-    return dataclasses.asdict(adapter) | {"alpha": adapter.to_peft().lora_alpha}
+    return dataclasses.asdict(adapter) | {"alpha": 2 * adapter.r if adapter.alpha is None else adapter.alpha}
 
 
 def _model(model: ModelConfig) -> Mapping[str, Any]:

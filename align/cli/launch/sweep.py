@@ -24,8 +24,8 @@ from align.cli.parse.job import read_job
 from align.errors import UserError
 
 if TYPE_CHECKING:
-    from align.cli.launch.assemble import Run
     from align.cli.launch.recipe import Recipe
+    from align.cli.launch.run import Run
 
 __all__ = ["sweep"]
 

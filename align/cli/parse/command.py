@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -14,12 +14,16 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from align.cli.parse import groups
-from align.errors import UserError, did_you_mean
+from align.cli.parse.config_file import REWARD_OF_FILE, words_of_file
+from align.errors import Mistakes, UserError, did_you_mean, nearest
 from align.scoring.from_config import YAML, read_settings
+from align.settings import registry
+from align.settings.type_checks import defaults
 
 __all__ = ["Command", "quoted_columns", "read_command"]
 
 _MULTIRUN = ("-m", "--multirun")
+_CONFIG = ("-c", "--config")
 _HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.")
 # A model or data of your own, named by this key, imply the group's choice `custom`.
 _CUSTOM_KEYS = {"model": "name", "data": "train"}
@@ -40,23 +44,47 @@ def read_command(words: Sequence[str], configs: Path) -> Command:
     Raises:
         UserError: A word that no configuration could accept.
     """
+    words = _with_files(words, configs)
     flags = [word for word in words if word.startswith("-")]
+    mistakes = Mistakes()
     for flag in flags:
         if flag not in _MULTIRUN:
-            remedy = did_you_mean(flag, ("--help", *_MULTIRUN))
-            raise UserError(f"{flag!a} is not an option; settings are written key=value.{remedy}")
-    overrides = [_parse(word, configs) for word in words if word not in flags]
+            remedy = did_you_mean(flag, ("--help", *_MULTIRUN, *_CONFIG))
+            with mistakes.noted():
+                raise UserError(f"{flag!a} is not an option; settings are written key=value.{remedy}")
+    overrides: list[Override] = []
+    for word in words:
+        if word not in flags:
+            with mistakes.noted():
+                overrides.append(_parse(word, configs))
     swept = [override for override in overrides if override.is_sweep_override()]
     if swept and not flags:
+        mistakes.require_none()
         raise UserError(
             f"{swept[0].input_line} gives several values: add -m for one run each, "
             "or put a value that contains a comma between quotes."
         )
+    own = _own_choices(overrides, configs, mistakes)
+    mistakes.require_none()
     return Command(
         multirun=bool(flags),
-        overrides=tuple(_own_choices(overrides, configs)),
+        overrides=tuple(own),
         swept=tuple(override.key_or_group for override in swept),
     )
+
+
+def _with_files(words: Sequence[str], configs: Path) -> list[str]:
+    """Put the words of the files that ``-c FILE`` names before those that are typed."""
+    typed, files, left = list[str](), list[str](), iter(words)
+    for word in left:
+        flag, equals, value = word.partition("=")
+        if flag not in _CONFIG:
+            typed.append(word)
+        elif file := value if equals else next(left, ""):
+            files.append(file)
+        else:
+            raise UserError(f"{word} needs a file: {word} runs/NAME/config.yaml.")
+    return [*(word for file in files for word in words_of_file(file, typed, configs)), *typed]
 
 
 def _parse(word: str, configs: Path) -> Override:
@@ -105,7 +133,7 @@ def quoted_columns(word: str) -> str | None:
     return f"{key}={shlex.quote(quoted)}"
 
 
-def _own_choices(overrides: list[Override], configs: Path) -> list[str]:
+def _own_choices(overrides: list[Override], configs: Path, mistakes: Mistakes) -> list[str]:
     """Check the choices of groups; turn ``model=FOLDER`` into ``model=custom model.name=FOLDER``."""
     texts: list[str] = []
     chosen = {override.key_or_group for override in overrides}
@@ -113,7 +141,8 @@ def _own_choices(overrides: list[Override], configs: Path) -> list[str]:
         key, text = override.key_or_group, (override.input_line or "").strip()
         section, _, name = key.partition(".")
         if key in groups.names(configs):
-            texts.extend(_choice(key, text, override, configs))
+            with mistakes.noted():
+                texts.extend(_choice(key, text, override, configs))
             continue
         if _CUSTOM_KEYS.get(section) == name and section not in chosen:
             texts.append(f"{section}=custom")
@@ -126,23 +155,81 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
     known = groups.choices(configs, group)
     sweep = override.is_sweep_override()
     values = [str(v) for v in override.sweep_string_iterator()] if sweep else [override.get_value_element_as_str()]
+    values = [value.replace("\\:", ":") for value in values]  # Hydra escapes it
+    if group == "method" and any(registry.is_own(value.strip("'\"")) for value in values):
+        return [f"method={','.join(_method_of_ones_own(value) for value in values)}"]
     if group == "reward" and any(value.strip("'\"").endswith(YAML) for value in values):
         return [f"reward={','.join(_scorer_of_ones_own(value) for value in values)}"]
     for value in values:
         plain = value.strip("'\"")
         if plain in known or (group in groups.OPTIONAL and plain == "null"):
             continue
+        if group == "reward" and plain == REWARD_OF_FILE:
+            continue
         if group not in _CUSTOM_KEYS:
-            file = " or name a YAML file with a scorer and its settings" if group == "reward" else ""
-            raise UserError(f"{text}: choose from {', '.join(known)}{file}.{did_you_mean(plain, known)}")
+            raise _no_choice(group, plain, text, known, configs)
         key = f"{group}.{_CUSTOM_KEYS[group]}"
         if "/" not in plain and not Path(plain).exists():
-            remedy = did_you_mean(plain, known)
-            raise UserError(f"{text}: choose from {', '.join(known)}, or name your own with {key}=….{remedy}")
+            if group == "data" and Path(plain).suffix:
+                raise UserError(f"{text}: there is no such file.{did_you_mean(plain, _files_here())}")
+            found = nearest(plain, known)
+            remedy = f' Did you mean "{found}"?' if found else ""
+            raise UserError(
+                f"{text}: choose from {', '.join(known)}, or name your own with {key}=….{remedy}",
+                instead={group: found} if found else None,
+            )
         if len(values) > 1:
             raise UserError(f"{text}: to run over several of your own, write {key}={','.join(values)}.")
         return [f"{group}=custom", f"{key}={value}"]
     return [text]
+
+
+def _no_choice(group: str, plain: str, text: str, known: Sequence[str], configs: Path) -> UserError:
+    """Return the error of a choice that a group does not have, with where else the word is one."""
+    near = nearest(plain, known)
+    if group == "reward" and plain in registry.choices("scorers"):
+        return UserError(
+            f"{text}: {plain} is a scorer whose settings go into a file: write `scorer: {plain}` and its settings into "
+            f"FILE.yaml, and reward=FILE.yaml (reward/README.md); ready to use are {', '.join(known)}."
+        )
+    if group == "method" and (found := _value_of(plain, configs)):
+        choice, key = found
+        words = {"method": choice, f"method.{key}": plain}
+        return UserError(f"{text}: {plain} is {key} of method={choice}.", instead=words)
+    more = {"reward": ", or name a YAML file with a scorer and its settings", "method": ", or name FILE.py:CLASS"}
+    about = "; --help says what each is for" if group == "method" and near is None else ""
+    return UserError(
+        f"{text}: choose from {', '.join(known)}{more.get(group, '')}{about}."
+        + (f' Did you mean "{near}"?' if near else ""),
+        instead={group: near} if near else None,
+    )
+
+
+def _value_of(word: str, configs: Path) -> tuple[str, str] | None:
+    """Return the method and its setting that have a word as a value, as the comments of its file tell."""
+    for file in sorted((configs / "method").glob("*.yaml")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            found = re.match(r"(\w+): (\w+)  # (.*)", line)
+            if found and found[3].startswith(found[2]) and word in re.findall(r"\w+", found[3]):  # it lists the values
+                return file.stem, found[1]
+    return None
+
+
+def _files_here() -> list[str]:
+    return [entry.name for entry in Path.cwd().iterdir() if entry.is_file()]
+
+
+def _method_of_ones_own(value: str) -> str:
+    """Register a class in a Python file as a choice of ``method=``; returns its name there."""
+    place = value.strip("'\"")
+    if not registry.is_own(place):
+        return value
+    cls = registry.load("methods", place)
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise UserError(f"method={place} is no dataclass; write it as methods/sft.py is written.")
+    name = re.sub(r"\W+", "_", place)
+    ConfigStore.instance().store(group="method", name=name, node={"name": place, **defaults(cls)})
+    return name
 
 
 def _scorer_of_ones_own(value: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from align.cli.parse import groups
 from align.cli.parse import unknown_keys as checks
-from align.errors import UserError
+from align.cli.parse.first_look import look
+from align.errors import Mistakes, UserError
 from align.settings import registry
 from align.settings.adapter import Adapter
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
@@ -25,8 +26,6 @@ from align.settings.interpolation import resolved
 from align.settings.type_checks import build, defaults
 
 __all__ = ["compose_run", "register_methods", "run_config"]
-
-T = TypeVar("T")
 
 
 def compose_run(
@@ -38,20 +37,24 @@ def compose_run(
     that differ between the runs of a multirun; those that the default name does not show are added to it, so that no
     two runs share a folder.
     """
+    mistakes = Mistakes()
     names = groups.names(configs)
     chosen = [o for o in overrides if _key(o) in names or o.startswith(("hydra.", "hydra/"))]
     given = [o for o in overrides if o not in chosen]
     with _errors_of_hydra(overrides or [str(configs)]):
         config, choices = _compose(configs, chosen)
         known = _plain(config)
-        checks.check_keys(known, choices, [*recipe, *given])
+        for word in [*recipe, *given]:
+            with mistakes.noted():
+                checks.check_key(word, known, choices)
+        given = [word for word in given if checks.is_known(word, known)]
         preset = choices.get("preset")
         of_preset = _keys_of(configs / "preset" / f"{preset}.yaml") if preset else []
         recipe = [word for word in recipe if _key(word) not in of_preset]
         # Hydra would apply them in the same way, but then `known` needs a composition of its own.
         parsed = OverridesParser.create().parse_overrides([*recipe, *given])
     for override in parsed:
-        with _errors_of_hydra([str(override.input_line)]):
+        with mistakes.noted(), _errors_of_hydra([str(override.input_line)]):
             key = override.key_or_group
             OmegaConf.update(config, key, override.value(), merge=True, force_add=checks.is_mapping(key))
     with _errors_of_hydra(overrides or [str(configs)]):
@@ -59,10 +62,22 @@ def compose_run(
     length = {"trainer.steps", "trainer.epochs"}
     by_rank = (list(map(_key, given)), of_preset, list(map(_key, recipe)))
     _give_way(plain, next((keys for keys in by_rank if length & set(keys)), []))
-    checks.check_additions(plain)
-    checks.check_complete(plain)
-    checks.check_method(choices["method"], plain["method"], known["method"])
-    return run_config(plain, lambda: _run_name(plain, choices, [o for o in overrides if _key(o) in swept]))
+    for check in (checks.check_additions, checks.check_complete):
+        with mistakes.noted():
+            check(plain)
+    with mistakes.noted():
+        checks.check_name(choices["method"], plain["method"], known["method"])
+    plain["method"]["name"] = known["method"]["name"]
+    sections = _sections(plain, mistakes)
+    look(plain["method"], sections, mistakes)
+    can_be_named = {"model", "data"} <= sections.keys()
+    name = _run_name(plain, choices, [o for o in overrides if _key(o) in swept]) if can_be_named else "none"
+    config: RunConfig | None = None
+    with mistakes.noted():
+        config = _put_together(plain, {**_STAND_INS, **sections}, name)
+    mistakes.require_none()
+    assert config is not None
+    return config
 
 
 def _keys_of(file: Path) -> list[str]:
@@ -144,24 +159,39 @@ def _clean(text: str) -> str:
     return re.sub(r"[^\w.+,@-]+", "_", text)
 
 
-def run_config(plain: Mapping[str, Any], run_name: Callable[[], Any]) -> RunConfig:
-    """Build the settings; `run_name` is asked once the types of model and data are known to be right."""
+def run_config(plain: Mapping[str, Any]) -> RunConfig:
+    """Build the settings of a whole configuration, such as a run has left."""
+    mistakes = Mistakes()
+    sections = _sections(plain, mistakes)
+    mistakes.require_none()
+    return _put_together(plain, sections, plain["run_name"])
+
+
+_SECTIONS: Mapping[str, Any] = {
+    "model": ModelConfig,
+    "adapter": Adapter,
+    "data": DataConfig,
+    "trainer": TrainerConfig,
+    "evaluation": EvaluationConfig,
+    "wandb": WandbConfig,
+}
+
+
+_STAND_INS = {"model": ModelConfig(name="world/base"), "data": DataConfig(train="world")}
+"""For sections that have no defaults, where they are wrong and the rest is still checked."""
+
+
+def _sections(plain: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """Build each section; those with mistakes are left out."""
+    sections: dict[str, Any] = {}
+    for name, cls in _SECTIONS.items():
+        with mistakes.noted(f"{name}."):  # a sentence begins with the field's name; the user needs the key
+            sections[name] = build(cls, plain[name]) if plain.get(name) or name != "adapter" else None
+    return sections
+
+
+def _put_together(plain: Mapping[str, Any], sections: Mapping[str, Any], run_name: Any) -> RunConfig:
     method = dict(plain["method"])
-    sections: dict[str, Any] = {
-        "model": _section("model", ModelConfig, plain),
-        "adapter": _section("adapter", Adapter, plain) if plain.get("adapter") else None,
-        "data": _section("data", DataConfig, plain),
-        "trainer": _section("trainer", TrainerConfig, plain),
-        "evaluation": _section("evaluation", EvaluationConfig, plain),
-        "reward": plain.get("reward"),
-        "wandb": _section("wandb", WandbConfig, plain),
-    }
-    named = {"run_name": run_name(), "method": method.pop("name"), "settings": method}
-    return build(RunConfig, {**plain, **sections, **named})
-
-
-def _section(name: str, cls: type[T], plain: Mapping[str, Any]) -> T:
-    try:
-        return build(cls, plain[name])
-    except UserError as error:  # it begins with the field's name; here the user needs the key
-        raise UserError(f"{name}.{error}") from error
+    named = {"run_name": run_name, "method": method.pop("name"), "settings": method, "reward": plain.get("reward")}
+    values = {name: value for name, value in plain.items() if name not in _SECTIONS}
+    return build(RunConfig, {**values, **sections, **named})

@@ -18,9 +18,10 @@ _USAGE = """\
 Align a language model on preference pairs.
 
   align [group=choice] [key=value] …                       one process; in a checkout also python scripts/run.py …
-  accelerate launch scripts/run.py …                       the devices that `accelerate config` named
+  accelerate launch --quiet scripts/run.py …               the devices that `accelerate config` named
   torchrun --nproc-per-node 2 scripts/run.py …             several processes on CPU
   align -m method=sft,dpo seed=1,2                         one run for each combination
+  align -c runs/NAME/config.yaml [key=value] …             a run again, or with a change
   align {commands} …{blanks}another command; its --help says more
 """
 _EXAMPLES = """\

@@ -1,15 +1,13 @@
-"""Checks of a composed configuration: known keys, values present, types of a method's settings."""
+"""Checks of a composed configuration: known keys, values present."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from align.errors import UserError, did_you_mean
-from align.settings.type_checks import Shape
+from align.errors import UserError, did_you_mean, nearest
 
-__all__ = ["SECTIONS", "check_additions", "check_complete", "check_keys", "check_method", "is_mapping"]
+__all__ = ["SECTIONS", "check_additions", "check_complete", "check_key", "check_name", "is_known", "is_mapping"]
 
 SECTIONS = ("method", "model", "adapter", "data", "trainer", "evaluation", "reward", "wandb")
 _ROOT = ("trackers", "run_name", "output_root", "if_exists", "dry_run", "stage", "seed")
@@ -20,17 +18,31 @@ def is_mapping(key: str) -> bool:
     return key in ("data.columns", "model.chat_template_kwargs") or key.startswith("model.chat_template_kwargs.")
 
 
-def check_keys(known: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str]) -> None:
-    """Raise where one of `overrides` sets a key that is not in the configuration `known`."""
-    keys = [key for key, _ in _leaves(known)]
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key in SECTIONS:
-            raise UserError(f"{key} is a group of settings: write {key}.KEY=VALUE.")
-        if key not in keys and not is_mapping(key):
-            section = key.partition(".")[0]
-            place = f" of {section}={choices[section]}" if section in choices else ""
-            raise UserError(f"{key} is not a setting{place}.{_nearest(key, [*keys, *choices])}")
+def check_key(word: str, known: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    """Raise where a word sets a key that is not in the configuration `known`."""
+    key, _, value = word.partition("=")
+    if key in SECTIONS:
+        raise UserError(f"{key} is a group of settings: write {key}.KEY=VALUE.")
+    if not is_known(word, known):
+        section = key.partition(".")[0]
+        place = f" of {section}={choices[section]}" if section in choices else ""
+        if key.startswith("data.columns."):
+            columns = list(known["data"]["columns"])
+            raise UserError(f"{key}: none of the columns {', '.join(columns)}.{did_you_mean(key[13:], columns)}")
+        near = _nearest(key, [*_keys(known), *choices])
+        instead = {key: None, near: value} if near else {}
+        remedy = f' Did you mean "{near}"?' if near else ""
+        raise UserError(f"{key} is not a setting{place}.{remedy}", instead=instead)
+
+
+def is_known(word: str, known: Mapping[str, Any]) -> bool:
+    """Return whether the configuration has the key of a word."""
+    key = word.partition("=")[0]
+    return key in _keys(known) or is_mapping(key)
+
+
+def _keys(known: Mapping[str, Any]) -> list[str]:
+    return [key for key, _ in _leaves(known)]
 
 
 def check_additions(plain: Mapping[str, Any]) -> None:
@@ -54,16 +66,10 @@ def check_complete(plain: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is missing: give {key}=…, {hint}.")
 
 
-def check_method(choice: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise where a value cannot be right, by the type of its default; the class, which imports PyTorch, decides."""
+def check_name(choice: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise where the name inside the settings of a method is another one than the method chosen."""
     if given["name"] != known["name"]:
         raise UserError(f"method.name belongs to method={choice}: write method={given['name']} to choose.")
-    changed = [name for name, default in known.items() if default not in (None, "???") and given[name] != default]
-    kinds = {name: float if type(known[name]) is int else type(known[name]) for name in changed}
-    try:
-        Shape(choice, kinds).check({name: given[name] for name in changed})
-    except UserError as error:
-        raise UserError(f"method.{error}") from error
 
 
 def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
@@ -74,16 +80,45 @@ def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, A
             yield f"{place}{name}", value
 
 
-def _nearest(key: str, keys: Iterable[str]) -> str:
-    """Suggest a key by its last part, or its initials (``lr``): in its own section first, then anywhere."""
+_ELSEWHERE = {
+    "rank": "r",
+    "lora_r": "r",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "target_modules": "targets",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_steps": "steps",
+    "max_seq_length": "max_length",
+    "max_seq_len": "max_length",
+    "cutoff_len": "max_length",
+    "per_device_train_batch_size": "batch_size",
+    "lr_scheduler_type": "schedule",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "bf16": "precision",
+    "kl_coef": "beta",
+    "max_tokens": "max_new_tokens",
+    "dataset": "train",
+    "path": "name",
+}
+"""Names of settings in other programs → the last part of ours."""
+
+
+def _nearest(key: str, keys: Iterable[str]) -> str | None:
+    """Return a key with the same last part, its initials (``lr``) or its name elsewhere; a similar one if it is near.
+
+    Its own section comes first. In another one a similar name is as a rule another thing.
+    """
     typed_section, _, typed = key.rpartition(".")
     suggestable = sorted(key for key in keys if key != "method.name")
     own = [candidate for candidate in suggestable if candidate.rpartition(".")[0] == typed_section]
-    for candidates in (own, suggestable):
+    others = [candidate for candidate in suggestable if not candidate.startswith("data.columns.")]
+    for candidates, cutoff in ((own, 0.6), (others, 0.8)):
         by_last = {candidate.rpartition(".")[2]: candidate for candidate in reversed(candidates)}
         by_initials = {"".join(word[0] for word in last.split("_")): full for last, full in by_last.items()}
-        near = re.search(r'"(.*)"', did_you_mean(typed, by_last))
-        found = by_last.get(typed) or by_initials.get(typed) or (by_last[near[1]] if near else None)
-        if found:
-            return f' Did you mean "{found}"?'
-    return ""
+        near = nearest(typed, by_last, cutoff)
+        renamed = by_last.get(_ELSEWHERE.get(typed, ""))
+        if found := by_last.get(typed) or by_initials.get(typed) or renamed or (by_last[near] if near else None):
+            return found
+    return None

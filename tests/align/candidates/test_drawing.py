@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from align.candidates import drawing as candidates
-from align.candidates.drawing import draw, read_summary
+from align.candidates.drawing import draw
 from align.candidates.plan import CandidatePlan
-from align.candidates.store import GrowingFile
+from align.candidates.store import GrowingFile, read_summary
 from align.data import Preferences
 from align.data.examples import tokenize
 from align.data.preferences import Rules

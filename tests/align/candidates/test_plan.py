@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.candidates.plan import CandidatePlan, Pool, Ranking
+from align.candidates.plan import CandidatePlan, Pool, Ranking, told_of_candidates
 from align.sampling.params import SamplingParams
 
 
@@ -74,3 +74,20 @@ def test_defaults_of_a_plan() -> None:
     plan = CandidatePlan(samples=2, sampling=SamplingParams())
     assert (plan.sources, plan.include_data, plan.keep_unfinished, plan.scored) == ((), True, False, True)
     assert (plan.select, plan.rounds, plan.from_base) == (Ranking(), 1, False)
+
+
+def test_a_drawing_is_told_in_sentences() -> None:
+    counts = {"left_out": 2, "drawn": 28, "tokens": 1500, "unfinished": 20, "unusable": 1, "prompts": 7, "distinct": 6}
+    scores = {"rows": 5, "scored": 6, "scored_prompts": 4, "reward_mean": 0.25, "reward_best": 0.5, "right_answers": 3}
+    plan = CandidatePlan(samples=4, sampling=SamplingParams(max_new_tokens=64))
+    assert told_of_candidates({**counts, **scores}, plan) == [
+        "28 responses to 7 prompts (1,500 tokens), 6 distinct; 2 prompts were too long; 20 were cut off at 64 tokens "
+        "and left out; 1 were empty or unusable",
+        "Reward 0.250 on average, 0.500 the best of a prompt",
+        "right answers 3",
+        "Warning: 71% of the responses had no end within 64 tokens; raise method.max_new_tokens, or keep them with "
+        "method.keep_unfinished=true.",
+    ]
+    assert told_of_candidates({"drawn": 4, "prompts": 1, "distinct": 4, "tokens": 9}, plan) == [
+        "4 responses to 1 prompts (9 tokens), 4 distinct"
+    ]

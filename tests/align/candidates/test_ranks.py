@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from align.candidates import drawing
-from align.candidates.drawing import draw, prompts_to_answer, read_summary
+from align.candidates.drawing import draw, prompts_to_answer
 from align.candidates.plan import CandidatePlan, Pool, Ranking, Selected
+from align.candidates.store import read_summary
 from align.data import Preferences
 from align.data.examples import tokenizer_fingerprint
 from align.errors import ScorerError, UserError

@@ -20,7 +20,8 @@ from align import Policy, Preferences, Trainer, TrainerConfig
 from align.data.rendering import chat_template
 from align.errors import UserError
 from align.model import loading
-from align.model.loading import base_of, known_ids, load_tokenizer, require_loadable, require_safetensors, resolve
+from align.model.loading import base_of, known_ids, load_tokenizer
+from align.model.sources import require_loadable, require_safetensors, resolve
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig
 from align.training.optimizer import make_optimizer

@@ -161,3 +161,18 @@ def test_a_run_that_goes_on_is_left_alone(if_exists: run_folder.IfExists, tmp_pa
             begin(folder, if_exists, {"seed": 1})
         assert begin(folder, "new", {"seed": 1}) == tmp_path / "run-2"
     assert begin(folder, if_exists, {"seed": 1}) == folder
+
+
+@pytest.mark.parametrize("if_exists", ["resume", "overwrite"])
+def test_a_folder_that_a_kill_left_half_made_is_begun_again(tmp_path: Path, if_exists: Any) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("inputs.json", "command.txt", ".partial-environment.json"):
+        (folder / name).write_text("{")
+    assert begin(folder, if_exists, {"seed": 0}, {"seed": 0}) == folder
+    assert read_inputs(folder) == {"seed": 0}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "command.txt").write_text("")
+    (tmp_path / "other" / "notes.txt").write_text("")
+    with pytest.raises(UserError, match="holds files but no run"):
+        begin(tmp_path / "other", if_exists, {"seed": 0})

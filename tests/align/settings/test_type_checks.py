@@ -227,9 +227,12 @@ def test_values_are_checked_under_their_names() -> None:
     shape = Shape("dpo", {"beta": float, "names": tuple[tuple[str, ...], ...]}, ["beta"])
     assert shape.check({"names": [["a"], ["b", "c"]], "beta": 1}) == {"names": (("a",), ("b", "c")), "beta": 1}
     with pytest.raises(UserError, match=r'^bta is not a setting of dpo\. Did you mean "beta"\?$'):
-        shape.check({"bta": 1.0})
+        shape.check({"bta": 1.0, "beta": 1.0})
     with pytest.raises(UserError, match=r"^beta is missing; it must be given\.$"):
         shape.check({"names": []})
+    with pytest.raises(UserError) as both:
+        shape.check({"beta": "a", "names": 1})
+    assert both.value.args == ("beta must be a number, not 'a'.", "names must be a list of values, not 1.")
 
 
 def test_a_default_of_its_own_is_made_for_each() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from align.system.signals import Interrupted, StopRequest
+from align.system.signals import Interrupted, StopRequest, stop_if_alone
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -61,3 +61,18 @@ def test_what_an_interrupted_run_says(signum: int, code: int, name: str) -> None
     assert (unsaved.signum, unsaved.exit_code, unsaved.checkpoint) == (signum, code, None)
     assert str(saved) == f"stopped by {name}; checkpoint run/step-1; continue with if_exists=resume"
     assert str(unsaved) == f"stopped by {name}; continue with if_exists=resume"
+
+
+def test_a_phase_is_left_at_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_if_alone()  # nobody listens
+    with StopRequest().listening():
+        stop_if_alone()
+        signal.raise_signal(signal.SIGINT)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        stop_if_alone()  # the others would wait for this one
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        with pytest.raises(Interrupted, match="stopped by SIGINT; continue with if_exists=resume") as stopped:
+            stop_if_alone()
+    stopped.value.run_name = "mine-7"
+    assert str(stopped.value) == "stopped by SIGINT; continue with run_name=mine-7 if_exists=resume"
+    stop_if_alone()

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from align.cli.launch.assemble import Run, load_data, load_mix, make_scorers
+from align.cli.launch.assemble import load_data, load_mix
 from align.cli.launch.recipe import Recipe, assemble_job
+from align.cli.launch.run import Run, make_scorers
 from align.cli.main import main
 from align.cli.parse.job import read_job
 from align.data import Preferences

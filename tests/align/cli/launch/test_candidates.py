@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from align.cli.launch.assemble import Run
 from align.cli.launch.recipe import Recipe, Stage, assemble_job
+from align.cli.launch.run import Run
 from align.cli.main import main
 from align.cli.parse.job import read_job
 from align.errors import UserError

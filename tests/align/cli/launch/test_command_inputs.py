@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from align.cli.launch.assemble import Run, make_scorers
 from align.cli.launch.recipe import assemble_job
 from align.cli.launch.resume import command_inputs, is_finished
+from align.cli.launch.run import Run, make_scorers
 from align.cli.parse.command import read_command
 from align.cli.parse.job import read_job
 from align.errors import UserError

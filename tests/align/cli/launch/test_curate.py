@@ -130,7 +130,7 @@ def test_settings_that_do_not_fit_together(settings: dict[str, Any], said: str) 
 
 
 def test_they_are_part_of_what_a_command_asks_for() -> None:
-    from align.cli.launch.assemble import Run, Scorers
+    from align.cli.launch.run import Run, Scorers
     from methods import SFT
 
     def inputs(**data: Any) -> dict[str, Any]:

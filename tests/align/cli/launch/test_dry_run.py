@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from align.cli.launch import dry_run
-from align.cli.launch.assemble import Run, Scorers
+from align.cli.launch.run import Run, Scorers
 from align.model.skeleton import Size, Skeleton
 from align.settings.config import DataConfig, ModelConfig, RunConfig
 from align.training.memory import Memory

@@ -11,7 +11,8 @@ import pytest
 
 from align import Policy
 from align.cli.launch import assemble
-from align.cli.launch.assemble import Run, load_data, load_mix, load_policy, load_source, make_evaluator, make_scorers
+from align.cli.launch.assemble import load_data, load_mix, load_policy, load_source, make_evaluator
+from align.cli.launch.run import Run, Scorers, check_sources, make_scorers
 from align.data import Preferences
 from align.errors import ScorerError, UserError
 from align.evaluation.evaluator import Evaluator
@@ -172,7 +173,7 @@ class TestScorers:
     def test_the_truth_is_asked_once_where_it_is_the_reward(self) -> None:
         made = make_scorers(Run(config(data=DataConfig(train="world"), reward={"scorer": "true_reward"}), PPO()))
         assert [one.name for one in made.evaluation] == ["true_reward"]
-        assert make_scorers(Run(config(), DPO())) == assemble.Scorers((), None)
+        assert make_scorers(Run(config(), DPO())) == Scorers((), None)
 
     def tried(self, method: Any, prompts: int, *, reward: Any, evaluation: Any, heldout: bool = True) -> None:
         train, held = (
@@ -180,7 +181,7 @@ class TestScorers:
             for name in ("train", "heldout")
         )
         run = Run(config(evaluation=EvaluationConfig(prompts=prompts)), method)
-        scorers = assemble.Scorers((evaluation,), reward)
+        scorers = Scorers((evaluation,), reward)
         assemble.try_scorers(run, scorers, train, held if heldout else None)
 
     @pytest.mark.parametrize(
@@ -325,6 +326,6 @@ def test_sources_are_looked_for_without_their_weights(tmp_path: Path, monkeypatc
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download", lambda name, allow_patterns: asked.append((name, allow_patterns)) or "x"
     )
-    assemble.check_sources(RFT(sources=("owner/name", str(tmp_path)), select="answer"))
-    assemble.check_sources(DPO())
+    check_sources(RFT(sources=("owner/name", str(tmp_path)), select="answer"))
+    check_sources(DPO())
     assert asked == [("owner/name", ["*.json"])]

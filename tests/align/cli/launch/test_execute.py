@@ -136,8 +136,6 @@ def test_nothing_held_out_means_no_evaluation(words: list[str], configs: Path) -
 def test_the_seed_reaches_the_trainer_and_the_drawing(
     seed: int, words: list[str], configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from align.cli.launch import execute
-
     seen: list[int] = []
 
     class StopError(Exception):
@@ -151,8 +149,8 @@ def test_the_seed_reaches_the_trainer_and_the_drawing(
         seen.append(arguments[2].seed)  # pyright: ignore
         raise StopError
 
-    monkeypatch.setattr(execute, "draw", draw)
-    monkeypatch.setattr(execute, "Trainer", trainer)
+    monkeypatch.setattr("align.candidates.drawing.draw", draw)
+    monkeypatch.setattr("align.training.trainer.Trainer", trainer)
     for method in (["method=sft"], ["method=rft", "method.select=answer", "stage=sample"]):
         assert main([*method, *words, f"seed={seed}"], configs) == 1  # an unexpected error
     assert seen == [seed, seed]

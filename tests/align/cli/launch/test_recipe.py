@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align.cli.launch.assemble import Run
 from align.cli.launch.recipe import Recipe, assemble_job
+from align.cli.launch.run import Run
 from align.cli.main import main
 from align.cli.parse.command import read_command
 from align.cli.parse.job import read_job

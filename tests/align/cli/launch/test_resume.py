@@ -189,10 +189,10 @@ def test_a_dry_run_refuses_what_the_run_refuses(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from align.model import loading
-    from align.training import optimizer
+    from align.model import sources
+    from align.training import plan
 
-    for module in (loading, optimizer):
+    for module in (sources, plan):
         monkeypatch.setattr(module, "find_spec", lambda _: None)
     Path("adapter").mkdir()
     words = [word for word in words if not (word.startswith("adapter.") and "adapter=none" in change)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 
 from align.cli.launch import assemble, execute
-from align.cli.launch.assemble import Run, Scorers
 from align.cli.launch.recipe import Recipe, assemble_job
+from align.cli.launch.run import Run, Scorers
 from align.cli.parse.command import read_command
 from align.cli.parse.job import read_job
 from align.data import Preferences
@@ -22,6 +23,7 @@ from align.errors import ScorerError, UserError
 from align.scoring.reward_role import RoleScorer
 from align.system.signals import Interrupted
 from align.training.step import TrainingError
+from align.world import asset
 
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 COMMON = ("model.name=owner/name", "data.train=pairs.jsonl", "run_name=all")
@@ -100,7 +102,7 @@ def test_what_is_drawn_is_trained_on_from_the_base_and_the_drawer_is_measured_be
     holds_out: bool, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The number of rows and the names of columns are those of the data, not of the candidates."""
-    (here / "start").mkdir()
+    shutil.copytree(asset("sft"), here / "start")
     words = ("model.start=start", "data.expected_rows=9", "data.columns.prompt=question", "data.format=pairwise")
     _, done = executed(read("method=rft", "method.select=answer", *words), holds_out=holds_out)
     assert list(done) == ["1-sample", "2-rft"]
@@ -167,8 +169,9 @@ def test_every_end_has_its_code(
 
         return call
 
-    for name in ("_train", "_sample", "dry_run"):
+    for name in ("_train", "_sample"):
         monkeypatch.setattr(execute, name, stub(name))
+    monkeypatch.setattr("align.cli.launch.dry_run.dry_run", stub("dry_run"))
     monkeypatch.setattr(assemble, "read_architecture", lambda _: None)
     assert execute.execute(read(*words)) == code
     assert done == [part]
@@ -216,7 +219,7 @@ class TestTrain:
 
             return SimpleNamespace(fit=fit)
 
-        monkeypatch.setattr(execute, "Trainer", trainer)
+        monkeypatch.setattr("align.training.trainer.Trainer", trainer)
         given.policy = policy
         return given
 
@@ -276,7 +279,8 @@ class TestSample:
         monkeypatch.setattr(assemble, "load_source", lambda _, source: source)
         monkeypatch.setattr(assemble, "take_reward_role", lambda *_: False)
         monkeypatch.setattr(execute, "command_inputs", lambda *_: {})
-        monkeypatch.setattr(execute, "draw", lambda *args, **settings: given.append((args, settings)) or [])
+        place = "align.candidates.drawing.draw"
+        monkeypatch.setattr(place, lambda *args, **settings: given.append((args, settings)) or [])
         return given
 
     @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from align.cli.launch import execute as execution
-from align.cli.launch.assemble import Run
+from align.cli.launch.run import Run
 from align.cli.main import main
 from align.errors import UserError
 from align.settings.config import RunConfig

@@ -20,6 +20,9 @@ CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 SHIPPED = sorted(file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml"))
 CHOICES = [(file.parts[0], file.stem) for file in SHIPPED if file.parts[0] in groups.names(CONFIGS)]
 OWN = {
+    ("adapter", "dora"): ["model.start=null"],
+    ("adapter", "none"): ["model.start=null"],
+    ("adapter", "rslora"): ["model.start=null"],
     ("model", "custom"): ["model.name=owner/name"],
     ("data", "custom"): ["data.train=owner/name"],
     ("reward", "function"): ["reward.function=rewards.py:short"],
@@ -100,12 +103,12 @@ def test_every_registered_method_has_a_description() -> None:
         (["++trainer.foo=1"], "trainer.foo is not a setting."),
         (["trainer={foo: 1}"], "trainer is a group of settings: write trainer.KEY=VALUE."),
         (["method=sft", "method.beta=1"], "method.beta is not a setting of method=sft."),
-        (["adapter=none", "adapter.r=8"], "adapter.r is not a setting of adapter=none."),
+        (["adapter=none", "model.start=null", "adapter.r=8"], "adapter.r is not a setting of adapter=none."),
         (["adapter.r=0"], "adapter.r must be at least 1, not 0."),
         (["adapter.targets=5"], "adapter.targets must be text or a list of texts, not 5."),
         (["method.beta=abc"], "method.beta must be a number, not 'abc'."),
         (["method.ipo_sums=1"], "method.ipo_sums must be true or false, not 1."),
-        (["method.loss_type=[a]"], "method.loss_type must be text, not ['a']."),
+        (["method.loss_type=[a]"], "method.loss_type must be sigmoid, cdpo, robust, ipo or hinge, not ['a']."),
         (["method.name=sft"], "method.name belongs to method=dpo: write method=sft to choose."),
         (["trainer.learning_rate=nan"], "trainer.learning_rate must be at least 0, not nan."),
         (["trainer.steps=3", "trainer.epochs=1"], "trainer.steps and epochs both say how long to train"),
@@ -193,8 +196,9 @@ def foreign_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another package's method, found by its entry point."""
     (tmp_path / "foreign.py").write_text(
         "from dataclasses import dataclass, field\n"
+        "from methods import SFT\n"
         "@dataclass(frozen=True, kw_only=True)\n"
-        "class Theirs:\n"
+        "class Theirs(SFT):\n"
         "    must: int\n"
         "    gamma: float = 0.5\n"
         "    names: tuple = ('a',)\n"
@@ -213,7 +217,7 @@ def test_a_method_of_another_package_is_configured_from_its_class() -> None:
     register_methods(CONFIGS, words)
     config = run(*words)
     assert config.method == "theirs"
-    assert config.settings == {"must": 3, "gamma": 0.25, "names": ["a"], "more": []}
+    assert config.settings == {"reduction": "token_mean", "must": 3, "gamma": 0.25, "names": ["a"], "more": []}
     with pytest.raises(UserError, match=r"method.must is missing: give method.must=…"):
         run("method=theirs")
     with pytest.raises(UserError, match=r"method.hidden is not a setting"):

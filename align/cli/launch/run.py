@@ -1,0 +1,98 @@
+"""A run's method and scorers, made of its settings; without torch, so that what is wrong with them is told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.cli.parse.first_look import make_method
+from align.errors import UserError, first_line
+from align.model.sources import resolve
+from align.scoring.from_config import make_scorer
+from align.settings.config import ModelConfig, RunConfig
+from align.world import TrueReward
+
+if TYPE_CHECKING:
+    from align.method.base import Method
+    from align.scoring.scorer import Scorer
+
+__all__ = ["Run", "Scorers", "assemble", "check_sources", "make_scorers", "source_folder"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The settings of a run and its method."""
+
+    config: RunConfig
+    method: Method
+    drawn_by: ModelConfig | None = None
+    """The model that drew the candidates, where training begins from another one."""
+    part_of: str | None = None
+    """The name of the recipe's run of which it is a stage."""
+    is_last: bool = True
+    """No other stage of a recipe follows."""
+
+    @property
+    def needs_reward(self) -> bool:
+        """True if this run draws responses that must be scored; a run on finished candidates draws none."""
+        only_trains = self.config.stage == "train" and self.method.candidates is not None
+        return self.method.needs_reward and not only_trains
+
+
+@dataclass(frozen=True)
+class Scorers:
+    """The scorers of a run."""
+
+    evaluation: tuple[Scorer, ...]
+    """The first one decides the win rate."""
+    reward: Scorer | None
+    """Of ``reward=``, where something asks it."""
+
+
+def assemble(config: RunConfig) -> Run:
+    """Build the method, which checks the ranges of its settings."""
+    return Run(config, make_method(config.method, config.settings))
+
+
+def make_scorers(run: Run) -> Scorers:
+    """Make the scorers; their settings are checked here."""
+    config = run.config
+    name = config.evaluation.scorer
+    asked = name == "auto" or run.needs_reward
+    reward = make_scorer(config.reward) if config.reward is not None and asked else None
+    if name == "none":
+        return Scorers((), reward)
+    if name != "auto":
+        return Scorers((make_scorer({"scorer": name}, "evaluation"),), reward)
+    scorers: list[Scorer] = []
+    evaluated = config.data.sources if config.data.heldout is None else (config.data.heldout,)
+    if all(source.partition("/")[0] == "world" for source in evaluated):
+        scorers.append(TrueReward())
+    if reward is not None and not (scorers and isinstance(reward, TrueReward)):
+        scorers.append(reward)
+    return Scorers(tuple(scorers), reward)
+
+
+def check_sources(method: Method) -> None:
+    """Look for the models that draw besides the policy, without their weights."""
+    for source in method.candidates.sources if method.candidates is not None else ():
+        source_folder(source, weights=False)
+
+
+def source_folder(source: str, *, weights: bool = True) -> Path:
+    """Return the folder of a model that draws besides the policy; of the hub a copy, with weights only if asked for."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(resolve(source, "method.sources"))
+    if folder.is_dir():
+        return folder
+    files = ["*.json", *(("*.safetensors", "*.model", "*.txt", "*.jinja") if weights else ())]
+    try:
+        return Path(snapshot_download(source, allow_patterns=files))
+    except (HFValidationError, OSError) as error:
+        raise UserError(
+            f"method.sources={source}: there is no such folder, nor could it be had from the hub "
+            f"({first_line(error)}); give adapters on the same base, or models with the same tokenizer."
+        ) from error
