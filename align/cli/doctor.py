@@ -13,7 +13,7 @@ from align.cli.console import hide_noise, report, say
 from align.errors import UserError
 
 if TYPE_CHECKING:
-    from align.cli.launch.assemble import Run
+    from align.cli.launch.run import Run
     from align.doctor.check import Finding
     from align.doctor.patient import Patient
 
@@ -102,6 +102,7 @@ def _line(finding: Finding) -> str:
 def patient_of(run: Run) -> Patient:
     """Return the run to examine, its parts made as those of a run are."""
     from align.cli.launch import assemble
+    from align.cli.launch.run import make_scorers
     from align.doctor.patient import Patient
     from align.model.loading import load_architecture
     from align.scoring.scorer import Scorer
@@ -126,7 +127,7 @@ def patient_of(run: Run) -> Patient:
         {
             "architecture": lambda: load_architecture(config.model),
             "data": lambda: assemble.load_data(config),
-            "scorers": lambda: assemble.make_scorers(run),
+            "scorers": lambda: make_scorers(run),
             "scores": scores,
             "tokenizer": lambda: assemble.read_tokenizer(config)[0],
             "examples": lambda: assemble.tokenize_data(run, patient.train, None, patient.tokenizer)[0],

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from align.cli.launch.assemble import Run, Scorers, try_scorers
+from align.cli.launch.assemble import try_scorers
+from align.cli.launch.run import Run, Scorers
 from align.data import Preferences
 from align.doctor.patient import Patient
 from align.model.loading import load_architecture, load_tokenizer
