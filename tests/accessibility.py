@@ -40,7 +40,7 @@ def assert_axe_finds_nothing(shown: Browser, page: Path | str, prepare: Callable
 
 
 def axe_findings(shown: Browser) -> list[list[Any]]:
-    """What axe-core objects to on the page that is shown, all closed parts opened: impact, rule, place, reason."""
+    """The objections of axe-core to the page that is shown, closed parts opened: impact, rule, place, reason."""
     assert _PACKAGE is not None
     assert _PACKAGE.origin is not None
     shown.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")

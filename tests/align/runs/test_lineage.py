@@ -1,4 +1,4 @@
-"""What W&B is told that a run uses and makes: names that meet, and no row of data."""
+"""Artifacts of the lineage in W&B: names that meet, and no row of data."""
 
 from __future__ import annotations
 

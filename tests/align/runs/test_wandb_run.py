@@ -21,6 +21,7 @@ from align.runs.run_folder import begin
 from align.runs.tracker import Tracker
 from align.runs.wandb_run import WandbRun
 from align.system.files import write_json
+from tests.offline_wandb import history, records
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -31,20 +32,6 @@ MEASURED = Measurement([Sample("p", "r", 3, 0.5, {"quality": 1.0})], [1.0])
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Artifacts of off-line runs wait there."""
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    """The records in the files of a folder's off-line runs, oldest first."""
-    out: list[dict[str, Any]] = []
-    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
-        out += [json.loads(line) for line in done.stdout.splitlines()]
-    return out
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    return [record["history"]["item"] for record in records(folder) if record["type"] == "history"]
 
 
 def test_what_a_dashboard_draws_is_in_the_files_for_w_and_b(tmp_path: Path) -> None:
