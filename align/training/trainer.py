@@ -199,20 +199,9 @@ class _Run:
 
     def _execute(self, checkpoint: Checkpoint | None) -> TrainResult:
         began = time.perf_counter()
-        if self.trainer.if_exists == "resume" and (self.folder / "final").exists():
-            if checkpoint is None or checkpoint.step >= self.plan.steps:
-                self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
-                return TrainResult.read(self.folder, self.plan.steps)
-            if self.processes.is_first:
-                run_folder.describe(self.folder, self.description)
-            self.console.print(f"The finished run goes on after step {checkpoint.step}", soft_wrap=True)
-        if checkpoint is not None:
-            require_current_version(self.folder, checkpoint.version)
-            if checkpoint.step > self.plan.steps:
-                raise UserError(
-                    f"{self.folder} has done {checkpoint.step} steps, more than the {self.plan.steps} it is to have; "
-                    "raise trainer.steps, or begin another run with if_exists=new."
-                )
+        if self._is_finished(checkpoint):
+            self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
+            return TrainResult.read(self.folder, self.plan.steps)
         self.feed.cache_columns(self.state.stop_unsaved)
         self.tracker = Tracker(
             self.folder,
@@ -365,6 +354,25 @@ class _Run:
         for sentence in notes:
             self.console.print(sentence, soft_wrap=True)
         return checkpoint
+
+    def _is_finished(self, checkpoint: Checkpoint | None) -> bool:
+        """Return whether a resumed run has nothing left to do; one that is to have more steps goes on."""
+        finished = self.trainer.if_exists == "resume" and (self.folder / "final").exists()
+        if finished and (checkpoint is None or checkpoint.step >= self.plan.steps):
+            return True
+        if checkpoint is None:
+            return False
+        require_current_version(self.folder, checkpoint.version)
+        if checkpoint.step > self.plan.steps:
+            raise UserError(
+                f"{self.folder} has done {checkpoint.step} steps, more than the {self.plan.steps} it is to have; raise "
+                "trainer.steps, or begin another run with if_exists=new."
+            )
+        if finished:
+            if self.processes.is_first:
+                run_folder.describe(self.folder, self.description)
+            self.console.print(f"The finished run goes on after step {checkpoint.step}", soft_wrap=True)
+        return False
 
     def _begin(self, checkpoint: Checkpoint | None) -> int:
         """Begin, or go on from the checkpoint; returns the number of steps that are done."""

@@ -47,9 +47,9 @@ def is_finished(run: Run, scorers: Scorers) -> bool:
     found = differences(saved, redact(command_inputs(run, scorers)))
     if finished and found and all(clause.startswith(_LENGTH) for clause in found):
         raise UserError(
-            f"{folder} is finished, and its learning rate fell to its end with the last step: more steps would make it "
-            "another run. Begin a new one from its model, or give trainer.schedule=constant from the start where a run "
-            "is to be lengthened later."
+            f"{folder} cannot be resumed: {'; '.join(found)}. It is finished, and its learning rate fell to its end "
+            "with the last step: more would make it another run. Begin a new one from its model, or give "
+            "trainer.schedule=constant trainer.warmup=0 from the start where a run is to be lengthened later."
         )
     require_same(folder, found)
     version = newest_version(folder / "checkpoints")
