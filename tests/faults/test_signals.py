@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.faults import traps
-from tests.faults.conftest import write_inputs
 from tests.faults.programs import Command
 from tests.faults.records import differing, untidy
 
@@ -45,23 +44,6 @@ PHASES = {
     "drawing candidates": Phase("rft", "align.sampling.sampler:Sampler._parts", 1, CODES),
 }
 SHORT = {"loading", "an evaluation between steps", "inner epochs", "final/"}
-
-
-@pytest.fixture(scope="module")
-def whole(words: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Runs that nothing happened to, each made when it is first asked for."""
-    made: dict[tuple[str, ...], Path] = {}
-
-    def of(method: str, *more: str) -> Path:
-        if (method, *more) not in made:
-            folder = tmp_path_factory.mktemp("whole")
-            write_inputs(folder)
-            command = Command(words(method, *more), folder)
-            assert command.start().wait() == 0, command.said
-            made[method, *more] = folder / "runs" / "run"
-        return made[method, *more]
-
-    return of
 
 
 @pytest.mark.parametrize("signum", [TERM, INT], ids=["SIGTERM", "Ctrl-C"])
