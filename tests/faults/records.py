@@ -23,9 +23,8 @@ def left_by(run: Path, *, checkpoints: int = 2) -> dict[str, Any]:
     for name in ("metrics.jsonl", "samples.jsonl", "warnings.jsonl", "candidates.jsonl"):
         if (run / name).exists():
             found[name] = [_timeless(json.loads(line)) for line in (run / name).read_text().splitlines()]
-    for name in ("evaluation.json", "data.json"):
-        if (run / name).exists():
-            found[name] = json.loads((run / name).read_text())
+    if (run / "evaluation.json").exists():
+        found["evaluation.json"] = json.loads((run / "evaluation.json").read_text())
     return found
 
 

@@ -43,15 +43,17 @@ PHASES = {
     "final/": Phase("sft", "align.training.trainer:write_final", 1, {TERM: 0, INT: 0}),  # it is finished then
     "drawing candidates": Phase("rft", "align.sampling.sampler:Sampler._parts", 1, CODES),
 }
-SHORT = {"loading", "an evaluation between steps", "inner epochs", "final/"}
+SHORT = {("loading", INT), ("an evaluation between steps", TERM), ("inner epochs", TERM), ("final/", INT)}
+CASES = [(name, signum) for name in PHASES for signum in (TERM, INT)]
 
 
-@pytest.mark.parametrize("signum", [TERM, INT], ids=["SIGTERM", "Ctrl-C"])
-@pytest.mark.parametrize("name", [n if n in SHORT else pytest.param(n, marks=pytest.mark.slow) for n in PHASES])
+@pytest.mark.parametrize(
+    ("name", "signum"),
+    [case if case in SHORT else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+    ids=[f"{name}-{signum.name}" for name, signum in CASES],
+)
 def test_a_signal_in_each_phase(name: str, signum: signal.Signals, command: Make, whole: Any, tmp_path: Path) -> None:
     phase, run = PHASES[name], tmp_path / "runs" / "run"
-    if name in SHORT and (name in ("loading", "final/")) != (signum == INT):
-        pytest.skip("the other signal is in the long form")
     trap = partial(traps.at, phase.place, phase.number, partial(traps.signalled, signum))
     stopped = command(phase.method, *phase.more, prepare=trap)
     code = stopped.start().wait()
