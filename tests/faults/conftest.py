@@ -1,4 +1,4 @@
-"""What the faults happen to: short runs of a tiny model, by the command, in processes of their own.
+"""Short runs that the faults happen to: those of a tiny model, by the command, in processes of their own.
 
 ``ALIGN_FAULTS=1000`` makes the long form of each test: so many random kills, corruptions of checkpoints in proportion.
 """

@@ -1,4 +1,4 @@
-"""What a run leaves, without the times it took: two runs that did the same are equal."""
+"""The files of a run, without the times it took: two runs that did the same are equal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def differing(one: Path, other: Path, *, checkpoints: int = 2) -> list[str]:
 
 
 def untidy(run: Path) -> list[str]:
-    """What is wrong with the files of a finished run: a step logged twice, leftovers, a missing report."""
+    """Faults in the files of a finished run: a step logged twice, leftovers, a missing report."""
     out: list[str] = [str(path) for path in run.rglob(".*") if path.name.startswith((".partial-", ".old-"))]
     for place in stages(run):
         if (place / "metrics.jsonl").exists():
