@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 SMALLER = "take a smaller model, or lower trainer.max_length and the longest answers (max_new_tokens)"
-"""What helps where memory runs out outside of a step, whose micro-batches could be smaller."""
+"""The remedy where memory runs out outside of a step, whose micro-batches could be smaller."""
 _MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|Cannot allocate memory", re.IGNORECASE)
 
 

@@ -1,4 +1,4 @@
-"""What the faults happen to: short runs of a tiny model, by the command, in processes of their own.
+"""Short runs that the faults happen to: those of a tiny model, by the command, in processes of their own.
 
 ``ALIGN_FAULTS=1000`` makes the long form of each test: so many random kills, corruptions of checkpoints in proportion.
 """
@@ -80,3 +80,20 @@ def command(words: Callable[..., list[str]], tmp_path: Path) -> Callable[..., Co
         return Command(words(method, *more), given.pop("folder", tmp_path), **given)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def whole(words: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``whole("sft")``: the folder of a run that nothing happens to, made when it is first asked for."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def of(method: str, *more: str) -> Path:
+        if (method, *more) not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            write_inputs(folder)
+            command = Command(words(method, *more), folder)
+            assert command.start().wait() == 0, command.said
+            made[method, *more] = folder / "runs" / "run"
+        return made[method, *more]
+
+    return of

@@ -54,7 +54,7 @@ class Command:
 
     @property
     def said(self) -> str:
-        """What it wrote to stdout and stderr: through a pipe, since files may be what it cannot write."""
+        """Its output on stdout and stderr: through a pipe, since files may be what it cannot write."""
         if self.ended:
             self._reading.join(5)
         return bytes(self._said).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What a run leaves, without the times it took: two runs that did the same are equal."""
+"""The files of a run, without the times it took: two runs that did the same are equal."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ def left_by(run: Path, *, checkpoints: int = 2) -> dict[str, Any]:
     for name in ("metrics.jsonl", "samples.jsonl", "warnings.jsonl", "candidates.jsonl"):
         if (run / name).exists():
             found[name] = [_timeless(json.loads(line)) for line in (run / name).read_text().splitlines()]
-    for name in ("evaluation.json", "data.json"):
-        if (run / name).exists():
-            found[name] = json.loads((run / name).read_text())
+    if (run / "evaluation.json").exists():
+        found["evaluation.json"] = json.loads((run / "evaluation.json").read_text())
     return found
 
 
@@ -40,7 +39,7 @@ def differing(one: Path, other: Path, *, checkpoints: int = 2) -> list[str]:
 
 
 def untidy(run: Path) -> list[str]:
-    """What is wrong with the files of a finished run: a step logged twice, leftovers, a missing report."""
+    """Faults in the files of a finished run: a step logged twice, leftovers, a missing report."""
     out: list[str] = [str(path) for path in run.rglob(".*") if path.name.startswith((".partial-", ".old-"))]
     for place in stages(run):
         if (place / "metrics.jsonl").exists():

@@ -17,17 +17,7 @@ from tests.faults.programs import Command
 from tests.faults.records import differing, untidy
 
 Make = Callable[..., Command]
-
-
-@pytest.fixture(scope="module")
-def whole(words: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing happened to."""
-    from tests.faults.conftest import write_inputs
-
-    folder = tmp_path_factory.mktemp("whole")
-    write_inputs(folder)
-    assert Command(words("sft"), folder).start().wait() == 0
-    return folder / "runs" / "run"
+Whole = Callable[..., Path]
 
 
 def ends_with_a_sentence(command: Command, fault: str) -> None:
@@ -39,11 +29,11 @@ def ends_with_a_sentence(command: Command, fault: str) -> None:
     assert "free space" in sentence
 
 
-def resumes(command: Make, whole: Path, run: Path) -> None:
+def resumes(command: Make, whole: Whole, run: Path) -> None:
     assert not list(run.rglob(".partial-*")), "temporary files stayed"
     again = command("sft", "if_exists=resume")
     assert again.start().wait() == 0, again.said
-    assert differing(whole, run, checkpoints=1) == []
+    assert differing(whole("sft"), run, checkpoints=1) == []
     assert untidy(run) == []
 
 
@@ -51,7 +41,7 @@ def resumes(command: Make, whole: Path, run: Path) -> None:
     "size", [0, 20_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (300, 2_000, 6_000, 10_000, 40_000, 80_000))]
 )
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_from_its_last_checkpoint(
-    size: int, command: Make, whole: Path, tmp_path: Path
+    size: int, command: Make, whole: Whole, tmp_path: Path
 ) -> None:
     """The limit comes after the first checkpoint: the log, the next checkpoint, a chart or the report is too large."""
     trap = partial(traps.after_a_save, 1, partial(traps.limit_files, size))
@@ -62,7 +52,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_from_its_last_checkpoin
 
 @pytest.mark.parametrize("place", ["best", "final", "evaluation.json", "report.html"])
 @pytest.mark.slow
-def test_wherever_the_disk_fills_up(place: str, command: Make, whole: Path, tmp_path: Path) -> None:
+def test_wherever_the_disk_fills_up(place: str, command: Make, whole: Whole, tmp_path: Path) -> None:
     """Even where the checkpoint of the step could be written: the log may lack what that checkpoint counts as done."""
     writers = {
         "best": "align.training.monitor:replace_policy",
@@ -84,26 +74,26 @@ def test_a_full_disk_while_candidates_are_drawn(command: Make) -> None:
 
 
 @pytest.mark.parametrize("size", [6_000, pytest.param(2_000, marks=pytest.mark.slow)])
-def test_killed_inside_a_file_of_a_checkpoint(size: int, command: Make, whole: Path, tmp_path: Path) -> None:
+def test_killed_inside_a_file_of_a_checkpoint(size: int, command: Make, whole: Whole, tmp_path: Path) -> None:
     """The kernel kills it where the file reaches this size; the partial checkpoint is never taken for one."""
     trap = partial(traps.after_a_save, 1, partial(traps.die_beyond, size))
     assert command("sft", prepare=trap).start().wait() < 0
     again = command("sft", "if_exists=resume")
     assert again.start().wait() == 0, again.said
-    assert differing(whole, tmp_path / "runs" / "run") == []
+    assert differing(whole("sft"), tmp_path / "runs" / "run") == []
     assert untidy(tmp_path / "runs" / "run") == []
 
 
 @pytest.mark.parametrize("file", range(12))
 @pytest.mark.slow
-def test_killed_after_each_file_of_a_save(file: int, command: Make, whole: Path, tmp_path: Path) -> None:
+def test_killed_after_each_file_of_a_save(file: int, command: Make, whole: Whole, tmp_path: Path) -> None:
     """Before the ``file``-th fsync of the second save: files, folders, the rename, and the rotation."""
 
     trap = partial(traps.after_a_save, 1, partial(_die_at_fsync, file + 1))
     assert command("sft", prepare=trap).start().wait() == -9
     again = command("sft", "if_exists=resume")
     assert again.start().wait() == 0, again.said
-    assert differing(whole, tmp_path / "runs" / "run") == []
+    assert differing(whole("sft"), tmp_path / "runs" / "run") == []
     assert untidy(tmp_path / "runs" / "run") == []
 
 
@@ -111,7 +101,7 @@ def _die_at_fsync(number: int) -> None:
     traps.at("align.system.files:_flush", number, partial(traps.signalled, 9))
 
 
-def test_a_folder_that_vanishes_and_comes_back(command: Make, whole: Path, tmp_path: Path) -> None:
+def test_a_folder_that_vanishes_and_comes_back(command: Make, whole: Whole, tmp_path: Path) -> None:
     """As a network disk does; the run is not begun anew in the empty place."""
     runs, away = tmp_path / "runs", tmp_path / "away"
     trap = partial(traps.after_a_save, 1, partial(os.rename, runs, away))
@@ -139,7 +129,7 @@ def _mount(*arguments: str, program: str = "mount") -> int:
     return subprocess.run([program, *arguments], capture_output=True, check=False).returncode
 
 
-def test_a_small_disk_fills_up_and_is_enlarged(command: Make, whole: Path, small_disk: Path) -> None:
+def test_a_small_disk_fills_up_and_is_enlarged(command: Make, whole: Whole, small_disk: Path) -> None:
     place = f"output_root={small_disk}"
     trap = partial(traps.after_a_save, 1, partial(_fill, small_disk))
     ends_with_a_sentence(command("sft", place, prepare=trap), "No space left on device")
@@ -148,7 +138,7 @@ def test_a_small_disk_fills_up_and_is_enlarged(command: Make, whole: Path, small
     assert _mount("-o", "remount,size=50m", str(small_disk)) == 0
     again = command("sft", place, "if_exists=resume")
     assert again.start().wait() == 0, again.said
-    assert differing(whole, small_disk / "run") == []
+    assert differing(whole("sft"), small_disk / "run") == []
 
 
 def _fill(disk: Path) -> None:
@@ -156,7 +146,7 @@ def _fill(disk: Path) -> None:
     (disk / "filler").write_bytes(bytes(max(0, free - 12_000)))
 
 
-def test_a_disk_that_becomes_read_only(command: Make, whole: Path, small_disk: Path) -> None:
+def test_a_disk_that_becomes_read_only(command: Make, whole: Whole, small_disk: Path) -> None:
     place = f"output_root={small_disk}"
     assert _mount("-o", "remount,size=50m", str(small_disk)) == 0
     trap = partial(traps.after_a_save, 1, partial(_mount, "-o", "remount,ro", str(small_disk)))
@@ -164,5 +154,5 @@ def test_a_disk_that_becomes_read_only(command: Make, whole: Path, small_disk: P
     assert _mount("-o", "remount,rw", str(small_disk)) == 0
     again = command("sft", place, "if_exists=resume")
     assert again.start().wait() == 0, again.said
-    assert differing(whole, small_disk / "run") == []
+    assert differing(whole("sft"), small_disk / "run") == []
     assert untidy(small_disk / "run") == []

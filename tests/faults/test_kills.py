@@ -54,7 +54,7 @@ def killed(method: str, kills: int, words: Callable[..., list[str]], folder: Pat
     return done
 
 
-@pytest.mark.parametrize("method", ["dpo", "ppo"])
+@pytest.mark.parametrize("method", ["ppo"])
 def test_killed_at_random_a_run_ends_as_if_nothing_had_happened(
     method: str, words: Callable[..., list[str]], tmp_path: Path
 ) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.faults import traps
-from tests.faults.conftest import write_inputs
 from tests.faults.programs import Command
 from tests.faults.records import differing, untidy
 
@@ -44,32 +43,17 @@ PHASES = {
     "final/": Phase("sft", "align.training.trainer:write_final", 1, {TERM: 0, INT: 0}),  # it is finished then
     "drawing candidates": Phase("rft", "align.sampling.sampler:Sampler._parts", 1, CODES),
 }
-SHORT = {"loading", "an evaluation between steps", "inner epochs", "final/"}
+SHORT = {("loading", INT), ("an evaluation between steps", TERM), ("inner epochs", TERM), ("final/", INT)}
+CASES = [(name, signum) for name in PHASES for signum in (TERM, INT)]
 
 
-@pytest.fixture(scope="module")
-def whole(words: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Runs that nothing happened to, each made when it is first asked for."""
-    made: dict[tuple[str, ...], Path] = {}
-
-    def of(method: str, *more: str) -> Path:
-        if (method, *more) not in made:
-            folder = tmp_path_factory.mktemp("whole")
-            write_inputs(folder)
-            command = Command(words(method, *more), folder)
-            assert command.start().wait() == 0, command.said
-            made[method, *more] = folder / "runs" / "run"
-        return made[method, *more]
-
-    return of
-
-
-@pytest.mark.parametrize("signum", [TERM, INT], ids=["SIGTERM", "Ctrl-C"])
-@pytest.mark.parametrize("name", [n if n in SHORT else pytest.param(n, marks=pytest.mark.slow) for n in PHASES])
+@pytest.mark.parametrize(
+    ("name", "signum"),
+    [case if case in SHORT else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+    ids=[f"{name}-{signum.name}" for name, signum in CASES],
+)
 def test_a_signal_in_each_phase(name: str, signum: signal.Signals, command: Make, whole: Any, tmp_path: Path) -> None:
     phase, run = PHASES[name], tmp_path / "runs" / "run"
-    if name in SHORT and (name in ("loading", "final/")) != (signum == INT):
-        pytest.skip("the other signal is in the long form")
     trap = partial(traps.at, phase.place, phase.number, partial(traps.signalled, signum))
     stopped = command(phase.method, *phase.more, prepare=trap)
     code = stopped.start().wait()

@@ -1,4 +1,4 @@
-"""What happens to a process at a moment that the test names: called in it before the command begins."""
+"""Faults of a process at a moment that the test names: called in it before the command begins."""
 
 from __future__ import annotations
 

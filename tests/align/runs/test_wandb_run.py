@@ -124,7 +124,7 @@ def test_a_run_whose_first_part_was_sent_does_not_send_it_again(tmp_path: Path) 
 
 
 def test_the_end_of_a_run_waits_for_w_and_b_only_so_long(tmp_path: Path) -> None:
-    """What it did not take lies in its own files."""
+    """The rest lies in files of its own."""
 
     def finish(exit_code: int) -> None:
         assert exit_code == 3

@@ -376,6 +376,7 @@ class TestResume:
         del manifest["version"]  # it had none, and other settings
         manifest["identity"]["method"]["was_called"] = "otherwise"
         file.write_text(json.dumps(manifest))
+        file.with_suffix(".sha256").unlink()
         _, again = train(tiny_model, pair_rows, folder, steps=2, if_exists="resume")
         assert "This run is finished" in capsys.readouterr().out
         assert largest_difference(straight, again) == 0

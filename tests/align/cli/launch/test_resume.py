@@ -136,10 +136,11 @@ def test_a_run_of_an_earlier_version_is_answered_before_anything_is_loaded(
     cut(Path("runs/run"))
     file = Path("runs/run/checkpoints/step-00000001/manifest.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": 2}))
+    file.with_suffix(".sha256").unlink()
     monkeypatch.setattr(assemble, "load_data", None)
     assert resumed(words, capsys) == (
         2,
-        "Error: runs/run was begun by an earlier version of align, whose checkpoints have the format 2, not 3; "
+        "Error: runs/run was begun by an earlier version of align, whose checkpoints have the format 2, not 4; "
         "finish it with that version, or give if_exists=new.\n",
     )
 
