@@ -257,7 +257,7 @@ def truncation(patient: Patient) -> str | None:
 
 @check("room for answers", "answers of the data against `max_new_tokens` of all that is drawn", free=True)
 def answer_room(patient: Patient) -> str | None:
-    """What is drawn is not cut off where the data's answers go on."""
+    """An answer that is drawn is not cut off where the data's answers go on."""
     config, method, rows = patient.config, patient.method, patient.conversations
     rooms: dict[str, int] = {}
     if method.rollout is not None:

@@ -290,7 +290,7 @@ class _LiveBytes(TorchDispatchMode):
 def _drawings(
     config: RunConfig, method: Method, examples: TokenizedPreferences, plan: Plan | None, usual: int
 ) -> list[tuple[str, list[int], int, int]]:
-    """What is drawn: a name, lengths of the prompts that there are together, answers to each, length of an answer."""
+    """Each drawing: a name, lengths of the prompts that there are together, answers to each, length of an answer."""
     asked = max(
         config.evaluation.prompts,
         0 if plan is None or method.rollout is None else plan.batch_size,

@@ -33,7 +33,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Ward:
-    """What a fault is made with."""
+    """Fixtures that a fault is made with."""
 
     make: Make
     patch: pytest.MonkeyPatch
