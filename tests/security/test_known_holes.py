@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
