@@ -22,7 +22,7 @@ WORDS: dict[str, tuple[list[str], str]] = {
     "a learning rate below 0": (["method=dpo", "trainer.learning_rate=-1"], r"trainer\.learning_rate must be"),
     "a learning rate that is none": (["method=dpo", "trainer.learning_rate=nan"], r"trainer\.learning_rate must be"),
     "a batch of 0": (["method=dpo", "trainer.batch_size=0"], r"trainer\.batch_size must be"),
-    "micro-batches of 0": (["method=dpo", "trainer.tokens_per_microbatch=0"], r"trainer\.tokens_per_microbatch must be"),
+    "micro-batches of 0": (["method=dpo", "trainer.tokens_per_microbatch=0"], r"tokens_per_microbatch must be"),
     "code without a pin": (["method=dpo", "model=a/b", "model.trust_remote_code=true"], "40-digit commit"),
     "code with a branch": (
         ["method=dpo", "model=a/b", "model.trust_remote_code=true", "model.revision=main"], "40-digit commit"

@@ -136,7 +136,7 @@ def test_other_templates_render_as_in_transformers(name: str, generation: bool) 
                 render(source, messages=messages, **values)
             continue
         assert render(source, messages=messages, **values) == expected
-        assert STEPS - _compiled(source)[1]._budget.steps < STEPS / 100
+        assert STEPS - _compiled(source)[1].left < STEPS / 100
 
 
 FEATURES = (
