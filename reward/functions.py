@@ -160,7 +160,7 @@ class FunctionScorer(Settings):
     def _encode(self) -> Callable[[str], list[int]]:
         from transformers import AutoTokenizer
 
-        tokenizer: Any = AutoTokenizer.from_pretrained(self.tokenizer)
+        tokenizer: Any = AutoTokenizer.from_pretrained(self.tokenizer, trust_remote_code=False)
         return lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -9,8 +9,8 @@ looked at only for what counting misses. An ordinary conversation takes some hun
 
 from __future__ import annotations
 
+import math
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, wraps
@@ -31,7 +31,7 @@ STEPS = 1_000_000
 """Of one rendering; about half a second."""
 LENGTH = 2**23
 """Characters of a text or entries of a list."""
-SECONDS = 20.0
+SECONDS = 60.0
 """Of the processor."""
 _BITS = 4096  # of an integer
 _WIDTH = 10_000  # that a text is padded to, or a JSON text is indented by
@@ -126,32 +126,24 @@ _OPERATORS = {
 }
 
 
-class _Budget(threading.local):
-    """Left of the rendering that a thread is in."""
-
-    steps = STEPS
-    until = 0.0
-
-
 class _Sandbox(ImmutableSandboxedEnvironment):
     code_generator_class = _Code
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(finalize=self.weighed, **settings)
-        self._budget = _Budget()
+        self.left, self._until = STEPS, math.inf
 
     def begin(self) -> None:
         """Give a rendering its budget."""
-        self._budget.steps, self._budget.until = STEPS, time.thread_time() + SECONDS
+        self.left, self._until = STEPS, time.process_time() + SECONDS
 
     def step(self, count: int = 1) -> None:
         """Count steps."""
-        budget = self._budget
-        before, budget.steps = budget.steps, budget.steps - count
-        if budget.steps < 0:
+        self.left -= count
+        if self.left < 0:
             raise _stopped(f"it had not ended after {STEPS:,} steps")
-        if before // _LOOKS != budget.steps // _LOOKS and time.thread_time() > budget.until:
+        if (count > 1 or not self.left % _LOOKS) and time.process_time() > self._until:
             raise _stopped(f"it had not ended after {SECONDS:g} seconds of the processor")
 
     def weighed(self, value: Any) -> Any:
@@ -174,7 +166,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         for text in parts:
             texts.append(text)
             length += len(text)
-            self._require_length(length, count=False)
+            if length > LENGTH:
+                self._require_length(length)
         return "".join(texts)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -194,7 +187,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Any, function: Any, /, *arguments: Any, **named: Any) -> Any:  # type: ignore[override]
-        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        method = getattr(function, "__wrapped__", function)  # Jinja wraps str.format
+        owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
         self.step()
         if isinstance(owner, str):
             self._check_text(name, owner, arguments, named)
@@ -240,10 +234,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             self._require_length(len(made))
         return made
 
-    def _require_length(self, length: int, *, count: bool = True) -> None:
+    def _require_length(self, length: int) -> None:
         if length > LENGTH:
             raise _stopped(f"it makes a text or list of {length:,} characters or entries")
-        if count and length > _CHARACTERS:
+        if length > _CHARACTERS:
             self.step(length // _CHARACTERS)
 
     def _require_narrow(self, pattern: str) -> None:

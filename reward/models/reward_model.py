@@ -206,7 +206,7 @@ def _load(path: str, dtype: torch.dtype, revision: str | None, *, head: bool = T
     from align.system.processes import process_state
 
     require_safetensors(path, "model")
-    config = AutoConfig.from_pretrained(path, revision=revision)
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     if head and config.num_labels != 1:
         raise UserError(f"{path} has {config.num_labels} labels; a reward model has one.")
     model = classifier_class(config).from_pretrained(path, num_labels=1, dtype=dtype, revision=revision)

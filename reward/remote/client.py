@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -23,7 +24,6 @@ from tenacity import (
     retry_if_exception,
     stop_after_attempt,
     wait_exponential,
-    wait_random,
 )
 
 from align.errors import ScorerError, UserError
@@ -48,6 +48,7 @@ _UNSCORED = (
 )
 
 _log = logging.getLogger(__name__)
+_pauses = random.Random()  # of its own: a repeated request changes nothing that is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +129,11 @@ class Remote(Settings):
             return portal.call(run)
 
     async def _repeat(self, url: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        grow = wait_exponential(multiplier=self.backoff, max=_LONGEST_PAUSE) + wait_random(0, self.backoff)
+        grow = wait_exponential(multiplier=self.backoff, max=_LONGEST_PAUSE)
 
         def pause(state: RetryCallState) -> float:
-            return min(max(grow(state), _failure(state).pause), _LONGEST_PAUSE)
+            grown = grow(state) + _pauses.uniform(0, self.backoff)
+            return min(max(grown, _failure(state).pause), _LONGEST_PAUSE)
 
         def say(state: RetryCallState) -> None:
             seconds = state.next_action.sleep if state.next_action else 0.0
