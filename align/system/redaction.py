@@ -143,8 +143,8 @@ def redact_streams() -> None:
     """
     command_line(sys.argv)
     for stream in (sys.stdout, sys.stderr):
-        write: Callable[[str], int] = stream.write
-        if not getattr(write, "redacts", False):
+        write: Callable[[str], int] | None = getattr(stream, "write", None)
+        if write is not None and not getattr(write, "redacts", False):
             stream.write = _redacting(write)
 
 

@@ -116,7 +116,7 @@ def test_pauses_by_hand(
     async def sleep(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("random.random", lambda: 0.0)
+    monkeypatch.setattr(module._pauses, "uniform", lambda *_: 0.0)
     monkeypatch.setattr(module, "AsyncRetrying", lambda **settings: _ASYNC_RETRYING(sleep=sleep, **settings))
     server = misbehaving(lambda exchange: exchange.answer({}, status=503, Retry_After=after))
     with pytest.raises(ScorerError, match="asked 9 times"):
