@@ -106,7 +106,8 @@ def told_of_candidates(counts: Mapping[str, float], plan: CandidatePlan) -> list
     lines = [
         "; ".join([f"{first}, {take('distinct'):,} distinct", *(f"{count:,} {what}" for count, what in parts if count)])
     ]
-    take("scored"), take("scored_prompts"), take("rows")
+    for told_elsewhere in ("scored", "scored_prompts", "rows"):
+        take(told_elsewhere)
     if "reward_mean" in rest:
         mean, best = rest.pop("reward_mean"), rest.pop("reward_best")
         lines.append(f"Reward {mean:.3f} on average, {best:.3f} the best of a prompt")

@@ -18,7 +18,7 @@ from align.doctor.patient import Patient
 from align.errors import UserError
 from align.model.loading import require_found, require_loadable, resolve
 from align.runs.run_folder import is_run
-from align.system.processes import process_state, require_data_parallel
+from align.system.processes import own_device, process_state, require_data_parallel
 from align.training.memory import OPTIMIZER_BYTES, readable
 from align.training.optimizer import require_optimizer
 from align.training.plan import require_effects
@@ -58,7 +58,7 @@ def versions(patient: Patient) -> str | None:
 def device(patient: Patient) -> str | None:
     """PyTorch sees the accelerator of this machine."""
     del patient
-    kind = process_state().device.type
+    kind = own_device().type
     if kind == "cpu" and _NVIDIA.exists():
         build = "without CUDA" if torch.version.cuda is None else f"for CUDA {torch.version.cuda}"
         raise UserError(
@@ -74,7 +74,7 @@ def device(patient: Patient) -> str | None:
 def precision(patient: Patient) -> str | None:
     """The device has bfloat16 and the attention kernels."""
     model, trainer = patient.config.model, patient.config.trainer
-    kind = process_state().device.type
+    kind = own_device().type
     narrow = "bfloat16" in (model.dtype, trainer.precision)
     if narrow and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError("bfloat16 is only emulated on this GPU: set model.dtype=float32, trainer.precision=float32.")

@@ -20,7 +20,7 @@ from align.model.roles import FullCopies, Roles, SharedBase
 from align.model.sources import require_found, require_loadable, require_safetensors, resolve
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig
-from align.system.processes import process_state
+from align.system.processes import own_device
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -166,7 +166,7 @@ def _load_network(model: ModelConfig, dtype: torch.dtype, device: str | torch.de
 
     path = resolve(model.name)
     require_safetensors(path, "model.name")
-    device = torch.device(device) if device is not None else process_state().device
+    device = torch.device(device) if device is not None else own_device()
     extra: dict[str, Any] = {}
     if model.attention is not None:
         extra["attn_implementation"] = model.attention

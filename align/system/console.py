@@ -17,4 +17,5 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Return the string as a text, which rich does with all strings it is given."""
-        return super().render_str(visible(text), **{**settings, "markup": False, "emoji": False, "highlight": False})
+        plain: dict[str, Any] = {**settings, "markup": False, "emoji": False, "highlight": False}
+        return super().render_str(visible(text), **plain)

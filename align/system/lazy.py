@@ -54,8 +54,8 @@ class _Unloaded(ModuleType):
         spec = self.__spec__
         assert spec is not None
         assert spec.loader is not None
-        self.__class__ = ModuleType
-        self.__package__, self.__path__ = spec.parent, spec.submodule_search_locations
+        self.__class__ = ModuleType  # pyright: ignore[reportAttributeAccessIssue]
+        self.__package__, self.__path__ = spec.parent, spec.submodule_search_locations  # pyright: ignore[reportAttributeAccessIssue]
         spec.loader.exec_module(self)
         if name == "__path__":
             sys.meta_path.insert(0, _MadeMeanwhile())

@@ -173,14 +173,21 @@ def process_state() -> PartialState:
     return state
 
 
+def own_device() -> torch.device:
+    """Return the device of this process."""
+    device = process_state().device
+    assert device is not None
+    return device
+
+
 @cache
 def _watch() -> Watch:
     """Watch the other processes, and leave the group before the interpreter ends.
 
     Gloo's threads, still alive then, may abort a finished process.
     """
-    store = dist.distributed_c10d._get_default_store().clone()  # pyright: ignore[reportPrivateUsage]
-    watch = Watch(dist.get_rank(), dist.get_world_size(), store)
+    store: Any = dist.distributed_c10d._get_default_store()  # pyright: ignore[reportPrivateUsage]
+    watch = Watch(dist.get_rank(), dist.get_world_size(), store.clone())
     watch.begin()
 
     def leave() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from align.system.processes import process_state
+from align.system.processes import own_device
 
 
 def seed_everything(seed: int) -> None:
@@ -83,6 +83,6 @@ def load_random_state(path: Path) -> None:
 
 
 def _device() -> torch.device:
-    device = process_state().device
+    device = own_device()
     assert device is not None
     return device

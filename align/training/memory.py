@@ -29,7 +29,7 @@ from align.model.logprobs import HeadTransform, token_logprobs
 from align.model.roles import SCALAR_ROLES
 from align.model.skeleton import Skeleton, skeleton
 from align.model.tree_layout import Rows, attention_kinds, lay_out
-from align.system.processes import Processes, process_state
+from align.system.processes import Processes, own_device
 from align.training.feed import Batches
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def estimate(
         plan: None: nothing is trained, only drawn.
         tokenizer: Answers that are not drawn yet are taken to be as long as nine in ten of the data's are in it.
     """
-    adapters, size, device = config.adapter is not None, whole.size, process_state().device
+    adapters, size, device = config.adapter is not None, whole.size, own_device()
     dtype = config.model.quantization or (config.model.dtype if adapters else "float32")
     weights = size.total * _WEIGHT_BYTES[dtype]
     roles = {"policy", *method.roles} | ({"reference"} if config.model.start is not None else set())
@@ -138,7 +138,7 @@ def readable(amount: float) -> str:
 def room() -> int:
     """Return the bytes that the device has, or this machine where there is none; a container's limit counts."""
     if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(process_state().device).total_memory
+        return torch.cuda.get_device_properties(own_device()).total_memory
     import os
 
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -223,7 +223,7 @@ def _step_bytes(
 def _count(network: Any, rows: Rows, response_tokens: int, scalar: bool, dropout: bool, precision: str) -> float:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    processes, device = Processes(precision), process_state().device
+    processes, device = Processes(precision), own_device()
     with FakeTensorMode(allow_non_fake_inputs=True):
         weights = _fill(network, device)
         forward = Forward(model=network, layout="flat", pad_id=0, dropout=dropout)

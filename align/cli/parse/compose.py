@@ -43,7 +43,7 @@ def compose_run(
     given = [o for o in overrides if o not in chosen]
     with _errors_of_hydra(overrides or [str(configs)]):
         config, choices = _compose(configs, chosen)
-        known = _plain(config)
+        known = resolved(config)
         for word in [*recipe, *given]:
             with mistakes.noted():
                 checks.check_key(word, known, choices)
@@ -58,7 +58,7 @@ def compose_run(
             key = override.key_or_group
             OmegaConf.update(config, key, override.value(), merge=True, force_add=checks.is_mapping(key))
     with _errors_of_hydra(overrides or [str(configs)]):
-        plain = _plain(config)
+        plain = resolved(config)
     length = {"trainer.steps", "trainer.epochs"}
     by_rank = (list(map(_key, given)), of_preset, list(map(_key, recipe)))
     _give_way(plain, next((keys for keys in by_rank if length & set(keys)), []))
@@ -72,12 +72,10 @@ def compose_run(
     look(plain["method"], sections, mistakes)
     can_be_named = {"model", "data"} <= sections.keys()
     name = _run_name(plain, choices, [o for o in overrides if _key(o) in swept]) if can_be_named else "none"
-    config: RunConfig | None = None
     with mistakes.noted():
-        config = _put_together(plain, {**_STAND_INS, **sections}, name)
+        made = _put_together(plain, {**_STAND_INS, **sections}, name)
     mistakes.require_none()
-    assert config is not None
-    return config
+    return made  # pyright: ignore[reportPossiblyUnbound]: else there were mistakes
 
 
 def _keys_of(file: Path) -> list[str]:
@@ -128,10 +126,6 @@ def _errors_of_hydra(words: Sequence[str]) -> Generator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{' '.join(words)}: {lines[0].strip().rstrip('.')}.") from error
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return resolved(config)
 
 
 def _run_name(plain: Mapping[str, Any], choices: Mapping[str, str], swept: Sequence[str]) -> Any:

@@ -30,17 +30,17 @@ def look(method: Mapping[str, Any], sections: Mapping[str, Any], mistakes: Mista
         sections: Settings by the name of their section; those that are wrong already are missing.
         mistakes: Told of more.
     """
-    made: Method | None = None
+    made: list[Method] = []
     with mistakes.noted():
-        made = make_method(str(method["name"]), {name: value for name, value in method.items() if name != "name"})
+        made += [make_method(str(method["name"]), {name: value for name, value in method.items() if name != "name"})]
     if "trainer" in sections:
         from align.training.plan import require_effects, require_optimizer
 
         with mistakes.noted():
             require_optimizer(sections["trainer"])
-        if made is not None:
+        for one in made:
             with mistakes.noted():
-                require_effects(sections["trainer"], made)
+                require_effects(sections["trainer"], one)
     if (model := sections.get("model")) is None:
         return
     from align.model import first_look as of_model
