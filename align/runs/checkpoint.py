@@ -193,6 +193,25 @@ def require_current_version(run: Path, version: int) -> None:
         )
 
 
+def is_done(run: Path, checkpoint: Checkpoint | None, steps: int) -> bool:
+    """Return whether a resumed run has nothing left to do; a finished one that is to have more steps goes on.
+
+    Raises:
+        UserError: An earlier version wrote its checkpoint, or it has done more steps.
+    """
+    if (run / "final").exists() and (checkpoint is None or checkpoint.step >= steps):
+        return True
+    if checkpoint is None:
+        return False
+    require_current_version(run, checkpoint.version)
+    if checkpoint.step > steps:
+        raise UserError(
+            f"{run} has done {checkpoint.step} steps, more than the {steps} it is to have; raise trainer.steps, or "
+            "begin another run with if_exists=new."
+        )
+    return False
+
+
 def newest_version(folder: Path) -> int | None:
     """Return the format of the newest checkpoint in a folder as its manifest says; None without one.
 

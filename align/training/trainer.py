@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Measurement
 from align.reporting.cost import write_cost
@@ -24,7 +23,7 @@ from align.reporting.data_summary import write_data_summary
 from align.reporting.page import write_report
 from align.runs import run_folder
 from align.runs.card import Origin
-from align.runs.checkpoint import Checkpoint, CheckpointStore, require_current_version
+from align.runs.checkpoint import Checkpoint, CheckpointStore, is_done
 from align.runs.final_weights import write_final
 from align.runs.lineage import used
 from align.runs.result import TrainResult
@@ -90,8 +89,7 @@ class Trainer:
         self.if_exists: IfExists = if_exists
         check_trackers(trackers, wandb or WandbConfig())
         require_installed(trackers)
-        self.trackers, self.wandb = trackers, wandb
-        self.run_config, self.inputs = run_config, inputs
+        self.trackers, self.wandb, self.run_config, self.inputs = trackers, wandb, run_config, inputs
         self.processes = Processes(self.config.precision)
         require_data_parallel()
         self.console = PlainConsole(quiet=not self.processes.is_first)
@@ -199,9 +197,12 @@ class _Run:
 
     def _execute(self, checkpoint: Checkpoint | None) -> TrainResult:
         began = time.perf_counter()
-        if self._is_finished(checkpoint):
-            self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
-            return TrainResult.read(self.folder, self.plan.steps)
+        if self.trainer.if_exists == "resume":
+            if is_done(self.folder, checkpoint, self.plan.steps):
+                self.console.print(f"This run is finished: {self.folder}", soft_wrap=True)
+                return TrainResult.read(self.folder, self.plan.steps)
+            if (self.folder / "final").exists() and self.processes.is_first:  # it gets more steps
+                run_folder.describe(self.folder, self.description)
         self.feed.cache_columns(self.state.stop_unsaved)
         self.tracker = Tracker(
             self.folder,
@@ -355,25 +356,6 @@ class _Run:
             self.console.print(sentence, soft_wrap=True)
         return checkpoint
 
-    def _is_finished(self, checkpoint: Checkpoint | None) -> bool:
-        """Return whether a resumed run has nothing left to do; one that is to have more steps goes on."""
-        finished = self.trainer.if_exists == "resume" and (self.folder / "final").exists()
-        if finished and (checkpoint is None or checkpoint.step >= self.plan.steps):
-            return True
-        if checkpoint is None:
-            return False
-        require_current_version(self.folder, checkpoint.version)
-        if checkpoint.step > self.plan.steps:
-            raise UserError(
-                f"{self.folder} has done {checkpoint.step} steps, more than the {self.plan.steps} it is to have; raise "
-                "trainer.steps, or begin another run with if_exists=new."
-            )
-        if finished:
-            if self.processes.is_first:
-                run_folder.describe(self.folder, self.description)
-            self.console.print(f"The finished run goes on after step {checkpoint.step}", soft_wrap=True)
-        return False
-
     def _begin(self, checkpoint: Checkpoint | None) -> int:
         """Begin, or go on from the checkpoint; returns the number of steps that are done."""
         if checkpoint is None:
@@ -387,18 +369,17 @@ class _Run:
 
     def _announce(self, checkpoint: Checkpoint | None) -> None:
         plan, (trainable, total) = self.plan, self.policy.parameter_count()
-        print_ = self.console.print
         notes = [*self.policy.notes, *(self.evaluator.notes if self.evaluator is not None else ())]
         if self.policy.roles.dropout and not self.method.dropout:
             notes.append(f"the adapters' dropout is off: {type(self.method).__name__} compares the policy's passes")
         for note in (*notes, *self.feed.notes()):
-            print_(note, soft_wrap=True)
-        print_(
+            self.console.print(note, soft_wrap=True)
+        self.console.print(
             f"{type(self.method).__name__}: {len(self.feed.train):,} examples, {plan.steps:,} steps of "
             f"{plan.batch_size}, learning rate {plan.learning_rate:g}; training {trainable:,} of {total:,} parameters"
         )
         if checkpoint is not None:
-            print_(f"Resuming after step {checkpoint.step} from {checkpoint.folder}", soft_wrap=True)
+            self.console.print(f"Resuming after step {checkpoint.step} from {checkpoint.folder}", soft_wrap=True)
 
     def _evaluate_at_the_end(self, before: Measurement | None) -> Mapping[str, Any]:
         with self.state.saved_if_it_fails(self.plan.steps):
