@@ -79,21 +79,21 @@ def held(folder: Path, remedy: str) -> Generator[int]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
+        lock = folder / ".lock"
+        lock.touch()
+        file = lock.open()  # not to write, or the disk could not be made read-only meanwhile
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}).") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
             raise UserError(f"{folder} is in use by {file.read()}; {remedy}.") from None
         except OSError:
             pass  # a file system without locks
         else:
             with suppress(OSError):  # a full disk
-                os.ftruncate(file.fileno(), 0)
-                os.write(file.fileno(), b"process %d" % os.getpid())
+                lock.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield file.fileno()
 
 
