@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 from dataclasses import replace
@@ -114,9 +115,8 @@ def test_a_run_of_that_name(
     monkeypatch.chdir(tmp_path)
     rows = Preferences.from_rows([{"prompt": "p", "chosen": "a", "rejected": "b"}])
     for _ in range(2):  # the second one finds it finished
-        Trainer(tiny_policy, Path(f"[{name}") / name, TrainerConfig(steps=1, max_length=200), if_exists="resume").fit(
-            SFT(), rows
-        )
+        policy, config = copy.deepcopy(tiny_policy), TrainerConfig(steps=1, max_length=200)
+        Trainer(policy, Path(f"[{name}") / name, config, if_exists="resume").fit(SFT(), rows)
     shown = capsys.readouterr().out
     assert f"Run folder: [{name}/{name}\n" in shown
     assert f"This run is finished: [{name}/{name}\n" in shown

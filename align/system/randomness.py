@@ -59,7 +59,7 @@ def save_random_state(path: Path) -> None:
         "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
         "torch": torch.get_rng_state(),
     }
-    if (device := _device()).type == "cuda":
+    if (device := own_device()).type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(device)
     save_file(tensors, path.with_suffix(".safetensors"))
     numbers = {
@@ -78,11 +78,5 @@ def load_random_state(path: Path) -> None:
     keys = tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state((numpy["kind"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
     torch.set_rng_state(tensors["torch"])
-    if (device := _device()).type == "cuda" and "cuda" in tensors:
+    if (device := own_device()).type == "cuda" and "cuda" in tensors:
         torch.cuda.set_rng_state(tensors["cuda"], device)
-
-
-def _device() -> torch.device:
-    device = own_device()
-    assert device is not None
-    return device

@@ -91,7 +91,7 @@ def test_a_checkpoint_is_safetensors_and_json(
     files = [file for file in (tmp_path / "run" / "checkpoints").rglob("*") if file.is_file()]
     assert any("random" in file.name for file in files)
     assert any("optimizer" in file.name for file in files)
-    assert {file.suffix for file in files} <= {".safetensors", ".json"} | {".md"}
+    assert {file.suffix for file in files} <= {".safetensors", ".json", ".sha256", ".md"}
 
 
 def test_accelerate_is_one_without_the_hole() -> None:

@@ -46,6 +46,18 @@ def test_other_processes_let_the_first_one_print(rank: str, waited: list[int], m
     assert slept == waited
 
 
+@pytest.mark.parametrize(("processes", "waited"), [("1", []), ("2", [1])])
+def test_processes_that_have_not_met_let_the_first_one_print(
+    processes: str, waited: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(entry, "wait_for_first_process", lambda: calls.append(1))
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.delitem(sys.modules, "align.system.processes", raising=False)
+    entry._tell("no such file.")
+    assert calls == waited
+
+
 def test_the_number_of_processes_is_one_unless_a_launcher_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert console.process_count() == 1
@@ -66,13 +78,13 @@ def test_only_known_noise_is_hidden() -> None:
 
 @pytest.fixture
 def doing(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let the command do what a test says; returns its exit code and how often it waited."""
+    """Let the command do what a test says; returns its exit code and how often the other processes heard of it."""
 
     def call(does: Any) -> tuple[int, int]:
-        waited: list[int] = []
+        told: list[str] = []
         monkeypatch.setattr(entry, "_do", lambda *_: does())
-        monkeypatch.setattr(entry, "wait_for_first_process", lambda: waited.append(1))
-        return main([], CONFIGS), len(waited)
+        monkeypatch.setattr(entry, "_tell", told.append)
+        return main([], CONFIGS), len(told)
 
     return call
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,7 +81,7 @@ def test_only_the_state_of_this_process_s_gpu_is_kept(tmp_path: Path, monkeypatc
 
     def on(index: int, visible: int) -> None:
         device = torch.device("cuda", index)
-        monkeypatch.setattr(randomness, "process_state", lambda: SimpleNamespace(device=device))
+        monkeypatch.setattr(randomness, "own_device", lambda: device)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
 
@@ -99,7 +98,7 @@ def test_only_the_state_of_this_process_s_gpu_is_kept(tmp_path: Path, monkeypatc
 def test_a_checkpoint_of_a_gpu_resumes_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         device = torch.device("cuda", 0)
-        patch.setattr(randomness, "process_state", lambda: SimpleNamespace(device=device))
+        patch.setattr(randomness, "own_device", lambda: device)
         patch.setattr(torch.cuda, "get_rng_state", lambda _: torch.tensor([10], dtype=torch.uint8))
         save_random_state(tmp_path / "random.json")
     load_random_state(tmp_path / "random.json")

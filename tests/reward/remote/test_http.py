@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -125,7 +126,7 @@ def test_500_then_recovers(misbehaving: Any, caplog: pytest.LogCaptureFixture) -
 
 def test_pauses_grow_and_have_a_random_part(misbehaving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """0.1 s, doubled each time, and up to 0.1 s more: drawn here as 0.1."""
-    monkeypatch.setattr("random.random", lambda: 1.0)
+    monkeypatch.setattr("reward.remote.client._pauses.random", lambda: 1.0)
     arrivals: list[float] = []
 
     def behave(exchange: Any) -> None:
@@ -135,6 +136,13 @@ def test_pauses_grow_and_have_a_random_part(misbehaving: Any, monkeypatch: pytes
     failure(scorer(misbehaving(behave).url, retries=3, backoff=0.1))
     pauses = [b - a for a, b in pairwise(arrivals)]
     assert all(pause >= least for pause, least in zip(pauses, (0.2, 0.3, 0.5), strict=True))
+
+
+def test_a_retry_leaves_the_random_state_of_the_run(misbehaving: Any) -> None:
+    """What is drawn after it is the same whether the server failed once or not."""
+    before = random.getstate()
+    failure(scorer(misbehaving(lambda exchange: exchange.answer({}, status=503)).url))
+    assert random.getstate() == before
 
 
 def test_retry_after_is_obeyed(misbehaving: Any) -> None:

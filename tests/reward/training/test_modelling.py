@@ -430,7 +430,7 @@ def test_the_comparisons_that_are_assessed(
     reward = {"aa": 2.0, "b": 0.5, "cccc": 3.0, "d": -1.0, "eeee": -4.0}
     tiny_policy.require(("reward",))
 
-    def given(policy: Policy, examples: Any) -> list[list[float]]:
+    def given(policy: Policy, examples: Any, **_: Any) -> list[list[float]]:
         return [[reward[policy.decode(ids)] for ids in example.responses] for example in examples]
 
     monkeypatch.setattr(modelling, "score_examples", given)
@@ -464,7 +464,7 @@ def test_rewards_that_are_all_equal_keep_their_deviation(tiny_policy: Policy, mo
     rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(3)]
     data = tokenize(Preferences.from_rows(rows), tiny_policy.tokenizer, max_length=64, unit="ranking")
     tiny_policy.require(("reward",))
-    monkeypatch.setattr(modelling, "score_examples", lambda _, examples: [[2.5] for _ in examples])
+    monkeypatch.setattr(modelling, "score_examples", lambda _, examples, **__: [[2.5] for _ in examples])
     normalize(tiny_policy, data, unit_variance=True)
     head = tiny_policy.roles.heads["reward"]
     assert (head.mean, head.std) == (2.5, 1.0)
