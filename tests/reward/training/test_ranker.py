@@ -139,9 +139,7 @@ class TestTraining:
         self, logp: list[float], expected: tuple[float, float], tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         known = torch.tensor([[math.log(p / 2), math.log((1 - p) / 2)] for p in logp])
-        monkeypatch.setattr(
-            "reward.training.ranker.answer_logprobs", lambda _, questions, **__: known[: len(questions)]
-        )
+        monkeypatch.setattr("reward.training.ranker.answer_logprobs", lambda _, asked, **__: known[: len(asked)])
         data = tokenize(Ranker().learns_from(Preferences.from_rows(rows(2))), tiny_policy.tokenizer, max_length=250)
         found = assess(tiny_policy, data)
         assert (found["accuracy"].mean, found["position_bias"].mean) == pytest.approx(expected, abs=1e-6)
@@ -422,9 +420,7 @@ class TestLossOfTheMethod:
 
     def test_the_report(self, tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
         known = torch.tensor([[math.log(p), math.log(1 - p)] for p in (0.9, 0.2, 0.6, 0.8)])
-        monkeypatch.setattr(
-            "reward.training.ranker.answer_logprobs", lambda _, questions, **__: known[: len(questions)]
-        )
+        monkeypatch.setattr("reward.training.ranker.answer_logprobs", lambda _, asked, **__: known[: len(asked)])
         data = tokenize(Ranker().learns_from(Preferences.from_rows(rows(2))), tiny_policy.tokenizer, max_length=250)
         report = Ranker().report(tiny_policy, data, data, None)
         assert report["metrics"] == {
