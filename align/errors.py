@@ -21,6 +21,7 @@ __all__ = [
     "first_line",
     "is_out_of_memory",
     "nearest",
+    "slip_of",
 ]
 
 SMALLER = "take a smaller model, or lower trainer.max_length and the longest answers (max_new_tokens)"
@@ -99,6 +100,27 @@ def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | Non
     near = difflib.get_close_matches(word.lower(), by_lower_case, cutoff=cutoff)
     near.sort(key=lambda choice: sorted(choice) != sorted(word.lower()))  # exchanged letters are the usual mistake
     return by_lower_case[near[0]] if near else None
+
+
+def slip_of(word: str, choices: Iterable[str]) -> str | None:
+    """Return the choice of which `word` is a slip of the fingers, else None.
+
+    Two letters are exchanged, or one is missing or too many. Another digit is another thing, as another letter may be
+    (``orpo`` is not ``grpo``).
+    """
+    typed = word.lower()
+    exchanged = {typed[:i] + typed[i + 1 : i + 2] + typed[i] + typed[i + 2 :] for i in range(len(typed))}
+    for choice in choices:
+        meant = choice.lower()
+        is_near = meant in exchanged | _shorter(typed) or typed in _shorter(meant)
+        if is_near and re.findall(r"\d", typed) == re.findall(r"\d", meant):
+            return choice
+    return None
+
+
+def _shorter(word: str) -> set[str]:
+    """Return the word without one of its letters."""
+    return {word[:i] + word[i + 1 :] for i in range(len(word))}
 
 
 def first_line(error: BaseException) -> str:

@@ -112,7 +112,7 @@ def told_of_candidates(counts: Mapping[str, float], plan: CandidatePlan) -> list
         mean, best = rest.pop("reward_mean"), rest.pop("reward_best")
         lines.append(f"Reward {mean:.3f} on average, {best:.3f} the best of a prompt")
     if rest:
-        lines.append(", ".join(f"{name.replace('_', ' ')} {count:,g}" for name, count in rest.items()))
+        lines.append(", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in rest.items()))
     if drawn and unfinished / drawn >= _MANY:
         lines.append(
             f"Warning: {unfinished / drawn:.0%} of the responses had no end within {longest} tokens; raise "

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from align.cli.console import process_count, report, report_own, wait_for_first_process
@@ -96,32 +96,39 @@ def _lost(error: BaseException) -> str | None:
 def _told(error: UserError, words: Sequence[str], configs: Path) -> str:
     """Return what is wrong, all of it, and the command that would do where that is known."""
     sentences = list(map(str, error.args))
-    mended, following = list(words), error
+    mended: list[str] | None = list(words)
+    following: UserError | None = error
     is_run = not words or words[0] not in registry.choices("commands")
-    for _ in range(_MENDINGS if is_run else 0):
-        if following is None or not following.instead:
+    for _ in range(_MENDINGS if is_run and not {"-m", "--multirun"} & set(words) else 0):
+        if following is None or (mended := _mended(mended, following)) is None:
             break
-        mended = _mended(mended, following.instead)
         following = _wrong_words(mended, configs)
         sentences += [sentence for sentence in (following.args if following else ()) if sentence not in sentences]
     several = f"Error: {len(sentences)} mistakes:\n" + "\n".join(f"  {sentence}" for sentence in sentences)
     told = several if len(sentences) > 1 else f"Error: {error}"
-    if following is not None or not error.instead:
+    if following is not None or mended is None:
         return told
     program = ["align"] if Path(sys.argv[0]).suffix != ".py" else ["python", sys.argv[0]]
     return f"{told}\nThis would do: {shlex.join([*program, *mended])}"
 
 
-def _mended(words: Sequence[str], instead: Mapping[str, str | None]) -> list[str]:
-    """Return the words with others for some keys, at the place of the first of them."""
-    replaced = [i for i, word in enumerate(words) if word.lstrip("+").partition("=")[0] in instead]
+def _mended(words: Sequence[str], error: UserError) -> list[str] | None:
+    """Return the words with others at the place of those that are wrong; None unless each mistake is one of them."""
+    replaced = [i for i, word in enumerate(words) if word.lstrip("+").partition("=")[0] in error.instead]
+    if len(replaced) != len(error.args):
+        return None
     kept = [word for i, word in enumerate(words) if i not in replaced]
-    place = replaced[0] if replaced else len(kept)
-    return [*kept[:place], *(f"{key}={value}" for key, value in instead.items() if value is not None), *kept[place:]]
+    place = replaced[0]
+    return [
+        *kept[:place],
+        *(f"{key}={value}" for key, value in error.instead.items() if value is not None),
+        *kept[place:],
+    ]
 
 
 def _wrong_words(words: Sequence[str], configs: Path) -> UserError | None:
     """Return what is wrong with the words of a run; None for nothing."""
+    from align.cli.launch.recipe import assemble_job
     from align.cli.parse.command import read_command
     from align.cli.parse.compose import register_methods
     from align.cli.parse.job import read_job
@@ -129,8 +136,7 @@ def _wrong_words(words: Sequence[str], configs: Path) -> UserError | None:
     try:
         command = read_command(words, configs)
         register_methods(configs, command.overrides)
-        if not command.multirun:
-            read_job(command.overrides, configs)
+        assemble_job(read_job(command.overrides, configs))
     except UserError as error:
         return error
     return None

@@ -118,7 +118,6 @@ def check_start(saved: Mapping[str, Any], adapter: Adapter, start: str) -> None:
             raise UserError(
                 f"adapter.{ours}={value}, but the adapter of model.start={start} has {has}; leave adapter.{ours} out "
                 "to continue it, or add model.start=null to begin with a new one.",
-                instead={"model.start": "null"},
             )
 
 

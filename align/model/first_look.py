@@ -57,7 +57,6 @@ def check_template(model: ModelConfig, *, conversations: bool) -> None:
         raise UserError(
             f"the data is conversations, but the tokenizer of {model.name} has no chat template; choose one with "
             "model.chat_template=hh, chatml or a file.",
-            instead={"model.chat_template": "chatml"},
         )
 
 

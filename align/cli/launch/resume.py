@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from align.cli.console import process_count, say
 from align.cli.launch.run import Run, Scorers
 from align.data.reading import matching
-from align.errors import UserError, nearest
+from align.errors import UserError, slip_of
 from align.runs.checkpoint import newest_version, require_current_version
 from align.runs.run_folder import read_inputs, require_run
 from align.scoring.identity import scorer_identity
@@ -78,7 +78,7 @@ def say_that_it_begins(folder: Path) -> None:
     if folder.exists():
         return
     runs = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
-    if near := nearest(folder.name, runs, 0.75):
+    if near := slip_of(folder.name, runs):
         raise UserError(
             f"if_exists=resume: there is no run {folder.name} in {folder.parent}. Did you mean run_name={near}? "
             "To begin a run of this name, leave if_exists=resume out.",

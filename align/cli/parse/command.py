@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from align.cli.parse import groups
 from align.cli.parse.config_file import REWARD_OF_FILE, words_of_file
-from align.errors import Mistakes, UserError, did_you_mean, nearest
+from align.errors import Mistakes, UserError, did_you_mean, nearest, slip_of
 from align.scoring.from_config import YAML, read_settings
 from align.settings import registry
 from align.settings.type_checks import defaults
@@ -172,11 +172,10 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
         if "/" not in plain and not Path(plain).exists():
             if group == "data" and Path(plain).suffix:
                 raise UserError(f"{text}: there is no such file.{did_you_mean(plain, _files_here())}")
-            found = nearest(plain, known)
-            remedy = f' Did you mean "{found}"?' if found else ""
+            meant = slip_of(plain, known)
             raise UserError(
-                f"{text}: choose from {', '.join(known)}, or name your own with {key}=….{remedy}",
-                instead={group: found} if found else None,
+                f"{text}: choose from {', '.join(known)}, or name your own with {key}=….{did_you_mean(plain, known)}",
+                instead={group: meant} if meant else None,
             )
         if len(values) > 1:
             raise UserError(f"{text}: to run over several of your own, write {key}={','.join(values)}.")
@@ -186,13 +185,17 @@ def _choice(group: str, text: str, override: Override, configs: Path) -> list[st
 
 def _no_choice(group: str, plain: str, text: str, known: Sequence[str], configs: Path) -> UserError:
     """Return the error of a choice that a group does not have, with where else the word is one."""
-    near = nearest(plain, known)
+    meant = slip_of(plain, known)
+    near = meant if group == "method" else nearest(plain, known)  # a method of another name is another method
+    if group == "adapter" and plain.lower() == "qlora":
+        words = {"adapter": "lora", "model.quantization": "4bit"}
+        return UserError(f"{text}: QLoRA is adapter=lora model.quantization=4bit.", instead=words)
     if group == "reward" and plain in registry.choices("scorers"):
         return UserError(
             f"{text}: {plain} is a scorer whose settings go into a file: write `scorer: {plain}` and its settings into "
             f"FILE.yaml, and reward=FILE.yaml (reward/README.md); ready to use are {', '.join(known)}."
         )
-    if group == "method" and (found := _value_of(plain, configs)):
+    if group == "method" and plain.lower() not in known and (found := _value_of(plain, configs)):
         choice, key = found
         words = {"method": choice, f"method.{key}": plain}
         return UserError(f"{text}: {plain} is {key} of method={choice}.", instead=words)
@@ -201,7 +204,7 @@ def _no_choice(group: str, plain: str, text: str, known: Sequence[str], configs:
     return UserError(
         f"{text}: choose from {', '.join(known)}{more.get(group, '')}{about}."
         + (f' Did you mean "{near}"?' if near else ""),
-        instead={group: near} if near else None,
+        instead={group: meant} if meant else None,
     )
 
 

@@ -87,7 +87,6 @@ def _check_length(model: ModelConfig, trainer: TrainerConfig) -> None:
         raise UserError(
             f"trainer.max_length={trainer.max_length} is beyond the {longest} positions of {model.name}: set "
             f"trainer.max_length={longest} or less.",
-            instead={"trainer.max_length": str(longest)},
         )
 
 

@@ -43,16 +43,16 @@ class StageOverrides:
 
     def compose(self, stage: str) -> RunConfig:
         """Compose the settings of a stage: those of the recipe's file, then the words typed."""
-        own = self.own.get(stage, [])
-        if (recipe := self.recipe) is None:
-            return compose_run(self.configs, [f"method={stage}", *self.shared, *own])
+        own, recipe = self.own.get(stage, []), self.recipe
+        method = recipe.methods.get(stage, stage) if recipe else stage
         begin = ["model.start=null"] if self.from_base else []
-        words = [f"method={recipe.methods.get(stage, stage)}", *self.shared, *begin, *own]
+        words = [f"method={method}", *self.shared, *begin, *own]
         try:
-            return compose_run(self.configs, words, recipe=recipe.settings.get(stage, ()))
-        except UserError as error:  # it begins with the key; here it was typed with the name of the stage
-            typed = str(error).startswith(tuple(word.partition("=")[0] for word in own))
-            raise UserError(f"{stage}.{error}" if typed else str(error)) from error
+            return compose_run(self.configs, words, recipe=recipe.settings.get(stage, ()) if recipe else ())
+        except UserError as error:  # a sentence begins with the key; here it was typed with the name of the stage
+            typed = tuple(word.partition("=")[0] for word in own)
+            placed = [f"{stage}.{told}" if str(told).startswith(typed) else str(told) for told in error.args]
+            raise UserError(*placed) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from align.errors import UserError, did_you_mean, nearest
+from align.errors import UserError, did_you_mean, nearest, slip_of
 
 __all__ = ["SECTIONS", "check_additions", "check_complete", "check_key", "check_name", "is_known", "is_mapping"]
 
@@ -29,9 +29,10 @@ def check_key(word: str, known: Mapping[str, Any], choices: Mapping[str, str]) -
         if key.startswith("data.columns."):
             columns = list(known["data"]["columns"])
             raise UserError(f"{key}: none of the columns {', '.join(columns)}.{did_you_mean(key[13:], columns)}")
-        near = _nearest(key, [*_keys(known), *choices])
-        instead = {key: None, near: value} if near else {}
-        remedy = f' Did you mean "{near}"?' if near else ""
+        near, is_meant = _nearest(key, [*_keys(known), *choices])
+        shown = " or ".join(f'"{name}"' for name in near)
+        remedy = f" Did you mean {shown}?" if near else ""
+        instead = {key: None, near[0]: value} if is_meant else {}
         raise UserError(f"{key} is not a setting{place}.{remedy}", instead=instead)
 
 
@@ -81,6 +82,7 @@ def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, A
 
 
 _ELSEWHERE = {
+    "lr": "learning_rate",
     "rank": "r",
     "lora_r": "r",
     "lora_alpha": "alpha",
@@ -100,25 +102,30 @@ _ELSEWHERE = {
     "kl_coef": "beta",
     "max_tokens": "max_new_tokens",
     "dataset": "train",
-    "path": "name",
+    "model_name_or_path": "name",
 }
 """Names of settings in other programs → the last part of ours."""
 
 
-def _nearest(key: str, keys: Iterable[str]) -> str | None:
-    """Return a key with the same last part, its initials (``lr``) or its name elsewhere; a similar one if it is near.
+def _nearest(key: str, keys: Iterable[str]) -> tuple[list[str], bool]:
+    """Return the keys that may be meant, and whether the first surely is: a slip or another program's name for it.
 
-    Its own section comes first. In another one a similar name is as a rule another thing.
+    In another section than the one typed, only the same name is the same thing.
     """
-    typed_section, _, typed = key.rpartition(".")
-    suggestable = sorted(key for key in keys if key != "method.name")
-    own = [candidate for candidate in suggestable if candidate.rpartition(".")[0] == typed_section]
-    others = [candidate for candidate in suggestable if not candidate.startswith("data.columns.")]
-    for candidates, cutoff in ((own, 0.6), (others, 0.8)):
-        by_last = {candidate.rpartition(".")[2]: candidate for candidate in reversed(candidates)}
-        by_initials = {"".join(word[0] for word in last.split("_")): full for last, full in by_last.items()}
-        near = nearest(typed, by_last, cutoff)
-        renamed = by_last.get(_ELSEWHERE.get(typed, ""))
-        if found := by_last.get(typed) or by_initials.get(typed) or renamed or (by_last[near] if near else None):
-            return found
-    return None
+    section, _, typed = key.rpartition(".")
+    name = _ELSEWHERE.get(typed, typed)
+    own: dict[str, str] = {}
+    others: dict[str, list[str]] = {}
+    for known in sorted(key for key in keys if key != "method.name" and not key.startswith("data.columns.")):
+        place, _, last = known.rpartition(".")
+        if place == section:
+            own[last] = known
+        else:
+            others.setdefault(last, []).append(known)
+    if found := own.get(name) or own.get(slip_of(typed, own) or ""):
+        return [found], True
+    if name in others:
+        return others[name], False
+    if found := own.get(nearest(typed, own) or ""):
+        return [found], False
+    return others.get(nearest(typed, others, 0.8) or "", []) if not section else [], False

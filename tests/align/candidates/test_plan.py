@@ -78,13 +78,20 @@ def test_defaults_of_a_plan() -> None:
 
 def test_a_drawing_is_told_in_sentences() -> None:
     counts = {"left_out": 2, "drawn": 28, "tokens": 1500, "unfinished": 20, "unusable": 1, "prompts": 7, "distinct": 6}
-    scores = {"rows": 5, "scored": 6, "scored_prompts": 4, "reward_mean": 0.25, "reward_best": 0.5, "right_answers": 3}
+    scores = {
+        "rows": 5,
+        "scored": 6,
+        "scored_prompts": 4,
+        "reward_mean": 0.25,
+        "reward_best": 0.5,
+        "right_answers": 1234567,
+    }
     plan = CandidatePlan(samples=4, sampling=SamplingParams(max_new_tokens=64))
     assert told_of_candidates({**counts, **scores}, plan) == [
         "28 responses to 7 prompts (1,500 tokens), 6 distinct; 2 prompts were too long; 20 were cut off at 64 tokens "
         "and left out; 1 were empty or unusable",
         "Reward 0.250 on average, 0.500 the best of a prompt",
-        "right answers 3",
+        "right answers 1,234,567",
         "Warning: 71% of the responses had no end within 64 tokens; raise method.max_new_tokens, or keep them with "
         "method.keep_unfinished=true.",
     ]

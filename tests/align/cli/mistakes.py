@@ -87,7 +87,7 @@ MISTAKES = [
         ("method=ppo reward=absent.yaml", "absent.yaml cannot be read"),
         ("method=ppo reward=noscorer.yaml", "`scorer:` is missing"),
         ("preset=smok", 'Did you mean "smoke"?'),
-        ("adapter=qlora", "choose from dora, lora, none, rslora"),
+        ("adapter=qlora", "QLoRA is adapter=lora model.quantization=4bit."),
         ("recipe=rhlf", 'Did you mean "rlhf"?'),
         ("recipe=rlhf method=dpo", "recipe=rlhf chooses the methods itself"),
         ("recipe=rlhf method.beta=1", "say of which stage it is: sft.method.beta=1"),
@@ -131,7 +131,7 @@ MISTAKES = [
         ("adapter.r=32", ("adapter.r=32, but the adapter of model.start=world/sft has", "model.start=null")),
         ("adapter=none", "model.start=world/sft is an adapter, but adapter=none trains all parameters"),
         ("model=plain model.quantization=4bit adapter=none", "model.quantization=4bit freezes the base"),
-        ("trainer.max_length=100000", ("beyond the 512 positions of world/base", " trainer.max_length=512")),
+        ("trainer.max_length=100000", ("beyond the 512 positions of world/base", "set trainer.max_length=512 or less")),
         ("model=plain data=pairs.jsonl trainer.max_length=256", "beyond the 128 positions of plain"),
         ("model.chat_template=nope", "neither a bundled template (chatml, hh) nor a file"),
         ("model=plain data=chat.jsonl trainer.max_length=64", ("has no chat template", "model.chat_template=chatml")),
@@ -170,8 +170,8 @@ MISTAKES = [
             ("4 mistakes", "adapter.rank", "beta=0", "beyond the 128", "has no chat template"),
         ),
         (
-            "method=dop trainer.lr=1 trainer.max_length=600",
-            ("3 mistakes", "method=dpo trainer.learning_rate=1 trainer.max_length=512"),
+            "method=dop trainer.lr=1 run_name=here",
+            ("2 mistakes", "This would do: ", " method=dpo trainer.learning_rate=1 run_name=here\n"),
         ),
     ]
 ]

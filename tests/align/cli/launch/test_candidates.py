@@ -241,7 +241,7 @@ def test_sources_draw_besides_the_policy(
 
     command = ["method=rrhf", "method.samples=2", "method.include_data=false", "stage=sample", *words]
     assert main([*command, listed(*sources)], CONFIGS) == 0
-    assert "drawn 72" in capsys.readouterr().out  # 12 prompts, 3 models, 2 samples of each
+    assert "72 responses to 12 prompts" in capsys.readouterr().out  # 12 prompts, 3 models, 2 samples of each
     pool = [Policy.load(tiny_model), Policy.load(tiny_model, start=sources[0]), Policy.load(sources[1], adapter=None)]
     train, _ = Preferences.load(pairs, max_rejected=0.1).train_test_split(3, 0)
     method = RRHF(samples=2, include_data=False, max_new_tokens=6, keep_unfinished=True)
@@ -326,7 +326,9 @@ def test_diverse_beams_are_drawn_by_command(words: list[str], capsys: pytest.Cap
     answer = "method.diversity_penalty=100 applies only to diverse beam search, which is not random: set temperature=0"
     assert answer in capsys.readouterr().err
     assert main([*words, "stage=sample", "method.temperature=0"], CONFIGS) == 0
-    assert re.search(r"drawn 48.* distinct 4[0-8]", capsys.readouterr().out)  # large, so that all four differ
+    assert re.search(
+        r"48 responses to 12 prompts .* 4[0-8] distinct", capsys.readouterr().out
+    )  # large, so that all four differ
 
 
 def test_a_scorer_that_fails_is_answered_and_the_run_goes_on(

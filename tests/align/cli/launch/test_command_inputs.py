@@ -35,6 +35,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("adapter", "model", "source"):
         Path(folder).mkdir()
         Path(folder, "weights").write_text(folder)
+    Path("model", "config.json").write_text("{}")
+    Path("adapter", "adapter_config.json").write_text('{"peft_type": "LORA", "r": 16}')
+    Path("adapter", "adapter_model.safetensors").touch()
+    monkeypatch.setattr("align.model.sources.find_spec", lambda _: True)  # bitsandbytes is here
 
 
 @cache
@@ -205,9 +209,10 @@ class TestFinished:
         (folder / "final").mkdir()
         assert self.finished(run)
 
-    def test_weights_without_a_record_of_their_run_are_not_known(self, run: Run) -> None:
+    def test_weights_without_a_record_of_their_run_are_refused(self, run: Run) -> None:
         Path("runs/run/final").mkdir(parents=True)
-        assert not self.finished(run)
+        with pytest.raises(UserError, match="runs/run holds files but no run"):
+            self.finished(run)
 
     @pytest.mark.parametrize("finished", [True, False])
     def test_another_run_is_refused(self, finished: bool, run: Run, folder: Path) -> None:

@@ -206,6 +206,7 @@ class TestTrain:
         monkeypatch.setattr(assemble, "tokenize_data", lambda *_: ("tokens", "heldout tokens"))
         monkeypatch.setattr(assemble, "load_policy", lambda *_: policy)
         monkeypatch.setattr(assemble, "load_mix", lambda _: "mix")
+        monkeypatch.setattr(execute, "_warn_of", lambda *_: None)
         monkeypatch.setattr(execute, "_measure_rival", lambda *_: {"rival": 1})
         monkeypatch.setattr(execute, "command_inputs", lambda *_: {"inputs": 1})
         monkeypatch.setattr(assemble, "make_evaluator", lambda *args: given.evaluator.append(args) or "evaluator")
@@ -312,8 +313,3 @@ class TestSample:
             asked = {row["prompt"][0]["content"] for row in args[1]} | {row["prompt"][0]["content"] for row in kept}
             expected = 23 if "data.heldout=held.jsonl" in words else 20
             assert asked == {f"Say {n}" for n in range(expected)}
-
-
-def test_a_count_is_whole_where_it_is_one() -> None:
-    numbers = [execute._number(count) for count in (1234.0, 0.0, 0.5, 12.3456)]  # pyright: ignore[reportPrivateUsage]
-    assert numbers == ["1,234", "0", "0.500", "12.346"]
