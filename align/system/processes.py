@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from align.errors import UserError, fault_of_user, first_line
+from align.system.signals import outlast_sigterm
 from align.system.watch import Watch, explained
 
 __all__ = [
@@ -203,6 +204,7 @@ def lost_process(error: BaseException) -> str | None:
     """Return the line to print, perhaps empty, where an error comes from the loss of another process; else None."""
     if not (_several() and isinstance(error, RuntimeError) and _CONNECTION.search(str(error))):
         return None
+    outlast_sigterm()
     watch = _watch()
     lost = watch.wait() or f"another process of the run cannot be reached ({first_line(error)})"
     watch.heard()

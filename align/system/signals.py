@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,15 @@ def stop_if_alone() -> None:
     """
     if _listening and _listening[-1].signum and os.environ.get("WORLD_SIZE", "1") == "1":
         raise Interrupted(_listening[-1].signum, None)
+
+
+def outlast_sigterm() -> None:
+    """Ignore SIGTERM in this process, which leaves by itself and has yet to say why.
+
+    torchrun sends it to all processes a tenth of a second after it has seen one of them end.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class StopRequest:

@@ -23,7 +23,7 @@ from align.system.terminal import visible
 __all__ = ["Watch", "explained"]
 
 BEAT = 1.0  # seconds between two looks
-GRACE = 4.0  # seconds for the main thread to leave by an error of its own
+GRACE = 2.0  # seconds for the main thread to leave by an error of its own
 STILL = 20.0  # seconds that a process of this machine may be stopped
 SILENT = 120.0  # seconds without a word of a process, on another machine too
 
@@ -67,7 +67,7 @@ class Watch:
         self._write("failed", sentence)
         if self.rank == 0:
             self.heard()
-        until = time.monotonic() + GRACE + 2 * BEAT
+        until = time.monotonic() + GRACE + 4 * BEAT
         while self.rank != 0 and time.monotonic() < until and not self._read("heard", 0):
             time.sleep(BEAT / 4)
 

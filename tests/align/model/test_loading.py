@@ -21,6 +21,7 @@ from align.data.rendering import chat_template
 from align.errors import UserError
 from align.model import loading
 from align.model.loading import base_of, known_ids, load_tokenizer
+from align.model.pinned_code import code_hash
 from align.model.sources import require_loadable, require_safetensors, resolve
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig
@@ -217,7 +218,7 @@ def test_the_settings_of_the_hub_and_of_attention_reach_transformers(
             return plain(*arguments, **settings)
 
         monkeypatch.setattr(cls, "from_pretrained", recording)
-    commit = "0123456789" * 4
+    commit = code_hash(tiny_model)
     policy = Policy.load(tiny_model, revision=commit, trust_remote_code=True, attention="eager", dtype="bfloat16")
     assert [(given["revision"], given["trust_remote_code"]) for given in asked] == [(commit, True)] * 2
     assert asked[1]["use_safetensors"] is True
@@ -303,7 +304,7 @@ def test_what_is_known_before_the_weights_are_read(
     message: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("align.model.loading.find_spec", lambda _: object() if installed else None)
+    monkeypatch.setattr("align.model.sources.find_spec", lambda _: object() if installed else None)
     config = ModelConfig(name="world/base", **settings)
     if message is None:
         assert require_loadable(config, adapter) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,14 @@ from accelerate import DistributedType
 
 from align.errors import UserError
 from align.system import processes as module
-from align.system.processes import Processes, add_metrics, portable, process_state, require_data_parallel
+from align.system.processes import (
+    Processes,
+    add_metrics,
+    lost_process,
+    portable,
+    process_state,
+    require_data_parallel,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -186,3 +194,25 @@ def test_two_processes_share_and_sum(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("raised") == 4
+
+
+def test_a_lost_process_is_named_although_the_launcher_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun sends SIGTERM while this process still looks for the reason."""
+    lost = "process 1 was ended from outside, as happens when memory runs out"
+    heard: list[bool] = []
+
+    def wait() -> str:
+        signal.raise_signal(signal.SIGTERM)
+        return lost
+
+    watch = SimpleNamespace(wait=wait, heard=lambda: heard.append(True), speaks=True)
+    monkeypatch.setattr(module, "_several", lambda: True)
+    monkeypatch.setattr(module, "_watch", lambda: watch)
+    assert lost_process(RuntimeError("the user's own")) is None
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        said = lost_process(RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert said == f"Error: {lost}; continue with if_exists=resume."
+    assert heard == [True]

@@ -139,7 +139,7 @@ def test_pauses_grow_and_have_a_random_part(misbehaving: Any, monkeypatch: pytes
 
 
 def test_a_retry_leaves_the_random_state_of_the_run(misbehaving: Any) -> None:
-    """What is drawn after it is the same whether the server failed once or not."""
+    """The draws after it are the same whether the server failed once or not."""
     before = random.getstate()
     failure(scorer(misbehaving(lambda exchange: exchange.answer({}, status=503)).url))
     assert random.getstate() == before
