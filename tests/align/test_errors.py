@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from align import errors
-from align.errors import UserError, did_you_mean, fault_of_user, first_line
+from align.errors import UserError, did_you_mean, fault_of_user, first_line, slip_of
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,26 @@ from align.errors import UserError, did_you_mean, fault_of_user, first_line
 def test_did_you_mean(word: str, answer: str) -> None:
     assert did_you_mean(word, ["alpha", "beta", "gamma"]) == answer
     assert did_you_mean(word, []) == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("dop", "dpo"),  # exchanged
+        ("dp", "dpo"),  # one missing
+        ("dppo", "dpo"),  # one too many
+        ("DPO", "dpo"),
+        ("orpo", None),  # another letter is another method
+        ("kto", None),
+        ("ddpoo", None),
+        ("seed2", None),
+        ("seed12", None),
+        ("esed1", "seed1"),
+        ("", None),
+    ],
+)
+def test_a_slip_is_not_another_name(word: str, meant: str | None) -> None:
+    assert slip_of(word, ["grpo", "dpo", "seed1"]) == meant
 
 
 def test_user_error_is_a_value_error() -> None:

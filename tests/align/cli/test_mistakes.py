@@ -41,6 +41,35 @@ def test_a_mistake_is_answered(
         assert part in told.err
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "method=dpo method.bta=1 method.beta=2",  # which one?
+        "method=ipo method.loss_type=hinge",
+        "method=dpo lr=1",  # of no section
+        "method=dpo trainer.seed=1",  # of another section
+        "method=ppo reward.method.bta=1",
+        "-m method=dop,sft",
+        "-m method.bta=1,2",
+        "adapter.r=32",  # two ways out
+        "trainer.max_length=100000",
+        "data=words",
+    ],
+)
+def test_no_command_is_offered_that_may_not_be_meant(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split(), ROOT / "configs") == 2
+    assert "This would do" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_a_setting_of_another_section_is_suggested_by_the_same_name_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["method=sft", "method.beta=1"], ROOT / "configs") == 2  # no "trainer.betas"
+    assert capsys.readouterr().err == "Error: method.beta is not a setting of method=sft.\n"
+    assert main(["trainer.temperature=1"], ROOT / "configs") == 2
+    assert 'Did you mean "data.temperature" or "evaluation.temperature"?' in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_answers_are_quick(here: Path) -> None:
     """As whole processes, by the time on a processor, which is that of a machine that does nothing else."""

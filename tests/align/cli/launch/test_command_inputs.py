@@ -214,6 +214,13 @@ class TestFinished:
         with pytest.raises(UserError, match="runs/run holds files but no run"):
             self.finished(run)
 
+    @pytest.mark.parametrize("name", ["run-seed2", "runs-of-sft", "ran-seed1"])
+    def test_a_run_of_a_similar_name_begins(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """As the next one of a script that gives ``if_exists=resume`` to each."""
+        Path("runs/run-seed1").mkdir(parents=True)
+        assert not self.finished(made("method=dpo", f"run_name={name}", "if_exists=resume"))
+        assert f"There is no run runs/{name} to resume: it begins." in capsys.readouterr().out
+
     @pytest.mark.parametrize("finished", [True, False])
     def test_another_run_is_refused(self, finished: bool, run: Run, folder: Path) -> None:
         if finished:

@@ -18,12 +18,12 @@ METHODS = ", ".join(sorted(path.stem for path in (Path(__file__).resolve().paren
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["method=dop"], f'method=dop: choose from {METHODS}. Did you mean "dpo"?'),
+        (["method=dop"], f'method=dop: choose from {METHODS}, or name FILE.py:CLASS. Did you mean "dpo"?'),
         (["model=wrld"], "model=wrld: choose from custom, llama-3.2-1b"),
         (["model=wrld"], 'or name your own with model.name=…. Did you mean "world"?'),
         (["adapter=lor"], 'adapter=lor: choose from dora, lora, none, rslora. Did you mean "lora"?'),
         (["preset=smok"], 'Did you mean "smoke"?'),
-        (["-m", "method=dpo,sf"], f"method=dpo,sf: choose from {METHODS}."),
+        (["-m", "method=dpo,sf"], f"method=dpo,sf: choose from {METHODS}, or name FILE.py:CLASS."),
         (["method"], "'method' is not a setting: write key=value. Did you mean \"method=\"?"),
         (["--halp"], "'--halp' is not an option; settings are written key=value. Did you mean \"--help\"?"),
         (["~trainer"], "'~trainer': a key cannot be removed"),

@@ -62,6 +62,5 @@ def test_a_model_without_tuned_settings_is_told_so(configs: Path) -> None:
 
 
 def test_the_other_commands_are_named(configs: Path) -> None:
-    assert "align chat|compare|dashboard|data|diagnose|evaluate|export|label|report|serve-reward …" in help_text(
-        configs
-    )
+    names = "chat|compare|dashboard|data|diagnose|doctor|evaluate|export|label|report|serve-reward"
+    assert f"align {names} …" in help_text(configs)
