@@ -10,7 +10,8 @@ import pytest
 from tests.faults.programs import ROOT
 
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-ROWS = [line for line in PAGE.partition("| Measured |")[0].splitlines() if line.startswith("| ") and not line.startswith("| Fault ")]
+FAULTS = PAGE.partition("| Measured |")[0].splitlines()
+ROWS = [line for line in FAULTS if line.startswith("| ") and not line.startswith("| Fault ")]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split(" | ")[0][2:50])

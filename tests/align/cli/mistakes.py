@@ -134,7 +134,10 @@ MISTAKES = [
         ("trainer.max_length=100000", ("beyond the 512 positions of world/base", "set trainer.max_length=512 or less")),
         ("model=plain data=pairs.jsonl trainer.max_length=256", "beyond the 128 positions of plain"),
         ("model.chat_template=nope", "neither a bundled template (chatml, hh) nor a file"),
-        ("model=plain data=chat.jsonl trainer.max_length=64", ("has no chat template", "model.chat_template=hh, chatml or a")),
+        (
+            "model=plain data=chat.jsonl trainer.max_length=64",
+            ("has no chat template", "model.chat_template=hh, chatml or a"),
+        ),
         ("model.trust_remote_code=true", "the 40-digit commit that you have read"),
         # data
         ("data=nofile.jsonl", "data=nofile.jsonl: there is no such file."),
