@@ -76,9 +76,10 @@ def test_a_mistake_is_answered_before_anything_heavy_is_imported(
     environment = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "NETRC": str(tmp_path / "absent")}
     done = run(*words, folder=tmp_path, environment=environment)
     assert done.returncode == 2
-    [sentence] = said(done.stderr)
+    sentence, *offered = said(done.stderr)
     assert sentence.startswith("Error: ")
     assert expected in sentence
+    assert [line.partition(": ")[0] for line in offered] == ["This would do"] * ("Did you mean" in expected)
     assert done.stdout == ""
     assert not imported(done.stderr) & HEAVY
     assert list(tmp_path.iterdir()) == []
