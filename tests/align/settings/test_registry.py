@@ -94,7 +94,8 @@ def test_names_of_this_project() -> None:
         *("dpo", "grpo", "ppo", "ranker", "reward", "rft", "rloo", "rrhf", "sft", "slic")
     ]
     assert registry.choices("commands", shipped=True) == [
-        *("chat", "compare", "dashboard", "data", "diagnose", "evaluate", "export", "label", "report", "serve-reward")
+        *("chat", "compare", "dashboard", "data", "diagnose", "doctor", "evaluate", "export", "label", "report"),
+        "serve-reward",
     ]
 
 

@@ -127,7 +127,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"max_length": 190}, "trainer.max_length is 200 in the run and 190 now"),
     ({"precision": "bfloat16"}, "trainer.precision is float32 in the run and bfloat16 now"),
     ({"optimizer": "sgd"}, "trainer.optimizer is adamw in the run and sgd now"),
-    ({"schedule": "constant"}, "trainer.schedule is linear in the run and constant now"),
+    ({"schedule": "cosine"}, "trainer.schedule is linear in the run and cosine now"),
     ({"warmup": 0.5}, "trainer.warmup is 0.0 in the run and 0.5 now"),
     ({"weight_decay": 0.1}, "trainer.weight_decay is 0.0 in the run and 0.1 now"),
     ({"max_grad_norm": 0.5}, "trainer.max_grad_norm is 1.0 in the run and 0.5 now"),

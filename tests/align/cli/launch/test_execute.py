@@ -177,7 +177,7 @@ def later(prompts, responses, no_such_column):
     [
         ("raises", r"Error: scorer 'raises' failed at \S*mine.py, line 4, in raises: ZeroDivisionError", 1),
         ("leaves", r"Error: scorer 'leaves' failed at \S*mine.py, line 6, in leaves: SystemExit: 3; correct it", 1),
-        ("huge", r"Error: scorer 'huge', prompt 0, response 0: '1000\S* is not a finite number; correct", 1),
+        ("huge", r"Error: scorer 'huge', prompt 0, response 0: '1\S* is not a finite number; correct", 1),
         ("nothing", r"Error: scorer 'nothing' does not apply to response 0 of prompt 0; ", 1),
         ("later", r"Error: function 'later' needs no_such_column, which is not a column", 2),
         ("absent", r"Error: .*has no attribute 'absent'", 2),
