@@ -81,7 +81,8 @@ class _Comparison:
 
     def _rejected(self, method: Method, pool: Sequence[Policy], name: str) -> dict[str, Any]:
         """Draw from the models of the pool, and train on the kept samples."""
-        from align.candidates.drawing import draw, read_summary
+        from align.candidates.drawing import draw
+        from align.candidates.store import read_summary
 
         assert method.candidates is not None
         began = time.perf_counter()

@@ -13,7 +13,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from align.candidates.drawing import read_summary
+from align.candidates.store import read_summary
 from align.cli.compare.jobs import Job, Pool
 from align.cli.compare.stages import final_weights
 from align.cli.console import say

@@ -63,7 +63,7 @@ def test_models(choice: str, expected: ModelConfig) -> None:
     [("lora", Adapter()), ("rslora", Adapter(rslora=True)), ("dora", Adapter(dora=True)), ("none", None)],
 )
 def test_adapters(choice: str, expected: Adapter | None) -> None:
-    assert composed(f"adapter={choice}").adapter == expected
+    assert composed(f"adapter={choice}", "model.start=null").adapter == expected
 
 
 @pytest.mark.parametrize(

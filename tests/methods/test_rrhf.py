@@ -264,7 +264,7 @@ def test_the_comparisons_of_one_prompt_are_not_independent(stub: Any, tokenizer:
     falling = [[-1.0] * 3, [-2.0] * 3, [-3.0] * 3]
     policy = stub(policy=[falling] * 6 + [falling[::-1]] * 6)  # by the first of a prompt's three rows
     policy.roles = SimpleNamespace(names=("policy",))
-    policy.in_micro_batches = lambda batch, ask: ask(batch)
+    policy.in_micro_batches = lambda batch, ask, **_: ask(batch)
     found = RRHF().report(policy, data, data, None)["intervals"]["likelihood_accuracy"]["after"]
     assert (found["mean"], found["n"]) == (0.5, 12)
     assert (found["low"], found["high"]) == pytest.approx((0.15004, 0.84996), abs=5e-5)

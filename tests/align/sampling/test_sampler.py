@@ -214,11 +214,11 @@ class TestBatches:
         for length, parts in ((16383, 1), (16384, 2)):
             assert len(list(sampler._parts([length, length], 1))) == parts  # pyright: ignore[reportPrivateUsage]
 
-    def test_between_is_called_before_each_batch_and_may_stop(self, tiny_policy: Policy) -> None:
+    def test_between_is_called_before_each_batch_and_token_and_may_stop(self, tiny_policy: Policy) -> None:
         sampler = Sampler(tiny_policy, SamplingParams(max_new_tokens=2), tokens_per_batch=1)
         calls: list[int] = []
         sampler.generate([[7], [8], [9]], between=lambda: calls.append(0))
-        assert len(calls) == 3
+        assert len(calls) == 3 * (1 + 2)
         before = {name: p.detach().clone() for name, p in tiny_policy.model.named_parameters()}
         calls.clear()
 

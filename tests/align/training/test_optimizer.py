@@ -13,14 +13,14 @@ import torch
 
 from align.errors import UserError
 from align.settings.config import TrainerConfig
-from align.training import optimizer as module
+from align.training import plan as module
 from align.training.optimizer import (
     load_optimizer,
     make_optimizer,
     make_schedule,
-    require_optimizer,
     save_optimizer,
 )
+from align.training.plan import require_optimizer
 
 
 def rates(name: str, *, warmup: float, steps: int, peak: float = 2.0, final: float = 0.0) -> list[float]:

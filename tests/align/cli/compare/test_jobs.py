@@ -70,9 +70,10 @@ def test_a_job_that_was_interrupted_stops_the_others_and_is_done_again(tmp_path:
 
 
 _PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 from align.cli.compare.jobs import Job, Pool
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as where nohup did not start the tests
 folder = Path(sys.argv[1])
 program = '''
 import pathlib, signal, sys, time

@@ -17,7 +17,12 @@ CONFIGS = groups.find_configs()
 
 def test_methods_with_settings_and_the_settings_of_all() -> None:
     made = read_comparison(
-        ["methods=[icl:shots=2, sft,dpo:loss_type=ipo:trainer.learning_rate=1e-3]", "seeds=2", "seed=5", "adapter.r=4"],
+        [
+            "methods=[icl:shots=2, sft,dpo:loss_type=ipo:trainer.learning_rate=1e-3]",
+            "seeds=2",
+            "seed=5",
+            "evaluation.prompts=40",
+        ],
         CONFIGS,
     )
     few, sft, ipo = made.contenders
@@ -26,7 +31,7 @@ def test_methods_with_settings_and_the_settings_of_all() -> None:
     assert ipo.words == ("method.loss_type=ipo", "trainer.learning_rate=1e-3")
     assert ipo.folder == "dpo_loss_type_ipo_trainer.learning_rate_1e-3"
     assert made.seeds == [5, 6]
-    assert made.shared == ["adapter.r=4"]
+    assert made.shared == ["evaluation.prompts=40"]
     assert made.run_name == "compare-world-world"
 
 
