@@ -118,7 +118,7 @@ class ModelConfig(Settings):
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face model."""
     trust_remote_code: bool = False
-    """Run code that comes with the model; revision must pin it: a commit, of a folder the hash of its code."""
+    """Run code that comes with the model; revision pins it: a commit, of a folder the hash of its code."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the frozen weights: float32, bfloat16; trained weights are float32."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None

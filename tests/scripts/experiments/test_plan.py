@@ -13,6 +13,7 @@ from experiments.plan import PLACE, Experiment, experiments, read
 from align.cli.compare.words import compose
 from align.errors import UserError
 from align.settings.type_checks import build
+from align.world import asset
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 FILES = experiments(CONFIGS / "experiment")
@@ -23,6 +24,8 @@ def test_every_run_can_be_composed(name: str, tmp_path: Path) -> None:
     experiment = read(FILES[name])
     (tmp_path / "x.jsonl").write_text("")
     (tmp_path / "candidates.jsonl").write_text("")
+    for file in (*asset("base").iterdir(), *asset("sft").iterdir()):  # a model and an adapter, whichever is asked for
+        (tmp_path / file.name).symlink_to(file)
     for arm in experiment.all_arms.values():
         words = {word.partition("=")[0]: word for word in (*experiment.shared, *arm.words)}.values()
         if arm.words:
