@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sysconfig
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from traceback import extract_tb
@@ -56,13 +55,9 @@ class Mistakes:
     def __init__(self) -> None:
         self._found: list[UserError] = []
 
-    @contextmanager
-    def noted(self, place: str = "") -> Generator[None]:
+    def noted(self, place: str = "") -> _Noting:
         """Note a `UserError` of the block, which ends there; ``place`` comes before each of its sentences."""
-        try:
-            yield
-        except UserError as error:
-            self._found.append(UserError(*(f"{place}{sentence}" for sentence in error.args), instead=error.instead))
+        return _Noting(self._found, place)
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -75,6 +70,22 @@ class Mistakes:
         instead = {key: value for error in self._found for key, value in error.instead.items()}
         sentences = dict.fromkeys(sentence for error in self._found for sentence in error.args)
         raise UserError(*sentences, instead=instead if known else None)
+
+
+class _Noting:
+    """A class, not a generator: its exit tells type checkers that the code after the block is reached either way."""
+
+    def __init__(self, found: list[UserError], place: str) -> None:
+        self._found, self._place = found, place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, UserError):
+            return False
+        self._found.append(UserError(*(f"{self._place}{sentence}" for sentence in error.args), instead=error.instead))
+        return True
 
 
 class ScorerError(RuntimeError):

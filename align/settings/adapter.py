@@ -39,6 +39,11 @@ class Adapter(Settings):
         if not self.targets:
             raise UserError("targets is empty; name linear layers or use all-linear.")
 
+    @property
+    def scale_numerator(self) -> float:
+        """``alpha``, or 2·r where it is null."""
+        return 2 * self.r if self.alpha is None else self.alpha
+
     def to_peft(self) -> LoraConfig:
         """Return the PEFT configuration for a causal language model."""
         from peft import LoraConfig, TaskType
@@ -46,7 +51,7 @@ class Adapter(Settings):
         return LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=self.r,
-            lora_alpha=2 * self.r if self.alpha is None else self.alpha,  # pyright: ignore[reportArgumentType]
+            lora_alpha=self.scale_numerator,  # pyright: ignore[reportArgumentType]
             lora_dropout=self.dropout,
             target_modules=self.targets if isinstance(self.targets, str) else list(self.targets),
             use_rslora=self.rslora,

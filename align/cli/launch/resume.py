@@ -120,7 +120,7 @@ def _adapter(config: RunConfig) -> Any:
     adapter = config.adapter
     if adapter is None:
         return "none"
-    return dataclasses.asdict(adapter) | {"alpha": 2 * adapter.r if adapter.alpha is None else adapter.alpha}
+    return dataclasses.asdict(adapter) | {"alpha": adapter.scale_numerator}
 
 
 def _model(model: ModelConfig) -> Mapping[str, Any]:

@@ -72,10 +72,12 @@ def compose_run(
     look(plain["method"], sections, mistakes)
     can_be_named = {"model", "data"} <= sections.keys()
     name = _run_name(plain, choices, [o for o in overrides if _key(o) in swept]) if can_be_named else "none"
+    made: RunConfig | None = None
     with mistakes.noted():
         made = _put_together(plain, {**_STAND_INS, **sections}, name)
     mistakes.require_none()
-    return made  # pyright: ignore[reportPossiblyUnbound]: else there were mistakes
+    assert made is not None
+    return made
 
 
 def _keys_of(file: Path) -> list[str]:

@@ -30,17 +30,17 @@ def look(method: Mapping[str, Any], sections: Mapping[str, Any], mistakes: Mista
         sections: Settings by the name of their section; those that are wrong already are missing.
         mistakes: Told of more.
     """
-    made: list[Method] = []
+    made: Method | None = None
     with mistakes.noted():
-        made += [make_method(str(method["name"]), {name: value for name, value in method.items() if name != "name"})]
+        made = make_method(str(method["name"]), {name: value for name, value in method.items() if name != "name"})
     if "trainer" in sections:
         from align.training.plan import require_effects, require_optimizer
 
         with mistakes.noted():
             require_optimizer(sections["trainer"])
-        for one in made:
+        if made is not None:
             with mistakes.noted():
-                require_effects(sections["trainer"], one)
+                require_effects(sections["trainer"], made)
     if (model := sections.get("model")) is None:
         return
     from align.model import first_look as of_model
