@@ -12,6 +12,7 @@
     python scripts/bench.py data       # reading, checking and tokenising pairs beside TRL's preparation
     python scripts/bench.py paths      # RFT on arithmetic: accuracy against distinct paths per question
     python scripts/bench.py diagnosis  # how often align diagnose finds an illness, in sick and in healthy runs
+    python scripts/bench.py gpu        # an optimiser step of DPO on one GPU beside TRL's, a LLaMA of 1.2 billion
     python scripts/bench.py dpo --json
 """
 
@@ -24,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cost, data, diagnosis, dpo, online, paths, sampling, sentiment, stories
+from benchmarks import cost, data, diagnosis, dpo, gpu, online, paths, sampling, sentiment, stories
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
@@ -110,6 +111,10 @@ def _add_illnesses(parser: argparse.ArgumentParser) -> None:
     names = list(diagnosis.ILLNESSES)
     parser.add_argument("--illnesses", nargs="+", choices=names, default=names, help="which of them")
     parser.add_argument("--output", type=Path, default=Path("runs/diagnosis"), help="folder of what was found")
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", type=Path, help="folder for tables of the slowest kernels of a step of ours")
 
 
 def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
@@ -230,6 +235,23 @@ _BENCHMARKS = {
             ("duplicates", 30, "samples per question in the RFT that keeps all right ones"),
         ),
         add_more=_add_paths,
+    ),
+    "gpu": _Benchmark(
+        run=gpu.bench_gpu,
+        summary="one optimiser step of DPO on one GPU beside TRL's DPOTrainer, on a random LLaMA in bfloat16 with LoRA",
+        numbers=(
+            ("steps", 5, "measured steps of each side"),
+            ("warmup", 2, "steps before the measured ones"),
+            ("pairs", 32, "pairs per step"),
+            ("trl-pairs", 8, "most pairs of TRL's micro-batches"),
+            ("max-length", 2048, "tokens of prompt and response together"),
+            ("hidden", 2048, "hidden size of the model"),
+            ("layers", 16, "layers of the model"),
+            ("vocabulary", 128256, "tokens of the vocabulary"),
+            ("rank", 16, "rank of the adapters"),
+            ("tokens-per-microbatch", 16384, "budget of our micro-batches"),
+        ),
+        add_more=_add_profile,
     ),
     "diagnosis": _Benchmark(
         run=diagnosis.bench_diagnosis,

@@ -1,0 +1,391 @@
+"""One optimiser step of DPO on one GPU beside TRL's DPOTrainer: a random LLaMA of 1.2 billion parameters in bfloat16.
+
+Each side is built, measured and deleted in turn, on the same pairs in the same order: random tokens whose lengths have
+the distribution of a preference dataset. Useful FLOPs are those of the tokens that the layout computes, padding and
+recomputation not counted: 2 per weight and token for each of policy forward, policy backward and reference, attention
+causal, the head at response positions alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.measuring import report, settings_of, spread, versions
+from benchmarks.models import quiet
+
+if TYPE_CHECKING:
+    from align.data import Example
+    from align.method.base import Method
+    from align.model.batch import Batch
+
+RATE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Log-normal lengths in tokens."""
+
+    prompt: float
+    """Median."""
+    response: float
+    responses: int = 2
+    spread: float = 0.6
+    """Standard deviation of the logarithm."""
+
+
+WORKLOADS = {
+    "responses longer (P/R 0.42)": Lengths(prompt=150, response=360),
+    "prompts longer (P/R 4)": Lengths(prompt=900, response=225, spread=0.3),
+}
+CANDIDATES = Lengths(prompt=1000, response=125, responses=8, spread=0.2)
+
+
+def bench_gpu(options: argparse.Namespace) -> None:
+    """Measure each side in turn and print the result."""
+    import torch
+
+    quiet(options.threads)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        weights = _save_model(Path(folder), options)
+        peak = _peak_flops(options)
+        result: dict[str, Any] = {
+            "benchmark": "gpu",
+            "settings": settings_of(options),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "parameters": weights,
+            "matmul_flops": peak,
+            "versions": versions(),
+            "rows": [],
+        }
+        for name, lengths in WORKLOADS.items():
+            examples = draw_examples(lengths, (options.warmup + options.steps) * options.pairs, options)
+            for side, measure in _sides(Path(folder), options).items():
+                _add(result, {"work": name, "side": side, **_measured(measure, examples, options, weights, peak)})
+        examples = draw_examples(CANDIDATES, (options.warmup + options.steps) * options.pairs // 4, options)
+        few = argparse.Namespace(**{**vars(options), "pairs": options.pairs // 4})
+        for layout in ("tree", "flat"):
+            found = _measured(_ours(Path(folder), options, layout=layout, ranking=True), examples, few, weights, peak)
+            _add(result, {"work": "8 candidates (P/R 8)", "side": f"align, {layout}", **found})
+    report(result, options, print_table)
+
+
+def _add(result: dict[str, Any], row: dict[str, Any]) -> None:
+    """Add a side's figures, and show them at once."""
+    result["rows"].append(row)
+    print(json.dumps(row), file=sys.stderr, flush=True)
+
+
+def _save_model(folder: Path, options: argparse.Namespace) -> dict[str, int]:
+    """Write a random LLaMA and a tokenizer; returns the weights of its layers and of its head."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    config = LlamaConfig(
+        vocab_size=options.vocabulary,
+        hidden_size=options.hidden,
+        intermediate_size=4 * options.hidden,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.hidden // 64,
+        num_key_value_heads=max(1, options.hidden // 256),
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
+    torch.manual_seed(options.seed)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlamaForCausalLM(config)
+    torch.set_default_dtype(before)
+    model.save_pretrained(folder)
+    words = {"<|endoftext|>": 0, "<|pad|>": 1, **{f"w{i}": i for i in range(2, 1000)}}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|pad|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|pad|>")
+    wrapped.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    wrapped.save_pretrained(folder)
+    head = options.vocabulary * options.hidden
+    return {
+        "layers": sum(p.numel() for p in model.model.layers.parameters()),
+        "head": head,
+        "depth": options.layers,
+        "width": options.hidden,
+    }
+
+
+def draw_examples(lengths: Lengths, count: int, options: argparse.Namespace) -> list[Example]:
+    """Draw examples of random tokens."""
+    import numpy as np
+
+    from align.data import Example
+
+    rng = np.random.default_rng(options.seed)
+
+    def ids(median: float) -> list[int]:
+        n = int(np.clip(median * np.exp(lengths.spread * rng.standard_normal()), 8, options.max_length // 2))
+        return rng.integers(2, options.vocabulary, n).tolist()
+
+    return [
+        Example(
+            index=i,
+            prompt_ids=ids(lengths.prompt),
+            responses=tuple([*ids(lengths.response), 0] for _ in range(lengths.responses)),
+            scores=tuple(float(lengths.responses - k) for k in range(lengths.responses)),
+        )
+        for i in range(count)
+    ]
+
+
+def _peak_flops(options: argparse.Namespace) -> float:
+    """Matrix products per second in bfloat16, 2n³ FLOPs each."""
+    import torch
+
+    n, device = (8192, "cuda") if torch.cuda.is_available() else (512, "cpu")
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    times = []
+    for _ in range(10):
+        began = _now()
+        a @ b
+        times.append(_now() - began)
+    return 2 * n**3 / sorted(times)[len(times) // 2]
+
+
+def _now() -> float:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _sides(folder: Path, options: argparse.Namespace) -> dict[str, Callable[..., dict[str, Any]]]:
+    return {
+        "align, tree": _ours(folder, options, layout="tree"),
+        "align, flat": _ours(folder, options, layout="flat"),
+        "TRL, defaults": _theirs(folder, options),
+        "TRL, best": _theirs(
+            folder,
+            options,
+            gradient_checkpointing=False,
+            use_liger_kernel=True,
+            train_sampling_strategy="group_by_length",
+        ),
+    }
+
+
+def _measured(
+    measure: Callable[..., dict[str, Any]],
+    examples: Sequence[Example],
+    options: argparse.Namespace,
+    weights: dict[str, int],
+    peak: float,
+) -> dict[str, Any]:
+    """Seconds a step, samples a second, MFU and peak memory of one side; the error where it fails."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        found = measure(examples, options)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+    seconds: list[float] = found.pop("seconds")[options.warmup :]
+    total = sum(seconds)
+    from align.model.batch import Batch
+
+    used = examples[options.warmup * options.pairs : (options.warmup + len(seconds)) * options.pairs]
+    flops = useful_flops(Batch.from_examples(used), found.get("layout", "flat"), weights, found.get("passes", 3))
+    return {
+        "seconds": spread(seconds),
+        "samples_per_second": len(used) / total,
+        "mfu": flops / total / peak,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
+        **found,
+    }
+
+
+def useful_flops(batch: Batch, layout: Any, weights: dict[str, int], passes: int) -> float:
+    """FLOPs of ``passes`` forward-sized passes over the batch's tokens; attention causal, the head at responses only."""
+    lengths = [length for rows in batch.row_lengths(layout) for length in rows]
+    tokens = sum(lengths)
+    forward = 2 * weights["layers"] * tokens + 2 * weights["head"] * batch.tokens
+    attention = sum(2 * length**2 * weights["width"] * weights["depth"] for length in lengths)
+    extra = 4 if passes == 3 else passes + 1  # attention's backward costs two forwards, that of frozen weights one
+    return passes * forward + extra * attention
+
+
+def _ours(
+    folder: Path, options: argparse.Namespace, *, layout: Any, ranking: bool = False
+) -> Callable[..., dict[str, Any]]:
+    def measure(examples: Sequence[Example], options: argparse.Namespace) -> dict[str, Any]:
+        from align.model.batch import Batch
+        from align.model.policy import Policy
+        from align.settings.adapter import Adapter
+        from align.settings.config import TrainerConfig
+        from align.system.processes import Processes
+        from align.training.optimizer import make_optimizer
+        from align.training.step import Stepper
+
+        policy = Policy.load(
+            str(folder), adapter=Adapter(r=options.rank), seed=options.seed, dtype="bfloat16", layout=layout
+        )
+        method = _ranking() if ranking else _dpo()
+        policy.require(method.roles)
+        stepper = Stepper(
+            policy,
+            method,
+            Processes("bfloat16"),
+            make_optimizer(policy.parameters(method.trains), TrainerConfig(), RATE),
+            tokens_per_microbatch=options.tokens_per_microbatch,
+            max_grad_norm=1.0,
+        )
+        seconds: list[float] = []
+        micro = 0
+        for first in range(0, len(examples), options.pairs):
+            batch = Batch.from_examples(examples[first : first + options.pairs])
+            began = _now()
+            stepper.step(batch)
+            seconds.append(_now() - began)
+            micro += sum(1 for _ in batch.micro_batches(options.tokens_per_microbatch, policy.layout))
+        if options.profile:
+            _profile(stepper, Batch.from_examples(examples[: options.pairs]), options.profile)
+        return {
+            "seconds": seconds,
+            "layout": policy.layout,
+            "passes": 2 if ranking else 3,
+            "micro_batches_per_step": micro / len(seconds),
+            "notes": policy.notes,
+        }
+
+    return measure
+
+
+def _profile(stepper: Any, batch: Batch, folder: Path) -> None:
+    """Write which kernels of a step take the longest."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=activities) as record:
+        stepper.step(batch)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    by = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    table = record.key_averages().table(sort_by=by, row_limit=60, max_name_column_width=80)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stepper.policy.layout}-{batch.K}-{len(list(folder.iterdir()))}.txt").write_text(
+        table, encoding="utf-8"
+    )
+
+
+def _dpo() -> Method:
+    from methods.dpo import DPO
+
+    return DPO(beta=0.1)
+
+
+def _ranking() -> Method:
+    from methods.rrhf import RRHF
+
+    return RRHF()
+
+
+def _theirs(folder: Path, options: argparse.Namespace, **settings: Any) -> Callable[..., dict[str, Any]]:
+    def measure(examples: Sequence[Example], options: argparse.Namespace) -> dict[str, Any]:
+        import torch
+        from datasets import Dataset
+        from transformers import PrinterCallback, TrainerCallback
+        from trl import DPOConfig, DPOTrainer
+
+        from align.settings.adapter import Adapter
+
+        class OnTokens(DPOTrainer):
+            def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+                return dataset
+
+        seconds: list[float] = []
+        began = 0.0
+
+        class Clock(TrainerCallback):
+            def on_step_begin(self, *_: Any, **__: Any) -> None:
+                nonlocal began
+                began = _now()
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                seconds.append(_now() - began)
+
+        kept = {"train_sampling_strategy": "sequential", **settings}
+        per_device = next(n for n in (16, 8, 4, 2, 1) if n <= options.trl_pairs and options.pairs % n == 0)
+        trainer = OnTokens(
+            model=str(folder),
+            args=DPOConfig(
+                output_dir=str(folder / "trl"),
+                per_device_train_batch_size=per_device,
+                gradient_accumulation_steps=options.pairs // per_device,
+                max_steps=len(examples) // options.pairs,
+                max_length=8192,
+                bf16=torch.cuda.is_available(),
+                use_cpu=not torch.cuda.is_available(),
+                model_init_kwargs={"dtype": "bfloat16"},
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                **kept,
+            ),
+            train_dataset=Dataset.from_dict(
+                {
+                    "prompt_ids": [example.prompt_ids for example in examples],
+                    "chosen_ids": [example.responses[0] for example in examples],
+                    "rejected_ids": [example.responses[1] for example in examples],
+                    "length": [len(example.prompt_ids) + max(map(len, example.responses)) for example in examples],
+                }
+            ),
+            peft_config=Adapter(r=options.rank).to_peft(),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Clock())
+        trainer.train()
+        return {"seconds": seconds, "layout": "flat", "per_device_pairs": per_device}
+
+    return measure
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """Print each side's figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=150)
+    console.print(
+        f"{result['device']}, {result['matmul_flops'] / 1e12:.0f} TFLOP/s in a bfloat16 product; {result['versions']}"
+    )
+    table = Table("work", "side", "seconds a step", "samples/s", "MFU", "peak GiB")
+    for row in result["rows"]:
+        if "error" in row:
+            table.add_row(row["work"], row["side"], row["error"][:80])
+            continue
+        table.add_row(
+            row["work"],
+            row["side"],
+            f"{row['seconds']['median']:.3f}",
+            f"{row['samples_per_second']:.1f}",
+            f"{row['mfu']:.3f}",
+            f"{row['peak_gib']:.1f}",
+        )
+    console.print(table)
