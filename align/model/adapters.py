@@ -137,6 +137,10 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, place: str) -> PeftMode
     """
     from peft import get_peft_model
 
+    from align.model.lora_linear import LoraLinear
+
+    if not hasattr(model, "hf_quantizer"):  # whose layers are linear ones too, of other types of PEFT
+        config._register_custom_module({torch.nn.Linear: LoraLinear})  # pyright: ignore[reportPrivateUsage]
     head: Any = model.get_output_embeddings()
     linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if _is_linear(m) and m is not head})
     wanted = config.target_modules

@@ -9,11 +9,11 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from align.model.architecture import body
+from align.model.architecture import body, max_positions
 from align.model.batch import Batch, Layout
 from align.model.logprobs import HeadTransform, gather_logprobs, token_logprobs
 from align.model.residual_dropout import ResidualDropout
-from align.model.tree_layout import Rows, lay_out, model_inputs
+from align.model.tree_layout import Rows, lay_out, model_inputs, moved
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,13 @@ class Forward:
 
     def rows(self, batch: Batch) -> Rows:
         """Lay the batch out as rows, on the device of the model's inputs."""
-        return lay_out(batch, self.layout, pad_id=self.pad_id, device=self.model.get_input_embeddings().weight.device)
+        return lay_out(
+            batch,
+            self.layout,
+            pad_id=self.pad_id,
+            device=self.model.get_input_embeddings().weight.device,
+            longest=max_positions(self.model.config),
+        )
 
     def hidden(self, rows: Rows) -> Tensor:
         """Return the last hidden states of all tokens of all rows; (R·L, D)."""
@@ -56,13 +62,12 @@ class Forward:
     def logprobs(self, batch: Batch, *, temperature: float = 1.0, entropy: bool = False) -> Logprobs:
         """``logp[p, k, t] = log softmax(logits / temperature)[y_t]`` given the prompt and the tokens before t."""
         rows = self.rows(batch)
-        mask_PKT = batch.mask_PKT.to(rows.source_PKT.device)
-        source_N = rows.source_PKT[mask_PKT]
-        target_N = torch.tensor(
-            [token for responses in batch.response_ids for ids in responses for token in ids],
-            dtype=torch.long,
-            device=source_N.device,
-        )
+        device = rows.source_PKT.device
+        # Places are found on the CPU: to count them on an accelerator would be to wait for it.
+        place_N = moved(batch.mask_PKT.flatten().nonzero().squeeze(1), device)
+        source_N = rows.source_PKT.flatten()[place_N]
+        tokens = [token for responses in batch.response_ids for ids in responses for token in ids]
+        target_N = moved(torch.tensor(tokens, dtype=torch.long), device)
         if self.fused_head:
             logp_N, entropy_N = token_logprobs(
                 self.hidden(rows)[source_N],
@@ -75,11 +80,12 @@ class Forward:
         else:
             logits_NV = self.logits(rows)[source_N].float() / temperature
             logp_N, entropy_N = gather_logprobs(logits_NV, target_N, entropy=entropy)
-        zeros_PKT = torch.zeros(mask_PKT.shape, device=logp_N.device)
-        return Logprobs(
-            logp_PKT=zeros_PKT.masked_scatter(mask_PKT, logp_N),
-            entropy_PKT=None if entropy_N is None else zeros_PKT.masked_scatter(mask_PKT, entropy_N),
-        )
+
+        def placed(values_N: Tensor) -> Tensor:
+            zeros = torch.zeros(batch.mask_PKT.numel(), device=device)
+            return zeros.index_copy(0, place_N, values_N.float()).view(batch.mask_PKT.shape)
+
+        return Logprobs(placed(logp_N), None if entropy_N is None else placed(entropy_N))
 
     def _call(self, module: Any, rows: Rows) -> Any:
         _set_dropout(self.model, self.dropout)

@@ -13,7 +13,7 @@ from trl.kernels import ChunkedLogProbFunction
 # Up to this many logits (256 MB in float32) one plain projection is faster, because its backward pass need not project
 # again: 1.7 to 2.2 times on CPU with 300 to 1500 tokens and 32k entries. Above it, memory matters more.
 _PLAIN_LOGITS = 2**26
-_VOCABULARY_CHUNK = 4096
+_VOCABULARY_CHUNK = {"cpu": 4096, "cuda": 32768}
 # Instead of −∞: its probability is 0 too, but so is their product, where 0 · −∞ would be NaN in TRL's entropy.
 _SHUT_OUT = -1e30
 
@@ -79,7 +79,7 @@ def token_logprobs(
         bias,
         target_N,
         temperature,
-        _VOCABULARY_CHUNK,
+        _VOCABULARY_CHUNK.get(hidden_ND.device.type, 4096),
         transform.softcap,
         transform.scale,
         ("log_probs", "entropy") if entropy else ("log_probs",),

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+_CALL = {"cpu": 256, "cuda": 4096}
+"""Tokens that take as long as a model call costs beside its tokens: on an accelerator the launching of its kernels."""
+
+
 class Policy:
     """A base model with one set of weights per role (see :mod:`align.model.roles`).
 
@@ -266,7 +270,7 @@ class Policy:
         """
         if not batch.P:
             return batch
-        prompts = list(batch.micro_batch_prompts(tokens, self.layout))
+        prompts = self.micro_batch_prompts(batch, tokens)
         with progress(phase or "", batch.P, "prompt") if phase else nullcontext() as bar:
             asked: list[Batch] = []
             for part in prompts:
@@ -279,6 +283,15 @@ class Policy:
         )
         place = {p: i for i, p in enumerate(chain.from_iterable(prompts))}
         return joined.select([place[p] for p in range(batch.P)])
+
+    def micro_batches(self, batch: Batch, tokens: int) -> list[Batch]:
+        """Split into batches of at most ``tokens`` padded tokens; see :meth:`align.model.batch.Batch.micro_batches`."""
+        return [batch.select(prompts) for prompts in self.micro_batch_prompts(batch, tokens)]
+
+    def micro_batch_prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
+        """Return the indices of the prompts in each of :meth:`micro_batches`."""
+        overhead = _CALL.get(self.device.type, _CALL["cpu"])
+        return list(batch.micro_batch_prompts(tokens, self.layout, overhead=overhead))
 
     def _head(self, batch: Batch) -> tuple[Tensor, Rows]:
         """Return the head's output at every token of every row, (R·L,), and the rows."""

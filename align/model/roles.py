@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 from typing_extensions import override
@@ -152,14 +153,15 @@ class SharedBase(Roles):
         self.active = "policy"
         self._config: LoraConfig = copy.deepcopy(peft_model.peft_config["policy"])  # pyright: ignore[reportAttributeAccessIssue]
         self.dropout = self._config.lora_dropout
+        self._layers: list[Any] = [m for m in peft_model.modules() if isinstance(m, BaseTunerLayer)]
         self._frozen: set[Role] = set()
         self._start: dict[str, torch.Tensor] | None = None
         if start is not None:
             self.load("policy", start)
             self._start = _clone(self.weights("policy"))
-            self.add("reference")
             self._frozen.add("reference")
-        self.activate("policy")
+            self.add("reference")
+        self._settle()
 
     @property
     @override
@@ -178,13 +180,16 @@ class SharedBase(Roles):
 
     @override
     def activate(self, role: Role) -> None:
+        """Switch every layer. PEFT's ``set_adapter`` searches all modules each time, which a step of many parts feels.
+
+        Which parameters are trained is not switched: those of a role that is not in use take no part in the pass.
+        """
         self._require(role)
-        tuner: Any = self.peft_model.base_model
-        if role == "reference" and self.reference_is_base:
-            tuner.disable_adapter_layers()
-        else:
-            tuner.enable_adapter_layers()
-            self.peft_model.set_adapter(role, inference_mode=role in self._frozen)
+        off = role == "reference" and self.reference_is_base
+        for layer in self._layers:
+            layer._disable_adapters = off
+            if not off:
+                layer._active_adapter = [role]
         self.active = role
 
     @override
@@ -194,7 +199,7 @@ class SharedBase(Roles):
             _copy_into(self.weights(role), self._start)
         if role in SCALAR_ROLES:
             self._add_head(role, self.module)
-        self.activate(self.active)  # PEFT may have switched to the new adapter
+        self._settle()
 
     @contextmanager
     @override
@@ -295,7 +300,14 @@ class SharedBase(Roles):
         if not self.reference_is_base:
             self.peft_model.delete_adapter("reference")
             self._frozen.discard("reference")
-            self.activate(self.active)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Say which roles are trained, and switch to the active one again: PEFT does both as it adds and deletes."""
+        for role in self.names:
+            for parameter in self.weights(role).values():
+                parameter.requires_grad_(role not in self._frozen)
+        self.activate(self.active)
 
 
 class FullCopies(Roles):

@@ -25,6 +25,8 @@ from torch import Tensor
 
 from align.model.batch import Batch, Layout, padded
 
+_LENGTH_STEP = 64
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -44,39 +46,59 @@ class Rows:
     def to(self, device: torch.device) -> Rows:
         """Return the rows on ``device``."""
         return Rows(
-            self.input_ids_RL.to(device),
-            self.position_ids_RL.to(device),
-            None if self.segment_RL is None else self.segment_RL.to(device),
-            self.source_PKT.to(device),
-            self.last_PK.to(device),
+            moved(self.input_ids_RL, device),
+            moved(self.position_ids_RL, device),
+            None if self.segment_RL is None else moved(self.segment_RL, device),
+            moved(self.source_PKT, device),
+            moved(self.last_PK, device),
         )
 
 
-def lay_out(batch: Batch, layout: Layout, *, pad_id: int, device: torch.device) -> Rows:
-    """Lay a batch out as rows on ``device``. With one response per prompt both layouts are the flat one."""
-    rows = _flat(batch, pad_id) if layout == "flat" or batch.K <= 1 else _tree(batch, pad_id)
+def lay_out(batch: Batch, layout: Layout, *, pad_id: int, device: torch.device, longest: int | None = None) -> Rows:
+    """Lay a batch out as rows on ``device``. With one response per prompt both layouts are the flat one.
+
+    On an accelerator the rows are as long as a multiple of 64, but not longer than ``longest``, the positions that the
+    model has: kernels are fast on such lengths, and some are built anew for each length that they meet.
+    """
+    flat = layout == "flat" or batch.K <= 1
+    L = _row_length(batch, "flat" if flat else "tree")
+    if device.type != "cpu":
+        rounded = L + -L % _LENGTH_STEP
+        L = max(L, rounded if longest is None else min(rounded, longest))
+    rows = _flat(batch, pad_id, L) if flat else _tree(batch, pad_id, L)
     return rows.to(device)
 
 
-def _flat(batch: Batch, pad_id: int) -> Rows:
+def _row_length(batch: Batch, layout: Layout) -> int:
+    longest = max((max(lengths, default=0) for lengths in batch.row_lengths(layout)), default=0)
+    return longest - (layout == "tree")  # the prompt's last token is in the branches
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on ``device``; a copy to an accelerator does not wait for what that is doing."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def _flat(batch: Batch, pad_id: int, L: int) -> Rows:
     rows: list[list[int]] = []
     source_PKT, last_PK = _no_positions(batch)
-    L = max((max(lengths, default=0) for lengths in batch.row_lengths("flat")), default=0)
     for p, (prompt, responses) in enumerate(zip(batch.prompt_ids, batch.response_ids, strict=True)):
         for k, ids in enumerate(responses):
             first = len(rows) * L + len(prompt) - 1
             source_PKT[p, k, : len(ids)] = torch.arange(first, first + len(ids))
             last_PK[p, k] = first + len(ids)
             rows.append([*prompt, *ids])
-    return Rows(padded(rows, pad_id), torch.arange(L).expand(len(rows), L), None, source_PKT, last_PK)
+    ids_RL = _widened(padded(rows, pad_id), L, pad_id)
+    return Rows(ids_RL, torch.arange(L).expand(len(rows), L), None, source_PKT, last_PK)
 
 
-def _tree(batch: Batch, pad_id: int) -> Rows:
+def _tree(batch: Batch, pad_id: int, L: int) -> Rows:
     rows: list[list[int]] = []
     positions: list[list[int]] = []
     segments: list[list[int]] = []
     source_PKT, last_PK = _no_positions(batch)
-    L = max(rows[0] - 1 for rows in batch.row_lengths("tree"))  # the prompt's last token is in the branches
     for p, (prompt, responses) in enumerate(zip(batch.prompt_ids, batch.response_ids, strict=True)):
         shared = len(prompt) - 1
         row, position, segment = list(prompt[:-1]), list(range(shared)), [0] * shared
@@ -90,7 +112,14 @@ def _tree(batch: Batch, pad_id: int) -> Rows:
         rows.append(row)
         positions.append(position)
         segments.append(segment)
-    return Rows(padded(rows, pad_id), padded(positions, 0), padded(segments, -1), source_PKT, last_PK)
+    ids_RL, position_RL, segment_RL = (
+        _widened(padded(values, fill), L, fill) for values, fill in ((rows, pad_id), (positions, 0), (segments, -1))
+    )
+    return Rows(ids_RL, position_RL, segment_RL, source_PKT, last_PK)
+
+
+def _widened(rows_RL: Tensor, L: int, fill: int) -> Tensor:
+    return torch.nn.functional.pad(rows_RL, (0, L - rows_RL.shape[1]), value=fill) if rows_RL.shape[1] < L else rows_RL
 
 
 def _no_positions(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -128,6 +157,9 @@ def model_inputs(rows: Rows, config: Any, attention: str, dtype: torch.dtype) ->
         return inputs
     inputs["position_ids"] = rows.position_ids_RL
     kinds = attention_kinds(config)
+    device = rows.segment_RL.device
+    if torch.is_autocast_enabled(device.type):  # in which queries and keys will be
+        dtype = torch.get_autocast_dtype(device.type)
     masks = {kind: _for_attention(tree_mask(rows, window), attention, dtype) for kind, window in kinds.items()}
     # Models with several kinds of layers take a mapping; models with one kind take the mask itself.
     inputs["attention_mask"] = masks if len(masks) > 1 else next(iter(masks.values()))
@@ -152,9 +184,9 @@ def attention_kinds(config: Any) -> dict[str, int | None]:
 
 
 def _for_attention(visible: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
-    if attention == "sdpa":
+    if attention == "sdpa" and visible.device.type == "cpu":
         return visible
-    if attention == "eager":
+    if attention in ("sdpa", "eager"):  # on an accelerator SDPA would make the same of it anew in every layer
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
             ~visible, torch.finfo(dtype).min
         )

@@ -205,7 +205,7 @@ class Batches:
             chunk = mine[start : start + _CHUNK]
             # `rows` names rows of the dataset; here the place among the tokenised examples is needed.
             part = dataclasses.replace(self._load(chunk), rows=tuple(chunk))
-            for micro in part.micro_batches(tokens, policy.layout):
+            for micro in policy.micro_batches(part, tokens):
                 with processes.autocast(policy.device):
                     done = method.prepare(policy, micro)
                 places.extend(micro.rows)

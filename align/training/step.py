@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from align.errors import SMALLER, first_line, is_out_of_memory
-from align.system.processes import add_metrics
+from align.system.processes import add_metrics, on_cpu
 
 if TYPE_CHECKING:
-    from align.method.base import Method
+    from align.method.base import Method, Metrics
     from align.model.batch import Batch
     from align.model.policy import Policy
     from align.system.processes import Processes
@@ -107,21 +107,27 @@ class Stepper:
         self, micro_batches: Sequence[Batch], weight: float, collected: dict[str, tuple[float, float]]
     ) -> list[int]:
         """Add the gradients of the loss and collect its metrics; returns the rows whose loss is not finite."""
-        bad: list[int] = []
+        losses: list[torch.Tensor] = []
+        rows: list[Sequence[int]] = []
+        metrics: list[Metrics] = []
         for role in self.method.trains:
             with self.policy.use(role), self.policy.dropout(self.method.dropout):
                 for part in micro_batches:
                     with self.processes.autocast(self.policy.device):
                         loss = self.method.loss(self.policy, part)
-                    if not bool(torch.isfinite(loss.sums[role])):
-                        bad.extend(part.rows)
                     (loss.sums[role] / weight).backward()
-                    add_metrics(collected, loss.metrics)
-        return bad
+                    losses.append(loss.sums[role].detach())
+                    rows.append(part.rows)
+                    metrics.append(loss.metrics)
+        # Looked at after the last part: before, the processor would wait for the accelerator each time.
+        for part in on_cpu(metrics):
+            add_metrics(collected, part)
+        finite = torch.isfinite(torch.stack(losses)).tolist() if losses else []
+        return [row for part, good in zip(rows, finite, strict=True) if not good for row in part]
 
     def _mix_in(self, mixed: Batch, tokens: float, collected: dict[str, tuple[float, float]]) -> None:
         with self.policy.use("policy"):
-            for part in mixed.micro_batches(self.tokens_per_microbatch, self.policy.layout) if mixed.P else ():
+            for part in self.policy.micro_batches(mixed, self.tokens_per_microbatch) if mixed.P else ():
                 with self.processes.autocast(self.policy.device):
                     loss = -self.policy.logprobs(part).logp_PKT.sum()
                 (self.method.mixing * loss / tokens).backward()
@@ -131,17 +137,20 @@ class Stepper:
     def measure(self, batch: Batch) -> dict[str, tuple[float, float]]:
         """The method's metrics on this rank's batch, without an update: sums and weights by name."""
         collected: dict[str, tuple[float, float]] = {}
+        metrics: list[Metrics] = []
         with self._memory_guard(), self.processes.autocast(self.policy.device):
             for part in self._prepare(batch):
                 for role in self.method.trains:
                     with self.policy.use(role):
-                        add_metrics(collected, self.method.loss(self.policy, part).metrics)
+                        metrics.append(self.method.loss(self.policy, part).metrics)
+        for part in on_cpu(metrics):
+            add_metrics(collected, part)
         return collected
 
     def _prepare(self, batch: Batch) -> list[Batch]:
         if not batch.P:
             return []
-        parts = batch.micro_batches(self.tokens_per_microbatch, self.policy.layout)
+        parts = self.policy.micro_batches(batch, self.tokens_per_microbatch)
         with torch.no_grad(), self.processes.autocast(self.policy.device):
             return [self.method.prepare(self.policy, part) for part in parts]
 

@@ -175,6 +175,7 @@ def _now() -> float:
 def _sides(folder: Path, options: argparse.Namespace) -> dict[str, Callable[..., dict[str, Any]]]:
     return {
         "align, tree": _ours(folder, options, layout="tree"),
+        "align, tree, Liger": _ours(folder, options, layout="tree", liger=True),
         "align, flat": _ours(folder, options, layout="flat"),
         "TRL, defaults": _theirs(folder, options),
         "TRL, best": _theirs(
@@ -205,7 +206,8 @@ def _measured(
         found = measure(examples, options)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:300]}
-    seconds: list[float] = found.pop("seconds")[options.warmup :]
+    times: list[float] = found.pop("seconds")
+    first, seconds = times[0], times[options.warmup :]
     total = sum(seconds)
     from align.model.batch import Batch
 
@@ -213,6 +215,7 @@ def _measured(
     flops = useful_flops(Batch.from_examples(used), found.get("layout", "flat"), weights, found.get("passes", 3))
     return {
         "seconds": spread(seconds),
+        "first_seconds": first,
         "samples_per_second": len(used) / total,
         "mfu": flops / total / peak,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
@@ -231,7 +234,7 @@ def useful_flops(batch: Batch, layout: Any, weights: dict[str, int], passes: int
 
 
 def _ours(
-    folder: Path, options: argparse.Namespace, *, layout: Any, ranking: bool = False
+    folder: Path, options: argparse.Namespace, *, layout: Any, ranking: bool = False, liger: bool = False
 ) -> Callable[..., dict[str, Any]]:
     def measure(examples: Sequence[Example], options: argparse.Namespace) -> dict[str, Any]:
         from align.model.batch import Batch
@@ -242,9 +245,15 @@ def _ours(
         from align.training.optimizer import make_optimizer
         from align.training.step import Stepper
 
+        start = _now()
         policy = Policy.load(
             str(folder), adapter=Adapter(r=options.rank), seed=options.seed, dtype="bfloat16", layout=layout
         )
+        if liger:
+            from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+            _apply_liger_kernel_to_instance(model=policy.model)
+        loaded = _now() - start
         method = _ranking() if ranking else _dpo()
         policy.require(method.roles)
         stepper = Stepper(
@@ -262,14 +271,15 @@ def _ours(
             began = _now()
             stepper.step(batch)
             seconds.append(_now() - began)
-            micro += sum(1 for _ in batch.micro_batches(options.tokens_per_microbatch, policy.layout))
-        if options.profile:
+            micro += len(policy.micro_batches(batch, options.tokens_per_microbatch))
+        if options.profile and layout == "tree" and not ranking:
             _profile(stepper, Batch.from_examples(examples[: options.pairs]), options.profile)
         return {
             "seconds": seconds,
             "layout": policy.layout,
             "passes": 2 if ranking else 3,
             "micro_batches_per_step": micro / len(seconds),
+            "load_seconds": loaded,
             "notes": policy.notes,
         }
 
