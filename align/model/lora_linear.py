@@ -55,6 +55,8 @@ class LoraLinear(PeftLoraLinear):
     @override
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base = self.get_base_layer()
+        if self.disable_adapters and not self.merged:
+            return base(x, *args, **kwargs)
         if args or kwargs or not self._is_plain(x, base):
             return super().forward(x, *args, **kwargs)
         (name,) = self.active_adapters
