@@ -77,7 +77,7 @@ def _row_length(batch: Batch, layout: Layout) -> int:
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return the tensor on ``device``; a copy to an accelerator does not wait for what that is doing."""
     if device.type == "cuda":
-        tensor = tensor.pin_memory()
+        tensor = tensor.contiguous().pin_memory()
     return tensor.to(device, non_blocking=True)
 
 

@@ -350,6 +350,7 @@ def _theirs(folder: Path, options: argparse.Namespace, **settings: Any) -> Calla
                 gradient_accumulation_steps=options.pairs // per_device,
                 max_steps=len(examples) // options.pairs,
                 max_length=8192,
+                remove_unused_columns=False,
                 bf16=torch.cuda.is_available(),
                 use_cpu=not torch.cuda.is_available(),
                 model_init_kwargs={"dtype": "bfloat16"},
