@@ -240,8 +240,7 @@ _BENCHMARKS = {
         run=gpu.bench_gpu,
         summary="one optimiser step of DPO on one GPU beside TRL's DPOTrainer, on a random LLaMA in bfloat16 with LoRA",
         numbers=(
-            ("steps", 5, "measured steps of each side"),
-            ("warmup", 2, "steps before the measured ones"),
+            ("steps", 5, "measured steps of each side, which takes them twice"),
             ("pairs", 32, "pairs per step"),
             ("trl-pairs", 8, "most pairs of TRL's micro-batches"),
             ("max-length", 2048, "tokens of prompt and response together"),

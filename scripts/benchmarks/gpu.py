@@ -1,7 +1,9 @@
 """One optimiser step of DPO on one GPU beside TRL's DPOTrainer: a random LLaMA of 1.2 billion parameters in bfloat16.
 
-Each side is built, measured and deleted in turn, on the same pairs in the same order: random tokens whose lengths have
-the distribution of a preference dataset. Useful FLOPs are those of the tokens that the layout computes, padding and
+Each side is built, measured and deleted in turn, on the same pairs: random tokens whose lengths have the distribution
+of a preference dataset. It learns from all of them twice, and the second time is measured: in the first, kernels are
+built for the shapes that are new. TRL at its best takes them sorted by length, with Liger's kernels and without
+recomputation. Useful FLOPs are those of the tokens that the layout computes, padding and
 recomputation not counted: 2 per weight and token for each of policy forward, policy backward and reference, attention
 causal, the head at response positions alone.
 """
@@ -67,10 +69,10 @@ def bench_gpu(options: argparse.Namespace) -> None:
             "rows": [],
         }
         for name, lengths in WORKLOADS.items():
-            examples = draw_examples(lengths, (options.warmup + options.steps) * options.pairs, options)
+            examples = draw_examples(lengths, options.steps * options.pairs, options)
             for side, measure in _sides(Path(folder), options).items():
                 _add(result, {"work": name, "side": side, **_measured(measure, examples, options, weights, peak)})
-        examples = draw_examples(CANDIDATES, (options.warmup + options.steps) * options.pairs // 4, options)
+        examples = draw_examples(CANDIDATES, options.steps * options.pairs // 4, options)
         few = argparse.Namespace(**{**vars(options), "pairs": options.pairs // 4})
         for layout in ("tree", "flat"):
             found = _measured(_ours(Path(folder), options, layout=layout, ranking=True), examples, few, weights, peak)
@@ -178,13 +180,7 @@ def _sides(folder: Path, options: argparse.Namespace) -> dict[str, Callable[...,
         "align, tree, Liger": _ours(folder, options, layout="tree", liger=True),
         "align, flat": _ours(folder, options, layout="flat"),
         "TRL, defaults": _theirs(folder, options),
-        "TRL, best": _theirs(
-            folder,
-            options,
-            gradient_checkpointing=False,
-            use_liger_kernel=True,
-            train_sampling_strategy="group_by_length",
-        ),
+        "TRL, best": _theirs(folder, options, by_length=True, gradient_checkpointing=False, use_liger_kernel=True),
     }
 
 
@@ -207,16 +203,15 @@ def _measured(
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:300]}
     times: list[float] = found.pop("seconds")
-    first, seconds = times[0], times[options.warmup :]
+    first, seconds = times[0], times[options.steps :]
     total = sum(seconds)
     from align.model.batch import Batch
 
-    used = examples[options.warmup * options.pairs : (options.warmup + len(seconds)) * options.pairs]
-    flops = useful_flops(Batch.from_examples(used), found.get("layout", "flat"), weights, found.get("passes", 3))
+    flops = useful_flops(Batch.from_examples(examples), found.get("layout", "flat"), weights, found.get("passes", 3))
     return {
         "seconds": spread(seconds),
         "first_seconds": first,
-        "samples_per_second": len(used) / total,
+        "samples_per_second": len(examples) / total,
         "mfu": flops / total / peak,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
         **found,
@@ -266,7 +261,7 @@ def _ours(
         )
         seconds: list[float] = []
         micro = 0
-        for first in range(0, len(examples), options.pairs):
+        for first in [*range(0, len(examples), options.pairs)] * 2:
             batch = Batch.from_examples(examples[first : first + options.pairs])
             began = _now()
             stepper.step(batch)
@@ -316,7 +311,9 @@ def _ranking() -> Method:
     return RRHF()
 
 
-def _theirs(folder: Path, options: argparse.Namespace, **settings: Any) -> Callable[..., dict[str, Any]]:
+def _theirs(
+    folder: Path, options: argparse.Namespace, *, by_length: bool = False, **settings: Any
+) -> Callable[..., dict[str, Any]]:
     def measure(examples: Sequence[Example], options: argparse.Namespace) -> dict[str, Any]:
         import torch
         from datasets import Dataset
@@ -340,7 +337,9 @@ def _theirs(folder: Path, options: argparse.Namespace, **settings: Any) -> Calla
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 seconds.append(_now() - began)
 
-        kept = {"train_sampling_strategy": "sequential", **settings}
+        if by_length:
+            examples = sorted(examples, key=lambda e: len(e.prompt_ids) + max(map(len, e.responses)), reverse=True)
+        examples = [*examples, *examples]
         per_device = next(n for n in (16, 8, 4, 2, 1) if n <= options.trl_pairs and options.pairs % n == 0)
         trainer = OnTokens(
             model=str(folder),
@@ -357,14 +356,14 @@ def _theirs(folder: Path, options: argparse.Namespace, **settings: Any) -> Calla
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
-                **kept,
+                train_sampling_strategy="sequential",
+                **settings,
             ),
             train_dataset=Dataset.from_dict(
                 {
                     "prompt_ids": [example.prompt_ids for example in examples],
                     "chosen_ids": [example.responses[0] for example in examples],
                     "rejected_ids": [example.responses[1] for example in examples],
-                    "length": [len(example.prompt_ids) + max(map(len, example.responses)) for example in examples],
                 }
             ),
             peft_config=Adapter(r=options.rank).to_peft(),
