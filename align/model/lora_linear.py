@@ -19,6 +19,8 @@ from peft.tuners.lora import Linear as PeftLoraLinear
 from torch import Tensor, nn
 from typing_extensions import override
 
+from align.model.tree_layout import autocast_dtype
+
 __all__ = ["LoraLinear"]
 
 
@@ -65,7 +67,7 @@ class LoraLinear(PeftLoraLinear):
         return rows.view(*x.shape[:-1], -1)
 
     def _is_plain(self, x: Tensor, base: Any) -> bool:
-        if torch.is_autocast_enabled(x.device.type) and base.weight.dtype != torch.get_autocast_dtype(x.device.type):
+        if autocast_dtype(x.device) not in (None, base.weight.dtype):
             return False
         if self.disable_adapters or self.merged or type(base) is not nn.Linear or len(self.active_adapters) != 1:
             return False

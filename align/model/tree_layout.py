@@ -74,6 +74,13 @@ def _row_length(batch: Batch, layout: Layout) -> int:
     return longest - (layout == "tree")  # the prompt's last token is in the branches
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the type in which matrix products are computed there now, if not in that of their operands."""
+    kind = device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else None
+
+
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return the tensor on ``device``; a copy to an accelerator does not wait for what that is doing."""
     if device.type == "cuda":
@@ -157,9 +164,7 @@ def model_inputs(rows: Rows, config: Any, attention: str, dtype: torch.dtype) ->
         return inputs
     inputs["position_ids"] = rows.position_ids_RL
     kinds = attention_kinds(config)
-    device = rows.segment_RL.device
-    if torch.is_autocast_enabled(device.type):  # in which queries and keys will be
-        dtype = torch.get_autocast_dtype(device.type)
+    dtype = autocast_dtype(rows.segment_RL.device) or dtype  # in which queries and keys will be
     masks = {kind: _for_attention(tree_mask(rows, window), attention, dtype) for kind, window in kinds.items()}
     # Models with several kinds of layers take a mapping; models with one kind take the mask itself.
     inputs["attention_mask"] = masks if len(masks) > 1 else next(iter(masks.values()))

@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,11 @@ from benchmarks.models import quiet
 if TYPE_CHECKING:
     from align.data import Example
     from align.method.base import Method
-    from align.model.batch import Batch
+    from align.model.batch import Batch, Layout
+    from align.training.step import Stepper
+
+Side = Callable[[Sequence["Example"], int], dict[str, Any]]
+"""Takes pairs and their number in a step; returns the seconds of each step, and what else is told of the side."""
 
 RATE = 1e-6
 
@@ -56,34 +60,45 @@ def bench_gpu(options: argparse.Namespace) -> None:
     import torch
 
     quiet(options.threads)
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        weights = _save_model(Path(folder), options)
-        peak = _peak_flops(options)
-        result: dict[str, Any] = {
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
+        folder = Path(name)
+        weights, peak = _save_model(folder, options), _peak_flops()
+        rows: list[dict[str, Any]] = []
+        for work, sides, lengths, pairs in _works(folder, options):
+            examples = draw_examples(lengths, options.steps * pairs, options)
+            for side, measure in sides.items():
+                rows.append({"work": work, "side": side, **_measured(measure, examples, pairs, weights, peak)})
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        result = {
             "benchmark": "gpu",
             "settings": settings_of(options),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-            "parameters": weights,
+            "weights": weights,
             "matmul_flops": peak,
             "versions": versions(),
-            "rows": [],
+            "rows": rows,
         }
-        for name, lengths in WORKLOADS.items():
-            examples = draw_examples(lengths, options.steps * options.pairs, options)
-            for side, measure in _sides(Path(folder), options).items():
-                _add(result, {"work": name, "side": side, **_measured(measure, examples, options, weights, peak)})
-        examples = draw_examples(CANDIDATES, options.steps * options.pairs // 4, options)
-        few = argparse.Namespace(**{**vars(options), "pairs": options.pairs // 4})
-        for layout in ("tree", "flat"):
-            found = _measured(_ours(Path(folder), options, layout=layout, ranking=True), examples, few, weights, peak)
-            _add(result, {"work": "8 candidates (P/R 8)", "side": f"align, {layout}", **found})
     report(result, options, print_table)
 
 
-def _add(result: dict[str, Any], row: dict[str, Any]) -> None:
-    """Add a side's figures, and show them at once."""
-    result["rows"].append(row)
-    print(json.dumps(row), file=sys.stderr, flush=True)
+def _works(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Side], Lengths, int]]:
+    """Yield name, sides, lengths and examples of a step. Liger comes last: what it puts in place stays."""
+    ours = {f"align, {layout}": _ours(folder, options, layout=layout) for layout in ("tree", "flat")}
+    theirs = {
+        "TRL, defaults": _theirs(folder, options),
+        "align, tree, Liger": _ours(folder, options, layout="tree", liger=True),
+        "TRL, best": _theirs(folder, options, by_length=True, gradient_checkpointing=False, use_liger_kernel=True),
+    }
+    few = max(1, options.pairs // 4)
+    candidates = {
+        f"align, {layout}": _ours(folder, options, layout=layout, ranking=True) for layout in ("tree", "flat")
+    }
+    yield "8 candidates (P/R 8)", candidates, CANDIDATES, few
+    works = list(WORKLOADS.items())
+    for work, lengths in works:
+        yield work, ours, lengths, options.pairs
+    for work, lengths in works:
+        yield work, theirs, lengths, options.pairs
 
 
 def _save_model(folder: Path, options: argparse.Namespace) -> dict[str, int]:
@@ -152,7 +167,7 @@ def draw_examples(lengths: Lengths, count: int, options: argparse.Namespace) -> 
     ]
 
 
-def _peak_flops(options: argparse.Namespace) -> float:
+def _peak_flops() -> float:
     """Matrix products per second in bfloat16, 2n³ FLOPs each."""
     import torch
 
@@ -174,43 +189,29 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def _sides(folder: Path, options: argparse.Namespace) -> dict[str, Callable[..., dict[str, Any]]]:
-    return {
-        "align, tree": _ours(folder, options, layout="tree"),
-        "align, tree, Liger": _ours(folder, options, layout="tree", liger=True),
-        "align, flat": _ours(folder, options, layout="flat"),
-        "TRL, defaults": _theirs(folder, options),
-        "TRL, best": _theirs(folder, options, by_length=True, gradient_checkpointing=False, use_liger_kernel=True),
-    }
-
-
 def _measured(
-    measure: Callable[..., dict[str, Any]],
-    examples: Sequence[Example],
-    options: argparse.Namespace,
-    weights: dict[str, int],
-    peak: float,
+    measure: Side, examples: Sequence[Example], pairs: int, weights: dict[str, int], peak: float
 ) -> dict[str, Any]:
     """Seconds a step, samples a second, MFU and peak memory of one side; the error where it fails."""
     import torch
+
+    from align.model.batch import Batch
 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
-        found = measure(examples, options)
+        found = measure(examples, pairs)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:300]}
     times: list[float] = found.pop("seconds")
-    first, seconds = times[0], times[options.steps :]
+    seconds = times[len(times) // 2 :]
     total = sum(seconds)
-    from align.model.batch import Batch
-
-    flops = useful_flops(Batch.from_examples(examples), found.get("layout", "flat"), weights, found.get("passes", 3))
+    flops = useful_flops(Batch.from_examples(examples), found["layout"], weights, reference=found["reference"])
     return {
         "seconds": spread(seconds),
-        "first_seconds": first,
+        "first_seconds": times[0],
         "samples_per_second": len(examples) / total,
         "mfu": flops / total / peak,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
@@ -218,20 +219,27 @@ def _measured(
     }
 
 
-def useful_flops(batch: Batch, layout: Any, weights: dict[str, int], passes: int) -> float:
-    """FLOPs of ``passes`` forward-sized passes over the batch's tokens; attention causal, the head at responses only."""
-    lengths = [length for rows in batch.row_lengths(layout) for length in rows]
-    tokens = sum(lengths)
-    forward = 2 * weights["layers"] * tokens + 2 * weights["head"] * batch.tokens
-    attention = sum(2 * length**2 * weights["width"] * weights["depth"] for length in lengths)
-    extra = 4 if passes == 3 else passes + 1  # attention's backward costs two forwards, that of frozen weights one
-    return passes * forward + extra * attention
+def useful_flops(batch: Batch, layout: Layout, weights: dict[str, int], *, reference: bool) -> float:
+    """FLOPs of a step, padding not counted: 2 per weight and token for a forward, as many again for a backward.
+
+    The weights of the head count at response tokens alone. Attention, 4·width FLOPs per layer, query and visible key,
+    counts each query's own past; its backward costs two forwards.
+    """
+    tokens = sum(length for rows in batch.row_lengths(layout) for length in rows)
+    visible = 0.0
+    for prompt, responses in zip(batch.prompt_ids, batch.response_ids, strict=True):
+        alone = len(prompt) ** 2 / 2
+        each = [(len(prompt) + len(ids)) ** 2 / 2 for ids in responses]
+        visible += sum(each) if layout == "flat" else alone + sum(whole - alone for whole in each)
+    products = 2 * weights["layers"] * tokens + 2 * weights["head"] * batch.tokens
+    attention = 4 * weights["width"] * weights["depth"] * visible
+    return (2 + reference) * products + (3 + reference) * attention
 
 
 def _ours(
-    folder: Path, options: argparse.Namespace, *, layout: Any, ranking: bool = False, liger: bool = False
-) -> Callable[..., dict[str, Any]]:
-    def measure(examples: Sequence[Example], options: argparse.Namespace) -> dict[str, Any]:
+    folder: Path, options: argparse.Namespace, *, layout: Layout, ranking: bool = False, liger: bool = False
+) -> Side:
+    def measure(examples: Sequence[Example], pairs: int) -> dict[str, Any]:
         from align.model.batch import Batch
         from align.model.policy import Policy
         from align.settings.adapter import Adapter
@@ -261,18 +269,18 @@ def _ours(
         )
         seconds: list[float] = []
         micro = 0
-        for first in [*range(0, len(examples), options.pairs)] * 2:
-            batch = Batch.from_examples(examples[first : first + options.pairs])
+        for first in [*range(0, len(examples), pairs)] * 2:
+            batch = Batch.from_examples(examples[first : first + pairs])
             began = _now()
             stepper.step(batch)
             seconds.append(_now() - began)
             micro += len(policy.micro_batches(batch, options.tokens_per_microbatch))
         if options.profile and layout == "tree" and not ranking:
-            _profile(stepper, Batch.from_examples(examples[: options.pairs]), options.profile)
+            _profile(stepper, Batch.from_examples(examples[:pairs]), options.profile)
         return {
             "seconds": seconds,
             "layout": policy.layout,
-            "passes": 2 if ranking else 3,
+            "reference": not ranking,
             "micro_batches_per_step": micro / len(seconds),
             "load_seconds": loaded,
             "notes": policy.notes,
@@ -281,7 +289,7 @@ def _ours(
     return measure
 
 
-def _profile(stepper: Any, batch: Batch, folder: Path) -> None:
+def _profile(stepper: Stepper, batch: Batch, folder: Path) -> None:
     """Write which kernels of a step take the longest."""
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -311,10 +319,8 @@ def _ranking() -> Method:
     return RRHF()
 
 
-def _theirs(
-    folder: Path, options: argparse.Namespace, *, by_length: bool = False, **settings: Any
-) -> Callable[..., dict[str, Any]]:
-    def measure(examples: Sequence[Example], options: argparse.Namespace) -> dict[str, Any]:
+def _theirs(folder: Path, options: argparse.Namespace, *, by_length: bool = False, **settings: Any) -> Side:
+    def measure(examples: Sequence[Example], pairs: int) -> dict[str, Any]:
         import torch
         from datasets import Dataset
         from transformers import PrinterCallback, TrainerCallback
@@ -340,14 +346,14 @@ def _theirs(
         if by_length:
             examples = sorted(examples, key=lambda e: len(e.prompt_ids) + max(map(len, e.responses)), reverse=True)
         examples = [*examples, *examples]
-        per_device = next(n for n in (16, 8, 4, 2, 1) if n <= options.trl_pairs and options.pairs % n == 0)
+        per_device = next(n for n in (16, 8, 4, 2, 1) if n <= options.trl_pairs and pairs % n == 0)
         trainer = OnTokens(
             model=str(folder),
             args=DPOConfig(
                 output_dir=str(folder / "trl"),
                 per_device_train_batch_size=per_device,
-                gradient_accumulation_steps=options.pairs // per_device,
-                max_steps=len(examples) // options.pairs,
+                gradient_accumulation_steps=pairs // per_device,
+                max_steps=len(examples) // pairs,
                 max_length=8192,
                 remove_unused_columns=False,
                 bf16=torch.cuda.is_available(),
@@ -371,7 +377,7 @@ def _theirs(
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Clock())
         trainer.train()
-        return {"seconds": seconds, "layout": "flat", "per_device_pairs": per_device}
+        return {"seconds": seconds, "layout": "flat", "reference": True, "per_device_pairs": per_device}
 
     return measure
 

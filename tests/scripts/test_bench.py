@@ -13,6 +13,7 @@ import datasets.config
 import pytest
 
 from align.data import Example
+from align.model.batch import Batch
 
 MODEL = [
     "--warmup",
@@ -62,6 +63,34 @@ def test_dpo(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     bench.dpo.print_table(result)
     assert "Ratio of the medians" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--max-length", "128", "--vocabulary", "1200", "--pairs", "4", "--trl-pairs", "2", "--steps", "1"]
+    bench.main(["gpu", "--json", *small, "--hidden", "64", "--layers", "2", "--rank", "2", "--threads", "1"])
+    result = json.loads(capsys.readouterr().out)
+    rows = {(row["work"], row["side"]): row for row in result["rows"]}
+    assert len(rows) == len(result["rows"]) == 12
+    failed = {side for (_, side), row in rows.items() if "error" in row}
+    assert failed <= {"TRL, best", "align, tree, Liger"}, rows  # those need liger-kernel, which needs Triton
+    for row in rows.values():
+        assert "error" in row or row["samples_per_second"] > 0
+
+    bench.gpu.print_table(result)
+    assert "samples/s" in capsys.readouterr().out
+
+
+def test_useful_flops_by_hand() -> None:
+    """A prompt of 3 with responses of 2 and 4: 5 + 7 tokens in rows, 3 + 3 + 5 in the tree, 6 of them answer."""
+    batch = Batch(((1, 2, 3),), (((4, 5), (6, 7, 8, 9)),), (0,))
+    weights = {"layers": 10, "head": 100, "width": 2, "depth": 1}
+    heads, seen = 2 * 100 * 6, (5**2 + 7**2) / 2
+    flat = 3 * (2 * 10 * 12 + heads) + 4 * (4 * 2 * seen)
+    assert bench.gpu.useful_flops(batch, "flat", weights, reference=True) == flat
+    tree = 2 * (2 * 10 * 11 + heads) + 3 * (4 * 2 * (seen - 3**2 / 2))
+    assert bench.gpu.useful_flops(batch, "tree", weights, reference=False) == tree
 
 
 def test_missing_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -337,3 +337,36 @@ def test_prompts_padded_on_the_left() -> None:
     ids, mask = pad_left([[1, 2, 3], [4]], 9, torch.device("cpu"))
     assert ids.tolist() == [[1, 2, 3], [9, 9, 4]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+class TestOnAnAccelerator:
+    """Tensors on ``meta`` are elsewhere than on the CPU, too; what they hold is tested there."""
+
+    BATCH = Batch(((1,) * 50, (2,) * 3), (((5,) * 20, (6,) * 9), ((7,), (8, 9))), (0, 1))
+    META = torch.device("meta")
+
+    @pytest.mark.parametrize(
+        ("layout", "longest", "length"),
+        [("tree", None, 128), ("flat", None, 128), ("flat", 100, 100), ("flat", 70, 70), ("tree", 80, 80)],
+    )
+    def test_rows_have_few_lengths(self, layout: Any, longest: int | None, length: int) -> None:
+        """49 + 21 + 10 = 80 tokens in the tree, 70 in the longest row: a multiple of 64, if the model has so many."""
+        rows = lay_out(self.BATCH, layout, pad_id=0, device=self.META, longest=longest)
+        assert rows.input_ids_RL.shape[1] == length
+        assert rows.position_ids_RL.shape == rows.input_ids_RL.shape
+        if rows.segment_RL is not None:
+            assert rows.segment_RL.shape == rows.input_ids_RL.shape
+
+    @pytest.mark.parametrize("layout", ["tree", "flat"])
+    def test_longer_rows_change_nothing(self, layout: Any, monkeypatch: pytest.MonkeyPatch, tiny_model: Any) -> None:
+        policy = Policy.load(tiny_model, layout=layout)
+        expected = policy.logprobs(self.BATCH).logp_PKT
+        monkeypatch.setattr("align.model.tree_layout._row_length", lambda *_: 97)
+        torch.testing.assert_close(policy.logprobs(self.BATCH).logp_PKT, expected)
+
+    def test_the_mask_is_made_for_addition_once(self) -> None:
+        rows = lay_out(self.BATCH, "tree", pad_id=0, device=self.META)
+        mask = model_inputs(rows, CONFIGS["llama"], "sdpa", torch.bfloat16)["attention_mask"]
+        assert (mask.dtype, mask.shape) == (torch.bfloat16, (2, 1, 128, 128))
+        on_cpu = lay_out(self.BATCH, "tree", pad_id=0, device=torch.device("cpu"))
+        assert model_inputs(on_cpu, CONFIGS["llama"], "sdpa", torch.bfloat16)["attention_mask"].dtype == torch.bool
