@@ -61,11 +61,11 @@ def lay_out(batch: Batch, layout: Layout, *, pad_id: int, device: torch.device, 
     model has: kernels are fast on such lengths, and some are built anew for each length that they meet.
     """
     flat = layout == "flat" or batch.K <= 1
-    L = _row_length(batch, "flat" if flat else "tree")
+    length = needed = _row_length(batch, "flat" if flat else "tree")
     if device.type != "cpu":
-        rounded = L + -L % _LENGTH_STEP
-        L = max(L, rounded if longest is None else min(rounded, longest))
-    rows = _flat(batch, pad_id, L) if flat else _tree(batch, pad_id, L)
+        rounded = needed + -needed % _LENGTH_STEP
+        length = max(needed, rounded if longest is None else min(rounded, longest))
+    rows = _flat(batch, pad_id, length) if flat else _tree(batch, pad_id, length)
     return rows.to(device)
 
 

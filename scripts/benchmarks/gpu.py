@@ -160,8 +160,8 @@ def draw_examples(lengths: Lengths, count: int, options: argparse.Namespace) -> 
         Example(
             index=i,
             prompt_ids=ids(lengths.prompt),
-            responses=tuple([*ids(lengths.response), 0] for _ in range(lengths.responses)),
-            scores=tuple(float(lengths.responses - k) for k in range(lengths.responses)),
+            responses=[[*ids(lengths.response), 0] for _ in range(lengths.responses)],
+            scores=[float(lengths.responses - k) for k in range(lengths.responses)],
         )
         for i in range(count)
     ]
@@ -176,7 +176,7 @@ def _peak_flops() -> float:
     times = []
     for _ in range(10):
         began = _now()
-        a @ b
+        torch.mm(a, b)
         times.append(_now() - began)
     return 2 * n**3 / sorted(times)[len(times) // 2]
 
@@ -253,7 +253,9 @@ def _ours(
             str(folder), adapter=Adapter(r=options.rank), seed=options.seed, dtype="bfloat16", layout=layout
         )
         if liger:
-            from liger_kernel.transformers import _apply_liger_kernel_to_instance
+            from liger_kernel.transformers import (  # pyright: ignore[reportMissingImports]
+                _apply_liger_kernel_to_instance,
+            )
 
             _apply_liger_kernel_to_instance(model=policy.model)
         loaded = _now() - start
