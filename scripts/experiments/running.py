@@ -136,8 +136,10 @@ class Runner:
 
     def _training(self, name: str, seed: int) -> Job:
         run = self._run(name, seed)
-        where = [f"run_name={run.name}", f"output_root={self.folder / 'runs'}", "if_exists=resume"]
-        return Job(run.name, ["-m", "align", *self._filled(run.words, seed), *where], f"{name}, seed {seed}")
+        runs = self.folder / "runs"
+        where = [f"run_name={run.name}", f"output_root={runs}", "if_exists=resume"]
+        words = ["-m", "align", *self._filled(run.words, seed), *where]
+        return Job(run.name, words, f"{name}, seed {seed}", leaves=runs / run.name)
 
     def _measure(self, arms: Mapping[str, Arm]) -> dict[str, dict[int, Any]]:
         tasks = {(name, seed): self._task(name, arm, seed) for name, arm in arms.items() for seed in self.seeds(arm)}

@@ -40,6 +40,8 @@ class Job:
     """For the user."""
     repeat: bool = False
     """It sees for itself what is done already."""
+    leaves: Path | None = None
+    """What it makes; where that is gone, the job is not done."""
 
 
 class Pool:
@@ -113,7 +115,8 @@ class Pool:
 
     def _do(self, job: Job, lock: int) -> dict[str, Any]:
         done = self.record(job.name)
-        if done is not None and not job.repeat:
+        gone = job.leaves is not None and not job.leaves.exists()
+        if done is not None and not job.repeat and not gone:
             return done
         earlier = read_json(self.folder / f"{job.name}.json") or {"seconds": 0.0, "peak_bytes": 0}
         began = time.perf_counter()

@@ -117,7 +117,8 @@ class Stages:
         place = [f"output_root={self.contest.folder / 'runs'}", f"run_name={name}", "if_exists=resume"]
         grouped = {"wandb", "trackio"} & set(self.contest.comparison.config.trackers)
         group = [f"wandb.group={self.contest.wandb.group}"] if grouped else []
-        return Job(name, ["-m", "align", *words, *place, *group, "evaluation.prompts=0"], title)
+        left = self.contest.folder / "runs" / name
+        return Job(name, ["-m", "align", *words, *place, *group, "evaluation.prompts=0"], title, leaves=left)
 
     def _reward_model(self, name: str) -> Path:
         return self.contest.folder / "runs" / name / "final" / "reward"

@@ -225,13 +225,34 @@ def test_axe_finds_nothing_to_object_to_in_any_state(begin: Begin, tmp_path: Pat
         assert shown.evaluate("state.pair") is None
 
 
+def test_letters_can_be_turned_off(begin: Begin, tmp_path: Path) -> None:
+    """Speech that is taken for letters must not judge (WCAG 2.1.4); the choice outlives the page."""
+    session = begin(count=3)
+    with program("-c", SERVE, str(session.folder)) as (_, url), browser(tmp_path / "profile") as shown:
+        shown.open(url, width=400, dark=False)
+        shown.wait_until(READY)
+        shown.evaluate("document.getElementById('letters').focus()")
+        shown.press(" ")
+        for _ in range(2):
+            assert not shown.evaluate("document.getElementById('letters').checked")
+            for key in "sun":
+                shown.press(key)
+            press(shown, "ArrowLeft")
+            shown.open(url, width=400, dark=False)
+            shown.wait_until(READY)
+        assert shown.evaluate("state.done") == 2
+        shown.evaluate("document.getElementById('letters').click()")
+        press(shown, "s")
+    assert [one["verdict"] for one in Session(session.folder).judgements] == ["left", "left", "skip"]
+
+
 def test_all_is_done_by_tab_and_space_too(begin: Begin, tmp_path: Path) -> None:
     """Without the keys of its own, as with a switch or a screen reader that takes the arrows."""
     session = begin(count=3)
     with program("-c", SERVE, str(session.folder)) as (_, url), browser(tmp_path / "profile") as shown:
         shown.open(url, width=400, dark=False)
         shown.wait_until(READY)
-        assert tab_through(shown) == 6  # two answers, tie, both bad, skip, note; nothing to undo yet
+        assert tab_through(shown) == 7  # two answers, tie, both bad, skip, letters, note; nothing to undo yet
         for key, button in ((" ", "[data-verdict=right]"), ("Enter", "[data-verdict=bad]"), ("Enter", "#undo")):
             done = shown.evaluate("state.done")
             shown.evaluate("document.getElementById('title').focus()")

@@ -38,6 +38,18 @@ def test_a_job_is_done_once(tmp_path: Path) -> None:
     assert mark.read_text() == "xx"
 
 
+def test_a_job_whose_work_is_gone_is_done_again(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made_by = Job("a", ["-c", f"open({str(made)!r}, 'a').write('x')"], "a", leaves=made)
+    pool = Pool(tmp_path / "jobs", 1, lambda _: None)
+    pool.run([made_by])
+    pool.run([made_by])
+    assert made.read_text() == "x"
+    made.unlink()
+    pool.run([made_by])
+    assert made.read_text() == "x"
+
+
 def test_a_failed_job_loses_nothing_of_the_others_and_is_done_again(tmp_path: Path) -> None:
     said: list[str] = []
     pool = Pool(tmp_path / "jobs", 1, said.append)
