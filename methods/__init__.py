@@ -11,25 +11,52 @@ from align.system.lazy import lazy
 
 if TYPE_CHECKING:
     from methods.dpo import DPO
+    from methods.online_dpo import OnlineDPO
+    from methods.ppo.cispo import CISPO
+    from methods.ppo.dapo import DAPO
+    from methods.ppo.dr_grpo import DrGRPO
     from methods.ppo.grpo import GRPO
+    from methods.ppo.gspo import GSPO
     from methods.ppo.ppo import PPO
+    from methods.ppo.reinforce_pp import ReinforcePP
     from methods.ppo.rloo import RLOO
     from methods.rft.rft import RFT
     from methods.rrhf import RRHF
     from methods.sft import SFT
     from methods.slic import SLiC
 
-__all__ = ["DPO", "GRPO", "PPO", "RFT", "RLOO", "RRHF", "SFT", "SLiC"]
+__all__ = [
+    "CISPO",
+    "DAPO",
+    "DPO",
+    "GRPO",
+    "GSPO",
+    "PPO",
+    "RFT",
+    "RLOO",
+    "RRHF",
+    "SFT",
+    "DrGRPO",
+    "OnlineDPO",
+    "ReinforcePP",
+    "SLiC",
+]
 
 __getattr__ = lazy(
     "methods",
     {
+        "CISPO": "methods.ppo.cispo",
+        "DAPO": "methods.ppo.dapo",
         "DPO": "methods.dpo",
+        "DrGRPO": "methods.ppo.dr_grpo",
         "GRPO": "methods.ppo.grpo",
+        "GSPO": "methods.ppo.gspo",
+        "OnlineDPO": "methods.online_dpo",
         "PPO": "methods.ppo.ppo",
         "RFT": "methods.rft.rft",
         "RLOO": "methods.ppo.rloo",
         "RRHF": "methods.rrhf",
+        "ReinforcePP": "methods.ppo.reinforce_pp",
         "SFT": "methods.sft",
         "SLiC": "methods.slic",
     },

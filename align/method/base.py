@@ -88,6 +88,8 @@ class RolloutPlan:
     """Passes over a roll-out."""
     minibatches: int = 1
     """Optimiser steps of a pass."""
+    refills: int = 0
+    """How often further prompts are drawn for, until as many as usual teach something (``Method.teaches``)."""
 
     @property
     def updates(self) -> int:
@@ -115,7 +117,8 @@ class Method(Settings, ABC):
     * what it asks of a run: ``candidates``, ``rollout``, ``needs_reward``, ``cached_columns``, ``mixing``;
     * before the first step: :meth:`learns_from`, :meth:`begin`;
     * for each optimiser step: :meth:`prepare`, :meth:`weight`, :meth:`loss`;
-    * for each roll-out of an on-line method: :meth:`ask_roles`, :meth:`compute_advantages`, :meth:`stops_early`;
+    * for each roll-out of an on-line method: :meth:`ask_roles`, :meth:`teaches`, :meth:`compute_advantages`,
+      :meth:`stops_early`;
     * after an evaluation, the last step: :meth:`merit`, :meth:`report`.
     """
 
@@ -215,6 +218,10 @@ class Method(Settings, ABC):
         """
         del policy
         return batch
+
+    def teaches(self, batch: Batch) -> Tensor:
+        """Say of which prompts the scored responses teach something, bool (P,); where none does all are kept."""
+        return torch.ones(batch.P, dtype=torch.bool)
 
     def compute_advantages(self, batch: Batch, state: State, total: Callable[[Tensor], Tensor]) -> Experience:
         """Turn this rank's part of the roll-out, its roles asked, into the columns that the loss needs.

@@ -28,6 +28,7 @@ from align.model.batch import Batch, padded
 from align.sampling.params import Response
 from align.sampling.sampler import Sampler
 from align.scoring.checked_scores import record_scores, score_texts
+from align.system.processes import add_metrics
 from align.system.randomness import derived_seed, epoch_order
 from align.training.feed import Feed, Source
 
@@ -110,25 +111,58 @@ class Rollouts(Source):
     @torch.no_grad()
     def _draw(self, number: int) -> None:
         began = time.perf_counter()
-        prompts, order = self.prompts(number)
-        drawn: list[tuple[Batch, dict[str, Any]]] = []
-        self.processes.together(lambda: drawn.append(self._sample(number, prompts)))
-        ((batch, metrics),) = drawn
-        sampled = time.perf_counter()
-        if self.scorer is not None:
-            with record_scores() as log:
-                scores = self._score(batch, self.scorer)
-            batch = batch.with_columns(score_PK=padded(scores, 0.0, dtype=torch.float32))
-            metrics |= log.metrics()
-        with self.processes.autocast(self.policy.device):
-            batch = self._asked(batch)
+        metrics: dict[str, tuple[float, float]] = {}
+        batch, order = self._filled(number, metrics)
         experience = self.method.compute_advantages(batch, self.state, self.processes.sum_tensor)
-        seconds = {"seconds/sampling": sampled - began, "seconds/rollout": time.perf_counter() - began}
+        seconds = {"seconds/sampling": metrics["seconds/sampling"][0], "seconds/rollout": time.perf_counter() - began}
         metrics |= {name: (value * batch.P, batch.P) for name, value in seconds.items()}
+        metrics["tokens/drawn"] = (metrics["tokens/drawn"][0], 1 / self.processes.world_size)
         metrics |= _sampler_difference(experience.batch)
         self.metrics = self.processes.reduce_metrics({**metrics, **experience.metrics})
         self.number, self.abandoned = number, False
         self._batch, self._order, self.state = experience.batch, order, experience.state
+
+    def _filled(self, number: int, metrics: dict[str, tuple[float, float]]) -> tuple[Batch, list[int]]:
+        """Return this rank's part of a roll-out, and the rows of all ranks; metrics of all that is drawn are added.
+
+        With ``plan.refills`` prompts that teach nothing are left out, and further ones drawn for in their place, until
+        there are as many as usual or no refill is left. Where none teaches anything, those of the first draw are kept.
+        """
+        draws = 1 + self.plan.refills
+        if draws == 1:
+            prompts, order = self.prompts(number)
+            return self._scored(number, prompts, metrics), order
+        parts: list[Batch] = []
+        rows: list[list[int]] = []
+        kept: list[Batch] = []
+        order = []
+        for place in range(number * draws, (number + 1) * draws):
+            prompts, wanted = self.prompts(place)
+            prompts = prompts.select([p for p, row in enumerate(prompts.rows) if row not in order])
+            part = self._scored(place, prompts, metrics)
+            kept.append(part.select(torch.nonzero(self.method.teaches(part)).flatten().tolist()))
+            order += [row for rank in self.processes.gather(list(kept[-1].rows)) for row in rank]
+            parts.append(part)
+            rows.append(wanted)
+            if len(order) >= len(wanted):
+                break
+        metrics["teaches"] = (float(len(order)), float(sum(map(len, rows))))
+        return (Batch.concatenate(kept), order) if order else (parts[0], rows[0])
+
+    def _scored(self, number: int, prompts: Batch, metrics: dict[str, tuple[float, float]]) -> Batch:
+        """Draw and score responses to the prompts, and ask the method's roles about them."""
+        began = time.perf_counter()
+        drawn: list[tuple[Batch, dict[str, Any]]] = []
+        self.processes.together(lambda: drawn.append(self._sample(number, prompts)))
+        ((batch, found),) = drawn
+        add_metrics(metrics, {**found, "seconds/sampling": (time.perf_counter() - began, 0)})
+        if self.scorer is not None:
+            with record_scores() as log:
+                scores = self._score(batch, self.scorer)
+            batch = batch.with_columns(score_PK=padded(scores, 0.0, dtype=torch.float32))
+            add_metrics(metrics, log.metrics())
+        with self.processes.autocast(self.policy.device):
+            return self._asked(batch)
 
     def _sample(self, number: int, prompts: Batch) -> tuple[Batch, dict[str, Any]]:
         with self.policy.use("policy"):
@@ -148,7 +182,7 @@ class Rollouts(Source):
         responses = float(batch.valid_PK.sum())
         metrics: dict[str, Any] = {
             "tokens/lengths": (batch.length_PK.sum(), responses),
-            "tokens/drawn": (batch.length_PK.sum(), 1 / self.processes.world_size),
+            "tokens/drawn": (batch.length_PK.sum(), 0),
             "val/num_eos_tokens": (ended_PK.sum(), responses),
             "identical": (_identical(batch), responses),
         }

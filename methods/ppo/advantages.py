@@ -82,6 +82,19 @@ def on_every_token(advantage_PK: Tensor, mask_PKT: Tensor) -> Tensor:
     return torch.where(mask_PKT, advantage_PK[..., None], 0)
 
 
+def returns_to_go(score_PK: Tensor, penalty_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
+    """``score + Σ_{u ≥ t} penalty_u`` of each token, 0 beyond the mask; (P, K, T). ``gae`` with γ = λ = 1 and V = 0."""
+    reward_PKT = place_score(score_PK, mask_PKT) + penalty_PKT
+    return gae(reward_PKT, torch.zeros_like(reward_PKT), mask_PKT, gamma=1.0, lam=1.0)[0]
+
+
+def spread(score_PK: Tensor, valid_PK: Tensor) -> Tensor:
+    """Largest less smallest score of a prompt's responses, 0 where it has none; (P,)."""
+    high_P = torch.where(valid_PK, score_PK, -torch.inf).amax(-1)
+    low_P = torch.where(valid_PK, score_PK, torch.inf).amin(-1)
+    return (high_P - low_P).clamp(min=0)
+
+
 @no_grad
 def gae(reward_PKT: Tensor, value_PKT: Tensor, mask_PKT: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16): advantages and returns, each (P, K, T).

@@ -3,15 +3,15 @@
 For K responses to a prompt::
 
     A_i = (r_i − mean r) / std r                        the same for every token of y_i
-    L   = mean over tokens of max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε)) + β·k3,   k3 = e^d − 1 − d,  d = logp_ref − logp
+    L   = mean over responses of the mean over their tokens of
+          max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε)) + β·k3,   k3 = e^d − 1 − d,  d = logp_ref − logp
 
 There is no value role, no discount and no whitening. The rest is in :mod:`methods.ppo.policy_gradient`.
 
-Departures: the loss is a mean over the tokens of a step (DAPO's reduction, TRL's default), where the paper averages
-over each response first. In the loss k3 is multiplied by ρ, as in DeepSeek-V3.2 and TRL: its gradient is then that of
+Departures: in the loss k3 is multiplied by ρ, as in DeepSeek-V3.2 and TRL: its gradient is then that of
 KL(π‖π_ref) (see :mod:`methods.ppo.kl`). The standard deviation has the divisor K − 1, and 1e-4 is added to it, as in
 TRL. A response that was cut off gets the score −1, as in PPO here (``missing_eos=none`` leaves it its own). The paper
-draws 64 responses; the default is TRL's 8. ``group_scale=none`` is Dr. GRPO's advantage (Liu et al. 2025).
+draws 64 responses; the default is TRL's 8.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 from align.method.base import Metrics, Optimization
 from methods.ppo.advantages import GroupScale, group, moments, on_every_token
 from methods.ppo.kl import KLEstimator
-from methods.ppo.policy_gradient import KLPlace, PolicyGradient, Rewards, Total
+from methods.ppo.policy_gradient import KLPlace, PolicyGradient, Reduction, Rewards, Total
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,7 @@ class GRPO(PolicyGradient):
     responses: int = 8
     """Responses drawn for each prompt; at least 2."""
     temperature: float = 1.0
+    reduction: Reduction = "response"
     epochs: int = 1
     beta: float = 0.04
     kl_in: KLPlace = "loss"

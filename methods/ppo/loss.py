@@ -1,8 +1,7 @@
 """The losses of PPO, RLOO and GRPO, and their metrics.
 
 Losses are per token, (P, K, T), 0 beyond the mask: the caller sums them and divides by the weight of the whole step, so
-that the size of micro-batches and the number of ranks never change the result. A mean over the tokens of the step is
-the reduction of PPO, DAPO and TRL's ``bnpo``; GRPO's paper divides each response by its length first.
+that the size of micro-batches and the number of ranks never change the result.
 
 Metrics are (sum, weight) pairs, logged as Σsum / Σweight over micro-batches, inner epochs and ranks.
 
@@ -60,7 +59,7 @@ def policy_loss(
     require_like(mask_PKT, logp_PKT=logp_PKT, old_logp_PKT=old_logp_PKT, advantage_PKT=advantage_PKT)
     assert 0 < clip_low < 1, clip_low
     assert clip_high > 0, clip_high
-    ratio_PKT = _ratio(logp_PKT, old_logp_PKT, mask_PKT)
+    ratio_PKT = ratio(logp_PKT, old_logp_PKT, mask_PKT)
     loss_PKT = torch.maximum(-advantage_PKT * ratio_PKT, -advantage_PKT * ratio_PKT.clamp(1 - clip_low, 1 + clip_high))
     if dual_clip is not None:
         assert dual_clip > 1, dual_clip
@@ -89,7 +88,7 @@ def kl_loss(
     """
     kl_PKT = per_token_kl(logp_PKT, reference_PKT, mask_PKT, estimator)
     require_like(mask_PKT, old_logp_PKT=old_logp_PKT)
-    return kl_PKT * _ratio(logp_PKT, old_logp_PKT, mask_PKT)
+    return kl_PKT * ratio(logp_PKT, old_logp_PKT, mask_PKT)
 
 
 def value_loss(
@@ -151,7 +150,7 @@ def policy_metrics(
     """
     require_like(mask_PKT, logp_PKT=logp_PKT, old_logp_PKT=old_logp_PKT, advantage_PKT=advantage_PKT)
     tokens = mask_PKT.sum()
-    ratio_PKT = _ratio(logp_PKT, old_logp_PKT, mask_PKT)
+    ratio_PKT = ratio(logp_PKT, old_logp_PKT, mask_PKT)
     clipped_PKT = ((ratio_PKT < 1 - clip_low) & (advantage_PKT < 0)) | (
         (ratio_PKT > 1 + clip_high) & (advantage_PKT > 0)
     )
@@ -196,7 +195,8 @@ def explained_variance(value_PKT: Tensor, return_PKT: Tensor, mask_PKT: Tensor, 
     return {"val/explained_variance": (spread - (returns - values).square().sum(), spread)}
 
 
-def _ratio(logp_PKT: Tensor, old_logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
+def ratio(logp_PKT: Tensor, old_logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
+    """``ρ = exp(logp − logp_old)``, 1 beyond the mask; the exponent is clamped to ±20."""
     log_ratio_PKT = torch.where(mask_PKT, logp_PKT - old_logp_PKT, 0)
     return log_ratio_PKT.clamp(-_LOG_RATIO_BOUND, _LOG_RATIO_BOUND).exp()
 

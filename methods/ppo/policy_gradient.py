@@ -15,7 +15,8 @@ Details that decide whether it works are those of Huang et al. (2024, "The N+ im
 logits of policy and reference are divided by the sampling temperature, dropout is off, and minibatches are drawn anew
 in each pass.
 
-Departure: the loss is a mean over the tokens of a step, for every method.
+``reduction`` says what "mean" is: over the tokens of a step (DAPO, TRL's ``bnpo``), over its responses after each one's
+own mean (GRPO's paper), or over its responses after each one's sum over ``max_new_tokens`` (Dr. GRPO).
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ __all__ = ["PolicyGradient", "Rewards"]
 Total = Callable[["Tensor"], "Tensor"]
 """Sums a tensor over all ranks."""
 KLPlace = Literal["reward", "loss"]
+Reduction = Literal["token", "response", "constant"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class PolicyGradient(OnlineMethod):
     """Shortest response, in tokens."""
     stop_strings: tuple[str, ...] = ()
     """Texts that end a response, besides the end-of-turn token."""
+    reduction: Reduction = "token"
+    """Mean over ``token``s, over each ``response``'s mean, or over responses of their sum / longest (``constant``)."""
     epochs: int = 4
     """Passes over a roll-out."""
     minibatches: int = 1
@@ -115,8 +119,8 @@ class PolicyGradient(OnlineMethod):
     """Score of a response that was cut off: ``replace`` it, ``subtract`` from it, or ``none`` (leave it)."""
     eos_score: float = -1.0
     """Replaces the score of such a response, or is added to it (then at most 0)."""
-    overlong_buffer: int = 0
-    """Last tokens of the longest length over which a penalty rises from 0 to 1; 0: no penalty."""
+    overlong_buffer: int | None = 0
+    """Last tokens of the longest length over which a penalty rises from 0 to 1; 0: no penalty; none: a fifth."""
     score_clip: float | None = None
     """Clip scores to ± this."""
     normalize_scores: bool = False
@@ -144,8 +148,8 @@ class PolicyGradient(OnlineMethod):
         for name in ("responses", "epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise UserError(f"method.{name}={getattr(self, name)}: must be at least 1.")
-        counted = ("beta", "entropy_coef", "ptx_coef", "overlong_buffer")
-        require_not_negative(**{name: getattr(self, name) for name in counted})
+        require_not_negative(**{name: getattr(self, name) for name in ("beta", "entropy_coef", "ptx_coef")})
+        require_not_negative(overlong_buffer=self.buffer)
         for name in ("clip_high", "score_clip", "target_kl", "kl_target"):
             if getattr(self, name) is not None:
                 require_positive(name_of_method, **{name: getattr(self, name)})
@@ -159,18 +163,28 @@ class PolicyGradient(OnlineMethod):
             raise UserError(f"method.eos_score={self.eos_score} would reward a missing end; give at most 0.")
         if self.kl_target is not None and self.beta == 0:
             raise UserError("method.kl_target steers method.beta, which must then begin above 0.")
-        if self.overlong_buffer >= self.max_new_tokens:
+        if self.buffer >= self.max_new_tokens:
             raise UserError(f"method.overlong_buffer={self.overlong_buffer}: must be below method.max_new_tokens.")
         once = self.epochs * self.minibatches == 1
         require_effect(self, not once, "a second update of a roll-out (method.epochs, method.minibatches)", "target_kl")
         require_effect(self, self.beta > 0, "method.beta above 0", "kl_in", "kl_estimator")
         require_effect(self, self.kl_target is not None, "method.kl_target", "kl_horizon")
         require_effect(self, self.missing_eos != "none", "method.missing_eos=replace or subtract", "eos_score")
-        if "value" not in self.trains and self.responses < 2:
+        if self.compares and self.responses < 2:
             raise UserError(
                 f"method.responses={self.responses}: without a value role the responses to a prompt are compared with "
                 "each other; draw at least 2."
             )
+
+    @property
+    def compares(self) -> bool:
+        """True if the responses to a prompt are compared with each other."""
+        return True
+
+    @property
+    def buffer(self) -> int:
+        """Tokens of the overlong buffer."""
+        return self.max_new_tokens // 5 if self.overlong_buffer is None else self.overlong_buffer
 
     @property
     def frozen(self) -> tuple[Role, ...]:
@@ -256,10 +270,8 @@ class PolicyGradient(OnlineMethod):
             how=self.missing_eos,
             value=self.eos_score if self.missing_eos == "replace" else -self.eos_score,
         )
-        if self.overlong_buffer:
-            score_PK = score_PK + overlong_penalty(
-                batch.length_PK, max_tokens=self.max_new_tokens, buffer=self.overlong_buffer
-            )
+        if self.buffer:
+            score_PK = score_PK + overlong_penalty(batch.length_PK, max_tokens=self.max_new_tokens, buffer=self.buffer)
         return torch.where(valid_PK, score_PK, 0), kept
 
     def _controller(self, state: State) -> KLController:
@@ -273,29 +285,35 @@ class PolicyGradient(OnlineMethod):
     # Updates
 
     def weight(self, batch: Batch) -> float:
-        """Response tokens."""
-        return float(batch.tokens)
+        """Response tokens, or responses, by the reduction."""
+        return float(batch.tokens if self.reduction == "token" else batch.valid_PK.sum())
+
+    def reduced(self, loss_PKT: Tensor, batch: Batch) -> Tensor:
+        """The sum of a loss per token that, over :meth:`weight`, is the mean of the reduction."""
+        if self.reduction == "response":
+            return (loss_PKT.sum(-1) / batch.length_PK.clamp(min=1).to(loss_PKT.device)).sum()
+        return loss_PKT.sum() / (self.max_new_tokens if self.reduction == "constant" else 1)
+
+    @property
+    def clips(self) -> dict[str, float]:
+        """Where the ratio is clipped: ``clip_low`` below 1, ``clip_high`` above it."""
+        return {"clip_low": self.clip, "clip_high": self.clip if self.clip_high is None else self.clip_high}
+
+    def surrogate(self, *arguments: Tensor, importance_PKT: Tensor | None) -> Tensor:
+        """The loss of each token; ``arguments`` are those of :func:`~methods.ppo.loss.policy_loss`."""
+        return policy_loss(*arguments, **self.clips, dual_clip=self.dual_clip, importance_PKT=importance_PKT)
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
-        """:func:`~methods.ppo.loss.policy_loss` with importance weights, KL and entropy bonus where they are set."""
+        """:meth:`surrogate` with importance weights, KL and entropy bonus where they are set."""
         columns, mask_PKT = on_device(policy, batch)
         asked = policy.logprobs(batch, temperature=self.temperature, entropy=self.entropy_coef > 0)
         logp_PKT, old_PKT = asked.logp_PKT, columns["old_logp_PKT"]
-        clips = {"clip_low": self.clip, "clip_high": self.clip if self.clip_high is None else self.clip_high}
         weights_PKT = None
         if self.importance_cap is not None:
             weights_PKT = importance_weights(old_PKT, columns["sampler_logp_PKT"], mask_PKT, cap=self.importance_cap)
         advantage_PKT = columns["advantage_PKT"]
-        loss_PKT = policy_loss(
-            logp_PKT,
-            old_PKT,
-            advantage_PKT,
-            mask_PKT,
-            **clips,
-            dual_clip=self.dual_clip,
-            importance_PKT=weights_PKT,
-        )
-        surrogate = loss_PKT.detach().sum()
+        loss_PKT = self.surrogate(logp_PKT, old_PKT, advantage_PKT, mask_PKT, importance_PKT=weights_PKT)
+        surrogate = self.reduced(loss_PKT.detach(), batch)
         if self.kl_in == "loss" and self.beta > 0:
             divergence_PKT = self._divergence(logp_PKT, old_PKT, columns["reference_logp_PKT"], mask_PKT)
             loss_PKT = loss_PKT + columns["beta_P"][:, None, None] * divergence_PKT
@@ -303,13 +321,12 @@ class PolicyGradient(OnlineMethod):
             loss_PKT = loss_PKT - self.entropy_coef * asked.entropy_PKT
         if "warming_P" in columns:
             loss_PKT = loss_PKT * (1 - columns["warming_P"])[:, None, None]
-        loss = loss_PKT.sum()
-        tokens = self.weight(batch)
+        loss, weight = self.reduced(loss_PKT, batch), self.weight(batch)
         metrics: dict[str, Any] = {
-            "loss/policy": (surrogate, tokens),
-            "loss": (loss.detach(), tokens),
-            "policy/entropy": ((columns["entropy_PKT"] * mask_PKT).sum(), tokens),
-            **policy_metrics(logp_PKT, old_PKT, advantage_PKT, mask_PKT, **clips),
+            "loss/policy": (surrogate, weight),
+            "loss": (loss.detach(), weight),
+            "policy/entropy": ((columns["entropy_PKT"] * mask_PKT).sum(), float(batch.tokens)),
+            **policy_metrics(logp_PKT, old_PKT, advantage_PKT, mask_PKT, **self.clips),
         }
         return Loss(sums={"policy": loss}, metrics=metrics)
 

@@ -93,6 +93,11 @@ class PPO(PolicyGradient):
             require_positive(type(self).__name__, value_clip=self.value_clip)
 
     @property
+    def compares(self) -> bool:
+        """Not with a value role, which each response is compared with."""
+        return self.advantage != "gae"
+
+    @property
     def trains(self) -> tuple[Role, ...]:
         """The policy, and the value where advantages are estimated with one."""
         return ("policy", "value") if self.advantage == "gae" else ("policy",)
@@ -147,7 +152,8 @@ class PPO(PolicyGradient):
     def _value_loss(self, policy: Policy, batch: Batch) -> Loss:
         columns, mask_PKT = on_device(policy, batch)
         value_PKT, old_PKT, return_PKT = policy.values(batch), columns["old_value_PKT"], columns["return_PKT"]
-        loss = value_loss(value_PKT, old_PKT, return_PKT, mask_PKT, clip=self.value_clip).sum()
+        loss_PKT = value_loss(value_PKT, old_PKT, return_PKT, mask_PKT, clip=self.value_clip)
+        loss = self.reduced(loss_PKT, batch)
         metrics: dict[str, tuple[Tensor, Tensor | float]] = {"loss/value": (loss.detach(), self.weight(batch))}
         if self.value_clip is not None:
             metrics |= value_metrics(value_PKT, old_PKT, return_PKT, mask_PKT, clip=self.value_clip)

@@ -23,7 +23,10 @@ from datasets import Dataset
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from align.model.batch import Batch
+from align.model.forward import Logprobs
 from align.settings.adapter import Adapter
+from methods import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from methods.ppo.advantages import group, rloo
 from methods.ppo.kl import per_token_kl
 from methods.ppo.loss import importance_weights, kl_loss, policy_loss, policy_metrics
@@ -186,6 +189,56 @@ def test_grpo_loss(
         assert kl_PKT.sum().item() / float(tokens) == pytest.approx(case.metric("kl"), rel=1e-4)
     if dual_clip:
         assert not torch.equal(policy_loss(*given, **CLIP), policy_loss(*given, **CLIP, dual_clip=dual_clip))
+
+
+class Asked:
+    """A policy that has been asked."""
+
+    device = "cpu"
+    role = "policy"
+
+    def __init__(self, logp_PKT: Tensor) -> None:
+        self._logp_PKT = logp_PKT
+
+    def logprobs(self, *_: Any, **__: Any) -> Logprobs:
+        return Logprobs(self._logp_PKT)
+
+
+@pytest.mark.parametrize(
+    ("method", "theirs"),
+    [
+        (GRPO(beta=0.0), {"loss_type": "grpo"}),
+        (GRPO(beta=0.3), {"loss_type": "grpo", "beta": 0.3, "use_bias_correction_kl": True}),
+        (DrGRPO(max_new_tokens=16), {"loss_type": "dr_grpo", "scale_rewards": "none"}),
+        (DAPO(), {"loss_type": "dapo", "epsilon_high": 0.28}),
+        (GSPO(), {"importance_sampling_level": "sequence", "loss_type": "grpo", "epsilon": 3e-4, "epsilon_high": 4e-4}),
+        (CISPO(), {"loss_type": "cispo", "epsilon_high": 5.0}),
+        (CISPO(clip_high=0.1), {"loss_type": "cispo", "epsilon_high": 1.1}),
+    ],
+    ids=lambda x: type(x).__name__ if not isinstance(x, dict) else "",
+)
+def test_a_step_of_each(method: Any, theirs: dict[str, Any], make: Callable[..., Case]) -> None:
+    """The loss that the method itself computes, over its weight: reduction, ratio and bounds together."""
+    case = make(GRPOTrainer, **{"beta": 0.0, **theirs})
+    reference_PKT = case.reference_PKT()
+    _move(case.trainer.model, 0.05)
+    lengths: list[list[int]] = case.mask_PKT.sum(-1).tolist()
+    batch = Batch(((1,),) * P, tuple(tuple([2] * n for n in row) for row in lengths), tuple(range(P)))
+    columns = {
+        "old_logp_PKT": case.old_PKT,
+        "reference_logp_PKT": reference_PKT,
+        "advantage_PKT": case.advantage_PKT(),
+        "entropy_PKT": torch.zeros_like(case.old_PKT),
+    }
+    batch = batch.with_columns(
+        beta_P=torch.full((P,), method.beta), **{name: c[..., : batch.T].contiguous() for name, c in columns.items()}
+    )
+    policy: Any = Asked(case.logp_PKT()[..., : batch.T])
+    loss = method.loss(policy, batch).sums["policy"] / method.weight(batch)
+    if theirs["loss_type"] in ("dapo", "cispo"):
+        case.inputs["num_items_in_batch"] = case.mask_PKT.sum()
+        case.trainer.args.steps_per_generation = 1
+    case.assert_same(loss)
 
 
 def test_importance_weights(make: Callable[..., Case]) -> None:
