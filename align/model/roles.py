@@ -180,10 +180,7 @@ class SharedBase(Roles):
 
     @override
     def activate(self, role: Role) -> None:
-        """Switch every layer. PEFT's ``set_adapter`` searches all modules each time, which a step of many parts feels.
-
-        Which parameters are trained is not switched: those of a role that is not in use take no part in the pass.
-        """
+        """Switch every layer; PEFT's ``set_adapter`` would search all modules, for each part of a step."""
         self._require(role)
         off = role == "reference" and self.reference_is_base
         for layer in self._layers:
@@ -303,10 +300,9 @@ class SharedBase(Roles):
             self._settle()
 
     def _settle(self) -> None:
-        """Say which roles are trained, and switch to the active one again: PEFT does both as it adds and deletes."""
-        for role in self.names:
-            for parameter in self.weights(role).values():
-                parameter.requires_grad_(role not in self._frozen)
+        """Say which roles are trained, and switch to the active one: PEFT does both as it adds and deletes."""
+        for role, parameter in ((role, p) for role in self.names for p in self.weights(role).values()):
+            parameter.requires_grad_(role not in self._frozen)
         self.activate(self.active)
 
 

@@ -120,7 +120,7 @@ class PolicyGradient(OnlineMethod):
     eos_score: float = -1.0
     """Replaces the score of such a response, or is added to it (then at most 0)."""
     overlong_buffer: int | None = 0
-    """Last tokens of the longest length over which a penalty rises from 0 to 1; 0: no penalty; none: a fifth."""
+    """Last tokens of the longest length, over which a penalty rises to 1; 0: no penalty; none: a fifth."""
     score_clip: float | None = None
     """Clip scores to ± this."""
     normalize_scores: bool = False

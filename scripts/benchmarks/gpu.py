@@ -247,6 +247,7 @@ def _ours(
         from align.system.processes import Processes
         from align.training.optimizer import make_optimizer
         from align.training.step import Stepper
+        from methods import DPO, RRHF
 
         start = _now()
         policy = Policy.load(
@@ -259,7 +260,7 @@ def _ours(
 
             _apply_liger_kernel_to_instance(model=policy.model)
         loaded = _now() - start
-        method = _ranking() if ranking else _dpo()
+        method: Method = RRHF() if ranking else DPO(beta=0.1)
         policy.require(method.roles)
         stepper = Stepper(
             policy,
@@ -307,18 +308,6 @@ def _profile(stepper: Stepper, batch: Batch, folder: Path) -> None:
     (folder / f"{stepper.policy.layout}-{batch.K}-{len(list(folder.iterdir()))}.txt").write_text(
         table, encoding="utf-8"
     )
-
-
-def _dpo() -> Method:
-    from methods.dpo import DPO
-
-    return DPO(beta=0.1)
-
-
-def _ranking() -> Method:
-    from methods.rrhf import RRHF
-
-    return RRHF()
 
 
 def _theirs(folder: Path, options: argparse.Namespace, *, by_length: bool = False, **settings: Any) -> Side:

@@ -16,7 +16,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from align.data import Preferences
 from align.method.base import Method
 from align.model.roles import Role
-from methods import DPO, GRPO, PPO, RFT, RLOO, RRHF, SFT, SLiC
+from methods import (
+    CISPO,
+    DAPO,
+    DPO,
+    GRPO,
+    GSPO,
+    PPO,
+    RFT,
+    RLOO,
+    RRHF,
+    SFT,
+    DrGRPO,
+    OnlineDPO,
+    ReinforcePP,
+    SLiC,
+)
 from reward.training.modelling import RewardModel
 from reward.training.ranker import Ranker
 
@@ -42,6 +57,12 @@ METHODS: dict[str, Method] = {
     "ppo stops early": PPO(**ONLINE | {"minibatches": 3}, target_kl=1e-9),
     "rloo": RLOO(**ONLINE),
     "grpo": GRPO(**ONLINE),
+    "dr_grpo": DrGRPO(**ONLINE),
+    "dapo": DAPO(**ONLINE | {"missing_eos": "none"}),
+    "gspo": GSPO(**ONLINE),
+    "cispo": CISPO(**ONLINE),
+    "reinforce_pp": ReinforcePP(**ONLINE, group_baseline=True),
+    "online_dpo": OnlineDPO(**SAMPLING, responses=3, minibatches=2),
     "grpo batch": PPO(**ONLINE, advantage="group", group_scale="batch"),
     "rrhf": RRHF(),
     "rrhf code kl": RRHF(form="code", rank_weight=10.0, kl_coef=0.5),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from methods.ppo.dr_grpo import DrGRPO
 from methods.ppo.grpo import GRPO
 from methods.ppo.rloo import RLOO
 from tests.lab.enumeration import Enumeration, cosine
@@ -84,16 +85,24 @@ def test_the_mean_over_tokens(figures: Any) -> None:
 
 @pytest.mark.parametrize("K", [2, 3])
 def test_grpo_without_scale(K: int, figures: Any) -> None:
-    """Less the mean of all K, its own score included: (K − 1)/K of the exact gradient, in each of K responses."""
+    """Less the mean of all K, its own score included: (K − 1)/K of the exact gradient, in each of K responses.
+
+    Its steps divide by a constant, not by lengths that are drawn, so that this is what a step has in expectation.
+    """
     world, table, _, scores = setting(K)
     expected = -(K - 1) * world.policy_gradient(table, world.shaped(scores))
-    found = summed_gradient(GRPO(responses=K, group_scale="none", beta=0.0), K)
+    longest = 8
+    found = summed_gradient(DrGRPO(responses=K, max_new_tokens=longest), K) * longest
     figures.equal(f"Dr. GRPO ∇, K = {K}", expected, found, 1e-10)
 
 
+@pytest.mark.parametrize("reduction", ["response", "token"])
 @pytest.mark.parametrize("K", [2, 3])
-def test_grpo(K: int, figures: Any) -> None:
-    """The exact gradient of another reward: the mean advantage of y over its possible siblings."""
+def test_grpo(K: int, reduction: Any, figures: Any) -> None:
+    """The exact gradient of another reward: the mean advantage of y over its siblings, over its length in GRPO's paper.
+
+    With the mean over tokens the loss is summed here, as for RLOO.
+    """
     world, table, _, scores = setting(K)
     r_XY, probability_XY = world.shaped(scores), world.probabilities(table)
     advantage_XY = np.zeros_like(r_XY)
@@ -102,11 +111,14 @@ def test_grpo(K: int, figures: Any) -> None:
         group = r_XY[x, [y, *siblings]]
         advantage = (group[0] - group.mean()) / (group.std(ddof=1) + 1e-4)
         advantage_XY[x, y] += probability_XY[x, list(siblings)].prod() * advantage
+    if reduction == "response":
+        advantage_XY = advantage_XY / world.length_Y
     expected = -K * world.policy_gradient(table, advantage_XY)
-    found = summed_gradient(GRPO(responses=K, beta=0.0), K)
-    figures.equal(f"GRPO ∇, K = {K}", expected, found, 1e-10)
+    found = summed_gradient(GRPO(responses=K, beta=0.0, reduction=reduction), K)
+    name = f"K = {K}, mean over each {reduction}"
+    figures.equal(f"GRPO ∇, {name}", expected, found, 1e-10)
     exact = -world.policy_gradient(table, r_XY)
-    figures.state(f"cosine between it and the exact gradient, K = {K}", cosine(found, exact))
+    figures.state(f"cosine between it and the exact gradient, {name}", cosine(found, exact))
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
@@ -117,7 +129,9 @@ def test_kl_in_the_loss(estimator: Any, figures: Any) -> None:
     """
     K, temperature = 2, 0.7
     world, table, reference, scores = setting(K)
-    method = GRPO(responses=K, temperature=temperature, beta=BETA, kl_estimator=estimator, missing_eos="none")
+    method = GRPO(
+        responses=K, temperature=temperature, beta=BETA, kl_estimator=estimator, missing_eos="none", reduction="token"
+    )
     found = summed_gradient(method, K, score_XY=np.zeros_like(scores))
     visits_S = np.zeros(len(world.rows))
     for x, y in product(range(3), range(15)):

@@ -9,7 +9,22 @@ from typing import Any
 
 import pytest
 
-from methods import DPO, GRPO, PPO, RFT, RLOO, RRHF, SFT, SLiC
+from methods import (
+    CISPO,
+    DAPO,
+    DPO,
+    GRPO,
+    GSPO,
+    PPO,
+    RFT,
+    RLOO,
+    RRHF,
+    SFT,
+    DrGRPO,
+    OnlineDPO,
+    ReinforcePP,
+    SLiC,
+)
 from reward import Ranker, RewardModel
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
@@ -25,7 +40,9 @@ DEFAULTS: dict[type[Any], tuple[tuple[Any, ...], str, bool]] = {
     RFT: ((2e-4, 2e-5, 3, 128, 0.03, "cosine"), "nll_per_token", True),
     PPO: ((3e-5, 3e-6, 1, 64, 0.0, "linear"), "objective/scores", False),
     RLOO: ((3e-5, 3e-6, 1, 64, 0.0, "linear"), "objective/scores", False),
-    GRPO: ((1e-5, 1e-6, 1, 64, 0.0, "linear"), "objective/scores", False),
+    **dict.fromkeys((GRPO, DrGRPO, DAPO, GSPO, CISPO), ((1e-5, 1e-6, 1, 64, 0.0, "linear"), "objective/scores", False)),
+    ReinforcePP: ((3e-5, 3e-6, 1, 64, 0.0, "linear"), "objective/scores", False),
+    OnlineDPO: ((3e-5, 5e-7, 1, 64, 0.1, "linear"), "rewards/accuracies", False),
 }
 
 
@@ -39,6 +56,8 @@ def test_how_a_method_is_optimised_by_default(method: type[Any]) -> None:
 SECTIONS = {
     **{SFT: "SFT", RewardModel: "Reward model", Ranker: "Ranker", DPO: "DPO and its losses", RRHF: "RRHF"},
     **{SLiC: "SLiC-HF", RFT: "RFT", PPO: "PPO and PPO-ptx", RLOO: "RLOO", GRPO: "GRPO"},
+    **{DrGRPO: "Dr. GRPO", DAPO: "DAPO", GSPO: "GSPO", CISPO: "CISPO", ReinforcePP: r"REINFORCE\+\+"},
+    OnlineDPO: "On-line DPO",
 }
 
 

@@ -41,7 +41,7 @@ class Job:
     repeat: bool = False
     """It sees for itself what is done already."""
     leaves: Path | None = None
-    """What it makes; where that is gone, the job is not done."""
+    """The place of its result; where that is gone, the job is not done."""
 
 
 class Pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from align import Policy, Preferences, TrainerConfig
 from align.errors import UserError
-from align.method.base import Experience
+from align.method.base import Experience, RolloutPlan
 from align.model.batch import Batch
 from align.sampling.params import Response
 from align.system.processes import Processes
@@ -71,6 +72,24 @@ class Plain(PPO):
         return Experience(batch, {"own": (torch.tensor(3.0), 2.0)}, {"rollouts": state.get("rollouts", 0) + 1.0})
 
 
+class Picky(Plain):
+    """Learns from prompts whose responses score differently, and has others drawn for twice."""
+
+    @property
+    def rollout(self) -> RolloutPlan:
+        return dataclasses.replace(super().rollout, refills=2)
+
+    def teaches(self, batch: Batch) -> torch.Tensor:
+        return batch["score_PK"][:, 0] != batch["score_PK"][:, 1]
+
+
+class Bored(Picky):
+    """Learns from none."""
+
+    def teaches(self, batch: Batch) -> torch.Tensor:
+        return torch.zeros(batch.P, dtype=torch.bool)
+
+
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeSampler, "asked", [])
@@ -79,12 +98,18 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(
-    policy: Policy, scorer: Any = None, processes: Processes | None = None, *, seed: int = 5, **method: Any
+    policy: Policy,
+    scorer: Any = None,
+    processes: Processes | None = None,
+    *,
+    seed: int = 5,
+    cls: type[Plain] = Plain,
+    **method: Any,
 ) -> Rollouts:
     """Six prompts, four to a roll-out, two responses to each."""
     rows = [{"prompt": f"prompt {i}", "answer": f"answer {i}", "chosen": "a", "rejected": "b"} for i in range(6)]
     config = TrainerConfig(batch_size=4, max_length=100, seed=seed, tokens_per_microbatch=60)
-    kind = Plain(**{"max_new_tokens": 8, "responses": K, "temperature": 0.5, "epochs": 1, **method})
+    kind = cls(**{"max_new_tokens": 8, "responses": K, "temperature": 0.5, "epochs": 1, **method})
     data = Preferences.from_rows(rows)
     feed = Feed(policy, kind, config, processes or Processes(), train=data, heldout=None, mix=None)
     source = make_source(feed, policy, kind, scorer, processes or Processes(), config)
@@ -301,3 +326,54 @@ def test_ranks_share_a_roll_out(tiny_policy: Policy, at_ranks: Any) -> None:
             3.0,
             0.5,
         )
+
+
+class TestRefills:
+    """Responses to row 0 score alike, those to all others differ; a roll-out has four of six prompts."""
+
+    def seed(self, policy: Policy) -> int:
+        """One by which row 0 is among the first four."""
+        return next(n for n in range(50) if 0 in make(policy, Ends(), cls=Picky, seed=n).prompts(0)[1])
+
+    def test_others_take_the_place_of_prompts_that_teach_nothing(self, tiny_policy: Policy) -> None:
+        seed = self.seed(tiny_policy)
+        source = make(tiny_policy, Ends(), cls=Picky, seed=seed)
+        batch = source.batch(1)
+        assert batch is not None
+        first, second = FakeSampler.asked  # three of the first four, and of the next four what is new
+        assert [asked[3] for asked in (first, second)] == [derived_seed(seed, place) for place in (0, 1)]
+        assert not {*second[4]} & ({*first[4]} - {0})
+        assert sorted(batch.rows) == sorted(({*first[4]} | {*second[4]}) - {0})
+        assert batch["score_PK"].shape == (batch.P, K)
+        drawn = sum(len(asked[4]) for asked in (first, second))
+        assert source.metrics["tokens/drawn"] == 3 * K * drawn
+        assert source.metrics["teaches"] == batch.P / 8
+
+    def test_the_next_roll_out_goes_on_with_other_prompts(self, tiny_policy: Policy) -> None:
+        source = make(tiny_policy, Ends(), cls=Picky, seed=self.seed(tiny_policy))
+        source.batch(1)
+        FakeSampler.asked.clear()
+        source.batch(2)
+        assert FakeSampler.asked[0][4] == source.prompts(3)[0].rows
+
+    def test_where_nothing_teaches_the_first_draw_is_kept(self, tiny_policy: Policy) -> None:
+        source = make(tiny_policy, Ends(), cls=Bored)
+        batch = source.batch(1)
+        assert batch is not None
+        assert batch.rows == source.prompts(0)[0].rows
+        assert len(FakeSampler.asked) == 3
+        assert source.metrics["teaches"] == 0
+
+    def test_ranks_agree(self, tiny_policy: Policy, at_ranks: Any) -> None:
+        seed = self.seed(tiny_policy)
+
+        def run(processes: Processes) -> Any:
+            source = make(tiny_policy, Ends(), processes, cls=Picky, seed=seed)
+            source._asked = lambda batch: batch.with_columns(old_logp_PKT=batch["sampler_logp_PKT"])
+            return source.batch(1), source._order
+
+        (ours, order), (theirs, other) = at_ranks(2, run)
+        assert order == other
+        assert sorted(order) == sorted([*ours.rows, *theirs.rows])
+        assert 0 not in order
+        assert len(order) >= 4

@@ -153,7 +153,7 @@ class TestLoss:
         assert means(loss.metrics)["loss"] == pytest.approx(expected / 8, rel=1e-5)
 
     def test_without_a_weight_there_is_no_kl_in_the_loss(self) -> None:
-        loss, _ = update(GRPO(beta=0.0, kl_in="loss"))
+        loss, _ = update(GRPO(beta=0.0, kl_in="loss", reduction="token"))
         assert loss.sums["policy"].item() == pytest.approx(sum(surrogate()), rel=1e-5)
 
     def test_while_the_value_warms_up_the_policy_has_no_loss(self) -> None:

@@ -66,7 +66,7 @@ ON_POLICY = [[0.0], [0.0, 0.0, 0.0]]
         (CISPO(), [-1 / 4, 1 / 4, 1 / 4, 1 / 4]),
         (GRPO(), [-1 / 2, 1 / 6, 1 / 6, 1 / 6]),  # of 2 responses, each of its tokens
         (GSPO(), [-1 / 2, 1 / 6, 1 / 6, 1 / 6]),
-        (DrGRPO(max_new_tokens=LONGEST), [-1 / 8, 1 / 8, 1 / 8, 1 / 8]),  # of 2 responses of 4 tokens at most
+        (DrGRPO(max_new_tokens=LONGEST), [-0.125, 0.125, 0.125, 0.125]),  # of 2 responses of 4 tokens at most
     ],
     ids=lambda x: type(x).__name__,
 )
@@ -89,7 +89,7 @@ def test_a_value_role_has_the_same_reduction() -> None:
 def test_gspo_clips_whole_responses() -> None:
     """Mean log-ratios .3 and (.1 + .2 − .6)/3 = −.1: 1 ± .2 cuts off the first (A > 0), not the second (A < 0)."""
     loss, gradient = step(GSPO(clip=0.2, clip_high=0.2), two_answers(), [[0.3], [0.1, 0.2, -0.6]])
-    assert loss == pytest.approx((-1.2 + math.exp(-0.1)) / 2, abs=1e-6)
+    assert loss == pytest.approx(-0.147581, abs=1e-6)  # (−1.2 + e^−.1)/2
     share = math.exp(-0.1) / 3 / 2
     assert gradient == pytest.approx([0, share, share, share], abs=1e-6)
 
@@ -99,7 +99,8 @@ def test_cispo_keeps_the_gradient_of_a_clipped_token() -> None:
     method = CISPO(clip_high=0.1)
     loss, gradient = step(method, two_answers((2.0, -1.0)), [[0.5], [0.0, 0.0, 0.0]])
     assert gradient == pytest.approx([-2 * 1.1 / 4, 1 / 4, 1 / 4, 1 / 4], abs=1e-6)
-    assert loss == pytest.approx((2 * 1.1 * 0.5 - 3) / 4, abs=1e-6)
+    assert gradient[0] == pytest.approx(-0.55, abs=1e-6)
+    assert loss == pytest.approx(-0.475, abs=1e-6)  # (2·1.1·.5 − 3)/4
     _, clipped = step(RLOO(clip=0.1), two_answers((2.0, -1.0)), [[0.5], [0.0, 0.0, 0.0]])
     assert clipped[0] == 0
 
@@ -107,7 +108,7 @@ def test_cispo_keeps_the_gradient_of_a_clipped_token() -> None:
 def test_dapo_clips_higher() -> None:
     """Ratio 1.25: beyond 1.2, within 1.28."""
     moved = [[math.log(1.25)], [0.0, 0.0, 0.0]]
-    assert step(DAPO(), two_answers(), moved)[1][0] == pytest.approx(-1.25 / 4, abs=1e-6)
+    assert step(DAPO(), two_answers(), moved)[1][0] == pytest.approx(-0.3125, abs=1e-6)  # 1.25 of 4 tokens
     assert step(DAPO(clip_high=None), two_answers(), moved)[1][0] == 0
 
 
@@ -188,7 +189,7 @@ class TestOnlineDPO:
         policy: Any = Asked(logp)
         method = OnlineDPO(beta=0.5)
         loss = method.loss(policy, batch).sums["policy"]
-        assert loss.item() == pytest.approx(math.log1p(math.exp(-1.5)), abs=1e-6)
+        assert loss.item() == pytest.approx(0.201413, abs=1e-6)  # log(1 + e^−1.5)
         assert method.weight(batch) == 2
 
     def test_a_response_that_was_cut_off_is_the_worst(self) -> None:

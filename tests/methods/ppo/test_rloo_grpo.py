@@ -161,7 +161,7 @@ def test_rloo_takes_the_kl_from_the_score() -> None:
 
 
 def test_grpo_has_the_kl_in_its_loss() -> None:
-    """At ρ = 1 the loss is Σ −A + .04·Σk3 = .04·.172623, for the advantages of both responses cancel."""
+    """At ρ = 1 the loss is Σ (−A + .04·mean k3) = .04·.172623/3, for the advantages of both responses cancel."""
     experience = learnt(GRPO(responses=2), beside_its_reference())
     torch.testing.assert_close(
         experience.batch["advantage_PKT"], torch.tensor([[[0.707007] * 3, [-0.707007] * 3]]), atol=1e-6, rtol=0
@@ -169,10 +169,10 @@ def test_grpo_has_the_kl_in_its_loss() -> None:
     policy: Any = MovedPolicy(experience.batch)
     policy.logp_PKT = experience.batch["old_logp_PKT"].clone().requires_grad_()
     loss = GRPO(responses=2).loss(policy, experience.batch)
-    assert loss.sums["policy"].item() == pytest.approx(0.04 * 0.172623, abs=1e-6)
+    assert loss.sums["policy"].item() == pytest.approx(0.04 * 0.172623 / 3, abs=1e-6)  # the mean over its tokens
     loss.sums["policy"].backward()
     x = torch.tensor([0.2, -0.1, -0.5])  # logp − logp_ref; ∂(ρ·k3) = k3 + 1 − e^−x = x at ρ = 1
-    torch.testing.assert_close(policy.logp_PKT.grad[0, 0], -0.707007 + 0.04 * x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(policy.logp_PKT.grad[0, 0], (-0.707007 + 0.04 * x) / 3, atol=1e-6, rtol=0)
 
 
 def test_only_the_settings_that_apply() -> None:
