@@ -323,8 +323,7 @@ def _theirs(folder: Path, options: argparse.Namespace, *, by_length: bool = Fals
             def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
                 return dataset
 
-        seconds: list[float] = []
-        began = 0.0
+        seconds, began = list[float](), 0.0
 
         class Clock(TrainerCallback):
             def on_step_begin(self, *_: Any, **__: Any) -> None:
