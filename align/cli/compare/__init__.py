@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from align.cli.console import report
+from align.cli.console import error_text, report
 from align.cli.parse import groups
 from align.errors import UserError
 
@@ -13,7 +13,8 @@ __all__ = ["main"]
 _HELP = """\
 align compare 'methods=[sft,dpo,ppo]' data=FILE key=value …   the same pairs through several methods: which one to take
 
-  methods=[icl,sft,dpo:loss_type=ipo]  names with settings of their own; icl puts answered examples before each prompt
+  methods=[icl,sft,dpo:loss_type=ipo]  names, or FILE.py:CLASS, with settings of their own (sft:trainer.epochs=2);
+                   icl puts answered examples before each prompt
   seeds=3          training runs of each method
   budget=null      of each run: epochs:1, tokens:2e6 or minutes:5; null: each method's own length
   tune=0           settings that each method may try, on prompts that are not reported
@@ -46,6 +47,6 @@ def main(words: Sequence[str]) -> int:
             return 130
         conclude(stages)
     except UserError as error:
-        report(f"Error: {error}")
+        report(error_text([str(sentence) for sentence in error.args]))
         return 2
     return 0

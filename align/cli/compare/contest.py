@@ -1,7 +1,8 @@
 """A comparison on disk: what is compared, and the splits of the data; the same command finds it again.
 
-``compare.json`` (what is compared, with the content of the files that its words name) · ``data/`` (the splits) · ``runs/dpo-seed0/`` (ordinary runs) · ``jobs/`` (time,
-memory and output of each process) · ``measured/dpo-seed0.json`` (scores and answers, prompt by prompt).
+``compare.json`` (what is compared, with the content of the files that its words name) · ``data/`` (the splits) ·
+``runs/dpo-seed0/`` (ordinary runs) · ``jobs/`` (time, memory and output of each process) ·
+``measured/dpo-seed0.json`` (scores and answers, prompt by prompt).
 """
 
 from __future__ import annotations
