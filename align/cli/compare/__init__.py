@@ -27,7 +27,7 @@ The same command goes on where it was stopped. Results: runs/compare-MODEL-DATA/
 
 
 def main(words: Sequence[str]) -> int:
-    """Do the comparison that ``words`` describe, or go on with it; returns the exit code."""
+    """Do the comparison that ``words`` describe, or go on with it; returns the exit code: 1 where a method failed."""
     from align.cli.compare.words import read_comparison
 
     if {"-h", "--help"} & set(words):
@@ -45,8 +45,7 @@ def main(words: Sequence[str]) -> int:
         except KeyboardInterrupt:
             report(f"Stopped; the same command goes on with {stages.contest.folder}.")
             return 130
-        conclude(stages)
+        return 0 if conclude(stages) else 1
     except UserError as error:
         report(error_text([str(sentence) for sentence in error.args]))
         return 2
-    return 0

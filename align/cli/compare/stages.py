@@ -84,10 +84,23 @@ class Stages:
         if comparison.settings.frontier:
             self._sweep()
 
+    @property
+    def judge_identity(self) -> str:
+        """Hash of all that the judge's scores depend on."""
+        given = self.contest.judge_identity
+        return content_hash(self._reward_model(JUDGE)) if given is None else hashed(given)
+
     def needs(self, contender: Contender, seed: int) -> list[str]:
         """Names of the jobs whose time and memory a contender takes: its own, and the reward model that it asks."""
         model = [f"reward-seed{seed}"] if contender.label in self.contest.needs_reward else []
         return [*model, name_of(contender, seed)]
+
+    def reason(self, contender: Contender, seed: int) -> str:
+        """Return why a contender of one seed was not trained or not measured; nothing where that is not known."""
+        name = name_of(contender, seed)
+        jobs = self.needs(contender, seed) if contender.method is not None else []
+        failed = next((reason for job in jobs if (reason := self.pool.reason(job))), "")
+        return failed or reason_of_task(self.contest.folder / "measured" / f"{name}.json") or ""
 
     def measured(self, name: str) -> Any:
         """Return what was measured under a name; None where it was not."""
@@ -215,7 +228,7 @@ class Stages:
         """Ask the judge about a few held-out answers of the data, so that it fails before the training, not after."""
         contest = self.contest
         out = contest.folder / "measured" / "judge.json"
-        identity = hashed([contest.judge_identity, contest.fingerprints["heldout"]])
+        identity = hashed([self.judge_identity, contest.fingerprints["heldout"]])
         if (read_json(out) or {}).get("identity") == identity:
             return
         say("Asking the judge about a few held-out answers")
@@ -232,9 +245,8 @@ class Stages:
     def _measure(self, wanted: Sequence[tuple[Contender, str, int]], part: str, prompts: int) -> None:
         """Measure the policies of runs, several in each process."""
         contest = self.contest
-        trained_judge = self._reward_model(JUDGE)
-        judge = contest.judge or {"scorer": "reward_model", "model": str(trained_judge)}
-        judged_by = contest.judge_identity or content_hash(trained_judge)
+        judge = contest.judge or {"scorer": "reward_model", "model": str(self._reward_model(JUDGE))}
+        judged_by = self.judge_identity
         tasks: list[Mapping[str, Any]] = []
         for contender, name, seed in wanted:
             trained = contender if contender.method is not None else contest.comparison.trained[0]
