@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,4 +209,7 @@ def _reason(log: Path, code: int) -> str:
     errors = [
         line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("Error: ")
     ]
-    return errors[-1].removeprefix("Error: ") if errors else f"exit code {code}"
+    return _REMEDY.sub("", errors[-1].removeprefix("Error: ")) if errors else f"exit code {code}"
+
+
+_REMEDY = re.compile(r"(;|\.)? [Cc]ontinue with [^;]*if_exists=resume")  # which the comparison does itself

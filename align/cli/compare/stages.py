@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,12 +235,11 @@ class Stages:
         task = {"title": "judge", "judge": judge, "data": str(contest.data("heldout")), "out": str(out)}
         out.parent.mkdir(exist_ok=True)
         [job] = self.pool.shared_out("try-judge", [{**task, "identity": identity}], MEASURING)
+        job = replace(job, title="judge")
         if self.pool.run([job])[job.name]["code"]:
             reason = reason_of_task(out) or self.pool.reason(job.name)
-            raise UserError(
-                f"the judge cannot be asked: {reason.rstrip('.')}; correct it, or give another judge=. "
-                "Nothing is trained yet."
-            )
+            reason = reason.rstrip(".").removesuffix("; correct it")
+            raise UserError(f"judge: {reason}; correct it, or give another judge=. Nothing is trained yet.")
 
     def _measure(self, wanted: Sequence[tuple[Contender, str, int]], part: str, prompts: int) -> None:
         """Measure the policies of runs, several in each process."""

@@ -90,7 +90,7 @@ def test_a_judge_that_fails_does_so_before_anything_is_trained(
         return {job.name: {"code": 1}}
 
     monkeypatch.setattr(stages.pool, "run", do)
-    with pytest.raises(UserError, match="the judge cannot be asked: NaN; correct it"):
+    with pytest.raises(UserError, match="judge: NaN; correct it, or give another"):
         stages.run()
 
 

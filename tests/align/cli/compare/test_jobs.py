@@ -53,7 +53,7 @@ def test_a_job_whose_work_is_gone_is_done_again(tmp_path: Path) -> None:
 def test_a_failed_job_loses_nothing_of_the_others_and_is_done_again(tmp_path: Path) -> None:
     said: list[str] = []
     pool = Pool(tmp_path / "jobs", 1, said.append)
-    bad = "import sys; print('Error: no such thing.'); sys.exit(2)"
+    bad = "import sys; print('Error: no such thing; continue with run_name=a if_exists=resume.'); sys.exit(2)"
     records = pool.run([job("bad", bad), job("good", "")])
     assert (records["bad"]["code"], records["good"]["code"]) == (2, 0)
     assert pool.record("bad") is None
