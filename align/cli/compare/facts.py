@@ -56,23 +56,7 @@ def facts(
             f"one to each prompt per run, at most {evaluation.max_new_tokens} tokens, "
             f"temperature {evaluation.temperature:g}; all methods of a seed draw with the same random numbers"
         ),
-        "Score": "mean over prompts and runs; intervals and tests treat both as random (Welch's t with Satterthwaite's "
-        "degrees of freedom)",
-        "Best": "told from each other method at the two-sided level .05 (Gutmann and Maymin 1987): a wrong winner in "
-        "at most 5 % of comparisons; p of gains and of pairs are corrected for their number (Holm)",
-        "p (Holm)": "how often equal methods would differ as much by chance, corrected for the number of methods "
-        "(Holm 1979); below .05 the gain is taken as one",
-        "At equal length": "a logistic model of the wins over the start model, read where both answers are as long "
-        "(Dubois et al. 2024)"
-        + (
-            "; all answers are equally long here, so it is the win rate, drawn a little to 50 %" if equally_long else ""
-        ),
-        "Pairs ranked as labelled": "held-out pairs whose chosen answer gained more likelihood over the start model "
-        "than the rejected one",
-        "distinct-2": "share of different pairs of neighbouring words in 16 answers: near 1 no phrase comes twice, "
-        "near 0 all answers are the same",
-        "Tax": "held-out loss on chosen answers, minus that of the start model; like distinct-2 and the share cut off "
-        "without an interval",
+        **_columns(equally_long=equally_long),
         "Time and memory": f"of the training processes, a reward model's included, tuning not; up to {contest.workers} "
         "at the same time share the machine",
         "FLOPs": (
@@ -83,6 +67,27 @@ def facts(
         ),
         "Versions": ", ".join(f"{name} {value}" for name, value in versions["packages"].items())
         + f"; Python {versions['python']}, {versions['platform']}, {versions['cpus']} cores",
+    }
+
+
+def _columns(*, equally_long: bool) -> dict[str, str]:
+    """Say what the columns of the table are, and how sure they are."""
+    return {
+        "Score": "mean over prompts and runs; intervals and tests treat both as random (Welch's t with Satterthwaite's "
+        "degrees of freedom)",
+        "Best": "told from each other method at the two-sided level .05 (Gutmann and Maymin 1987): a wrong winner in "
+        "at most 5 % of comparisons; p of gains and of pairs are corrected for their number (Holm)",
+        "p (Holm)": "how often equal methods would differ as much by chance, corrected for the number of methods "
+        "(Holm 1979); below .05 the gain is taken as one",
+        "At equal length": "a logistic model of the wins over the start model, read where both answers are as long "
+        "(Dubois et al. 2024)"
+        + ("; all answers are equally long here, so it is the win rate, drawn a little to 50 %" * equally_long),
+        "Pairs ranked as labelled": "held-out pairs whose chosen answer gained more likelihood over the start model "
+        "than the rejected one",
+        "distinct-2": "share of different pairs of neighbouring words in 16 answers: near 1 no phrase comes twice, "
+        "near 0 all answers are the same",
+        "Tax": "held-out loss on chosen answers, minus that of the start model; like distinct-2 and the share cut off "
+        "without an interval",
     }
 
 

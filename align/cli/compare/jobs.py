@@ -43,7 +43,7 @@ class Job:
     repeat: bool = False
     """It sees for itself what is done already."""
     leaves: Path | None = None
-    """What it makes; where that is gone, the job is not done."""
+    """The folder that it makes; where that is gone, the job is not done."""
 
 
 class Pool:
@@ -148,7 +148,7 @@ class Pool:
                 self._at_work.discard(process.pid)
                 _, status, usage = os.wait4(process.pid, 0)
             process.returncode = code = os.waitstatus_to_exitcode(status)
-        record = {
+        record: dict[str, Any] = {
             "command": command,
             "code": code,
             "seconds": earlier["seconds"] + time.perf_counter() - began,
