@@ -18,6 +18,8 @@ __all__ = ["alarms", "caveats"]
 
 _ALMOST_ALL = 0.95
 """A share of answers that are cut off, or have the same score, from which the result says little."""
+_OFF_BUDGET = 0.1
+"""Runs that miss the budget by more are worth a sentence."""
 _FEW_STEPS = 50
 """Runs below are worth a sentence."""
 _UNEVEN_KL = 2.0
@@ -198,6 +200,10 @@ def _of_budget(contest: Contest, rows: Sequence[Row]) -> list[str]:
             f"Budgets differ: each method has its own length, from {trained[least]:,.0f} tokens trained on ({least}) "
             f"to {trained[most]:,.0f} ({most}); budget=tokens:… or minutes:… makes them equal."
         )
+    if (given := contest.comparison.budget) is not None and given.unit == "tokens":
+        own = {label: tokens - beside.get(label, 0.0) for label, tokens in trained.items()}
+        if off := [f"{label} {n:,.0f}" for label, n in own.items() if abs(n / given.amount - 1) > _OFF_BUDGET]:
+            out.append(f"Whole steps do not meet the budget of {given} exactly: {', '.join(off)} tokens trained on.")
     if not contest.comparison.settings.tune:
         out.append("No setting was tuned on these data; with other learning rates the order may differ (tune=4).")
     return out

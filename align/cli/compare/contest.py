@@ -245,6 +245,8 @@ def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return the names of what differs; of runs those of their settings, where nothing else explains them."""
+    if before.get("version") != now["version"]:  # of this file
+        return ["version of align"]
     changed = [name for name in now if name != "runs" and before.get(name) != now[name]]
     if changed:
         return changed

@@ -162,15 +162,17 @@ def test_the_page_has_no_absolute_path(begin_comparison: Begin, tmp_path: Path) 
 
 
 def test_what_a_reward_model_costs_beside_the_budget_is_said(begin_comparison: Begin) -> None:
-    stages = begin_comparison("seeds=1", "budget=tokens:100", "methods=[sft,ppo]")
+    stages = begin_comparison("seeds=1", "budget=tokens:80", "methods=[sft,ppo]")
     for label, score in (("start", 0.0), ("sft", 0.2), ("ppo", 0.5)):
         write(stages, label, 0, measured(score, 0))
     write(stages, "sft", 0, measured(0.3, 0), name="reward-seed0")
     conclude(stages)
     found = json.loads((stages.contest.folder / "comparison.json").read_text())
-    said = "The budget of 100 tokens does not count the reward model, which was trained on 100 tokens for ppo."
+    said = "The budget of 80 tokens does not count the reward model, which was trained on 100 tokens for ppo."
     assert said in found["caveats"]
-    assert found["facts"]["Budget"] == "100 tokens for each run; the reward model that ppo asks is trained beside it"
+    assert found["facts"]["Budget"] == "80 tokens for each run; the reward model that ppo asks is trained beside it"
+    missed = "Whole steps do not meet the budget of 80 tokens exactly: sft 100, ppo 100 tokens trained on."
+    assert missed in found["caveats"]
     assert "200, 100 of them its reward model" in (stages.contest.folder / "comparison.html").read_text()
     assert any(said.endswith("counts in favour of it.") for said in found["caveats"]) == (stages.contest.judge is None)
     assert any(said.startswith("ppo: trained on answers of at most 64 tokens, judged") for said in found["caveats"])
