@@ -219,22 +219,23 @@ def _require_known(shared: Sequence[str], own: Collection[str], configs: Path) -
 
 def _require_of_each(shared: Sequence[str], trained: Sequence[Contender], configs: Path) -> None:
     """Raise where a setting of methods is given to all, and not all have it."""
-    names = list(dict.fromkeys(c.method for c in trained if c.method is not None and not registry.is_own(c.method)))
-    have = {name: _settings_of(name, configs) for name in names}
+    names = dict.fromkeys(c.method for c in trained if c.method is not None)
+    have = {name: found for name in names if (found := _settings_of(name, configs)) is not None}
     for word in shared:
         section, _, setting = word.lstrip("+").partition(".")
         key = setting.partition("=")[0]
-        with_it = [name for name in names if key in have[name]]
-        if section == "method" and with_it and len(with_it) < len(names):
+        with_it = [name for name in have if key in have[name]]
+        if section == "method" and with_it and len(with_it) < len(have):
             raise UserError(
-                f"{word}: {', '.join(name for name in names if name not in with_it)} has no {key}; give it to those "
+                f"{word}: {', '.join(name for name in have if name not in with_it)} has no {key}; give it to those "
                 f"that have it, in methods=: {', '.join(f'{name}:{setting}' for name in with_it)}."
             )
 
 
-def _settings_of(method: str, configs: Path) -> set[str]:
-    file = configs / "method" / f"{method}.yaml"  # a method of another package has none here
-    return set(re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.MULTILINE)) if file.exists() else set()
+def _settings_of(method: str, configs: Path) -> set[str] | None:
+    """Return the names of a method's settings; None for one of a file or of another package, which has none here."""
+    file = configs / "method" / f"{method}.yaml"
+    return set(re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.MULTILINE)) if file.is_file() else None
 
 
 def _contender(word: str, configs: Path) -> Contender:
@@ -258,8 +259,9 @@ def _contender(word: str, configs: Path) -> Contender:
             f"methods: {name!r} is none of {', '.join([FEW_SHOT, *known])}, nor FILE.py:CLASS."
             f"{file or did_you_mean(name, [FEW_SHOT, *known])}"
         )
+    its_own = _settings_of(name, configs)
     for key, value in pairs.items():
-        if key in _OF_TRAINER and not own and key not in _settings_of(name, configs):
+        if key in _OF_TRAINER and its_own is not None and key not in its_own:
             raise UserError(
                 f"methods: {word}: {key} is a setting of the trainer, and each method can have its own: "
                 f"{name}:trainer.{key}={value}."
