@@ -6,10 +6,11 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 
 from align.system.terminal import visible
 
-__all__ = ["hide_noise", "process_count", "report", "report_own", "say", "wait_for_first_process"]
+__all__ = ["error_text", "hide_noise", "process_count", "report", "report_own", "say", "wait_for_first_process"]
 
 
 def _is_first_process() -> bool:
@@ -40,6 +41,13 @@ def report(line: str) -> None:
     """Write `line` to stderr in the first process."""
     if _is_first_process():
         print(visible(line), file=sys.stderr, flush=True)
+
+
+def error_text(sentences: Sequence[str]) -> str:
+    """Return what is said of mistakes: one after ``Error:``, several as a list."""
+    if len(sentences) == 1:
+        return f"Error: {sentences[0]}"
+    return f"Error: {len(sentences)} mistakes:\n" + "\n".join(f"  {sentence}" for sentence in sentences)
 
 
 def report_own(line: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.cli.console import process_count, report, report_own, wait_for_first_process
+from align.cli.console import error_text, process_count, report, report_own, wait_for_first_process
 from align.cli.parse import groups
 from align.errors import SMALLER, UserError, fault_of_user, first_line, is_out_of_memory
 from align.settings import registry
@@ -104,8 +104,7 @@ def _told(error: UserError, words: Sequence[str], configs: Path) -> str:
             break
         following = _wrong_words(mended, configs)
         sentences += [sentence for sentence in (following.args if following else ()) if sentence not in sentences]
-    several = f"Error: {len(sentences)} mistakes:\n" + "\n".join(f"  {sentence}" for sentence in sentences)
-    told = several if len(sentences) > 1 else f"Error: {error}"
+    told = error_text(sentences)
     if following is not None or mended is None:
         return told
     program = ["align"] if Path(sys.argv[0]).suffix != ".py" else ["python", sys.argv[0]]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from align.comparison.differences import LEVEL, needed
 from align.comparison.results import Results, Row
+from align.evaluation.statistics import FEWEST_RUNS
 
 _MUCH_LESS = 0.5
 """A cost below this share of another is worth a sentence."""
@@ -99,8 +100,12 @@ def _what_would_decide(found: Results, tied: Sequence[str]) -> list[str]:
         if count is not None and count <= _FAR * now
     ]
     gap = f"{best} and {nearest} differ by {behind.mean:.3f}"
+    if not ways and behind.runs in range(2, FEWEST_RUNS):
+        return [
+            f"{gap} [{behind.low:.3f}, {behind.high:.3f}]; {behind.runs} seeds are too few to say what would decide."
+        ]
     if not ways:
-        return [f"{gap}, which no comparison of a realistic size would tell from nothing."]
+        return [f"{gap}: to show a difference of this size would take more than {_FAR} times the prompts or seeds."]
     return [f"{gap}: about {' or '.join(ways)} would show a difference of this size four times in five."]
 
 

@@ -46,9 +46,15 @@ def page(
         labels=[row.label for row in found.rows],
         svg=svg_chart(draw, (5.4, 4.6)),  # read on a telephone too
         has_frontiers=bool(frontiers),
+        without_interval=_without_interval(found),
         answers=answers,
         start=start,
     )
+
+
+def _without_interval(found: Results) -> str:
+    """Why the means over prompts and runs have no interval; empty: they have one."""
+    return next((row.score.reason for row in found.rows if row.score.low is None), "")
 
 
 def draw_reward_against_kl(axis: Any, found: Results, start: str, frontiers: Mapping[str, Frontier]) -> None:

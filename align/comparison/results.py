@@ -42,11 +42,13 @@ class Cost:
     peak_bytes: int
     """Most memory that one of them had."""
     tokens_trained: float
-    """In all passes, prompts included."""
+    """In all passes, prompts included, also of a reward model of its own."""
     tokens_drawn: float
     """Before training and during it."""
     flops: float
     """An estimate: :mod:`align.comparison.flops`."""
+    tokens_of_reward: float = 0.0
+    """Of those trained on, the ones of its reward model."""
 
 
 @dataclass(frozen=True)
@@ -180,4 +182,5 @@ def _typical(costs: Sequence[Cost]) -> Cost | None:
         tokens_trained=median(cost.tokens_trained for cost in costs),
         tokens_drawn=median(cost.tokens_drawn for cost in costs),
         flops=median(cost.flops for cost in costs),
+        tokens_of_reward=median(cost.tokens_of_reward for cost in costs),
     )

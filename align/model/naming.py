@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from align.world.shipped import FOLDER
@@ -34,3 +35,11 @@ def short_name(name: str) -> str:
     if not place.is_absolute():
         return name
     return f"world/{place.name}" if place.parent == FOLDER else place.name
+
+
+def portable_text(text: str) -> str:
+    """Return a text with each absolute path in it relative to the working folder, for a page that is passed on."""
+    return _ABSOLUTE.sub(lambda found: os.path.relpath(found[0]), text)
+
+
+_ABSOLUTE = re.compile(r"(?<![\w./:~-])/[^\s'\",:;()\[\]{}]+")

@@ -88,13 +88,32 @@ def held(folder: Path, remedy: str) -> Generator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder} is in use by {file.read()}; {remedy}.") from None
+            raise UserError(f"{folder} is in use by {_holders(lock, file.read())}; {remedy}.") from None
         except OSError:
             pass  # a file system without locks
         else:
             with suppress(OSError):  # a full disk
                 lock.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield file.fileno()
+
+
+def _holders(lock: Path, written: str) -> str:
+    """Return who holds a lock: the process that wrote its number, or those that have inherited it and outlived that."""
+    import psutil  # needed in this case alone
+
+    number = int(written.removeprefix("process ") or 0)
+    if psutil.pid_exists(number):
+        return written
+    heirs: list[int] = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # ended meanwhile, or of another user
+            if any(Path(file.path) == lock.resolve() for file in process.open_files()):
+                heirs.append(process.pid)
+    heirs = [pid for pid in heirs if pid != os.getpid()]
+    if not heirs:
+        return f"{written}, which has ended, or a process on another machine"
+    several = "processes" if len(heirs) > 1 else "process"
+    return f"{several} {', '.join(map(str, heirs))}, which {written} began before it ended"
 
 
 def partial_of(path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from align.cli.console import report
+from align.cli.console import error_text, report
 from align.cli.parse import groups
 from align.errors import UserError
 
@@ -13,7 +13,8 @@ __all__ = ["main"]
 _HELP = """\
 align compare 'methods=[sft,dpo,ppo]' data=FILE key=value …   the same pairs through several methods: which one to take
 
-  methods=[icl,sft,dpo:loss_type=ipo]  names with settings of their own; icl puts answered examples before each prompt
+  methods=[icl,sft,dpo:loss_type=ipo]  names, or FILE.py:CLASS, with settings of their own (sft:trainer.epochs=2);
+                   icl puts answered examples before each prompt
   seeds=3          training runs of each method
   budget=null      of each run: epochs:1, tokens:2e6 or minutes:5; null: each method's own length
   tune=0           settings that each method may try, on prompts that are not reported
@@ -26,7 +27,7 @@ The same command goes on where it was stopped. Results: runs/compare-MODEL-DATA/
 
 
 def main(words: Sequence[str]) -> int:
-    """Do the comparison that ``words`` describe, or go on with it; returns the exit code."""
+    """Do the comparison that ``words`` describe, or go on with it; returns the exit code: 1 where a method failed."""
     from align.cli.compare.words import read_comparison
 
     if {"-h", "--help"} & set(words):
@@ -44,8 +45,7 @@ def main(words: Sequence[str]) -> int:
         except KeyboardInterrupt:
             report(f"Stopped; the same command goes on with {stages.contest.folder}.")
             return 130
-        conclude(stages)
+        return 0 if conclude(stages) else 1
     except UserError as error:
-        report(f"Error: {error}")
+        report(error_text([str(sentence) for sentence in error.args]))
         return 2
-    return 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from align.cli.compare.words import Budget
 from align.runs.tracker import read_records
 
-__all__ = ["PILOT_STEPS", "steps"]
+__all__ = ["PILOT_STEPS", "last_record", "steps"]
 
 PILOT_STEPS = 12
 """Of the short run; a roll-out may be used for several of them."""
@@ -29,6 +30,12 @@ def steps(budget: Budget, run: Path, seconds: float) -> int:
     later = [record["train/seconds"] for record in records[1:]] or [median(r["train/seconds"] for r in records)]
     before = seconds - sum(record["train/seconds"] for record in records)
     return max(1, int((60 * budget.amount - before) / (sum(later) / len(later))))
+
+
+def last_record(run: Path) -> dict[str, Any]:
+    """Return what the last stage of a run logged of its last step; nothing where there is none."""
+    records = [record for file in _last_stage(run) for record in read_records(file) if "train/tokens" in record]
+    return dict(records[-1]) if records else {}
 
 
 def _last_stage(run: Path) -> list[Path]:

@@ -1,12 +1,14 @@
 """A comparison on disk: what is compared, and the splits of the data; the same command finds it again.
 
-``compare.json`` (what is compared) · ``data/`` (the splits) · ``runs/dpo-seed0/`` (ordinary runs) · ``jobs/`` (time,
-memory and output of each process) · ``measured/dpo-seed0.json`` (scores and answers, prompt by prompt).
+``compare.json`` (what is compared, with the content of the files that its words name) · ``data/`` (the splits) ·
+``runs/dpo-seed0/`` (ordinary runs) · ``jobs/`` (time, memory and output of each process) ·
+``measured/dpo-seed0.json`` (scores and answers, prompt by prompt).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from align.cli.compare.words import Comparison
 from align.cli.launch import assemble
 from align.cli.launch.recipe import Recipe, assemble_job
-from align.cli.launch.run import Run
+from align.cli.launch.resume import command_inputs
+from align.cli.launch.run import Run, make_scorers
 from align.cli.parse.job import Job
 from align.comparison.splitting import Splits, split
 from align.data import leaked_prompts
@@ -24,8 +27,11 @@ from align.data.writing import write_rows
 from align.errors import UserError
 from align.model.sources import require_loadable
 from align.scoring.from_config import YAML, make_scorer, read_settings
+from align.scoring.identity import scorer_identity
 from align.settings.config import WandbConfig
 from align.system.files import new_folder, read_json, write_json
+from align.system.identity import differences, hashed
+from align.system.redaction import redact
 from align.system.workers import core_count
 
 if TYPE_CHECKING:
@@ -33,7 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Contest", "begin"]
 
-_VERSION = 1
+_VERSION = 2
+_SHOWN = 4  # settings of runs that a message names
 _TRUE_REWARD = {"scorer": "true_reward"}
 
 
@@ -55,6 +62,8 @@ class Contest:
     """Held-out rows whose prompt is trained on too: none, unless the user held them out."""
     judge: dict[str, Any] | None
     """Settings of the scorer; None: a reward model of its own pairs."""
+    judge_identity: dict[str, Any] | None
+    """All that the scores of the judge depend on, its code and files too; None: it is trained here."""
     methods: Mapping[str, Method]
     """Of the contenders that are trained, by label."""
     needs_reward: frozenset[str]
@@ -103,7 +112,7 @@ def begin(comparison: Comparison) -> Contest:
     Raises:
         UserError: Something does not fit together, or the folder has another comparison.
     """
-    judge = _judge(comparison)
+    judge, judge_identity = _judge(comparison)
     runs = {label: _method_run(label, job) for label, job in comparison.jobs.items()}
     first = next(iter(comparison.jobs.values()))
     splits, source = _split(comparison, own_judge=judge is None)
@@ -117,7 +126,15 @@ def begin(comparison: Comparison) -> Contest:
         "judge": judge,
         "settings": sorted(comparison.shared),
         "data": {name: part.fingerprint for name, part in splits.parts.items()},
+        "runs": {label: _inputs(run) for label, (run, _) in runs.items()},
+        "evaluation": {
+            name: getattr(comparison.config.evaluation, name)
+            for name in ("prompts", "temperature", "top_p", "max_new_tokens")
+        },
     }
+    if comparison.settings.tune and judge_identity is not None:  # it chooses what the runs are trained with
+        identity["code and files of the judge, which chose the settings"] = hashed(judge_identity)
+    identity = json.loads(json.dumps(redact(identity)))  # as it is read again
     lost = _lost(comparison, splits)
     _write(folder, identity, splits, source)
     return Contest(
@@ -129,6 +146,7 @@ def begin(comparison: Comparison) -> Contest:
         lost,
         len(leaked_prompts(splits.train, splits.heldout)),
         judge,
+        judge_identity,
         {label: run.method for label, (run, _) in runs.items()},
         frozenset(label for label, (run, _) in runs.items() if run.needs_reward and run.config.reward is None),
         frozenset(label for label, (_, anew) in runs.items() if anew and comparison.config.model.start is not None),
@@ -137,14 +155,25 @@ def begin(comparison: Comparison) -> Contest:
     )
 
 
-def _judge(comparison: Comparison) -> dict[str, Any] | None:
+def _judge(comparison: Comparison) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return the settings of the judge and its identity; none where it is trained on pairs of the data."""
     word, data = comparison.settings.judge, comparison.config.data
     if word == "auto":
         sources = [data.train] if isinstance(data.train, str) else [*data.train]
-        return _TRUE_REWARD if all(source.partition("/")[0] == "world" for source in sources) else None
-    settings = read_settings(word) if word.endswith(YAML) else {"scorer": word}
-    make_scorer(settings, "judge")
-    return settings
+        if not all(source.partition("/")[0] == "world" for source in sources):
+            return None, None
+        settings: dict[str, Any] = _TRUE_REWARD
+    else:
+        settings = read_settings(word) if word.endswith(YAML) else {"scorer": word}
+    return settings, scorer_identity(make_scorer(settings, "judge"))
+
+
+def _inputs(run: Run) -> dict[str, Any]:
+    """Return what decides a run beside its words: defaults, and the content of files; the rows are in the splits."""
+    inputs = command_inputs(run, make_scorers(run))
+    inputs["data"] = {name: value for name, value in inputs["data"].items() if name not in ("train", "heldout_size")}
+    inputs.get("evaluation", {}).pop("data.heldout", None)
+    return inputs
 
 
 def _method_run(label: str, job: Job) -> tuple[Run, bool]:
@@ -207,8 +236,19 @@ def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) 
                 write_rows(part, made / f"{name}.jsonl")
         write_json(file, {"identity": identity, "source": source})
     elif earlier["identity"] != identity:
-        changed = [name for name in identity if earlier["identity"].get(name) != identity[name]]
+        changed = _changed(earlier["identity"], identity)
         raise UserError(
             f"{folder} has a comparison with other {', '.join(changed)}: give this one a name of its own with "
             "run_name=…, or delete that folder."
         )
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return the names of what differs; of runs those of their settings, where nothing else explains them."""
+    if before.get("version") != now["version"]:  # of this file
+        return ["version of align"]
+    changed = [name for name in now if name != "runs" and before.get(name) != now[name]]
+    if changed:
+        return changed
+    found = differences(before.get("runs", {}), now["runs"])
+    return list(dict.fromkeys(clause.removesuffix(" is not the same").split(" is ")[0] for clause in found))[:_SHOWN]

@@ -30,6 +30,7 @@ def cost(stages: Stages, contender: Contender, seed: int, parameters: int) -> Co
         seconds=sum(record["seconds"] for record in records),
         peak_bytes=max(record["peak_bytes"] for record in records),
         tokens_trained=trained,
+        tokens_of_reward=trained - own,
         tokens_drawn=drawn,
         flops=flops.estimate(
             parameters,

@@ -1,137 +1,41 @@
-"""For a reader who is to judge a comparison, or to repeat it: its weaknesses, and how it was done."""
+"""For a reader who is to repeat a comparison, or to read its table: how it was done."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from align.cli.compare.contest import Contest
-from align.cli.compare.stages import JUDGE, Stages, name_of
-from align.comparison import frontier
-from align.comparison.frontier import Frontier
+from align.cli.compare.stages import Stages, name_of
 from align.comparison.judge import JudgeCheck
-from align.comparison.results import Results, Row
+from align.comparison.results import Results
+from align.model.naming import short_name
 from align.runs.run_folder import environment
 from align.system.redaction import command_line
 
-__all__ = ["caveats", "facts"]
-
-_MUCH_CUT = 0.2
-"""A share of answers cut off above this is worth a sentence."""
-_UNEVEN = 1.5
-"""Budgets whose ratio is above this are worth a sentence."""
+__all__ = ["facts", "judge_name"]
 
 
-def caveats(
-    stages: Stages,
-    found: Results,
-    check: JudgeCheck | None,
-    notes: Mapping[str, Sequence[str]],
-    frontiers: Mapping[str, Frontier],
-) -> list[str]:
-    """Say what a referee would ask about, the gravest first."""
-    contest = stages.contest
-    out = _of_judge(contest, check)
-    if len(found.seeds) == 1:
-        out.append(
-            "One training run of each method: the intervals are those of these trained models; another seed may order "
-            "them otherwise (seeds=3)."
-        )
-    if any(lost or cut for lost, cut in contest.lost.values()):
-        parts = (f"{lost:,} of {contest.rows[part]:,} of {part}" for part, (lost, _) in contest.lost.items() if lost)
-        left_out = ", ".join(parts) or "none"
-        cut_rows = sum(count for _, count in contest.lost.values())
-        out.append(
-            f"Rows too long for trainer.max_length={contest.comparison.config.trainer.max_length} and left out: "
-            f"{left_out}; {cut_rows:,} more with an answer that is cut."
-        )
-    out += _of_budget(contest, found.rows)
-    if cut := [f"{row.label} {row.cut_off:.0%}" for row in found.rows if row.cut_off > _MUCH_CUT]:
-        out.append(
-            f"Answers that reached the limit of {contest.comparison.config.evaluation.max_new_tokens} tokens, and were "
-            f"judged as they are: {', '.join(cut)} (evaluation.max_new_tokens)."
-        )
-    if anew := [row.label for row in found.rows if row.label in contest.from_base]:
-        out.append(
-            f"{', '.join(anew)}: trained anew from the pretrained model, on answers that the start model drew; KL "
-            "is from the start model all the same."
-        )
-    by_note: dict[str, list[str]] = {}
-    for label, said in notes.items():
-        for note in said:
-            by_note.setdefault(note, []).append(label)
-    out += [f"{', '.join(labels)}: {note}." for note, labels in by_note.items()]
-    if contest.leaked:
-        out.append(f"{contest.leaked:,} held-out rows ask what is trained on too: held-out scores may flatter.")
-    if contest.comparison.settings.frontier:
-        out += _of_frontier(frontiers, found)
-    return out
+def facts(
+    stages: Stages, found: Results, judged: Mapping[str, Any], check: JudgeCheck | None, *, equally_long: bool
+) -> dict[str, str]:
+    """Say how it was done, so that it can be repeated.
 
-
-def _of_judge(contest: Contest, check: JudgeCheck | None) -> list[str]:
-    out: list[str] = []
-    if contest.judge is None:
-        rows = contest.rows[JUDGE] - contest.lost[JUDGE][0]
-        out.append(
-            f"The judge is a reward model trained on {rows:,} rows that no method saw; what it cannot see is not in "
-            "these scores."
-        )
-    if check is not None:
-        out.append(f"The judge on pairs that were held out: {check}.")
-    if contest.judge is None and (learners := sorted(contest.needs_reward)):
-        out.append(
-            f"{', '.join(learners)}: rewarded by a reward model of the training pairs, another than the judge; what "
-            "both learn wrongly from labels of the same kind counts in favour of these."
-        )
-    words = [*contest.comparison.shared, *(word for c in contest.comparison.contenders for word in c.words)]
-    for reward in dict.fromkeys(word for word in words if word.startswith("reward=")):
-        out.append(
-            f"Methods that draw answers were trained on {reward}; if that is the judge too, their scores say how well "
-            "they please it, not how good they are."
-        )
-    return out
-
-
-def _of_budget(contest: Contest, rows: Sequence[Row]) -> list[str]:
-    out: list[str] = []
-    trained = {row.label: row.cost.tokens_trained for row in rows if row.cost is not None}
-    if (
-        contest.comparison.budget is None
-        and len(trained) > 1
-        and max(trained.values()) > _UNEVEN * min(trained.values())
-    ):
-        least, most = (pick(trained, key=lambda label: trained[label]) for pick in (min, max))
-        out.append(
-            f"Budgets differ: each method has its own length, from {trained[least]:,.0f} tokens trained on ({least}) "
-            f"to {trained[most]:,.0f} ({most}); budget=tokens:… or minutes:… makes them equal."
-        )
-    if not contest.comparison.settings.tune:
-        out.append("No setting was tuned on these data; with other learning rates the order may differ (tune=4).")
-    return out
-
-
-def _of_frontier(frontiers: Mapping[str, Frontier], found: Results) -> list[str]:
-    none = [row.label for row in found.rows if row.cost is not None and row.label not in frontiers]
-    said = frontier.sentences(frontiers, found.seeds[0])
-    if none:
-        said.append(
-            f"No line for {', '.join(none)}: nothing ties it to the reference, its runs failed, or its KL is not known."
-        )
-    return said
-
-
-def facts(stages: Stages, found: Results, judged: Mapping[str, Any], parameters: int) -> dict[str, str]:
-    """Say how it was done, so that it can be repeated."""
+    Args:
+        stages: Of the comparison.
+        found: Its outcome.
+        judged: What was measured of the start model.
+        check: Of the judge, on held-out pairs.
+        equally_long: All answers have the same length.
+    """
     contest, comparison = stages.contest, stages.contest.comparison
     evaluation = comparison.config.evaluation
     start = judged["start"]
-    judge = "a reward model trained on the split “judge”" if contest.judge is None else judged["judge"]
     versions = environment()
     tokens = 4 if comparison.config.adapter is not None else 6
     return {
         "Command": command_line(["align", "compare", *comparison.words]),
-        "Data": f"{contest.source}: {contest.sizes}",
+        "Data": f"{short_name(contest.source)}: {contest.sizes}",
         "Split": (
             ("rows held out by the user" if comparison.config.data.heldout is not None else "prompts at random")
             + f", seed {comparison.config.seed}; "
@@ -139,35 +43,89 @@ def facts(stages: Stages, found: Results, judged: Mapping[str, Any], parameters:
             + " a prompt of another split, word for word; near-duplicates are not looked for here (align data check)"
         ),
         "Fingerprints": ", ".join(f"{part} {value[:12]}" for part, value in contest.fingerprints.items()),
-        "Start": start["name"] + (f" with {start['start']}" if start["start"] else "") + ", the same for all methods",
+        "Start": short_name(start["name"])
+        + (f" with {short_name(start['start'])}" if start["start"] else "")
+        + ", the same for all methods",
         "Runs": f"{len(found.seeds)} of each method, seeds {', '.join(map(str, found.seeds))}",
-        "Budget": f"{comparison.budget} for each run" if comparison.budget else "each method's own length",
+        "Budget": _budget(stages, found),
         "Settings": _tuning(stages),
         **{f"Settings of {c.label}": _settings(stages, c) for c in comparison.trained if _settings(stages, c)},
-        "Judge": judge,
+        "Judge": _judge(stages),
+        "Held out": _held_out(stages, found, check),
         "Answers": (
-            f"one to each of {found.prompts:,} held-out prompts per run, at most {evaluation.max_new_tokens} tokens, "
+            f"one to each prompt per run, at most {evaluation.max_new_tokens} tokens, "
             f"temperature {evaluation.temperature:g}; all methods of a seed draw with the same random numbers"
         ),
-        "Score": "mean over prompts and runs; intervals and tests treat both as random (Welch's t with Satterthwaite's "
-        "degrees of freedom)",
-        "Best": "told from each other method at the two-sided level .05 (Gutmann and Maymin 1987): a wrong winner in "
-        "at most 5 % of comparisons; p of gains and of pairs are corrected for their number (Holm)",
-        "At equal length": "a logistic model of the wins over the start model, read where both answers are as long "
-        "(Dubois et al. 2024)",
-        "Tax": "held-out loss on chosen answers, minus that of the start model; like distinct-2 and the share cut off "
-        "without an interval",
+        **_columns(equally_long=equally_long),
         "Time and memory": f"of the training processes, a reward model's included, tuning not; up to {contest.workers} "
         "at the same time share the machine",
         "FLOPs": (
             f"an estimate: {tokens}·N for each token trained, in each role that is trained ("
             + ("the base is frozen" if tokens == 4 else "all weights are trained")
-            + f"), 2·N for each token drawn or asked of reference and reward; N = {parameters:,}; without attention "
-            "over the context, adapters and the prompts of drawn answers"
+            + f"), 2·N for each token drawn or asked of reference and reward; N = {judged['parameters']:,}; without "
+            "attention over the context, adapters and the prompts of drawn answers"
         ),
         "Versions": ", ".join(f"{name} {value}" for name, value in versions["packages"].items())
         + f"; Python {versions['python']}, {versions['platform']}, {versions['cpus']} cores",
     }
+
+
+def _columns(*, equally_long: bool) -> dict[str, str]:
+    """Say what the columns of the table are, and how sure they are."""
+    return {
+        "Score": "mean over prompts and runs; intervals and tests treat both as random (Welch's t with Satterthwaite's "
+        "degrees of freedom)",
+        "Best": "told from each other method at the two-sided level .05 (Gutmann and Maymin 1987): a wrong winner in "
+        "at most 5 % of comparisons; p of gains and of pairs are corrected for their number (Holm)",
+        "p (Holm)": "how often equal methods would differ as much by chance, corrected for the number of methods "
+        "(Holm 1979); below .05 the gain is taken as one",
+        "At equal length": "a logistic model of the wins over the start model, read where both answers are as long "
+        "(Dubois et al. 2024)"
+        + ("; all answers are equally long here, so it is the win rate, drawn a little to 50 %" * equally_long),
+        "Pairs ranked as labelled": "held-out pairs whose chosen answer gained more likelihood over the start model "
+        "than the rejected one",
+        "distinct-2": "share of different pairs of neighbouring words in 16 answers: near 1 no phrase comes twice, "
+        "near 0 all answers are the same",
+        "Tax": "held-out loss on chosen answers, minus that of the start model; like distinct-2 and the share cut off "
+        "without an interval",
+    }
+
+
+def _budget(stages: Stages, found: Results) -> str:
+    comparison = stages.contest.comparison
+    if comparison.budget is None:
+        return "each method's own length"
+    asks = [row.label for row in found.rows if row.label in stages.contest.needs_reward]
+    beside = f"; the reward model that {', '.join(asks)} asks is trained beside it" if asks else ""
+    return f"{comparison.budget} for each run{beside if comparison.budget.unit != 'epochs' else ''}"
+
+
+def judge_name(judge: Mapping[str, Any]) -> str:
+    """Return the name of a scorer with that of its function or model, as ``function mine.py:judge``."""
+    files = [short_name(value) for key in ("function", "model") if isinstance(value := judge.get(key), str)]
+    return " ".join([str(judge["scorer"]), *files])
+
+
+def _judge(stages: Stages) -> str:
+    """Return the name of the judge, and the beginning of the hash of all that its scores depend on."""
+    judge = stages.contest.judge
+    name = "a reward model trained on the split “judge”" if judge is None else judge_name(judge)
+    return f"{name}, sha256 {stages.judge_identity.removeprefix('sha256:')[:12]}"
+
+
+def _held_out(stages: Stages, found: Results, check: JudgeCheck | None) -> str:
+    """Say how many held-out rows there are, and which of them each number of the page is about."""
+    contest = stages.contest
+    rows = contest.rows["heldout"]
+    said = f"{rows:,} rows, of which {found.prompts:,} have a prompt that every method answers"
+    if found.prompts < min(rows, contest.prompts):
+        said += "; the others do not fit into the model with an answer"
+    elif found.prompts < rows:
+        said += " (evaluation.prompts)"
+    ranked = next((row.accuracy.n for row in found.rows if row.accuracy is not None), None)
+    parts = [f"{check.accuracy.n:,} pairs check the judge"] if check is not None else []
+    parts += [f"the methods rank {ranked:,} pairs, those that fit"] if ranked is not None else []
+    return "; ".join([said, *parts])
 
 
 def _tuning(stages: Stages) -> str:

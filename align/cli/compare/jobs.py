@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,11 +19,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from align.errors import ScorerError, UserError
-from align.system.files import held, read_json, write_json
+from align.errors import ScorerError, UserError, first_line
+from align.system.children import ends_with_parent
+from align.system.files import held, read_json, write_json, write_text
 from align.system.workers import core_count
 
-__all__ = ["Job", "Pool", "do_tasks"]
+__all__ = ["Job", "Pool", "do_tasks", "reason_of_task"]
 
 _INTERRUPTED = (130, 143)
 _KIB = 1 if sys.platform == "darwin" else 1024
@@ -41,7 +43,7 @@ class Job:
     repeat: bool = False
     """It sees for itself what is done already."""
     leaves: Path | None = None
-    """The place of its result; where that is gone, the job is not done."""
+    """The folder that it makes; where that is gone, the job is not done."""
 
 
 class Pool:
@@ -62,7 +64,7 @@ class Pool:
             UserError: Another process does jobs of this folder, or those it began have outlived it.
         """
         with (
-            held(self.folder, "wait for its end or stop it, and the processes that it began") as lock,
+            held(self.folder, "wait for the end, or stop it") as lock,
             self._passing_on(),
             ThreadPoolExecutor(max_workers=self.workers) as threads,
         ):
@@ -88,6 +90,11 @@ class Pool:
         """Return what is recorded of a job that ended well."""
         found = read_json(self.folder / f"{name}.json")
         return found if found is not None and found["code"] == 0 else None
+
+    def reason(self, name: str) -> str:
+        """Return why a job failed; nothing where it did not, or was never begun."""
+        found = read_json(self.folder / f"{name}.json")
+        return _reason(self.log(name), found["code"]) if found is not None and found["code"] else ""
 
     def log(self, name: str) -> Path:
         """The file with what a job printed."""
@@ -116,7 +123,9 @@ class Pool:
     def _do(self, job: Job, lock: int) -> dict[str, Any]:
         done = self.record(job.name)
         gone = job.leaves is not None and not job.leaves.exists()
-        if done is not None and not job.repeat and not gone:
+        command = list(map(str, job.command))
+        others = done is not None and done.get("command", command) != command
+        if done is not None and not job.repeat and not gone and not others:
             return done
         earlier = read_json(self.folder / f"{job.name}.json") or {"seconds": 0.0, "peak_bytes": 0}
         began = time.perf_counter()
@@ -131,6 +140,7 @@ class Pool:
                     env=self._environment(),
                     pass_fds=[lock],  # held as long as one of them lives
                     process_group=0,  # a terminal's Ctrl-C reaches them once, from here
+                    preexec_fn=ends_with_parent(),
                 )
                 self._at_work.add(process.pid)
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -138,7 +148,8 @@ class Pool:
                 self._at_work.discard(process.pid)
                 _, status, usage = os.wait4(process.pid, 0)
             process.returncode = code = os.waitstatus_to_exitcode(status)
-        record = {
+        record: dict[str, Any] = {
+            "command": command,
             "code": code,
             "seconds": earlier["seconds"] + time.perf_counter() - began,
             "peak_bytes": max(earlier["peak_bytes"], usage.ru_maxrss * _KIB),
@@ -160,19 +171,35 @@ class Pool:
 
 
 def do_tasks(file: Path, do: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
-    """Do the tasks of a file, each to its ``out``; one that fails loses nothing of the others. Returns an exit code."""
+    """Do the tasks of a file, each to its ``out``; one that fails loses nothing of the others. Returns an exit code.
+
+    Beside what ``do`` returns, ``out`` has the ``identity`` of the task, all that its result depends on.
+    """
     failed = 0
     for task in read_json(file):
         try:
-            write_json(Path(task["out"]), do(task))
+            write_json(Path(task["out"]), {**do(task), "identity": task["identity"]})
+            _failure(task["out"]).unlink(missing_ok=True)
             print(f"{task['title']}: measured", flush=True)
         except (UserError, ScorerError) as error:
             print(f"{task['title']}", f"Error: {error}", sep="\n", flush=True)
+            write_text(_failure(task["out"]), str(error))
             failed += 1
-        except Exception:  # shown here, and the others are measured
+        except Exception as error:  # shown here, and the others are measured
             print(f"{task['title']} failed:", traceback.format_exc(), sep="\n", flush=True)
+            write_text(_failure(task["out"]), f"{type(error).__name__}: {first_line(error)}")
             failed += 1
     return 1 if failed else 0
+
+
+def reason_of_task(out: Path) -> str | None:
+    """Return why the task that should have written a file failed; None where it did not."""
+    file = _failure(out)
+    return file.read_text(encoding="utf-8") if file.exists() else None
+
+
+def _failure(out: str | Path) -> Path:
+    return Path(out).with_suffix(".failed")
 
 
 def _reason(log: Path, code: int) -> str:
@@ -182,4 +209,7 @@ def _reason(log: Path, code: int) -> str:
     errors = [
         line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("Error: ")
     ]
-    return errors[-1].removeprefix("Error: ") if errors else f"exit code {code}"
+    return _REMEDY.sub("", errors[-1].removeprefix("Error: ")) if errors else f"exit code {code}"
+
+
+_REMEDY = re.compile(r"(;|\.)? [Cc]ontinue with [^;]*if_exists=resume")  # which the comparison does itself

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
     from align.settings.config import RunConfig
 
-__all__ = ["measure"]
+__all__ = ["measure", "try_judge"]
+
+_ASKED = 4
+"""Held-out prompts about which the judge is asked before anything is trained."""
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +81,28 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "parameters": _matrix_parameters(policy),
         "pairs": _judged_pairs(judge, policy, data, job["prompts"]) if job["check_judge"] and has_pairs else None,
     }
+
+
+def try_judge(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of the data's own answers to a few held-out prompts; raises where there are none.
+
+    ``job`` has ``judge`` (settings of a scorer) and ``data`` (held-out rows).
+    """
+    from align.data import Preferences
+    from align.scoring.checked_scores import score
+    from align.scoring.from_config import make_scorer
+    from align.scoring.scorer_inputs import prompt_text, scorer_columns
+
+    data = Preferences.load(job["data"], max_rejected=1.0)
+    rows = [data[i * len(data) // _ASKED] for i in range(_ASKED)] if len(data) > _ASKED else list(data)
+    sides = [[str(side[0]["content"]) for side in (row["chosen"], row["rejected"]) if side] for row in rows]
+    texts = [answers or ["Yes.", "No."] for answers in sides]  # rows may be prompts alone
+    judge = make_scorer(job["judge"], "judge")
+    return {"scores": score(judge, [prompt_text(row["prompt"]) for row in rows], texts, **scorer_columns(rows))}
+
+
+def _do(job: dict[str, Any]) -> dict[str, Any]:
+    return measure(job) if "words" in job else try_judge(job)
 
 
 def _matrix_parameters(policy: Policy) -> int:
@@ -140,4 +165,4 @@ def _refer_to(roles: SharedBase, start: str | None) -> None:
 
 if __name__ == "__main__":
     hide_noise()
-    sys.exit(do_tasks(Path(sys.argv[1]), measure))
+    sys.exit(do_tasks(Path(sys.argv[1]), _do))

@@ -10,15 +10,18 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from align.cli.compare.caveats import alarms, caveats
 from align.cli.compare.costs import cost
-from align.cli.compare.facts import caveats, facts
+from align.cli.compare.facts import facts
 from align.cli.compare.stages import START, Stages, name_of
+from align.cli.compare.words import Contender
 from align.comparison.answer import answer
 from align.comparison.frontier import Frontier, Point
-from align.comparison.judge import JudgeCheck, check_judge
+from align.comparison.judge import check_judge
 from align.comparison.page import COLUMNS, draw_reward_against_kl, page, table_for_programs, table_of
 from align.comparison.results import Measured, Results, results
 from align.errors import UserError
+from align.model.naming import portable_text
 from align.runs.tracker import log_table
 from align.system.charts import chart
 from align.system.console import PlainConsole
@@ -29,8 +32,8 @@ __all__ = ["conclude"]
 _SHOWN_PROMPTS = 6
 
 
-def conclude(stages: Stages) -> None:
-    """Write the outcome into the folder and print it.
+def conclude(stages: Stages) -> bool:
+    """Write the outcome into the folder and print it; returns whether all that was asked for is compared.
 
     Raises:
         UserError: Nothing was measured.
@@ -44,7 +47,8 @@ def conclude(stages: Stages) -> None:
         if len(of) == len(contest.comparison.seeds) and {seed: one.prompts for seed, one in of.items()} == asked
     ]
     if START.label not in complete or len(complete) < 2:
-        raise UserError(f"nothing to compare: no method was trained and measured; see {contest.folder / 'jobs'}.")
+        failed = [f"{c.label} {_failure(stages, c)}" for c in (START, *contest.comparison.contenders)]
+        raise UserError(f"nothing to compare: {'; '.join(failed)}.")
     judged = contents[START.label][0]
     costs = {
         contender.label: [cost(stages, contender, seed, judged["parameters"]) for seed in contest.comparison.seeds]
@@ -60,11 +64,16 @@ def conclude(stages: Stages) -> None:
     check = check_judge(judged["pairs"])
     frontiers = _frontiers(stages, asked[found.seeds[0]])
     notes = {label: sorted({note for one in of for note in one["notes"]}) for label, of in contents.items()}
-    sentences = _answer(found, check, stages, measured)
+    every = [one for label in complete for one in measured[label].values()]
+    left_out = _left_out(found, stages, measured)
+    warned = alarms(stages, found, check, _all_scores(every, judged["pairs"]))
+    sentences = [*warned, *(["By these scores:"] if warned else []), *answer(found, start=START.label), *left_out]
+    equally_long = len({length for one in every for length in one.lengths}) == 1
+    how = facts(stages, found, judged, check, equally_long=equally_long)
     outcome: dict[str, Any] = {
-        "answer": sentences,
-        "caveats": caveats(stages, found, check, notes, frontiers),
-        "facts": facts(stages, found, judged, judged["parameters"]),
+        "answer": list(map(portable_text, sentences)),
+        "caveats": list(map(portable_text, caveats(stages, found, check, notes, frontiers))),
+        "facts": {name: portable_text(text) for name, text in how.items()},
     }
     more = {
         "notes": {label: said for label, said in notes.items() if said},
@@ -80,33 +89,34 @@ def conclude(stages: Stages) -> None:
     write_text(contest.folder / "comparison.html", text)
     if "wandb" in contest.comparison.config.trackers:
         log_table(contest.folder, contest.wandb, "comparison", *table_for_programs(found))
-    _print(found, [*sentences, *outcome["caveats"]], contest.folder)
+    _print(found, [*outcome["answer"], *outcome["caveats"]], contest.folder)
+    return not left_out
 
 
-def _answer(
-    found: Results, check: JudgeCheck | None, stages: Stages, measured: Mapping[str, Mapping[int, Measured]]
-) -> list[str]:
+def _all_scores(every: Sequence[Measured], pairs: Sequence[Mapping[str, Any]] | None) -> list[float]:
+    return [score for one in every for score in one.scores] + [s for pair in pairs or () for s in pair["scores"]]
+
+
+def _left_out(found: Results, stages: Stages, measured: Mapping[str, Mapping[int, Measured]]) -> list[str]:
+    """Name the contenders that are not compared, and why."""
     comparison = stages.contest.comparison
-    sentences = answer(found, start=START.label)
-    if stages.contest.judge is None and check is not None and not check.is_better_than_chance:
-        sentences.insert(
-            0,
-            f"Do not choose by this comparison: its judge orders {check.accuracy.percent('pairs')} of the held-out "
-            "pairs as labelled, which is not shown to be better than chance; give more pairs, or another judge=. By "
-            "its scores:",
-        )
-    left_out = [c.label for c in comparison.contenders if c.label not in {row.label for row in found.rows}]
+    left_out = [c for c in comparison.contenders if c.label not in {row.label for row in found.rows}]
     whole = {label for label, of in measured.items() if len(of) == len(comparison.seeds)}
-    if failed := [label for label in left_out if label not in whole]:
-        sentences.append(
-            f"Not compared, for a run failed or was not measured: {', '.join(failed)} (see {stages.pool.folder})."
-        )
-    if other := [label for label in left_out if label in whole]:
+    sentences = [f"Not compared: {c.label} {_failure(stages, c)}." for c in left_out if c.label not in whole]
+    if other := [c.label for c in left_out if c.label in whole]:
         sentences.append(
             "Not compared, for not all prompts of the others fit into the model with what it puts before them: "
             f"{', '.join(other)}."
         )
     return sentences
+
+
+def _failure(stages: Stages, contender: Contender) -> str:
+    """Say in which seed a contender failed first, and why."""
+    for seed in stages.contest.comparison.seeds:
+        if reason := stages.reason(contender, seed):
+            return f"failed with seed {seed}: {' '.join(reason.split()).rstrip('.')}"
+    return f"was not measured, see {stages.pool.folder}"
 
 
 def _measured(stages: Stages) -> tuple[dict[str, dict[int, Measured]], dict[str, list[dict[str, Any]]]]:
@@ -151,6 +161,8 @@ def _side_by_side(found: Results, measured: Mapping[str, Mapping[int, Measured]]
 def _print(found: Results, sentences: Sequence[str], folder: Path) -> None:
     console = PlainConsole()
     title = "Held-out prompts; * not told apart from the best"
+    if any(row.score.low is None for row in found.rows):
+        title += f"; no ± with {len(found.seeds)} seeds"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, collapse_padding=True, pad_edge=False)
     for column in COLUMNS:
         if column == "method":

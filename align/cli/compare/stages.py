@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from align.cli.compare import budget, tuning
 from align.cli.compare.contest import Contest
-from align.cli.compare.jobs import Job, Pool
+from align.cli.compare.jobs import Job, Pool, reason_of_task
 from align.cli.compare.words import Contender
 from align.cli.console import say
 from align.cli.parse.job import depends_on_method
 from align.errors import UserError
 from align.system.files import read_json
+from align.system.identity import content_hash, hashed
 
 __all__ = ["JUDGE", "START", "Stages", "final_weights", "name_of"]
 
@@ -23,6 +24,8 @@ START = Contender("start", None)
 JUDGE = "judge"
 """Name of the run that trains it."""
 
+MEASURING = ("-m", "align.cli.compare.measuring")
+"""Command that does the tasks of a file, which comes after it."""
 _OF_READING = ("data.max_rejected", "data.too_long", "data.pairs", "data.train_on")
 """Settings of data that hold for the splits too; the others say how to read the user's files."""
 
@@ -52,15 +55,18 @@ class Stages:
 
         Raises:
             KeyboardInterrupt: Stopped; the same command goes on.
-            UserError: The judge could not be trained.
+            UserError: The judge could not be asked, or not be trained.
         """
         contest, comparison = self.contest, self.contest.comparison
         say(f"{contest.folder}: {contest.sizes}; {contest.workers} at the same time")
+        if contest.judge is not None:
+            self._try_judge(contest.judge)
         if models := self._reward_models():
             say("Reward models")
             records = self.pool.run(models)
             if contest.judge is None and records[JUDGE]["code"]:
-                raise UserError(f"the judge could not be trained; see {self.pool.log(JUDGE)}.")
+                reason = self.pool.reason(JUDGE).rstrip(".")
+                raise UserError(f"the judge could not be trained: {reason}; all it printed: {self.pool.log(JUDGE)}.")
         self._find_lengths()
         if comparison.settings.tune:
             self._tune()
@@ -78,10 +84,23 @@ class Stages:
         if comparison.settings.frontier:
             self._sweep()
 
+    @property
+    def judge_identity(self) -> str:
+        """Hash of all that the judge's scores depend on."""
+        given = self.contest.judge_identity
+        return content_hash(self._reward_model(JUDGE)) if given is None else hashed(given)
+
     def needs(self, contender: Contender, seed: int) -> list[str]:
         """Names of the jobs whose time and memory a contender takes: its own, and the reward model that it asks."""
         model = [f"reward-seed{seed}"] if contender.label in self.contest.needs_reward else []
         return [*model, name_of(contender, seed)]
+
+    def reason(self, contender: Contender, seed: int) -> str:
+        """Return why a contender of one seed was not trained or not measured; nothing where that is not known."""
+        name = name_of(contender, seed)
+        jobs = self.needs(contender, seed) if contender.method is not None else []
+        failed = next((reason for job in jobs if (reason := self.pool.reason(job))), "")
+        return failed or reason_of_task(self.contest.folder / "measured" / f"{name}.json") or ""
 
     def measured(self, name: str) -> Any:
         """Return what was measured under a name; None where it was not."""
@@ -205,20 +224,38 @@ class Stages:
 
     # Measurements
 
+    def _try_judge(self, judge: Mapping[str, Any]) -> None:
+        """Ask the judge about a few held-out answers of the data, so that it fails before the training, not after."""
+        contest = self.contest
+        out = contest.folder / "measured" / "judge.json"
+        identity = hashed([self.judge_identity, contest.fingerprints["heldout"]])
+        if (read_json(out) or {}).get("identity") == identity:
+            return
+        say("Asking the judge about a few held-out answers")
+        task = {"title": "judge", "judge": judge, "data": str(contest.data("heldout")), "out": str(out)}
+        out.parent.mkdir(exist_ok=True)
+        [job] = self.pool.shared_out("try-judge", [{**task, "identity": identity}], MEASURING)
+        job = replace(job, title="judge")
+        if self.pool.run([job])[job.name]["code"]:
+            reason = reason_of_task(out) or self.pool.reason(job.name)
+            reason = reason.rstrip(".").removesuffix("; correct it")
+            raise UserError(f"judge: {reason}; correct it, or give another judge=. Nothing is trained yet.")
+
     def _measure(self, wanted: Sequence[tuple[Contender, str, int]], part: str, prompts: int) -> None:
         """Measure the policies of runs, several in each process."""
         contest = self.contest
         judge = contest.judge or {"scorer": "reward_model", "model": str(self._reward_model(JUDGE))}
+        judged_by = self.judge_identity
         tasks: list[Mapping[str, Any]] = []
         for contender, name, seed in wanted:
             trained = contender if contender.method is not None else contest.comparison.trained[0]
-            run = contest.folder / "runs" / name
+            weights = None if contender.method is None else final_weights(contest.folder / "runs" / name)
             assert trained.method is not None
             tasks.append(
                 {
                     "title": f"{contender.label}, {name}",
                     "words": self._words(trained.method, seed, self._own_words(trained, seed)),
-                    "weights": None if contender.method is None else str(final_weights(run)),
+                    "weights": None if weights is None else str(weights),
                     "judge": judge,
                     "data": str(contest.data(part)),
                     "examples": str(contest.data("train")),
@@ -226,12 +263,18 @@ class Stages:
                     "prompts": prompts,
                     "seed": seed,
                     "check_judge": name == name_of(START, contest.comparison.seeds[0]),
+                    "identity": hashed([judged_by, None if weights is None else content_hash(weights), prompts]),
                     "out": str(contest.folder / "measured" / f"{name}.json"),
                 }
             )
-        left = [task for task in tasks if not Path(task["out"]).exists()]
         (contest.folder / "measured").mkdir(exist_ok=True)
-        self.pool.run(self.pool.shared_out(f"measure-{part}", left, ["-m", "align.cli.compare.measuring"]))
+        found = {task["out"]: read_json(Path(task["out"])) for task in tasks}
+        left = [task for task in tasks if (found[task["out"]] or {}).get("identity") != task["identity"]]
+        if stale := [Path(task["out"]) for task in left if found[task["out"]] is not None]:
+            say(f"  {len(stale)} measured by another judge, or of other weights: measured anew")
+        for file in stale:  # where the measuring fails now, they must not be taken for its scores
+            file.unlink()
+        self.pool.run(self.pool.shared_out(f"measure-{part}", left, MEASURING))
 
 
 def final_weights(run: Path) -> Path:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
+from align.cli.parse import groups
 from align.cli.parse.command import read_command
 from align.cli.parse.compose import register_methods
 from align.cli.parse.job import Job, read_job
-from align.errors import UserError, did_you_mean
+from align.errors import Mistakes, UserError, did_you_mean, nearest
 from align.settings import registry
-from align.settings.config import RunConfig
+from align.settings.config import RunConfig, TrainerConfig
 from align.settings.type_checks import Count, Settings, build
 
 __all__ = ["FEW_SHOT", "Budget", "CompareConfig", "Comparison", "Contender", "compose", "read_comparison"]
@@ -25,8 +26,7 @@ FEW_SHOT = "icl"
 _SHOTS = 4
 _OWN_FOLDER = ("run_name", "output_root", "if_exists", "dry_run", "seed", "stage", "recipe", "method")
 """Words that the comparison sets for each of its runs."""
-_PROMPTS = 400
-"""Held-out prompts where neither words nor model say how many."""
+_OF_TRAINER = frozenset(setting.name for setting in fields(TrainerConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +77,9 @@ class Contender:
     """One of the things that are compared."""
 
     label: str
-    """As typed."""
+    """As typed; of a method in a file without its folder."""
     method: str | None
-    """None: the start model, prompted with ``shots`` examples."""
+    """Its name, or FILE.py:CLASS; None: the start model, prompted with ``shots`` examples."""
     words: tuple[str, ...] = ()
     """Settings of its runs."""
     shots: int = 0
@@ -145,29 +145,39 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
         raise UserError(f"methods is missing: write methods=[sft,dpo,ppo], or those you want to compare.{near}")
     values: dict[str, Any] = {**given, "methods": tuple(_listed(given["methods"]))}
     for name in ("seeds", "tune", "workers"):
-        if name in values and re.fullmatch(r"\d+", values[name]):
+        if name in values and re.fullmatch(r"-?\d+", values[name]):
             values[name] = int(values[name])
     if values.get("frontier") in ("true", "false"):
         values["frontier"] = values["frontier"] == "true"
     settings = build(CompareConfig, values)
     keys = {word.partition("=")[0].lstrip("+") for word in shared}
+    _require_known(shared, own, configs)
     for key in sorted(keys & {"method", "stage", "recipe", "dry_run", "if_exists"}):
         raise UserError(f"{key}: a comparison sets it for each of its runs; leave it out.")
     budget = Budget.read(settings.budget) if settings.budget is not None else None
-    if budget is not None and (length := sorted(keys & {"trainer.steps", "trainer.epochs"})):
+    lengths = ("trainer.steps", "trainer.epochs")
+    typed = (word.lstrip("+").partition("=") for word in shared)
+    length = sorted(key for key, _, value in typed if key in lengths and value != "null")
+    if budget is not None and length:
         raise UserError(f"budget={settings.budget} and {length[0]} both say how long to train: give one of them.")
-    contenders = [_contender(word) for word in settings.methods]
+    contenders = [_contender(word, configs) for word in settings.methods]
     for first in contenders:
         if sum(other.label == first.label for other in contenders) > 1:
             raise UserError(f"methods: {first.label} is named twice; give it other settings, or name it once.")
     kept = [word for word in shared if word.partition("=")[0] not in _OWN_FOLDER]
     trained = [contender for contender in contenders if contender.method is not None]
+    _require_of_each(shared, trained, configs)
     if not trained:
         raise UserError(f"methods={given['methods']} trains nothing; name a method to compare with {FEW_SHOT}.")
     method = trained[0].method
+    jobs: dict[str, Job] = {}
+    mistakes = Mistakes()
+    for contender in trained:
+        with mistakes.noted():
+            jobs[contender.label] = _read_job(configs, [f"method={contender.method}", *kept, *contender.words])
+    mistakes.require_none()
     config = compose(configs, [f"method={method}", *shared])
-    jobs = {c.label: _read_job(configs, [f"method={c.method}", *kept, *c.words]) for c in trained}
-    name = config.run_name if "run_name" in keys else _name(config, f"{method}-")
+    name = config.run_name if "run_name" in keys else _name(config, re.sub(r"\W+", "_", f"{method}") + "-")
     return Comparison(settings, contenders, kept, configs, config, name, budget, frozenset(keys), tuple(words), jobs)
 
 
@@ -188,15 +198,51 @@ def _name(config: RunConfig, prefix: str) -> str:
 
 
 def _listed(text: str) -> list[str]:
+    missing = "closing" if text.count("[") > text.count("]") else "opening"
+    if text.count("[") != text.count("]"):
+        raise UserError(f"methods={text}: the {missing} bracket is missing; write methods=[sft,dpo] between quotes.")
     inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    parts = [part.strip().strip("'\"") for part in inner.split(",")]
+    parts = [part.strip().strip("'\"") for part in re.split(r",(?![^\[]*\])", inner)]  # not those of a list inside
     if not all(parts):
         raise UserError(f"methods={text}: write names with commas between them, as in methods=[sft,dpo].")
     return parts
 
 
-def _contender(word: str) -> Contender:
-    name, *settings = word.split(":")
+def _require_known(shared: Sequence[str], own: Collection[str], configs: Path) -> None:
+    """Raise where a word is a mistyped setting of the comparison, of which the runs know nothing."""
+    known = {*groups.names(configs), *(setting.name for setting in fields(RunConfig))}
+    for word in shared:
+        key, equals, _ = word.partition("=")
+        if equals and "." not in key and key not in known and (near := nearest(key, own)):
+            raise UserError(f'{key} is not a setting. Did you mean "{near}"?')
+
+
+def _require_of_each(shared: Sequence[str], trained: Sequence[Contender], configs: Path) -> None:
+    """Raise where a setting of methods is given to all, and not all have it."""
+    names = dict.fromkeys(c.method for c in trained if c.method is not None)
+    have = {name: found for name in names if (found := _settings_of(name, configs)) is not None}
+    for word in shared:
+        section, _, setting = word.lstrip("+").partition(".")
+        key = setting.partition("=")[0]
+        with_it = [name for name in have if key in have[name]]
+        if section == "method" and with_it and len(with_it) < len(have):
+            raise UserError(
+                f"{word}: {', '.join(name for name in have if name not in with_it)} has no {key}; give it to those "
+                f"that have it, in methods=: {', '.join(f'{name}:{setting}' for name in with_it)}."
+            )
+
+
+def _settings_of(method: str, configs: Path) -> set[str] | None:
+    """Return the names of a method's settings; None for one of a file or of another package, which has none here."""
+    file = configs / "method" / f"{method}.yaml"
+    return set(re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.MULTILINE)) if file.is_file() else None
+
+
+def _contender(word: str, configs: Path) -> Contender:
+    own = re.match(r"[^=]*?\.py:\w*", word)  # the colon of FILE.py:CLASS begins no setting
+    name = own[0] if own else word.partition(":")[0]
+    settings = [setting for setting in word[len(name) :].split(":") if setting]
+    shown = f"{Path(name).name}{word[len(name) :]}" if own else word
     for setting in settings:
         if not re.fullmatch(r"[\w.]+=.+", setting):
             raise UserError(f"methods: {word}: {setting} is not a setting; write {name}:key=value.")
@@ -207,9 +253,18 @@ def _contender(word: str) -> Contender:
             raise UserError(f"methods: {word}: {FEW_SHOT} has one setting, the number of examples: {FEW_SHOT}:shots=4.")
         return Contender(word, None, shots=int(shots))
     known = registry.choices("methods")
-    if name not in known:
+    if not own and name not in known:
+        file = f" A method of your own is {name}:CLASS." if name.endswith(".py") else ""
         raise UserError(
-            f"methods: {name!r} is none of {', '.join([FEW_SHOT, *known])}.{did_you_mean(name, [FEW_SHOT, *known])}"
+            f"methods: {name!r} is none of {', '.join([FEW_SHOT, *known])}, nor FILE.py:CLASS."
+            f"{file or did_you_mean(name, [FEW_SHOT, *known])}"
         )
+    its_own = _settings_of(name, configs)
+    for key, value in pairs.items():
+        if key in _OF_TRAINER and its_own is not None and key not in its_own:
+            raise UserError(
+                f"methods: {word}: {key} is a setting of the trainer, and each method can have its own: "
+                f"{name}:trainer.{key}={value}."
+            )
     words = [key if "." in key else f"method.{key}" for key in pairs]
-    return Contender(word, name, tuple(f"{key}={value}" for key, value in zip(words, pairs.values(), strict=True)))
+    return Contender(shown, name, tuple(f"{key}={value}" for key, value in zip(words, pairs.values(), strict=True)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from align.comparison.answer import answer
-from align.comparison.results import Cost, Results
+from align.comparison.results import Cost, Measured, Results, results
 from tests.align.comparison.conftest import made
 
 
@@ -29,3 +29,20 @@ def test_no_method_better_than_the_start_is_said() -> None:
     first, *others = answer(made({"a": 0.0, "b": 0.0}), start="start")
     assert first == "No method is shown to be better than the start model on these 120 prompts and 3 seeds."
     assert not any(sentence.startswith("Of these") for sentence in others)
+
+
+def test_two_seeds_do_not_say_what_would_decide() -> None:
+    scores = {"start": [[0.0, 0.0], [0.0, 0.0]], "a": [[1.0, 1.0], [-0.9, -0.9]]}
+    found = results(
+        {label: {seed: _one(of[seed]) for seed in (0, 1)} for label, of in scores.items()},
+        {},
+        start="start",
+        max_new_tokens=9,
+    )
+    *_, last = answer(found, start="start")
+    assert last.startswith("a and start differ by 0.050 [")
+    assert last.endswith("]; 2 seeds are too few to say what would decide.")
+
+
+def _one(scores: list[float]) -> Measured:
+    return Measured(scores, [1.0] * len(scores), None, [], None, None)

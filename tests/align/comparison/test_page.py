@@ -96,3 +96,12 @@ def test_ink_is_the_pages_own(clear: Results) -> None:
 
 def test_the_terminals_table_begins_with_the_best(clear: Results) -> None:
     assert [row.label for row, _ in table_of(clear)] == ["b", "a", "start", "c"]
+
+
+def test_an_interval_that_there_is_not_is_not_promised(clear: Results) -> None:
+    assert "Large: the mean, with its 95 % interval." in read(clear).text
+    two = made({"a": 0.3}, seeds=(0, 1))
+    reason = "2 runs are too few for an interval over runs: train with 3 seeds or more."
+    text = read(two).text
+    assert f"Large: the mean, without an interval: {reason}" in text
+    assert f"of the gain and of the win rate at equal length; the other means have none: {reason}" in text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from align.model.naming import find_base, portable_name, short_name
+from align.model.naming import find_base, portable_name, portable_text, short_name
 from align.world.shipped import FOLDER
 
 
@@ -56,3 +56,12 @@ def test_only_a_relative_path_that_is_there_is_looked_for_beside_the_file(tmp_pa
     assert find_base("./gpt2", tmp_path) == str((tmp_path / "gpt2").resolve())
     assert find_base("../gone", tmp_path) == "../gone"
     assert find_base(str(tmp_path), tmp_path) == str(tmp_path)
+
+
+def test_a_text_keeps_all_but_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    typed = f"align compare 'methods=[sft,{tmp_path}/mine.py:Mine]' data={tmp_path}/here/pairs.jsonl model=world/base"
+    assert portable_text(typed) == "align compare 'methods=[sft,../mine.py:Mine]' data=pairs.jsonl model=world/base"
+    for text in ("rates of 1/3 and/or 0.5", "https://host/path", "runs/a/b", "± 95 % / 5 %", "../a/b", "~/a"):
+        assert portable_text(text) == text

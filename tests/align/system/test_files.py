@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -186,6 +188,23 @@ def test_a_folder_is_held_by_one_until_its_block_ends(tmp_path: Path) -> None:
     assert str(refused.value) == sentence
     with held(tmp_path / "run", "wait"):
         pass
+
+
+def test_the_live_holder_is_named_where_the_one_that_took_the_folder_has_ended(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys; from pathlib import Path; from align.system.files import held\n"
+        "with held(Path(sys.argv[1]), 'wait') as lock:\n"
+        "    sleeper = [sys.executable, '-c', 'input()']\n"
+        "    print(subprocess.Popen(sleeper, pass_fds=[lock], stdout=-3, stderr=-3).pid, flush=True)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as taker:
+        assert taker.stdout is not None
+        heir = int(taker.stdout.read())
+        taker.wait()
+        sentence = f"in use by process {heir}, which process {taker.pid} began before it ended; wait."
+        with pytest.raises(UserError, match=sentence), held(tmp_path, "wait"):
+            raise AssertionError
 
 
 def test_a_folder_that_cannot_be_written_is_not_held(tmp_path: Path) -> None:

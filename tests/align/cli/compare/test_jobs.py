@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from align.cli.compare.jobs import Job, Pool
+from align.cli.compare.jobs import Job, Pool, do_tasks, reason_of_task
 from align.errors import UserError
+from align.system.files import read_json, write_json
 
 
 def job(name: str, program: str, *, repeat: bool = False) -> Job:
@@ -53,7 +53,7 @@ def test_a_job_whose_work_is_gone_is_done_again(tmp_path: Path) -> None:
 def test_a_failed_job_loses_nothing_of_the_others_and_is_done_again(tmp_path: Path) -> None:
     said: list[str] = []
     pool = Pool(tmp_path / "jobs", 1, said.append)
-    bad = "import sys; print('Error: no such thing.'); sys.exit(2)"
+    bad = "import sys; print('Error: no such thing; continue with run_name=a if_exists=resume.'); sys.exit(2)"
     records = pool.run([job("bad", bad), job("good", "")])
     assert (records["bad"]["code"], records["good"]["code"]) == (2, 0)
     assert pool.record("bad") is None
@@ -130,21 +130,37 @@ def test_a_signal_to_the_one_that_waits_is_passed_on(
     assert not (tmp_path / "c").exists()
 
 
-def test_jobs_that_outlive_their_parent_keep_others_out(parent: subprocess.Popen[str], tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has ended")
+def test_jobs_end_with_a_parent_that_is_killed(parent: subprocess.Popen[str], tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     assert parent.stdout is not None
     parent.stdout.close()
+    _wait_for(lambda: [(tmp_path / name).read_text() for name in "ab"] == ["15 ", "15 "])
     pool = Pool(tmp_path / "jobs", 1, print)
-    with pytest.raises(UserError, match=f"jobs is in use by process {parent.pid}.*processes that it began"):
-        pool.run([job("a", "")])
-    at_work = [int(file.name) for file in Path("/proc").glob("[0-9]*") if str(tmp_path / "a") in _command(file)]
-    at_work += [int(file.name) for file in Path("/proc").glob("[0-9]*") if str(tmp_path / "b") in _command(file)]
-    assert len(at_work) == 2
-    for process in at_work:
-        os.kill(process, signal.SIGKILL)
-    _wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in at_work))
+    _wait_for(lambda: not [file for file in Path("/proc").glob("[0-9]*") if f"{tmp_path}/" in _command(file)])
     assert pool.run([job("a", "")])["a"]["code"] == 0
+
+
+def test_a_record_of_another_command_does_not_count(tmp_path: Path) -> None:
+    pool = Pool(tmp_path / "jobs", 1, print)
+    pool.run([job("a", f"open({str(tmp_path / 'first')!r}, 'w')")])
+    pool.run([job("a", f"open({str(tmp_path / 'second')!r}, 'w')")])
+    assert (tmp_path / "second").exists()
+
+
+def test_a_task_that_fails_says_why_until_it_is_done(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    write_json(tmp_path / "tasks.json", [{"title": "a", "out": str(out), "identity": "i"}])
+
+    def fail(_: object) -> dict[str, object]:
+        raise UserError("no such thing.")
+
+    assert do_tasks(tmp_path / "tasks.json", fail) == 1
+    assert reason_of_task(out) == "no such thing."
+    assert do_tasks(tmp_path / "tasks.json", lambda _: {"score": 1}) == 0
+    assert reason_of_task(out) is None
+    assert read_json(out) == {"score": 1, "identity": "i"}
 
 
 def _command(process: Path) -> str:

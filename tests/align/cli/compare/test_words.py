@@ -77,6 +77,15 @@ def test_budgets(text: str, unit: str, amount: float, shown: str) -> None:
         (["methods=dpo", "budget=tokens:-1"], "write epochs:1"),
         (["methods=dpo", "budget=tokens:inf"], "write epochs:1"),
         (["methods=dpo", "budget=epochs:1", "trainer.steps=4"], "both say how long"),
+        (["methods=dpo", "budget=epochs:1", "trainer.epochs=null", "trainer.steps=3"], "and trainer.steps both say"),
+        (["methods=dpo", "tune=-1"], "tune must be at least 0, not -1"),
+        (["methods=dpo", "worker=1"], 'worker is not a setting. Did you mean "workers"'),
+        (["methods=[sft,dpo"], "the closing bracket is missing"),
+        (["methods=sft,dpo]"], "the opening bracket is missing"),
+        (["methods=[sft,dpo]", "method.beta=0.3"], "sft has no beta; give it to those .*: dpo:beta=0.3"),
+        (["methods=[sft:learning_rate=1]"], "each method can have its own: sft:trainer.learning_rate=1"),
+        (["methods=[sft,mine.py]"], "A method of your own is mine.py:CLASS"),
+        (["methods=[sft,mine.py:Mine]"], "there is no file mine.py"),
         (["methods=dpo", "recipe=rlhf"], "recipe: a comparison sets it"),
         (["methods=dpo", "if_exists=resume"], "if_exists: a comparison sets it"),
         (["methods=dpo", "trainer.stepss=4"], 'Did you mean "trainer.steps"'),
@@ -86,6 +95,29 @@ def test_budgets(text: str, unit: str, amount: float, shown: str) -> None:
 def test_mistakes_are_a_sentence(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         read_comparison(words, CONFIGS)
+
+
+def test_mistakes_of_several_methods_are_told_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods=[sft:nothing=1,dpo:bta=1]"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error: 2 mistakes:\n  method.nothing is not a setting of method=sft.")
+    assert "\n  method.bta is not a setting of method=dpo." in said
+
+
+def test_a_method_in_a_file_has_the_name_of_the_file_without_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("from methods import DPO\n\n\nclass Mine(DPO):\n    pass\n")
+    made = read_comparison([f"methods=[{file}:Mine,{file}:Mine:beta=0.3]"], CONFIGS)
+    first, second = made.contenders
+    assert (first.label, first.method, first.words) == ("mine.py:Mine", f"{file}:Mine", ())
+    assert (second.label, second.words) == ("mine.py:Mine:beta=0.3", ("method.beta=0.3",))
+    assert made.jobs[second.label].runs[-1].settings["beta"] == 0.3
+    assert made.run_name == "compare-world-world"
+
+
+def test_a_list_is_one_value() -> None:
+    made = read_comparison(["methods=[sft,rft:sources=[a,b]]"], CONFIGS)
+    assert made.contenders[1].words == ("method.sources=[a,b]",)
 
 
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
