@@ -9,6 +9,7 @@ The main calls of a run::
             drawn = rollout.responses to each prompt, with scores
             data = method.compute_advantages(method.ask_roles(policy, drawn))
         parts = [method.prepare(policy, part) for part in micro-batches of the step's share of data]
+        parts = method.prepare_step(policy, parts)
         weight = sum(method.weight(part) for part in parts), over all ranks
         for role in method.trains, part in parts:
             (method.loss(policy, part).sums[role] / weight).backward()
@@ -24,10 +25,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 
@@ -46,10 +47,19 @@ if TYPE_CHECKING:
     from align.sampling.params import SamplingParams
 
 
+T = TypeVar("T")
 Metrics = Mapping[str, "tuple[Tensor, Tensor | float]"]
 """Name → (sum, weight): logged as Σsum / Σweight over micro-batches and ranks."""
 State = Mapping[str, float]
 """Numbers that a method carries from one roll-out to the next (a controller's weight, running moments); JSON."""
+
+
+class Together(Protocol):
+    """See :meth:`align.system.processes.Processes.together`."""
+
+    def __call__(self, make: Callable[[], T], /) -> list[T]:
+        """Call ``make`` on every rank; the results of all in their order. If it fails on one it fails on all."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +124,7 @@ class Method(Settings, ABC):
       ``generates``;
     * what it asks of a run: ``candidates``, ``rollout``, ``needs_reward``, ``cached_columns``, ``mixing``;
     * before the first step: :meth:`learns_from`, :meth:`begin`;
-    * for each optimiser step: :meth:`prepare`, :meth:`weight`, :meth:`loss`;
+    * for each optimiser step: :meth:`prepare`, :meth:`prepare_step`, :meth:`weight`, :meth:`loss`;
     * for each roll-out of an on-line method: :meth:`ask_roles`, :meth:`compute_advantages`, :meth:`stops_early`;
     * after an evaluation, the last step: :meth:`merit`, :meth:`report`.
     """
@@ -198,6 +208,14 @@ class Method(Settings, ABC):
         del policy
         return batch
 
+    def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:
+        """Add to this rank's prepared micro-batches of a step what depends on all of them, and on other ranks'.
+
+        Called without gradients; every rank calls ``together`` as often, one without a share of the step too.
+        """
+        del policy, together
+        return parts
+
     @abstractmethod
     def weight(self, batch: Batch) -> float:
         """The denominator this micro-batch contributes, known before any forward (tokens, pairs)."""
@@ -263,6 +281,11 @@ class PairwiseMethod(Method):
 def sequence_sums(logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
     """``S = Σ_t logp_t`` over response tokens, end-of-turn included; (P, K), nats."""
     return torch.where(mask_PKT, logp_PKT, 0).sum(-1)
+
+
+def step_totals(together: Together, *mine: float) -> tuple[float, ...]:
+    """Sum numbers of the micro-batches of a step over all ranks."""
+    return tuple(map(sum, zip(*together(lambda: mine), strict=True)))
 
 
 def require_effect(method: Any, when: bool, needed: str, *names: str) -> None:
