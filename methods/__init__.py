@@ -10,27 +10,33 @@ from typing import TYPE_CHECKING
 from align.system.lazy import lazy
 
 if TYPE_CHECKING:
+    from methods.cpo import CPO
     from methods.dpo import DPO
+    from methods.orpo import ORPO
     from methods.ppo.grpo import GRPO
     from methods.ppo.ppo import PPO
     from methods.ppo.rloo import RLOO
     from methods.rft.rft import RFT
     from methods.rrhf import RRHF
     from methods.sft import SFT
+    from methods.simpo import SimPO
     from methods.slic import SLiC
 
-__all__ = ["DPO", "GRPO", "PPO", "RFT", "RLOO", "RRHF", "SFT", "SLiC"]
+__all__ = ["CPO", "DPO", "GRPO", "ORPO", "PPO", "RFT", "RLOO", "RRHF", "SFT", "SLiC", "SimPO"]
 
 __getattr__ = lazy(
     "methods",
     {
+        "CPO": "methods.cpo",
         "DPO": "methods.dpo",
         "GRPO": "methods.ppo.grpo",
+        "ORPO": "methods.orpo",
         "PPO": "methods.ppo.ppo",
         "RFT": "methods.rft.rft",
         "RLOO": "methods.ppo.rloo",
         "RRHF": "methods.rrhf",
         "SFT": "methods.sft",
         "SLiC": "methods.slic",
+        "SimPO": "methods.simpo",
     },
 )

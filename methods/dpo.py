@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from align.errors import UserError
-from align.method.base import Loss, sequence_sums, step_totals
+from align.method.base import Loss, sequence_sums
 from methods.pairwise_scores import divergence_score, ld_sums, wpo_weights
 from methods.pairwise_settings import PairwiseSettings
 from methods.pairwise_table import Pairs, PairwiseLoss
 from methods.ranking import pair_metrics
+from methods.step_means import with_pairs_per_token
 from methods.transport import with_quantiles
 
 if TYPE_CHECKING:
@@ -63,9 +64,7 @@ class DPO(PairwiseSettings):
             if loss.sorts:
                 parts = with_quantiles(parts, lambda part, name=name: self._sorted(name, policy, part), together)
         if "sft" in self.losses:
-            tokens = [float((part.length_PK[:, 0] * part["weight_P"]).sum()) for part in parts]
-            pairs, all_tokens = step_totals(together, sum(map(self.weight, parts)), sum(tokens))
-            parts = [part.with_columns(pairs_per_token_P=torch.full((part.P,), pairs / all_tokens)) for part in parts]
+            parts = with_pairs_per_token(parts, together)
         return parts
 
     def _sorted(self, name: str, policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:

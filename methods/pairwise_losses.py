@@ -48,7 +48,7 @@ def exo_pair_loss(h: Tensor, beta: float, epsilon: float | Tensor) -> Tensor:
 
 
 def nca_pair_loss(u: Tensor, v: Tensor, beta: float) -> Tensor:
-    """NCA (Chen et al. 2024, eq. 13), K = 2: ``−log σ(βu) − ½·log σ(−βu) − ½·log σ(−βv)``."""
+    """NCA (Chen et al. 2024), K = 2: ``−log σ(βu) − ½·log σ(−βu) − ½·log σ(−βv)``."""
     return dpo_loss(u, beta) + (dpo_loss(-u, beta) + dpo_loss(-v, beta)) / 2
 
 
@@ -79,7 +79,7 @@ def discopop_loss(h: Tensor, beta: float, tau: float) -> Tensor:
 
 
 def aot_loss(own: Tensor, matched: Tensor, beta: float, epsilon: float | Tensor) -> Tensor:
-    """AOT (Melnyk et al. 2024, eq. 9): :func:`cdpo_loss` of quantiles, ``own`` the policy's ``S_w − S_l``.
+    """AOT, paired (Melnyk et al. 2024): :func:`cdpo_loss` of quantiles, ``own`` the policy's ``S_w − S_l``.
 
     ``matched`` is the reference's, that of the same place once both are sorted (:mod:`methods.transport`).
     """
@@ -89,7 +89,7 @@ def aot_loss(own: Tensor, matched: Tensor, beta: float, epsilon: float | Tensor)
 def aot_unpaired_loss(
     u: Tensor, v: Tensor, below: Tensor, above: Tensor, beta: float, epsilon: float | Tensor
 ) -> Tensor:
-    """AOT between all chosen and all rejected responses (Melnyk et al. 2024, eq. 10), sorted each.
+    """AOT between all chosen and all rejected responses (Melnyk et al. 2024), sorted each.
 
     ``below`` is the v of the place of u, ``above`` the u of the place of v, both numbers. Each difference is met twice,
     once for each gradient, and counts once in the value.

@@ -18,7 +18,7 @@ _LARGEST = 80.0  # e^80 is the largest power that float32 squares without a word
 
 
 def divergence_score(ratio: Tensor, divergence: Divergence, alpha: float) -> Tensor:
-    """``f′(t)`` up to a constant, of ``log t = log π/π_ref`` in nats (f-DPO, Wang et al. 2024, eq. 11 and table 1).
+    """``f′(t)`` up to a constant, of ``log t = log π/π_ref`` in nats (f-DPO, Wang et al. 2024).
 
     ``log t`` for reverse KL, ``1 − 1/t`` for forward KL, ``log 2t/(1+t)`` for Jensen–Shannon, and for α
     ``(t^(α−1) − 1)/(α−1)``, where α → 1 is reverse KL and α → 0 forward KL. Exponents beyond 80 are cut there.
@@ -34,7 +34,7 @@ def divergence_score(ratio: Tensor, divergence: Divergence, alpha: float) -> Ten
 def ld_sums(logp_PKT: Tensor, mask_PKT: Tensor, alpha: float) -> Tensor:
     """``Σ_{t ≤ T} logp_t + α·Σ_{t > T} logp_t``; (P, K).
 
-    T is the length of the shorter response (LD-DPO, Liu et al. 2024, eq. 10).
+    T is the length of the shorter response (LD-DPO, Liu et al. 2024).
     """
     shared_P = mask_PKT.sum(-1).min(-1).values
     beyond_PKT = torch.arange(mask_PKT.shape[-1], device=mask_PKT.device) >= shared_P[:, None, None]

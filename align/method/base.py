@@ -283,11 +283,6 @@ def sequence_sums(logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
     return torch.where(mask_PKT, logp_PKT, 0).sum(-1)
 
 
-def step_totals(together: Together, *mine: float) -> tuple[float, ...]:
-    """Sum numbers of the micro-batches of a step over all ranks."""
-    return tuple(map(sum, zip(*together(lambda: mine), strict=True)))
-
-
 def require_effect(method: Any, when: bool, needed: str, *names: str) -> None:
     """Refuse settings that were changed but have no effect as the others are set.
 

@@ -134,7 +134,7 @@ def test_gradient(name: str, world: Enumeration, figures: Any) -> None:
 def closed_form(name: str, world: Enumeration, logref_XY: Any, r_XY: Any) -> Any:
     """``log π*``: ``π_ref·exp(r/β)``, for IPO ``π_ref·exp(P(y ≻ μ)/β)`` with μ uniform (Azar et al. 2023, eq. 10).
 
-    With another divergence ``π_ref·(f′)⁻¹(r/β + c)``, c such that the sum is 1 (Wang et al. 2024, eq. 9).
+    With another divergence ``π_ref·(f′)⁻¹(r/β + c)``, c such that the sum is 1 (Wang et al. 2024).
     """
     if name in SCORES:
         inverse = SCORES[name][2]

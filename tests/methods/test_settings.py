@@ -10,7 +10,7 @@ import pytest
 from align import TrainerConfig
 from align.errors import UserError
 from align.settings.config import EvaluationConfig
-from methods import DPO, GRPO, PPO, RFT, RLOO, RRHF, SFT, SLiC
+from methods import CPO, DPO, GRPO, ORPO, PPO, RFT, RLOO, RRHF, SFT, SimPO, SLiC
 from reward import Ranker, RewardModel
 
 IDLE: list[tuple[type[Any], dict[str, Any], str]] = [
@@ -48,6 +48,11 @@ IDLE: list[tuple[type[Any], dict[str, Any], str]] = [
             ({"diversity_penalty": 1.0}, "1.0"),
         )
     ),
+    (SimPO, {"beta": 0.0}, "method.beta=0.0: SimPO needs a finite number above 0"),
+    (SimPO, {"gamma_ratio": -0.1}, "method.gamma_ratio=-0.1: must be a finite number of at least 0"),
+    (SimPO, {"alpha": float("nan")}, "method.alpha=nan: must be a finite number of at least 0"),
+    (ORPO, {"lam": 0.0}, "method.lam=0.0: ORPO needs a finite number above 0"),
+    (CPO, {"sft_weight": -1.0}, "method.sft_weight=-1.0: must be a finite number of at least 0"),
     (RRHF, {"samples": 4, "temperature": 0}, "method.temperature=0: all samples of a prompt would be the same"),
     (RRHF, {"samples": 4, "diversity_penalty": 1.0}, "diversity_penalty=1.0 applies only to diverse beam search"),
     (RRHF, {"rounds": 2}, "method.rounds=2: at least 1, and above 1 only with method.samples"),
@@ -122,7 +127,10 @@ def test_a_setting_without_effect_is_refused(cls: type[Any], settings: dict[str,
         (GRPO, {"kl_target": 1.0, "kl_horizon": 5.0, "kl_estimator": "k2"}),
         (TrainerConfig, {"optimizer": "rmsprop", "eps": 0.1}),
         (EvaluationConfig, {"temperature": 0}),
-        *((method, {}) for method in (SFT, DPO, RRHF, SLiC, RFT, PPO, RLOO, GRPO, RewardModel, Ranker)),
+        *(
+            (method, {})
+            for method in (SFT, DPO, SimPO, ORPO, CPO, RRHF, SLiC, RFT, PPO, RLOO, GRPO, RewardModel, Ranker)
+        ),
     ],
 )
 def test_a_setting_with_effect_is_taken(cls: type[Any], settings: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from trl import DPOTrainer
+
+with warnings.catch_warnings():  # that they may change
+    warnings.simplefilter("ignore")
+    from trl.experimental.cpo import CPOTrainer
+    from trl.experimental.orpo import ORPOTrainer
 
 _ACCELERATOR = SimpleNamespace(
     device=torch.device("cpu"), gather=lambda x: x, gather_for_metrics=lambda x: x, unwrap_model=lambda x: x
@@ -71,3 +77,16 @@ def _decoupled(logp_RT: Tensor, mask_RT: Tensor, alpha: float) -> Tensor:
     chosen, rejected = mask_RT.sum(1).chunk(2)
     shared = torch.minimum(chosen, rejected).repeat(2)
     return torch.stack([row[:n].sum() + alpha * row[n:].sum() for row, n in zip(logp_RT, shared.tolist(), strict=True)])
+
+
+def cpo(S_PK: Tensor, **settings: Any) -> Tensor:
+    """The preference part of the loss of TRL's CPOTrainer, a mean over pairs; sums or means as its loss type wants."""
+    shared = {"beta": 0.1, "label_smoothing": 0.0, "simpo_gamma": 0.5, "alpha": 0.0, "loss_type": "sigmoid"}
+    trainer: Any = SimpleNamespace(accelerator=_ACCELERATOR, **{**shared, **settings})
+    return CPOTrainer.cpo_loss(trainer, S_PK[:, 0], S_PK[:, 1])[0].mean()
+
+
+def orpo(M_PK: Tensor, beta: float) -> Tensor:
+    """The odds-ratio part of the loss of TRL's ORPOTrainer, to be subtracted."""
+    trainer: Any = SimpleNamespace(accelerator=_ACCELERATOR, beta=beta)
+    return ORPOTrainer.odds_ratio_loss(trainer, M_PK[:, 0], M_PK[:, 1])[0].mean()
