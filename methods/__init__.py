@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from align.system.lazy import lazy
 
 if TYPE_CHECKING:
+    from methods.bco import BCO
     from methods.cpo import CPO
     from methods.dpo import DPO
+    from methods.kto import KTO
     from methods.orpo import ORPO
     from methods.ppo.grpo import GRPO
     from methods.ppo.ppo import PPO
@@ -22,14 +24,16 @@ if TYPE_CHECKING:
     from methods.simpo import SimPO
     from methods.slic import SLiC
 
-__all__ = ["CPO", "DPO", "GRPO", "ORPO", "PPO", "RFT", "RLOO", "RRHF", "SFT", "SLiC", "SimPO"]
+__all__ = ["BCO", "CPO", "DPO", "GRPO", "KTO", "ORPO", "PPO", "RFT", "RLOO", "RRHF", "SFT", "SLiC", "SimPO"]
 
 __getattr__ = lazy(
     "methods",
     {
+        "BCO": "methods.bco",
         "CPO": "methods.cpo",
         "DPO": "methods.dpo",
         "GRPO": "methods.ppo.grpo",
+        "KTO": "methods.kto",
         "ORPO": "methods.orpo",
         "PPO": "methods.ppo.ppo",
         "RFT": "methods.rft.rft",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from methods import CPO, DPO, GRPO, ORPO, PPO, RFT, RLOO, RRHF, SFT, SimPO, SLiC
+from methods import BCO, CPO, DPO, GRPO, KTO, ORPO, PPO, RFT, RLOO, RRHF, SFT, SimPO, SLiC
 from reward import Ranker, RewardModel
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
@@ -23,6 +23,8 @@ DEFAULTS: dict[type[Any], tuple[tuple[Any, ...], str, bool]] = {
     SimPO: ((1e-4, 1e-6, 1, 32, 0.1, "cosine"), "rewards/accuracies", True),
     ORPO: ((2e-4, 8e-6, 3, 32, 0.1, "cosine"), "rewards/accuracies", True),
     CPO: ((1e-4, 1e-6, 1, 32, 0.1, "cosine"), "rewards/accuracies", True),
+    KTO: ((1e-4, 1e-6, 1, 32, 0.1, "cosine"), "loss", False),
+    BCO: ((1e-4, 1e-6, 1, 32, 0.1, "cosine"), "loss", False),
     RRHF: ((2e-4, 2e-5, 3, 64, 0.03, "cosine"), "rewards/accuracies", True),
     SLiC: ((1e-4, 1e-5, 1, 32, 0.1, "cosine"), "rewards/accuracies", True),
     RFT: ((2e-4, 2e-5, 3, 128, 0.03, "cosine"), "nll_per_token", True),
@@ -41,7 +43,7 @@ def test_how_a_method_is_optimised_by_default(method: type[Any]) -> None:
 
 SECTIONS = {
     **{SFT: "SFT", RewardModel: "Reward model", Ranker: "Ranker", DPO: "DPO and its losses", RRHF: "RRHF"},
-    **{SimPO: "SimPO", ORPO: "ORPO", CPO: "CPO"},
+    **{SimPO: "SimPO", ORPO: "ORPO", CPO: "CPO", KTO: "KTO", BCO: "BCO"},
     **{SLiC: "SLiC-HF", RFT: "RFT", PPO: "PPO and PPO-ptx", RLOO: "RLOO", GRPO: "GRPO"},
 }
 

@@ -100,7 +100,9 @@ def world(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Table, Bat
 def whole_step(method: Method, policy: Any, parts: list[Batch], ranks: int = 1) -> Tensor:
     """The loss of a step of several micro-batches, dealt to ranks that know of each other what they tell together."""
     prepared = [[method.prepare(policy, part) for part in parts[rank::ranks]] for rank in range(ranks)]
-    told: list[list[Any]] = []  # what each call of `together` brings, found by letting every rank speak in turn
+    told: list[
+        dict[int, Any]
+    ] = []  # what each rank says in each call of `together`, found by letting them speak in turn
 
     def run(rank: int) -> list[Batch]:
         calls = iter(range(100))
@@ -108,12 +110,12 @@ def whole_step(method: Method, policy: Any, parts: list[Batch], ranks: int = 1) 
         def together(make: Callable[[], Any]) -> list[Any]:
             call = next(calls)
             if call == len(told):
-                told.append([])
-            if len(told[call]) <= rank:
-                told[call].append(make())
+                told.append({})
+            if rank not in told[call]:
+                told[call][rank] = make()
             if len(told[call]) < ranks:
                 raise _WaitsError
-            return told[call]
+            return [told[call][each] for each in range(ranks)]
 
         return list(method.prepare_step(policy, prepared[rank], together))
 

@@ -10,7 +10,7 @@ import pytest
 from align import TrainerConfig
 from align.errors import UserError
 from align.settings.config import EvaluationConfig
-from methods import CPO, DPO, GRPO, ORPO, PPO, RFT, RLOO, RRHF, SFT, SimPO, SLiC
+from methods import BCO, CPO, DPO, GRPO, KTO, ORPO, PPO, RFT, RLOO, RRHF, SFT, SimPO, SLiC
 from reward import Ranker, RewardModel
 
 IDLE: list[tuple[type[Any], dict[str, Any], str]] = [
@@ -52,6 +52,10 @@ IDLE: list[tuple[type[Any], dict[str, Any], str]] = [
     (SimPO, {"gamma_ratio": -0.1}, "method.gamma_ratio=-0.1: must be a finite number of at least 0"),
     (SimPO, {"alpha": float("nan")}, "method.alpha=nan: must be a finite number of at least 0"),
     (ORPO, {"lam": 0.0}, "method.lam=0.0: ORPO needs a finite number above 0"),
+    (KTO, {"beta": 0.0}, "method.beta=0.0: KTO needs a finite number above 0"),
+    (KTO, {"desirable_weight": -1.0}, "method.desirable_weight=-1.0: must be a finite number of at least 0"),
+    (KTO, {"desirable_weight": 0, "undesirable_weight": 0}, "method.desirable_weight=0: KTO needs a finite number"),
+    (BCO, {"beta": -1.0}, "method.beta=-1.0: BCO needs a finite number above 0"),
     (CPO, {"sft_weight": -1.0}, "method.sft_weight=-1.0: must be a finite number of at least 0"),
     (RRHF, {"samples": 4, "temperature": 0}, "method.temperature=0: all samples of a prompt would be the same"),
     (RRHF, {"samples": 4, "diversity_penalty": 1.0}, "diversity_penalty=1.0 applies only to diverse beam search"),
@@ -127,9 +131,10 @@ def test_a_setting_without_effect_is_refused(cls: type[Any], settings: dict[str,
         (GRPO, {"kl_target": 1.0, "kl_horizon": 5.0, "kl_estimator": "k2"}),
         (TrainerConfig, {"optimizer": "rmsprop", "eps": 0.1}),
         (EvaluationConfig, {"temperature": 0}),
+        (KTO, {"baseline": False, "desirable_weight": 0.0}),
         *(
             (method, {})
-            for method in (SFT, DPO, SimPO, ORPO, CPO, RRHF, SLiC, RFT, PPO, RLOO, GRPO, RewardModel, Ranker)
+            for method in (SFT, DPO, KTO, BCO, SimPO, ORPO, CPO, RRHF, SLiC, RFT, PPO, RLOO, GRPO, RewardModel, Ranker)
         ),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from trl import DPOTrainer
+from trl import DPOTrainer, KTOTrainer
 
 with warnings.catch_warnings():  # that they may change
     warnings.simplefilter("ignore")
@@ -90,3 +90,28 @@ def orpo(M_PK: Tensor, beta: float) -> Tensor:
     """The odds-ratio part of the loss of TRL's ORPOTrainer, to be subtracted."""
     trainer: Any = SimpleNamespace(accelerator=_ACCELERATOR, beta=beta)
     return ORPOTrainer.odds_ratio_loss(trainer, M_PK[:, 0], M_PK[:, 1])[0].mean()
+
+
+def kto(
+    S_N: Tensor, reference_N: Tensor, good: list[bool], kl_N: Tensor, reference_kl_N: Tensor, **settings: Any
+) -> Tensor:
+    """The loss of TRL's KTOTrainer, a mean over answers, from summed log-probabilities, also of mismatched ones."""
+    shared = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0, "loss_type": "kto"} | settings
+    N = len(good)
+    trainer: Any = SimpleNamespace(
+        model=SimpleNamespace(training=True),
+        accelerator=_ACCELERATOR,
+        aux_loss_enabled=False,
+        precompute_ref_logps=True,
+        calculate_KL=shared["loss_type"] == "kto",
+        _compute_kl_logps=lambda *_: kl_N,
+        _metrics={"train": defaultdict(list)},
+        _total_train_tokens=0,
+        _tp_size=1,
+        **shared,
+    )
+    ids = torch.zeros(N, 2, dtype=torch.long)  # a prompt of one token, an answer of one with the sum
+    out = SimpleNamespace(log_probs=S_N[:, None], entropy=torch.zeros(N, 1), mean_logits=torch.zeros(N, 1))
+    inputs = {"input_ids": ids, "attention_mask": ids + 1, "completion_mask": torch.tensor([[0, 1]] * N)}
+    inputs |= {"label": torch.tensor(good), "ref_logps": reference_N, "ref_KL_logps": reference_kl_N}
+    return KTOTrainer._compute_loss(trainer, lambda **_: out, inputs, False)
