@@ -7,7 +7,8 @@ For a pair of a chosen response w and a rejected one l, S the summed log-probabi
 
 Departures from the papers: IPO uses averages per token instead of sums, the form its authors confirmed after
 publication (``ipo_sums=True`` is the paper's text). ``hinge`` is the one of RSO, with a reference; it is not SLiC-HF.
-AOT sorts the whole optimiser step, of all ranks, which costs a pass more. The adapter's dropout is off, as in TRL: h
+AOT sorts the whole optimiser step, of all ranks, which costs a pass more. With LoRA, TR-DPO's soft update averages the
+matrices A and B, which are its θ, not their product. The adapter's dropout is off, as in TRL: h
 compares two models and is 0 before the first step.
 """
 
@@ -43,19 +44,35 @@ class DPO(PairwiseSettings):
 
     @property
     def frozen(self) -> tuple[Role, ...]:
-        """The reference, unless its log-probabilities are cached: then it needs no memory."""
-        return ("reference",) if self.reference == "live" else ()
+        """The reference, unless its log-probabilities are cached: then it needs no memory; or the one that moves."""
+        return self.moved or (("reference",) if self.reference == "live" else ())
+
+    @property
+    def moved(self) -> tuple[Role, ...]:
+        """The anchor, a reference of the loss's own; evaluations still measure the distance from the start model."""
+        return ("anchor",) if self.sync_steps else ()
 
     @property
     def cached_columns(self) -> tuple[str, ...]:
         """The reference's summed log-probabilities, if they are cached."""
         return ("reference_PK",) if self.reference == "cached" else ()
 
+    def begin(self, policy: Policy) -> None:
+        """Start the moving reference at the policy."""
+        if self.moved:
+            policy.roles.copy("policy", "anchor")
+
+    def after_step(self, policy: Policy, step: int) -> None:
+        """``θ_ref ← (1 − α)·θ_ref + α·θ`` every ``sync_steps`` steps (TR-DPO, Gorbatovski et al. 2024)."""
+        if self.sync_steps and step % self.sync_steps == 0:
+            policy.roles.copy("policy", "anchor", self.sync_weight)
+
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
         """Add the reference's summed log-probabilities; where they are cached, the policy's before its first step."""
         if "reference_PK" in batch:
             return batch
-        with policy.use("reference" if self.reference == "live" else "policy"):
+        asked: Role = "policy" if self.reference == "cached" else self.frozen[0]
+        with policy.use(asked):
             return batch.with_columns(reference_PK=self._sums(policy.logprobs(batch).logp_PKT, batch))
 
     def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:

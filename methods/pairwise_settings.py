@@ -40,6 +40,10 @@ class PairwiseSettings(PairwiseMethod):
     """Temperature τ of the modulation in ``discopop``."""
     reference: Literal["live", "cached"] = "live"
     """``live`` asks the reference in each step; ``cached`` computes it once, before the first."""
+    sync_steps: int = 0
+    """TR-DPO: every so many steps the loss's reference moves to the policy; 0: it stays the start model."""
+    sync_weight: float = 1.0
+    """Weight of the policy in that move: 1 replaces the reference (hard), below it is an average (soft)."""
 
     optimization: ClassVar[Optimization] = Optimization(
         learning_rate=1e-4, full_learning_rate=1e-6, epochs=1, batch_size=16, warmup=0.1
@@ -79,6 +83,14 @@ class PairwiseSettings(PairwiseMethod):
             )
         require_effect(self, "ipo" in self.losses, "method.loss_type=ipo", "ipo_sums")
         require_effect(self, "discopop" in self.losses, "method.loss_type=discopop", "discopop_tau")
+        if self.sync_steps < 0 or not 0 < self.sync_weight <= 1:
+            raise UserError(
+                f"method.sync_steps={self.sync_steps} method.sync_weight={self.sync_weight:g}: steps must be at least "
+                "0, the weight above 0 and at most 1."
+            )
+        if self.sync_steps and self.reference == "cached":
+            raise UserError("method.sync_steps moves the reference; leave method.reference=cached out.")
+        require_effect(self, self.sync_steps > 0, "method.sync_steps", "sync_weight")
         require_effect(self, self.divergence == "alpha", "method.divergence=alpha", "divergence_alpha")
 
     def _check_labels(self) -> None:

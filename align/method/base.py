@@ -14,6 +14,7 @@ The main calls of a run::
         for role in method.trains, part in parts:
             (method.loss(policy, part).sums[role] / weight).backward()
         optimizer.step()
+        method.after_step(policy, step)
     method.report(policy, data, heldout)
 
 A loss is a *sum*; the trainer divides it by the step-wide weight, so that the size of micro-batches, accumulation and
@@ -121,10 +122,11 @@ class Method(Settings, ABC):
     Only :meth:`weight` and :meth:`loss` must be written. Grouped by when they are called:
 
     * what the method is: ``unit``, ``optimization``, ``headline``, ``tie``, ``dropout``, ``trains``, ``frozen``,
-      ``generates``;
+      ``moved``, ``generates``;
     * what it asks of a run: ``candidates``, ``rollout``, ``needs_reward``, ``cached_columns``, ``mixing``;
     * before the first step: :meth:`learns_from`, :meth:`begin`;
-    * for each optimiser step: :meth:`prepare`, :meth:`prepare_step`, :meth:`weight`, :meth:`loss`;
+    * for each optimiser step: :meth:`prepare`, :meth:`prepare_step`, :meth:`weight`, :meth:`loss`,
+      :meth:`after_step`;
     * for each roll-out of an on-line method: :meth:`ask_roles`, :meth:`compute_advantages`, :meth:`stops_early`;
     * after an evaluation, the last step: :meth:`merit`, :meth:`report`.
     """
@@ -149,6 +151,11 @@ class Method(Settings, ABC):
     @property
     def frozen(self) -> tuple[Role, ...]:
         """The roles that are asked but never trained."""
+        return ()
+
+    @property
+    def moved(self) -> tuple[Role, ...]:
+        """The frozen roles whose weights :meth:`after_step` changes, which checkpoints keep as they do trained ones."""
         return ()
 
     @property
@@ -223,6 +230,10 @@ class Method(Settings, ABC):
     @abstractmethod
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The loss sum on a prepared micro-batch, for the role in use."""
+
+    def after_step(self, policy: Policy, step: int) -> None:
+        """Change the frozen roles that follow the policy. Steps are counted from 1; every rank does the same."""
+        del policy, step
 
     # For each roll-out
 

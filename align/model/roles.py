@@ -3,7 +3,7 @@
 :class:`Roles` is the interface. Its two implementations:
 
 * :class:`SharedBase`: one frozen base in memory and one LoRA adapter per role. The reference is the base with its
-  adapters off, or a frozen copy of the adapter the policy started from.
+  adapters off, or a frozen copy of the adapter the policy started from. The anchor is one that a method moves.
 * :class:`FullCopies`: without LoRA, a full copy of the model per role.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
-Role = Literal["policy", "reference", "reward", "value"]
+Role = Literal["policy", "reference", "anchor", "reward", "value"]
 ROLES: tuple[Role, ...] = get_args(Role)
 SCALAR_ROLES: tuple[Role, ...] = ("reward", "value")
 _SHAPE = (  # settings of an adapter that its weights must have been trained with
@@ -113,9 +113,9 @@ class Roles(ABC):
         return own
 
     @torch.no_grad()
-    def copy(self, source: Role, target: Role) -> None:
-        """Copy the weights of ``source`` into ``target``; either both have a head or neither."""
-        _copy_into(self.parameters(target), {name: tensor.detach() for name, tensor in self.parameters(source).items()})
+    def copy(self, source: Role, target: Role, weight: float = 1.0) -> None:
+        """Set ``target ← (1 − weight)·target + weight·source``, a copy at 1; either both have a head or neither."""
+        _copy_into(self.parameters(target), {n: p.detach() for n, p in self.parameters(source).items()}, weight)
         if source in self.heads:
             self.heads[target].mean, self.heads[target].std = self.heads[source].mean, self.heads[source].std
 
@@ -190,6 +190,8 @@ class SharedBase(Roles):
     @override
     def add(self, role: Role) -> None:
         self.peft_model.add_adapter(role, copy.deepcopy(self._config))
+        if role == "anchor":
+            self._frozen.add(role)
         if self._start is not None:
             _copy_into(self.weights(role), self._start)
         if role in SCALAR_ROLES:
@@ -324,7 +326,7 @@ class FullCopies(Roles):
     @override
     def add(self, role: Role) -> None:
         start = self._modules.get("reference", self._modules["policy"])
-        module = copy.deepcopy(start).requires_grad_(role != "reference")
+        module = copy.deepcopy(start).requires_grad_(role not in ("reference", "anchor"))
         self._modules[role] = module
         if role in SCALAR_ROLES:
             self._add_head(role, module)
@@ -378,9 +380,9 @@ def _clone(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def _copy_into(target: dict[str, nn.Parameter], source: dict[str, torch.Tensor]) -> None:
+def _copy_into(target: dict[str, nn.Parameter], source: dict[str, torch.Tensor], weight: float = 1.0) -> None:
     for name, tensor in source.items():
-        target[name].copy_(tensor)
+        target[name].lerp_(tensor, weight) if weight < 1 else target[name].copy_(tensor)
 
 
 def _plain(value: Any) -> Any:

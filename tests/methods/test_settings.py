@@ -32,6 +32,10 @@ IDLE: list[tuple[type[Any], dict[str, Any], str]] = [
     (DPO, {"loss_type": "apo_zero", "divergence": "js"}, "method.divergence=js is not defined for"),
     (DPO, {"divergence_alpha": 0.3}, "method.divergence_alpha=0.3 has no effect without method.divergence=alpha"),
     (DPO, {"loss_type": "aot", "wpo": True}, "method.wpo=true weighs pairs, but method.loss_type=aot"),
+    (DPO, {"sync_weight": 0.5}, "method.sync_weight=0.5 has no effect without method.sync_steps"),
+    (DPO, {"sync_steps": -1}, "method.sync_steps=-1 method.sync_weight=1: steps must be at least 0"),
+    (DPO, {"sync_steps": 1, "sync_weight": 0.0}, "the weight above 0 and at most 1"),
+    (DPO, {"sync_steps": 1, "reference": "cached"}, "leave method.reference=cached out"),
     (DPO, {"discopop_tau": 0.5}, "method.discopop_tau=0.5 has no effect without method.loss_type=discopop"),
     (DPO, {"ipo_sums": True}, "method.ipo_sums=true has no effect without method.loss_type=ipo"),
     *(
