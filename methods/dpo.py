@@ -118,13 +118,13 @@ class DPO(PairwiseSettings):
         """The arguments of a loss."""
         if loss.per_token and not (name == "ipo" and self.ipo_sums):
             score_PK = score_PK / batch.length_PK.to(score_PK.device)
-        quantiles: tuple[Tensor, ...] = ()
+        u, v = score_PK.unbind(1)
+        quantiles = u, v
         if loss.sorts:
             below, above = batch["quantile_PK"].to(score_PK.device).unbind(1)
             quantiles = (policy_PK[:, 0] - policy_PK[:, 1], below) if name == "aot" else (below, above)
-        u, v = score_PK.unbind(1)
-        settings = {"beta": self.beta, "epsilon": self._epsilon(loss, batch, u), "tau": self.discopop_tau}
-        return Pairs(u=u, v=v, nll=nll_P, quantiles=quantiles, **settings)
+        epsilon = self._epsilon(loss, batch, u)
+        return Pairs(u=u, v=v, beta=self.beta, epsilon=epsilon, tau=self.discopop_tau, nll=nll_P, quantiles=quantiles)
 
     def _epsilon(self, loss: PairwiseLoss, batch: Batch, like: Tensor) -> float | Tensor:
         """The share of flipped labels, or what the scores of each pair say of it."""

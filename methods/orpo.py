@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 def log_odds(mean_logp: Tensor) -> Tensor:
     """``log p/(1 − p)`` of ``p = e^M`` for M ≤ 0 in nats: ``M − log(−expm1(M))``; finite at M = 0, any shape."""
-    M = mean_logp.float()
-    M = M.clamp(max=-torch.finfo(M.dtype).tiny)
-    return M - torch.log(-torch.expm1(M))
+    logp = mean_logp.float()
+    logp = logp.clamp(max=-torch.finfo(logp.dtype).tiny)
+    return logp - torch.log(-torch.expm1(logp))
 
 
 def odds_ratio_loss(chosen: Tensor, rejected: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def cdpo_loss(h: Tensor, beta: float, epsilon: float | Tensor) -> Tensor:
     return (1 - epsilon) * dpo_loss(h, beta) + epsilon * dpo_loss(-h, beta)
 
 
-def robust_loss(h: Tensor, beta: float, epsilon: float) -> Tensor:
+def robust_loss(h: Tensor, beta: float, epsilon: float | Tensor) -> Tensor:
     """Robust DPO (Chowdhury et al. 2024, eq. 12): ``[−(1−ε)·log σ(βh) + ε·log σ(−βh)] / (1−2ε)``, ε < ½."""
     return ((1 - epsilon) * dpo_loss(h, beta) - epsilon * dpo_loss(-h, beta)) / (1 - 2 * epsilon)
 

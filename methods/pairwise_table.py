@@ -44,8 +44,8 @@ class Pairs:
     tau: float
     nll: Tensor
     """Negative log-likelihood of the chosen responses, scaled so that its mean over pairs is that over their tokens."""
-    quantiles: tuple[Tensor, ...] = ()
-    """Arguments of the two losses that sort, before β: see them."""
+    quantiles: tuple[Tensor, Tensor]
+    """Of ``aot`` its own number and the matched one, of ``aot_unpaired`` the two matched ones; unused by others."""
 
     @property
     def h(self) -> Tensor:

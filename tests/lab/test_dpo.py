@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.optimize import brentq, linprog
-from scipy.special import logsumexp
+from scipy.special import log_softmax, logsumexp
 
 from methods.dpo import DPO
 from tests.lab.enumeration import Enumeration, kl, normalised, sigmoid
@@ -49,14 +49,16 @@ def _bump(x: Any) -> Any:
     return BETA * sigmoid(BETA * x) * sigmoid(-BETA * x)
 
 
-SLOPES |= {
-    "exo_pair": _exo,
-    "discopop": _discopop,
-    "sigmoid_norm": SLOPES["sigmoid"],
-    "forward_kl": SLOPES["sigmoid"],
-    "js": SLOPES["sigmoid"],
-    "alpha": SLOPES["sigmoid"],
-}
+SLOPES.update(
+    {
+        "exo_pair": _exo,
+        "discopop": _discopop,
+        "sigmoid_norm": SLOPES["sigmoid"],
+        "forward_kl": SLOPES["sigmoid"],
+        "js": SLOPES["sigmoid"],
+        "alpha": SLOPES["sigmoid"],
+    }
+)
 SCORES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
     # f′ of the log-ratio, its derivative, and exp of its inverse (α = .4)
     "forward_kl": (lambda x: 1 - np.exp(-x), lambda x: np.exp(-x), lambda s: 1 / (1 - s)),
@@ -200,7 +202,7 @@ def test_robust_loss_is_unbiased_under_noise(world: Enumeration, figures: Any) -
     reference, moved, r_XY = world.random_table(0), world.random_table(1), scores()
     policy = make_policy(world, reference)
     set_table(policy, "policy", moved)
-    clean = gradient(policy, METHODS["sigmoid"], pairs(world, lambda x, i, j: sigmoid(r_XY[x, i] - r_XY[x, j])))
+    clean = gradient(policy, METHODS["sigmoid"], pairs(world, lambda x, i, j: float(sigmoid(r_XY[x, i] - r_XY[x, j]))))
     noisy = pairs(world, lambda x, i, j: PREFERENCES["robust"](r_XY[x, i] - r_XY[x, j]))
     figures.equal("robust under noise less DPO without", clean, gradient(policy, METHODS["robust"], noisy), 1e-10)
 
@@ -211,11 +213,12 @@ def test_gradient_of_tokens(name: str, world: Enumeration, figures: Any) -> None
     reference, moved, r_XY, alpha = world.random_table(0), world.random_table(1), scores(), 0.4
     policy = make_policy(world, reference)
     set_table(policy, "policy", moved)
-    logp, logref, score_XYT = world.token_logps(moved), world.token_logps(reference), {}
+    logp, logref = world.token_logps(moved), world.token_logps(reference)
+    score_XYT: dict[Any, tuple[int, Any]] = {}
     for x, y, t, s, gradient_V in world.token_scores(moved):
         score_XYT[x, y, t] = (s, gradient_V)
-    p_SV = np.exp(moved - logsumexp(moved, axis=1, keepdims=True))
-    squares_S, expected, total = np.log((p_SV**2).sum(1)), np.zeros_like(moved), 0.0
+    squares_S = np.log((np.exp(log_softmax(moved, axis=-1)) ** 2).sum(1))
+    expected, total = np.zeros_like(moved), 0.0
     for x in range(3):
         for i in range(15):
             for j in set(range(15)) - {i}:
@@ -238,5 +241,5 @@ def test_gradient_of_tokens(name: str, world: Enumeration, figures: Any) -> None
                         s, gradient_V = score_XYT[x, y, t]
                         expected[s] += sign * slope * weigh(t) * gradient_V
     method = DPO(beta=BETA, ld_alpha=alpha) if name == "LD-DPO" else DPO(beta=BETA, wpo=True)
-    batch = pairs(world, lambda x, i, j: sigmoid(r_XY[x, i] - r_XY[x, j]))
+    batch = pairs(world, lambda x, i, j: float(sigmoid(r_XY[x, i] - r_XY[x, j])))
     figures.equal(f"∇, {name}", expected / total, gradient(policy, method, batch), 1e-10)

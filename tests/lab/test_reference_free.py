@@ -35,11 +35,11 @@ def test_gradient(name: str, world: Enumeration, figures: Any) -> None:
     """``∇L = Σ P(i ≻ j)·[−σ(−z)·(g′_i ∇M_i − g′_j ∇M_j)] / Σ P``, and the cross-entropy's part."""
     moved, r_XY = world.random_table(1), world.random_scores(3)
     kind = name.partition(" ")[0]
-    S_XY, score_XYSV, length_Y = world.logps(moved), world.score_function(moved), world.length_Y
-    if kind != "CPO":
-        S_XY, score_XYSV = S_XY / length_Y, score_XYSV / length_Y[:, None, None]
+    length_Y = world.length_Y
+    scale_Y = np.ones(15) if kind == "CPO" else 1 / length_Y
+    score_XYSV = world.score_function(moved) * scale_Y[:, None, None]
     share_XYY = sigmoid(r_XY[:, :, None] - r_XY[:, None, :]) * (1 - np.eye(15))
-    g_XY, slope_XY = MARGIN[kind](S_XY)
+    g_XY, slope_XY = MARGIN[kind](world.logps(moved) * scale_Y)
     constant = 0.8 if kind in ("SimPO", "AlphaPO") else 0.0
     pull_XYY = share_XYY * sigmoid(-(g_XY[:, :, None] - g_XY[:, None, :] - constant)) * (0.5 if kind == "ORPO" else 1)
     coefficient_XY = -(pull_XYY.sum(2) - pull_XYY.sum(1)) * slope_XY

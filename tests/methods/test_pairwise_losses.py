@@ -155,9 +155,10 @@ def test_against_trl(name: str, ways: str) -> None:
     parts = [batch] if ways == "one batch" else [batch.select([p]) for p in (3, 0, 4, 1, 2)]
     found = whole_step(DPO(beta=0.7, **ours), policy, parts, ranks=2 if ways == "two ranks" else 1)
     tables = policy.tables
-    squares = {"squares_PKT": tables["squares"]} if "wpo" in name else {}
-    settings = {"beta": 0.7, **theirs}
-    expected = trl_tensors.dpo(tables["policy"], tables["reference"], batch.mask_PKT, **squares, **settings)
+    squares_PKT = tables["squares"] if "wpo" in name else None
+    expected = trl_tensors.dpo(
+        tables["policy"], tables["reference"], batch.mask_PKT, squares_PKT=squares_PKT, beta=0.7, **theirs
+    )
     assert found.item() == pytest.approx(expected.item(), abs=1e-6)
     torch.testing.assert_close(gradient(policy, found), gradient(policy, expected), atol=1e-6, rtol=0)
 

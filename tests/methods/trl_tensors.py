@@ -16,6 +16,7 @@ with warnings.catch_warnings():  # that they may change
     from trl.experimental.cpo import CPOTrainer
     from trl.experimental.orpo import ORPOTrainer
 
+_COMPUTE = "_compute_loss"
 _ACCELERATOR = SimpleNamespace(
     device=torch.device("cpu"), gather=lambda x: x, gather_for_metrics=lambda x: x, unwrap_model=lambda x: x
 )
@@ -43,7 +44,7 @@ def dpo(
             log_sum_sq_probs=squares_RT,
         )
 
-    shared = {"beta": 0.1, "label_smoothing": 0.0, "use_weighting": False, "ld_alpha": None}
+    shared: dict[str, Any] = {"beta": 0.1, "label_smoothing": 0.0, "use_weighting": False, "ld_alpha": None}
     shared |= {"f_divergence_type": "reverse_kl", "f_alpha_divergence_coef": 0.5, "loss_types": ["sigmoid"]}
     shared |= {"discopop_tau": 0.05} | settings
     trainer: Any = SimpleNamespace(
@@ -69,7 +70,8 @@ def dpo(
         "ref_chosen_logps": sums_R[:P],
         "ref_rejected_logps": sums_R[P:],
     }
-    return DPOTrainer._compute_loss(trainer, model, inputs, False)
+    compute_loss: Any = getattr(DPOTrainer, _COMPUTE)
+    return compute_loss(trainer, model, inputs, False)
 
 
 def _decoupled(logp_RT: Tensor, mask_RT: Tensor, alpha: float) -> Tensor:
@@ -83,13 +85,15 @@ def cpo(S_PK: Tensor, **settings: Any) -> Tensor:
     """The preference part of the loss of TRL's CPOTrainer, a mean over pairs; sums or means as its loss type wants."""
     shared = {"beta": 0.1, "label_smoothing": 0.0, "simpo_gamma": 0.5, "alpha": 0.0, "loss_type": "sigmoid"}
     trainer: Any = SimpleNamespace(accelerator=_ACCELERATOR, **{**shared, **settings})
-    return CPOTrainer.cpo_loss(trainer, S_PK[:, 0], S_PK[:, 1])[0].mean()
+    cpo_loss: Any = CPOTrainer.cpo_loss
+    return cpo_loss(trainer, S_PK[:, 0], S_PK[:, 1])[0].mean()
 
 
 def orpo(M_PK: Tensor, beta: float) -> Tensor:
     """The odds-ratio part of the loss of TRL's ORPOTrainer, to be subtracted."""
     trainer: Any = SimpleNamespace(accelerator=_ACCELERATOR, beta=beta)
-    return ORPOTrainer.odds_ratio_loss(trainer, M_PK[:, 0], M_PK[:, 1])[0].mean()
+    odds_ratio_loss: Any = ORPOTrainer.odds_ratio_loss
+    return odds_ratio_loss(trainer, M_PK[:, 0], M_PK[:, 1])[0].mean()
 
 
 def kto(
@@ -114,4 +118,5 @@ def kto(
     out = SimpleNamespace(log_probs=S_N[:, None], entropy=torch.zeros(N, 1), mean_logits=torch.zeros(N, 1))
     inputs = {"input_ids": ids, "attention_mask": ids + 1, "completion_mask": torch.tensor([[0, 1]] * N)}
     inputs |= {"label": torch.tensor(good), "ref_logps": reference_N, "ref_KL_logps": reference_kl_N}
-    return KTOTrainer._compute_loss(trainer, lambda **_: out, inputs, False)
+    compute_loss: Any = getattr(KTOTrainer, _COMPUTE)
+    return compute_loss(trainer, lambda **_: out, inputs, False)
