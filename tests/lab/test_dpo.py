@@ -243,3 +243,30 @@ def test_gradient_of_tokens(name: str, world: Enumeration, figures: Any) -> None
     method = DPO(beta=BETA, ld_alpha=alpha) if name == "LD-DPO" else DPO(beta=BETA, wpo=True)
     batch = pairs(world, lambda x, i, j: float(sigmoid(r_XY[x, i] - r_XY[x, j])))
     figures.equal(f"∇, {name}", expected / total, gradient(policy, method, batch), 1e-10)
+
+
+@pytest.mark.parametrize("name", ["aot", "aot_unpaired"])
+def test_gradient_of_quantiles(name: str, world: Enumeration, figures: Any) -> None:
+    """AOT on every ordered pair: ``Σ L′(x_(k) − y_(k))·(∇x_(k) − ∇y_(k)) / (number of pairs)``, x and y sorted each."""
+    reference, moved = world.random_table(0), world.random_table(1)
+    policy = make_policy(world, reference)
+    set_table(policy, "policy", moved)
+    S_XY, ref_XY, score_XYSV = world.logps(moved), world.logps(reference), world.score_function(moved)
+    tuples = [(x, i, j) for x in range(3) for i in range(15) for j in range(15) if i != j]
+    if name == "aot":
+        x_N = [S_XY[x, i] - S_XY[x, j] for x, i, j in tuples]
+        y_N = [ref_XY[x, i] - ref_XY[x, j] for x, i, j in tuples]
+    else:
+        x_N = [S_XY[x, i] - ref_XY[x, i] for x, i, _ in tuples]
+        y_N = [S_XY[x, j] - ref_XY[x, j] for x, _, j in tuples]
+    expected = np.zeros_like(moved)
+    for a, b in zip(np.argsort(x_N, kind="stable"), np.argsort(y_N, kind="stable"), strict=True):
+        slope = SLOPES["cdpo"](x_N[a] - y_N[b])
+        x, i, j = tuples[a]
+        expected += slope * (score_XYSV[x, i] - (score_XYSV[x, j] if name == "aot" else 0))
+        if name == "aot_unpaired":
+            x, _, j = tuples[b]
+            expected -= slope * score_XYSV[x, j]
+    method = DPO(beta=BETA, loss_type=name, label_smoothing=NOISE)  # pyright: ignore[reportArgumentType]
+    found = gradient(policy, method, pairs(world, lambda *_: 1.0))
+    figures.equal(f"∇, {name}", expected / len(tuples), found, 1e-10)
