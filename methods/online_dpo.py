@@ -25,7 +25,7 @@ from align.method.base import Experience, Loss, Optimization, RolloutPlan, State
 from align.method.online import OnlineMethod
 from align.model.batch import Batch
 from align.sampling.params import SamplingParams
-from methods.dpo import dpo_loss
+from methods.pairwise_losses import dpo_loss
 from methods.ppo.advantages import MissingEOS, missing_eos, spread
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class OnlineDPO(OnlineMethod):
         return float(batch.P)
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
-        """:func:`methods.dpo.dpo_loss` of the pairs."""
+        """:func:`methods.pairwise_losses.dpo_loss` of the pairs."""
         policy_PK = _sums(policy, batch)
         ratio_PK = policy_PK - batch["reference_PK"].to(policy_PK.device)
         weight_P = batch["weight_P"].to(policy_PK.device)

@@ -40,3 +40,17 @@ def comparison_metrics(reward_PK: Tensor, better_PKK: Tensor) -> dict[str, tuple
         "rewards/accuracies": (ordered_right(high - low).sum(), comparisons),
         "rewards/margins": ((high - low).sum(), comparisons),
     }
+
+
+@no_grad
+def pair_metrics(reward_PK: Tensor, logp_PK: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
+    """Metrics of pairs, chosen 0 and rejected 1: rewards and log-probabilities under the field's names."""
+    pairs, margin_P = float(reward_PK.shape[0]), reward_PK[:, 0] - reward_PK[:, 1]
+    return {
+        "rewards/chosen": (reward_PK[:, 0].sum(), pairs),
+        "rewards/rejected": (reward_PK[:, 1].sum(), pairs),
+        "rewards/accuracies": (ordered_right(margin_P).sum(), pairs),
+        "rewards/margins": (margin_P.sum(), pairs),
+        "logps/chosen": (logp_PK[:, 0].sum(), pairs),
+        "logps/rejected": (logp_PK[:, 1].sum(), pairs),
+    }

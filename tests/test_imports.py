@@ -159,7 +159,8 @@ OTHER_SENSE = {
     "function": "a field of a tool's call",
     "judge": "whoever scores the answers of a comparison",
 }
-ASSETS = {"sft": "align.world", "rrhf": "align.data.formats"}  # the adapter world/sft; the format of RRHF's data
+ASSETS = {"sft": "align.world", "rrhf": "align.data.formats", "kto": "align.data"}
+"""The adapter world/sft; the formats of RRHF's and KTO's data."""
 SHOWN = ("align.cli.parse.help", "align.cli.compare", "align.cli.compare.words", "align.cli.label")
 """Their examples are for people."""
 

@@ -107,7 +107,7 @@ def _with_model(parser: argparse.ArgumentParser, *, required: bool = False) -> N
     )
     parser.add_argument("--chat-template", help="bundled name or a Jinja file")
     parser.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and response (default 1024)")
-    units = ("pair", "demonstration", "ranking", "prompt")
+    units = ("pair", "demonstration", "ranking", "prompt", "judgement")
     parser.add_argument("--unit", choices=units, help="what the method reads (default: what the data has)")
 
 

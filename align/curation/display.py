@@ -59,7 +59,8 @@ def tokens_of(example: Example, tokenizer: PreTrainedTokenizerBase, end: int) ->
     """Return for each response its row of tokens: prompt, response, end of turn, padding to the longest response.
 
     Args:
-        example: Tokenised; the first response is the chosen one. Without responses it is one row, the prompt.
+        example: Tokenised; the first response is the chosen one, of a judgement each that is good. Without responses it
+            is one row, the prompt.
         tokenizer: Of the model.
         end: Id of the token that ends a turn.
     """
@@ -67,7 +68,7 @@ def tokens_of(example: Example, tokenizer: PreTrainedTokenizerBase, end: int) ->
     pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
     rows: list[list[Token]] = []
     for number, ids in enumerate(example.responses or [[]]):
-        side: Kind = "rejected" if number else "chosen"
+        side: Kind = "chosen" if (example.good[number] if example.good else not number) else "rejected"
         kinds: list[Kind] = ["prompt"] * len(example.prompt_ids)
         kinds.extend("end" if place == len(ids) - 1 and token == end else side for place, token in enumerate(ids))
         kinds.extend("pad" for _ in range(longest - len(ids)))

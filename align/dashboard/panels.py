@@ -51,7 +51,7 @@ SECTIONS = (
         "Reward against KL",
         (
             Panel("Scores of roll-outs", ("rollout/objective/scores", "rollout/scores/*")),
-            Panel("KL from the reference", ("rollout/objective/kl", "evaluation/kl")),
+            Panel("KL from the reference", ("rollout/objective/kl", "evaluation/kl", "*/kl")),
             Panel("Roll-out score over KL", ("rollout/objective/kl", "rollout/objective/scores"), "scatter"),
             Panel("Evaluated score over KL", ("evaluation/kl", "evaluation/*"), "scatter"),
             Panel("Reward with KL penalty", ("rollout/objective/rlhf_reward", "rollout/objective/non_score_reward")),
@@ -82,7 +82,7 @@ SECTIONS = (
                 ("train/rewards/accuracies", "heldout/rewards/accuracies", "train/accuracy", "heldout/accuracy"),
             ),
             Panel("Margin", ("train/rewards/margins", "heldout/rewards/margins", "train/margin", "heldout/margin")),
-            Panel("Rewards of chosen and rejected", ("*/rewards/chosen", "*/rewards/rejected")),
+            Panel("Rewards of chosen and rejected", ("*/rewards/chosen", "*/rewards/rejected", "*/rewards/shift")),
             Panel("Log-probabilities of chosen and rejected", ("*/logps/chosen", "*/logps/rejected")),
         ),
     ),

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
-_VERSION = 5
+_VERSION = 6
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
-_MISSING = frozenset({"chosen is null", "rejected is null", "fewer than two responses"})
+_MISSING = frozenset({"chosen is null", "rejected is null", "fewer than two responses", "chosen and rejected are null"})
 """Reasons that no length changes."""
 _EXAMPLE_FIELDS = tuple(field.name for field in fields(Example))
 
@@ -104,7 +104,8 @@ def tokenize(
             token and the end of turn is too long: `Rules.too_long` says what becomes of it. A longer response is cut,
             and then does not end in the end-of-turn token.
         unit: "demonstration" (K=1, chosen), "pair" (K=2; rankings become pairs), "ranking" (K ≥ 2: the pairs of a
-            prompt_id merged, best first) or "prompt" (K=0).
+            prompt_id merged, best first), "prompt" (K=0) or "judgement" (the sides that a row has; rankings become
+            pairs).
         max_rejected: largest fraction of rejected examples; None: that of the preferences.
         may_be_empty: no example may be left.
 
@@ -118,6 +119,8 @@ def tokenize(
     given = preferences
     if unit == "pair":
         preferences = preferences.as_pairs()
+    if unit == "judgement":
+        preferences = preferences.as_pairs(join_answers=False)
     if unit == "demonstration":
         preferences = preferences.as_demonstrations()
     limit = preferences.rules.max_rejected if max_rejected is None else max_rejected
@@ -216,6 +219,7 @@ def _features() -> datasets.Features:
         responses=List(ids),
         scores=List(number),
         comparisons=List(List(Value("int32"))),
+        good=List(Value("bool")),
         margin=number,
         weight=number,
         prompt_id=text,
@@ -318,6 +322,7 @@ def _require_both_sides(given: Preferences, tally: Tally, unit: Unit) -> None:
     if any(map(any, sides.values())):
         lost = sum(side.count(False) for side in sides.values())
         remedy += f", or fine-tune on the good ones (supervised, with data.max_rejected={_enough(lost, len(given))})"
+    remedy += ", or take a method that learns from judgements, each answer for itself"
     raise UserError(
         f"{tally.source}: a {unit} needs a good and a bad answer to one prompt; {tally.kept:,} prompts have both, but "
         f"{good:,} good and {bad:,} bad answers stand alone; {remedy}."

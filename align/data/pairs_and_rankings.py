@@ -42,6 +42,8 @@ class Draft:
     scores: list[float | None] = field(default_factory=list[float | None])
     comparisons: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     """Indices (better, worse) of the responses whose order the data gives."""
+    good: list[bool] = field(default_factory=list[bool])
+    """Of a judgement, whether each response is good."""
     margin: float | None = None
     weight: float = 1.0
 
@@ -69,6 +71,10 @@ def draft(rows: Sequence[Mapping[str, Any]], unit: Unit) -> Draft:
     if unit == "ranking":
         return _ranking(rows, prompt)
     sides = ("chosen",) if unit == "demonstration" else ("chosen", "rejected")
+    if unit == "judgement":
+        sides = tuple(side for side in sides if row[side] is not None)
+        if not sides:
+            raise RowError("chosen and rejected are null", "a judgement needs one of them")
     for side in sides:
         if row[side] is None:
             raise RowError(f"{side} is null", f"a {unit} needs it")
@@ -79,6 +85,7 @@ def draft(rows: Sequence[Mapping[str, Any]], unit: Unit) -> Draft:
         drawn_with=row.get("drawn_with"),
         scores=[row[f"{side}_score"] for side in sides],
         comparisons=[(0, 1)] if unit == "pair" else [],
+        good=[side == "chosen" for side in sides] if unit == "judgement" else [],
         margin=row["margin"] if unit == "pair" else None,
         weight=_weight(row),
     )
@@ -204,16 +211,21 @@ def ranking_rows(responses: Sequence[Any], values: Sequence[float], *, scored: b
 
 
 def rows_that_pair(
-    rankings: Sequence[str | None], prompt_ids: Sequence[str], has_chosen: Sequence[bool], has_rejected: Sequence[bool]
+    rankings: Sequence[str | None],
+    prompt_ids: Sequence[str],
+    has_chosen: Sequence[bool],
+    has_rejected: Sequence[bool],
+    *,
+    join_answers: bool = True,
 ) -> list[list[int]]:
     """Return the rows that :func:`repaired` takes together, in the order of their first ones.
 
-    These are the rows of one ranking, and the rows of one prompt that have a good or a bad answer alone.
+    These are the rows of one ranking, and, if asked, the rows of one prompt that have a good or a bad answer alone.
     """
     groups: dict[object, list[int]] = {}
     columns = zip(rankings, prompt_ids, has_chosen, has_rejected, strict=True)
     for index, (ranking, prompt_id, chosen, rejected) in enumerate(columns):
-        alone = index if chosen == rejected else (prompt_id,)
+        alone = (prompt_id,) if join_answers and chosen != rejected else index
         groups.setdefault(alone if ranking is None else ranking, []).append(index)
     return list(groups.values())
 

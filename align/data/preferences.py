@@ -187,10 +187,10 @@ class Preferences:
         """Replace each row by the rows that `rewrite` returns for it; they are not checked again."""
         return self._regrouped([[i] for i in range(len(self))], lambda rows: rewrite(rows[0]))
 
-    def as_pairs(self) -> Preferences:
+    def as_pairs(self, *, join_answers: bool = True) -> Preferences:
         """Replace rankings by the pairs that pairwise methods learn (`Rules.pairs`), unpaired answers too.
 
-        A good and a bad answer to one prompt that stand in rows of their own become a pair.
+        A good and a bad answer to one prompt that stand in rows of their own become a pair, if `join_answers`.
         """
         names = ("ranking", "prompt_id", "chosen", "rejected")
         columns: dict[str, list[Any]] = {name: [] for name in names}
@@ -198,7 +198,7 @@ class Preferences:
             for name in names:
                 column: Any = batch[name]
                 columns[name] += (column.is_valid() if name in ("chosen", "rejected") else column).to_pylist()
-        groups = rows_that_pair(*columns.values())
+        groups = rows_that_pair(*columns.values(), join_answers=join_answers)
         if len(groups) == len(self) and not any(columns["ranking"]):
             return self
         return self._regrouped(groups, lambda rows: repaired(rows, self.rules.pairs, self.rules.seed))

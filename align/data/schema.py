@@ -33,8 +33,11 @@ __all__ = [
     "token_message",
 ]
 
-Unit = Literal["demonstration", "pair", "ranking", "prompt"]
-"""Responses per example that a method needs: K=1 (chosen), K=2, any K ≥ 2 with one prompt_id, or K=0."""
+Unit = Literal["demonstration", "pair", "ranking", "prompt", "judgement"]
+"""Responses per example that a method needs: K=1 (chosen), K=2, any K ≥ 2 with one prompt_id, K=0, K=1 or 2.
+
+The last is a judgement: it has the good answer, the bad one or both, each of which counts for itself.
+"""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 """Roles of messages; plain text is one message whose role is null."""
@@ -112,6 +115,8 @@ class Example:
     """One per response, None if the data has none."""
     comparisons: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     """Indices (better, worse) of compared responses; (0, 1) for a pair."""
+    good: list[bool] = field(default_factory=list[bool])
+    """Of a judgement: whether each response is known to be good, else it is known to be bad."""
     margin: float | None = None
     weight: float = 1.0
     prompt_id: str = ""

@@ -9,10 +9,12 @@ The main calls of a run::
             drawn = rollout.responses to each prompt, with scores
             data = method.compute_advantages(method.ask_roles(policy, drawn))
         parts = [method.prepare(policy, part) for part in micro-batches of the step's share of data]
+        parts = method.prepare_step(policy, parts)
         weight = sum(method.weight(part) for part in parts), over all ranks
         for role in method.trains, part in parts:
             (method.loss(policy, part).sums[role] / weight).backward()
         optimizer.step()
+        method.after_step(policy, step)
     method.report(policy, data, heldout)
 
 A loss is a *sum*; the trainer divides it by the step-wide weight, so that the size of micro-batches, accumulation and
@@ -24,10 +26,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 
@@ -46,10 +48,19 @@ if TYPE_CHECKING:
     from align.sampling.params import SamplingParams
 
 
+T = TypeVar("T")
 Metrics = Mapping[str, "tuple[Tensor, Tensor | float]"]
 """Name → (sum, weight): logged as Σsum / Σweight over micro-batches and ranks."""
 State = Mapping[str, float]
 """Numbers that a method carries from one roll-out to the next (a controller's weight, running moments); JSON."""
+
+
+class Together(Protocol):
+    """See :meth:`align.system.processes.Processes.together`."""
+
+    def __call__(self, make: Callable[[], T], /) -> list[T]:
+        """Call ``make`` on every rank; the results of all in their order. If it fails on one it fails on all."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +124,11 @@ class Method(Settings, ABC):
     Only :meth:`weight` and :meth:`loss` must be written. Grouped by when they are called:
 
     * what the method is: ``unit``, ``optimization``, ``headline``, ``tie``, ``dropout``, ``trains``, ``frozen``,
-      ``generates``;
+      ``moved``, ``generates``;
     * what it asks of a run: ``candidates``, ``rollout``, ``needs_reward``, ``cached_columns``, ``mixing``;
     * before the first step: :meth:`learns_from`, :meth:`begin`;
-    * for each optimiser step: :meth:`prepare`, :meth:`weight`, :meth:`loss`;
+    * for each optimiser step: :meth:`prepare`, :meth:`prepare_step`, :meth:`weight`, :meth:`loss`,
+      :meth:`after_step`;
     * for each roll-out of an on-line method: :meth:`ask_roles`, :meth:`teaches`, :meth:`compute_advantages`,
       :meth:`stops_early`;
     * after an evaluation, the last step: :meth:`merit`, :meth:`report`.
@@ -142,6 +154,11 @@ class Method(Settings, ABC):
     @property
     def frozen(self) -> tuple[Role, ...]:
         """The roles that are asked but never trained."""
+        return ()
+
+    @property
+    def moved(self) -> tuple[Role, ...]:
+        """The frozen roles whose weights :meth:`after_step` changes, which checkpoints keep as they do trained ones."""
         return ()
 
     @property
@@ -201,6 +218,14 @@ class Method(Settings, ABC):
         del policy
         return batch
 
+    def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:
+        """Add to this rank's prepared micro-batches of a step what depends on all of them, and on other ranks'.
+
+        Called without gradients; every rank calls ``together`` as often, one without a share of the step too.
+        """
+        del policy, together
+        return parts
+
     @abstractmethod
     def weight(self, batch: Batch) -> float:
         """The denominator this micro-batch contributes, known before any forward (tokens, pairs)."""
@@ -208,6 +233,10 @@ class Method(Settings, ABC):
     @abstractmethod
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The loss sum on a prepared micro-batch, for the role in use."""
+
+    def after_step(self, policy: Policy, step: int) -> None:
+        """Change the frozen roles that follow the policy. Steps are counted from 1; every rank does the same."""
+        del policy, step
 
     # For each roll-out
 

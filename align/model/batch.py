@@ -64,7 +64,8 @@ class Batch:
         """Return a batch of tokenised examples, with the columns of the data.
 
         These are ``weight_P``; ``better_PKK``, True at (p, i, j) if response i was preferred to response j;
-        ``margin_P`` and ``score_PK``, NaN where the data has none.
+        ``good_PK``, of judgements alone, True where response k is known to be good; ``margin_P`` and ``score_PK``, NaN
+        where the data has none.
         """
         examples = list(examples)
         width = max((len(example.responses) for example in examples), default=0)
@@ -73,6 +74,7 @@ class Batch:
         for p, example in enumerate(examples):
             for i, j in example.comparisons:
                 better[p, i, j] = True
+        judged = {"good_PK": padded([example.good for example in examples], 0, dtype=torch.bool)}
         margins = [math.nan if example.margin is None else example.margin for example in examples]
         return cls(
             prompt_ids=tuple(example.prompt_ids for example in examples),
@@ -83,6 +85,7 @@ class Batch:
                 "better_PKK": better,
                 "margin_P": torch.tensor(margins, dtype=torch.float32),
                 "score_PK": padded(scores, math.nan, dtype=torch.float32),
+                **(judged if any(example.good for example in examples) else {}),
             },
         )
 

@@ -20,7 +20,7 @@ _MERGE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e
 
 
 def save_roles(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write the policy into ``folder`` and every other role with weights of its own into a sub-folder of its name.
+    """Write the policy into ``folder``, and what others use of it, each role with weights of its own, in sub-folders.
 
     ``PeftModel.from_pretrained(base, folder)`` loads the policy; ``folder/reward`` and ``folder/value`` load onto
     ``AutoModelForSequenceClassification`` with one label. Without adapters each is a full model.
@@ -28,7 +28,7 @@ def save_roles(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: str | P
     folder = Path(folder)
     roles.save("policy", folder)
     for role in roles.names:
-        if role != "policy" and roles.weights(role):
+        if role not in ("policy", "anchor") and roles.weights(role):
             roles.save(role, folder / role)
             tokenizer.save_pretrained(folder / role)
     tokenizer.save_pretrained(folder)

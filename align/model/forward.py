@@ -11,7 +11,7 @@ from torch import Tensor
 
 from align.model.architecture import body, max_positions
 from align.model.batch import Batch, Layout
-from align.model.logprobs import HeadTransform, gather_logprobs, token_logprobs
+from align.model.logprobs import HeadTransform, gather_logprobs, log_square_sums, log_squares, token_logprobs
 from align.model.residual_dropout import ResidualDropout
 from align.model.tree_layout import Rows, lay_out, model_inputs, moved
 
@@ -24,6 +24,8 @@ class Logprobs:
     """In nats, float32."""
     entropy_PKT: Tensor | None = None
     """Entropy of the next-token distribution in nats, if requested."""
+    squares_PKT: Tensor | None = None
+    """``log Σ_v π(v)²`` of the next-token distribution, if requested; no gradient flows through it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,9 @@ class Forward:
         logits: Tensor = self._call(self.model, rows).logits
         return logits.reshape(-1, logits.shape[-1])
 
-    def logprobs(self, batch: Batch, *, temperature: float = 1.0, entropy: bool = False) -> Logprobs:
+    def logprobs(
+        self, batch: Batch, *, temperature: float = 1.0, entropy: bool = False, squares: bool = False
+    ) -> Logprobs:
         """``logp[p, k, t] = log softmax(logits / temperature)[y_t]`` given the prompt and the tokens before t."""
         rows = self.rows(batch)
         device = rows.source_PKT.device
@@ -68,24 +72,29 @@ class Forward:
         source_N = rows.source_PKT.flatten()[place_N]
         tokens = [token for responses in batch.response_ids for ids in responses for token in ids]
         target_N = moved(torch.tensor(tokens, dtype=torch.long), device)
+        squares_N: Tensor | None = None
         if self.fused_head:
+            hidden_ND, head = self.hidden(rows)[source_N], self.model.get_output_embeddings()
+            transform = HeadTransform.of(self.model.config.get_text_config())
             logp_N, entropy_N = token_logprobs(
-                self.hidden(rows)[source_N],
-                self.model.get_output_embeddings(),
-                target_N,
-                transform=HeadTransform.of(self.model.config.get_text_config()),
-                temperature=temperature,
-                entropy=entropy,
+                hidden_ND, head, target_N, transform=transform, temperature=temperature, entropy=entropy
             )
+            if squares:
+                squares_N = log_square_sums(hidden_ND, head, transform=transform, temperature=temperature)
         else:
             logits_NV = self.logits(rows)[source_N].float() / temperature
             logp_N, entropy_N = gather_logprobs(logits_NV, target_N, entropy=entropy)
+            squares_N = log_squares(logits_NV) if squares else None
 
         def placed(values_N: Tensor) -> Tensor:
             zeros = torch.zeros(batch.mask_PKT.numel(), device=device)
             return zeros.index_copy(0, place_N, values_N.float()).view(batch.mask_PKT.shape)
 
-        return Logprobs(placed(logp_N), None if entropy_N is None else placed(entropy_N))
+        return Logprobs(
+            logp_PKT=placed(logp_N),
+            entropy_PKT=None if entropy_N is None else placed(entropy_N),
+            squares_PKT=None if squares_N is None else placed(squares_N),
+        )
 
     def _call(self, module: Any, rows: Rows) -> Any:
         _set_dropout(self.model, self.dropout)

@@ -98,3 +98,19 @@ def gather_logprobs(logits_NV: Tensor, target_N: Tensor, *, entropy: bool) -> tu
         return logp_N, None
     finite_NV = logp_NV.masked_fill(logp_NV == -torch.inf, 0.0)
     return logp_N, -(logp_NV.exp() * finite_NV).sum(-1)
+
+
+@torch.no_grad()
+def log_square_sums(
+    hidden_ND: Tensor, head: nn.Module, *, transform: HeadTransform, temperature: float = 1.0
+) -> Tensor:
+    """Return ``log Σ_v π(v)²`` of each position, the log-probability that two draws agree; float32 (N,)."""
+    rows = max(1, _PLAIN_LOGITS // int(head.weight.shape[0]))  # pyright: ignore[reportCallIssue,reportArgumentType,reportIndexIssue,reportOptionalSubscript]
+    parts = [log_squares(transform(head(part).float()) / temperature) for part in hidden_ND.split(rows)]
+    return torch.cat(parts) if parts else hidden_ND.new_zeros(0, dtype=torch.float32)
+
+
+@torch.no_grad()
+def log_squares(logits_NV: Tensor) -> Tensor:
+    """``log Σ_v softmax(z)_v² = logsumexp(2z) − 2·logsumexp(z)``; (N,)."""
+    return torch.logsumexp(2 * logits_NV, -1) - 2 * torch.logsumexp(logits_NV, -1)

@@ -233,14 +233,16 @@ class Policy:
 
     # For methods
 
-    def logprobs(self, batch: Batch, *, temperature: float = 1.0, entropy: bool = False) -> Logprobs:
+    def logprobs(
+        self, batch: Batch, *, temperature: float = 1.0, entropy: bool = False, squares: bool = False
+    ) -> Logprobs:
         """Return the log-probability of every response token under the role in use.
 
         ``logp[p, k, t] = log softmax(logits / temperature)[y_t]`` given the prompt and the tokens before t. Gradients
         flow to the role's weights unless disabled. The adapters' dropout is active only while gradients are recorded,
         and not inside :meth:`dropout` with False.
         """
-        return self.forward.logprobs(batch, temperature=temperature, entropy=entropy)
+        return self.forward.logprobs(batch, temperature=temperature, entropy=entropy, squares=squares)
 
     def scalars(self, batch: Batch) -> Tensor:
         """Return one scalar per response, the head's output at its last token; float32 (P, K), 0 without a response."""

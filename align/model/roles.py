@@ -3,7 +3,7 @@
 :class:`Roles` is the interface. Its two implementations:
 
 * :class:`SharedBase`: one frozen base in memory and one LoRA adapter per role. The reference is the base with its
-  adapters off, or a frozen copy of the adapter the policy started from.
+  adapters off, or a frozen copy of the adapter the policy started from. The anchor is one that a method moves.
 * :class:`FullCopies`: without LoRA, a full copy of the model per role.
 """
 
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
-Role = Literal["policy", "reference", "reward", "value"]
+Role = Literal["policy", "reference", "anchor", "reward", "value"]
 ROLES: tuple[Role, ...] = get_args(Role)
+FROZEN_ROLES: tuple[Role, ...] = ("reference", "anchor")
 SCALAR_ROLES: tuple[Role, ...] = ("reward", "value")
 _SHAPE = (  # settings of an adapter that its weights must have been trained with
     *("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out"),
@@ -114,9 +115,9 @@ class Roles(ABC):
         return own
 
     @torch.no_grad()
-    def copy(self, source: Role, target: Role) -> None:
-        """Copy the weights of ``source`` into ``target``; either both have a head or neither."""
-        _copy_into(self.parameters(target), {name: tensor.detach() for name, tensor in self.parameters(source).items()})
+    def copy(self, source: Role, target: Role, weight: float = 1.0) -> None:
+        """Set ``target ← (1 − weight)·target + weight·source``, a copy at 1; either both have a head or neither."""
+        _copy_into(self.parameters(target), {n: p.detach() for n, p in self.parameters(source).items()}, weight)
         if source in self.heads:
             self.heads[target].mean, self.heads[target].std = self.heads[source].mean, self.heads[source].std
 
@@ -154,12 +155,10 @@ class SharedBase(Roles):
         self._config: LoraConfig = copy.deepcopy(peft_model.peft_config["policy"])  # pyright: ignore[reportAttributeAccessIssue]
         self.dropout = self._config.lora_dropout
         self._layers: list[Any] = [m for m in peft_model.modules() if isinstance(m, BaseTunerLayer)]
-        self._frozen: set[Role] = set()
         self._start: dict[str, torch.Tensor] | None = None
         if start is not None:
             self.load("policy", start)
             self._start = _clone(self.weights("policy"))
-            self._frozen.add("reference")
             self.add("reference")
         self._settle()
 
@@ -296,13 +295,13 @@ class SharedBase(Roles):
         """Make the base without adapters the reference."""
         if not self.reference_is_base:
             self.peft_model.delete_adapter("reference")
-            self._frozen.discard("reference")
             self._settle()
 
     def _settle(self) -> None:
         """Say which roles are trained, and switch to the active one: PEFT does both as it adds and deletes."""
-        for role, parameter in ((role, p) for role in self.names for p in self.weights(role).values()):
-            parameter.requires_grad_(role not in self._frozen)
+        for name in self.names:
+            for parameter in self.weights(name).values():
+                parameter.requires_grad_(name not in FROZEN_ROLES)
         self.activate(self.active)
 
 
@@ -332,7 +331,7 @@ class FullCopies(Roles):
     @override
     def add(self, role: Role) -> None:
         start = self._modules.get("reference", self._modules["policy"])
-        module = copy.deepcopy(start).requires_grad_(role != "reference")
+        module = copy.deepcopy(start).requires_grad_(role not in FROZEN_ROLES)
         self._modules[role] = module
         if role in SCALAR_ROLES:
             self._add_head(role, module)
@@ -386,9 +385,9 @@ def _clone(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def _copy_into(target: dict[str, nn.Parameter], source: dict[str, torch.Tensor]) -> None:
+def _copy_into(target: dict[str, nn.Parameter], source: dict[str, torch.Tensor], weight: float = 1.0) -> None:
     for name, tensor in source.items():
-        target[name].copy_(tensor)
+        target[name].lerp_(tensor, weight) if weight < 1 else target[name].copy_(tensor)
 
 
 def _plain(value: Any) -> Any:

@@ -131,9 +131,9 @@ class TrainingState:
         self.source.save(folder / f"rollout-{rank}")
 
     def _roles(self) -> tuple[Role, ...]:
-        """Trained roles, and the reference where it is an adapter of its own."""
-        policy = self.stepper.policy
-        kept: list[Role] = [role for role in policy.roles.names if role in self.stepper.method.trains]
+        """Trained and moved roles, and the reference where it is an adapter of its own."""
+        policy, method = self.stepper.policy, self.stepper.method
+        kept: list[Role] = [role for role in policy.roles.names if role in (*method.trains, *method.moved)]
         if policy.uses_adapters and policy.roles.weights("reference"):
             kept.append("reference")
         return tuple(kept)

@@ -84,6 +84,9 @@ class Stepper:
                 f"the weights of rows {_shown(self._all_rows(batch))} sum to {weight}; nothing to learn from."
             )
 
+        with self._memory_guard(), torch.no_grad(), self.processes.autocast(self.policy.device):
+            micro_batches = list(self.method.prepare_step(self.policy, micro_batches, self.processes.together))
+
         def differentiate() -> list[int]:
             with self._memory_guard():
                 bad = self._differentiate(micro_batches, weight, collected)
@@ -139,7 +142,8 @@ class Stepper:
         collected: dict[str, tuple[float, float]] = {}
         metrics: list[Metrics] = []
         with self._memory_guard(), self.processes.autocast(self.policy.device):
-            for part in self._prepare(batch):
+            parts = self._prepare(batch)
+            for part in self.method.prepare_step(self.policy, parts, lambda make: [make()]):
                 for role in self.method.trains:
                     with self.policy.use(role):
                         metrics.append(self.method.loss(self.policy, part).metrics)

@@ -291,6 +291,7 @@ class _Run:
         with self.state.saved_if_it_fails(step - 1):
             batch = self.source.batch(step)
             result = self.stepper.step(batch, self.feed.mixed(step)) if batch is not None else None
+            self.method.after_step(self.policy, step)
         self.schedule.step()
         if result is None:
             return {}

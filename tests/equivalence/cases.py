@@ -17,11 +17,15 @@ from align.data import Preferences
 from align.method.base import Method
 from align.model.roles import Role
 from methods import (
+    BCO,
     CISPO,
+    CPO,
     DAPO,
     DPO,
     GRPO,
     GSPO,
+    KTO,
+    ORPO,
     PPO,
     RFT,
     RLOO,
@@ -30,6 +34,7 @@ from methods import (
     DrGRPO,
     OnlineDPO,
     ReinforcePP,
+    SimPO,
     SLiC,
 )
 from reward.training.modelling import RewardModel
@@ -49,6 +54,13 @@ METHODS: dict[str, Method] = {
     "dpo ipo": DPO(loss_type="ipo"),
     "dpo ipo_sums": DPO(loss_type="ipo", ipo_sums=True),
     "dpo hinge": DPO(loss_type="hinge"),
+    "dpo aot_unpaired": DPO(loss_type="aot_unpaired"),
+    "dpo sum": DPO(loss_type=("sigmoid", "bco_pair", "sft"), loss_weights=(0.8, 0.2, 1.0), ld_alpha=0.5),
+    "simpo": SimPO(),
+    "orpo": ORPO(),
+    "cpo": CPO(),
+    "kto": KTO(),
+    "bco": BCO(),
     "reward": RewardModel(label_smoothing=0.1, centring=0.01),
     "ranker": Ranker(),
     "ppo": PPO(**ONLINE, kl_target=1.0, kl_horizon=20.0, normalize_scores=True, whiten_rewards=True, ptx_coef=0.5),
@@ -58,7 +70,7 @@ METHODS: dict[str, Method] = {
     "rloo": RLOO(**ONLINE),
     "grpo": GRPO(**ONLINE),
     "dr_grpo": DrGRPO(**ONLINE),
-    "dapo": DAPO(**ONLINE | {"missing_eos": "none"}),
+    "dapo": DAPO(**ONLINE | {"missing_eos": "none"}, refills=0),
     "gspo": GSPO(**ONLINE),
     "cispo": CISPO(**ONLINE),
     "reinforce_pp": ReinforcePP(**ONLINE, group_baseline=True),
@@ -74,7 +86,8 @@ METHODS: dict[str, Method] = {
     "slic drawn": SLiC(**CANDIDATES, delta=5.0),
     "rft": RFT(**CANDIDATES, best=2),
 }
-VARIANTS = ("sft sequence_mean", "sft sequence_sum", "dpo cdpo", "dpo robust", "dpo ipo_sums", "dpo hinge")
+VARIANTS = ("dpo aot_unpaired", "dpo sum", "simpo", "orpo", "cpo", "bco")
+VARIANTS += ("sft sequence_mean", "sft sequence_sum", "dpo cdpo", "dpo robust", "dpo ipo_sums", "dpo hinge")
 VARIANTS += ("ppo kl in loss", "rrhf drawn", "slic best", "slic sft", "slic means", "slic drawn")
 """Their paths are those of another one, but for the last formula."""
 

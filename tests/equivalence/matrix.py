@@ -54,7 +54,8 @@ def difference(found: Outcome, expected: Outcome) -> Difference:
         assert ours.keys() == theirs.keys()
         largest = max([1.0, *map(abs, theirs.values())])
         losses += [abs(ours[name] - theirs[name]) / largest for name in theirs]
-    gradients = [abs(ours / theirs - 1) for ours, theirs in zip(found.norms, expected.norms, strict=True)]
+    norms = zip(found.norms, expected.norms, strict=True)  # 0 where nothing teaches
+    gradients = [abs(ours / theirs - 1) if theirs else abs(ours) for ours, theirs in norms]
     pairs = [*zip(found.gradients, expected.gradients, strict=True), (found.weights, expected.weights)]
     for ours, theirs in pairs:
         assert ours.keys() == theirs.keys()

@@ -176,7 +176,7 @@ class _Recorded(Rollouts):
         if self.given is None:
             batch, metrics = super()._sample(number, prompts)
         else:
-            batch, metrics = self.given.rollouts[number], {}
+            batch, metrics = self.given.rollouts[number], {"tokens/drawn": (0.0, 0)}
         self.outcome.rollouts.append(batch)
         mine = list(zip(batch.rows, batch.response_ids, strict=True))
         self.outcome.rows.append(sorted(item for part in self.processes.gather(mine) for item in part))

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from methods import (
+    BCO,
     CISPO,
+    CPO,
     DAPO,
     DPO,
     GRPO,
     GSPO,
+    KTO,
+    ORPO,
     PPO,
     RFT,
     RLOO,
@@ -23,6 +27,7 @@ from methods import (
     DrGRPO,
     OnlineDPO,
     ReinforcePP,
+    SimPO,
     SLiC,
 )
 from reward import Ranker, RewardModel
@@ -35,6 +40,11 @@ DEFAULTS: dict[type[Any], tuple[tuple[Any, ...], str, bool]] = {
     RewardModel: ((1e-4, 9e-6, 1, 16, 0.05, "cosine"), "accuracy", True),
     Ranker: ((1e-4, 1e-5, 1, 32, 0.05, "cosine"), "accuracy", True),
     DPO: ((1e-4, 1e-6, 1, 16, 0.1, "cosine"), "rewards/accuracies", False),
+    SimPO: ((1e-4, 1e-6, 1, 32, 0.1, "cosine"), "rewards/accuracies", True),
+    ORPO: ((2e-4, 8e-6, 3, 32, 0.1, "cosine"), "rewards/accuracies", True),
+    CPO: ((1e-4, 1e-6, 1, 32, 0.1, "cosine"), "rewards/accuracies", True),
+    KTO: ((1e-4, 1e-6, 1, 32, 0.1, "cosine"), "loss", False),
+    BCO: ((1e-4, 1e-6, 1, 32, 0.1, "cosine"), "loss", False),
     RRHF: ((2e-4, 2e-5, 3, 64, 0.03, "cosine"), "rewards/accuracies", True),
     SLiC: ((1e-4, 1e-5, 1, 32, 0.1, "cosine"), "rewards/accuracies", True),
     RFT: ((2e-4, 2e-5, 3, 128, 0.03, "cosine"), "nll_per_token", True),
@@ -55,6 +65,7 @@ def test_how_a_method_is_optimised_by_default(method: type[Any]) -> None:
 
 SECTIONS = {
     **{SFT: "SFT", RewardModel: "Reward model", Ranker: "Ranker", DPO: "DPO and its losses", RRHF: "RRHF"},
+    **{SimPO: "SimPO", ORPO: "ORPO", CPO: "CPO", KTO: "KTO", BCO: "BCO"},
     **{SLiC: "SLiC-HF", RFT: "RFT", PPO: "PPO and PPO-ptx", RLOO: "RLOO", GRPO: "GRPO"},
     **{DrGRPO: "Dr. GRPO", DAPO: "DAPO", GSPO: "GSPO", CISPO: "CISPO", ReinforcePP: r"REINFORCE\+\+"},
     OnlineDPO: "On-line DPO",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from align.errors import UserError
 from align.model.batch import Batch
-from methods.dpo import DPO, cdpo_loss, dpo_loss, hinge_loss, ipo_loss, robust_loss
+from methods.dpo import DPO
+from methods.pairwise_losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, robust_loss
 
 # Chosen S −3.0 (3 tokens), rejected S −1.2 (2 tokens); reference −3.5 and −1.0, so h = .7.
 POLICY = [[[-0.5, -1.0, -1.5], [-0.8, -0.4]]]
@@ -149,7 +150,7 @@ def test_the_reference_role_is_used_and_restored(stub: Any, like: Callable[..., 
         ({"beta": -0.1}, r"method\.beta=-0\.1"),
         ({"beta": float("nan")}, r"method\.beta=nan"),
         ({"beta": float("inf")}, r"method\.beta=inf"),
-        ({"loss_type": "simpo"}, r"loss_type must be sigmoid, cdpo, robust, ipo or hinge, not 'simpo'\."),
+        ({"loss_type": "simpo"}, r"loss_type must be sigmoid, cdpo, .* or a list of values, not 'simpo'\."),
         ({"label_smoothing": 0.1}, r"method\.label_smoothing=0\.1"),
         ({"label_smoothing": 0.1, "loss_type": "ipo"}, r"method\.label_smoothing=0\.1"),
         ({"label_smoothing": 0.5, "loss_type": "robust"}, r"method\.label_smoothing=0\.5"),

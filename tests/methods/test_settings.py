@@ -10,15 +10,33 @@ import pytest
 from align import TrainerConfig
 from align.errors import UserError
 from align.settings.config import EvaluationConfig
-from methods import DPO, GRPO, PPO, RFT, RLOO, RRHF, SFT, SLiC
+from methods import BCO, CPO, DPO, GRPO, KTO, ORPO, PPO, RFT, RLOO, RRHF, SFT, SimPO, SLiC
 from reward import Ranker, RewardModel
 
 IDLE: list[tuple[type[Any], dict[str, Any], str]] = [
-    (DPO, {"label_smoothing": 0.1}, "method.label_smoothing=0.1 has no effect without method.loss_type=cdpo or robust"),
+    (DPO, {"label_smoothing": 0.1}, "method.label_smoothing=0.1 has no effect without method.loss_type=cdpo, robust"),
     (DPO, {"label_smoothing": 0.1, "loss_type": "ipo"}, "method.label_smoothing=0.1 has no effect without"),
     (DPO, {"label_smoothing": 0.1, "loss_type": "hinge"}, "method.label_smoothing=0.1 has no effect without"),
-    (DPO, {"loss_type": "cdpo"}, "method.loss_type=cdpo is sigmoid without method.label_smoothing"),
-    (DPO, {"loss_type": "robust"}, "method.loss_type=robust is sigmoid without method.label_smoothing"),
+    *(
+        (DPO, {"loss_type": name, "label_smoothing": 0}, f"method.loss_type={name} needs method.label_smoothing")
+        for name in ("cdpo", "robust", "exo_pair")
+    ),
+    (DPO, {"soft_labels": 1.0}, "method.soft_labels=1.0 has no effect without method.loss_type=cdpo or exo_pair"),
+    (DPO, {"loss_type": "cdpo", "soft_labels": 1.0, "label_smoothing": 0.1}, "method.soft_labels takes the place of"),
+    (DPO, {"loss_type": "cdpo", "soft_labels": 0.0}, "method.soft_labels=0.0: DPO needs a finite number above 0"),
+    (DPO, {"loss_weights": (1.0,)}, "method.loss_weights=(1.0,) has no effect without a list in method.loss_type"),
+    (DPO, {"loss_type": ("sigmoid", "sft")}, "needs different losses and as many weights"),
+    (DPO, {"loss_type": ("sigmoid", "sigmoid"), "loss_weights": (1.0, 1.0)}, "needs different losses and as many"),
+    (DPO, {"loss_type": (), "loss_weights": ()}, "needs different losses and as many weights"),
+    (DPO, {"loss_type": "sft"}, "method.loss_type=sft is no loss on pairs"),
+    (DPO, {"loss_type": "apo_zero", "divergence": "js"}, "method.divergence=js is not defined for"),
+    (DPO, {"divergence_alpha": 0.3}, "method.divergence_alpha=0.3 has no effect without method.divergence=alpha"),
+    (DPO, {"loss_type": "aot", "wpo": True}, "method.wpo=true weighs pairs, but method.loss_type=aot"),
+    (DPO, {"sync_weight": 0.5}, "method.sync_weight=0.5 has no effect without method.sync_steps"),
+    (DPO, {"sync_steps": -1}, "method.sync_steps=-1 method.sync_weight=1: steps must be at least 0"),
+    (DPO, {"sync_steps": 1, "sync_weight": 0.0}, "the weight above 0 and at most 1"),
+    (DPO, {"sync_steps": 1, "reference": "cached"}, "leave method.reference=cached out"),
+    (DPO, {"discopop_tau": 0.5}, "method.discopop_tau=0.5 has no effect without method.loss_type=discopop"),
     (DPO, {"ipo_sums": True}, "method.ipo_sums=true has no effect without method.loss_type=ipo"),
     *(
         (method, settings, f"method.{next(iter(settings))}={shown} has no effect without method.samples")
@@ -34,6 +52,15 @@ IDLE: list[tuple[type[Any], dict[str, Any], str]] = [
             ({"diversity_penalty": 1.0}, "1.0"),
         )
     ),
+    (SimPO, {"beta": 0.0}, "method.beta=0.0: SimPO needs a finite number above 0"),
+    (SimPO, {"gamma_ratio": -0.1}, "method.gamma_ratio=-0.1: must be a finite number of at least 0"),
+    (SimPO, {"alpha": float("nan")}, "method.alpha=nan: must be a finite number of at least 0"),
+    (ORPO, {"lam": 0.0}, "method.lam=0.0: ORPO needs a finite number above 0"),
+    (KTO, {"beta": 0.0}, "method.beta=0.0: KTO needs a finite number above 0"),
+    (KTO, {"desirable_weight": -1.0}, "method.desirable_weight=-1.0: must be a finite number of at least 0"),
+    (KTO, {"desirable_weight": 0, "undesirable_weight": 0}, "method.desirable_weight=0: KTO needs a finite number"),
+    (BCO, {"beta": -1.0}, "method.beta=-1.0: BCO needs a finite number above 0"),
+    (CPO, {"sft_weight": -1.0}, "method.sft_weight=-1.0: must be a finite number of at least 0"),
     (RRHF, {"samples": 4, "temperature": 0}, "method.temperature=0: all samples of a prompt would be the same"),
     (RRHF, {"samples": 4, "diversity_penalty": 1.0}, "diversity_penalty=1.0 applies only to diverse beam search"),
     (RRHF, {"rounds": 2}, "method.rounds=2: at least 1, and above 1 only with method.samples"),
@@ -92,6 +119,10 @@ def test_a_setting_without_effect_is_refused(cls: type[Any], settings: dict[str,
         (DPO, {"loss_type": "cdpo", "label_smoothing": 0.1}),
         (DPO, {"loss_type": "robust", "label_smoothing": 0.1}),
         (DPO, {"loss_type": "ipo", "ipo_sums": True}),
+        *((DPO, {"loss_type": name}) for name in ("cdpo", "robust", "exo_pair", "aot", "apo_zero", "sigmoid_norm")),
+        (DPO, {"loss_type": ("sigmoid", "bco_pair", "sft"), "loss_weights": (0.8, 0.2, 1.0)}),
+        (DPO, {"loss_type": "aot", "label_smoothing": 0.0}),
+        (DPO, {"divergence": "alpha", "divergence_alpha": 0.3, "ld_alpha": 0.5, "wpo": True}),
         (RRHF, {"samples": 4, "temperature": 0, "diversity_penalty": 1.0}),
         (RRHF, {"samples": 2, "rounds": 3, "top_k": 7}),
         (SLiC, {"samples": 8, "include_data": True}),
@@ -104,7 +135,11 @@ def test_a_setting_without_effect_is_refused(cls: type[Any], settings: dict[str,
         (GRPO, {"kl_target": 1.0, "kl_horizon": 5.0, "kl_estimator": "k2"}),
         (TrainerConfig, {"optimizer": "rmsprop", "eps": 0.1}),
         (EvaluationConfig, {"temperature": 0}),
-        *((method, {}) for method in (SFT, DPO, RRHF, SLiC, RFT, PPO, RLOO, GRPO, RewardModel, Ranker)),
+        (KTO, {"baseline": False, "desirable_weight": 0.0}),
+        *(
+            (method, {})
+            for method in (SFT, DPO, KTO, BCO, SimPO, ORPO, CPO, RRHF, SLiC, RFT, PPO, RLOO, GRPO, RewardModel, Ranker)
+        ),
     ],
 )
 def test_a_setting_with_effect_is_taken(cls: type[Any], settings: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ def test_rows_of_tokens_by_hand(tiny_policy: Policy) -> None:
     assert [(token.text, token.kind) for token in second] == [
         *(("q", "prompt"), ("\n", "prompt"), ("y", "rejected"), ("e", "rejected"), ("s", "rejected"))
     ]
+    judged = Example(prompt_ids=prompt, responses=[long], scores=[None], good=[False])
+    assert [token.kind for token in tokens_of(judged, tiny_policy.tokenizer, 2)[0][-3:]] == ["rejected"] * 3
     (alone,) = tokens_of(Example(prompt_ids=prompt, responses=[], scores=[]), tiny_policy.tokenizer, 2)
     assert [token.kind for token in alone] == ["prompt", "prompt"]
 

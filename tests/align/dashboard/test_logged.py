@@ -18,7 +18,10 @@ from tests.offline_wandb import shown
 
 LOGGED = json.loads((Path(__file__).parent / "logged_names.json").read_text())
 RUNS = {
-    **{f"method={name}": [name] for name in ("sft", "dpo", "rrhf", "slic", "reward", "ranker")},
+    **{
+        f"method={name}": [name]
+        for name in ("sft", "dpo", "simpo", "orpo", "cpo", "kto", "bco", "rrhf", "slic", "reward", "ranker")
+    },
     **{f"method={name} reward=world": [name] for name in ("ppo", "rloo", "grpo")},
     "method=rft reward=world": ["candidates", "rft"],
     "method=slic method.samples=2 reward=world": ["ranked candidates", "slic on candidates"],

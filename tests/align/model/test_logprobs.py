@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from align.model import logprobs
-from align.model.logprobs import HeadTransform, gather_logprobs, token_logprobs
+from align.model.logprobs import HeadTransform, gather_logprobs, log_square_sums, token_logprobs
 
 
 def inputs(vocabulary: int = 50, bias: bool = False) -> tuple[torch.Tensor, nn.Linear, torch.Tensor]:
@@ -135,3 +135,14 @@ def test_at_its_defaults_it_is_plain_log_softmax() -> None:
     assert entropy is None
     with pytest.raises(ValueError, match="temperature must be positive, not -1"):
         token_logprobs(hidden, head, target, transform=HeadTransform(), temperature=-1)
+
+
+def test_log_square_sums() -> None:
+    """``log Σ π²`` of the probabilities themselves, in tiles too."""
+    torch.manual_seed(0)
+    hidden_ND, head = torch.randn(5, 8), torch.nn.Linear(8, 11)
+    with torch.no_grad():
+        p_NV = (3 * torch.tanh(head(hidden_ND) / 3) / 0.7).softmax(-1)
+    found = log_square_sums(hidden_ND, head, transform=HeadTransform(1.0, 3.0), temperature=0.7)
+    torch.testing.assert_close(found, (p_NV**2).sum(-1).log())
+    assert log_square_sums(hidden_ND[:0], head, transform=HeadTransform()).shape == (0,)

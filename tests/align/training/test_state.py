@@ -239,23 +239,25 @@ class TestFailure:
 
 
 @pytest.mark.parametrize(
-    ("trains", "adapters", "of_its_own", "kept"),
+    ("trains", "moved", "adapters", "of_its_own", "kept"),
     [
-        (("policy",), True, True, ["policy", "reference"]),
-        (("policy",), True, False, ["policy"]),  # the reference is the base
-        (("policy",), False, True, ["policy"]),  # a full copy of the model that the run begins from
-        (("policy", "value"), True, False, ["policy", "value"]),
-        (("reward",), True, False, ["reward"]),
+        (("policy",), (), True, True, ["policy", "reference"]),
+        (("policy",), (), True, False, ["policy"]),  # the reference is the base
+        (("policy",), (), False, True, ["policy"]),  # a full copy of the model that the run begins from
+        (("policy", "value"), (), True, False, ["policy", "value"]),
+        (("reward",), (), True, False, ["reward"]),
+        (("policy",), ("anchor",), True, False, ["policy", "anchor"]),
+        (("policy",), ("anchor",), False, False, ["policy", "anchor"]),
     ],
 )
 def test_trained_roles_and_an_adapter_that_is_the_reference_are_kept(
-    trains: tuple[str, ...], adapters: bool, of_its_own: bool, kept: list[str], tmp_path: Path
+    trains: tuple[str, ...], moved: tuple[str, ...], adapters: bool, of_its_own: bool, kept: list[str], tmp_path: Path
 ) -> None:
     """With the optimiser: what is saved is read back from the same places."""
     saved: list[tuple[str, Path]] = []
     read: list[tuple[str, Path]] = []
     roles = SimpleNamespace(
-        names=("policy", "reference", "reward", "value"),
+        names=("policy", "reference", "anchor", "reward", "value"),
         weights=lambda role: {"w": 1} if role == "reference" and of_its_own else {},
         save=lambda role, folder: saved.append((role, folder)),
         load=lambda role, folder: read.append((role, folder)),
@@ -265,7 +267,7 @@ def test_trained_roles_and_an_adapter_that_is_the_reference_are_kept(
     stepper: Any = SimpleNamespace(
         processes=SimpleNamespace(rank=0),
         policy=SimpleNamespace(roles=roles, uses_adapters=adapters),
-        method=SimpleNamespace(trains=trains),
+        method=SimpleNamespace(trains=trains, moved=moved),
         optimizer=optimizer,
     )
     store: Any = Store(tmp_path, 0)

@@ -1,0 +1,72 @@
+"""BCO: binary classifier optimisation (Jung et al. 2024): the implicit reward as a classifier of good and bad answers.
+
+S the summed log-probability of an answer, end-of-turn included, r = β·(S − S_ref)::
+
+    L = mean over answers of  −log σ(r − δ)  if it is good,  −log σ(−(r − δ))  if it is bad
+    δ = ½·(mean r of the good answers + mean r of the bad ones), of the step on all ranks; no gradient
+
+Departures: δ is of the step, where the authors keep a moving average over steps; a step with one kind of answers has
+the mean of that kind. The density ratio that reweighs bad answers to the prompts of good ones (UDM) is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from align.method.base import require_positive
+from methods.unpaired import Unpaired, response_sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from align.method.base import Loss, Together
+    from align.model.batch import Batch
+    from align.model.policy import Policy
+
+
+def bco_loss(reward: Tensor, good: Tensor, shift: Tensor) -> Tensor:
+    """``−log σ(r − δ)`` of good answers, ``−log σ(δ − r)`` of bad ones (Jung et al. 2024), of any shape."""
+    above = reward - shift
+    return -torch.nn.functional.logsigmoid(torch.where(good, above, -above))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCO(Unpaired):
+    """BCO: answers marked good or bad, in pairs or alone: like KTO, without saturation, so outliers count more."""
+
+    def check(self) -> None:
+        """Ranges."""
+        require_positive("BCO", beta=self.beta)
+
+    def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:
+        """Add δ, from the rewards of the whole step; a pass more."""
+
+        def sums() -> tuple[float, ...]:
+            out = [0.0] * 4
+            for part in parts:
+                reward_PK = self.beta * (response_sums(policy, part) - part["reference_PK"]).cpu()
+                for i, mask_PK in enumerate((part["good_PK"], ~part["good_PK"])):
+                    weight_PK = (mask_PK & part.valid_PK) * part["weight_P"][:, None]
+                    out[2 * i] += float((weight_PK * reward_PK).sum())
+                    out[2 * i + 1] += float(weight_PK.sum())
+            return tuple(out)
+
+        good, goods, bad, bads = map(sum, zip(*together(sums), strict=True))
+        means = [total / count for total, count in ((good, goods), (bad, bads)) if count]
+        delta = sum(means) / len(means)
+        return [part.with_columns(delta_P=torch.full((part.P,), delta)) for part in parts]
+
+    def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
+        """See :func:`bco_loss`."""
+        return bco_loss(
+            reward_PK, batch["good_PK"].to(reward_PK.device), batch["delta_P"].to(reward_PK.device)[:, None]
+        )
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """The loss and δ."""
+        loss = super().loss(policy, batch)
+        return replace(loss, metrics={**loss.metrics, "rewards/shift": (batch["delta_P"].sum(), batch.P)})

@@ -1,0 +1,95 @@
+"""KTO: Kahneman–Tversky optimisation (Ethayarajh et al. 2024): answers known to be good or bad, without pairs.
+
+S the summed log-probability of an answer y to x, end-of-turn included, r = S − S_ref, z the KL baseline::
+
+    L = mean over answers of  λ_D·(1 − σ(β(r − z)))  if y is good,  λ_U·(1 − σ(β(z − r)))  if it is bad      eq. 7, 8
+    z = max(0, mean over the step of log π(y′|x) − log π_ref(y′|x)),  y′ an answer to another prompt of the step
+
+Each answer of the step is y′ once. The prompt that it meets does not depend on how the step is cut into micro-batches
+and ranks; no gradient flows through z.
+
+Departures: the authors' code and TRL take z of one micro-batch, and the mean of the ranks' z; here it is of the whole
+step, one y′ for each answer. TRL calls ``loss_type=apo_zero_unpaired`` what is ``baseline=false`` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from align.method.base import require_not_negative, require_positive
+from methods.mismatched import with_other_answers
+from methods.unpaired import Unpaired, response_sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from align.method.base import Loss, Together
+    from align.model.batch import Batch
+    from align.model.policy import Policy
+
+
+def kto_loss(reward: Tensor, good: Tensor, baseline: Tensor, desirable: float, undesirable: float) -> Tensor:
+    """``λ_D·σ(−(βr − βz))`` of good answers, ``λ_U·σ(βr − βz)`` of bad ones (Ethayarajh et al. 2024, eq. 7 and 8).
+
+    Args:
+        reward: ``βr``, of any shape.
+        good: Where the answer is good.
+        baseline: ``βz``, broadcast.
+        desirable: λ_D.
+        undesirable: λ_U.
+    """
+    above = reward - baseline
+    return torch.where(good, desirable * torch.sigmoid(-above), undesirable * torch.sigmoid(above))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KTO(Unpaired):
+    """KTO: answers marked good or bad, in pairs or alone: for thumbs up and down, and where labels are noisy."""
+
+    desirable_weight: float = 1.0
+    """λ_D of good answers; the authors: λ_D·(number of good)/(λ_U·(number of bad)) between 1 and 4/3."""
+    undesirable_weight: float = 1.0
+    """λ_U of bad answers."""
+    baseline: bool = True
+    """Rewards count from the KL baseline z, which costs two passes more; false: from 0 (APO-zero, unpaired)."""
+
+    def check(self) -> None:
+        """Ranges."""
+        require_positive("KTO", beta=self.beta)
+        weights = {"desirable_weight": self.desirable_weight, "undesirable_weight": self.undesirable_weight}
+        require_not_negative(**weights)
+        require_positive("KTO", **{max(weights, key=lambda name: weights[name]): max(weights.values())})
+
+    def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:
+        """Add βz: the mean log-ratio of other prompts' answers over all ranks; 0 where the step has but one prompt."""
+        if not self.baseline:
+            return [part.with_columns(baseline_P=torch.zeros(part.P)) for part in parts]
+        others = with_other_answers(parts, together)
+
+        def ratios() -> tuple[float, int]:
+            found = [self._log_ratios(policy, part) for part in others]
+            return sum(float(ratio.sum()) for ratio in found), sum(len(ratio) for ratio in found)
+
+        total, count = map(sum, zip(*together(ratios), strict=True))
+        z = max(0.0, total / count) if count else 0.0
+        return [part.with_columns(baseline_P=torch.full((part.P,), self.beta * z)) for part in parts]
+
+    def _log_ratios(self, policy: Policy, batch: Batch) -> Tensor:
+        """``log π − log π_ref`` of each response, (N,)."""
+        reference_PK = self.prepare(policy, batch)["reference_PK"]
+        return (response_sums(policy, batch) - reference_PK)[batch.valid_PK.to(reference_PK.device)]
+
+    def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
+        """See :func:`kto_loss`."""
+        good_PK, baseline_P = batch["good_PK"].to(reward_PK.device), batch["baseline_P"].to(reward_PK.device)
+        return kto_loss(reward_PK, good_PK, baseline_P[:, None], self.desirable_weight, self.undesirable_weight)
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """The loss and the baseline, ``kl``."""
+        loss = super().loss(policy, batch)
+        kl = batch["baseline_P"].sum() / self.beta
+        return replace(loss, metrics={**loss.metrics, **({"kl": (kl, batch.P)} if self.baseline else {})})

@@ -1,0 +1,85 @@
+"""The common part of methods that learn from single answers known to be good or bad: sums, weights, and metrics."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from align.evaluation.statistics import ordered_right
+from align.method.base import Loss, Method, Optimization, sequence_sums
+from align.system.lazy import no_grad
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from align.data import Unit
+    from align.model.batch import Batch
+    from align.model.policy import Policy
+    from align.model.roles import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpaired(Method):
+    """Each answer counts for itself: a pair is a good and a bad one, a row with one side is one."""
+
+    unit: ClassVar[Unit] = "judgement"
+    optimization: ClassVar[Optimization] = Optimization(
+        learning_rate=1e-4, full_learning_rate=1e-6, epochs=1, batch_size=32, warmup=0.1
+    )
+    tie: ClassVar[str | None] = "beta"
+    dropout: ClassVar[bool] = False
+
+    beta: float = 0.1
+    """Strength of the tie to the reference: the larger, the closer the policy stays."""
+
+    @property
+    def frozen(self) -> tuple[Role, ...]:
+        """The reference."""
+        return ("reference",)
+
+    def prepare(self, policy: Policy, batch: Batch) -> Batch:
+        """Add the reference's summed log-probabilities."""
+        with policy.use("reference"):
+            return batch.with_columns(reference_PK=response_sums(policy, batch))
+
+    def weight(self, batch: Batch) -> float:
+        """The number of answers, each times the weight of its row."""
+        return float((batch.valid_PK.sum(1) * batch["weight_P"]).sum())
+
+    @abstractmethod
+    def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
+        """The loss of each answer of rewards ``β·(S − S_ref)``; (P, K), anything where there is none."""
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """The losses of all answers, each weighted by the weight of its row."""
+        S_PK = response_sums(policy, batch)
+        reward_PK = self.beta * (S_PK - batch["reference_PK"].to(S_PK.device))
+        weight_PK = batch.valid_PK.to(S_PK.device) * batch["weight_P"].to(S_PK.device)[:, None]
+        loss = (self.losses(reward_PK, batch) * weight_PK).sum()
+        metrics = judgement_metrics(reward_PK.detach(), S_PK.detach(), batch)
+        return Loss(sums={"policy": loss}, metrics={"loss": (loss.detach(), self.weight(batch)), **metrics})
+
+
+def response_sums(policy: Policy, batch: Batch) -> Tensor:
+    """Summed log-probabilities of the responses by the role in use, in nats; (P, K)."""
+    logp_PKT = policy.logprobs(batch).logp_PKT
+    return sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
+
+
+@no_grad
+def judgement_metrics(reward_PK: Tensor, S_PK: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor | float]]:
+    """Rewards and log-probabilities of good and bad answers, and of prompts with both how often the good one leads."""
+    valid_PK = batch.valid_PK.to(S_PK.device)
+    good_PK = batch["good_PK"].to(S_PK.device)
+    found: dict[str, tuple[Tensor, Tensor | float]] = {}
+    for side, mask_PK in (("chosen", good_PK & valid_PK), ("rejected", ~good_PK & valid_PK)):
+        if count := float(mask_PK.sum()):
+            found[f"rewards/{side}"] = (reward_PK[mask_PK].sum(), count)
+            found[f"logps/{side}"] = (S_PK[mask_PK].sum(), count)
+    both_P = valid_PK.sum(1) == 2
+    if pairs := float(both_P.sum()):
+        margin = reward_PK[both_P, 0] - reward_PK[both_P, 1]
+        found["rewards/accuracies"] = (ordered_right(margin).sum(), pairs)
+        found["rewards/margins"] = (margin.sum(), pairs)
+    return found
