@@ -27,6 +27,8 @@ from pathlib import Path
 
 from benchmarks import cost, data, diagnosis, dpo, gpu, online, paths, sampling, sentiment, stories
 
+from align.cli.console import while_read
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
 

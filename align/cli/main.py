@@ -23,7 +23,7 @@ _MENDINGS = 9
 
 
 def align(*words: str) -> int:
-    """Run the installed command: ``align method=dpo``, ``align evaluate …``; a script gives its `words` before those."""
+    """Run the installed command: ``align method=dpo``, ``align evaluate …``; a script's own `words` come first."""
     return main([*words, *sys.argv[1:]], groups.find_configs())
 
 

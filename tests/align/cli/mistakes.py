@@ -47,6 +47,7 @@ def write_files(folder: Path) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    (folder / "binary.yaml").write_bytes(b"a: \xf0\x00")
     (folder / "link").symlink_to(folder / "empty")
 
 
@@ -84,7 +85,7 @@ MISTAKES = [
         ("method=kto", ("choose from dpo, grpo", "--help says what each is for")),
         ("model=smolm2-135m", 'Did you mean "smollm2-135m"?'),
         ("method=ppo reward=length", "write `scorer: length` and its settings into FILE.yaml"),
-        ("method=ppo reward=absent.yaml", "absent.yaml cannot be read"),
+        ("method=ppo reward=absent.yaml", "absent.yaml: there is no such file; give a YAML file"),
         ("method=ppo reward=noscorer.yaml", "`scorer:` is missing"),
         ("preset=smok", 'Did you mean "smoke"?'),
         ("adapter=qlora", "QLoRA is adapter=lora model.quantization=4bit."),
@@ -157,8 +158,9 @@ MISTAKES = [
         ("method=ppo reward=function reward.function=rewards.py:number", "is not a function"),
         ("method=dpo evaluation.scorer=absent", "'absent' is not one of the scorers"),
         # ways back
-        ("-c nofile.yaml", "-c nofile.yaml: it cannot be read"),
-        ("-c bad.yaml", "-c bad.yaml: it cannot be read"),
+        ("-c nofile.yaml", "-c nofile.yaml: there is no such file"),
+        ("-c bad.yaml", "-c bad.yaml: line 2 is no YAML ("),
+        ("-c binary.yaml", "-c binary.yaml: it cannot be read ("),
         ("-c list.yaml", "it holds no settings"),
         ("-c secret.yaml", "wandb.entity is a secret that was not written down"),
         ("-c mine.yaml", ('Did you mean "method.beta"?',)),
