@@ -140,12 +140,12 @@ def _crossed(values_SN: Array) -> float:
 def score(values: ArrayLike) -> Estimate:
     """Mean of one score per prompt (N,), or of S runs on the same N prompts (S, N), inside its possible range.
 
-    Nothing says what a scorer can give, so its scores are taken at their word: those that are all 0, ½ or 1 are the
+    Nothing says what a scorer can give, so its scores are taken at their word: those that are all 0 or 1 are the
     outcomes of a :func:`rate`, and the t-interval of those from 0 to 1 ends there. It covers less than it says where
     others were possible.
     """
     given = np.asarray(values, dtype=np.float64)
-    if np.isin(given, (0.0, 0.5, 1.0)).all():
+    if np.isin(given, (0.0, 1.0)).all():
         return rate(given)
     is_share = bool(((given >= 0) & (given <= 1)).all())
     return mean(given, least=0.0, most=1.0) if is_share else mean(given)

@@ -48,6 +48,8 @@ def execute(run: Run) -> int:
     require_loadable(config.model, config.adapter)  # in a recipe, what a stage before this one has left
     scorers = make_scorers(run)
     _say_if_nothing_chooses(run, scorers)
+    if config.trainer.learning_rate == 0 and config.stage != "sample":
+        report("Warning: trainer.learning_rate=0 trains nothing; leave it out for the method's own.")
     hide_noise()
     folder = Path(config.output_root) / config.run_name
     if config.if_exists == "resume" and _on_first(lambda: is_finished(run, scorers)):

@@ -173,7 +173,7 @@ def test_win_rate_counts_ties_half() -> None:
 
 
 def test_no_interval_of_a_score_leaves_its_range() -> None:
-    """Of four: Wilson's for 1 right of 4, 0.0456 to 0.6994 (Agresti & Coull's scores), and 0 to z²/(4 + z²) for none."""
+    """Of four: Wilson's for 1 right, 0.0456 to 0.6994, and for none, 0 to z²/(4 + z²)."""
     assert bounds(statistics.score([1.0, 0.0, 0.0, 0.0])) == pytest.approx((0.0456, 0.6994), abs=1e-4)
     assert bounds(statistics.score([0.0] * 4)) == pytest.approx((0.0, 0.4899), abs=1e-4)
     graded = statistics.score([0.9, 1.0, 0.4, 0.95])  # t = 3.182446: 0.8125 ± 0.4424
