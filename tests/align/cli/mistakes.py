@@ -37,6 +37,9 @@ def write_files(folder: Path) -> None:
         "raises.py": "1 / 0\n",
         "rewards.py": "def good(prompts, responses):\n    return 0\nnumber = 3\n",
         "wrong.py": "class Mine:\n    pass\n",
+        "blank.jsonl": "",
+        "readme.jsonl": "This is no JSON.\n",
+        "strange.jsonl": '{"a": 1}\n',
         "mine.yaml": "method: {name: dpo, bta: 1}\n",
         "bad.yaml": "a: [1\n",
         "secret.yaml": "reward: {scorer: http, url: 'http://127.0.0.1:1', token_env: null}\nwandb: {entity: '***'}\n",
@@ -47,6 +50,7 @@ def write_files(folder: Path) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    (folder / "binary.jsonl").write_bytes(b"\xf0(\x01")
     (folder / "binary.yaml").write_bytes(b"a: \xf0\x00")
     (folder / "link").symlink_to(folder / "empty")
 
@@ -147,6 +151,13 @@ MISTAKES = [
         ("data.train=[pairs.jsonl,gone.jsonl]", "train='gone.jsonl': there is no such file or folder"),
         ("data.heldout=gone.jsonl", "heldout='gone.jsonl': there is no such file or folder"),
         ("data=worl", 'Did you mean "world"?'),
+        ("data=blank.jsonl", "blank.jsonl: the file is empty"),
+        ("data=readme.jsonl", "readme.jsonl"),
+        ("data=binary.jsonl", "binary.jsonl: byte 0 is not UTF-8"),
+        ("data=strange.jsonl", "no known format fits the columns a"),
+        ("data=./empty", "the folder has no split 'train'"),
+        ("data=pairs.jsonl data.heldout=strange.jsonl", ("strange.jsonl", "data.heldout_columns")),
+        ("data=pairs.jsonl output_root=pairs.jsonl", "cannot be created (Not a directory); choose another output_root"),
         # rewards
         ("method=ppo reward=model reward.model=runs/rm/final/reward", "there is no such folder"),
         ("method=ppo reward=model", "reward.model is missing"),
