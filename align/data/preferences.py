@@ -184,7 +184,7 @@ class Preferences:
         return replace(self, dataset=self.dataset.select(chosen), fingerprint=digest)
 
     def rewritten(self, rewrite: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]) -> Preferences:
-        """Replace each row by the rows that `rewrite` returns for it; they are not checked again."""
+        """Replace each row by those that `rewrite` returns for it; they are not checked again."""
         return self._regrouped([[i] for i in range(len(self))], lambda rows: rewrite(rows[0]))
 
     def as_pairs(self) -> Preferences:
@@ -216,9 +216,11 @@ class Preferences:
     def _regrouped(
         self, groups: Iterable[list[int]], rewrite: Callable[[Sequence[dict[str, Any]]], Iterable[Mapping[str, Any]]]
     ) -> Preferences:
+        table = self.dataset.with_format("arrow")  # a copy of all that describes the rows: once, not for each
+
         def rows() -> Iterator[tuple[Mapping[str, Any], str]]:
             for group in groups:
-                members = [self[index] for index in group]
+                members = list(rows_of(table[group]))
                 place, *_ = (row.pop("place") for row in members)
                 yield from ((made, place) for made in rewrite(members))
 
@@ -300,11 +302,7 @@ def require_text(
 def require_format(
     source: str | Path | Sequence[str | Path], *, split: str, format: str, columns: Mapping[str, str | None]
 ) -> None:
-    """Check, by the first rows of files here, that they are in a format; large files and the hub are left for later.
-
-    Raises:
-        UserError: They are not, or a file or folder cannot be read.
-    """
+    """Raise `UserError` where the first rows of files here are in no format; large ones and the hub come later."""
     for one in [source] if isinstance(source, str | Path) else source:
         files = [] if one in WORLD else files_of(one, split)
         if files and sum(file.stat().st_size for file in files) < _WORTH_KEEPING:

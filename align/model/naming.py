@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from align.world.shipped import FOLDER
 
@@ -34,3 +37,15 @@ def short_name(name: str) -> str:
     if not place.is_absolute():
         return name
     return f"world/{place.name}" if place.parent == FOLDER else place.name
+
+
+_ABSOLUTE = re.compile(r"(?<![\w./:~])~?/(?:[^\s/,:'\"(){}\[\]]+/)+(?=[^\s/])")
+
+
+def without_places(value: Any) -> Any:
+    """Return a text, or all texts in lists and mappings, with the last part of each absolute path alone."""
+    if isinstance(value, Mapping):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_places(item) for item in value]
+    return _ABSOLUTE.sub("", value) if isinstance(value, str) else value

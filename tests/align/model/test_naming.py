@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from align.model.naming import find_base, portable_name, short_name
+from align.model.naming import find_base, portable_name, short_name, without_places
 from align.world.shipped import FOLDER
 
 
@@ -56,3 +56,17 @@ def test_only_a_relative_path_that_is_there_is_looked_for_beside_the_file(tmp_pa
     assert find_base("./gpt2", tmp_path) == str((tmp_path / "gpt2").resolve())
     assert find_base("../gone", tmp_path) == "../gone"
     assert find_base(str(tmp_path), tmp_path) == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("data=/home/me/a/pairs.jsonl x=[/q/w/e,/r/t]", "data=pairs.jsonl x=[e,t]"),
+        ("~/mine/model.yaml:3: no setting", "model.yaml:3: no setting"),
+        ("https://example.org/a/b and world/base, runs/a/b, ./x/y", None),
+        ("1/2/3 and /score RIGHT", None),
+        ({"model": "/home/me/model", "weights": [1.0, "/a/b"]}, {"model": "model", "weights": [1.0, "b"]}),
+    ],
+)
+def test_a_page_that_is_passed_on_has_no_absolute_paths(text: object, shown: object) -> None:
+    assert without_places(text) == (text if shown is None else shown)
