@@ -21,6 +21,7 @@ __all__ = [
     "is_out_of_memory",
     "nearest",
     "slip_of",
+    "unreadable",
 ]
 
 SMALLER = "take a smaller model, or lower trainer.max_length and the longest answers (max_new_tokens)"
@@ -138,6 +139,18 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text without its full stop; of one without a text its type."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def unreadable(error: BaseException) -> str:
+    """Return why a file of settings cannot be read: there is none, or the line of its YAML that is wrong."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, OSError) and error.strerror:
+        return f"it cannot be read ({error.strerror})"
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)  # of PyYAML
+    if mark is not None:
+        return f"line {mark.line + 1} is no YAML ({problem or first_line(error)})"
+    return f"it cannot be read ({first_line(error)})"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -27,6 +27,8 @@ from pathlib import Path
 
 from benchmarks import cost, data, diagnosis, dpo, gpu, online, paths, sampling, sentiment, stories
 
+from align.cli.console import while_read
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
 
@@ -45,8 +47,8 @@ class _Benchmark:
     """Adds options that are not numbers."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark named on the command line and print its result."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark named on the command line and print its result; returns the exit code."""
     options = _parser().parse_args(arguments)
     if getattr(options, "data", None) == DATA and not DATA.is_file():
         sys.exit(f"bench.py: the HH pairs are not at {DATA}; give a file of pairs with --data.")
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.benchmark(options)
     except UserError as error:
         sys.exit(f"bench.py: {error}")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -262,4 +265,4 @@ _BENCHMARKS = {
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(while_read(main))

@@ -2,9 +2,7 @@
 
 import sys
 
-from align.cli.evaluate import main
-from align.system.redaction import redact_streams
+from align.cli.main import align
 
 if __name__ == "__main__":
-    redact_streams()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(align("evaluate"))

@@ -18,6 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from align.cli.console import while_read
+
 _ROOT = Path(__file__).resolve().parents[1]
 _RESULTS = _ROOT / "docs" / "results"
 
@@ -86,4 +88,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(while_read(main))

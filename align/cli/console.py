@@ -6,11 +6,20 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from align.system.terminal import visible
 
-__all__ = ["error_text", "hide_noise", "process_count", "report", "report_own", "say", "wait_for_first_process"]
+__all__ = [
+    "error_text",
+    "hide_noise",
+    "process_count",
+    "report",
+    "report_own",
+    "say",
+    "wait_for_first_process",
+    "while_read",
+]
 
 
 def _is_first_process() -> bool:
@@ -62,3 +71,15 @@ def wait_for_first_process() -> None:
     """Give the first process time to print: torchrun ends it as soon as another one fails."""
     if not _is_first_process():
         time.sleep(2)
+
+
+def while_read(command: Callable[[], int]) -> int:
+    """Return the exit code of `command`; 141 where the reader of its output, as ``| head``, wants no more of it."""
+    try:
+        try:
+            return command()
+        finally:  # also where --help leaves
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 141

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.console import hide_noise, report
-from align.cli.trained_run import TrainedRun, load_model
+from align.cli.trained_run import TrainedRun, load_model, require_models
 from align.errors import ScorerError, UserError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from align.evaluation.evaluator import Evaluator
     from align.evaluation.measurement import Measurement
     from align.model.policy import Policy
+    from align.sampling.params import SamplingParams
     from align.scoring.scorer import Scorer
 
 __all__ = ["main"]
@@ -84,7 +85,7 @@ _DEFAULTS = {"prompts": 300, "max_new_tokens": 128, "max_length": 1024, "tempera
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-
+    require_models(arguments.model, arguments.against)
     from align.data import Preferences
     from align.runs import report as pictures
     from align.scoring.checked_scores import record_scores
@@ -97,6 +98,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
     scorers = _scorers(arguments)
+    _sampling(arguments)  # wrong ones are refused early
     console = PlainConsole()
     shots = _shots(arguments, run)
     if arguments.data is not None:
@@ -157,6 +159,13 @@ def _shots(arguments: argparse.Namespace, run: TrainedRun | None) -> Preferences
     return assemble.load_data(run.config())[0]
 
 
+def _sampling(arguments: argparse.Namespace) -> SamplingParams:
+    from align.sampling.params import SamplingParams
+
+    names = ("temperature", "top_p", "max_new_tokens")
+    return SamplingParams(**{name: getattr(arguments, name) for name in names})
+
+
 def _scorers(arguments: argparse.Namespace) -> list[Scorer]:
     """Check that the options fit together, and make the scorers."""
     from align.scoring.from_config import read_scorer
@@ -185,7 +194,6 @@ def _measure(
     from align.data.few_shot import with_shots
     from align.evaluation.evaluator import Evaluator
     from align.evaluation.measurement import tabulate, win_rate
-    from align.sampling.params import SamplingParams
 
     has_pairs = any(data.dataset["rejected"])
 
@@ -199,9 +207,7 @@ def _measure(
             max_length=arguments.max_length,
             limit=arguments.prompts,
             scorers=scorers,
-            sampling=SamplingParams(
-                temperature=arguments.temperature, top_p=arguments.top_p, max_new_tokens=arguments.max_new_tokens
-            ),
+            sampling=_sampling(arguments),
             seed=arguments.seed,
         )
         for note in (*policy.notes, *evaluator.notes):

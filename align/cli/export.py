@@ -40,10 +40,11 @@ def _export(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
     if folder.exists():
         raise UserError(f"{folder} exists, and nothing is overwritten; name a folder that does not.")
-    from align.cli.trained_run import TrainedRun, load_model
+    from align.cli.trained_run import TrainedRun, load_model, require_models
     from align.system.files import new_folder
 
     hide_noise()
+    require_models(arguments.model)
     run = TrainedRun.find(arguments.model) if arguments.start is None else None
     if run is not None and run.note is not None:
         report(run.note)

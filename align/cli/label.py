@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.console import hide_noise, report, say
-from align.cli.trained_run import TrainedRun, load_model
+from align.cli.trained_run import TrainedRun, load_model, require_models
 from align.errors import ScorerError, UserError, did_you_mean
 from align.settings.type_checks import Count, Settings, build
 from align.system.terminal import visible
@@ -137,6 +137,7 @@ def read_words(words: Sequence[str]) -> LabelConfig:
     for name, example in (("policy", "RUN, the folder of a run"), ("prompts", "FILE, a file with prompts")):
         if name not in given:
             raise UserError(f"{name} is missing: write {name}={example}.")
+    require_models(given["policy"], given.get("against"))
     run = TrainedRun.find(given["policy"])
     own = {name: value for name, value in (run.defaults if run is not None else {}).items() if name != "prompts"}
     return build(LabelConfig, {**own, **given})

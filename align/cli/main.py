@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.cli.console import error_text, process_count, report, report_own, wait_for_first_process
+from align.cli.console import error_text, process_count, report, report_own, wait_for_first_process, while_read
 from align.cli.parse import groups
+from align.cli.program import program
 from align.errors import SMALLER, UserError, fault_of_user, first_line, is_out_of_memory
 from align.settings import registry
 from align.system.files import disk_fault
@@ -22,9 +22,9 @@ _MENDINGS = 9
 """Times that a command is mended to see what else is wrong with it."""
 
 
-def align() -> int:
-    """Run the installed command: ``align method=dpo``, ``align evaluate …``."""
-    return main(sys.argv[1:], groups.find_configs())
+def align(*words: str) -> int:
+    """Run the installed command: ``align method=dpo``, ``align evaluate …``; a script's own `words` come first."""
+    return main([*words, *sys.argv[1:]], groups.find_configs())
 
 
 def main(words: Sequence[str], configs: Path) -> int:
@@ -36,12 +36,7 @@ def main(words: Sequence[str], configs: Path) -> int:
     """
     redact_streams()
     try:
-        code = _do(words, configs)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # the reader of the output, as `| head`, wants no more of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return while_read(lambda: _do(words, configs))
     except UserError as error:
         report(_told(error, words, configs))
         _tell(str(error))
@@ -107,8 +102,7 @@ def _told(error: UserError, words: Sequence[str], configs: Path) -> str:
     told = error_text(sentences)
     if following is not None or mended is None:
         return told
-    program = ["align"] if Path(sys.argv[0]).suffix != ".py" else ["python", sys.argv[0]]
-    return f"{told}\nThis would do: {shlex.join([*program, *mended])}"
+    return f"{told}\nThis would do: {shlex.join([*program(), *mended])}"
 
 
 def _mended(words: Sequence[str], error: UserError) -> list[str] | None:

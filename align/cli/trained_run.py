@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from align.errors import UserError
+from align.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from align.model.policy import Policy
     from align.settings.config import RunConfig
 
-__all__ = ["TrainedRun", "load_model"]
+__all__ = ["TrainedRun", "load_model", "require_models"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,62 @@ class TrainedRun:
         elif isinstance(policy.roles, SharedBase):
             policy.roles.refer_to_base()
         return policy
+
+
+def require_models(*models: str | None) -> None:
+    """Refuse words that name neither a run nor a model, before anything is loaded.
+
+    Raises:
+        UserError: There is no such folder or hub name; or the folder is another one, as that of a comparison is.
+    """
+    for model in filter(None, models):
+        _require_model(model)
+
+
+def _require_model(model: str) -> None:
+    from align.model.sources import require_found
+    from align.runs.run_folder import is_run
+    from align.settings.config import ModelConfig, is_missing
+
+    folder = Path(model).expanduser()
+    if TrainedRun.find(model) is not None or model.startswith("world/"):
+        return
+    if not folder.is_dir():
+        beside = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
+        near = nearest(folder.name, beside)
+        none = f"{model}: there is no such run or model"
+        remedy = (
+            f'Did you mean "{folder.parent / near}"?'
+            if near
+            else "Give the folder of a run (runs/NAME), or a model as in model.name."
+        )
+        if is_missing(model) or folder.is_file():
+            raise UserError(f"{none}. {remedy}")
+        try:
+            require_found(ModelConfig(name=model))
+        except UserError as error:
+            raise UserError(f"{none} here, and none could be had from the hub. {remedy}") from error
+        return
+    if is_run(folder) and not any((folder / name).is_file() for name in _OF_A_MODEL):
+        raise UserError(
+            f"{model} is a run that has left no model yet; finish it with the words of the run and "
+            f"run_name={folder.name} if_exists=resume."
+        )
+    if any((folder / name).is_file() for name in _OF_A_MODEL):
+        return
+    inside = sorted(
+        str(entry)
+        for place in (folder, folder / "runs")
+        for entry in place.glob("*/")
+        if TrainedRun.find(str(entry)) is not None
+    )
+    if inside:
+        kind = "is a comparison" if (folder / "compare.json").is_file() else "holds several runs"
+        raise UserError(f"{model} {kind}; name one of its runs: {', '.join(inside[:3])}{' …' * (len(inside) > 3)}.")
+    raise UserError(f"{model} is the folder of neither a run nor a model; give one with config.yaml or config.json.")
+
+
+_OF_A_MODEL = ("config.json", "adapter_config.json")
 
 
 def load_model(model: str, start: str | None, **settings: Any) -> Policy:

@@ -173,7 +173,7 @@ def _labels(data: Preferences) -> Iterator[Finding]:
     for name, what in (("length", "length alone"), ("words", "a bag of words")):
         estimate: Estimate = signal[name]
         severity: Severity = "warning" if estimate.low is not None and estimate.low > 0.7 else "note"
-        sentence = f"{what} orders {estimate.percent('pairs')} of the pairs as labelled"
+        sentence = f"{what} orders {estimate.percent('pairs')} of the pairs as labelled; {_meant(estimate)}"
         yield Finding(f"signal of {name}", severity, round(estimate.mean * estimate.n), estimate.n, sentence)
     longer = signal.get("longer")
     if longer is None:
@@ -182,6 +182,15 @@ def _labels(data: Preferences) -> Iterator[Finding]:
     if equal := signal["length"].n - longer.n:
         sentence += f"; {equal:,} more have answers of equal length"
     yield Finding("longer is chosen", "note", round(longer.mean * longer.n), longer.n, sentence)
+
+
+def _meant(estimate: Estimate) -> str:
+    """Return what is to be done about a rule that reads no meaning and orders so many pairs."""
+    if estimate.low is None or estimate.low <= 0.5:
+        return "it gives nothing away, so nothing is to be done"
+    if estimate.low <= 0.7:
+        return "a model has learnt more than that if it orders more"
+    return "a model may learn nothing else: add pairs that it orders wrongly, or compare models at equal length"
 
 
 def label_signal(data: Preferences) -> dict[str, Estimate] | None:

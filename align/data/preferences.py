@@ -18,7 +18,7 @@ from align.data.formats.base import UnknownFormatError
 from align.data.load_report import LoadReport, Tally, joined_reports, place_of
 from align.data.pairs_and_rankings import PairsOf, each_turn, repaired, rows_that_pair
 from align.data.progress import with_progress
-from align.data.reading import Block, RawRow, Rows, files_of, in_blocks, read_blocks, rows_in_memory
+from align.data.reading import WORLD, Block, RawRow, Rows, files_of, in_blocks, read_blocks, rows_in_memory
 from align.data.schema import TOKENS, question_key, token_ids
 from align.data.storage import batches_of, keep, read_kept, rows_of, store
 from align.data.validation import LOWER_SCORE, NEGATIVE_MARGIN, REPEATED
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Preferences", "joined", "leaked_prompts", "require_text"]
+__all__ = ["Preferences", "joined", "leaked_prompts", "require_format", "require_text"]
 
 _SAMPLE_ROWS = 1000
 _WORTH_KEEPING = 2**26
@@ -184,7 +184,7 @@ class Preferences:
         return replace(self, dataset=self.dataset.select(chosen), fingerprint=digest)
 
     def rewritten(self, rewrite: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]) -> Preferences:
-        """Replace each row by the rows that `rewrite` returns for it; they are not checked again."""
+        """Replace each row by those that `rewrite` returns for it; they are not checked again."""
         return self._regrouped([[i] for i in range(len(self))], lambda rows: rewrite(rows[0]))
 
     def as_pairs(self, *, join_answers: bool = True) -> Preferences:
@@ -216,9 +216,11 @@ class Preferences:
     def _regrouped(
         self, groups: Iterable[list[int]], rewrite: Callable[[Sequence[dict[str, Any]]], Iterable[Mapping[str, Any]]]
     ) -> Preferences:
+        table = self.dataset.with_format("arrow")  # a copy of all that describes the rows: once, not for each
+
         def rows() -> Iterator[tuple[Mapping[str, Any], str]]:
             for group in groups:
-                members = [self[index] for index in group]
+                members = list(rows_of(table[group]))
                 place, *_ = (row.pop("place") for row in members)
                 yield from ((made, place) for made in rewrite(members))
 
@@ -289,15 +291,32 @@ def require_text(
         UserError: They are, or the source cannot be read.
     """
     for one in [source] if isinstance(source, str | Path) else source:
-        head, _ = _beginning(read_blocks(one, **hub))
-        renaming = Renaming.of(head, columns, str(one))
-        by_hand = [new for new, old in columns.items() if old is not None]
-        layout = Layout.of([renaming(row) for row in head], format, by_hand, str(one))
+        head, renaming, layout = _begun(one, format, columns, **hub)
         if _are_tokens(Check(layout, renaming)(Rows(head)).batch.column("prompt")):
             raise UserError(
                 f"{one}: the prompts are token ids, and {needs} needs text; decode them in the file, with "
                 'row["prompt"] = tokenizer.decode(row["prompt_ids"]), and the answers likewise.'
             )
+
+
+def require_format(
+    source: str | Path | Sequence[str | Path], *, split: str, format: str, columns: Mapping[str, str | None]
+) -> None:
+    """Raise `UserError` where the first rows of files here are in no format; large ones and the hub come later."""
+    for one in [source] if isinstance(source, str | Path) else source:
+        files = [] if one in WORLD else files_of(one, split)
+        if files and sum(file.stat().st_size for file in files) < _WORTH_KEEPING:
+            _begun(one, format, columns, split=split)
+
+
+def _begun(
+    source: str | Path, format: str, columns: Mapping[str, str | None], **hub: Any
+) -> tuple[list[RawRow], Renaming, Layout]:
+    """Return the first rows of a source, and how they are read."""
+    head, _ = _beginning(read_blocks(source, **hub))
+    renaming = Renaming.of(head, columns, str(source))
+    by_hand = [new for new, old in columns.items() if old is not None]
+    return head, renaming, Layout.of([renaming(row) for row in head], format, by_hand, str(source))
 
 
 def leaked_prompts(train: Preferences, heldout: Preferences) -> list[str]:

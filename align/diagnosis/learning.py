@@ -49,10 +49,12 @@ def _margin(run: Course) -> float | None:
 @rule(
     "learning rate too low",
     reads=("train/loss", "train/grad_norm", "samples.jsonl"),
-    tries=("raise trainer.learning_rate ten times", "train longer (trainer.epochs)"),
+    tries=("raise trainer.learning_rate, ten times for a start", "train longer (trainer.epochs)"),
 )
 def learning_rate_too_low(run: Course) -> str | None:
     """The loss has not fallen beyond its noise while the gradient is as it was, and the answers are the same."""
+    if run.resolved.get("learning_rate") == 0:
+        return "the learning rate is 0, so nothing was trained"
     loss, norm = run.change("train/loss"), run.change("train/grad_norm")
     if loss is None or norm is None or run.draws or loss.n < FEWEST_STEPS or run.progress < 0.5:
         return None

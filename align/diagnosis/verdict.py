@@ -99,9 +99,20 @@ def _improved(course: Course) -> str:
     if pairs is not None:
         return f"{_judged(pairs)}: {ordered}."
     loss = course.change("train/loss")
-    if loss is None:
-        return "Improvement not measured: too few steps, and no scorer on held-out prompts."
-    return f"Improvement not measured (no scorer): train/loss went from {loss.first:.3f} to {loss.last:.3f}."
+    went = (
+        "too few steps for a course of train/loss"
+        if loss is None
+        else (f"train/loss went from {loss.first:.3f} to {loss.last:.3f}")
+    )
+    return f"Improvement not measured{_why_not(course)}: {went}."
+
+
+def _why_not(course: Course) -> str:
+    """Return why there is no win rate."""
+    answered = [step for step, measured in course.evaluations.items() if measured.samples]
+    if course.progress < 1 and len(answered) < 2:
+        return " yet (the trained model answers at the end, or every trainer.eval_steps)"
+    return " (no scorer)" if answered else " (no held-out answers)"
 
 
 def _judged(estimate: Estimate) -> str:

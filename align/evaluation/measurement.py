@@ -50,7 +50,8 @@ class Measurement:
             for name, of in read.items():
                 values = [value for value in map(of, self.samples) if value is not None]
                 if values:
-                    out[name] = statistics.mean(values, least=0.0 if name in ("kl", "response_length") else None)
+                    is_score = name in self.samples[0].scores
+                    out[name] = statistics.score(values) if is_score else statistics.mean(values, least=0.0)
         if self.preferred:
             out["preference_accuracy"] = statistics.rate(self.preferred)
         return out

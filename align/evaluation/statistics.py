@@ -137,8 +137,22 @@ def _crossed(values_SN: Array) -> float:
 # Means
 
 
-def mean(values: ArrayLike, *, least: float | None = None) -> Estimate:
-    """Mean of one value per prompt (N,) with Student's t-interval, cut at the ``least`` possible mean; one has none.
+def score(values: ArrayLike) -> Estimate:
+    """Mean of one score per prompt (N,), or of S runs on the same N prompts (S, N), inside its possible range.
+
+    Nothing says what a scorer can give, so its scores are taken at their word: those that are all 0 or 1 are the
+    outcomes of a :func:`rate`, and the t-interval of those from 0 to 1 ends there. It covers less than it says where
+    others were possible.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    if np.isin(given, (0.0, 1.0)).all():
+        return rate(given)
+    is_share = bool(((given >= 0) & (given <= 1)).all())
+    return mean(given, least=0.0, most=1.0) if is_share else mean(given)
+
+
+def mean(values: ArrayLike, *, least: float = -math.inf, most: float = math.inf) -> Estimate:
+    """Mean of one value per prompt (N,) with Student's t-interval, cut at ``least`` and ``most``; one has none.
 
     Of S runs on the same N prompts (S, N) the half width is that of :func:`rate`.
     """
@@ -149,8 +163,7 @@ def mean(values: ArrayLike, *, least: float | None = None) -> Estimate:
         return Estimate(middle, None, None, n, runs)
     one_run = _student(n) * float(values_SN.std(ddof=1)) / math.sqrt(n)
     half = one_run if runs == 1 else math.sqrt(_crossed(values_SN))
-    low = middle - half if least is None else max(least, middle - half)
-    return Estimate(middle, low, middle + half, n, runs)
+    return Estimate(middle, max(least, middle - half), min(most, middle + half), n, runs)
 
 
 def _student(n: int) -> float:

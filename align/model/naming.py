@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from align.world.shipped import FOLDER
 
@@ -37,9 +39,13 @@ def short_name(name: str) -> str:
     return f"world/{place.name}" if place.parent == FOLDER else place.name
 
 
-def portable_text(text: str) -> str:
-    """Return a text with each absolute path in it relative to the working folder, for a page that is passed on."""
-    return _ABSOLUTE.sub(lambda found: os.path.relpath(found[0]), text)
+_ABSOLUTE = re.compile(r"(?<![\w./:~])~?/(?:[^\s/,:'\"(){}\[\]]+/)+(?=[^\s/])")
 
 
-_ABSOLUTE = re.compile(r"(?<![\w./:~-])/[^\s'\",:;()\[\]{}]+")
+def without_places(value: Any) -> Any:
+    """Return a text, or all texts in lists and mappings, with the last part of each absolute path alone."""
+    if isinstance(value, Mapping):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_places(item) for item in value]
+    return _ABSOLUTE.sub("", value) if isinstance(value, str) else value

@@ -1,7 +1,8 @@
-"""All that a run left in its folder, as its report shows it."""
+"""All that a run left in its folder, as its report shows it: one that is passed on says nothing of this machine."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from align.errors import UserError
+from align.model.naming import without_places
 from align.reporting.cost import COST
 from align.reporting.data_summary import DATA
 from align.runs.run_folder import is_run
@@ -66,10 +68,10 @@ class Record:
             evaluation=read_json(folder / "evaluation.json") or {},
             before=evaluations[0][1].samples if evaluations and evaluations[0][0] == 0 else (),
             after=evaluations[-1][1].samples if evaluations and evaluations[-1][0] else (),
-            warnings=read_records(tracker.warnings),
-            data=read_json(folder / DATA),
+            warnings=without_places(read_records(tracker.warnings)),
+            data=_portable(read_json(folder / DATA)),
             environment=read_json(folder / "environment.json") or {},
-            command=command.read_text(encoding="utf-8").strip() if command.exists() else "",
+            command=_command(command.read_text(encoding="utf-8").strip()) if command.exists() else "",
             cost=read_json(folder / COST) or {},
             is_finished=(folder / "final").exists(),
         )
@@ -82,7 +84,16 @@ class Record:
     @cached_property
     def flat_settings(self) -> dict[str, str]:
         """Every setting by its whole name, as ``trainer.epochs``."""
-        return dict(_flat(self.settings))
+        return {name: without_places(value) for name, value in _flat(self.settings)}
+
+
+def _command(text: str) -> str:
+    return without_places(re.sub(r"\S*/align/__main__\.py\b", "-m align", text))
+
+
+def _portable(data: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Leave the texts of the examples as they are."""
+    return None if data is None else {**data, "parts": without_places(data["parts"])}
 
 
 def _flat(value: Any, place: str = "") -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from align.model.naming import without_places
 from align.runs.report import MEANINGS, MODELS, format_count, format_metric, win_rate_sentences
 from align.system.terminal import visible
 
@@ -156,7 +157,7 @@ def _card(
             of = found.get(metric, {})
             cells = [format_metric(values[when], of.get(when)) for when in ("before", "after")]
             lines.append(f"| {_cell(metric)} | {' | '.join(cells)} | {format_count(of)} |")
-        lines += ["", *map(_cell, (*evaluation.get("notes", ()), *win_rate_sentences(evaluation)))]
+        lines += ["", *map(_cell, (*without_places(evaluation.get("notes", ())), *win_rate_sentences(evaluation)))]
     lines += ["", "## Use", "", "In the run folder, where this folder is `final`:", ""]
     lines += ["```python", *usage, "```", ""]
     return ModelCard("\n".join(["---", data.to_yaml(), "---", "", *lines]))
@@ -196,7 +197,7 @@ def _short(base: str) -> str:
 def _without_paths(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_paths(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else without_places(value)
 
 
 def _results(evaluation: Mapping[str, Any], task: str, origin: Origin) -> list[EvalResult]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from align.errors import UserError
@@ -45,6 +46,20 @@ def begin(
     except OSError as error:
         raise UserError(f"{folder} cannot be created ({error.strerror}); choose another output_root.") from error
     return made
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a place where no folder of a run can be made, before anything is loaded.
+
+    Raises:
+        UserError: Nothing can be written there.
+    """
+    there = next(place for place in folder.absolute().parents if place.exists())
+    try:
+        with TemporaryDirectory(prefix=".", dir=there):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created ({error.strerror}); choose another output_root.") from error
 
 
 def read_inputs(folder: Path) -> dict[str, Any] | None:

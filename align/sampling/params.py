@@ -29,11 +29,17 @@ class SamplingParams:
     (:mod:`align.sampling.diverse_beam`)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
-            raise UserError(
-                f"sampling with {self}: temperature and top_k must be at least 0 and finite, top_p in (0, 1], "
-                "max_new_tokens at least 1."
-            )
+        wrong: list[str] = []
+        if not 0 <= self.temperature < math.inf:
+            wrong.append(f"temperature={self.temperature:g} must be at least 0 and finite; 0 is greedy.")
+        if not 0 < self.top_p <= 1:
+            wrong.append(f"top_p={self.top_p:g} must be above 0 and at most 1.")
+        if self.top_k < 0:
+            wrong.append(f"top_k={self.top_k} must be at least 0; 0 is all tokens.")
+        if self.max_new_tokens < 1:
+            wrong.append(f"max_new_tokens={self.max_new_tokens} must be at least 1.")
+        if wrong:
+            raise UserError(*wrong)
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
             raise UserError(f"min_new_tokens={self.min_new_tokens} must be from 0 to {self.max_new_tokens}.")
         if not all(self.stop_strings):

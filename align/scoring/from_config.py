@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from align.errors import UserError, first_line
+from align.errors import UserError, unreadable
 from align.settings import registry
 from align.settings.type_checks import build
 
@@ -35,16 +35,20 @@ def make_scorer(settings: Mapping[str, Any], place: str = "reward") -> Scorer:
     """
     name = settings.get("scorer")
     if not isinstance(name, str):
-        raise UserError(f"{place}.scorer is missing: name one of {', '.join(registry.choices('scorers'))}.")
+        raise UserError(f"{_key(place, 'scorer')} is missing: name one of {', '.join(registry.choices('scorers'))}.")
     try:
         cls: Any = registry.load("scorers", name)
     except UserError as error:
-        raise UserError(f"{place}.scorer: {error}") from error
-    values = {key: _made(value, f"{place}.{key}") for key, value in settings.items() if key != "scorer"}
+        raise UserError(f"{_key(place, 'scorer')}: {error}") from error
+    values = {key: _made(value, _key(place, key)) for key, value in settings.items() if key != "scorer"}
     try:
         return build(cast("type[Any]", cls), values) if is_dataclass(cls) else cls(**values)
     except (UserError, TypeError) as error:
         raise UserError(f"{place} ({name}): {error}") from error
+
+
+def _key(place: str, name: str) -> str:
+    return f"{place}: {name}" if place.endswith(YAML) else f"{place}.{name}"
 
 
 def _made(value: Any, place: str) -> Any:
@@ -61,8 +65,13 @@ def read_scorer(word: str) -> Scorer:
     Raises:
         UserError: No scorer has this name, the file cannot be read, or a setting is wrong.
     """
-    settings = read_settings(word) if word.endswith(YAML) else {"scorer": word}
-    return make_scorer(settings, word)
+    if word.endswith(YAML):
+        return make_scorer(read_settings(word), word)
+    try:
+        registry.load("scorers", word)
+    except UserError as error:
+        raise UserError(f"{error} A scorer with settings is a YAML file (reward/README.md).") from error
+    return make_scorer({"scorer": word}, word)
 
 
 def read_settings(file: str) -> dict[str, Any]:
@@ -79,8 +88,10 @@ def read_settings(file: str) -> dict[str, Any]:
 
     try:
         settings = resolved(OmegaConf.load(file))
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{file} cannot be read: {first_line(error)}.") from error
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{file}: {unreadable(error)}; give a YAML file with `scorer: NAME` and its settings."
+        ) from error
     if not isinstance(settings, Mapping):
         raise UserError(f"{file} holds no settings; write `scorer: NAME` in it.")
     if "scorer" not in settings:

@@ -14,7 +14,7 @@ from pydantic import AllowInfNan, ConfigDict, GetPydanticSchema, TypeAdapter, Va
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError, core_schema
 
-from align.errors import UserError, did_you_mean
+from align.errors import UserError, did_you_mean, nearest
 
 __all__ = ["Count", "NotNegative", "Positive", "Settings", "Shape", "Share", "build", "defaults"]
 
@@ -156,9 +156,37 @@ def _inmost(name: str, value: Any, hint: Any, error: ValidationError) -> tuple[s
 def _sentence(name: str, value: Any, hint: Any, error: ValidationError) -> str:
     if {found["type"] for found in error.errors()} <= _RANGE_ERRORS and (bounds := _bounds(hint)):
         return f"{name} must be {bounds}, not {_shown(value)}."
-    choices = [str(c) for h in _alternatives(hint) if typing.get_origin(h) is Literal for c in typing.get_args(h)]
-    remedy = did_you_mean(value, choices) if isinstance(value, str) else ""
-    return f"{name} must be {_expected(hint)}, not {_shown(value)}.{remedy}"
+    return f"{name} must be {_expected(hint)}, not {_shown(value)}{_remedy(value, hint)}"
+
+
+def _remedy(value: Any, hint: Any) -> str:
+    """Return the end of a sentence: the choice that may be meant, what is none in a list, the brackets of one."""
+    choices = _choices(hint)
+    if choices:
+        return f".{did_you_mean(value, choices)}" if isinstance(value, str) else "."
+    for listed in filter(None, (_choices(item) for h in _alternatives(hint) if (item := _item(h)) is not None)):
+        if isinstance(value, str):
+            meant = value if value in listed else nearest(value, listed)
+            return f". Write [{meant}]." if meant else "."
+        wrong = [one for one in cast("Sequence[Any]", value) if one not in listed] if _is_list(value) else []
+        if wrong:
+            return f": {_shown(wrong[0])} is none of them.{did_you_mean(str(wrong[0]), listed)}"
+    return "."
+
+
+def _choices(hint: Any) -> list[str]:
+    return [str(c) for h in _alternatives(hint) if typing.get_origin(h) is Literal for c in typing.get_args(h)]
+
+
+def _item(hint: Any) -> Any:
+    """Return the type of the items of a list; None for another type, and for a list with a type for each place."""
+    arguments = typing.get_args(hint)
+    is_list = typing.get_origin(hint) in (list, Sequence) or Ellipsis in arguments
+    return arguments[0] if is_list and arguments else None
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
 
 
 def _bounds(hint: Any) -> str:
@@ -187,7 +215,8 @@ def _expected(hint: Any) -> str:
             words.extend(str(choice) for choice in arguments)
         elif origin in (tuple, list, Sequence) and arguments:
             count = "" if origin is not tuple or Ellipsis in arguments else f"{len(arguments)} "
-            words.append(f"a list of {count}{_PLURALS.get(arguments[0], 'values')}")
+            items = _PLURALS.get(arguments[0]) or (_expected(arguments[0]) if _choices(arguments[0]) else "values")
+            words.append(f"a list of {count}{items}")
         else:
             h = origin or h
             words.append(_TYPE_NAMES.get(h, getattr(h, "__name__", str(h))))

@@ -42,7 +42,15 @@ if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
     from align.settings.config import TrainerConfig
 
-__all__ = ["FOLLOWS", "can_be_lengthened", "chooses_best", "method_settings", "run_identity", "trainer_settings"]
+__all__ = [
+    "FOLLOWS",
+    "LENGTH_FOLLOWS",
+    "can_be_lengthened",
+    "chooses_best",
+    "method_settings",
+    "run_identity",
+    "trainer_settings",
+]
 
 _ROUNDING = ("tokens_per_microbatch", "gradient_checkpointing")
 _FREE = ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps", *_ROUNDING)
@@ -52,7 +60,11 @@ _ADAPTER = {
     **{name: name for name in ("bias", "rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform")},
 }  # our name → PEFT's
 
+LENGTH_FOLLOWS = {f"trainer.{name}": ("trainer.schedule", "trainer.warmup") for name in ("steps", "epochs")}
+"""Of a run that can be lengthened there is no length to compare: see :func:`can_be_lengthened`."""
+
 FOLLOWS = {
+    **LENGTH_FOLLOWS,
     "the start model": ("model.", "adapter", "trainer.seed", "reward"),
     "the tokenizer": ("the chat template",),
     "the tokens of the data": ("data.", "the tokenizer", "the chat template", "trainer.max_length", "method"),

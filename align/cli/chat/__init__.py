@@ -75,13 +75,13 @@ def _talk(arguments: argparse.Namespace) -> int:
 
 def _session(arguments: argparse.Namespace, terminal: Terminal) -> Session:
     """Load what was named: scorers first, as their mistakes show at once."""
-    from align.cli.chat.session import Session
-    from align.cli.trained_run import TrainedRun
+    from align.cli.trained_run import TrainedRun, require_models
     from align.sampling.params import SamplingParams
     from align.scoring.from_config import read_scorer
 
     if arguments.against_start is not None and arguments.against is None:
         raise UserError("--against-start is an adapter on the model of --against; name that too.")
+    require_models(arguments.model, arguments.against)
     run = TrainedRun.find(arguments.model) if arguments.start is None else None
     settings = _settings(arguments, run)
     sampling = {name: settings[name] for name in ("temperature", "top_p")}
@@ -92,6 +92,8 @@ def _session(arguments: argparse.Namespace, terminal: Terminal) -> Session:
         terminal.say(note)
     positions = model.policy.max_positions
     longest = settings.get("max_new_tokens", _LONGEST if positions is None else min(_LONGEST, positions // 2))
+    from align.cli.chat.session import Session
+
     return Session(
         model,
         _rival(arguments, model),

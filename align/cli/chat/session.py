@@ -160,7 +160,13 @@ class Session:
         prompt = [_said(None, turn.prompt)] if isinstance(turn.prompt, str) else turn.prompt
         row = {"prompt": prompt, "chosen": None, "answer": right, "source": None}
         texts = [answer.text for answer in turn.answers]
-        tables = {scorer.name: score_texts(scorer, [row], [texts])[0] for scorer in self.scorers}
+        try:
+            tables = {scorer.name: score_texts(scorer, [row], [texts])[0] for scorer in self.scorers}
+        except UserError as error:  # it lacks what it needs
+            if right is not None:
+                raise
+            remedy = "A scorer that compares needs the right answer: type /score RIGHT."
+            raise UserError(f"{error}\n{remedy}") from error
         return [(answer, {name: row[i] for name, row in tables.items()}) for i, answer in enumerate(turn.answers)]
 
     def save(self, better: int, worse: int) -> None:

@@ -21,7 +21,7 @@ from align.comparison.judge import check_judge
 from align.comparison.page import COLUMNS, draw_reward_against_kl, page, table_for_programs, table_of
 from align.comparison.results import Measured, Results, results
 from align.errors import UserError
-from align.model.naming import portable_text
+from align.model.naming import without_places
 from align.runs.tracker import log_table
 from align.system.charts import chart
 from align.system.console import PlainConsole
@@ -71,9 +71,9 @@ def conclude(stages: Stages) -> bool:
     equally_long = len({length for one in every for length in one.lengths}) == 1
     how = facts(stages, found, judged, check, equally_long=equally_long)
     outcome: dict[str, Any] = {
-        "answer": list(map(portable_text, sentences)),
-        "caveats": list(map(portable_text, caveats(stages, found, check, notes, frontiers))),
-        "facts": {name: portable_text(text) for name, text in how.items()},
+        "answer": without_places(sentences),
+        "caveats": without_places(caveats(stages, found, check, notes, frontiers)),
+        "facts": without_places(how),
     }
     more = {
         "notes": {label: said for label, said in notes.items() if said},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.cli.console import report, say
 from align.cli.launch.curate import curate
-from align.cli.launch.run import Run, Scorers, source_folder
+from align.cli.launch.run import Run, Scorers, settings_of_heldout, source_folder
 from align.data import Preferences, leaked_prompts
 from align.data.encoding import ends_every_turn
 from align.data.preferences import joined, require_text
@@ -97,10 +96,8 @@ def load_data(config: RunConfig, *, curated: bool = True) -> tuple[Preferences, 
     if data.heldout is not None:
         given = {name: getattr(data, f"heldout_{name}") for name in own}
         own |= {name: value for name, value in given.items() if value is not None}
-        try:
+        with settings_of_heldout():
             heldout = Preferences.load(data.heldout, split=data.heldout_split, **own, **rules)
-        except UserError as error:  # names its settings, not those of train
-            raise UserError(re.sub(rf"\bdata\.({'|'.join(own)}|split)\b", r"data.heldout_\1", str(error))) from error
         say(heldout.report.summary())
         leaked = leaked_prompts(every, heldout)
         if leaked:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from align.cli.console import hide_noise, process_count, report, say
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
-from align.cli.launch.run import Run, Scorers, make_scorers
+from align.cli.launch.run import Run, Scorers, check_data, make_scorers
 from align.errors import ScorerError, UserError
 from align.model.sources import require_loadable
 from align.runs import run_folder
@@ -48,6 +48,8 @@ def execute(run: Run) -> int:
     require_loadable(config.model, config.adapter)  # in a recipe, what a stage before this one has left
     scorers = make_scorers(run)
     _say_if_nothing_chooses(run, scorers)
+    if config.trainer.learning_rate == 0 and config.stage != "sample":
+        report("Warning: trainer.learning_rate=0 trains nothing; leave it out for the method's own.")
     hide_noise()
     folder = Path(config.output_root) / config.run_name
     if config.if_exists == "resume" and _on_first(lambda: is_finished(run, scorers)):
@@ -55,6 +57,9 @@ def execute(run: Run) -> int:
         return 0
     if config.if_exists != "new":
         _on_first(lambda: run_folder.require_free(folder))
+    _on_first(lambda: check_data(config))
+    if not config.dry_run:
+        _on_first(lambda: run_folder.require_writable(folder))
     return _carry_out(run, scorers)
 
 

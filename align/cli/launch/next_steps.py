@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from align.cli.compare.words import FEW_SHOT
+from align.cli.program import program, python
 from align.reporting.page import REPORT
 
 __all__ = ["next_steps"]
@@ -25,11 +25,11 @@ def next_steps(folder: Path, method: str, *, answers: bool) -> str:
         method: Its name.
         answers: Its policy was trained and answers prompts.
     """
-    steps = {shlex.join([_python(), "-m", "webbrowser", (folder / REPORT).resolve().as_uri()]): "see its report"}
+    steps = {shlex.join([python(), "-m", "webbrowser", (folder / REPORT).resolve().as_uri()]): "see its report"}
     if answers:
-        steps[shlex.join([*_program("chat"), str(folder)])] = "talk to it"
+        steps[shlex.join([*program("chat"), str(folder)])] = "talk to it"
         if (words := _compared(method, sys.argv[1:])) is not None:
-            steps[shlex.join([*_program("compare"), *words])] = "compare its method with prompting alone"
+            steps[shlex.join([*program("compare"), *words])] = "compare its method with prompting alone"
     return "\n".join(["Next:", *(f"  {meaning}:\n    {command}" for command, meaning in steps.items())])
 
 
@@ -40,20 +40,3 @@ def _compared(method: str, words: Sequence[str]) -> list[str] | None:
         return None
     shared = [word for word in words if word.partition("=")[0] not in _OWN and not word.startswith("method.")]
     return [f"methods=[{':'.join([method, *own])},{FEW_SHOT}]", *shared]
-
-
-def _program(command: str) -> list[str]:
-    """Return how this program was started, with another command."""
-    started = Path(sys.argv[0])
-    if started.suffix != ".py":
-        return ["align", command]
-    if started.name == "__main__.py":
-        return [_python(), "-m", "align", command]
-    return [_python(), str(started.with_name(f"{command}.py"))]
-
-
-def _python() -> str:
-    python, found = Path(sys.executable), shutil.which("python")
-    if found is not None and Path(found) == python:
-        return "python"
-    return str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)

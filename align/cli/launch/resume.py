@@ -21,7 +21,7 @@ from align.runs.run_folder import read_inputs, require_run
 from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
 from align.system.redaction import redact
-from align.training.identity import chooses_best, method_settings, trainer_settings
+from align.training.identity import LENGTH_FOLLOWS, chooses_best, method_settings, trainer_settings
 
 if TYPE_CHECKING:
     from align.settings.config import ModelConfig, RunConfig
@@ -44,7 +44,7 @@ def is_finished(run: Run, scorers: Scorers) -> bool:
             say_that_it_begins(folder)
         return False
     finished = (folder / "final").exists()
-    found = differences(saved, redact(command_inputs(run, scorers)))
+    found = differences(saved, redact(command_inputs(run, scorers)), LENGTH_FOLLOWS)
     if finished and found and all(clause.startswith(_LENGTH) for clause in found):
         raise UserError(
             f"{folder} cannot be resumed: {'; '.join(found)}. It is finished, and its learning rate fell to its end "

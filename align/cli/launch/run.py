@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +20,16 @@ if TYPE_CHECKING:
     from align.method.base import Method
     from align.scoring.scorer import Scorer
 
-__all__ = ["Run", "Scorers", "assemble", "check_sources", "make_scorers", "source_folder"]
+__all__ = [
+    "Run",
+    "Scorers",
+    "assemble",
+    "check_data",
+    "check_sources",
+    "make_scorers",
+    "settings_of_heldout",
+    "source_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,34 @@ def make_scorers(run: Run) -> Scorers:
     if reward is not None and not (scorers and isinstance(reward, TrueReward)):
         scorers.append(reward)
     return Scorers(tuple(scorers), reward)
+
+
+def check_data(config: RunConfig) -> None:
+    """Look at the first rows of the files of data.
+
+    Raises:
+        UserError: One cannot be read, or is in no format.
+    """
+    from align.data.preferences import require_format
+
+    data = config.data
+    own = {name: getattr(data, name) for name in ("format", "columns")}
+    require_format(data.train, split=data.split, **own)
+    if data.heldout is not None:
+        given = {name: getattr(data, f"heldout_{name}") for name in own}
+        own |= {name: value for name, value in given.items() if value is not None}
+        with settings_of_heldout():
+            require_format(data.heldout, split=data.heldout_split, **own)
+
+
+@contextmanager
+def settings_of_heldout() -> Generator[None]:
+    """Let an error on ``data.heldout`` name its settings, not those of the training data."""
+    try:
+        yield
+    except UserError as error:
+        named = r"\bdata\.(format|columns|subset|revision|split)\b"
+        raise UserError(re.sub(named, r"data.heldout_\1", str(error))) from error
 
 
 def check_sources(method: Method) -> None:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from align.cli.parse import groups
-from align.errors import UserError, first_line
+from align.errors import UserError, unreadable
 
 __all__ = ["REWARD_OF_FILE", "words_of_file"]
 
@@ -36,8 +36,10 @@ def words_of_file(file: str, typed: Sequence[str], configs: Path) -> list[str]:
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"-c {file}: it cannot be read: {first_line(error)}.") from error
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"-c {file}: {unreadable(error)}; give settings in YAML, such as runs/NAME/config.yaml."
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"-c {file}: it holds no settings (KEY: VALUE).")
     keys = {word.lstrip("+").partition("=")[0] for word in typed}

@@ -105,6 +105,8 @@ _ELSEWHERE = {
     "model_name_or_path": "name",
 }
 """Names of settings in other programs → the last part of ours."""
+_OTHER_VALUES = frozenset({"bf16", "kl_coef", "per_device_train_batch_size"})
+"""Those of which a value is not one of ours: true, another scale, a number for each device."""
 
 
 def _nearest(key: str, keys: Iterable[str]) -> tuple[list[str], bool]:
@@ -123,7 +125,7 @@ def _nearest(key: str, keys: Iterable[str]) -> tuple[list[str], bool]:
         else:
             others.setdefault(last, []).append(known)
     if found := own.get(name) or own.get(slip_of(typed, own) or ""):
-        return [found], True
+        return [found], typed not in _OTHER_VALUES
     if name in others:
         return others[name], False
     if found := own.get(nearest(typed, own) or ""):

@@ -37,6 +37,9 @@ def write_files(folder: Path) -> None:
         "raises.py": "1 / 0\n",
         "rewards.py": "def good(prompts, responses):\n    return 0\nnumber = 3\n",
         "wrong.py": "class Mine:\n    pass\n",
+        "blank.jsonl": "",
+        "readme.jsonl": "This is no JSON.\n",
+        "strange.jsonl": '{"a": 1}\n',
         "mine.yaml": "method: {name: dpo, bta: 1}\n",
         "bad.yaml": "a: [1\n",
         "secret.yaml": "reward: {scorer: http, url: 'http://127.0.0.1:1', token_env: null}\nwandb: {entity: '***'}\n",
@@ -47,6 +50,8 @@ def write_files(folder: Path) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    (folder / "binary.jsonl").write_bytes(b"\xf0(\x01")
+    (folder / "binary.yaml").write_bytes(b"a: \xf0\x00")
     (folder / "link").symlink_to(folder / "empty")
 
 
@@ -84,7 +89,7 @@ MISTAKES = [
         ("method=kto", ("choose from dpo, grpo", "--help says what each is for")),
         ("model=smolm2-135m", 'Did you mean "smollm2-135m"?'),
         ("method=ppo reward=length", "write `scorer: length` and its settings into FILE.yaml"),
-        ("method=ppo reward=absent.yaml", "absent.yaml cannot be read"),
+        ("method=ppo reward=absent.yaml", "absent.yaml: there is no such file; give a YAML file"),
         ("method=ppo reward=noscorer.yaml", "`scorer:` is missing"),
         ("preset=smok", 'Did you mean "smoke"?'),
         ("adapter=qlora", "QLoRA is adapter=lora model.quantization=4bit."),
@@ -147,6 +152,13 @@ MISTAKES = [
         ("data.train=[pairs.jsonl,gone.jsonl]", "train='gone.jsonl': there is no such file or folder"),
         ("data.heldout=gone.jsonl", "heldout='gone.jsonl': there is no such file or folder"),
         ("data=worl", 'Did you mean "world"?'),
+        ("data=blank.jsonl", "blank.jsonl: the file is empty"),
+        ("data=readme.jsonl", "readme.jsonl"),
+        ("data=binary.jsonl", "binary.jsonl: byte 0 is not UTF-8"),
+        ("data=strange.jsonl", "no known format fits the columns a"),
+        ("data=./empty", "the folder has no split 'train'"),
+        ("data=pairs.jsonl data.heldout=strange.jsonl", ("strange.jsonl", "data.heldout_columns")),
+        ("data=pairs.jsonl output_root=pairs.jsonl", "cannot be created (Not a directory); choose another output_root"),
         # rewards
         ("method=ppo reward=model reward.model=runs/rm/final/reward", "there is no such folder"),
         ("method=ppo reward=model", "reward.model is missing"),
@@ -158,8 +170,9 @@ MISTAKES = [
         ("method=ppo reward=function reward.function=rewards.py:number", "is not a function"),
         ("method=dpo evaluation.scorer=absent", "'absent' is not one of the scorers"),
         # ways back
-        ("-c nofile.yaml", "-c nofile.yaml: it cannot be read"),
-        ("-c bad.yaml", "-c bad.yaml: it cannot be read"),
+        ("-c nofile.yaml", "-c nofile.yaml: there is no such file"),
+        ("-c bad.yaml", "-c bad.yaml: line 2 is no YAML ("),
+        ("-c binary.yaml", "-c binary.yaml: it cannot be read ("),
         ("-c list.yaml", "it holds no settings"),
         ("-c secret.yaml", "wandb.entity is a secret that was not written down"),
         ("-c mine.yaml", ('Did you mean "method.beta"?',)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import warnings
@@ -140,3 +141,23 @@ def test_what_is_still_buffered_is_written_before_it_ends(doing: Any, monkeypatc
     with os.fdopen(writer, "w", encoding="utf-8") as out:
         monkeypatch.setattr(sys, "stdout", out)
         assert doing(lambda: print("few words") or 0) == (141, 0)
+
+
+def test_help_that_is_not_read_to_its_end_leaves_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    def help_text() -> int:
+        print("few words")
+        sys.exit(0)  # as argparse does
+
+    with os.fdopen(writer, "w", encoding="utf-8") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert console.while_read(help_text) == 141
+
+
+@pytest.mark.parametrize("script", sorted(file.name for file in (CONFIGS.parent / "scripts").glob("*.py")))
+def test_every_script_that_prints_ends_through_the_same_door(script: str) -> None:
+    text = (CONFIGS.parent / "scripts" / script).read_text()
+    begin = text.partition('if __name__ == "__main__":')[2]
+    assert re.search(r"\(align\(|\(main\(sys.argv\[1:\], configs|while_read\(", begin) or "print(" not in text

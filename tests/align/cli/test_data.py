@@ -97,7 +97,7 @@ def select(*words: str) -> list[str]:
         (select("--by=good"), "a column of numbers is read as the score by --columns='{chosen_score: COLUMN}'"),
         (select("--by="), "select: --by= is no score that rows have, and no scorer; give length, score, ensemble"),
         (select("--by=regex"), "pattern is missing; it must be given. Give its settings in a YAML file that begins"),
-        (select("--by=absent.yaml"), "select: --by absent.yaml cannot be read: "),
+        (select("--by=absent.yaml"), "select: --by absent.yaml: there is no such file; "),
         (select("--per-source=0"), "select: --per-source=0; give 1 or more"),
         (["select", "mine.jsonl", "--columns={prompt: q}", "--rows=1", "--out=o.jsonl"], "have no chosen answer"),
     ],

@@ -233,9 +233,11 @@ def test_scorers_are_compared_on_the_same_pairs(pairs: str, brief: str, tmp_path
     [
         ([], "there is no model to evaluate; name one, or add --pairs"),
         (["--pairs"], "--pairs needs a scorer; add --scorer NAME."),
-        (["m", "--best-of", "4"], "--best-of needs a scorer; add --scorer NAME."),
-        (["m", "--pairs"], "--pairs needs a scorer; add --scorer NAME."),
+        (["world/base", "--best-of", "4"], "--best-of needs a scorer; add --scorer NAME."),
+        (["world/base", "--pairs"], "--pairs needs a scorer; add --scorer NAME."),
         (["--pairs", "--scorer", "repetition", "--scorer", "repetition"], "two scorers have the name repetition;"),
+        (["runs/nosuch"], "Error: runs/nosuch: there is no such run or model here, and none could be had"),
+        (["world/base", "--against", "runs/nosuch"], "Error: runs/nosuch: there is no such run or model"),
         (["--pairs", "--scorer", "repetitoin"], 'Did you mean "repetition"?'),
     ],
 )

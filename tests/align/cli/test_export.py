@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_written(tiny_model: Path, tmp_path: Path, capsy
 
 def test_there_is_no_such_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["./nowhere", str(tmp_path / "exported")]) == 2
-    assert "there is no such file or folder" in capsys.readouterr().err
+    assert "Error: ./nowhere: there is no such run or model. Give" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

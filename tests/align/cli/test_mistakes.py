@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,8 @@ def test_a_mistake_is_answered(
         "-m method=dop,sft",
         "-m method.bta=1,2",
         "adapter.r=32",  # two ways out
+        "method=dpo method.kl_coef=1",  # another program's, on another scale
+        "trainer.bf16=true",
         "trainer.max_length=100000",
         "data=words",
     ],
@@ -68,6 +71,15 @@ def test_a_setting_of_another_section_is_suggested_by_the_same_name_alone(capsys
     assert capsys.readouterr().err == "Error: method.beta is not a setting of method=sft.\n"
     assert main(["trainer.temperature=1"], ROOT / "configs") == 2
     assert 'Did you mean "data.temperature" or "evaluation.temperature"?' in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_the_command_offered_begins_as_this_one_did(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/lib/align/__main__.py"])
+    assert main(["method=dop"], ROOT / "configs") == 2
+    assert re.search(r"\nThis would do: \S*python\S* -m align method=dpo\n", capsys.readouterr().err)
 
 
 @pytest.mark.slow

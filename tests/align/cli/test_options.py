@@ -167,6 +167,7 @@ class TestOptions:
             return SimpleNamespace(notes=[], texts=texts, measure=lambda _: Measurement(samples))
 
         monkeypatch.setattr(Evaluator, "from_preferences", from_preferences)
+        monkeypatch.setattr(evaluate, "require_models", lambda *_: None)
         monkeypatch.setattr(
             evaluate, "load_model", lambda model, start: SimpleNamespace(name=start or Path(model).name, notes=[])
         )

@@ -133,6 +133,14 @@ def test_random_labels_have_no_signal() -> None:
     assert {one.severity for one in check(constructed(some(5, 15), some(5, 15)))} == {"note"}
 
 
+def test_what_a_signal_means_is_said() -> None:
+    def said(data: Preferences) -> dict[str, str]:
+        return {f.name: f.sentence.partition("; ")[2] for f in check(data) if f.name.startswith("signal of")}
+
+    assert said(constructed(some(5, 15), some(5, 15), n=400))["signal of length"].startswith("it gives nothing away")
+    assert said(constructed(some(12, 20), some(2, 9)))["signal of length"].startswith("a model may learn nothing else")
+
+
 def test_few_pairs_have_no_accuracy() -> None:
     assert label_signal(constructed(some(5, 9), some(5, 9), n=49)) is None
     assert label_signal(constructed(some(5, 9), some(5, 9), n=50)) is not None

@@ -74,6 +74,12 @@ class TestLearningRateTooLow:
         assert ("learning rate too low" in names(course(metrics))) is said
         assert "learning rate too low" not in names(course(metrics, steps=21))
 
+    def test_a_rate_of_zero(self) -> None:
+        run = course({"train/loss": FALLING})
+        assert names(run) == []
+        run.settings = {"resolved": {**run.resolved, "learning_rate": 0}}
+        assert "learning rate too low" in names(run)
+
     def test_a_loss_at_ln2_is_said_once(self) -> None:
         metrics = {"train/loss": [LN2] * 20, "train/grad_norm": [1.0] * 20, "train/rewards/margins": [0.0] * 20}
         assert names(course(metrics)) == ["loss at ln 2"]

@@ -104,13 +104,21 @@ class TestJudge:
     def test_pairs_alone_and_losses_alone(self, tmp_path: Path) -> None:
         run = course({"train/loss": [2.0] * 5 + [1.0] * 5})
         assert judge(run, tmp_path).improved == (
-            "Improvement not measured (no scorer): train/loss went from 2.000 to 1.000."
+            "Improvement not measured (no held-out answers): train/loss went from 2.000 to 1.000."
         )
         accuracy = {"mean": 0.7, "low": 0.6, "high": 0.8, "n": 99}
         run.report = {"intervals": {"accuracy": {"after": accuracy}}}
         assert judge(run, tmp_path).improved == (
             "Improved: held-out pairs ordered as labelled 70.0% (95 % interval 60.0% to 80.0%, 99 pairs)."
         )
+
+    def test_before_the_second_evaluation_there_is_nothing_to_compare(self, tmp_path: Path) -> None:
+        said = "Improvement not measured yet (the trained model answers at the end, or every trainer.eval_steps): "
+        for begun in ([], [answered("a", "b")]):
+            run = course({"train/loss": [2.0] * 5 + [1.0] * 5}, *begun, steps=20)
+            assert judge(run, tmp_path).improved == f"{said}train/loss went from 2.000 to 1.000."
+        run = course({"train/loss": [2.0]}, answered("a", "b"), steps=20)
+        assert judge(run, tmp_path).improved == f"{said}too few steps for a course of train/loss."
 
 
 class TestFolder:

@@ -172,6 +172,15 @@ def test_win_rate_counts_ties_half() -> None:
     assert win_rate([1.0] * 30 + [1e-12] * 20 + [-1.0] * 50).mean == pytest.approx(0.4)
 
 
+def test_no_interval_of_a_score_leaves_its_range() -> None:
+    """Of four: Wilson's for 1 right, 0.0456 to 0.6994, and for none, 0 to z²/(4 + z²)."""
+    assert bounds(statistics.score([1.0, 0.0, 0.0, 0.0])) == pytest.approx((0.0456, 0.6994), abs=1e-4)
+    assert bounds(statistics.score([0.0] * 4)) == pytest.approx((0.0, 0.4899), abs=1e-4)
+    graded = statistics.score([0.9, 1.0, 0.4, 0.95])  # t = 3.182446: 0.8125 ± 0.4424
+    assert bounds(graded) == pytest.approx((0.3701, 1.0), abs=1e-4)
+    assert statistics.score([0.9, 1.1, 0.4, 0.95]).high == pytest.approx(0.8375 + 3.182446 * 0.303795 / 2, abs=1e-4)
+
+
 def test_the_interval_of_a_mean_by_hand() -> None:
     """Of 0, 1, 2: standard error 1/√3, t with two degrees of freedom 4.302653."""
     assert bounds(statistics.mean([0.0, 1.0, 2.0])) == pytest.approx(

@@ -63,6 +63,15 @@ def test_a_report_has_all_that_the_run_left(run: Run) -> None:
     assert {"svg", "table", "ins", "del"} <= set(shown.tags)
 
 
+def test_places_on_this_machine_are_not_shown(run: Run) -> None:
+    record = Record.read(run(text="/home/me/mine/pairs.jsonl"))
+    assert record.data is not None
+    shown = str([record.flat_settings, record.command, record.data["parts"], record.warnings])
+    assert "/home" not in shown
+    assert (record.flat_settings["model.name"], record.command) == ("pairs.jsonl", "align method=dpo data=pairs.jsonl")
+    assert record.data["tokens"][0][0]["text"] == "/home/me/mine/pairs.jsonl"  # an example stays what it is
+
+
 def test_nothing_is_asked_for_and_nothing_runs(run: Run) -> None:
     shown = read(run())
     assert not {"script", "link", "img", "iframe", "form"} & set(shown.tags)

@@ -141,7 +141,7 @@ def test_bars_have_their_values_intervals_and_counts(drawn: Any, tmp_path: Path)
     write_json(tmp_path / "evaluation.json", compare(before, after))
     panels = drawn()
     panel = panels["evaluation/true_reward"]
-    first, second = mean([0.0, 1.0, 1.0]), mean([1.0, 1.0, 4.0])
+    first, second = rate([0.0, 1.0, 1.0]), mean([1.0, 1.0, 4.0])
     assert panel["bars"] == pytest.approx([2 / 3, 2.0])
     assert [[y for _, y in path] for path in panel["errors"]] == [
         pytest.approx([first.low, first.high]),

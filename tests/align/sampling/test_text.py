@@ -49,7 +49,7 @@ def test_the_seed_and_the_role_in_use_decide(tiny_policy: Policy) -> None:
     ("prompt", "sampling", "words"),
     [
         ("Hello", {"temprature": 1}, 'temprature is not a setting of SamplingParams. Did you mean "temperature"'),
-        ("Hello", {"temperature": float("nan")}, "temperature and top_k must be at least 0 and finite"),
+        ("Hello", {"temperature": float("nan")}, "temperature=nan must be at least 0 and finite"),
         ([{"role": "wizard", "content": "a"}], {}, "the prompt cannot be answered: unknown role"),
         ([{"role": "user"}], {}, "message without content"),
         ([[]], {}, "the prompt is an empty list"),

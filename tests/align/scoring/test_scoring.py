@@ -68,7 +68,7 @@ def test_settings_inside_settings_may_be_scorers() -> None:
     ("text", "message"),
     [
         ("model: rm", r"scorer.yaml: `scorer:` is missing: name one of ensemble, "),
-        ("scorer: lenght", r"scorer.yaml.scorer: 'lenght' is not one of the scorers.*Did you mean \"length\"\?"),
+        ("scorer: lenght", r"scorer.yaml: scorer: 'lenght' is not one of the scorers.*Did you mean \"length\"\?"),
         (NESTED.replace("maximum", "maximal"), r"scorers.brevity \(length\): maximal is not.*\"maximum\"\?"),
         (NESTED.replace("n: 1", "n: one"), r"scorers.variety.scorers.words \(repetition\): n must be a whole number"),
         (NESTED.replace("brevity: 0.5", "brvity: 1"), r"'brvity' is not one of.*Did you mean \"brevity\"\?"),
@@ -81,7 +81,8 @@ def test_settings_inside_settings_may_be_scorers() -> None:
         ("{scorer: reward_model, model: ./nowhere}", r"model=./nowhere: there is no such folder"),
         ("{scorer: http, url: 'http://example.org/score'}", r"\(http\): url=.* use https://"),
         ("- length", "holds no settings; write `scorer: NAME` in it"),
-        ("scorer: [", "cannot be read: "),
+        ("scorer: [", r"scorer.yaml: line 1 is no YAML \(.*\); give a YAML file"),
+        ("scorer: nosuch", r"scorer.yaml: scorer: 'nosuch' is not one of the scorers"),
     ],
 )
 def test_wrong_files_are_answered_with_the_place(text: str, message: str, tmp_path: Path) -> None:
@@ -91,9 +92,17 @@ def test_wrong_files_are_answered_with_the_place(text: str, message: str, tmp_pa
         read_scorer(str(file))
 
 
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "scorer.yaml").write_bytes(b"scorer: \xf0\x00")
+    with pytest.raises(UserError, match=r"scorer.yaml: it cannot be read"):
+        read_scorer(str(tmp_path / "scorer.yaml"))
+
+
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(UserError, match=r"nowhere.yaml cannot be read"):
+    with pytest.raises(UserError, match=r"^nowhere.yaml: there is no such file; "):
         read_scorer("nowhere.yaml")
+    with pytest.raises(UserError, match=r"^'nosuch' is not one of the scorers: ensemble, .* is a YAML file"):
+        read_scorer("nosuch")
 
 
 class Answers:

@@ -19,10 +19,16 @@ from align.settings import registry
 @pytest.fixture
 def entries(monkeypatch: pytest.MonkeyPatch) -> Generator[list[Any]]:
     found: list[Any] = []
+    monkeypatch.setattr(registry, "_CHECKOUT", Path("none"))
     monkeypatch.setattr(registry, "entry_points", lambda *, group: found if group == "align.methods" else [])
-    registry._registered.cache_clear()
+    forget()
     yield found
+    forget()
+
+
+def forget() -> None:
     registry._registered.cache_clear()
+    registry._own.cache_clear()
 
 
 def entry(package: str, name: str, value: str) -> Any:
@@ -42,6 +48,20 @@ def test_a_name_of_this_project_is_not_taken_over(entries: list[Any], order: tup
     assert registry.load("methods", "dpo").__name__ == "OrderedDict"
     assert registry.choices("methods") == ["dpo", "mine"]
     assert registry.choices("methods", shipped=True) == ["dpo"]
+
+
+def test_a_checkout_has_its_own_names_though_what_is_installed_is_older(
+    entries: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = '[project]\nname = "align-rlhf"\n[project.entry-points."align.methods"]\nnew = "collections:OrderedDict"\n'
+    (tmp_path / "pyproject.toml").write_text(table)
+    monkeypatch.setattr(registry, "_CHECKOUT", tmp_path / "pyproject.toml")
+    entries.append(entry("align-rlhf", "removed", "collections:Counter"))
+    entries.append(entry("theirs", "mine", "collections:deque"))
+    assert registry.choices("methods") == ["mine", "new"]
+    assert registry.choices("methods", shipped=True) == ["new"]
+    assert registry.load("methods", "new").__name__ == "OrderedDict"
+    assert registry.choices("commands") == []
 
 
 @pytest.mark.parametrize("broken", ["absent_module:X", "collections:Absent"])
@@ -81,7 +101,7 @@ def test_an_error_that_is_no_fault_of_a_user_stays_what_it_is(entries: list[Any]
 def test_a_name_that_is_not_registered(entries: list[Any]) -> None:
     with pytest.raises(UserError, match=r"^'dpo' is not one of the methods: none is installed\.$"):
         registry.load("methods", "dpo")
-    registry._registered.cache_clear()
+    forget()
     entries.extend([entry("theirs", "zeta", "a:b"), entry("theirs", "alpha", "a:b")])
     assert registry.choices("methods") == ["alpha", "zeta"]
     assert registry.choices("methods", shipped=True) == []

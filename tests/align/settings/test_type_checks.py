@@ -211,6 +211,7 @@ def test_how_a_wrong_value_is_shown(value: object, shown: str) -> None:
         (tuple[float, float], "a list of 2 numbers"),
         (list[str], "a list of texts"),
         (Sequence[bool], "a list of values"),
+        (tuple[Literal["a", "b"], ...] | None, "a list of a or b or null"),
         (Mapping[str, int], "names with values (name: value)"),
         (Literal["a", "b", "c"], "a, b or c"),
         (Callable[[], int], "a function"),
@@ -221,6 +222,24 @@ def test_what_is_expected_is_said_in_words(hint: Any, expected: str) -> None:
     with pytest.raises(UserError) as error:
         Shape("any", {"it": hint}).check({"it": b"x"})
     assert str(error.value).startswith(f"it must be {expected}, not ")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (("wandb", "foo"), "not ['wandb', 'foo']: 'foo' is none of them."),
+        (("wandbb",), "not ['wandbb']: 'wandbb' is none of them. Did you mean \"wandb\"?"),
+        ("wandb", "not 'wandb'. Write [wandb]."),
+        ("wandbb", "not 'wandbb'. Write [wandb]."),
+        ("foo", "not 'foo'."),
+        (3, "not 3."),
+    ],
+)
+def test_a_list_of_choices_names_them_and_what_is_none(value: Any, says: str) -> None:
+    shape = Shape("any", {"trackers": tuple[Literal["wandb", "mlflow"], ...]})
+    with pytest.raises(UserError) as error:
+        shape.check({"trackers": list(value) if isinstance(value, tuple) else value})
+    assert str(error.value) == f"trackers must be a list of wandb or mlflow, {says}"
 
 
 def test_values_are_checked_under_their_names() -> None:

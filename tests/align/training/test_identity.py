@@ -361,3 +361,12 @@ def test_a_resumed_run_says_what_is_computed_otherwise(
     assert "in the run and 2.7 now" in said
     with pytest.raises(UserError, match=r"adapter\.dropout is"):  # also of a finished run
         run(DPO(), Adapter(r=4, dropout=0.2))
+
+
+def test_another_schedule_is_one_difference() -> None:
+    """A run with a constant rate has no length to compare, one with a linear rate has."""
+    before, after = (
+        {"trainer": trainer_settings(DPO(), TrainerConfig(steps=4, warmup=0, schedule=schedule), adapters=True)}
+        for schedule in ("constant", "linear")
+    )
+    assert differences(before, after, FOLLOWS) == ["trainer.schedule is constant in the run and linear now"]

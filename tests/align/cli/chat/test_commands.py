@@ -110,6 +110,7 @@ def test_score_by_the_right_answer(chat: Start, script: Script) -> None:
     script.answers = ["42", "43"]
     shown = chat(scorers=[ExactMatch()])("x", "/retry", "/score", "/score 43")
     assert "Error: the exact_match scorer finds no `answer`" in shown
+    assert "\nA scorer that compares needs the right answer: type /score RIGHT.\n" in shown
     assert "1: runs/one: exact_match 0.000\n2: runs/one: exact_match 1.000\n" in shown
 
 

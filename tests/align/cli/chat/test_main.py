@@ -66,8 +66,8 @@ def test_a_second_model(
         (["--pairs", "a.csv"], "--pairs=a.csv: pairs are kept as JSON lines; give a name that ends in .jsonl."),
         (["--scorer", "lenght"], 'Did you mean "length"?'),
         (["--against-start", "x"], "--against-start is an adapter on the model of --against; name that too."),
-        (["--temperature", "-1"], "temperature and top_k must be at least 0 and finite"),
-        (["--max-new-tokens", "0"], "max_new_tokens at least 1"),
+        (["--temperature", "-1"], "Error: temperature=-1 must be at least 0 and finite; 0 is greedy."),
+        (["--max-new-tokens", "0"], "max_new_tokens=0 must be at least 1"),
         (["--start", "/nowhere"], "/nowhere"),
     ],
 )
@@ -83,7 +83,7 @@ def test_wrong_words_are_answered_before_a_model_is_loaded(
 
 def test_there_is_no_such_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["./nowhere"]) == 2
-    assert "there is no such file or folder" in capsys.readouterr().err
+    assert "Error: ./nowhere: there is no such run or model." in capsys.readouterr().err
 
 
 def test_models_of_two_kinds(

@@ -276,8 +276,8 @@ def test_scorers_of_ones_own_in_a_sweep(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "cannot be read: .*No such file"),
-        ("a: [", "cannot be read"),
+        (None, ": there is no such file; give a YAML file"),
+        ("a: [", ": line 1 is no YAML"),
         ("model: x", ": `scorer:` is missing: name one of ensemble, "),
     ],
 )
