@@ -137,7 +137,6 @@ def read_words(words: Sequence[str]) -> LabelConfig:
     for name, example in (("policy", "RUN, the folder of a run"), ("prompts", "FILE, a file with prompts")):
         if name not in given:
             raise UserError(f"{name} is missing: write {name}={example}.")
-    require_models(given["policy"], given.get("against"))
     run = TrainedRun.find(given["policy"])
     own = {name: value for name, value in (run.defaults if run is not None else {}).items() if name != "prompts"}
     return build(LabelConfig, {**own, **given})
@@ -169,6 +168,7 @@ def _label(config: LabelConfig) -> None:
     sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens)
     scorer = _scorer(config.reward) if config.reward is not None else None
     data = Preferences.load(config.prompts)
+    require_models(config.policy, config.against)
     prompt_text(data[0]["prompt"])
     with held(config.folder, "end that one, or give out=ANOTHER_FOLDER"):
         session = Session.begin(config.folder, _identity(config, data))
