@@ -1,13 +1,14 @@
 """LoRA on a linear layer as one function of autograd: ``y = xWᵀ + b + s·(xAᵀ)Bᵀ`` (Hu et al. 2021, eq. 3).
 
-PEFT's own layer casts its input to the adapter's float32, scales and adds the update in passes of their own, and keeps
-what those need for their gradients. Here the update is added by the matrix product that makes it, in the type of the
-base; the gradients of A and B arrive in the type that they are trained in::
+PEFT's own layer casts, scales and adds the update in passes of their own, and keeps what those need for their
+gradients. Here the update is added by the matrix product that makes it; the gradients of A and B arrive in the type
+that they are trained in::
 
     ∂L/∂x = g W + s·(g B) A        ∂L/∂B = s·gᵀ(x Aᵀ)        ∂L/∂A = s·(g B)ᵀ x
 
-What PEFT's layer knows beyond that (DoRA, dropout that is active, merged weights, biases of adapters, other types of
-the input) goes to it.
+It computes in the type in which PEFT's layer would: that of the adapter, or of autocast. Where that is not the type of
+the base (a bfloat16 base in a float32 run), and with DoRA, active dropout, merged weights or biases of adapters, PEFT's
+layer does the work.
 """
 
 from __future__ import annotations
@@ -57,22 +58,23 @@ class LoraLinear(PeftLoraLinear):
     @override
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base = self.get_base_layer()
-        if self.disable_adapters and not self.merged:
-            return base(x, *args, **kwargs)
-        if args or kwargs or not self._is_plain(x, base):
+        if args or kwargs:
             return super().forward(x, *args, **kwargs)
+        if self.disable_adapters and not self.merged:
+            return base(x)
+        if not self._is_plain(x, base):
+            return super().forward(x)
         (name,) = self.active_adapters
         a, b, scale = self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
         rows: Any = _Update.apply(x.reshape(-1, x.shape[-1]), base.weight, base.bias, a, b, scale)
         return rows.view(*x.shape[:-1], -1)
 
     def _is_plain(self, x: Tensor, base: Any) -> bool:
-        if autocast_dtype(x.device) not in (None, base.weight.dtype):
-            return False
         if self.disable_adapters or self.merged or type(base) is not nn.Linear or len(self.active_adapters) != 1:
             return False
         (name,) = self.active_adapters
         if name not in self.lora_A or name in self.lora_variant or self.lora_bias[name] or self.fan_in_fan_out:
             return False
+        computed = autocast_dtype(x.device) or self.lora_A[name].weight.dtype
         dropout = self.lora_dropout[name]
-        return x.dtype == base.weight.dtype and not (dropout.training and getattr(dropout, "p", 0))
+        return x.dtype == base.weight.dtype == computed and not (dropout.training and getattr(dropout, "p", 0))

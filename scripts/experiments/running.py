@@ -81,12 +81,16 @@ class Runner:
         return record["seconds"] if record is not None else 0.0
 
     def paths(self, name: str, seed: int) -> float | None:
-        """Distinct solutions per prompt, the demonstration's included, of the candidates that an arm learnt from."""
+        """Distinct solutions per prompt, the demonstration's included, of the candidates that an arm learnt from.
+
+        None where it learnt from none, or where solutions were not told apart.
+        """
         drawn = re.search(r"\{run\.([\w-]+)\}/" + re.escape(CANDIDATES), " ".join(self._run(name, seed).words))
         if drawn is None:
             return None
         counts = read_summary(self.folder / "runs" / self._run(drawn[1], seed).name / CANDIDATES) or {}
-        return counts["paths_with_demonstration"] / counts["prompts"]
+        found = counts.get("paths_with_demonstration")
+        return None if found is None else found / counts["prompts"]
 
     def _levels(self, arms: Mapping[str, Arm]) -> list[list[str]]:
         """Sort the arms into groups that need earlier groups alone."""

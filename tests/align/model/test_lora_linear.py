@@ -50,10 +50,11 @@ def test_equals_peft(bias: bool, shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
 
 
-def test_is_nearer_to_exact_numbers_in_bfloat16_than_its_rounding() -> None:
-    """The adapter is float32, the base bfloat16: the update is made in bfloat16, its gradients arrive in float32."""
+def test_a_float32_adapter_on_a_bfloat16_base_under_autocast() -> None:
+    """The update is made in bfloat16, as by PEFT's layer; its gradients arrive in float32."""
     exact = results(layer(PeftLoraLinear))
-    found = results(layer(LoraLinear, torch.bfloat16), torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = results(layer(LoraLinear, torch.bfloat16), torch.bfloat16)
     assert [tensor.dtype for tensor in found] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
     for mine, other in zip(found, exact, strict=True):
         assert (mine.float() - other).abs().max() < 0.03 * other.abs().max()
@@ -85,7 +86,7 @@ def test_what_peft_alone_can_do_is_left_to_it(settings: dict[str, Any], monkeypa
     assert made(torch.ones(2, INPUTS)).shape == (2, OUTPUTS)
 
 
-@pytest.mark.parametrize("state", ["off", "merged", "autocast"])
+@pytest.mark.parametrize("state", ["off", "merged", "autocast", "bfloat16 base"])
 def test_other_states(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made, x = layer(LoraLinear), torch.ones(2, INPUTS)
     expected = made(x)
@@ -96,6 +97,9 @@ def test_other_states(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif state == "merged":
         made.merge()
         torch.testing.assert_close(made(x), expected)
+    elif state == "bfloat16 base":  # the adapter computes in float32
+        made.base_layer.bfloat16()
+        torch.testing.assert_close(made(x.bfloat16()).float(), expected, rtol=0.03, atol=0.05)
     else:
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(made(x).float(), expected, rtol=0.03, atol=0.05)
