@@ -134,6 +134,8 @@ class CheckpointStore:
             UserError: It belongs to a run with another identity; the message names the differences.
         """
         notes: list[str] = []
+        if self.rank == 0:  # also where no further checkpoint is saved, which would do so
+            remove_leftovers(self.folder)
         for folder in _newest_first(self.folder):
             try:
                 manifest = verify(folder)

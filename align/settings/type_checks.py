@@ -215,11 +215,17 @@ def _expected(hint: Any) -> str:
             words.extend(str(choice) for choice in arguments)
         elif origin in (tuple, list, Sequence) and arguments:
             count = "" if origin is not tuple or Ellipsis in arguments else f"{len(arguments)} "
-            items = _PLURALS.get(arguments[0]) or (_expected(arguments[0]) if _choices(arguments[0]) else "values")
+            choices = _expected(arguments[0]) if _choices(arguments[0]) else "values"
+            named = words and choices == _joined(words)
+            items = _PLURALS.get(arguments[0]) or ("them" if named else choices)
             words.append(f"a list of {count}{items}")
         else:
             h = origin or h
             words.append(_TYPE_NAMES.get(h, getattr(h, "__name__", str(h))))
+    return _joined(words)
+
+
+def _joined(words: Sequence[str]) -> str:
     return " or ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 

@@ -86,7 +86,7 @@ MISTAKES = [
         # choices
         ("method=dop", ('Did you mean "dpo"?', "This would do: ", " method=dpo")),
         ("method=ipo", ("ipo is loss_type of method=dpo", "method=dpo method.loss_type=ipo")),
-        ("method=kto", ("choose from dpo, grpo", "--help says what each is for")),
+        ("method=nosuch", ("choose from bco, cispo", "--help says what each is for")),
         ("model=smolm2-135m", 'Did you mean "smollm2-135m"?'),
         ("method=ppo reward=length", "write `scorer: length` and its settings into FILE.yaml"),
         ("method=ppo reward=absent.yaml", "absent.yaml: there is no such file; give a YAML file"),

@@ -70,6 +70,7 @@ def test_killed_at_any_moment_of_a_save(moment: int, tmp_path: Path, monkeypatch
     assert found is not None
     assert found.step in (1, 2)
     assert skipped == []
+    assert not list(tmp_path.rglob(".*"))  # where it was the last save, no other would tidy up
     again = store(tmp_path, keep=1)
     save(again, 2)
     save(again, 3)

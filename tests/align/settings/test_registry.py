@@ -111,7 +111,8 @@ def test_a_name_that_is_not_registered(entries: list[Any]) -> None:
 
 def test_names_of_this_project() -> None:
     assert registry.choices("methods", shipped=True) == [
-        *("dpo", "grpo", "ppo", "ranker", "reward", "rft", "rloo", "rrhf", "sft", "slic")
+        *("bco", "cispo", "cpo", "dapo", "dpo", "dr_grpo", "grpo", "gspo", "kto", "online_dpo", "orpo", "ppo"),
+        *("ranker", "reinforce_pp", "reward", "rft", "rloo", "rrhf", "sft", "simpo", "slic"),
     ]
     assert registry.choices("commands", shipped=True) == [
         *("chat", "compare", "dashboard", "data", "diagnose", "doctor", "evaluate", "export", "label", "report"),
