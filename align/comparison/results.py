@@ -132,7 +132,7 @@ def results(
         Row(
             label=label,
             runs=len(seeds),
-            score=statistics.mean(scores[label]),
+            score=statistics.score(scores[label]),
             gain=gains.get(label),
             p_gain=p_gains.get(label),
             win_rate=statistics.win_rate(scores[label] - scores[start]) if label != start else None,
