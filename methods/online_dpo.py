@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from align.errors import UserError
 from align.evaluation.statistics import ordered_right
-from align.method.base import Experience, Loss, Optimization, RolloutPlan, State, require_positive, sequence_sums
+from align.method.base import Experience, Loss, Optimization, RolloutPlan, State, require_positive
 from align.method.online import OnlineMethod
 from align.model.batch import Batch
 from align.sampling.params import SamplingParams
 from methods.pairwise_losses import dpo_loss
-from methods.ppo.advantages import MissingEOS, missing_eos, spread
+from methods.ppo.advantages import MissingEOS, require_no_reward, score_ends, spread
+from methods.unpaired import response_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,8 +70,7 @@ class OnlineDPO(OnlineMethod):
         require_positive("OnlineDPO", beta=self.beta, temperature=self.temperature, minibatches=self.minibatches)
         if self.responses < 2:
             raise UserError(f"method.responses={self.responses}: a pair needs at least 2.")
-        if self.missing_eos == "subtract" and self.eos_score > 0:
-            raise UserError(f"method.eos_score={self.eos_score} would reward a missing end; give at most 0.")
+        require_no_reward(self.missing_eos, self.eos_score)
 
     @property
     def frozen(self) -> tuple[Role, ...]:
@@ -86,13 +86,12 @@ class OnlineDPO(OnlineMethod):
     def ask_roles(self, policy: Policy, batch: Batch) -> Batch:
         """Add the reference's summed log-probabilities."""
         with policy.use("reference"):
-            return batch.with_columns(reference_PK=_sums(policy, batch))
+            return batch.with_columns(reference_PK=response_sums(policy, batch))
 
     def compute_advantages(self, batch: Batch, state: State, total: Callable[[Tensor], Tensor]) -> Experience:
         """Keep the best and the worst response of each prompt, in this order; ``weight_P`` is 0 where all are alike."""
         del total
-        value = self.eos_score if self.missing_eos == "replace" else -self.eos_score
-        score_PK = missing_eos(batch["score_PK"], batch["ended_PK"], how=self.missing_eos, value=value)
+        score_PK = score_ends(batch["score_PK"], batch["ended_PK"], self.missing_eos, self.eos_score)
         apart_P = spread(score_PK, batch.valid_PK)
         order_PK = score_PK.argsort(dim=-1, descending=True, stable=True)[:, [0, -1]]
         responses = tuple(
@@ -115,7 +114,7 @@ class OnlineDPO(OnlineMethod):
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """:func:`methods.pairwise_losses.dpo_loss` of the pairs."""
-        policy_PK = _sums(policy, batch)
+        policy_PK = response_sums(policy, batch)
         ratio_PK = policy_PK - batch["reference_PK"].to(policy_PK.device)
         weight_P = batch["weight_P"].to(policy_PK.device)
         h_P = ratio_PK[:, 0] - ratio_PK[:, 1]
@@ -131,8 +130,3 @@ class OnlineDPO(OnlineMethod):
                 "rewards/accuracies": ((ordered_right(h_P.detach()) * weight_P).sum(), pairs),
             },
         )
-
-
-def _sums(policy: Policy, batch: Batch) -> Tensor:
-    out = policy.logprobs(batch)
-    return sequence_sums(out.logp_PKT, batch.mask_PKT.to(out.logp_PKT.device))

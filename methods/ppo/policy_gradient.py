@@ -42,7 +42,7 @@ from align.method.base import (
 )
 from align.method.online import OnlineMethod
 from align.sampling.params import SamplingParams
-from methods.ppo.advantages import MissingEOS, missing_eos, moments, overlong_penalty
+from methods.ppo.advantages import MissingEOS, moments, overlong_penalty, require_no_reward, score_ends
 from methods.ppo.kl import AdaptiveKL, FixedKL, KLController, KLEstimator, per_token_kl
 from methods.ppo.loss import importance_weights, kl_loss, policy_loss, policy_metrics
 
@@ -159,8 +159,7 @@ class PolicyGradient(OnlineMethod):
             bound = getattr(self, name)
             if bound is not None and not bound > 1:
                 raise UserError(f"method.{name}={bound}: must be above 1.")
-        if self.missing_eos == "subtract" and self.eos_score > 0:
-            raise UserError(f"method.eos_score={self.eos_score} would reward a missing end; give at most 0.")
+        require_no_reward(self.missing_eos, self.eos_score)
         if self.kl_target is not None and self.beta == 0:
             raise UserError("method.kl_target steers method.beta, which must then begin above 0.")
         if self.buffer >= self.max_new_tokens:
@@ -264,12 +263,7 @@ class PolicyGradient(OnlineMethod):
             score_PK = score_PK / max(variance, 1e-8) ** 0.5
         if self.score_clip is not None:
             score_PK = score_PK.clamp(-self.score_clip, self.score_clip)
-        score_PK = missing_eos(
-            score_PK,
-            batch["ended_PK"],
-            how=self.missing_eos,
-            value=self.eos_score if self.missing_eos == "replace" else -self.eos_score,
-        )
+        score_PK = score_ends(score_PK, batch["ended_PK"], self.missing_eos, self.eos_score)
         if self.buffer:
             score_PK = score_PK + overlong_penalty(batch.length_PK, max_tokens=self.max_new_tokens, buffer=self.buffer)
         return torch.where(valid_PK, score_PK, 0), kept
