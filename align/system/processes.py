@@ -22,6 +22,7 @@ from align.system.watch import Watch, explained
 
 __all__ = [
     "Processes",
+    "add_all_metrics",
     "add_metrics",
     "lost_process",
     "portable",
@@ -162,14 +163,15 @@ def add_metrics(into: dict[str, tuple[float, float]], metrics: Mapping[str, tupl
         into[name] = (before[0] + float(value), before[1] + float(weight))
 
 
-def on_cpu(metrics: Sequence[Mapping[str, tuple[Any, Any]]]) -> list[dict[str, tuple[float, float]]]:
-    """Return metrics as plain numbers, all of them brought from the accelerator together."""
+def add_all_metrics(into: dict[str, tuple[float, float]], metrics: Sequence[Mapping[str, tuple[Any, Any]]]) -> None:
+    """Add those of several micro-batches, all of them brought from the accelerator together."""
     values = [value for part in metrics for pair in part.values() for value in pair]
     away = [isinstance(value, Tensor) and value.device.type != "cpu" for value in values]
     there = [value.detach().float().reshape(()) for value, is_away in zip(values, away, strict=True) if is_away]
     brought = iter(torch.stack(there).tolist() if there else ())
     plain = iter([next(brought) if is_away else float(value) for value, is_away in zip(values, away, strict=True)])
-    return [{name: (next(plain), next(plain)) for name in part} for part in metrics]
+    for part in metrics:
+        add_metrics(into, {name: (next(plain), next(plain)) for name in part})
 
 
 def process_state() -> PartialState:

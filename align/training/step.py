@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from align.errors import SMALLER, first_line, is_out_of_memory
-from align.system.processes import add_metrics, on_cpu
+from align.system.processes import add_all_metrics
 
 if TYPE_CHECKING:
     from align.method.base import Method, Metrics
@@ -123,18 +123,19 @@ class Stepper:
                     rows.append(part.rows)
                     metrics.append(loss.metrics)
         # Looked at after the last part: before, the processor would wait for the accelerator each time.
-        for part in on_cpu(metrics):
-            add_metrics(collected, part)
+        add_all_metrics(collected, metrics)
         finite = torch.isfinite(torch.stack(losses)).tolist() if losses else []
         return [row for part, good in zip(rows, finite, strict=True) if not good for row in part]
 
     def _mix_in(self, mixed: Batch, tokens: float, collected: dict[str, tuple[float, float]]) -> None:
+        metrics: list[Metrics] = []
         with self.policy.use("policy"):
             for part in self.policy.micro_batches(mixed, self.tokens_per_microbatch) if mixed.P else ():
                 with self.processes.autocast(self.policy.device):
                     loss = -self.policy.logprobs(part).logp_PKT.sum()
                 (self.method.mixing * loss / tokens).backward()
-                add_metrics(collected, {"loss/mixed": (loss.detach(), part.tokens)})
+                metrics.append({"loss/mixed": (loss.detach(), part.tokens)})
+        add_all_metrics(collected, metrics)
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, tuple[float, float]]:
@@ -147,8 +148,7 @@ class Stepper:
                 for role in self.method.trains:
                     with self.policy.use(role):
                         metrics.append(self.method.loss(self.policy, part).metrics)
-        for part in on_cpu(metrics):
-            add_metrics(collected, part)
+        add_all_metrics(collected, metrics)
         return collected
 
     def _prepare(self, batch: Batch) -> list[Batch]:
