@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING
 from align.system.lazy import lazy
 
 if TYPE_CHECKING:
-    from methods.bco import BCO
-    from methods.cpo import CPO
-    from methods.dpo import DPO
-    from methods.kto import KTO
-    from methods.online_dpo import OnlineDPO
-    from methods.orpo import ORPO
+    from methods.dpo.dpo import DPO
+    from methods.dpo.online_dpo import OnlineDPO
     from methods.ppo.cispo import CISPO
     from methods.ppo.dapo import DAPO
     from methods.ppo.dr_grpo import DrGRPO
@@ -24,11 +20,15 @@ if TYPE_CHECKING:
     from methods.ppo.ppo import PPO
     from methods.ppo.reinforce_pp import ReinforcePP
     from methods.ppo.rloo import RLOO
+    from methods.reference_free.cpo import CPO
+    from methods.reference_free.orpo import ORPO
+    from methods.reference_free.simpo import SimPO
     from methods.rft.rft import RFT
     from methods.rrhf import RRHF
     from methods.sft import SFT
-    from methods.simpo import SimPO
     from methods.slic import SLiC
+    from methods.unpaired.bco import BCO
+    from methods.unpaired.kto import KTO
 
 __all__ = [
     "BCO",
@@ -55,17 +55,17 @@ __all__ = [
 __getattr__ = lazy(
     "methods",
     {
-        "BCO": "methods.bco",
+        "BCO": "methods.unpaired.bco",
         "CISPO": "methods.ppo.cispo",
-        "CPO": "methods.cpo",
+        "CPO": "methods.reference_free.cpo",
         "DAPO": "methods.ppo.dapo",
-        "DPO": "methods.dpo",
+        "DPO": "methods.dpo.dpo",
         "DrGRPO": "methods.ppo.dr_grpo",
         "GRPO": "methods.ppo.grpo",
         "GSPO": "methods.ppo.gspo",
-        "KTO": "methods.kto",
-        "ORPO": "methods.orpo",
-        "OnlineDPO": "methods.online_dpo",
+        "KTO": "methods.unpaired.kto",
+        "ORPO": "methods.reference_free.orpo",
+        "OnlineDPO": "methods.dpo.online_dpo",
         "PPO": "methods.ppo.ppo",
         "RFT": "methods.rft.rft",
         "RLOO": "methods.ppo.rloo",
@@ -73,6 +73,6 @@ __getattr__ = lazy(
         "ReinforcePP": "methods.ppo.reinforce_pp",
         "SFT": "methods.sft",
         "SLiC": "methods.slic",
-        "SimPO": "methods.simpo",
+        "SimPO": "methods.reference_free.simpo",
     },
 )

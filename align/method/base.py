@@ -301,6 +301,12 @@ def sequence_sums(logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
     return torch.where(mask_PKT, logp_PKT, 0).sum(-1)
 
 
+def response_sums(policy: Policy, batch: Batch) -> Tensor:
+    """Summed log-probabilities of the responses by the role in use, in nats; (P, K)."""
+    logp_PKT = policy.logprobs(batch).logp_PKT
+    return sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
+
+
 def require_effect(method: Any, when: bool, needed: str, *names: str) -> None:
     """Refuse settings that were changed but have no effect as the others are set.
 

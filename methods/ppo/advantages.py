@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from align.errors import UserError
 from align.system.lazy import no_grad
-from methods.shape_checks import require_like, require_right_padded
+from methods.ppo.shape_checks import require_like, require_right_padded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,21 +50,6 @@ def missing_eos(score_PK: Tensor, ended_PK: Tensor, *, how: MissingEOS, value: f
         return torch.where(ended_PK, score_PK, value)
     assert value >= 0, f"subtracting {value} would reward a missing end"
     return torch.where(ended_PK, score_PK, score_PK - value)
-
-
-def score_ends(score_PK: Tensor, ended_PK: Tensor, how: MissingEOS, eos_score: float) -> Tensor:
-    """:func:`missing_eos` by the settings of a method: ``eos_score`` replaces a score, or is added to it."""
-    return missing_eos(score_PK, ended_PK, how=how, value=eos_score if how == "replace" else -eos_score)
-
-
-def require_no_reward(how: MissingEOS, eos_score: float) -> None:
-    """Refuse settings that would add to the score of a response without an end.
-
-    Raises:
-        UserError: They would.
-    """
-    if how == "subtract" and eos_score > 0:
-        raise UserError(f"method.eos_score={eos_score} would reward a missing end; give at most 0.")
 
 
 def overlong_penalty(length_PK: Tensor, *, max_tokens: int, buffer: int, penalty: float = 1.0) -> Tensor:

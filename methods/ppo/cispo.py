@@ -21,7 +21,7 @@ from align.errors import UserError
 from methods.ppo.grpo import GRPO
 from methods.ppo.loss import ratio
 from methods.ppo.policy_gradient import Reduction
-from methods.shape_checks import require_like
+from methods.ppo.shape_checks import require_like
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ import torch
 from align.errors import UserError
 from methods.ppo.grpo import GRPO
 from methods.ppo.loss import policy_loss
-from methods.shape_checks import require_like
+from methods.ppo.shape_checks import require_like
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 
 from align.method.base import require_positive
-from methods.shape_checks import require_like
+from methods.ppo.shape_checks import require_like
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,7 +22,7 @@ import torch
 from align.method.base import Metrics
 from align.system.lazy import no_grad
 from methods.ppo.kl import KLEstimator, per_token_kl
-from methods.shape_checks import require_like
+from methods.ppo.shape_checks import require_like
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -40,9 +40,8 @@ from align.method.base import (
     require_not_negative,
     require_positive,
 )
-from align.method.online import OnlineMethod
-from align.sampling.params import SamplingParams
-from methods.ppo.advantages import MissingEOS, moments, overlong_penalty, require_no_reward, score_ends
+from methods.from_rollouts import RolloutMethod
+from methods.ppo.advantages import moments, overlong_penalty
 from methods.ppo.kl import AdaptiveKL, FixedKL, KLController, KLEstimator, per_token_kl
 from methods.ppo.loss import importance_weights, kl_loss, policy_loss, policy_metrics
 
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
     from align.evaluation.measurement import Measurement
     from align.model.batch import Batch
     from align.model.policy import Policy
-    from align.model.roles import Role
 
 __all__ = ["PolicyGradient", "Rewards"]
 
@@ -78,27 +76,17 @@ class Rewards:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyGradient(OnlineMethod):
+class PolicyGradient(RolloutMethod):
     """A clipped policy gradient on the policy's own responses; subclasses compute the advantages."""
 
     responses: int = 1
     """Responses drawn for each prompt; at least 2 without a value role."""
     temperature: float = 0.7
     """Sampling temperature; log-probabilities are taken at the same one."""
-    top_p: float = 1.0
-    """Nucleus sampling: the smallest set of tokens that has this probability; 1: all."""
-    max_new_tokens: int = 64
-    """Longest response, in tokens."""
-    min_new_tokens: int = 0
-    """Shortest response, in tokens."""
-    stop_strings: tuple[str, ...] = ()
-    """Texts that end a response, besides the end-of-turn token."""
     reduction: Reduction = "token"
     """Mean over ``token``s, over each ``response``'s mean, or over responses of their sum / longest (``constant``)."""
     epochs: int = 4
     """Passes over a roll-out."""
-    minibatches: int = 1
-    """Optimiser steps of a pass."""
     clip: float = 0.2
     """ε: where the policy's ratio is clipped."""
     clip_high: float | None = None
@@ -115,10 +103,6 @@ class PolicyGradient(OnlineMethod):
     """KL per response, in nats, that β is steered to; none: β is fixed."""
     kl_horizon: float = 10_000
     """Responses in which a steered β changes by about a fifth."""
-    missing_eos: MissingEOS = "replace"
-    """Score of a response that was cut off: ``replace`` it, ``subtract`` from it, or ``none`` (leave it)."""
-    eos_score: float = -1.0
-    """Replaces the score of such a response, or is added to it (then at most 0)."""
     overlong_buffer: int | None = 0
     """Last tokens of the longest length, over which a penalty rises to 1; 0: no penalty; none: a fifth."""
     score_clip: float | None = None
@@ -143,11 +127,10 @@ class PolicyGradient(OnlineMethod):
     def check(self) -> None:
         """Ranges, and settings that contradict each other."""
         name_of_method = type(self).__name__
-        require_positive(name_of_method, temperature=self.temperature, clip=self.clip, kl_horizon=self.kl_horizon)
-        self.sampling()
-        for name in ("responses", "epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise UserError(f"method.{name}={getattr(self, name)}: must be at least 1.")
+        super().check()
+        require_positive(name_of_method, clip=self.clip, kl_horizon=self.kl_horizon)
+        if self.epochs < 1:
+            raise UserError(f"method.epochs={self.epochs}: must be at least 1.")
         require_not_negative(**{name: getattr(self, name) for name in ("beta", "entropy_coef", "ptx_coef")})
         require_not_negative(overlong_buffer=self.buffer)
         for name in ("clip_high", "score_clip", "target_kl", "kl_target"):
@@ -159,7 +142,6 @@ class PolicyGradient(OnlineMethod):
             bound = getattr(self, name)
             if bound is not None and not bound > 1:
                 raise UserError(f"method.{name}={bound}: must be above 1.")
-        require_no_reward(self.missing_eos, self.eos_score)
         if self.kl_target is not None and self.beta == 0:
             raise UserError("method.kl_target steers method.beta, which must then begin above 0.")
         if self.buffer >= self.max_new_tokens:
@@ -168,7 +150,6 @@ class PolicyGradient(OnlineMethod):
         require_effect(self, not once, "a second update of a roll-out (method.epochs, method.minibatches)", "target_kl")
         require_effect(self, self.beta > 0, "method.beta above 0", "kl_in", "kl_estimator")
         require_effect(self, self.kl_target is not None, "method.kl_target", "kl_horizon")
-        require_effect(self, self.missing_eos != "none", "method.missing_eos=replace or subtract", "eos_score")
         if self.compares and self.responses < 2:
             raise UserError(
                 f"method.responses={self.responses}: without a value role the responses to a prompt are compared with "
@@ -186,29 +167,9 @@ class PolicyGradient(OnlineMethod):
         return self.max_new_tokens // 5 if self.overlong_buffer is None else self.overlong_buffer
 
     @property
-    def frozen(self) -> tuple[Role, ...]:
-        """The reference."""
-        return ("reference",)
-
-    @property
     def rollout(self) -> RolloutPlan:
         """Sampling, passes and minibatches."""
-        return RolloutPlan(
-            responses=self.responses,
-            sampling=self.sampling(),
-            epochs=self.epochs,
-            minibatches=self.minibatches,
-        )
-
-    def sampling(self) -> SamplingParams:
-        """Return the settings with which responses are drawn."""
-        return SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_new_tokens=self.max_new_tokens,
-            min_new_tokens=self.min_new_tokens,
-            stop_strings=self.stop_strings,
-        )
+        return replace(super().rollout, epochs=self.epochs)
 
     @property
     def mixing(self) -> float:
@@ -263,7 +224,7 @@ class PolicyGradient(OnlineMethod):
             score_PK = score_PK / max(variance, 1e-8) ** 0.5
         if self.score_clip is not None:
             score_PK = score_PK.clamp(-self.score_clip, self.score_clip)
-        score_PK = score_ends(score_PK, batch["ended_PK"], self.missing_eos, self.eos_score)
+        score_PK = self.score_ends(score_PK, batch["ended_PK"])
         if self.buffer:
             score_PK = score_PK + overlong_penalty(batch.length_PK, max_tokens=self.max_new_tokens, buffer=self.buffer)
         return torch.where(valid_PK, score_PK, 0), kept

@@ -30,7 +30,7 @@ LOSS_TOLERANCE = 1e-4
 
 def bench_dpo(options: argparse.Namespace) -> None:
     """Measure DPO and print the result."""
-    from methods.dpo import DPO
+    from methods.dpo.dpo import DPO
 
     quiet(options.threads)
     load_before = os.getloadavg()[0]

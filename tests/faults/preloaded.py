@@ -4,7 +4,14 @@ import importlib
 
 for _name in (
     *("align.cli.launch.execute", "align.cli.parse.job", "align.cli.parse.command", "align.cli.main", "wandb"),
-    *("align.data.preferences", "align.model.export", "methods.sft", "methods.dpo", "methods.ppo.ppo", "methods.rrhf"),
+    *(
+        "align.data.preferences",
+        "align.model.export",
+        "methods.sft",
+        "methods.dpo.dpo",
+        "methods.ppo.ppo",
+        "methods.rrhf",
+    ),
     *("methods.rft.rft", "methods.slic", "reward.training.modelling", "reward.training.ranker", "reward.functions"),
     *("reward.remote.http", "transformers.models.llama.modeling_llama", "peft", "datasets", "matplotlib.pyplot"),
     *("scipy.stats", "huggingface_hub", "omegaconf", "torch.optim.lr_scheduler", "jinja2", "sklearn"),

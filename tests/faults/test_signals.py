@@ -33,7 +33,7 @@ PHASES = {
     "loading": Phase("sft", "align.model.policy:Policy.load", 1, DIED),
     "the first evaluation": Phase("sft", "align.sampling.sampler:Sampler._parts", 1, CODES),
     "a step": Phase("sft", "align.training.step:Stepper._reduce_gradients", 2, CODES),
-    "accumulation": Phase("dpo", "methods.dpo:DPO.loss", 3, CODES, SMALL),
+    "accumulation": Phase("dpo", "methods.dpo.dpo:DPO.loss", 3, CODES, SMALL),
     "an evaluation between steps": Phase("sft", "align.sampling.sampler:Sampler._parts", 2, CODES),
     "metrics on held-out data": Phase("dpo", "align.training.step:Stepper.measure", 1, CODES),
     "a roll-out": Phase("ppo", "align.training.rollout:Rollouts._sample", 2, CODES),

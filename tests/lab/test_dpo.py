@@ -13,7 +13,7 @@ import pytest
 from scipy.optimize import brentq, linprog
 from scipy.special import log_softmax, logsumexp
 
-from methods.dpo import DPO
+from methods.dpo.dpo import DPO
 from tests.lab.enumeration import Enumeration, kl, normalised, sigmoid
 from tests.lab.steps import gradient, minimise, pairs
 from tests.lab.tabular import make_policy, set_table, table

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from methods.cpo import CPO
-from methods.orpo import ORPO
-from methods.simpo import SimPO
+from methods.reference_free.cpo import CPO
+from methods.reference_free.orpo import ORPO
+from methods.reference_free.simpo import SimPO
 from tests.lab.enumeration import Enumeration, sigmoid
 from tests.lab.steps import gradient, pairs
 from tests.lab.tabular import make_policy

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from methods.bco import BCO
-from methods.kto import KTO
-from methods.unpaired import Unpaired
+from methods.unpaired.bco import BCO
+from methods.unpaired.kto import KTO
+from methods.unpaired.unpaired import Unpaired
 from tests.lab.enumeration import Enumeration, sigmoid
 from tests.lab.steps import batch_of, gradient, singles
 from tests.lab.tabular import make_policy, set_table

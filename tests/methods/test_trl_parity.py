@@ -26,7 +26,7 @@ from align.method.base import Method
 from align.model.batch import Batch
 from align.model.policy import Policy
 from align.settings.adapter import Adapter
-from methods.dpo import DPO
+from methods.dpo.dpo import DPO
 from methods.sft import SFT
 
 pytestmark = [  # TRL and PEFT use names that transformers renames in v6

@@ -20,26 +20,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from align.errors import UserError
-from align.evaluation.statistics import ordered_right
-from align.method.base import Experience, Loss, Optimization, RolloutPlan, State, require_positive
-from align.method.online import OnlineMethod
+from align.method.base import Experience, Loss, Optimization, State, require_positive, response_sums
 from align.model.batch import Batch
-from align.sampling.params import SamplingParams
-from methods.pairwise_losses import dpo_loss
-from methods.ppo.advantages import MissingEOS, require_no_reward, score_ends, spread
-from methods.unpaired import response_sums
+from methods.dpo.losses import dpo_loss
+from methods.from_rollouts import RolloutMethod
+from methods.ppo.advantages import spread
+from methods.ranking import pair_metrics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from align.model.policy import Policy
-    from align.model.roles import Role
 
 __all__ = ["OnlineDPO"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineDPO(OnlineMethod):
+class OnlineDPO(RolloutMethod):
     """On-line DPO: DPO on the best and the worst of the policy's own responses, as any scorer or judge has them."""
 
     responses: int = 2
@@ -48,16 +45,6 @@ class OnlineDPO(OnlineMethod):
     """Strength of the tie to the reference: the larger, the closer the policy stays."""
     temperature: float = 0.9
     """Sampling temperature."""
-    top_p: float = 1.0
-    """Nucleus sampling: the smallest set of tokens that has this probability; 1: all."""
-    max_new_tokens: int = 64
-    """Longest response, in tokens."""
-    missing_eos: MissingEOS = "replace"
-    """Score of a response that was cut off: ``replace`` it, ``subtract`` from it, or ``none`` (leave it)."""
-    eos_score: float = -1.0
-    """Replaces the score of such a response, or is added to it (then at most 0)."""
-    minibatches: int = 1
-    """Optimiser steps of a roll-out."""
 
     optimization: ClassVar[Optimization] = Optimization(
         learning_rate=3e-5, full_learning_rate=5e-7, epochs=1, batch_size=64, warmup=0.1, schedule="linear"
@@ -67,21 +54,10 @@ class OnlineDPO(OnlineMethod):
 
     def check(self) -> None:
         """Ranges, and settings that contradict each other."""
-        require_positive("OnlineDPO", beta=self.beta, temperature=self.temperature, minibatches=self.minibatches)
+        super().check()
+        require_positive("OnlineDPO", beta=self.beta)
         if self.responses < 2:
             raise UserError(f"method.responses={self.responses}: a pair needs at least 2.")
-        require_no_reward(self.missing_eos, self.eos_score)
-
-    @property
-    def frozen(self) -> tuple[Role, ...]:
-        """The reference."""
-        return ("reference",)
-
-    @property
-    def rollout(self) -> RolloutPlan:
-        """Sampling, and the number of uses."""
-        sampling = SamplingParams(temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens)
-        return RolloutPlan(responses=self.responses, sampling=sampling, minibatches=self.minibatches)
 
     def ask_roles(self, policy: Policy, batch: Batch) -> Batch:
         """Add the reference's summed log-probabilities."""
@@ -91,7 +67,7 @@ class OnlineDPO(OnlineMethod):
     def compute_advantages(self, batch: Batch, state: State, total: Callable[[Tensor], Tensor]) -> Experience:
         """Keep the best and the worst response of each prompt, in this order; ``weight_P`` is 0 where all are alike."""
         del total
-        score_PK = score_ends(batch["score_PK"], batch["ended_PK"], self.missing_eos, self.eos_score)
+        score_PK = self.score_ends(batch["score_PK"], batch["ended_PK"])
         apart_P = spread(score_PK, batch.valid_PK)
         order_PK = score_PK.argsort(dim=-1, descending=True, stable=True)[:, [0, -1]]
         responses = tuple(
@@ -113,20 +89,11 @@ class OnlineDPO(OnlineMethod):
         return float(batch.P)
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
-        """:func:`methods.pairwise_losses.dpo_loss` of the pairs."""
+        """:func:`methods.dpo.losses.dpo_loss` of the pairs."""
         policy_PK = response_sums(policy, batch)
         ratio_PK = policy_PK - batch["reference_PK"].to(policy_PK.device)
-        weight_P = batch["weight_P"].to(policy_PK.device)
-        h_P = ratio_PK[:, 0] - ratio_PK[:, 1]
-        loss = (dpo_loss(h_P, self.beta) * weight_P).sum()
-        reward_PK, pairs = self.beta * ratio_PK.detach(), weight_P.sum()
-        return Loss(
-            sums={"policy": loss},
-            metrics={
-                "loss": (loss.detach(), self.weight(batch)),
-                "rewards/chosen": ((reward_PK[:, 0] * weight_P).sum(), pairs),
-                "rewards/rejected": ((reward_PK[:, 1] * weight_P).sum(), pairs),
-                "rewards/margins": ((self.beta * h_P.detach() * weight_P).sum(), pairs),
-                "rewards/accuracies": ((ordered_right(h_P.detach()) * weight_P).sum(), pairs),
-            },
-        )
+        apart = batch["weight_P"].nonzero()[:, 0].to(policy_PK.device)
+        ratio_PK, policy_PK = ratio_PK[apart], policy_PK[apart]
+        loss = dpo_loss(ratio_PK[:, 0] - ratio_PK[:, 1], self.beta).sum()
+        metrics = pair_metrics(self.beta * ratio_PK.detach(), policy_PK.detach())
+        return Loss(sums={"policy": loss}, metrics={"loss": (loss.detach(), self.weight(batch)), **metrics})

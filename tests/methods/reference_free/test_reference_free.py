@@ -11,11 +11,11 @@ from torch import Tensor
 
 from align.method.base import Method
 from align.model.batch import Batch
-from methods.cpo import CPO
-from methods.orpo import ORPO, log_odds, odds_ratio_loss
-from methods.simpo import SimPO, alpha_reward
+from methods.reference_free.cpo import CPO
+from methods.reference_free.orpo import ORPO, log_odds, odds_ratio_loss
+from methods.reference_free.simpo import SimPO, alpha_reward
 from tests.methods import trl_tensors
-from tests.methods.test_pairwise_losses import Table, gradient, whole_step, world
+from tests.methods.dpo.test_losses import Table, gradient, whole_step, world
 
 # y1 and y2 of docs/methods.md: S −3 and −1.2, M −1 and −.6.
 Y1, Y2 = [-0.5, -1.0, -1.5], [-0.8, -0.4]

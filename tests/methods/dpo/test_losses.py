@@ -13,11 +13,11 @@ from align.errors import UserError
 from align.method.base import Method
 from align.model.batch import Batch
 from align.model.forward import Logprobs
-from methods import pairwise_losses as losses
-from methods.dpo import DPO
-from methods.pairwise_scores import divergence_score
-from methods.pairwise_table import LOSSES
-from methods.transport import at_same_place
+from methods.dpo import losses
+from methods.dpo.dpo import DPO
+from methods.dpo.loss_table import LOSSES
+from methods.dpo.scores import divergence_score
+from methods.dpo.transport import at_same_place
 from tests.methods import trl_tensors
 
 LENGTHS = [(3, 2), (1, 5), (4, 4), (2, 6), (5, 1)]

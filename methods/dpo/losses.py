@@ -1,7 +1,7 @@
-"""Losses on pairs with a reference: pure functions; :mod:`methods.pairwise_table` names them for ``method=dpo``.
+"""Losses on pairs with a reference: pure functions; :mod:`methods.dpo.loss_table` names them for ``method=dpo``.
 
 u and v are the scores of the chosen and the rejected response: log-ratios ``S − S_ref``, or what another divergence
-makes of them (:mod:`methods.pairwise_scores`), per token where the table says so; (P,), in nats. h = u − v, z = βh.
+makes of them (:mod:`methods.dpo.scores`), per token where the table says so; (P,), in nats. h = u − v, z = βh.
 ε is the share of flipped labels, one for all pairs or (P,). Each function returns the loss of every pair; (P,).
 """
 
@@ -81,7 +81,7 @@ def discopop_loss(h: Tensor, beta: float, tau: float) -> Tensor:
 def aot_loss(own: Tensor, matched: Tensor, beta: float, epsilon: float | Tensor) -> Tensor:
     """AOT, paired (Melnyk et al. 2024): :func:`cdpo_loss` of quantiles, ``own`` the policy's ``S_w − S_l``.
 
-    ``matched`` is the reference's, that of the same place once both are sorted (:mod:`methods.transport`).
+    ``matched`` is the reference's, that of the same place once both are sorted (:mod:`methods.dpo.transport`).
     """
     return cdpo_loss(own - matched, beta, epsilon)
 

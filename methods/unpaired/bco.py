@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from align.method.base import require_positive
-from methods.unpaired import Unpaired, response_sums
+from align.method.base import require_positive, response_sums
+from methods.unpaired.unpaired import Unpaired
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 from align.errors import UserError
 from align.method.base import Optimization, PairwiseMethod, require_effect, require_positive
 from align.settings.type_checks import Share
-from methods.pairwise_scores import Divergence
-from methods.pairwise_table import LOSSES, LossName, PairwiseLoss
+from methods.dpo.loss_table import LOSSES, LossName, PairwiseLoss
+from methods.dpo.scores import Divergence
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairwiseSettings(PairwiseMethod):
-    """The fields of :class:`methods.dpo.DPO`."""
+    """The fields of :class:`methods.dpo.dpo.DPO`."""
 
     beta: float = 0.1
     """Strength of the tie to the reference: the larger, the closer the policy stays."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from align.evaluation.statistics import ordered_right
-from align.method.base import Loss, Method, Optimization, sequence_sums
+from align.method.base import Loss, Method, Optimization, response_sums
 from align.system.lazy import no_grad
 
 if TYPE_CHECKING:
@@ -59,12 +59,6 @@ class Unpaired(Method):
         loss = (self.losses(reward_PK, batch) * weight_PK).sum()
         metrics = judgement_metrics(reward_PK.detach(), S_PK.detach(), batch)
         return Loss(sums={"policy": loss}, metrics={"loss": (loss.detach(), self.weight(batch)), **metrics})
-
-
-def response_sums(policy: Policy, batch: Batch) -> Tensor:
-    """Summed log-probabilities of the responses by the role in use, in nats; (P, K)."""
-    logp_PKT = policy.logprobs(batch).logp_PKT
-    return sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
 
 
 @no_grad

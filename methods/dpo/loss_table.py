@@ -1,4 +1,4 @@
-"""The table of losses that ``method=dpo`` chooses from by name, each a function of :mod:`methods.pairwise_losses`."""
+"""The table of losses that ``method=dpo`` chooses from by name, each a function of :mod:`methods.dpo.losses`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from methods import pairwise_losses as losses
+from methods.dpo import losses
 
 if TYPE_CHECKING:
     from torch import Tensor

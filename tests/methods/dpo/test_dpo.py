@@ -11,8 +11,8 @@ from torch import Tensor
 
 from align.errors import UserError
 from align.model.batch import Batch
-from methods.dpo import DPO
-from methods.pairwise_losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, robust_loss
+from methods.dpo.dpo import DPO
+from methods.dpo.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, robust_loss
 
 # Chosen S −3.0 (3 tokens), rejected S −1.2 (2 tokens); reference −3.5 and −1.0, so h = .7.
 POLICY = [[[-0.5, -1.0, -1.5], [-0.8, -0.4]]]

@@ -3,7 +3,7 @@
 For a pair of a chosen response w and a rejected one l, S the summed log-probability, end-of-turn included::
 
     u = S_w − Sref_w,  v = S_l − Sref_l,  h = u − v
-    L = mean over pairs of −log σ(βh)           loss_type=sigmoid; the others are in methods/pairwise_losses.py
+    L = mean over pairs of −log σ(βh)           loss_type=sigmoid; the others are in methods/dpo/losses.py
 
 Departures from the papers: IPO uses averages per token instead of sums, the form its authors confirmed after
 publication (``ipo_sums=True`` is the paper's text). ``hinge`` is the one of RSO, with a reference; it is not SLiC-HF.
@@ -22,12 +22,12 @@ import torch
 
 from align.errors import UserError
 from align.method.base import Loss, sequence_sums
-from methods.pairwise_scores import divergence_score, ld_sums, wpo_weights
-from methods.pairwise_settings import PairwiseSettings
-from methods.pairwise_table import Pairs, PairwiseLoss
+from methods.dpo.loss_table import Pairs, PairwiseLoss
+from methods.dpo.scores import divergence_score, ld_sums, wpo_weights
+from methods.dpo.settings import PairwiseSettings
+from methods.dpo.transport import with_quantiles
 from methods.ranking import pair_metrics
 from methods.step_means import with_pairs_per_token
-from methods.transport import with_quantiles
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align.method.base import require_not_negative, require_positive
-from methods.pairwise_losses import dpo_loss
-from methods.reference_free import ReferenceFree
-from methods.simpo import alpha_reward
+from methods.dpo.losses import dpo_loss
+from methods.reference_free.reference_free import ReferenceFree
+from methods.reference_free.simpo import alpha_reward
 from methods.step_means import with_pairs_per_token
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from align.data.examples import tokenize
 from align.method.base import Method
 from align.model.batch import Batch
 from align.model.forward import Logprobs
-from methods.bco import BCO, bco_loss
-from methods.kto import KTO, kto_loss
-from methods.mismatched import with_other_answers
+from methods.unpaired.bco import BCO, bco_loss
+from methods.unpaired.kto import KTO, kto_loss
+from methods.unpaired.mismatched import with_other_answers
 from tests.methods import trl_tensors
-from tests.methods.test_pairwise_losses import whole_step
+from tests.methods.dpo.test_losses import whole_step
 
 
 class AnyAnswers:

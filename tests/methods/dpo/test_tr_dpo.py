@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.model.batch import Batch
 from align.settings.adapter import Adapter
-from methods.dpo import DPO
+from methods.dpo.dpo import DPO
 
 PAIRS = Batch(
     prompt_ids=((3, 4), (5,)),

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from align.method.base import require_not_negative, require_positive
-from methods.pairwise_losses import dpo_loss
-from methods.reference_free import ReferenceFree
+from methods.dpo.losses import dpo_loss
+from methods.reference_free.reference_free import ReferenceFree
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from align.method.base import require_not_negative, require_positive
-from methods.mismatched import with_other_answers
-from methods.unpaired import Unpaired, response_sums
+from align.method.base import require_not_negative, require_positive, response_sums
+from methods.unpaired.mismatched import with_other_answers
+from methods.unpaired.unpaired import Unpaired
 
 if TYPE_CHECKING:
     from torch import Tensor

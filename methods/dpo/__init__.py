@@ -1,0 +1,1 @@
+"""Direct preference optimisation on pairs, off-line and on-line: losses, settings, and the method."""
