@@ -9,7 +9,8 @@ differ ten times as much as the others', as those of an unstable method do; Welc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ LEVEL = 0.05
 """Chance at most of naming a winner that is not the best, or where several are best."""
 _POWER = 0.8
 _TINY = 1e-12
+_MOST = 10**8  # prompts or runs; more is none
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,32 @@ class Needed:
 
 
 def needed(found: Difference) -> Needed:
-    """Return what would tell two methods apart that differ by as much as was found."""
+    """Return what would tell two methods apart that differ by as much as was found.
+
+    More runs lower the variance and bring degrees of freedom: with two of each the quantile of t is far larger.
+    """
     if abs(found.mean) < _TINY:
         return Needed(None, None)
-    degrees = max(found.degrees, 1.0)
-    quantiles = t.ppf(1 - LEVEL / 2, degrees) + t.ppf(_POWER, degrees)
-    allowed = (found.mean / float(quantiles)) ** 2
-    for_prompts, for_runs = allowed - found.of_runs, allowed - found.of_prompts
+    whole = found.of_runs + found.of_prompts
+    # Satterthwaite's sum of variance²/degrees is the prompts' part and, the rest of it, the runs'.
+    of_prompts_now = found.of_prompts**2 / max(found.prompts - 1, 1)
+    of_runs_now = max(whole**2 / max(found.degrees, 1.0) - of_prompts_now, 0.0)
+
+    def shown(prompts: int, runs: int) -> bool:
+        fewer_prompts, fewer_runs = found.prompts / prompts, found.runs / runs
+        variance = found.of_prompts * fewer_prompts + found.of_runs * fewer_runs
+        over_degrees = (found.of_prompts * fewer_prompts) ** 2 / (prompts - 1)
+        if found.of_runs:
+            over_degrees += of_runs_now * fewer_runs**2 * (found.runs - 1) / (runs - 1)
+        degrees = variance**2 / over_degrees
+        quantiles = float(t.ppf(1 - LEVEL / 2, degrees) + t.ppf(_POWER, degrees))
+        return abs(found.mean) >= quantiles * math.sqrt(variance)
+
+    def least(enough: Callable[[int], bool]) -> int | None:
+        number = bisect_left(range(_MOST), True, lo=2, key=enough)
+        return number if number < _MOST else None
+
     return Needed(
-        math.ceil(found.of_prompts * found.prompts / for_prompts) if for_prompts > 0 else None,
-        math.ceil(found.of_runs * found.runs / for_runs) if for_runs > 0 and found.of_runs > 0 else None,
+        least(lambda prompts: shown(prompts, found.runs)) if found.of_prompts > 0 else None,
+        least(lambda runs: shown(found.prompts, runs)) if found.of_runs > 0 else None,
     )

@@ -137,13 +137,36 @@ class TestRank:
 
 class TestNeeded:
     def test_prompts_by_the_formula_of_the_paired_test(self) -> None:
-        """n = (t.975 + t.8)²·σ²/d² with the degrees of freedom of the test at hand."""
+        """The least n of n ≥ (t.975 + t.8)²·σ²/d², with the n − 1 degrees of freedom of the test to come."""
         rng = np.random.default_rng(7)
         d = rng.normal(0.05, 0.5, 80)
         found = difference(d, np.zeros(80))
-        quantiles = stats.t.ppf(0.975, 79) + stats.t.ppf(0.8, 79)
-        assert needed(found).prompts == math.ceil((quantiles * d.std(ddof=1) / d.mean()) ** 2)
+        n = needed(found).prompts
+        assert n is not None
+
+        def asked(size: int) -> float:
+            quantiles = stats.t.ppf(0.975, size - 1) + stats.t.ppf(0.8, size - 1)
+            return float((quantiles * d.std(ddof=1) / d.mean()) ** 2)
+
+        assert n >= asked(n)
+        assert n - 1 < asked(n - 1)
         assert needed(found).runs is None
+
+    @pytest.mark.parametrize("runs", [2, 3, 5])
+    def test_runs_by_the_formula_of_welch(self, runs: int) -> None:
+        """Two arms of equal variance: the least n ≥ (t.975 + t.8)²·2σ²/d² with 2n − 2 degrees, from however many."""
+        means = np.linspace(-1, 1, runs)
+        means *= 0.5 / means.std(ddof=1)
+        found = difference(np.tile(means[:, None], 30), np.tile(means[:, None] - 0.4, 30))
+        n = needed(found).runs
+
+        def asked(size: int) -> float:
+            quantiles = stats.t.ppf(0.975, 2 * size - 2) + stats.t.ppf(0.8, 2 * size - 2)
+            return float(quantiles**2 * 2 * 0.5**2 / 0.4**2)
+
+        assert n is not None
+        assert n >= asked(n)
+        assert n - 1 < asked(n - 1)
 
     def test_no_number_of_prompts_is_enough_where_runs_differ_more(self) -> None:
         a_SN = np.tile(np.array([[0.0], [1.0], [2.0]]), 30)
