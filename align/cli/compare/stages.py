@@ -118,7 +118,8 @@ class Stages:
 
     def _own_words(self, contender: Contender, seed: int) -> list[str]:
         contest = self.contest
-        own = [*contender.words, *self.chosen.get(contender.label, [])]
+        mix = [word for word in contest.comparison.shared if word.startswith("data.mix=")]  # not the reward model's
+        own = [*mix, *contender.words, *self.chosen.get(contender.label, [])]
         if contender.label in contest.needs_reward:
             # Seeds of tuning and of lengths take the first seed's reward model.
             of = seed if seed in contest.comparison.seeds else contest.comparison.seeds[0]

@@ -276,3 +276,15 @@ def test_another_comparison_in_the_same_folder_is_a_sentence(begin_comparison: B
     begin_comparison("seeds=1", "frontier=true")  # the same one, with more to do
     with pytest.raises(UserError, match="has a comparison with other seeds: give this one a name of its own"):
         begin_comparison("seeds=2")
+
+
+def test_demonstrations_to_mix_in_reach_the_runs(
+    begin_comparison: Begin, tmp_path: Path, pair_rows: list[dict[str, str]]
+) -> None:
+    """Otherwise PPO-ptx would mix in the chosen responses of the pairs, without a word."""
+    file = tmp_path / "mix.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in pair_rows))
+    (tmp_path / "reward.yaml").write_text("scorer: repetition\n")
+    reward = f"reward={tmp_path / 'reward.yaml'}"
+    stages = begin_comparison("methods=[ppo:ptx_coef=0.3]", f"data.mix={file}", reward, "method.max_new_tokens=16")
+    assert f"data.mix={file}" in stages.training(stages.contest.comparison.trained[0], 0).command
