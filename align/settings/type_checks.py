@@ -163,7 +163,8 @@ def _remedy(value: Any, hint: Any) -> str:
     """Return the end of a sentence: the choice that may be meant, what is none in a list, the brackets of one."""
     choices = _choices(hint)
     if choices:
-        return f".{did_you_mean(value, choices)}" if isinstance(value, str) else "."
+        near = nearest(value, choices, 0.8) if isinstance(value, str) else None  # another name is another thing
+        return f'. Did you mean "{near}"?' if near else "."
     for listed in filter(None, (_choices(item) for h in _alternatives(hint) if (item := _item(h)) is not None)):
         if isinstance(value, str):
             meant = value if value in listed else nearest(value, listed)

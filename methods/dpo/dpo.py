@@ -14,17 +14,17 @@ compares two models and is 0 before the first step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from align.errors import UserError
 from align.method.base import Loss, sequence_sums
 from methods.dpo.loss_table import Pairs, PairwiseLoss
 from methods.dpo.scores import divergence_score, ld_sums, wpo_weights
-from methods.dpo.settings import PairwiseSettings
+from methods.dpo.settings import PairwiseSettings, require_scores
 from methods.dpo.transport import with_quantiles
 from methods.ranking import pair_metrics
 from methods.step_means import with_pairs_per_token
@@ -32,6 +32,7 @@ from methods.step_means import with_pairs_per_token
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from align.data import Preferences
     from align.method.base import Together
     from align.model.batch import Batch
     from align.model.policy import Policy
@@ -56,6 +57,12 @@ class DPO(PairwiseSettings):
     def cached_columns(self) -> tuple[str, ...]:
         """The reference's summed log-probabilities, if they are cached."""
         return ("reference_PK",) if self.reference == "cached" else ()
+
+    def learns_from(self, data: Preferences) -> Preferences:
+        """All rows; with ``soft_labels`` both answers of a pair must have scores."""
+        if self.soft_labels is not None:
+            require_scores(data.as_pairs())
+        return data
 
     def begin(self, policy: Policy) -> None:
         """Start the moving reference at the policy."""
@@ -123,20 +130,15 @@ class DPO(PairwiseSettings):
         if loss.sorts:
             below, above = batch["quantile_PK"].to(score_PK.device).unbind(1)
             quantiles = (policy_PK[:, 0] - policy_PK[:, 1], below) if name == "aot" else (below, above)
-        epsilon = self._epsilon(loss, batch, u)
-        return Pairs(u=u, v=v, beta=self.beta, epsilon=epsilon, tau=self.discopop_tau, nll=nll_P, quantiles=quantiles)
+        label = self._label(loss, batch, u)
+        return Pairs(u=u, v=v, beta=self.beta, label=label, tau=self.discopop_tau, nll=nll_P, quantiles=quantiles)
 
-    def _epsilon(self, loss: PairwiseLoss, batch: Batch, like: Tensor) -> float | Tensor:
-        """The share of flipped labels, or what the scores of each pair say of it."""
+    def _label(self, loss: PairwiseLoss, batch: Batch, like: Tensor) -> float | Tensor:
+        """Log-odds of the labels: of the share of flipped ones, or what the scores of each pair say."""
         if self.soft_labels is not None and loss.smoothing:
-            gap_P = batch["score_PK"][:, 0] - batch["score_PK"][:, 1]
-            if bad := [row for row, gap in zip(batch.rows, gap_P.tolist(), strict=True) if gap != gap]:
-                raise UserError(
-                    f"method.soft_labels reads the scores of both answers, but row {bad[0]} of the data lacks one; "
-                    "leave such rows out, or take method.label_smoothing."
-                )
-            return torch.sigmoid(-gap_P / self.soft_labels).to(like)
-        return (loss.smoothing if self.label_smoothing is None else self.label_smoothing) or 0.0
+            return ((batch["score_PK"][:, 0] - batch["score_PK"][:, 1]) / self.soft_labels).to(like)
+        epsilon = (loss.smoothing if self.label_smoothing is None else self.label_smoothing) or 0.0
+        return math.log((1 - epsilon) / epsilon) if epsilon else math.inf
 
     def _sums(self, logp_PKT: Tensor, batch: Batch) -> Tensor:
         return ld_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device), self.ld_alpha)

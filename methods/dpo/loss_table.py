@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from methods.dpo import losses
 
 if TYPE_CHECKING:
@@ -40,12 +42,18 @@ class Pairs:
     v: Tensor
     """Scores of the rejected ones."""
     beta: float
-    epsilon: float | Tensor
+    label: float | Tensor
+    """Log-odds of the label being right, ``log((1−ε)/ε)``; ∞ where no label is wrong."""
     tau: float
     nll: Tensor
     """Negative log-likelihood of the chosen responses, scaled so that its mean over pairs is that over their tokens."""
     quantiles: tuple[Tensor, Tensor]
     """Of ``aot`` its own number and the matched one, of ``aot_unpaired`` the two matched ones; unused by others."""
+
+    @property
+    def epsilon(self) -> Tensor:
+        """Share of flipped labels."""
+        return torch.sigmoid(-torch.as_tensor(self.label, dtype=self.u.dtype, device=self.u.device))
 
     @property
     def h(self) -> Tensor:
@@ -75,7 +83,7 @@ LOSSES: dict[str, PairwiseLoss] = {
     "robust": PairwiseLoss(of=lambda x: losses.robust_loss(x.h, x.beta, x.epsilon), smoothing=0.1),
     "ipo": PairwiseLoss(of=lambda x: losses.ipo_loss(x.h, x.beta), per_token=True),
     "hinge": PairwiseLoss(of=lambda x: losses.hinge_loss(x.h, x.beta)),
-    "exo_pair": PairwiseLoss(of=lambda x: losses.exo_pair_loss(x.h, x.beta, x.epsilon), smoothing=1e-3),
+    "exo_pair": PairwiseLoss(of=lambda x: losses.exo_pair_loss(x.h, x.beta, x.label), smoothing=1e-3),
     "discopop": PairwiseLoss(of=lambda x: losses.discopop_loss(x.h, x.beta, x.tau)),
     "nca_pair": PairwiseLoss(of=lambda x: losses.nca_pair_loss(x.u, x.v, x.beta), of_difference=False),
     "bco_pair": PairwiseLoss(of=lambda x: losses.bco_pair_loss(x.u, x.v, x.beta), of_difference=False),

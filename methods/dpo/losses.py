@@ -40,11 +40,15 @@ def hinge_loss(h: Tensor, beta: float) -> Tensor:
     return torch.relu(1 - beta * h)
 
 
-def exo_pair_loss(h: Tensor, beta: float, epsilon: float | Tensor) -> Tensor:
-    """EXO (Ji et al. 2024, eq. 16), K = 2: ``KL(q ‖ p)`` of ``q = (σ(z), σ(−z))`` from ``p = (1−ε, ε)``."""
-    z, epsilon = beta * h, torch.as_tensor(epsilon, dtype=h.dtype, device=h.device)
-    won, lost = torch.nn.functional.logsigmoid(z), torch.nn.functional.logsigmoid(-z)
-    return won.exp() * (won - torch.log1p(-epsilon)) + lost.exp() * (lost - epsilon.log())
+def exo_pair_loss(h: Tensor, beta: float, label: float | Tensor) -> Tensor:
+    """EXO (Ji et al. 2024, eq. 16), K = 2: ``KL(q ‖ p)`` of ``q = (σ(z), σ(−z))`` from ``p = (1−ε, ε)``.
+
+    ``label`` is the log-odds of the label being right, ``log((1−ε)/ε)``, of which no ε is too small.
+    """
+    z, label = beta * h, torch.as_tensor(label, dtype=h.dtype, device=h.device)
+    log_sigmoid = torch.nn.functional.logsigmoid
+    won, lost = log_sigmoid(z), log_sigmoid(-z)
+    return won.exp() * (won - log_sigmoid(label)) + lost.exp() * (lost - log_sigmoid(-label))
 
 
 def nca_pair_loss(u: Tensor, v: Tensor, beta: float) -> Tensor:
@@ -74,8 +78,9 @@ def apo_down_loss(u: Tensor, v: Tensor, beta: float) -> Tensor:
 
 def discopop_loss(h: Tensor, beta: float, tau: float) -> Tensor:
     """Log-ratio modulated loss (DiscoPOP, Lu et al. 2024, eq. 5): ``(1−m)·(−log σ(z)) + m·e^−z, m = σ(z/τ)``."""
-    m = torch.sigmoid(beta * h / tau)
-    return (1 - m) * dpo_loss(h, beta) + m * torch.exp(-beta * h)
+    z = beta * h
+    left = torch.sigmoid(-z / tau) * dpo_loss(h, beta)
+    return left + torch.exp(torch.nn.functional.logsigmoid(z / tau) - z)  # m·e^−z is 0·∞ far below 0
 
 
 def aot_loss(own: Tensor, matched: Tensor, beta: float, epsilon: float | Tensor) -> Tensor:

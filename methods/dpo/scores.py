@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 Divergence = Literal["reverse_kl", "forward_kl", "js", "alpha"]
 
-_LARGEST = 80.0  # e^80 is the largest power that float32 squares without a word
+_LARGEST = 30.0  # the gradient's norm sums squares: e^60 leaves float32 room for the other factors
 
 
 def divergence_score(ratio: Tensor, divergence: Divergence, alpha: float) -> Tensor:
     """``f′(t)`` up to a constant, of ``log t = log π/π_ref`` in nats (f-DPO, Wang et al. 2024).
 
     ``log t`` for reverse KL, ``1 − 1/t`` for forward KL, ``log 2t/(1+t)`` for Jensen–Shannon, and for α
-    ``(t^(α−1) − 1)/(α−1)``, where α → 1 is reverse KL and α → 0 forward KL. Exponents beyond 80 are cut there.
+    ``(t^(α−1) − 1)/(α−1)``, where α → 1 is reverse KL and α → 0 forward KL. Exponents beyond 30 are cut there.
     """
     if divergence == "reverse_kl" or (divergence == "alpha" and abs(alpha - 1) < 1e-6):
         return ratio

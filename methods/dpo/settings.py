@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from align.errors import UserError
 from align.method.base import Optimization, PairwiseMethod, require_effect, require_positive
 from align.settings.type_checks import Share
 from methods.dpo.loss_table import LOSSES, LossName, PairwiseLoss
 from methods.dpo.scores import Divergence
+
+if TYPE_CHECKING:
+    from align.data import Preferences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,11 @@ class PairwiseSettings(PairwiseMethod):
                 "method.loss_type=[sigmoid,sft] method.loss_weights=[1,0.1]."
             )
         require_effect(self, several, "a list in method.loss_type", "loss_weights")
+        if several and not (min(self.loss_weights) >= 0 and 0 < sum(self.loss_weights) < math.inf):
+            raise UserError(
+                f"method.loss_weights={list(self.loss_weights)}: must be finite numbers of at least 0, and one of them "
+                "above 0."
+            )
         self._check_labels()
         for name, loss in self.losses.items():
             if self.divergence != "reverse_kl" and not loss.of_difference:
@@ -110,3 +119,19 @@ class PairwiseSettings(PairwiseMethod):
             require_effect(self, not self.losses.keys().isdisjoint(("cdpo", "exo_pair")), soft, "soft_labels")
             if self.label_smoothing is not None or "robust" in self.losses:
                 raise UserError("method.soft_labels takes the place of method.label_smoothing and of loss_type=robust.")
+
+
+def require_scores(data: Preferences) -> None:
+    """Check that both answers of each pair have a score.
+
+    Raises:
+        UserError: One lacks it; with its place.
+    """
+    sides = ("chosen", "rejected")
+    columns = (data.dataset[name] for name in (*sides, *(f"{side}_score" for side in sides), "place"))
+    for chosen, rejected, *scores, place in zip(*columns, strict=True):
+        if chosen and rejected and None in scores:
+            raise UserError(
+                f"method.soft_labels reads the scores of both answers, but {sides[scores.index(None)]}_score is "
+                f"missing at {place}; leave such rows out, or take method.label_smoothing instead."
+            )

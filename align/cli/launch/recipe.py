@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.cli.console import say
 from align.cli.launch.resume import say_that_it_begins
@@ -21,6 +21,9 @@ from align.cli.parse.job import Job
 from align.errors import UserError
 from align.runs.run_folder import is_run
 from align.settings.config import DataConfig, ModelConfig, RunConfig
+
+if TYPE_CHECKING:
+    from align.method.base import Method
 
 __all__ = ["CANDIDATES", "HELDOUT", "Recipe", "Stage", "assemble_job"]
 
@@ -67,6 +70,11 @@ def assemble_job(job: Job) -> Run | Recipe:
         raise UserError(
             f"data.mix={asked.data.mix}: method={asked.method} as it is set mixes no demonstrations in; set "
             "method.ptx_coef above 0 where it has this setting, or leave data.mix out."
+        )
+    if asked.data.train_on == "all" and not any(_learns_turns(run.method) for run in runs.values()):
+        raise UserError(
+            f"data.train_on=all: method={asked.method} learns from the last answer of a row alone; leave it out, or "
+            "take a method that learns from demonstrations."
         )
     if not job.is_recipe and stages == [Stage(asked.method, asked.stage)]:
         return runs[asked.method]
@@ -206,3 +214,8 @@ def _make_folder(folder: Path, if_exists: str) -> Path:
                 shutil.rmtree(earlier)
     made.mkdir(parents=True, exist_ok=True)
     return made
+
+
+def _learns_turns(method: Method) -> bool:
+    """Whether it learns from demonstrations, those that it mixes in too."""
+    return method.unit == "demonstration" or bool(method.mixing)

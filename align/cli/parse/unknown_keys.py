@@ -29,6 +29,12 @@ def check_key(word: str, known: Mapping[str, Any], choices: Mapping[str, str]) -
         if key.startswith("data.columns."):
             columns = list(known["data"]["columns"])
             raise UserError(f"{key}: none of the columns {', '.join(columns)}.{did_you_mean(key[13:], columns)}")
+        own = [name for name in _keys(known) if name.startswith("method.")]
+        if key.removeprefix("method.") in _ANOTHER_METHOD and not slip_of(key, own):
+            raise UserError(
+                f"{key} is not a setting{place}; what other programs set with it is another method here: "
+                "`align --help` says what each is for."
+            )
         near, is_meant = _nearest(key, [*_keys(known), *choices])
         shown = " or ".join(f'"{name}"' for name in near)
         remedy = f" Did you mean {shown}?" if near else ""
@@ -100,13 +106,44 @@ _ELSEWHERE = {
     "warmup_steps": "warmup",
     "bf16": "precision",
     "kl_coef": "beta",
+    "beta": "lam",
+    "pref_beta": "beta",
+    "pref_loss": "loss_type",
+    "simpo_gamma": "gamma_ratio",
+    "kto_chosen_weight": "desirable_weight",
+    "kto_rejected_weight": "undesirable_weight",
+    "use_weighting": "wpo",
+    "sync_ref_model": "sync_steps",
+    "ref_model_sync_steps": "sync_steps",
+    "ref_model_mixup_alpha": "sync_weight",
+    "f_divergence_type": "divergence",
+    "num_generations": "responses",
+    "rloo_k": "responses",
+    "num_iterations": "epochs",
+    "num_ppo_epochs": "epochs",
+    "num_mini_batches": "minibatches",
+    "cliprange": "clip",
+    "epsilon": "clip",
+    "epsilon_high": "clip_high",
+    "scale_rewards": "group_scale",
+    "response_length": "max_new_tokens",
+    "max_completion_length": "max_new_tokens",
     "max_tokens": "max_new_tokens",
     "dataset": "train",
     "model_name_or_path": "name",
 }
 """Names of settings in other programs → the last part of ours."""
-_OTHER_VALUES = frozenset({"bf16", "kl_coef", "per_device_train_batch_size"})
+_OTHER_VALUES = frozenset(
+    {
+        *("bf16", "kl_coef", "per_device_train_batch_size", "pref_loss", "simpo_gamma", "sync_ref_model"),
+        *("f_divergence_type", "scale_rewards"),
+    }
+)
 """Those of which a value is not one of ours: true, another scale, a number for each device."""
+
+
+_ANOTHER_METHOD = frozenset({"loss_type", "importance_sampling_level", "reference_free"})
+"""Settings with which other programs choose between what are methods here."""
 
 
 def _nearest(key: str, keys: Iterable[str]) -> tuple[list[str], bool]:

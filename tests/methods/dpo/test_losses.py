@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from align.data import Preferences
 from align.errors import UserError
 from align.method.base import Method
 from align.model.batch import Batch
@@ -186,7 +188,7 @@ def pure(name: str, beta: float) -> float:
     u, v = torch.tensor(U, dtype=torch.float64), torch.tensor(V, dtype=torch.float64)
     match name:
         case "exo_pair":
-            return losses.exo_pair_loss(u - v, beta, 1e-3).item()
+            return losses.exo_pair_loss(u - v, beta, math.log(999)).item()
         case "discopop":
             return losses.discopop_loss(u - v, beta, 0.05).item()
         case _:
@@ -232,7 +234,51 @@ def test_alpha_has_its_two_limits() -> None:
     torch.testing.assert_close(near_zero, divergence_score(ratio, "forward_kl", 0.5), atol=1e-6, rtol=0)
 
 
-def test_a_score_is_missing(stub: Any, like: Callable[..., Batch]) -> None:
-    batch = like(POLICY).with_columns(score_PK=torch.tensor([[2.0, float("nan")]]))
-    with pytest.raises(UserError, match=r"method\.soft_labels reads the scores of both answers, but row 0"):
-        whole_step(DPO(loss_type="cdpo", soft_labels=1.0), stub(policy=POLICY, reference=REFERENCE), [batch])
+@pytest.mark.parametrize("missing", ["chosen", "rejected"])
+def test_a_score_is_missing(missing: str) -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_score": 2.0, "rejected_score": 1.0}
+    good = Preferences.from_rows([row, {**row, "prompt": "q"}])
+    bad = Preferences.from_rows([row, {**row, "prompt": "q", f"{missing}_score": None}])
+    method = DPO(loss_type="cdpo", soft_labels=1.0)
+    assert method.learns_from(good) is good
+    with pytest.raises(
+        UserError, match=rf"both answers, but {missing}_score is missing at rows:2;"
+    ):
+        method.learns_from(bad)
+    assert DPO().learns_from(bad) is bad
+
+
+def test_scores_far_apart() -> None:
+    """ε = σ(∓1000) is 0 or 1 in any precision: KL(q ‖ p) is then q's weight on the other side times 1000, nearly."""
+    h = torch.tensor([0.7], requires_grad=True)
+    for label, wrong in ((1000.0, 1), (-1000.0, -1)):
+        loss = losses.exo_pair_loss(h, 1.0, label)
+        q = torch.sigmoid(torch.tensor(0.7))
+        other = float(1 - q if wrong == 1 else q)
+        entropy = -float(q * q.log() + (1 - q) * (1 - q).log())
+        assert loss.item() == pytest.approx(1000 * other - entropy, rel=1e-6)
+        (slope,) = torch.autograd.grad(loss.sum(), h)
+        assert math.isfinite(slope.item())
+    assert losses.cdpo_loss(h, 1.0, torch.sigmoid(torch.tensor(-1000.0))).item() == pytest.approx(0.403186, abs=1e-6)
+
+
+def test_discopop_far_from_the_start() -> None:
+    """m·e^−z with m = σ(z/τ) falls to 0 on both sides; left is (1 − m)·(−log σ(z)) = 90 at z = −90."""
+    h = torch.tensor([-900.0, 900.0], requires_grad=True)
+    loss = losses.discopop_loss(h, 0.1, 0.05)
+    assert loss.tolist() == pytest.approx([90.0, 0.0])
+    (slope,) = torch.autograd.grad(loss.sum(), h)
+    assert slope.tolist() == pytest.approx([-0.1, 0.0])
+
+
+def test_a_divergence_far_from_the_start_has_a_gradient_whose_norm_is_finite() -> None:
+    ratio = torch.tensor([-300.0, -29.0], requires_grad=True)
+    (slope,) = torch.autograd.grad(divergence_score(ratio, "forward_kl", 0.5).sum(), ratio)
+    assert slope[0] == 0
+    assert torch.linalg.vector_norm(1e3 * slope).isfinite()
+
+
+@pytest.mark.parametrize("weights", [(1.0, math.nan), (0.0, 0.0), (-1.0, 2.0), (1.0, math.inf)])
+def test_weights_of_losses_that_teach_nothing(weights: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match="must be finite numbers of at least 0, and one of them above 0"):
+        DPO(loss_type=("sigmoid", "ipo"), loss_weights=weights)
