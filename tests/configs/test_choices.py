@@ -99,6 +99,10 @@ def read(file: str) -> Any:
     ("method", "settings", "trainer"),
     [
         ("dpo", {"beta": 0.5}, {"learning_rate": 8e-4, "batch_size": 64}),
+        ("cpo", {"beta": 0.3}, {"learning_rate": 8e-4, "batch_size": 64}),
+        ("bco", {"beta": 0.5}, {"learning_rate": 1e-3, "batch_size": 64}),
+        ("kto", {"beta": 1.0}, {"learning_rate": 8e-4, "batch_size": 64}),
+        ("orpo", {"lam": 1.0}, {"learning_rate": 2e-3, "batch_size": 64}),
         ("ranker", None, {"learning_rate": 1.5e-3}),
         ("reward", None, {"learning_rate": 1e-3, "batch_size": 64, "epochs": 2}),
         ("rft", None, {"learning_rate": 2e-3, "batch_size": 64}),
