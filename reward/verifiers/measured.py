@@ -21,15 +21,13 @@ class Measured(Settings):
     unit: Literal["tokens", "words", "characters"] = "tokens"
     """The unit of length; words are separated by white space."""
     tokenizer: str = ""
-    """Model whose tokenizer makes tokens of a response's text: model.name. The end-of-turn token is not in the text."""
+    """Model whose tokenizer counts tokens: model.name. The end-of-turn token is not in the text, so it does not count."""
 
     def check(self) -> None:
-        """Tokens need a tokenizer, and nothing else does."""
-        place = getattr(self, "name", type(self).__name__)
+        """Tokens need a tokenizer."""
         if self.unit == "tokens" and not self.tokenizer:
+            place = getattr(self, "name", type(self).__name__)
             raise UserError(f"{place}: unit=tokens needs `tokenizer`, the name of the model, or take unit=characters.")
-        if self.unit != "tokens" and self.tokenizer:
-            raise UserError(f"{place}: tokenizer={self.tokenizer} has no effect with unit={self.unit}; leave one out.")
 
     def measure(self, response: str) -> int:
         """Return the length of a response."""

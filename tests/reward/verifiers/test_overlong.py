@@ -77,7 +77,6 @@ def test_tokens_are_those_of_the_tokenizer(tiny_model: Path) -> None:
         ({"maximum": 0, "unit": "words"}, "maximum must be at least 1, not 0"),
         ({"maximum": 1.5, "unit": "words"}, "maximum must be a whole number, not 1.5"),
         ({"maximum": 9}, r"soft_overlong: unit=tokens needs `tokenizer`, the name of the model, or take unit=char"),
-        ({"maximum": 9, "unit": "words", "tokenizer": "gpt2"}, "tokenizer=gpt2 has no effect with unit=words"),
         ({"maximum": 9, "unit": "letters"}, "unit must be tokens, words or characters, not 'letters'"),
         ({"maximum": 9, "unit": "words", "buffer": 10}, "soft_overlong: buffer=10 must be at most maximum=9"),
         ({"maximum": 9, "unit": "words", "buffer": 0}, "buffer must be at least 1, not 0"),
