@@ -17,11 +17,11 @@ from typing import Any
 from align.errors import UserError
 from align.settings.type_checks import Settings
 
-__all__ = ["THINKING", "ReadsTags", "in_answer_tags", "without_thinking"]
+__all__ = ["TAG_NAME", "THINKING", "ReadsTags", "in_answer_tags", "without_thinking"]
 
 THINKING = ("think", "thinking", "thought", "reasoning")
 ANSWER = ("answer",)
-_NAME = re.compile(r"[A-Za-z][\w.:-]*")
+TAG_NAME = re.compile(r"[A-Za-z][\w.:-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class ReadsTags(Settings):
         """Tags are given by their names; no tag has two meanings."""
         place = getattr(self, "name", type(self).__name__)
         for key, tags in (("thinking_tags", self.thinking_tags), ("answer_tags", self.answer_tags)):
-            wrong: Any = next((tag for tag in tags if not _NAME.fullmatch(tag)), None)
+            wrong: Any = next((tag for tag in tags if not TAG_NAME.fullmatch(tag)), None)
             if wrong is not None:
                 raise UserError(f"{place}: {key}: {wrong!a} is no name of a tag; write [think] for <think>…</think>.")
         both = {tag.lower() for tag in self.thinking_tags} & {tag.lower() for tag in self.answer_tags}

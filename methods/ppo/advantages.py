@@ -1,8 +1,9 @@
 """From the scores of a roll-out to the advantages of its tokens.
 
 Scores are shaped (:func:`missing_eos`, ``overlong_penalty`` of ``reward/verifiers/overlong.py``), put at the last token
-(:func:`place_score`) beside a KL penalty per token, and become advantages with a value model (:func:`gae`) or without one, by comparing the K
-responses to a prompt (:func:`rloo`, :func:`group`). :func:`whiten` normalises over a whole roll-out.
+(:func:`place_score`) beside a KL penalty per token, and become advantages with a value model (:func:`gae`) or without
+one, by comparing the K responses to a prompt (:func:`rloo`, :func:`group`). :func:`whiten` normalises over a whole
+roll-out.
 
 Values beyond a mask (NaN too) are never read, and results are 0 there: padding and missing responses change nothing. No
 gradient flows through any of this.

@@ -21,7 +21,7 @@ class Measured(Settings):
     unit: Literal["tokens", "words", "characters"] = "tokens"
     """The unit of length; words are separated by white space."""
     tokenizer: str = ""
-    """Model whose tokenizer counts tokens: model.name. The end-of-turn token is not in the text, so it does not count."""
+    """Model whose tokenizer counts tokens: model.name. The end-of-turn token, which the text lacks, does not count."""
 
     def check(self) -> None:
         """Tokens need a tokenizer."""

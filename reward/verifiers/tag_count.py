@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from align.errors import UserError
+from reward.tags import TAG_NAME
 from reward.verdict import Rule, Verdict
 
 
@@ -23,12 +23,13 @@ class TagCount(Rule):
 
     def check(self) -> None:
         """Tags are given by their different names."""
-        wrong = [tag for tag in self.tags if not re.fullmatch(r"[A-Za-z][\w.:-]*", tag)]
+        wrong = not all(map(TAG_NAME.fullmatch, self.tags))
         if wrong or not self.tags or len(set(self.tags)) < len(self.tags):
-            raise UserError(f"tag_count: tags={list(self.tags)} must be different names of tags, such as [think,answer].")
+            raise UserError(f"tag_count: tags={list(self.tags)} must be different names of tags: [think,answer].")
 
     def judge(self, response: str) -> Verdict:
         """Score one response."""
         wanted = [mark for tag in self.tags for mark in (f"<{tag}>", f"</{tag}>")]
-        wrong = [mark for mark in wanted if response.count(mark) != 1]
-        return Verdict(1 - len(wrong) / len(wanted), f"not exactly once: {', '.join(wrong)}" if wrong else "all tags once")
+        once = [mark for mark in wanted if response.count(mark) == 1]
+        others = ", ".join(mark for mark in wanted if mark not in once)
+        return Verdict(len(once) / len(wanted), f"not exactly once: {others}" if others else "all exactly once")

@@ -39,7 +39,7 @@ def cosine(response: str, **settings: Any) -> float:
 def test_by_hand(n: int, right: float, wrong: float) -> None:
     assert cosine("+" * n) == pytest.approx(right, abs=1e-12)
     assert cosine("-" * n) == pytest.approx(wrong, abs=1e-12)
-    assert cosine("-" * n, wrong_short=-10, wrong_long=0) == pytest.approx(-5 * (1 + math.cos(math.pi * min(n / 12, 1))))
+    assert cosine("-" * n, wrong_short=-10, wrong_long=0) == pytest.approx(20 * (wrong + 0.5), abs=1e-12)
     assert cosine("+ " * n, unit="words") == pytest.approx(right, abs=1e-12)
 
 
@@ -116,7 +116,7 @@ def test_the_answer_is_needed() -> None:
         ({"base": "math"}, r"base='math' is not a scorer; write base: \{scorer: NAME\}"),
         ({"maximum": 0}, "maximum must be at least 1, not 0"),
         ({"unit": "tokens"}, "cosine_length: unit=tokens needs `tokenizer`"),
-        ({"right_long": -0.5}, r"right_short=1 and right_long=-0.5 must both be above wrong_short=-1 and wrong_long=-0"),
+        ({"right_long": -0.5}, r"right_long=-0.5 must both be above wrong_short=-1 and wrong_long=-0.5, or a wrong"),
         ({"wrong_long": 0.5}, "or a wrong answer pays"),
         ({"wrong_short": 1}, "or a wrong answer pays"),
         ({"right_short": math.nan}, "or a wrong answer pays"),
@@ -126,6 +126,6 @@ def test_the_answer_is_needed() -> None:
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    values = {"base": {"scorer": "math"}, "maximum": 9, "unit": "words", **settings}
     with pytest.raises(UserError, match=message):
-        values = {"base": {"scorer": "math"}, "maximum": 9, "unit": "words", **settings}
         make_scorer({"scorer": "cosine_length", **values})

@@ -90,6 +90,6 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
 
 
 def test_a_tokenizer_that_is_not_there(tmp_path: Path) -> None:
-    for name in (f"{tmp_path}/none", str(tmp_path)):
-        with pytest.raises(UserError, match=f"tokenizer={name}: (there is no such folder|no tokenizer could be loaded)"):
+    for name, reason in ((f"{tmp_path}/none", "there is no such folder"), (str(tmp_path), "no tokenizer could be")):
+        with pytest.raises(UserError, match=f"tokenizer={name}: {reason}"):
             SoftOverlong(maximum=9, tokenizer=name).score(["p"], [["a"]])

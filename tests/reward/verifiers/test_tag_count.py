@@ -44,7 +44,7 @@ def test_by_hand(response: str, score: float) -> None:
 
 
 def test_open_r1_where_the_tags_have_lines_of_their_own() -> None:
-    """Its rule: a quarter for each of ``<think>⏎``, ``⏎</think>⏎``, ``⏎<answer>⏎`` and ``⏎</answer>`` that is there once."""
+    """Its rule: a quarter for each of four marks, with their line breaks, that is there exactly once."""
     marks = ("<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>")
     for present in range(16):
         for times in (1, 2):
@@ -62,7 +62,7 @@ def test_other_tags() -> None:
 
 @pytest.mark.parametrize("tags", [[], ["think", "think"], ["<think>"], [""], ["a b"], ["/think"], ["1"]])
 def test_names_of_tags_are_checked(tags: list[str]) -> None:
-    with pytest.raises(UserError, match="must be different names of tags, such as"):
+    with pytest.raises(UserError, match="must be different names of tags: "):
         make_scorer({"scorer": "tag_count", "tags": tags})
 
 
