@@ -6,7 +6,7 @@
 
 with (short, long) = (1, ½) for a right answer, which is the better the shorter it is, and (−1, −½) for a wrong one,
 which is the better the longer it is: a model that does not know the answer is to go on thinking. The values are those
-of open-r1 and TRL (``get_cosine_scaled_reward``); the paper's are (2, 1) and (−10, 0).
+of open-r1 and TRL (``get_cosine_scaled_reward``).
 
 The paper and TRL count tokens, open-r1 characters (``unit``). Departures: another scorer says what is right. The
 paper's penalty of responses that reach L_max is ``soft_overlong`` in a ``weighted_sum``. Beyond L_max the reward stays,

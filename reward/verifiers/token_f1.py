@@ -47,7 +47,7 @@ class TokenF1(Verifier):
 
 
 def _f1(given: list[str], gold: tuple[str, ...]) -> float:
-    """2·shared / (words of both), which is F1; 1 where neither text has words (articles alone), as in SQuAD's script."""
+    """2·shared / (words of both), which is F1; 1 where neither text has a word (articles alone), as SQuAD's."""
     shared, total = (Counter(given) & Counter(gold)).total(), len(given) + len(gold)
     return 2 * shared / total if total else 1.0
 
