@@ -27,7 +27,8 @@ class Right:
 
 
 def cosine(response: str, **settings: Any) -> float:
-    scorer = CosineLength(**{"base": Right(), "maximum": 12, "unit": "characters", **settings})
+    values: dict[str, Any] = {"base": Right(), "maximum": 12, "unit": "characters", **settings}
+    scorer = CosineLength(**values)
     return scorer.score(["p"], [[response]])[0][0]
 
 
