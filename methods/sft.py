@@ -2,7 +2,12 @@
 
 The loss of an optimiser step::
 
-    L = −Σ_t log π(y_t | x, y_<t) / (response tokens of the step)        the prompt is masked
+    nll   L = −Σ_t log π(y_t | x, y_<t) / (response tokens of the step)              the prompt is masked
+    dft   L = −Σ_t sg(π(y_t | x, y_<t))·log π(y_t | x, y_<t) / (the same)            sg: without gradient
+
+Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629, eq. 9) reads the gradient of cross-entropy as a policy gradient
+whose reward is 1/π for the demonstrated token, and takes that weight out: tokens that the model finds unlikely, which
+a demonstration may hold by accident, no longer have the largest gradients.
 
 Departure from the usual trainer: the denominator counts the whole optimiser step, never a micro-batch or a rank,
 because averages of averages weigh short responses more.
@@ -25,21 +30,28 @@ if TYPE_CHECKING:
     from align.model.batch import Batch
     from align.model.policy import Policy
 
+LossType = Literal["nll", "dft"]
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum"]
 
 
-def sft_loss(logp_PKT: Tensor, mask_PKT: Tensor, *, reduction: Reduction = "token_mean") -> Tensor:
-    """Negative log-likelihood of each response, to be summed and divided by :meth:`SFT.weight`; (P, K).
+def sft_loss(
+    logp_PKT: Tensor, mask_PKT: Tensor, *, loss_type: LossType = "nll", reduction: Reduction = "token_mean"
+) -> Tensor:
+    """Loss of each response, to be summed and divided by :meth:`SFT.weight`; (P, K).
 
-    ``token_mean`` and ``sequence_sum``: ``−Σ_t logp_t``; ``sequence_mean``: ``−(1/T)·Σ_t logp_t``. The denominator is
-    the number of response tokens of the step for ``token_mean``, of responses for the other two.
+    With ``l_t = logp_t`` (``nll``) or ``sg(exp logp_t)·logp_t`` (``dft``), ``token_mean`` and ``sequence_sum``:
+    ``−Σ_t l_t``; ``sequence_mean``: ``−(1/T)·Σ_t l_t``. The denominator is the number of response tokens of the step
+    for ``token_mean``, of responses for the other two.
 
     Args:
         logp_PKT: Token log-probabilities in nats.
         mask_PKT: Where a response token exists.
+        loss_type: See above.
         reduction: Weighting of sequences of different lengths.
     """
     assert logp_PKT.shape == mask_PKT.shape
+    if loss_type == "dft":
+        logp_PKT = logp_PKT.detach().exp().where(mask_PKT, 0) * logp_PKT
     sums_PK = -sequence_sums(logp_PKT, mask_PKT)
     return sums_PK / mask_PKT.sum(-1).clamp(min=1) if reduction == "sequence_mean" else sums_PK
 
@@ -48,6 +60,8 @@ def sft_loss(logp_PKT: Tensor, mask_PKT: Tensor, *, reduction: Reduction = "toke
 class SFT(Method):
     """Supervised fine-tuning on the chosen responses, prompts masked."""
 
+    loss_type: LossType = "nll"
+    """``nll``: cross-entropy; ``dft``: each token's weighed by its probability, so that unlikely ones pull less."""
     reduction: Reduction = "token_mean"
     """``token_mean`` weighs all tokens alike, ``sequence_mean`` all responses; ``sequence_sum`` favours long ones."""
 
@@ -72,7 +86,8 @@ class SFT(Method):
         out = policy.logprobs(batch)
         mask_PKT = batch.mask_PKT.to(out.logp_PKT.device)
         weight_P = batch["weight_P"].to(out.logp_PKT.device)
-        loss = (sft_loss(out.logp_PKT, mask_PKT, reduction=self.reduction).sum(-1) * weight_P).sum()
+        loss_PK = sft_loss(out.logp_PKT, mask_PKT, loss_type=self.loss_type, reduction=self.reduction)
+        loss = (loss_PK.sum(-1) * weight_P).sum()
         with torch.no_grad():
             nll, tokens = -sequence_sums(out.logp_PKT, mask_PKT).sum(), float(batch.tokens)
         return Loss(

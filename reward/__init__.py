@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from align.system.lazy import lazy
 
 if TYPE_CHECKING:
+    from reward.combinations.cosine_length import CosineLength
     from reward.combinations.ensemble import Ensemble
     from reward.combinations.length_correction import LengthCorrected
     from reward.combinations.weighted_sum import WeightedSum
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     from reward.verifiers.answers import ExactMatch, JsonSchema, MultipleChoice
     from reward.verifiers.ifeval import IFEval
     from reward.verifiers.math_answers import Math
+    from reward.verifiers.overlong import SoftOverlong
     from reward.verifiers.rules import Language, Length, Regex, Repetition
+    from reward.verifiers.tag_count import TagCount
+    from reward.verifiers.token_f1 import TokenF1
 
 __all__ = [
+    "CosineLength",
     "Ensemble",
     "ExactMatch",
     "FunctionScorer",
@@ -47,12 +52,16 @@ __all__ = [
     "RewardModel",
     "RewardModelScorer",
     "RewardServer",
+    "SoftOverlong",
+    "TagCount",
+    "TokenF1",
     "WeightedSum",
 ]
 
 __getattr__ = lazy(
     "reward",
     {
+        "CosineLength": "reward.combinations.cosine_length",
         "Ensemble": "reward.combinations.ensemble",
         "ExactMatch": "reward.verifiers.answers",
         "FunctionScorer": "reward.functions",
@@ -72,6 +81,9 @@ __getattr__ = lazy(
         "RewardModel": "reward.training.modelling",
         "RewardModelScorer": "reward.models.reward_model",
         "RewardServer": "reward.remote.server",
+        "SoftOverlong": "reward.verifiers.overlong",
+        "TagCount": "reward.verifiers.tag_count",
+        "TokenF1": "reward.verifiers.token_f1",
         "WeightedSum": "reward.combinations.weighted_sum",
     },
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from typing import Any
 
 from align.errors import UserError
 from align.settings.type_checks import Settings
-
-_THOUGHT = re.compile(r"<(?P<closes>/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+from reward.tags import ReadsTags
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,10 @@ class Rule(Settings, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verifier(Settings, ABC):
+class Verifier(ReadsTags, ABC):
     """A scorer that compares one response with the ``answer`` column of its prompt."""
 
     name: str
-    strip_thinking: bool = True
-    """Leave ``<think>…</think>`` out of what is judged."""
-
-    def read(self, response: str) -> str:
-        """Return the part of the response that is judged."""
-        return without_thinking(response) if self.strip_thinking else response
 
     @abstractmethod
     def judge(self, response: str, answer: str) -> Verdict:
@@ -72,21 +64,3 @@ class Verifier(Settings, ABC):
                 )
             rows.append([self.judge(text, str(right)).score for text in row])
         return rows
-
-
-def without_thinking(text: str) -> str:
-    """Return the text without ``<think>…</think>``, also where one of the tags is missing."""
-    kept: list[str] = []
-    begin, inside = 0, False
-    for tag in _THOUGHT.finditer(text):
-        if not tag["closes"]:
-            if not inside:
-                kept.append(text[begin : tag.start()])
-            inside = True
-            continue
-        if not inside:  # the prompt has opened it
-            kept.clear()
-        begin, inside = tag.end(), False
-    if not inside:
-        kept.append(text[begin:])
-    return "".join(kept)

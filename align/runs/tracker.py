@@ -18,7 +18,7 @@ from align.runs.lineage import TRACKER_IDS, Artifact, candidates, trained
 from align.runs.services import TITLES, Service, Table, run_ids
 from align.runs.summaries import before_after_table, results, samples_table
 from align.settings.config import TrackerName, WandbConfig
-from align.system.files import read_json, write_json, write_text
+from align.system.files import new_file, read_json, write_json
 from align.system.redaction import redact, redact_strings, redact_text
 
 _log = logging.getLogger(__name__)
@@ -266,7 +266,8 @@ def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def _rewrite(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     if path.exists():
-        write_text(path, _lines(records))
+        with new_file(path) as file:  # a metric may have the name of a secret
+            file.write_text(_lines(records), encoding="utf-8")
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> str:

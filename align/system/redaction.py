@@ -40,7 +40,7 @@ _NAME = (
 )
 _SECRET = re.compile(_NAME, re.IGNORECASE)
 _HARMLESS = re.compile(
-    r"tokens|tokeni[sz]\w*|token_(?:ids?|count|type|limit|budget|level|length|rate|accuracy|mask|weight)s?|"
+    r"tokens|tokeni[sz]\w*|token_(?:ids?|count|type|limit|budget|level|length|rate|accuracy|f1|mask|weight)s?|"
     r"(?:pad|eos|bos|unk|sep|cls|mask|image|audio|video|special|end|stop|start|boi|eoi|per)_?token",
     re.IGNORECASE,
 )

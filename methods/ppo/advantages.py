@@ -1,8 +1,9 @@
 """From the scores of a roll-out to the advantages of its tokens.
 
-Scores are shaped (:func:`missing_eos`, :func:`overlong_penalty`), put at the last token (:func:`place_score`) beside a
-KL penalty per token, and become advantages with a value model (:func:`gae`) or without one, by comparing the K
-responses to a prompt (:func:`rloo`, :func:`group`). :func:`whiten` normalises over a whole roll-out.
+Scores are shaped (:func:`missing_eos`, ``overlong_penalty`` of ``reward/verifiers/overlong.py``), put at the last token
+(:func:`place_score`) beside a KL penalty per token, and become advantages with a value model (:func:`gae`) or without
+one, by comparing the K responses to a prompt (:func:`rloo`, :func:`group`). :func:`whiten` normalises over a whole
+roll-out.
 
 Values beyond a mask (NaN too) are never read, and results are 0 there: padding and missing responses change nothing. No
 gradient flows through any of this.
@@ -50,22 +51,6 @@ def missing_eos(score_PK: Tensor, ended_PK: Tensor, *, how: MissingEOS, value: f
         return torch.where(ended_PK, score_PK, value)
     assert value >= 0, f"subtracting {value} would reward a missing end"
     return torch.where(ended_PK, score_PK, score_PK - value)
-
-
-def overlong_penalty(length_PK: Tensor, *, max_tokens: int, buffer: int, penalty: float = 1.0) -> Tensor:
-    """Soft overlong punishment (DAPO, Yu et al. 2025, eq. 13), to be *added* to the score; float32 (P, K).
-
-    ``−penalty · clip((length − (max_tokens − buffer)) / buffer, 0, 1)``: 0 up to ``max_tokens − buffer`` tokens, then
-    linear down to ``−penalty`` at ``max_tokens``.
-
-    Args:
-        length_PK: Tokens of each response, end-of-turn included; 0 where there is no response.
-        max_tokens: Tokens of the longest response that is sampled.
-        buffer: Width of the linear part in tokens, 1 … ``max_tokens``.
-        penalty: Penalty of the longest response, in the scorer's units.
-    """
-    assert 0 < buffer <= max_tokens, (buffer, max_tokens)
-    return -penalty * ((length_PK - (max_tokens - buffer)).float() / buffer).clamp(0, 1)
 
 
 def place_score(score_PK: Tensor, mask_PKT: Tensor) -> Tensor:

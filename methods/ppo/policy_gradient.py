@@ -41,9 +41,10 @@ from align.method.base import (
     require_positive,
 )
 from methods.from_rollouts import RolloutMethod
-from methods.ppo.advantages import moments, overlong_penalty
+from methods.ppo.advantages import moments
 from methods.ppo.kl import AdaptiveKL, FixedKL, KLController, KLEstimator, per_token_kl
 from methods.ppo.loss import importance_weights, kl_loss, policy_loss, policy_metrics
+from reward.verifiers.overlong import overlong_penalty
 
 if TYPE_CHECKING:
     from torch import Tensor

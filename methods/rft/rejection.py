@@ -29,7 +29,7 @@ from rapidfuzz.distance import Levenshtein
 
 from align.errors import UserError
 from methods.rft.solution_equations import equations, is_correct, path_key
-from reward.verdict import without_thinking
+from reward.tags import without_thinking
 from reward.verifiers.final_answer import marked_answer
 from reward.verifiers.math_answers import compare
 

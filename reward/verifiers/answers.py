@@ -17,9 +17,9 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
 
 from align.errors import UserError
+from reward.tags import without_thinking
 from reward.verdict import Verdict, Verifier
 from reward.verifiers import bounded
-from reward.verifiers.final_answer import tagged_answer
 
 _LONGEST_CHOICE = 1_000_000  # characters
 _LONGEST_JSON = 100_000
@@ -46,6 +46,7 @@ class MultipleChoice(Verifier):
 
     def check(self) -> None:
         """The letters are different capitals."""
+        super().check()
         if not re.fullmatch(r"[A-Z]{2,26}", self.letters) or len(set(self.letters)) < len(self.letters):
             raise UserError(f"multiple_choice: letters={self.letters!r} must be two or more different capitals.")
 
@@ -59,7 +60,7 @@ class MultipleChoice(Verifier):
             )
         if len(response) > _LONGEST_CHOICE:
             return Verdict(0.0, f"longer than {_LONGEST_CHOICE} characters")
-        response = self.read(response)
+        response = self.read_marked(response)
         given = self._last(response) or self._first(response)
         if given is None:
             return Verdict(0.0, "no choice found")
@@ -77,7 +78,7 @@ class MultipleChoice(Verifier):
 
 @dataclass(frozen=True, kw_only=True)
 class ExactMatch(Verifier):
-    """1 if response and ``answer`` are the same text after normalisation; of ``<answer>…</answer>`` the content.
+    """1 if response and ``answer`` are the same text after normalisation.
 
     Normalised as for SQuAD (Rajpurkar et al. 2016), after Unicode's NFKC: letter case, punctuation, the articles a, an,
     the, and the amount of white space do not count.
@@ -87,10 +88,10 @@ class ExactMatch(Verifier):
 
     def judge(self, response: str, answer: str) -> Verdict:
         """Score one response."""
-        response = tagged_answer(self.read(response))
+        response = self.read(response)
         if len(response) > 100 * (len(answer) + 100):  # cannot be the same text; not worth normalising
             return Verdict(0.0, "much longer than the answer")
-        same = normalize(response) == normalize(answer)
+        same = response != "" and normalize(response) == normalize(answer)
         return Verdict(float(same), "the same text" if same else "different texts")
 
 
@@ -98,9 +99,8 @@ class ExactMatch(Verifier):
 class JsonSchema(Verifier):
     """1 if the response is JSON that is valid under a schema.
 
-    A Markdown code fence or ``<answer>…</answer>`` around it is removed.
-
-    Remote references are never fetched. Validation runs in a process that is killed if it takes too long.
+    A Markdown code fence around it is removed. Remote references are never fetched. Validation runs in a process that
+    is killed if it takes too long.
     """
 
     schema: Mapping[str, Any] | None = None
@@ -109,6 +109,7 @@ class JsonSchema(Verifier):
 
     def check(self) -> None:
         """The schema must be a valid JSON schema."""
+        super().check()
         if self.schema is not None:
             _check_schema(json.dumps(self.schema))
 
@@ -120,14 +121,17 @@ class JsonSchema(Verifier):
             columns["answer"] = [json.dumps(self.schema)] * len(prompts)
         return super().score(prompts, responses, **columns)
 
+    def read(self, response: str) -> str:
+        """As other verifiers, but JSON alone may hold tags in its texts."""
+        text = without_thinking(response, self.thinking_tags).strip()
+        return text if text[:1] in ("{", "[", '"') else super().read(response).strip()
+
     def judge(self, response: str, answer: str) -> Verdict:
         """Score one response under the schema ``answer``."""
         _check_schema(answer)
         if len(response) > _LONGEST_JSON:
             return Verdict(0.0, f"longer than {_LONGEST_JSON} characters")
-        response = self.read(response).strip()
-        if response.endswith("</answer>"):
-            response = tagged_answer(response)
+        response = self.read(response)
         fenced = _FENCE.fullmatch(response)
         return bounded.judge("schema", answer, fenced.group(1) if fenced else response)
 

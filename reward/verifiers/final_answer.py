@@ -76,12 +76,6 @@ _FACTORS = re.compile(rf"[ixyznπ√\\]|{_FUNCTIONS}")  # right after a number; 
 _CLAUSE = re.compile(rf"[,;:(]\s|[.!?](?:\s|$)|[{_STOPS}，；]|\s(?:because|since|as|which|who|that)\b")
 
 
-def tagged_answer(text: str) -> str:
-    """Return the content of the last ``<answer>…</answer>``, or all of a text that has none."""
-    content = _between_tags(text)
-    return text if content is None else content
-
-
 def marked_answer(text: str) -> str:
     """Return the marked final answer of a solution, or an empty string."""
     return (marked_readings(text) or ("",))[-1]

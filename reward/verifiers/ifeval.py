@@ -3,9 +3,9 @@
 The instructions of a prompt are in the columns ``instruction_id_list`` and ``kwargs`` as published, or, in data of this
 project's form, in ``answer`` as JSON: ``{"instruction_id_list": [...], "kwargs": [...]}``.
 
-Strict: each instruction is checked on the response as it is. Loose (section 2.3 of the paper): an instruction counts as
-followed if it is followed in any of the eight texts made by removing, or not, the first line, the last line and all
-asterisks. An empty text follows nothing.
+Strict: each instruction is checked on the response as it is, without thoughts and answer tags (``reward/tags.py``).
+Loose (section 2.3 of the paper): an instruction counts as followed if it is followed in any of the eight texts made by
+removing, or not, the first line, the last line and all asterisks. An empty text follows nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import product
 from typing import Any, Literal
 
 from align.errors import UserError, did_you_mean
-from align.settings.type_checks import Settings
+from reward.tags import ReadsTags
 from reward.verifiers.instructions import CHECKS
 
 LONGEST = 200_000  # characters; a longer response follows nothing
@@ -60,7 +60,7 @@ class Instruction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IFEval(Settings):
+class IFEval(ReadsTags):
     """Accuracy of following instructions, in [0, 1]."""
 
     level: Literal["prompt", "instruction"] = "prompt"
@@ -94,7 +94,8 @@ class IFEval(Settings):
             per_prompt = [read_instructions(*pair) for pair in zip(instruction_id_list, kwargs, strict=True)]
         table: list[list[float]] = []
         for _, row, instructions in zip(prompts, responses, per_prompt, strict=True):
-            table.append([self._accuracy(follow_list(text, instructions, loose=self.loose)) for text in row])
+            texts = map(self.read, row)
+            table.append([self._accuracy(follow_list(text, instructions, loose=self.loose)) for text in texts])
         return table
 
     def _accuracy(self, followed: list[bool]) -> float:

@@ -100,7 +100,7 @@ class Math(Verifier):
         """Score one response."""
         if len(response) > LONGEST_RESPONSE:
             return Verdict(0.0, f"longer than {LONGEST_RESPONSE} characters")
-        response = self.read(response)
+        response = self.read_marked(response)
         given = marked_readings(response)
         if given is None:
             given = unmarked_readings(response)

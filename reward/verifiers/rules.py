@@ -10,7 +10,8 @@ from langdetect import detector_factory
 from langdetect.lang_detect_exception import LangDetectException
 
 from align.errors import UserError
-from reward.verdict import Rule, Verdict, without_thinking
+from reward.tags import ReadsTags
+from reward.verdict import Rule, Verdict
 from reward.verifiers import bounded
 
 _READ = 10_000  # characters read to detect a language: langdetect's own bound, applied before its regular expressions
@@ -55,7 +56,7 @@ class Length(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regex(Rule):
+class Regex(ReadsTags, Rule):
     """1 if the pattern is found in the response, else 0; with ``full`` it must match from end to end.
 
     The search runs in a process that is killed if it takes too long, since backtracking can be exponential. Such a
@@ -66,12 +67,15 @@ class Regex(Rule):
     """Regular expression of Python's ``re``; flags go inside, such as ``(?s)`` to let ``.`` match newlines."""
     full: bool = False
     """Match the whole response instead of a part."""
-    strip_thinking: bool = False
-    """Leave ``<think>…</think>`` out of what is searched."""
+    thinking_tags: tuple[str, ...] = ()
+    """Names of the tags around thoughts, which are left out of what is searched; []: the whole response."""
+    answer_tags: tuple[str, ...] = ()
+    """Names of the tags around the answer, in which alone the pattern is searched; []: the whole response."""
     name: str = "regex"
 
     def check(self) -> None:
         """The pattern must compile."""
+        super().check()
         try:
             re.compile(self.pattern)
         except re.error as error:
@@ -79,8 +83,7 @@ class Regex(Rule):
 
     def judge(self, response: str) -> Verdict:
         """Score one response."""
-        text = without_thinking(response) if self.strip_thinking else response
-        return bounded.judge("regex", self.pattern, text, "full" if self.full else "part")
+        return bounded.judge("regex", self.pattern, self.read(response), "full" if self.full else "part")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from align.errors import UserError
-from reward.verdict import without_thinking
+from reward.tags import without_thinking
 from reward.verifiers.final_answer import marked_answer
 from reward.verifiers.math_answers import answer_key, compare
 

@@ -66,12 +66,26 @@ def test_adapters(choice: str, expected: Adapter | None) -> None:
     assert composed(f"adapter={choice}", "model.start=null").adapter == expected
 
 
+TAGS: dict[str, Any] = {"thinking_tags": ["think", "thinking", "thought", "reasoning"], "answer_tags": ["answer"]}
+LONGEST: dict[str, Any] = {"maximum": 40, "unit": "tokens", "tokenizer": "world/base"}
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["reward=world"], {"scorer": "true_reward"}),
-        (["reward=math"], {"scorer": "math"}),
-        (["reward=ifeval"], {"scorer": "ifeval"}),
+        (["reward=math"], {"scorer": "math", **TAGS}),
+        (["reward=ifeval"], {"scorer": "ifeval", **TAGS}),
+        (["reward=token_f1", "reward.answer_tags=[]"], {"scorer": "token_f1", **TAGS, "answer_tags": []}),
+        (["reward=tag_count"], {"scorer": "tag_count", "tags": ["think", "answer"]}),
+        (["reward=soft_overlong", "method.max_new_tokens=40"], {"scorer": "soft_overlong", "buffer": None, **LONGEST}),
+        (
+            ["reward=cosine_length", "method.max_new_tokens=40"],
+            {
+                **{"scorer": "cosine_length", "base": {"scorer": "math"}, **LONGEST},
+                **{"right_short": 1.0, "right_long": 0.5, "wrong_short": -1.0, "wrong_long": -0.5},
+            },
+        ),
         (["reward=function", "reward.function=a.py:f"], {"scorer": "function", "function": "a.py:f"}),
         (["reward=ranker", "reward.model=a/b"], {"scorer": "ranker", "model": "a/b", "dtype": "float32"}),
         (
@@ -89,6 +103,10 @@ def test_adapters(choice: str, expected: Adapter | None) -> None:
 )
 def test_rewards(words: list[str], expected: dict[str, Any]) -> None:
     assert composed("method=ppo", *words).reward == expected
+
+
+def test_the_longest_response_of_a_method_that_draws_none_is_that_of_the_evaluation() -> None:
+    assert composed("method=dpo", "reward=soft_overlong", "evaluation.max_new_tokens=33").reward["maximum"] == 33
 
 
 def read(file: str) -> Any:

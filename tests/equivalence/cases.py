@@ -48,6 +48,7 @@ METHODS: dict[str, Method] = {
     "sft": SFT(),
     "sft sequence_mean": SFT(reduction="sequence_mean"),
     "sft sequence_sum": SFT(reduction="sequence_sum"),
+    "sft dft": SFT(loss_type="dft"),
     "dpo": DPO(),
     "dpo cdpo": DPO(loss_type="cdpo", label_smoothing=0.1),
     "dpo robust": DPO(loss_type="robust", label_smoothing=0.1),
@@ -87,7 +88,7 @@ METHODS: dict[str, Method] = {
     "rft": RFT(**CANDIDATES, best=2),
 }
 VARIANTS = ("dpo aot_unpaired", "dpo sum", "simpo", "orpo", "cpo", "bco")
-VARIANTS += ("sft sequence_mean", "sft sequence_sum", "dpo cdpo", "dpo robust", "dpo ipo_sums", "dpo hinge")
+VARIANTS += ("sft sequence_mean", "sft sequence_sum", "sft dft", "dpo cdpo", "dpo robust", "dpo ipo_sums", "dpo hinge")
 VARIANTS += ("ppo kl in loss", "rrhf drawn", "slic best", "slic sft", "slic means", "slic drawn")
 """Their paths are those of another one, but for the last formula."""
 

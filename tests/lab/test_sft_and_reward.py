@@ -33,6 +33,25 @@ def test_sft(reduction: str, world: Enumeration, figures: Any) -> None:
     figures.equal(f"KL(π ‖ {'q/T' if per_token else 'q'}), {reduction}", np.zeros(3), found, 1e-3)
 
 
+def test_dft(world: Enumeration, figures: Any) -> None:
+    """``−∇L`` is the gradient of ``Σ_s Σ_v q(s, v)·π(v | s)``, which reads the data as a reward of the policy's tokens.
+
+    So the optimum is not q but, after each prefix, the token that the data has most often.
+    """
+    start, logq_XY = world.random_table(0), world.logps(world.random_table(1))
+    policy = make_policy(world, start)
+    method, q_XY = SFT(loss_type="dft"), np.exp(logq_XY)
+    batch = batch_of(world, singles(world), weight_P=q_XY.ravel())
+    expected, data_SV, logp = np.zeros_like(start), np.zeros_like(start), world.token_logps(start)
+    for x, y, t, s, score_V in world.token_scores(start):
+        expected[s] -= q_XY[x, y] * np.exp(logp[x][y][t]) * score_V
+        data_SV[s, world.responses[y][t]] += q_XY[x, y]
+    figures.equal("∇, dft", expected / (q_XY * world.length_Y).sum(), gradient(policy, method, batch), 1e-10)
+    p_SV = np.exp(start) / np.exp(start).sum(-1, keepdims=True)
+    reward_SV = p_SV * (data_SV - (p_SV * data_SV).sum(-1, keepdims=True)) / data_SV.sum()
+    figures.equal("−∇ Σ q·π, dft", -reward_SV, gradient(policy, method, batch), 1e-10)
+
+
 def test_reward_gradient(world: Enumeration, figures: Any) -> None:
     """``∂L/∂r_i = Σ_j [P(i ≻ j)·(−σ(r_j − r_i)) + P(j ≻ i)·σ(r_i − r_j)] / Σ P``."""
     true_XY, r_XY = world.random_scores(2), world.random_scores(3)

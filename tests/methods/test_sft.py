@@ -26,6 +26,37 @@ def test_pure_loss(reduction: Any, denominator: int) -> None:
     assert loss_PK.sum().item() / denominator == pytest.approx(VECTORS[reduction], abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("reduction", "expected"), [("token_mean", 0.326686), ("sequence_mean", 0.324538), ("sequence_sum", 0.816716)]
+)
+def test_dft(reduction: Any, expected: float, stub: Any, like: Callable[..., Any]) -> None:
+    """−p·log p of the tokens: .303265, .367879, .334695 (y1) and .359463, .268128 (y2); the gradient is −p."""
+    table = [[Y1], [Y2]]
+    method, policy, batch = SFT(loss_type="dft", reduction=reduction), stub(policy=table), like(table)
+    loss = method.loss(policy, batch)
+    value, weight = loss.metrics["loss"]
+    assert float(value) / float(weight) == pytest.approx(expected, abs=1e-6)
+    nll, tokens = loss.metrics["nll_per_token"]  # is comparable with that of cross-entropy
+    assert float(nll) / float(tokens) == pytest.approx(0.84)
+    (loss.sums["policy"] / method.weight(batch)).backward()
+    each = {"token_mean": (1 / 5, 1 / 5), "sequence_mean": (1 / 6, 1 / 4), "sequence_sum": (1 / 2, 1 / 2)}[reduction]
+    p = [[0.606530660, 0.367879441, 0.223130160], [0.449328964, 0.670320046, 0.0]]
+    gradient = torch.tensor([[[-each[i] * x for x in row]] for i, row in enumerate(p)], dtype=torch.float64)
+    torch.testing.assert_close(policy.logp_PKT.grad, gradient, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("padding", [99.0, float("inf"), float("nan")])
+def test_padding_teaches_nothing(padding: float) -> None:
+    """A token of probability 0 neither: its loss is 0, not NaN."""
+    logp_PKT = torch.tensor([[[-0.5, padding]], [[-1e4, -0.5]]], requires_grad=True)
+    mask_PKT = torch.tensor([[[True, False]], [[True, True]]])
+    loss_PK = sft_loss(logp_PKT, mask_PKT, loss_type="dft")
+    assert loss_PK.flatten().tolist() == pytest.approx([0.303265, 0.303265], abs=1e-6)
+    loss_PK.sum().backward()
+    assert logp_PKT.grad is not None
+    assert logp_PKT.grad.flatten().tolist() == pytest.approx([-0.606531, 0, 0, -0.606531], abs=1e-6)
+
+
 @pytest.mark.parametrize("reduction", VECTORS)
 def test_loss_over_weight(reduction: Any, stub: Any, like: Callable[..., Any]) -> None:
     table = [[Y1], [Y2]]
@@ -78,3 +109,8 @@ def test_the_best_policy_is_the_one_whose_answers_score_highest() -> None:
 def test_unknown_reduction() -> None:
     with pytest.raises(UserError, match=r"reduction must be token_mean, sequence_mean or sequence_sum, not 'mean'"):
         SFT(reduction="mean")  # pyright: ignore[reportArgumentType]
+
+
+def test_unknown_loss() -> None:
+    with pytest.raises(UserError, match=r"loss_type must be nll or dft, not 'dpt'. Did you mean \"dft\""):
+        SFT(loss_type="dpt")  # pyright: ignore[reportArgumentType]

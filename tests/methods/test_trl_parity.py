@@ -170,12 +170,13 @@ def test_cdpo(policy: Policy, dpo_trainer: Callable[..., Any]) -> None:
         assert_same(our_result(policy, method, pairs([example])), trl_result(trainer, [example]))
 
 
-def test_sft(policy: Policy, make_llama: Any, tokenizer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss_type", ["nll", "dft"])
+def test_sft(loss_type: Any, policy: Policy, make_llama: Any, tokenizer: Any, tmp_path: Path) -> None:
     """TRL masks the prompt of prompt-completion data and takes the mean over the batch's tokens."""
     data = Dataset.from_dict({"prompt": PAIRS["prompt"], "completion": PAIRS["chosen"]})
     trainer: Any = SFTTrainer(
         model=make_llama(),
-        args=SFTConfig(**_quiet(tmp_path)),
+        args=SFTConfig(**_quiet(tmp_path), loss_type=loss_type),
         train_dataset=data,
         processing_class=tokenizer,
         peft_config=ADAPTER.to_peft(),
@@ -184,7 +185,7 @@ def test_sft(policy: Policy, make_llama: Any, tokenizer: Any, tmp_path: Path) ->
     examples = list(trainer.train_dataset)
     batch = demonstrations(examples)
     assert batch.tokens == sum(len(text.split()) + 1 for text in PAIRS["chosen"])  # end of sequence included
-    assert_same(our_result(policy, SFT(), batch), trl_result(trainer, examples))
+    assert_same(our_result(policy, SFT(loss_type=loss_type), batch), trl_result(trainer, examples))
 
 
 def demonstrations(examples: list[dict[str, Any]]) -> Batch:

@@ -1,4 +1,4 @@
-"""The loops of rules and verifiers, and what of a response is judged."""
+"""The loops of rules and verifiers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from align.errors import UserError
-from reward.verdict import Rule, Verdict, Verifier, without_thinking
+from reward.verdict import Rule, Verdict, Verifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,7 @@ def test_a_rule_judges_each_response() -> None:
 def test_a_verifier_compares_with_the_answer_of_the_prompt() -> None:
     found = Same().score(["p", "q"], [["7", "8", "<think>8</think>7"], ["7", " 8"]], answer=[7, " 8"])
     assert found == [[2, 0, 2], [0, 2]]
-    assert Same(strip_thinking=False).score(["p"], [["<think>8</think>7", "7"]], answer=["7"]) == [[0, 2]]
-    assert Same().strip_thinking is True
+    assert Same(thinking_tags=()).score(["p"], [["<think>8</think>7", "7"]], answer=["7"]) == [[0, 2]]
     for length in (0, 1, 3):
         with pytest.raises(ValueError, match="zip"):
             Same().score(["p", "q"], [["a"], ["b"]], answer=["x"] * length)
@@ -56,27 +55,3 @@ def test_an_answer_that_is_missing_is_an_error(missing: Any) -> None:
 def test_the_column_is_needed() -> None:
     with pytest.raises(UserError, match="the same scorer needs the data column `answer`"):
         Same().score(["p"], [["a"]], response=["a"])
-
-
-@pytest.mark.parametrize("tag", ["think", "thinking", "thought", "reasoning", "THINK", "Reasoning"])
-def test_every_tag_of_a_thought(tag: str) -> None:
-    assert without_thinking(f"a<{tag}>b</{tag}>c") == "ac"
-    assert without_thinking(f"a</{tag}>c") == "c"
-    assert without_thinking(f"a<{tag}>c") == "a"
-
-
-@pytest.mark.parametrize(
-    ("text", "rest"),
-    [
-        ("", ""),
-        ("x<think>a</think>b<think>c</think>d", "xbd"),
-        ("x<think>a<think>b</think>c", "xc"),
-        ("a</think>b</think>c", "c"),
-        ("x<think>a</think>b</think>c", "c"),  # the last end of a thought that the prompt has opened
-        ("x<think>a</think>b<think>c", "xb"),
-        ("<thinker>a</thinker>b", "<thinker>a</thinker>b"),
-        ("<think >a", "<think >a"),
-    ],
-)
-def test_thoughts_in_each_other_and_without_an_end(text: str, rest: str) -> None:
-    assert without_thinking(text) == rest

@@ -176,6 +176,11 @@ MISTAKES = [
         ("method=ppo reward=function reward.function=raises.py:f", "raises.py, line 1, in <module>: ZeroDivisionError"),
         ("method=ppo reward=function reward.function=rewards.py:bad", "has no attribute 'bad'"),
         ("method=ppo reward=function reward.function=rewards.py:number", "is not a function"),
+        ("method=grpo reward=soft_overlong reward.buffer=65", "buffer=65 must be at most maximum=64"),
+        ("method=grpo reward=cosine_length reward.right_long=-1", "or a wrong answer pays"),
+        ("method=grpo reward=token_f1 reward.answer_tags=answer", "answer_tags must be a list of texts, not 'answer'"),
+        ("method=grpo reward=math reward.thinking_tags=[answer]", "<answer> is in thinking_tags and in answer_tags"),
+        ("method=grpo reward=tag_count reward.tags=[think,think]", "must be different names of tags"),
         ("method=dpo evaluation.scorer=absent", "'absent' is not one of the scorers"),
         # ways back
         ("-c nofile.yaml", "-c nofile.yaml: there is no such file"),

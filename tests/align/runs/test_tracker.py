@@ -184,6 +184,14 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint_in_all_files(tmp_p
     assert tracker.read_warnings() == {"w1", "w2"}
 
 
+def test_a_metric_with_the_name_of_a_secret_is_still_a_number_when_the_file_is_written_again(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    for step in (1, 2):
+        tracker.log(step, {"train/scores/secret": 0.5})
+    tracker.truncate(1)
+    assert read_records(tracker.metrics) == [{"step": 1, "train/scores/secret": 0.5}]
+
+
 def test_an_evaluation_that_the_checkpoint_does_not_count_is_forgotten_and_its_step_is_kept(tmp_path: Path) -> None:
     """The run was stopped in the middle of it, or killed before ``best/`` was written."""
     tracker = Tracker(tmp_path, enabled=True)

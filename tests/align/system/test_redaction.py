@@ -91,6 +91,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
         *((name, True) for name in ("token", "x.API_KEY", "tokenizer.api_key", "auth_token_value", "my-passwd", "sig")),
         *((name, False) for name in ("tokens", "bos_token", "token_env", "api_key_env", "SSH_AUTH_SOCK", "author")),
         *((name, False) for name in ("monkey", "keyboard", "key", "token_ids", "the tokens of the data", "tokenizer")),
+        *((name, False) for name in ("token_f1", "evaluation/token_f1", "scores/words/token_f1/std")),
     ],
 )
 def test_names(name: str, secret_: bool) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from methods.ppo.advantages import gae, group, missing_eos, moments, overlong_penalty, place_score, rloo, whiten
+from methods.ppo.advantages import gae, group, missing_eos, moments, place_score, rloo, whiten
 from methods.ppo.kl import per_token_kl
 
 LOGP, REFERENCE, VALUE, SCORE, BETA = [-1.0, -0.5, -2.0], [-1.2, -0.4, -1.5], [0.1, 0.3, 0.2], 1.0, 0.05
@@ -225,12 +225,3 @@ def test_missing_eos() -> None:
     assert missing_eos(score, ended, how="none", value=9.0).tolist() == [[2.0, 3.0]]
     with pytest.raises(AssertionError, match="reward a missing end"):
         missing_eos(score, ended, how="subtract", value=-1.0)
-
-
-def test_overlong_penalty() -> None:
-    """20 tokens at most, the last 8 of them ever dearer."""
-    length = torch.tensor([[0, 1, 12, 13, 16, 19, 20, 25]])
-    found = overlong_penalty(length, max_tokens=20, buffer=8, penalty=2.0)
-    assert found.tolist() == [[0, 0, 0, -0.25, -1, -1.75, -2, -2]]
-    assert overlong_penalty(length, max_tokens=20, buffer=8)[0, -1] == -1
-    assert overlong_penalty(length, max_tokens=20, buffer=20)[0, 4].item() == pytest.approx(-0.8)

@@ -62,7 +62,7 @@ def test_seven_strings_with_percentages_and_thousands() -> None:
         ("#### 8 and #### 7", "kept", "wrong_answer"),
         ("<think>#### 7</think> it is 7", "no_answer", "kept"),  # thoughts are no answer of ours
         ("<think>#### 8</think> #### 7", "kept", "wrong_answer"),
-        ("#### 7 <think>#### 8", "kept", "kept"),
+        ("#### 7 <think>#### 8", "no_answer", "kept"),  # cut off while it thinks
         ("it is 7", "no_answer", "no_answer"),
         ("####", "no_answer", "no_answer"),
         ("", "no_answer", "no_answer"),

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from align.errors import UserError
-from reward.verdict import without_thinking
 from reward.verifiers.answers import ExactMatch, JsonSchema, MultipleChoice
 from reward.verifiers.final_answer import is_mathematical, marked_answer, marked_readings, unmarked_readings
 from reward.verifiers.math_answers import Math
@@ -201,27 +200,10 @@ def test_gold_answers_in_other_words(form: str, shared: Path) -> None:
     assert not any(Math().judge(form.format(g), o).score for g, o in zip(golds, others, strict=True) if g != o)
 
 
-@pytest.mark.parametrize(
-    ("text", "rest"),
-    [
-        ("a", "a"),
-        ("<think>a</think>b", "b"),
-        ("a</think>b", "b"),
-        ("a<think>b", "a"),
-        ("a <think>b</think>c<THINK>d</THINK> e", "a c e"),
-        ("<think><think>a</think>b</think>c", "c"),
-        ("<thinking>a</thinking><reasoning>b</reasoning>c", "c"),
-        ("a<b", "a<b"),
-    ],
-)
-def test_thinking_is_left_out(text: str, rest: str) -> None:
-    assert without_thinking(text) == rest
-
-
 def test_thinking_is_kept_if_the_setting_says_so() -> None:
-    assert Math(strip_thinking=False).judge("<think>\\boxed{42}</think> other text", "42").score == 1
+    assert Math(thinking_tags=()).judge("<think>\\boxed{42}</think> other text", "42").score == 1
     assert Regex(pattern="<think>").judge("<think>a</think>b").score == 1
-    assert Regex(pattern="a", strip_thinking=True).judge("<think>a</think>b").score == 0
+    assert Regex(pattern="a", thinking_tags=("think",)).judge("<think>a</think>b").score == 0
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,8 @@ def test_length_by_hand(settings_: dict[str, Any], text: str, score: float) -> N
 def test_settings_that_are_not_given() -> None:
     assert (Length(minimum=1).unit, Length(minimum=1).maximum, Length(maximum=1).minimum) == ("words", None, None)
     assert Repetition().n == 3
-    assert (Regex(pattern="a").full, Regex(pattern="a").strip_thinking) == (False, False)
+    regex = Regex(pattern="a")
+    assert (regex.full, regex.thinking_tags, regex.answer_tags) == (False, (), ())
     names = (Length(minimum=1), Regex(pattern="a"), Repetition(), Language(language="en"))
     assert [one.name for one in names] == ["length", "regex", "repetition", "language"]
 
@@ -149,8 +150,8 @@ def test_settings_that_are_not_given() -> None:
 def test_thinking_is_searched_unless_it_is_left_out() -> None:
     text = "<think>yes</think>no"
     assert Regex(pattern="yes").judge(text).score == 1
-    assert Regex(pattern="yes", strip_thinking=True).judge(text).score == 0
-    assert Regex(pattern="no", full=True, strip_thinking=True).judge(text).score == 1
+    assert Regex(pattern="yes", thinking_tags=("think",)).judge(text).score == 0
+    assert Regex(pattern="no", full=True, thinking_tags=("think",)).judge(text).score == 1
     assert Regex(pattern="no.", full=True).judge("no").score == 0
     assert Regex(pattern="n", full=True).judge("no").score == 0
 

@@ -120,7 +120,10 @@ def test_letters_are_those_of_the_settings() -> None:
     [
         ('<think>{}</think> {"age": 3} ', 1),
         ('I give <answer>{"age": 3}</answer>', 1),
-        ('<answer>{"age": 3}</answer>.', 0),  # the end is no tag
+        ('<answer>{"age": 3}</answer>.', 1),  # what follows the tag does not count
+        ('<answer>{"age": 3}', 0),
+        ('{"age": 3, "form": "<answer>x</answer>"}', 1),  # JSON alone may hold tags
+        ('[{"age": 3}, "<answer>"]', 0),
         ('```JSON\n{"age": 3}\n```', 1),
         ('```\n{"age": 3}\n```', 1),
         ('```json\n{"age": 3}\n``` done', 0),
