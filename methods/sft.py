@@ -5,7 +5,7 @@ The loss of an optimiser step::
     nll   L = −Σ_t log π(y_t | x, y_<t) / (response tokens of the step)              the prompt is masked
     dft   L = −Σ_t sg(π(y_t | x, y_<t))·log π(y_t | x, y_<t) / (the same)            sg: without gradient
 
-Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629, eq. 9) reads the gradient of cross-entropy as a policy gradient
+Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629) reads the gradient of cross-entropy as a policy gradient
 whose reward is 1/π for the demonstrated token, and takes that weight out: tokens that the model finds unlikely, which
 a demonstration may hold by accident, no longer have the largest gradients.
 
