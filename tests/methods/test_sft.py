@@ -112,5 +112,5 @@ def test_unknown_reduction() -> None:
 
 
 def test_unknown_loss() -> None:
-    with pytest.raises(UserError, match=r"loss_type must be nll or dft, not 'dpt'. Did you mean \"dft\""):
+    with pytest.raises(UserError, match=r"loss_type must be nll or dft, not 'dpt'\."):
         SFT(loss_type="dpt")  # pyright: ignore[reportArgumentType]
