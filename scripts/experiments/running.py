@@ -174,7 +174,7 @@ class Runner:
             "measures": measures,
         }
         out = self.folder / "measured" / f"{name}-{_short(task)}-seed{seed}.json"
-        return {**task, "title": f"{name}, seed {seed}", "out": str(out)}
+        return {**task, "title": f"{name}, seed {seed}", "out": str(out), "identity": hashed(task)}
 
 
 def _last(words: Sequence[str]) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ import pytest
 from experiments.plan import Experiment
 from experiments.running import Runner
 
+from align.cli.compare.jobs import do_tasks
 from align.settings.type_checks import build
-from align.system.files import read_json
+from align.system.files import read_json, write_json
 
 SETTINGS: dict[str, Any] = {
     "title": "Two",
@@ -60,6 +61,16 @@ def test_a_later_word_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
         "trainer.steps=3",
         "seed=1002",
     ]
+
+
+def test_what_is_to_be_measured_is_a_task(tmp_path: Path) -> None:
+    """As the processes that measure take it."""
+    made = runner(tmp_path)
+    task = made._task("start", made.experiment.all_arms["start"], 0)  # pyright: ignore[reportPrivateUsage]
+    write_json(tmp_path / "tasks.json", [task])
+    Path(task["out"]).parent.mkdir()
+    assert do_tasks(tmp_path / "tasks.json", lambda given: {"seen": given["seed"]}) == 0
+    assert read_json(Path(task["out"]))["seen"] == 0
 
 
 @pytest.mark.slow
