@@ -3,7 +3,8 @@
 :class:`Roles` is the interface. Its two implementations:
 
 * :class:`SharedBase`: one frozen base in memory and one LoRA adapter per role. The reference is the base with its
-  adapters off, or a frozen copy of the adapter the policy started from. The anchor is one that a method moves.
+  adapters off, a frozen copy of the adapter the policy started from, or another one. The anchor is one that a method
+  moves.
 * :class:`FullCopies`: without LoRA, a full copy of the model per role.
 """
 
@@ -147,8 +148,13 @@ class Roles(ABC):
 class SharedBase(Roles):
     """One frozen base, one adapter per role."""
 
-    def __init__(self, peft_model: PeftModel, *, start: Path | None = None) -> None:
-        """``peft_model`` has one adapter, named ``policy``; ``start``: the folder of the adapter that it begins as."""
+    def __init__(self, peft_model: PeftModel, *, start: Path | None = None, reference: Path | None = None) -> None:
+        """
+        Args:
+            peft_model: It has one adapter, named ``policy``.
+            start: The folder of the adapter that it begins as.
+            reference: The folder of another adapter that is the reference; None: what the policy begins as.
+        """
         self.peft_model = peft_model
         self.heads = {}
         self.active = "policy"
@@ -160,6 +166,10 @@ class SharedBase(Roles):
             self.load("policy", start)
             self._start = _clone(self.weights("policy"))
             self.add("reference")
+        if reference is not None:
+            if self.reference_is_base:
+                self.add("reference")
+            self.load("reference", reference)
         self._settle()
 
     @property
@@ -306,10 +316,13 @@ class SharedBase(Roles):
 
 
 class FullCopies(Roles):
-    """A full model per role; the reference is a frozen copy of the policy's start, if it is required."""
+    """A full model per role; the reference is one that is given, or a frozen copy of the policy's start if required."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, reference: PreTrainedModel | None = None) -> None:
         self._modules: dict[Role, PreTrainedModel] = {"policy": model}
+        self._start: Role = "reference" if reference is None else "policy"
+        if reference is not None:
+            self._modules["reference"] = reference.requires_grad_(False)
         self.heads = {}
         self.active = "policy"
 
@@ -330,7 +343,7 @@ class FullCopies(Roles):
 
     @override
     def add(self, role: Role) -> None:
-        start = self._modules.get("reference", self._modules["policy"])
+        start = self._modules.get(self._start, self._modules["policy"])
         module = copy.deepcopy(start).requires_grad_(role not in FROZEN_ROLES)
         self._modules[role] = module
         if role in SCALAR_ROLES:
