@@ -107,6 +107,16 @@ def probabilities(scores: list[float], count: int, beta: float) -> dict[frozense
     return done
 
 
+def test_the_vector_of_the_page_by_enumeration() -> None:
+    exact = probabilities([1.0, 0.5, 0.0], 2, 0.5)
+    assert exact == {
+        frozenset({0, 1}): pytest.approx(0.914451, abs=5e-7),
+        frozenset({0, 2}): pytest.approx(0.085549, abs=5e-7),
+    }
+    assert math.exp(-1) == pytest.approx(0.367879, abs=5e-7)
+    assert math.exp(-2) == pytest.approx(0.135335, abs=5e-7)
+
+
 def test_frequencies_are_those_of_an_enumeration() -> None:
     scores, n = [0.2, 1.0, 0.7, -0.5, 0.7], 20_000
     exact = probabilities(scores, 3, 0.8)
