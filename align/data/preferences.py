@@ -187,15 +187,6 @@ class Preferences:
         """Replace each row by those that `rewrite` returns for it; they are not checked again."""
         return self._regrouped([[i] for i in range(len(self))], lambda rows: rewrite(rows[0]))
 
-    def answered(self) -> Preferences:
-        """Return the rows that have a response, chosen or rejected."""
-        sides = ("chosen", "rejected")
-        has: list[bool] = []
-        for batch in self.tables(sides):
-            valid: list[list[bool]] = [cast(Any, batch[side]).is_valid().to_pylist() for side in sides]
-            has += map(any, zip(*valid, strict=True))
-        return self if all(has) else self.select(row for row, is_answered in enumerate(has) if is_answered)
-
     def as_pairs(self, *, join_answers: bool = True) -> Preferences:
         """Replace rankings by the pairs that pairwise methods learn (`Rules.pairs`), unpaired answers too.
 

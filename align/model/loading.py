@@ -218,7 +218,7 @@ def _whole_reference(
             f"model.reference={model.reference} is a {found.config.model_type}, but {model.name} a "
             f"{network.config.model_type}; give a model of the same architecture."
         )
-    return found
+    return found.requires_grad_(False)
 
 
 def _require_finite(network: PreTrainedModel, path: str) -> None:
@@ -287,7 +287,7 @@ def _with_adapter(
             )
         config.exclude_modules = [*(config.exclude_modules or ()), *zero] or None
         peft_model = add_lora(network, config, f"adapter.targets={adapter.targets}")
-        return SharedBase(peft_model, reference=adapter_reference(model))
+        return _referring(SharedBase(peft_model), model)
     config = cast("LoraConfig", LoraConfig.from_pretrained(str(start)))
     trained_on = config.base_model_name_or_path
     if trained_on not in (None, model.name) and not _same_folder(find_base(trained_on, start), resolve(model.name)):
@@ -299,10 +299,23 @@ def _with_adapter(
             "divides by their length; begin from plain LoRA, or from model.start=null."
         )
     peft_model = add_lora(network, config, f"model.start={model.start}")
-    roles = SharedBase(peft_model, start=start, reference=adapter_reference(model))
+    return _referring(SharedBase(peft_model, start=start), model)
+
+
+def _referring(roles: SharedBase, model: ModelConfig) -> SharedBase:
+    """Give the roles the reference of ``model.reference``."""
     if model.reference == model.name:
         roles.refer_to_base()
+    elif (folder := adapter_reference(model)) is not None:
+        refer_to(roles, folder)
     return roles
+
+
+def refer_to(roles: SharedBase, folder: Path) -> None:
+    """Make the adapter of ``folder`` the reference."""
+    if roles.reference_is_base:
+        roles.add("reference")
+    roles.load("reference", folder)
 
 
 def _same_folder(one: str, other: str) -> bool:

@@ -3,8 +3,7 @@
 :class:`Roles` is the interface. Its two implementations:
 
 * :class:`SharedBase`: one frozen base in memory and one LoRA adapter per role. The reference is the base with its
-  adapters off, a frozen copy of the adapter the policy started from, or another one. The anchor is one that a method
-  moves.
+  adapters off, or a frozen copy of the adapter the policy started from. The anchor is one that a method moves.
 * :class:`FullCopies`: without LoRA, a full copy of the model per role.
 """
 
@@ -148,13 +147,8 @@ class Roles(ABC):
 class SharedBase(Roles):
     """One frozen base, one adapter per role."""
 
-    def __init__(self, peft_model: PeftModel, *, start: Path | None = None, reference: Path | None = None) -> None:
-        """
-        Args:
-            peft_model: It has one adapter, named ``policy``.
-            start: The folder of the adapter that it begins as.
-            reference: The folder of another adapter that is the reference; None: what the policy begins as.
-        """
+    def __init__(self, peft_model: PeftModel, *, start: Path | None = None) -> None:
+        """``peft_model`` has one adapter, named ``policy``; ``start``: the folder of the adapter that it begins as."""
         self.peft_model = peft_model
         self.heads = {}
         self.active = "policy"
@@ -166,10 +160,6 @@ class SharedBase(Roles):
             self.load("policy", start)
             self._start = _clone(self.weights("policy"))
             self.add("reference")
-        if reference is not None:
-            if self.reference_is_base:
-                self.add("reference")
-            self.load("reference", reference)
         self._settle()
 
     @property
@@ -319,10 +309,8 @@ class FullCopies(Roles):
     """A full model per role; the reference is one that is given, or a frozen copy of the policy's start if required."""
 
     def __init__(self, model: PreTrainedModel, reference: PreTrainedModel | None = None) -> None:
-        self._modules: dict[Role, PreTrainedModel] = {"policy": model}
-        self._start: Role = "reference" if reference is None else "policy"
-        if reference is not None:
-            self._modules["reference"] = reference.requires_grad_(False)
+        self._modules: dict[Role, PreTrainedModel] = {"policy": model} | ({"reference": reference} if reference else {})
+        self._start: Role = "policy" if reference else "reference"
         self.heads = {}
         self.active = "policy"
 

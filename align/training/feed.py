@@ -241,7 +241,7 @@ def tokenize_for(
         UserError: An on-line method's longest response leaves no room for a prompt, or too many rows are rejected.
     """
     longest, unit = _longest(method, max_length), method.unit
-    rows = data.answered() if heldout and unit != "prompt" else data
+    rows = _answered(data) if heldout and unit != "prompt" else data
     examples = tokenize(
         method.learns_from(rows),
         tokenizer,
@@ -251,6 +251,14 @@ def tokenize_for(
         may_be_empty=heldout,
     )
     return examples.distinct_prompts() if unit == "prompt" else examples
+
+
+def _answered(data: Preferences) -> Preferences:
+    """Return the rows that have a response, chosen or rejected."""
+    sides, has = ("chosen", "rejected"), list[bool]()
+    for table in data.tables(sides):
+        has += map(any, zip(*(table[side].is_valid().to_pylist() for side in sides), strict=True))
+    return data if all(has) else data.select(row for row, is_answered in enumerate(has) if is_answered)
 
 
 def _longest(method: Method, max_length: int) -> int:

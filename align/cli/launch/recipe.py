@@ -191,7 +191,7 @@ class _Results:
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     """Fields of `DataConfig`, for the training on the candidates drawn last."""
     begun: Mapping[str, ModelConfig] = dataclasses.field(default_factory=dict[str, ModelConfig])
-    """What the first round of a method began from, by `Stage.run`."""
+    """The model that the first round of a method began from, by `Stage.run`."""
 
     def put_into(self, config: RunConfig, stage: Stage, keeps_reference: bool) -> RunConfig:
         """Return the settings of `stage` with the results in them; later rounds may keep the reference of the first."""

@@ -130,7 +130,7 @@ def test_a_kill_in_the_second_round_changes_nothing(method: str, killed: str, wo
 
 
 def settings_of(job: Run | Recipe) -> list[Run]:
-    """What each stage is run with, without running it."""
+    """The runs of all stages, none of which is done."""
     assert isinstance(job, Recipe)
     done: list[Run] = []
 
