@@ -309,10 +309,10 @@ class FullCopies(Roles):
     """A full model per role; the reference is one that is given, or a frozen copy of the policy's start if required."""
 
     def __init__(self, model: PreTrainedModel, reference: PreTrainedModel | None = None) -> None:
-        self._modules: dict[Role, PreTrainedModel] = {"policy": model} | ({"reference": reference} if reference else {})
-        self._start: Role = "policy" if reference else "reference"
-        self.heads = {}
-        self.active = "policy"
+        given: dict[Role, PreTrainedModel] = {} if reference is None else {"reference": reference}
+        self._modules: dict[Role, PreTrainedModel] = {"policy": model, **given}
+        self._start: Role = "policy" if given else "reference"
+        self.heads, self.active = {}, "policy"
 
     @property
     @override

@@ -105,7 +105,7 @@ def test_rounds_need_samples_and_are_at_least_one(cls: Any) -> None:
             cls(rounds=2)
         assert cls(rounds=1).candidates is None
         assert not cls().needs_reward
-    assert dataclasses.replace(cls(samples=4), rounds=3).candidates.rounds == 3
+    assert dataclasses.replace(cls(samples=4), rounds=3).candidates.rounds == 3  # pyright: ignore
     assert cls(samples=4).needs_reward
 
 
