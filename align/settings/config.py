@@ -116,7 +116,7 @@ class ModelConfig(Settings):
     start: str | None = None
     """Folder of a PEFT adapter to begin from, or world/sft; null: none."""
     reference: str | None = None
-    """Another reference than the model to begin from: an adapter on name, name itself, or a whole model; null: that."""
+    """The reference: an adapter on name, name itself, or a whole model; null: the model to begin from."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face model."""
     trust_remote_code: bool = False

@@ -157,7 +157,7 @@ class Recipe:
 
     def _rival(self, stage: Stage, settings: RunConfig, results: _Results) -> Rival | None:
         """Find another model than the one that the stage begins from, over which its win rate is worth knowing."""
-        begins = dataclasses.replace(settings.model, **results.model)  # before from_base
+        begins = dataclasses.replace(self.runs[stage.run].config.model, **results.model)  # before from_base
         if stage.from_base:
             return Rival(begins, "the model that drew the candidates") if begins != settings.model else None
         if stage.part == "train" and stage.run in results.begun:

@@ -361,7 +361,7 @@ def test_prompts_alone_can_be_answered_and_learned_from(words: list[str], capsys
         assert main([*ordered, "dry_run=true"], CONFIGS) == 0
         assert "12 prompts, 3 candidates for each" in capsys.readouterr().out
         assert main(ordered, CONFIGS) == 0
-        assert "rejected" not in capsys.readouterr().out
+        assert "3 rejected" not in capsys.readouterr().out
         evaluation = json.loads(Path(f"runs/{method}/2-{method}/evaluation.json").read_text())
         assert evaluation["win_rate"]["by"] == "short"
 
