@@ -18,13 +18,12 @@ an addition: the authors saw online sampling without one exploit the reward mode
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from align.errors import UserError
 from align.evaluation.statistics import Estimate, ordered_right, rate
 from align.method.base import Loss, Optimization, require_not_negative, sequence_sums
 from align.model.batch import Batch
@@ -35,7 +34,6 @@ from methods.ranking import best_response, comparison_metrics
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from align.candidates.plan import CandidatePlan
     from align.data import TokenizedPreferences, Unit
     from align.model.policy import Policy
     from align.model.roles import Role
@@ -88,8 +86,8 @@ class RRHF(CandidateMethod):
     """Weight of a penalty on leaving the reference, in nats per response; above 0 a reference is kept."""
     temperature: float = 0.8
     """Sampling temperature of the candidates; 0 with a ``diversity_penalty``."""
-    rounds: int = 1
-    """Rounds of drawing and training, each from the policy of the round before (iterated RRHF)."""
+    include_data: bool = True
+    """Use the responses of the data as candidates too."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(
@@ -102,14 +100,6 @@ class RRHF(CandidateMethod):
         """Ranges, and settings that contradict each other."""
         require_not_negative(rank_weight=self.rank_weight, kl_coef=self.kl_coef)
         super().check()
-        if self.rounds < 1 or (self.rounds > 1 and not self.samples):
-            raise UserError(f"method.rounds={self.rounds}: at least 1, and above 1 only with method.samples.")
-
-    @property
-    def candidates(self) -> CandidatePlan | None:
-        """Candidates of each round."""
-        plan = super().candidates
-        return None if plan is None else replace(plan, rounds=self.rounds)
 
     @property
     def frozen(self) -> tuple[Role, ...]:

@@ -62,8 +62,6 @@ class SLiC(CandidateMethod):
     """Average per token instead of summing, in both terms; the margin is then in nats per token."""
     top_k: int = 40
     """Sample candidates from the k most probable tokens only; 0: all."""
-    include_data: bool = False
-    """Use the responses of the data as candidates too."""
 
     unit: ClassVar[Unit] = "ranking"
     optimization: ClassVar[Optimization] = Optimization(

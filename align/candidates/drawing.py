@@ -216,7 +216,7 @@ class _Drawing:
             scores = [by_place.get(i, []) for i in range(len(pools))]
         out: list[tuple[int, list[dict[str, Any]], dict[str, float]]] = []
         for i, row, (texts, times), pairs, own, count in zip(indices, rows, pools, drawn, scores, counts, strict=True):
-            selected = self.plan.select(Pool(row, texts, times, own))
+            selected = self.plan.select(Pool(row, texts, times, own, self.seed))
             ids = dict(reversed(pairs))  # of a text that was drawn twice, those drawn first
             fixed = {name: row[name] for name in ("prompt_id", "tools", "answer", "source")}
             fixed["drawn_with"] = self.tokenizer
@@ -290,7 +290,12 @@ class _Drawing:
     def _settings(self) -> dict[str, Any]:
         from align.model.fingerprint import weights_fingerprint
 
-        beside = ("rounds", "from_base", "sources")  # of the sources the weights count, not the place
+        beside = (
+            "rounds",
+            "from_base",
+            "update_reference",
+            "sources",
+        )  # of the sources the weights count, not the place
         plan = {name: value for name, value in asdict(self.plan).items() if name not in beside}
         return {
             **plan,

@@ -27,6 +27,8 @@ class Pool:
     """Times that each was drawn; 0 for one that only the data has."""
     scores: Sequence[float] | None
     """One per response; None where nothing was scored."""
+    seed: int = 0
+    """Of the drawing."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class CandidatePlan:
     select: Selection = field(default_factory=Ranking)
     rounds: int = 1
     """Rounds of drawing and training, each from the policy that the round before left."""
+    update_reference: bool = False
+    """The reference of each round is the policy that the round before left, not the start model."""
     from_base: bool = False
     """Training begins from the pretrained model, not from the policy that the candidates were drawn from."""
 

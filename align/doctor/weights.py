@@ -97,7 +97,7 @@ def reference(patient: Patient) -> str | None:
     """The reference is the model that training begins from."""
     policy = patient.policy
     policy.require(patient.method.roles)
-    if "reference" not in policy.roles.names:
+    if "reference" not in policy.roles.names or patient.config.model.reference is not None:
         return None
     if policy.uses_adapters and patient.config.model.start is None and policy.roles.weights("reference"):
         raise UserError("the reference has an adapter, though training begins from none: report it as a bug.")

@@ -57,6 +57,16 @@ class Measurement:
         return out
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A model other than the one that training began from, measured to be compared with the trained one."""
+
+    name: str
+    role: str
+    """As it is called in sentences: the model that drew the candidates …"""
+    measurement: Measurement
+
+
 def compare(before: Measurement, after: Measurement) -> dict[str, Any]:
     """``evaluation.json``: every metric before and after, the intervals of means and rates, and the win rate of after.
 

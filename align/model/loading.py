@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,7 @@ from align.model.forward import Forward
 from align.model.naming import find_base
 from align.model.probe import Prober, choose_layout
 from align.model.roles import FullCopies, Roles, SharedBase
-from align.model.sources import require_found, require_loadable, require_safetensors, resolve
+from align.model.sources import adapter_reference, require_found, require_loadable, require_safetensors, resolve
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig
 from align.system.processes import own_device
@@ -64,13 +64,14 @@ def load(
             f"model.dtype={model.dtype} is for frozen weights; all weights are trained and loaded as float32, "
             "trainer.precision=bfloat16 computes in bfloat16"
         )
-    network = _load_network(model, dtype, device)
-    _fit_embedding(network, tokenizer, notes)
-    network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    network = _load_network(model, dtype, device, tokenizer, notes)
     notes += ignored_losses(network.config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        roles = FullCopies(network) if adapter is None else _with_adapter(network, adapter, model, start, notes)
+        if adapter is None:
+            roles = FullCopies(network, _whole_reference(model, network, dtype, device, tokenizer))
+        else:
+            roles = _with_adapter(network, adapter, model, start, notes)
     forward = Forward(model=roles.module, layout="flat", pad_id=int(tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
     prober = Prober(forward, known_ids(tokenizer))
     head, padding = prober.head(), prober.left_padding()
@@ -161,7 +162,13 @@ def _hub(model: ModelConfig) -> dict[str, Any]:
     return {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
 
 
-def _load_network(model: ModelConfig, dtype: torch.dtype, device: str | torch.device | None) -> PreTrainedModel:
+def _load_network(
+    model: ModelConfig,
+    dtype: torch.dtype,
+    device: str | torch.device | None,
+    tokenizer: PreTrainedTokenizerBase,
+    notes: list[str],
+) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     path = resolve(model.name)
@@ -187,7 +194,31 @@ def _load_network(model: ModelConfig, dtype: torch.dtype, device: str | torch.de
         )
     network = network if model.quantization else network.to(device)
     _require_finite(network, path)
+    _fit_embedding(network, tokenizer, notes)
+    network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return network
+
+
+def _whole_reference(
+    model: ModelConfig,
+    network: PreTrainedModel,
+    dtype: torch.dtype,
+    device: str | torch.device | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> PreTrainedModel | None:
+    """Load the whole model that is the reference; None: it is what training begins from."""
+    if model.reference in (None, model.name):
+        return None
+    try:
+        found = _load_network(replace(model, name=model.reference, revision=None), dtype, device, tokenizer, [])
+    except UserError as error:
+        raise UserError(str(error).replace("model.name=", "model.reference=")) from error
+    if found.config.model_type != network.config.model_type:
+        raise UserError(
+            f"model.reference={model.reference} is a {found.config.model_type}, but {model.name} a "
+            f"{network.config.model_type}; give a model of the same architecture."
+        )
+    return found.requires_grad_(False)
 
 
 def _require_finite(network: PreTrainedModel, path: str) -> None:
@@ -255,7 +286,8 @@ def _with_adapter(
                 "their length"
             )
         config.exclude_modules = [*(config.exclude_modules or ()), *zero] or None
-        return SharedBase(add_lora(network, config, f"adapter.targets={adapter.targets}"))
+        peft_model = add_lora(network, config, f"adapter.targets={adapter.targets}")
+        return _referring(SharedBase(peft_model), model)
     config = cast("LoraConfig", LoraConfig.from_pretrained(str(start)))
     trained_on = config.base_model_name_or_path
     if trained_on not in (None, model.name) and not _same_folder(find_base(trained_on, start), resolve(model.name)):
@@ -266,7 +298,24 @@ def _with_adapter(
             f"model.start={model.start}: {zero[0]} of {model.name} has outputs whose weights are all 0, and DoRA "
             "divides by their length; begin from plain LoRA, or from model.start=null."
         )
-    return SharedBase(add_lora(network, config, f"model.start={model.start}"), start=start)
+    peft_model = add_lora(network, config, f"model.start={model.start}")
+    return _referring(SharedBase(peft_model, start=start), model)
+
+
+def _referring(roles: SharedBase, model: ModelConfig) -> SharedBase:
+    """Give the roles the reference of ``model.reference``."""
+    if model.reference == model.name:
+        roles.refer_to_base()
+    elif (folder := adapter_reference(model)) is not None:
+        refer_to(roles, folder)
+    return roles
+
+
+def refer_to(roles: SharedBase, folder: Path) -> None:
+    """Make the adapter of ``folder`` the reference."""
+    if roles.reference_is_base:
+        roles.add("reference")
+    roles.load("reference", folder)
 
 
 def _same_folder(one: str, other: str) -> bool:

@@ -306,12 +306,13 @@ class SharedBase(Roles):
 
 
 class FullCopies(Roles):
-    """A full model per role; the reference is a frozen copy of the policy's start, if it is required."""
+    """A full model per role; the reference is one that is given, or a frozen copy of the policy's start if required."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._modules: dict[Role, PreTrainedModel] = {"policy": model}
-        self.heads = {}
-        self.active = "policy"
+    def __init__(self, model: PreTrainedModel, reference: PreTrainedModel | None = None) -> None:
+        given: dict[Role, PreTrainedModel] = {} if reference is None else {"reference": reference}
+        self._modules: dict[Role, PreTrainedModel] = {"policy": model, **given}
+        self._start: Role = "policy" if given else "reference"
+        self.heads, self.active = {}, "policy"
 
     @property
     @override
@@ -330,7 +331,7 @@ class FullCopies(Roles):
 
     @override
     def add(self, role: Role) -> None:
-        start = self._modules.get("reference", self._modules["policy"])
+        start = self._modules.get(self._start, self._modules["policy"])
         module = copy.deepcopy(start).requires_grad_(role not in FROZEN_ROLES)
         self._modules[role] = module
         if role in SCALAR_ROLES:

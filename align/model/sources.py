@@ -11,7 +11,7 @@ from align.model.pinned_code import require_pinned
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig
 
-__all__ = ["require_found", "require_loadable", "require_safetensors", "resolve"]
+__all__ = ["adapter_reference", "require_found", "require_loadable", "require_safetensors", "resolve"]
 
 
 def require_loadable(model: ModelConfig, adapter: Adapter | None) -> Path | None:
@@ -24,6 +24,8 @@ def require_loadable(model: ModelConfig, adapter: Adapter | None) -> Path | None
         raise UserError("model.quantization=4bit freezes the base; choose adapter=lora or quantization=null.")
     if model.quantization and find_spec("bitsandbytes") is None:
         raise UserError("model.quantization=4bit needs bitsandbytes; pip install bitsandbytes, or quantization=null.")
+    if adapter is not None:
+        adapter_reference(model)
     if model.start is None:
         return None
     if adapter is None:
@@ -33,6 +35,22 @@ def require_loadable(model: ModelConfig, adapter: Adapter | None) -> Path | None
         )
     folder = local_folder(resolve(model.start, "model.start"))
     check_start(read_start(folder), adapter, model.start)
+    return folder
+
+
+def adapter_reference(model: ModelConfig) -> Path | None:
+    """Return the folder of the adapter that is the reference; None: it is the base, or what training begins from.
+
+    Raises:
+        UserError: It is no adapter of LoRA.
+    """
+    if model.reference in (None, model.name):
+        return None
+    try:
+        folder = local_folder(resolve(model.reference, "model.reference"))
+        read_start(folder)
+    except UserError as error:
+        raise UserError(str(error).replace("model.start=", "model.reference=")) from error
     return folder
 
 

@@ -97,7 +97,7 @@ def win_rate_sentences(report: Mapping[str, Any], models: tuple[str, str] = MODE
         _win_rate_sentence(win, models[1], over)
         for win, over in (
             *([(report["win_rate"], models[0])] if "win_rate" in report else []),
-            *((win, "the model that drew the candidates") for win in report.get("win_rates_beside", ())),
+            *((win, win["role"]) for win in report.get("win_rates_beside", ())),
         )
     ]
 

@@ -115,6 +115,8 @@ class ModelConfig(Settings):
     """A folder, a Hugging Face name, or world/base for the embedded model."""
     start: str | None = None
     """Folder of a PEFT adapter to begin from, or world/sft; null: none."""
+    reference: str | None = None
+    """The reference: an adapter on name, name itself, or a whole model; null: the model to begin from."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face model."""
     trust_remote_code: bool = False
@@ -138,6 +140,7 @@ class ModelConfig(Settings):
             raise UserError("name is empty: give a folder, a Hugging Face name, or world/base.")
         _check_exists(self, "name")
         _check_exists(self, "start")
+        _check_exists(self, "reference")
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise UserError(
                 "trust_remote_code=true runs code from the model's repository, so revision must be "

@@ -234,15 +234,16 @@ def tokenize_for(
         data: Training or held-out data.
         tokenizer: Of the policy.
         max_length: Tokens of prompt and response together (``trainer.max_length``).
-        heldout: The limit on rejected rows guards the training data; held-out rows that do not fit, such as prompts
-            alone, are only counted.
+        heldout: The limit on rejected rows guards the training data; held-out rows that do not fit are only counted,
+            and prompts alone are there to be answered.
 
     Raises:
         UserError: An on-line method's longest response leaves no room for a prompt, or too many rows are rejected.
     """
     longest, unit = _longest(method, max_length), method.unit
+    rows = _answered(data) if heldout and unit != "prompt" else data
     examples = tokenize(
-        method.learns_from(data),
+        method.learns_from(rows),
         tokenizer,
         max_length=longest,
         unit=unit,
@@ -250,6 +251,14 @@ def tokenize_for(
         may_be_empty=heldout,
     )
     return examples.distinct_prompts() if unit == "prompt" else examples
+
+
+def _answered(data: Preferences) -> Preferences:
+    """Return the rows that have a response, chosen or rejected."""
+    sides, has = ("chosen", "rejected"), list[bool]()
+    for table in data.tables(sides):
+        has += map(any, zip(*(table[side].is_valid().to_pylist() for side in sides), strict=True))
+    return data if all(has) else data.select(row for row, is_answered in enumerate(has) if is_answered)
 
 
 def _longest(method: Method, max_length: int) -> int:

@@ -101,8 +101,9 @@ def estimate(
     adapters, size, device = config.adapter is not None, whole.size, own_device()
     dtype = config.model.quantization or (config.model.dtype if adapters else "float32")
     weights = size.total * _WEIGHT_BYTES[dtype]
-    roles = {"policy", *method.roles} | ({"reference"} if config.model.start is not None else set())
-    copies = len(roles - {"reference"}) + ("reference" in roles and config.model.start is not None)
+    other = config.model.reference if config.model.reference is not None else config.model.start
+    roles = {"policy", *method.roles} | ({"reference"} if other is not None else set())
+    copies = len(roles - {"reference"}) + (other not in (None, config.model.name))
     trained = size.trainable * (0 if plan is None else len(method.trains))
     kept = {
         "model": weights * (1 if adapters else len(roles)),

@@ -6,7 +6,7 @@ evaluations, and twenty times in a run, the rules of :mod:`align.diagnosis` look
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from align.data import TokenizedPreferences
     from align.diagnosis.rule import Finding
     from align.evaluation.evaluator import Evaluator
-    from align.evaluation.measurement import Measurement
+    from align.evaluation.measurement import Beside, Measurement
     from align.runs.tracker import Tracker
     from align.settings.config import TrainerConfig
     from align.training.feed import Batches
@@ -133,7 +133,7 @@ class Monitor:
         train: TokenizedPreferences,
         before: Measurement | None,
         after: Measurement | None,
-        beside: Mapping[str, Measurement],
+        beside: Sequence[Beside],
     ) -> dict[str, Any]:
         """Let the method report, compare the model before and after; returns the content of ``evaluation.json``."""
         first = self.processes.is_first
@@ -145,8 +145,9 @@ class Monitor:
             merged = {name: compared[name] | evaluation.get(name, {}) for name in ("metrics", "intervals")}
             if "win_rate" in compared:
                 compared["win_rate"]["over"] = self.policy.name
-                others = {name: win_rate(measured, after) for name, measured in beside.items()}
-                merged["win_rates_beside"] = [{"over": name, **(won or {})} for name, won in others.items()]
+                merged["win_rates_beside"] = [
+                    {"over": one.name, "role": one.role, **(win_rate(one.measurement, after) or {})} for one in beside
+                ]
             evaluation |= compared | merged
             report.print_samples(before.samples, after.samples, self.console, limit=self.config.samples)
         if first:

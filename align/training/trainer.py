@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from align.evaluation.evaluator import Evaluator
-from align.evaluation.measurement import Measurement
+from align.evaluation.measurement import Beside, Measurement
 from align.reporting.cost import write_cost
 from align.reporting.data_summary import write_data_summary
 from align.reporting.page import write_report
@@ -103,7 +103,7 @@ class Trainer:
         *,
         scorer: Scorer | None = None,
         mix: Preferences | None = None,
-        beside: Mapping[str, Measurement] | None = None,
+        beside: Sequence[Beside] = (),
         callbacks: Sequence[Callback] = (),
     ) -> TrainResult:
         """Train, evaluate before and after, and write the run folder.
@@ -115,7 +115,7 @@ class Trainer:
             heldout: For the method's own metrics.
             evaluator: Measures the policy before and after, and every ``eval_steps``.
             scorer: Rewards the responses an on-line method draws; None: the policy's reward role.
-            beside: Measurements by the evaluator of other models, by name; the win rate over each is reported too.
+            beside: Measurements of other models by the evaluator; the win rate over each is reported too.
             mix: Demonstrations an on-line method mixes in (PPO-ptx); None: the preferred responses of ``train``.
             callbacks: Told of steps, evaluations and checkpoints.
 
@@ -132,7 +132,7 @@ class Trainer:
             held: Any = getattr(heldout, "preferences", heldout)
             origin = Origin.of(feed.train.data.preferences, held, reward)
             told = Callbacks(callbacks, enabled=self.processes.is_first)
-            return _Run(self, method, feed, evaluator, scorer, mix, stop, beside or {}, origin, told).execute()
+            return _Run(self, method, feed, evaluator, scorer, mix, stop, beside, origin, told).execute()
 
 
 class _Run:
@@ -147,7 +147,7 @@ class _Run:
         scorer: Scorer | None,
         mix: Preferences | None,
         stop: StopRequest,
-        beside: Mapping[str, Measurement],
+        beside: Sequence[Beside],
         origin: Origin,
         callbacks: Callbacks,
     ) -> None:

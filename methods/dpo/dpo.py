@@ -75,12 +75,17 @@ class DPO(PairwiseSettings):
             policy.roles.copy("policy", "anchor", self.sync_weight)
 
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
-        """Add the reference's summed log-probabilities; where they are cached, the policy's before its first step."""
+        """Add the reference's summed log-probabilities."""
         if "reference_PK" in batch:
             return batch
-        asked: Role = "policy" if self.reference == "cached" else self.frozen[0]
-        with policy.use(asked):
+        with policy.use(self._asked(policy)):
             return batch.with_columns(reference_PK=self._sums(policy.logprobs(batch).logp_PKT, batch))
+
+    def _asked(self, policy: Policy) -> Role:
+        """The role that the loss refers to; of a cached one that is not kept, the policy before its first step."""
+        if self.frozen:
+            return self.frozen[0]
+        return "reference" if "reference" in policy.roles.names else "policy"
 
     def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:
         """Add what only the whole step knows: places of sorted numbers, pairs per token of the chosen responses."""

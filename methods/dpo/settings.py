@@ -11,13 +11,14 @@ from align.method.base import Optimization, PairwiseMethod, require_effect, requ
 from align.settings.type_checks import Share
 from methods.dpo.loss_table import LOSSES, LossName, PairwiseLoss
 from methods.dpo.scores import Divergence
+from methods.from_candidates import PairsAgainstReference
 
 if TYPE_CHECKING:
     from align.data import Preferences
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairwiseSettings(PairwiseMethod):
+class PairwiseSettings(PairsAgainstReference, PairwiseMethod):
     """The fields of :class:`methods.dpo.dpo.DPO`."""
 
     beta: float = 0.1
@@ -64,6 +65,7 @@ class PairwiseSettings(PairwiseMethod):
 
     def check(self) -> None:
         """Ranges, and settings that contradict each other."""
+        super().check()
         require_positive("DPO", beta=self.beta, discopop_tau=self.discopop_tau, divergence_alpha=self.divergence_alpha)
         several = not isinstance(self.loss_type, str)
         if several and not (0 < len(self.losses) == len(self.loss_type) == len(self.loss_weights)):

@@ -43,6 +43,7 @@ class CPO(ReferenceFree):
 
     def check(self) -> None:
         """Ranges."""
+        super().check()
         require_positive("CPO", beta=self.beta)
         require_not_negative(sft_weight=self.sft_weight, alpha=self.alpha)
 

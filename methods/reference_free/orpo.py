@@ -54,6 +54,7 @@ class ORPO(ReferenceFree):
 
     def check(self) -> None:
         """Ranges."""
+        super().check()
         require_positive("ORPO", lam=self.lam)
 
     def terms(self, S_PK: Tensor, M_PK: Tensor, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from align.method.base import Loss, Optimization, PairwiseMethod, sequence_sums
+from methods.from_candidates import PairsFromCandidates
 from methods.ranking import pair_metrics
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceFree(PairwiseMethod):
+class ReferenceFree(PairsFromCandidates, PairwiseMethod):
     """Pairs without a reference: the loss is a sum of terms, each of the likelihoods of the two responses."""
 
     optimization: ClassVar[Optimization] = Optimization(

@@ -50,6 +50,7 @@ class SimPO(ReferenceFree):
 
     def check(self) -> None:
         """Ranges."""
+        super().check()
         require_positive("SimPO", beta=self.beta)
         require_not_negative(gamma_ratio=self.gamma_ratio, alpha=self.alpha)
 

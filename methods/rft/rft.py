@@ -9,7 +9,8 @@ In short::
 With ``select="answer"`` the column ``answer`` of the data decides which are right, as in the paper. With
 ``select="score"`` D′ are the responses that a scorer prefers, the best of the k or all above a threshold, as in RAFT
 (Dong et al. 2023, arXiv 2304.06767): plain pairs are then enough. ``sources`` adds samples of further models, as the
-paper pools those of several sizes.
+paper pools those of several sizes. ``rounds`` above 1 are ReST-EM (Singh et al. 2024, arXiv 2312.06585): each draws
+from the policy of the round before, and trains the pretrained model anew.
 
 Departures: a sample with the text of the question's demonstration is not trained on twice. The paper's k is 100; the
 default is small enough for the embedded model to draw in minutes. "Before" and the reference of a run are the
@@ -19,7 +20,7 @@ pretrained model that it begins from; to compare with the fine-tuned one use ``s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from align.candidates.plan import CandidatePlan, Pool, Selected
@@ -104,6 +105,7 @@ class RFT(CandidateMethod, SFT):
     include_data: bool = False
     """``score``: let the data's responses compete with the samples."""
 
+    compares: ClassVar[bool] = False
     optimization: ClassVar[Optimization] = Optimization(
         learning_rate=2e-4, full_learning_rate=2e-5, epochs=3, batch_size=128, warmup=0.03
     )
@@ -123,24 +125,20 @@ class RFT(CandidateMethod, SFT):
             raise UserError(
                 "method.include_data=true applies only to method.select=score; demonstrations are kept without it."
             )
-        self.sampling()
+        super().check()
 
     @property
-    def candidates(self) -> CandidatePlan:
+    def selection(self) -> RightPaths | BestResponses:
+        """The samples that are trained on."""
+        if self.select == "answer":
+            return RightPaths(self.demonstrations, self.strict_reference, self.deduplicate)
+        return BestResponses(self.demonstrations, self.best, self.threshold)
+
+    @property
+    def candidates(self) -> CandidatePlan | None:
         """Samples of the fine-tuned model for the training of the pretrained one."""
-        by_answer = self.select == "answer"
-        return CandidatePlan(
-            samples=self.samples,
-            sources=self.sources,
-            sampling=self.sampling(),
-            include_data=self.include_data,
-            keep_unfinished=self.keep_unfinished,
-            scored=not by_answer,
-            select=RightPaths(self.demonstrations, self.strict_reference, self.deduplicate)
-            if by_answer
-            else BestResponses(self.demonstrations, self.best, self.threshold),
-            from_base=True,
-        )
+        plan = super().candidates
+        return None if plan is None else replace(plan, scored=self.select == "score", from_base=True)
 
 
 def _fates(selection: Selection, times: Sequence[int]) -> dict[str, int]:

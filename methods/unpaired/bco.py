@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from align.method.base import require_positive, response_sums
+from align.method.base import response_sums
 from methods.unpaired.unpaired import Unpaired
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ def bco_loss(reward: Tensor, good: Tensor, shift: Tensor) -> Tensor:
 @dataclass(frozen=True, kw_only=True)
 class BCO(Unpaired):
     """BCO: answers marked good or bad, in pairs or alone: like KTO, without saturation, so outliers count more."""
-
-    def check(self) -> None:
-        """Ranges."""
-        require_positive("BCO", beta=self.beta)
 
     def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:
         """Add δ, from the rewards of the whole step; a pass more."""

@@ -59,7 +59,7 @@ class KTO(Unpaired):
 
     def check(self) -> None:
         """Ranges."""
-        require_positive("KTO", beta=self.beta)
+        super().check()
         weights = {"desirable_weight": self.desirable_weight, "undesirable_weight": self.undesirable_weight}
         require_not_negative(**weights)
         require_positive("KTO", **{max(weights, key=lambda name: weights[name]): max(weights.values())})

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from align.evaluation.statistics import ordered_right
-from align.method.base import Loss, Method, Optimization, response_sums
+from align.method.base import Loss, Optimization, require_positive, response_sums
 from align.system.lazy import no_grad
+from methods.from_candidates import PairsAgainstReference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unpaired(Method):
+class Unpaired(PairsAgainstReference):
     """Each answer counts for itself: a pair is a good and a bad one, a row with one side is one."""
 
     unit: ClassVar[Unit] = "judgement"
@@ -32,6 +33,11 @@ class Unpaired(Method):
 
     beta: float = 0.1
     """Strength of the tie to the reference: the larger, the closer the policy stays."""
+
+    def check(self) -> None:
+        """Ranges, and settings that contradict each other."""
+        super().check()
+        require_positive(type(self).__name__, beta=self.beta)
 
     @property
     def frozen(self) -> tuple[Role, ...]:

@@ -57,10 +57,13 @@ METHODS: dict[str, Method] = {
     "dpo hinge": DPO(loss_type="hinge"),
     "dpo aot_unpaired": DPO(loss_type="aot_unpaired"),
     "dpo sum": DPO(loss_type=("sigmoid", "bco_pair", "sft"), loss_weights=(0.8, 0.2, 1.0), ld_alpha=0.5),
+    "dpo drawn": DPO(**CANDIDATES, pick="rso", rso_accepted=2),
     "simpo": SimPO(),
+    "simpo drawn": SimPO(**CANDIDATES, pick="all"),
     "orpo": ORPO(),
     "cpo": CPO(),
     "kto": KTO(),
+    "kto drawn": KTO(**CANDIDATES),
     "bco": BCO(),
     "reward": RewardModel(label_smoothing=0.1, centring=0.01),
     "ranker": Ranker(),
@@ -89,7 +92,8 @@ METHODS: dict[str, Method] = {
 }
 VARIANTS = ("dpo aot_unpaired", "dpo sum", "simpo", "orpo", "cpo", "bco")
 VARIANTS += ("sft sequence_mean", "sft sequence_sum", "sft dft", "dpo cdpo", "dpo robust", "dpo ipo_sums", "dpo hinge")
-VARIANTS += ("ppo kl in loss", "rrhf drawn", "slic best", "slic sft", "slic means", "slic drawn")
+VARIANTS += ("dpo drawn", "simpo drawn", "kto drawn", "ppo kl in loss", "rrhf drawn")
+VARIANTS += ("slic best", "slic sft", "slic means", "slic drawn")
 """Their paths are those of another one, but for the last formula."""
 
 WORDS = ["the", "a", "cat", "dog", "sees", "hears", "likes", "finds", "big", "small", "red", "old", "house", "tree"]

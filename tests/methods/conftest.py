@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from itertools import permutations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ class StubPolicy:
 
     def __init__(self, **tables: Sequence[Sequence[Sequence[float]]]) -> None:
         self.role = "policy"
+        self.roles = SimpleNamespace(names=tuple(tables))
         self._tables = {role: _padded(table) for role, table in tables.items()}
         self.logp_PKT = self._tables["policy"].requires_grad_()
 

@@ -40,14 +40,14 @@ IDLE: list[tuple[type[Any], dict[str, Any], str]] = [
     (DPO, {"ipo_sums": True}, "method.ipo_sums=true has no effect without method.loss_type=ipo"),
     *(
         (method, settings, f"method.{next(iter(settings))}={shown} has no effect without method.samples")
-        for method in (RRHF, SLiC)
+        for method in (RRHF, SLiC, DPO, SimPO, KTO)
         for settings, shown in (
             ({"temperature": 0.3}, "0.3"),
             ({"top_p": 0.9}, "0.9"),
             ({"top_k": 7}, "7"),
             ({"max_new_tokens": 9}, "9"),
             ({"keep_unfinished": True}, "true"),
-            ({"include_data": method is SLiC}, "true" if method is SLiC else "false"),
+            ({"include_data": method is not RRHF}, "true" if method is not RRHF else "false"),
             ({"sources": ("a",)}, "('a',)"),
             ({"diversity_penalty": 1.0}, "1.0"),
         )
@@ -63,7 +63,7 @@ IDLE: list[tuple[type[Any], dict[str, Any], str]] = [
     (CPO, {"sft_weight": -1.0}, "method.sft_weight=-1.0: must be a finite number of at least 0"),
     (RRHF, {"samples": 4, "temperature": 0}, "method.temperature=0: all samples of a prompt would be the same"),
     (RRHF, {"samples": 4, "diversity_penalty": 1.0}, "diversity_penalty=1.0 applies only to diverse beam search"),
-    (RRHF, {"rounds": 2}, "method.rounds=2: at least 1, and above 1 only with method.samples"),
+    (RRHF, {"rounds": 2}, "method.rounds=2 has no effect without method.samples"),
     (SLiC, {"sft_weight": 0, "target": "best"}, "method.target=best has no effect without method.sft_weight above 0"),
     (RFT, {"select": "answer", "best": 2}, "method.best=2 has no effect without method.select=score"),
     (RFT, {"select": "answer", "threshold": 0.5}, "method.threshold=0.5 has no effect without method.select=score"),

@@ -153,14 +153,13 @@ def _policy(config: RunConfig, weights: str | None) -> Policy:
 
 def _refer_to(roles: SharedBase, start: str | None) -> None:
     """Make the start model the reference; one of another shape than the run's adapter leaves the run's own."""
+    from align.model.loading import refer_to
     from align.model.sources import resolve
 
     if start is None:
         roles.refer_to_base()
     elif roles.can_load(folder := Path(resolve(start))):
-        if roles.reference_is_base:
-            roles.add("reference")
-        roles.load("reference", folder)
+        refer_to(roles, folder)
 
 
 if __name__ == "__main__":

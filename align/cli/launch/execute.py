@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from align.data import Preferences, TokenizedPreferences
     from align.evaluation.evaluator import Evaluator
-    from align.evaluation.measurement import Measurement
+    from align.evaluation.measurement import Beside
 
 __all__ = ["execute", "execute_all"]
 
@@ -167,15 +167,16 @@ def _warn_of(
             report(f"Warning: {finding.name}: {finding.says}")
 
 
-def _measure_rival(run: Run, evaluator: Evaluator | None) -> dict[str, Measurement]:
-    """Measure the model that drew the candidates, where training begins from another: both are worth comparing with."""
-    if run.drawn_by is None or evaluator is None or not evaluator.scorers:
-        return {}
+def _measure_rival(run: Run, evaluator: Evaluator | None) -> list[Beside]:
+    """Measure a model beside the one that training begins from, where there is one worth comparing with."""
+    if run.rival is None or evaluator is None or not evaluator.scorers:
+        return []
     from align.cli.launch import assemble
+    from align.evaluation.measurement import Beside
 
-    rival = assemble.load_policy(dataclasses.replace(run.config, model=run.drawn_by))
-    say(f"Answering held-out prompts with {rival.name}, which drew the candidates …")
-    return {rival.name: dataclasses.replace(evaluator, pairs=None).measure(rival)}
+    rival = assemble.load_policy(dataclasses.replace(run.config, model=run.rival.model))
+    say(f"Answering held-out prompts with {run.rival.role} ({rival.name}) …")
+    return [Beside(rival.name, run.rival.role, dataclasses.replace(evaluator, pairs=None).measure(rival))]
 
 
 def _sample(run: Run, scorers: Scorers) -> None:

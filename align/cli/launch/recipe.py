@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.cli.console import say
 from align.cli.launch.resume import say_that_it_begins
-from align.cli.launch.run import Run, assemble, check_sources
+from align.cli.launch.run import Rival, Run, assemble, check_sources
 from align.cli.parse.job import Job
 from align.errors import UserError
 from align.runs.run_folder import is_run
@@ -127,9 +127,8 @@ class Recipe:
                 group = settings.wandb.group or folder.name
                 settings = dataclasses.replace(settings, wandb=dataclasses.replace(settings.wandb, group=group))
             say(f"Stage {number} of {len(self.stages)}: {stage.name}")
-            begun = dataclasses.replace(self.runs[stage.run].config.model, **results.model)  # before from_base
-            drawn_by = begun if stage.from_base and begun != settings.model else None
-            made = self._run(stage, results.put_into(settings, stage), drawn_by)
+            made = self._run(stage, results.put_into(settings, stage, self._keeps_reference(stage)))
+            made = dataclasses.replace(made, rival=self._rival(stage, settings, results))
             code = execute(dataclasses.replace(made, part_of=folder.name, is_last=number == len(self.stages)))
             if code:
                 return code
@@ -157,14 +156,30 @@ class Recipe:
             model = dataclasses.replace(model, start=None)
         return dataclasses.replace(config, run_name=name, model=model, stage=stage.part)
 
-    def _run(self, stage: Stage, config: RunConfig, drawn_by: ModelConfig | None = None) -> Run:
-        return dataclasses.replace(self.runs[stage.run], config=config, drawn_by=drawn_by)
+    def _run(self, stage: Stage, config: RunConfig) -> Run:
+        return dataclasses.replace(self.runs[stage.run], config=config)
+
+    def _keeps_reference(self, stage: Stage) -> bool:
+        plan = self.runs[stage.run].method.candidates
+        return stage.part == "train" and plan is not None and not plan.update_reference
+
+    def _rival(self, stage: Stage, settings: RunConfig, results: _Results) -> Rival | None:
+        """Find another model than the one that the stage begins from, over which its win rate is worth knowing."""
+        begins = dataclasses.replace(self.runs[stage.run].config.model, **results.model)  # before from_base
+        if stage.from_base:
+            return Rival(begins, "the model that drew the candidates") if begins != settings.model else None
+        if stage.part == "train" and stage.run in results.begun:
+            return Rival(results.begun[stage.run], "the model that the first round began from")
+        return None
 
     def _add_results(self, stage: Stage, folder: Path, results: _Results) -> _Results:
         """Add the results of a stage in `folder` to those of the stages before it."""
         if stage.part == "sample":
             return dataclasses.replace(results, data=_candidates(folder))
         run = self.runs[stage.run]
+        if stage.part == "train" and stage.run not in results.begun:
+            begun = dataclasses.replace(run.config.model, **results.model)
+            results = dataclasses.replace(results, begun={**results.begun, stage.run: begun})
         final = folder / "final"
         if "policy" in run.method.trains:
             field = "start" if run.config.adapter is not None else "name"
@@ -183,10 +198,14 @@ class _Results:
     reward: Mapping[str, Any] | None = None
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     """Fields of `DataConfig`, for the training on the candidates drawn last."""
+    begun: Mapping[str, ModelConfig] = dataclasses.field(default_factory=dict[str, ModelConfig])
+    """The model that the first round of a method began from, by `Stage.run`."""
 
-    def put_into(self, config: RunConfig, stage: Stage) -> RunConfig:
-        """Return the settings of `stage` with the results in them."""
+    def put_into(self, config: RunConfig, stage: Stage, keeps_reference: bool) -> RunConfig:
+        """Return the settings of `stage` with the results in them; later rounds may keep the reference of the first."""
         model: ModelConfig = config.model if stage.from_base else dataclasses.replace(config.model, **self.model)
+        if keeps_reference and (begun := self.begun.get(stage.run)) and not stage.from_base and not model.reference:
+            model = dataclasses.replace(model, reference=begun.start or begun.name)
         data = dataclasses.replace(config.data, **self.data) if stage.part == "train" else config.data
         reward = config.reward if self.reward is None else self.reward
         return dataclasses.replace(config, model=model, data=data, reward=reward)

@@ -127,6 +127,7 @@ def _model(model: ModelConfig) -> Mapping[str, Any]:
     return {
         "name": _content(model.name),
         "start": _content(model.start),
+        "reference": _content(model.reference),
         "revision": model.revision,
         "dtype": model.dtype,
         "chat_template": _content(model.chat_template),

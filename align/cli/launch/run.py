@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
 
 __all__ = [
+    "Rival",
     "Run",
     "Scorers",
     "assemble",
@@ -33,13 +34,22 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+class Rival:
+    """A model that a trained one is measured against."""
+
+    model: ModelConfig
+    role: str
+    """As it is called in sentences: the model that drew the candidates …"""
+
+
+@dataclass(frozen=True)
 class Run:
     """The settings of a run and its method."""
 
     config: RunConfig
     method: Method
-    drawn_by: ModelConfig | None = None
-    """The model that drew the candidates, where training begins from another one."""
+    rival: Rival | None = None
+    """Another model than the one that training begins from, to compare the trained one with."""
     part_of: str | None = None
     """The name of the recipe's run of which it is a stage."""
     is_last: bool = True

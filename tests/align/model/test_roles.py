@@ -272,6 +272,58 @@ def test_a_full_copy_added_late_begins_as_the_policy_did(tiny_model: Path) -> No
     assert all(parameter.requires_grad for parameter in value.values())
 
 
+class TestAReferenceOfItsOwn:
+    """``model.reference``: an adapter, the base, or a whole model, and roles added later begin as the policy does."""
+
+    @pytest.fixture
+    def saved(self, tiny_model: Path, tmp_path: Path) -> Path:
+        """Two adapters of the base, and two whole models."""
+        for number in (1, 2):
+            policy = Policy.load(tiny_model, adapter=Adapter(r=2))
+            disturb(policy, "policy", seed=number)
+            policy.roles.save("policy", tmp_path / f"adapter-{number}")
+            whole = Policy.load(tiny_model, adapter=None)
+            disturb(whole, "policy", seed=number)
+            whole.save(tmp_path / f"whole-{number}")
+        return tmp_path
+
+    def same(self, policy: Policy, role: Any, other: Policy) -> bool:
+        ours, theirs = policy.roles.weights(role), other.roles.weights("policy")
+        return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    @pytest.mark.parametrize("starts", [True, False])
+    def test_another_adapter(self, starts: bool, saved: Path, tiny_model: Path) -> None:
+        start = saved / "adapter-1" if starts else None
+        settings: Any = {"start": start, "adapter": Adapter() if starts else Adapter(r=2)}
+        policy = Policy.load(tiny_model, reference=saved / "adapter-2", **settings)
+        assert self.same(policy, "reference", Policy.load(tiny_model, start=saved / "adapter-2"))
+        assert not any(p.requires_grad for p in policy.roles.weights("reference").values())
+        if starts:
+            begun = Policy.load(tiny_model, start=start)
+            policy.require(["anchor"])
+            assert all(self.same(policy, role, begun) for role in ("policy", "anchor"))
+
+    def test_the_base(self, saved: Path, tiny_model: Path) -> None:
+        policy = Policy.load(tiny_model, start=saved / "adapter-1", reference=tiny_model)
+        assert policy.roles.weights("reference") == {}
+        assert self.same(policy, "policy", Policy.load(tiny_model, start=saved / "adapter-1"))
+
+    def test_a_whole_model(self, saved: Path) -> None:
+        policy = Policy.load(saved / "whole-1", adapter=None, reference=saved / "whole-2")
+        policy.require(["reference", "value"])
+        begun = Policy.load(saved / "whole-1", adapter=None)
+        assert self.same(policy, "reference", Policy.load(saved / "whole-2", adapter=None))
+        assert all(self.same(policy, role, begun) for role in ("policy", "value"))
+        assert not any(p.requires_grad for p in policy.roles.weights("reference").values())
+        assert Policy.load(saved / "whole-1", adapter=None, reference=saved / "whole-1").roles.names == ("policy",)
+
+    def test_what_it_cannot_be(self, saved: Path, tiny_model: Path) -> None:
+        with pytest.raises(UserError, match=r"model\.reference=.*whole-2: no PEFT adapter there"):
+            Policy.load(tiny_model, reference=saved / "whole-2")
+        with pytest.raises(UserError, match=r"model\.reference=.*adapter-2"):
+            Policy.load(saved / "whole-1", adapter=None, reference=saved / "adapter-2")
+
+
 @pytest.mark.parametrize("role", ["policy", "reward"])
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 3}, {"num_hidden_layers": 1}, {"intermediate_size": 40}])
 @pytest.mark.filterwarnings("ignore")

@@ -60,7 +60,7 @@ def test_a_column_without_any_value_is_not_shown() -> None:
 
 def test_win_rates_name_both_models_and_what_they_count() -> None:
     win = {"by": "judge", "mean": 0.6, "low": 0.5, "high": 0.7, "n": 400}
-    beside = {**win, "over": "runs/sft", "runs": 3}
+    beside = {**win, "over": "runs/sft", "role": "the model that drew the candidates", "runs": 3}
     assert report.win_rate_sentences({"win_rate": win, "win_rates_beside": [beside]}, ("A", "B")) == [
         "Win rate of B over A, by judge: 60.0% (95 % interval 50.0% to 70.0%, 400 prompts; 50 % is no difference).",
         "Win rate of B over the model that drew the candidates (runs/sft), by judge: 60.0% (95 % interval 50.0% to "

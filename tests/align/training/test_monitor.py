@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from align.evaluation.measurement import Measurement, Sample
+from align.evaluation.measurement import Beside, Measurement, Sample
 from align.runs.tracker import Tracker, by_phase, read_records
 from align.settings.config import TrainerConfig
 from align.system.processes import Processes
@@ -219,7 +219,9 @@ class TestBest:
 class TestConclude:
     def conclude(self, folder: Path, processes: Any = None, **given: Any) -> dict[str, Any]:
         before, after = given.pop("before", measured(1.0, 2.0)), given.pop("after", measured(2.0, 2.0))
-        return make(folder, processes, **given).conclude("train", before, after, {"other": measured(5.0, 1.0)})  # pyright: ignore
+        return make(folder, processes, **given).conclude(
+            "train", before, after, [Beside("other", "another model", measured(5.0, 1.0))]
+        )  # pyright: ignore
 
     def test_the_model_after_is_compared_with_that_before_and_others(self, tmp_path: Path) -> None:
         """After has 2, 2 against 1, 2 of the start (a win and a tie) and 5, 1 of another (a loss and a win)."""
@@ -235,7 +237,7 @@ class TestConclude:
         assert evaluation["win_rate"]["mean"] == 0.75
         assert (evaluation["win_rate"]["over"], evaluation["win_rate"]["by"]) == ("start", "true")
         (beside,) = evaluation["win_rates_beside"]
-        assert (beside["over"], beside["mean"]) == ("other", 0.5)
+        assert (beside["over"], beside["role"], beside["mean"]) == ("other", "another model", 0.5)
         assert evaluation["metrics"]["true"] == {"before": 1.5, "after": 2.0}
         assert evaluation["metrics"]["own"] == {"before": None, "after": 4.0}
         assert evaluation["further"] == 1

@@ -127,7 +127,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None
 def test_settings_of_rankings_that_cannot_be(method: Any) -> None:
     for settings, message in (
         ({"samples": -1}, "method.samples=-1"),
-        ({"samples": 1, "include_data": False}, "method.samples=1: a ranking needs two"),
+        ({"samples": 1, "include_data": False}, "method.samples=1: a comparison needs two"),
         ({"samples": 4, "temperature": 0.0}, "method.temperature=0: all samples"),
         ({"samples": 4, "top_p": 0.0}, "top_p"),
         (

@@ -76,6 +76,7 @@ def changed(before: tuple[str, ...], after: tuple[str, ...]) -> list[str]:
         ("model.name=owner/other", ["model.name"]),
         ("model.name=model", ["model.name"]),
         ("model.start=adapter", ["model.start"]),
+        ("model.reference=adapter", ["model.reference"]),
         ("model.revision=v1", ["model.revision"]),
         ("model.dtype=bfloat16", ["model.dtype"]),
         ("model.chat_template=hh", ["model.chat_template"]),

@@ -15,7 +15,7 @@ import pytest
 
 from align.cli.launch import assemble, execute
 from align.cli.launch.recipe import Recipe, assemble_job
-from align.cli.launch.run import Run, Scorers
+from align.cli.launch.run import Rival, Run, Scorers
 from align.cli.parse.command import read_command
 from align.cli.parse.job import read_job
 from align.data import Preferences
@@ -107,9 +107,9 @@ def test_what_is_drawn_is_trained_on_from_the_base_and_the_drawer_is_measured_be
     _, done = executed(read("method=rft", "method.select=answer", *words), holds_out=holds_out)
     assert list(done) == ["1-sample", "2-rft"]
     sample, train = done.values()
-    assert (sample.config.stage, sample.config.model.start, sample.drawn_by) == ("sample", "start", None)
+    assert (sample.config.stage, sample.config.model.start, sample.rival) == ("sample", "start", None)
     assert (train.config.stage, train.config.model.start) == ("train", None)
-    assert train.drawn_by == sample.config.model
+    assert train.rival == Rival(sample.config.model, "the model that drew the candidates")
     assert sample.config.data.train == "pairs.jsonl"
     assert (sample.config.data.expected_rows, sample.config.data.format) == (9, "pairwise")
     data = train.config.data
@@ -121,7 +121,7 @@ def test_what_is_drawn_is_trained_on_from_the_base_and_the_drawer_is_measured_be
 
 def test_what_begins_from_the_model_that_drew_has_no_other_to_compare_with() -> None:
     _, done = executed(read("method=rft", "method.select=answer", "model.start=null"))
-    assert [run.drawn_by for run in done.values()] == [None, None]
+    assert [run.rival for run in done.values()] == [None, None]
 
 
 @pytest.mark.parametrize(("if_exists", "name"), [("new", "all-3"), ("resume", "all"), ("overwrite", "all")])
