@@ -241,9 +241,7 @@ def test_a_score_is_missing(missing: str) -> None:
     bad = Preferences.from_rows([row, {**row, "prompt": "q", f"{missing}_score": None}])
     method = DPO(loss_type="cdpo", soft_labels=1.0)
     assert method.learns_from(good) is good
-    with pytest.raises(
-        UserError, match=rf"both answers, but {missing}_score is missing at rows:2;"
-    ):
+    with pytest.raises(UserError, match=rf"both answers, but {missing}_score is missing at rows:2;"):
         method.learns_from(bad)
     assert DPO().learns_from(bad) is bad
 
