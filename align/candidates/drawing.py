@@ -106,8 +106,7 @@ def draw(
     with stop.listening():
         counts = _Drawing(pool, data, plan, Path(file), scorer, max_length, seed, stop).execute()
     if not counts.get("rows"):
-        found = ", ".join(f"{name} {count:g}" for name, count in counts.items())
-        raise UserError(f"{file}: no candidate is left to learn from ({found}); draw more, or other data and scorers.")
+        raise UserError(f"{file}: no candidate is left to learn from: {_why_none_is_left(counts)}.")
     return Preferences.load(file, format="pairwise", **asdict(data.rules))
 
 
@@ -305,6 +304,26 @@ class _Drawing:
             "seed": self.seed,
             "reward": None if self.scorer is None else scorer_identity(self.scorer),
         }
+
+
+def _why_none_is_left(counts: Mapping[str, float]) -> str:
+    """Name what most of the prompts or responses fell to, and the remedy."""
+    prompts, drawn = counts.get("prompts", 0), counts.get("drawn", 0)
+    reasons = {
+        "unfinished": (drawn, "{} of the responses were cut off; raise method.max_new_tokens"),
+        "unusable": (drawn, "{} of the responses were empty; look at what the model draws"),
+        "tied": (
+            prompts,
+            "all responses to {} of the prompts have the same score; take a scorer that tells them apart",
+        ),
+        "single": (prompts, "{} of the prompts have one distinct response; draw more, or at a higher temperature"),
+    }
+    shares = {name: counts.get(name, 0) / whole for name, (whole, _) in reasons.items() if whole}
+    most = max(shares, key=lambda name: shares[name], default=None)
+    if most is None or not shares[most]:
+        found = ", ".join(f"{count:g} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+        return f"{found or 'there is no prompt'}; draw more, or other data and scorers"
+    return reasons[most][1].format(f"{shares[most]:.0%}")
 
 
 def _responses(data: Preferences, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:

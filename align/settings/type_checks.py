@@ -14,7 +14,7 @@ from pydantic import AllowInfNan, ConfigDict, GetPydanticSchema, TypeAdapter, Va
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError, core_schema
 
-from align.errors import UserError, did_you_mean, nearest
+from align.errors import UserError, did_you_mean, nearest, slip_of
 
 __all__ = ["Count", "NotNegative", "Positive", "Settings", "Shape", "Share", "build", "defaults"]
 
@@ -163,7 +163,8 @@ def _remedy(value: Any, hint: Any) -> str:
     """Return the end of a sentence: the choice that may be meant, what is none in a list, the brackets of one."""
     choices = _choices(hint)
     if choices:
-        near = nearest(value, choices, 0.8) if isinstance(value, str) else None  # another name is another thing
+        typed = value if isinstance(value, str) else ""
+        near = slip_of(typed, choices) or nearest(typed, choices, 0.8)  # another name is another thing
         return f'. Did you mean "{near}"?' if near else "."
     for listed in filter(None, (_choices(item) for h in _alternatives(hint) if (item := _item(h)) is not None)):
         if isinstance(value, str):

@@ -189,6 +189,7 @@ def _sample(run: Run, scorers: Scorers) -> None:
     from align.runs.lineage import used
     from align.runs.tracker import log_candidates
     from align.system.processes import Processes
+    from align.system.randomness import derived_seed
 
     config, plan = run.config, run.method.candidates
     assert plan is not None
@@ -218,7 +219,7 @@ def _sample(run: Run, scorers: Scorers) -> None:
             file,
             scorer=None if assemble.take_reward_role(policy, reward) else reward,
             max_length=config.trainer.max_length,
-            seed=config.seed,
+            seed=config.seed if run.round == 1 else derived_seed(config.seed, run.round),
         )
     counts = read_summary(file) or {}
     if "wandb" in config.trackers and Processes().is_first:

@@ -40,6 +40,8 @@ class Stage:
     """``sample`` or ``train`` where the method draws candidates first; None: all there is to do."""
     from_base: bool = False
     """It begins from the pretrained model, whatever the stages before it trained."""
+    round: int = 1
+    """Of drawing and training; each draws anew."""
 
     @property
     def name(self) -> str:
@@ -86,8 +88,10 @@ def _stages(name: str, run: Run) -> list[Stage]:
     config, plan = run.config, run.method.candidates
     if plan is None or config.stage == "train":
         return [Stage(name, config.stage)]
-    sample, train = Stage(name, "sample"), Stage(name, "train", plan.from_base)
-    return [sample] if config.stage == "sample" else [sample, train] * plan.rounds
+    if config.stage == "sample":
+        return [Stage(name, "sample")]
+    parts = (("sample", False), ("train", plan.from_base))
+    return [Stage(name, part, base, number) for number in range(1, plan.rounds + 1) for part, base in parts]
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ class Recipe:
         return dataclasses.replace(config, run_name=name, model=model, stage=stage.part)
 
     def _run(self, stage: Stage, config: RunConfig) -> Run:
-        return dataclasses.replace(self.runs[stage.run], config=config)
+        return dataclasses.replace(self.runs[stage.run], config=config, round=stage.round)
 
     def _keeps_reference(self, stage: Stage) -> bool:
         plan = self.runs[stage.run].method.candidates

@@ -50,6 +50,8 @@ class Run:
     method: Method
     rival: Rival | None = None
     """Another model than the one that training begins from, to compare the trained one with."""
+    round: int = 1
+    """Of drawing and training."""
     part_of: str | None = None
     """The name of the recipe's run of which it is a stage."""
     is_last: bool = True

@@ -128,7 +128,9 @@ def test_repeated_unfinished_and_unusable_responses(
     assert summary is not None
     assert (summary["unusable"], summary["distinct"], summary["unfinished"]) == (120, 80, 0)
     answers(monkeypatch, tiny_policy, ["same", "other"], finished=False)
-    with pytest.raises(UserError, match=r"no candidate is left to learn from .*unfinished 80.*single 40"):
+    with pytest.raises(
+        UserError, match=r"left to learn from: 100% of the responses were cut off; raise method\.max_new"
+    ):
         draw(tiny_policy, data, plan, tmp_path / "d.jsonl", scorer=Letters())
 
 
@@ -136,7 +138,7 @@ def test_all_tied_is_said(
     tiny_policy: Policy, data: Preferences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, tiny_policy, ["ab", "ac"])
-    with pytest.raises(UserError, match=r"no candidate is left to learn from .*tied 40"):
+    with pytest.raises(UserError, match=r"all responses to 100% of the prompts have the same score; take a scorer"):
         draw(tiny_policy, data, replace(PLAN, include_data=False), tmp_path / "c.jsonl", scorer=Letters())
 
 

@@ -31,8 +31,8 @@ def stages(*words: str) -> tuple[Stage, ...] | None:
     return job.stages if isinstance(job, Recipe) else None
 
 
-def parts(method: str, *, from_base: bool = False) -> tuple[Stage, Stage]:
-    return Stage(method, "sample"), Stage(method, "train", from_base)
+def parts(method: str, *, from_base: bool = False, round: int = 1) -> tuple[Stage, Stage]:
+    return Stage(method, "sample", round=round), Stage(method, "train", from_base, round)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def parts(method: str, *, from_base: bool = False) -> tuple[Stage, Stage]:
         (["method=rrhf"], None),
         (["method=rrhf", "method.samples=4"], (REWARD, *parts("rrhf"))),
         (["method=rrhf", "method.samples=4", SCORED], parts("rrhf")),
-        (["method=rrhf", "method.samples=4", "method.rounds=2", SCORED], parts("rrhf") * 2),
+        (["method=rrhf", "method.samples=4", "method.rounds=2", SCORED], (*parts("rrhf"), *parts("rrhf", round=2))),
         (["method=slic", "method.samples=8", SCORED], parts("slic")),
         (["method=slic", "method.samples=8", SCORED, "stage=sample"], None),
         (["method=slic", "method.samples=8", "stage=sample"], (REWARD, Stage("slic", "sample"))),

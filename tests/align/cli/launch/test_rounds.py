@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from align.candidates import drawing
+from align.candidates.drawing import draw
 from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.launch.run import Run
 from align.cli.main import main
@@ -62,9 +64,18 @@ def evaluation_of(stage: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
-def test_two_rounds(method: str, words: list[str], tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The second draws from the first; both refer to the start model, and are measured against it."""
+def test_two_rounds(
+    method: str,
+    words: list[str],
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second draws anew from the first; both refer to the start model, and are measured against it."""
+    seeds: list[int] = []
+    monkeypatch.setattr(drawing, "draw", lambda *given, **more: seeds.append(more["seed"]) or draw(*given, **more))
     assert main([f"method={method}", *words], CONFIGS) == 0
+    assert seeds[0] != seeds[1]
     train = f"4-{method}"
     assert sorted(path.name for path in Path("runs/run").iterdir()) == ["1-sample", f"2-{method}", "3-sample", train]
     for stage in ("1-sample", "3-sample"):
