@@ -7,6 +7,7 @@ For an on-line method the feed deals prompts, and :class:`align.training.rollout
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -187,11 +188,15 @@ class Batches:
         by_length = sorted(chosen, key=lambda i: (-int(self.data.lengths[i]), i))
         return self._load(self._processes.share(by_length))
 
-    def all(self, size: int) -> Iterator[Batch]:
-        """This rank's part of all examples, ``size`` at a time."""
-        mine = self._processes.share(range(len(self.data)))
-        for start in range(0, len(mine), size):
-            yield self._load(mine[start : start + size])
+    def steps(self, size: int) -> Iterator[Batch]:
+        """This rank's share of all examples in steps of at most ``size``, which differ by one example at most.
+
+        The steps are the same for any number of ranks and any run, and mix what lies together in the data.
+        """
+        order = epoch_order(len(self.data), seed=0, epoch=0)
+        number = math.ceil(len(order) / size)
+        for first in range(number):
+            yield self.share(order[first::number])
 
     @torch.no_grad()
     def cache_columns(self, method: Method, policy: Policy, tokens: int, between: Callable[[], None]) -> None:

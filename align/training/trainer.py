@@ -219,7 +219,7 @@ class _Run:
             self.config,
             folder=self.folder,
             settings=self.description,
-            steps=self.plan.steps,
+            plan=self.plan,
             evaluator=self.evaluator,
             heldout=self.feed.heldout,
             between=self.state.stop_between_batches,
