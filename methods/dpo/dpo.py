@@ -109,7 +109,7 @@ class DPO(PairwiseSettings):
         if out.squares_PKT is not None:
             loss_P = loss_P * wpo_weights(out.logp_PKT, out.squares_PKT, batch.mask_PKT.to(device))
         total = (loss_P * weight_P).sum()
-        metrics = pair_metrics(self.beta * ratio_PK.detach(), policy_PK.detach())
+        metrics = pair_metrics(self.beta * ratio_PK.detach(), policy_PK.detach(), weight_P)
         return Loss(sums={"policy": total}, metrics={"loss": (total.detach(), self.weight(batch)), **metrics})
 
     def _pairs(
