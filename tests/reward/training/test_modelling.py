@@ -394,7 +394,7 @@ class TestLossOfAMethod:
                 "rewards/rejected": (3 * (1 - 1 - 1) + 0.5 + 0.75) / 10.5,
             }
         )
-        assert {float(weight) for name, (_, weight) in metrics.items() if name != "loss"} == {5.0}
+        assert {float(weight) for name, (_, weight) in metrics.items() if name != "loss"} == {10.5}
 
 
 def test_defaults_of_the_method() -> None:
