@@ -135,8 +135,9 @@ class Feed(Source):
         return self._mix.share(self._mix.turn(step - 1, size, len(self._mix) // size, self._config.seed + 2))
 
     def notes(self) -> list[str]:
-        """Sentences on the rows that were rejected or cut."""
-        return [report.summary() for report in self._reports if report.lost or report.noted]
+        """Sentences on the rows that were rejected or cut, and what the method doubts."""
+        lost = [report.summary() for report in self._reports if report.lost or report.noted]
+        return [*lost, *(f"Warning: {doubt}" for doubt in self._method.doubts(self.train.data))]
 
     def cache_columns(self, between: Callable[[], None]) -> None:
         """Compute the method's cached columns, by the policy as it is now; ``between`` may raise to stop."""

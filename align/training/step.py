@@ -39,6 +39,12 @@ class StepResult:
     tokens: int
     """Response and prompt tokens of all ranks, padding not counted."""
 
+    def logged(self, seconds: float) -> dict[str, float]:
+        """All that is logged of a step that took so long."""
+        tokens = float(self.tokens)
+        own = {"grad_norm": self.grad_norm, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        return {**self.metrics, **own, "seconds": seconds}
+
 
 class Stepper:
     """Turns batches into updates of the trained roles."""

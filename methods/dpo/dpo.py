@@ -62,9 +62,9 @@ class DPO(PairwiseSettings):
         if self.moved:
             policy.roles.copy("policy", "anchor")
 
-    def after_step(self, policy: Policy, step: int) -> None:
-        """``θ_ref ← (1 − α)·θ_ref + α·θ`` every ``sync_steps`` steps (TR-DPO, Gorbatovski et al. 2024)."""
-        if self.sync_steps and step % self.sync_steps == 0:
+    def before_step(self, policy: Policy, step: int) -> None:
+        """``θ_ref ← (1 − α)·θ_ref + α·θ`` after every ``sync_steps`` steps (TR-DPO, Gorbatovski et al. 2024)."""
+        if self.sync_steps and step > 1 and (step - 1) % self.sync_steps == 0:
             policy.roles.copy("policy", "anchor", self.sync_weight)
 
     def prepare(self, policy: Policy, batch: Batch) -> Batch:

@@ -27,6 +27,7 @@ from methods.unpaired.unpaired import Unpaired, weights
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from align.data import TokenizedPreferences
     from align.method.base import Loss, Together
     from align.model.batch import Batch
     from align.model.policy import Policy
@@ -63,6 +64,16 @@ class KTO(Unpaired):
         weights = {"desirable_weight": self.desirable_weight, "undesirable_weight": self.undesirable_weight}
         require_not_negative(**weights)
         require_positive("KTO", **{max(weights, key=lambda name: weights[name]): max(weights.values())})
+
+    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
+        """The same, and one prompt alone."""
+        doubts, prompt = list(super().doubts(data)), data[0].prompt_ids
+        if self.baseline and all(example.prompt_ids == prompt for example in data):
+            doubts.append(
+                "all rows of the training data have one prompt, so KTO's baseline z, which is taken from answers to "
+                "other prompts, is 0; add prompts, or say so with method.baseline=false."
+            )
+        return doubts
 
     def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:
         """Add βz: the mean log-ratio of other prompts' answers over all ranks; 0 where the step has but one prompt."""

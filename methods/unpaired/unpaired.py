@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,7 +14,7 @@ from align.system.lazy import no_grad
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from align.data import Unit
+    from align.data import TokenizedPreferences, Unit
     from align.model.batch import Batch
     from align.model.policy import Policy
     from align.model.roles import Role
@@ -37,6 +38,18 @@ class Unpaired(Method):
     def frozen(self) -> tuple[Role, ...]:
         """The reference."""
         return ("reference",)
+
+    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
+        """Answers that are all good or all bad; looks no further than the second kind."""
+        kinds = (good for example in data if example.weight for good in example.good)
+        first = next(kinds, True)
+        if any(good is not first for good in kinds):
+            return ()
+        kind, missing, moves = ("good", "bad", "raises") if first else ("bad", "good", "lowers")
+        return (
+            f"all answers of the training data are {kind}, so {type(self).__name__} {moves} all of them and compares "
+            f"nothing; add {missing} ones{', or take method=sft' if first else ''}.",
+        )
 
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
         """Add the reference's summed log-probabilities."""
