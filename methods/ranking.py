@@ -29,28 +29,30 @@ def best_response(better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
 
 
 @no_grad
-def comparison_metrics(reward_PK: Tensor, better_PKK: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
-    """Metrics of ``reward_PK`` as a reward model: means over the comparisons, under the field's usual names."""
+def comparison_metrics(
+    reward_PK: Tensor, better_PKK: Tensor, weight_P: Tensor
+) -> dict[str, tuple[Tensor, Tensor | float]]:
+    """Metrics of ``reward_PK`` as a reward model: means over the comparisons, under the field's usual names.
+
+    Each comparison has the weight of its prompt, as in the losses.
+    """
+    weight = weight_P[:, None, None].expand_as(better_PKK)[better_PKK]
     high_PKK, low_PKK = reward_PK[:, :, None].expand_as(better_PKK), reward_PK[:, None, :].expand_as(better_PKK)
     high, low = high_PKK[better_PKK], low_PKK[better_PKK]
-    comparisons = float(len(high))
-    return {
-        "rewards/chosen": (high.sum(), comparisons),
-        "rewards/rejected": (low.sum(), comparisons),
-        "rewards/accuracies": (ordered_right(high - low).sum(), comparisons),
-        "rewards/margins": ((high - low).sum(), comparisons),
-    }
+    values = {"chosen": high, "rejected": low, "accuracies": ordered_right(high - low), "margins": high - low}
+    return {f"rewards/{name}": ((value * weight).sum(), weight.sum()) for name, value in values.items()}
 
 
 @no_grad
-def pair_metrics(reward_PK: Tensor, logp_PK: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
-    """Metrics of pairs, chosen 0 and rejected 1: rewards and log-probabilities under the field's names."""
-    pairs, margin_P = float(reward_PK.shape[0]), reward_PK[:, 0] - reward_PK[:, 1]
-    return {
-        "rewards/chosen": (reward_PK[:, 0].sum(), pairs),
-        "rewards/rejected": (reward_PK[:, 1].sum(), pairs),
-        "rewards/accuracies": (ordered_right(margin_P).sum(), pairs),
-        "rewards/margins": (margin_P.sum(), pairs),
-        "logps/chosen": (logp_PK[:, 0].sum(), pairs),
-        "logps/rejected": (logp_PK[:, 1].sum(), pairs),
+def pair_metrics(reward_PK: Tensor, logp_PK: Tensor, weight_P: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
+    """Metrics of pairs, chosen 0 and rejected 1: rewards and log-probabilities under the field's names, weighted."""
+    margin_P = reward_PK[:, 0] - reward_PK[:, 1]
+    values = {
+        "rewards/chosen": reward_PK[:, 0],
+        "rewards/rejected": reward_PK[:, 1],
+        "rewards/accuracies": ordered_right(margin_P),
+        "rewards/margins": margin_P,
+        "logps/chosen": logp_PK[:, 0],
+        "logps/rejected": logp_PK[:, 1],
     }
+    return {name: ((value_P * weight_P).sum(), weight_P.sum()) for name, value_P in values.items()}

@@ -140,7 +140,7 @@ class RRHF(CandidateMethod):
             metrics={
                 "loss": (loss.detach(), weight),
                 **{f"loss/{name}": ((term_P.detach() * weight_P).sum(), weight) for name, term_P in terms.items()},
-                **comparison_metrics(p_PK.detach(), better_PKK),
+                **comparison_metrics(p_PK.detach(), better_PKK, weight_P),
             },
         )
 

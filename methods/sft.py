@@ -89,12 +89,15 @@ class SFT(Method):
         loss_PK = sft_loss(out.logp_PKT, mask_PKT, loss_type=self.loss_type, reduction=self.reduction)
         loss = (loss_PK.sum(-1) * weight_P).sum()
         with torch.no_grad():
-            nll, tokens = -sequence_sums(out.logp_PKT, mask_PKT).sum(), float(batch.tokens)
+            nll = -(sequence_sums(out.logp_PKT, mask_PKT).sum(-1) * weight_P).sum()
+            tokens, responses = (
+                float((count_PK.sum(-1) * batch["weight_P"]).sum()) for count_PK in (batch.length_PK, batch.valid_PK)
+            )
         return Loss(
             sums={"policy": loss},
             metrics={
                 "loss": (loss.detach(), self.weight(batch)),
                 "nll_per_token": (nll, tokens),
-                "tokens_per_response": (torch.tensor(tokens), float(batch.valid_PK.sum())),
+                "tokens_per_response": (torch.tensor(tokens), responses),
             },
         )

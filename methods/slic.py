@@ -99,7 +99,7 @@ class SLiC(CandidateMethod):
                 "loss": (loss.detach(), weight),
                 "loss/rank": ((rank_P.detach() * weight_P).sum(), weight),
                 "loss/sft": ((sft_P.detach() * weight_P).sum(), weight),
-                **comparison_metrics(S_PK.detach(), better_PKK),
+                **comparison_metrics(S_PK.detach(), better_PKK, weight_P),
             },
         )
 

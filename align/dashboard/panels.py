@@ -96,6 +96,7 @@ SECTIONS = (
             Panel("Explained variance of the value", ("rollout/val/explained_variance",)),
             Panel("Sampler against policy", ("rollout/sampling/*",)),
             Panel("Identical responses", ("rollout/identical",)),
+            Panel("Prompts whose responses tie", ("rollout/objective/ties",)),
         ),
     ),
     Section(

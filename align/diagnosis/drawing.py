@@ -5,6 +5,8 @@ A policy can raise a proxy reward without limit while true quality falls (Gao et
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from align.diagnosis.course import WINDOW, Course
 from align.diagnosis.rule import rule
 
@@ -91,15 +93,30 @@ def value_explains_nothing(run: Course) -> str | None:
 
 @rule(
     "constant reward",
-    reads=("rollout/scores/*/std",),
+    reads=("rollout/scores/*/std", "rollout/objective/ties", "rollout/pairs/ties", "rollout/teaches"),
     tries=("look at the responses and at what the scorer reads", "draw more for each prompt (method.responses)"),
 )
 def constant_reward(run: Course) -> str | None:
-    """Every response of the last roll-outs has one score, so that no advantage says anything."""
-    spreads = [run.values(name) for name in run.names("rollout/scores/") if name.endswith("/std")]
-    if not spreads or len(spreads[0]) < WINDOW or any(any(values[-WINDOW:]) for values in spreads):
-        return None
-    return f"all responses of the last {WINDOW} roll-outs have the same score: there is nothing to learn from"
+    """Every response of the last roll-outs has one score, or each of those that are compared: they say nothing."""
+    spreads = [_latest(run, name) for name in run.names("rollout/scores/") if name.endswith("/std")]
+    if spreads and spreads[0] and not any(map(any, spreads)):
+        which = f"all responses of the last {len(spreads[0])} roll-outs have the same score"
+        return f"{which}: there is nothing to learn from"
+    ties = [_latest(run, f"rollout/{name}") for name in ("objective/ties", "pairs/ties")]
+    ties += [[1 - share for share in _latest(run, "rollout/teaches")]]
+    for shares in ties:
+        if shares and min(shares) == 1:
+            return (
+                f"in the last {len(shares)} roll-outs the responses to each prompt have the same score, and a method "
+                "that compares them has nothing to learn from"
+            )
+    return None
+
+
+def _latest(run: Course, name: str) -> Sequence[float]:
+    """The last values of a metric of roll-outs; none where a run that goes on has too few."""
+    values = run.values(name)
+    return values[-WINDOW:] if len(values) >= WINDOW or run.progress >= 1 else ()
 
 
 @rule(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import takewhile
 from statistics import median
 
-from align.diagnosis.course import Change, Course
+from align.diagnosis.course import WINDOW, Change, Course
+from align.diagnosis.drawing import constant_reward
 from align.diagnosis.rule import rule
 
 LN2 = math.log(2)
@@ -47,6 +49,26 @@ def _margin(run: Course) -> float | None:
 
 
 @rule(
+    "no gradient",
+    reads=("train/grad_norm",),
+    tries=(
+        "look at the answers that are compared and at their scores (align data check)",
+        "lower {tie}, which may have saturated the loss",
+        "take another loss",
+    ),
+)
+def no_gradient(run: Course) -> str | None:
+    """The gradient has been exactly 0 for several steps, or for half of a short run, whatever the reason."""
+    norms = run.values("train/grad_norm")
+    zeros = sum(1 for _ in takewhile(lambda norm: norm == 0, reversed(norms)))
+    if zeros < (WINDOW if run.progress < 1 else min(WINDOW, (len(norms) + 1) // 2)) or not zeros:
+        return None
+    if constant_reward.says(run) or loss_at_ln2.says(run):
+        return None
+    return f"the gradient has been exactly 0 in the last {zeros} steps that were logged: nothing is learned"
+
+
+@rule(
     "learning rate too low",
     reads=("train/loss", "train/grad_norm", "samples.jsonl"),
     tries=("raise trainer.learning_rate, ten times for a start", "train longer (trainer.epochs)"),
@@ -58,7 +80,9 @@ def learning_rate_too_low(run: Course) -> str | None:
     loss, norm = run.change("train/loss"), run.change("train/grad_norm")
     if loss is None or norm is None or run.draws or loss.n < FEWEST_STEPS or run.progress < 0.5:
         return None
-    if loss.fall > 2 * loss.error or not norm.first / 2 <= norm.last <= norm.first * 2 or loss_at_ln2.says(run):
+    if loss.fall > 2 * loss.error or not norm.first / 2 <= norm.last <= norm.first * 2:
+        return None
+    if loss_at_ln2.says(run) or no_gradient.says(run):
         return None
     moved = f"the loss went from {loss.first:.3f} to {loss.last:.3f} while the gradient is as large as it was"
     same = _unchanged(run)
@@ -183,7 +207,7 @@ def nothing_learned(run: Course) -> str | None:
     won, pairs = run.telling_win_rate, run.pair_accuracy
     if won is None or not _undecided(won[1].low, won[1].high) or loss_at_ln2.says(run):
         return None
-    if learning_rate_too_low.says(run) or _objective_moved(run):
+    if no_gradient.says(run) or constant_reward.says(run) or learning_rate_too_low.says(run) or _objective_moved(run):
         return None
     if pairs is not None and not _undecided(pairs.low, pairs.high):
         return None

@@ -13,6 +13,7 @@ RULES: tuple[Rule, ...] = (
     drawing.over_optimised,
     learning.learning_rate_too_high,
     drawing.constant_reward,
+    learning.no_gradient,
     answers.never_ends,
     answers.far_from_reference,
     learning.likelihood_displacement,

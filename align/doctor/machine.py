@@ -86,7 +86,7 @@ def precision(patient: Patient) -> str | None:
     return f"weights {model.dtype}, computation {trainer.precision}, attention {model.attention or 'sdpa'}"
 
 
-@check("accelerate", "one device, or data-parallel processes", free=True)
+@check("accelerate", "one device, or data-parallel processes")
 def accelerate(patient: Patient) -> str | None:
     """The configuration of accelerate asks for nothing that is not supported."""
     del patient

@@ -8,13 +8,13 @@ The main calls of a run::
         if method.rollout and the last roll-out is used up:
             drawn = rollout.responses to each prompt, with scores
             data = method.compute_advantages(method.ask_roles(policy, drawn))
+        method.before_step(policy, step)
         parts = [method.prepare(policy, part) for part in micro-batches of the step's share of data]
         parts = method.prepare_step(policy, parts)
         weight = sum(method.weight(part) for part in parts), over all ranks
         for role in method.trains, part in parts:
             (method.loss(policy, part).sums[role] / weight).backward()
         optimizer.step()
-        method.after_step(policy, step)
     method.report(policy, data, heldout)
 
 A loss is a *sum*; the trainer divides it by the step-wide weight, so that the size of micro-batches, accumulation and
@@ -126,9 +126,8 @@ class Method(Settings, ABC):
     * what the method is: ``unit``, ``optimization``, ``headline``, ``tie``, ``dropout``, ``trains``, ``frozen``,
       ``moved``, ``generates``;
     * what it asks of a run: ``candidates``, ``rollout``, ``needs_reward``, ``cached_columns``, ``mixing``;
-    * before the first step: :meth:`learns_from`, :meth:`begin`;
-    * for each optimiser step: :meth:`prepare`, :meth:`prepare_step`, :meth:`weight`, :meth:`loss`,
-      :meth:`after_step`;
+    * before the first step: :meth:`learns_from`, :meth:`doubts`, :meth:`begin`;
+    * for each optimiser step: :meth:`before_step`, :meth:`prepare`, :meth:`prepare_step`, :meth:`weight`, :meth:`loss`;
     * for each roll-out of an on-line method: :meth:`ask_roles`, :meth:`teaches`, :meth:`compute_advantages`,
       :meth:`stops_early`;
     * after an evaluation, the last step: :meth:`merit`, :meth:`report`.
@@ -158,7 +157,7 @@ class Method(Settings, ABC):
 
     @property
     def moved(self) -> tuple[Role, ...]:
-        """The frozen roles whose weights :meth:`after_step` changes, which checkpoints keep as they do trained ones."""
+        """The frozen roles whose weights :meth:`before_step` changes; checkpoints keep them as they do trained ones."""
         return ()
 
     @property
@@ -211,7 +210,19 @@ class Method(Settings, ABC):
         """Initialise roles from others. Not called when a run is resumed."""
         del policy
 
+    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
+        """Say why the method can learn little from the training data; the run goes on."""
+        del data
+        return ()
+
     # For each step
+
+    def before_step(self, policy: Policy, step: int) -> None:
+        """Change the frozen roles that follow the policy. Steps are counted from 1; every rank does the same.
+
+        What is measured after a step is measured with the roles of its loss.
+        """
+        del policy, step
 
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
         """Add what the loss needs and no gradient flows through, such as the reference's log-probabilities."""
@@ -234,10 +245,6 @@ class Method(Settings, ABC):
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The loss sum on a prepared micro-batch, for the role in use."""
 
-    def after_step(self, policy: Policy, step: int) -> None:
-        """Change the frozen roles that follow the policy. Steps are counted from 1; every rank does the same."""
-        del policy, step
-
     # For each roll-out
 
     def ask_roles(self, policy: Policy, batch: Batch) -> Batch:
@@ -249,7 +256,7 @@ class Method(Settings, ABC):
         return batch
 
     def teaches(self, batch: Batch) -> Tensor:
-        """Say of which prompts the scored responses teach something, bool (P,); where none does all are kept."""
+        """Say of which prompts the scored responses teach something, bool (P,); where none does no update is made."""
         return torch.ones(batch.P, dtype=torch.bool)
 
     def compute_advantages(self, batch: Batch, state: State, total: Callable[[Tensor], Tensor]) -> Experience:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -63,24 +63,42 @@ class ScoreLog:
         return {name: 1000 * self.seconds[name] / max(1, len(values)) for name, values in self.values.items()}
 
     def metrics(self) -> dict[str, tuple[float, float]]:
-        """Return ``scores/NAME`` (the mean), ``…/std`` and ``…/milliseconds`` per response, as sums and weights."""
+        """Return ``scores/NAME`` (the mean) and ``…/milliseconds`` per response, as sums and weights."""
         out: dict[str, tuple[float, float]] = {}
         for name, values in self.values.items():
             n = len(values)
             out[f"scores/{name}"] = (float(np.sum(values)), n)
-            out[f"scores/{name}/std"] = (float(np.std(values)) * n if n else 0.0, n)
             out[f"scores/{name}/milliseconds"] = (1000 * self.seconds[name], n)
         return out
 
+
+def deviations(logs: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    """Return ``scores/NAME/std`` over the scores of several logs, which their own deviations do not give.
+
+    It is 0 where all are equal, to the last bit.
+    """
+    together: dict[str, list[float]] = {}
+    for values in logs:
+        for name, some in values.items():
+            together.setdefault(name, []).extend(some)
+    return {
+        f"scores/{name}/std": float(np.std(values)) if min(values) < max(values) else 0.0
+        for name, values in sorted(together.items())
+        if values
+    }
+
+
+LARGEST = 1e15
+"""Bound on the size of a score: sums of squares of many below it are far from the largest float32."""
 
 _log: ContextVar[ScoreLog | None] = ContextVar("log", default=None)
 _place: ContextVar[tuple[str, ...]] = ContextVar("place", default=())
 
 
 @contextmanager
-def record_scores() -> Generator[ScoreLog]:
-    """Record the scores of every scorer called inside the block."""
-    log = ScoreLog()
+def record_scores(log: ScoreLog | None = None) -> Generator[ScoreLog]:
+    """Record the scores of every scorer called inside the block, in a log that may have others."""
+    log = ScoreLog() if log is None else log
     token = _log.set(log)
     try:
         yield log
@@ -238,6 +256,8 @@ def _number(value: Any, place: str) -> float | None:
         number = math.nan
     if not math.isfinite(number):
         raise ScorerError(f"{place}: {_shown(value)} is not a finite number; correct the scorer.")
+    if abs(number) > LARGEST:
+        raise ScorerError(f"{place}: {number:g} is beyond ±{LARGEST:g}; let the scorer give smaller numbers.")
     return number
 
 

@@ -7,6 +7,7 @@ For an on-line method the feed deals prompts, and :class:`align.training.rollout
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -134,8 +135,9 @@ class Feed(Source):
         return self._mix.share(self._mix.turn(step - 1, size, len(self._mix) // size, self._config.seed + 2))
 
     def notes(self) -> list[str]:
-        """Sentences on the rows that were rejected or cut."""
-        return [report.summary() for report in self._reports if report.lost or report.noted]
+        """Sentences on the rows that were rejected or cut, and what the method doubts."""
+        lost = [report.summary() for report in self._reports if report.lost or report.noted]
+        return [*lost, *(f"Warning: {doubt}" for doubt in self._method.doubts(self.train.data))]
 
     def cache_columns(self, between: Callable[[], None]) -> None:
         """Compute the method's cached columns, by the policy as it is now; ``between`` may raise to stop."""
@@ -187,11 +189,15 @@ class Batches:
         by_length = sorted(chosen, key=lambda i: (-int(self.data.lengths[i]), i))
         return self._load(self._processes.share(by_length))
 
-    def all(self, size: int) -> Iterator[Batch]:
-        """This rank's part of all examples, ``size`` at a time."""
-        mine = self._processes.share(range(len(self.data)))
-        for start in range(0, len(mine), size):
-            yield self._load(mine[start : start + size])
+    def steps(self, size: int) -> Iterator[Batch]:
+        """This rank's share of all examples in steps of at most ``size``, which differ by one example at most.
+
+        The steps are the same for any number of ranks and any run, and mix what lies together in the data.
+        """
+        order = epoch_order(len(self.data), seed=0, epoch=0)
+        number = math.ceil(len(order) / size)
+        for first in range(number):
+            yield self.share(order[first::number])
 
     @torch.no_grad()
     def cache_columns(self, method: Method, policy: Policy, tokens: int, between: Callable[[], None]) -> None:

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from align.runs.tracker import Tracker
     from align.settings.config import TrainerConfig
     from align.training.feed import Batches
+    from align.training.plan import Plan
     from align.training.step import Stepper
 
 _LOOKS = 20  # at the course of a run that draws nothing
-_EXAMPLES = 64  # held-out examples measured between two looks at signals
 
 
 class Monitor:
@@ -49,7 +49,7 @@ class Monitor:
         *,
         folder: Path,
         settings: Mapping[str, Any],
-        steps: int,
+        plan: Plan,
         evaluator: Evaluator | None,
         heldout: Batches | None,
         between: Callable[[], None],
@@ -62,15 +62,15 @@ class Monitor:
             config: Gives ``log_steps``, ``eval_steps`` and ``samples``.
             folder: Of the run.
             settings: The content of its ``config.yaml``.
-            steps: Of the whole run.
+            plan: Of the run; steps of held-out data are as large as those of training.
             evaluator: None: answers are not evaluated.
             heldout: For the method's own metrics.
             between: Called between batches; may raise to stop.
         """
         self.stepper, self.tracker, self.console, self.config = stepper, tracker, console, config
         self.policy, self.method, self.processes = stepper.policy, stepper.method, stepper.processes
-        self.folder, self.steps, self.between = folder, steps, between
-        self.evaluator, self.heldout = evaluator, heldout
+        self.folder, self.steps, self.between = folder, plan.steps, between
+        self.evaluator, self.heldout, self.batch_size = evaluator, heldout, plan.batch_size
         self.course = Course(settings)
         self.warned: set[str] = set()
         self._latest: dict[str, float] = {}
@@ -169,7 +169,7 @@ class Monitor:
         if self.heldout is None:
             return
         collected: dict[str, tuple[float, float]] = {}
-        for batch in self.heldout.all(_EXAMPLES):
+        for batch in self.heldout.steps(self.batch_size):
             self.between()
             add_metrics(collected, self.stepper.measure(batch))
         self._log(step, by_phase(heldout=self.processes.reduce_metrics(collected)))

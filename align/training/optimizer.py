@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,13 @@ def make_schedule(
         return final + (1 - final) * decay
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def next_rate(schedule: Any) -> None:
+    """Go on to the next learning rate; of a step left out before the first update PyTorch would warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step", UserWarning)
+        schedule.step()
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path) -> None:

@@ -12,10 +12,10 @@ micro-batches and ranks change nothing. The roll-out in use is part of every che
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from align.errors import UserError
 from align.model.batch import Batch, padded
 from align.sampling.params import Response
 from align.sampling.sampler import Sampler
-from align.scoring.checked_scores import record_scores, score_texts
+from align.scoring.checked_scores import ScoreLog, deviations, record_scores, score_texts
 from align.system.processes import add_metrics
 from align.system.randomness import derived_seed, epoch_order
 from align.training.feed import Feed, Source
@@ -112,26 +112,37 @@ class Rollouts(Source):
     def _draw(self, number: int) -> None:
         began = time.perf_counter()
         metrics: dict[str, tuple[float, float]] = {}
-        batch, order = self._filled(number, metrics)
+        drawn = _Drawn()
+        batch, order, taught = self._filled(number, metrics, drawn)
         experience = self.method.compute_advantages(batch, self.state, self.processes.sum_tensor)
         seconds = {"seconds/sampling": metrics["seconds/sampling"][0], "seconds/rollout": time.perf_counter() - began}
         metrics |= {name: (value * batch.P, batch.P) for name, value in seconds.items()}
         metrics["tokens/drawn"] = (metrics["tokens/drawn"][0], 1 / self.processes.world_size)
-        metrics |= _sampler_difference(experience.batch)
-        self.metrics = self.processes.reduce_metrics({**metrics, **experience.metrics})
-        self.number, self.abandoned = number, False
+        found, drawn.differences = _sampler_difference(experience.batch)
+        metrics |= {**drawn.log.metrics(), **found}
+        everyone = self.processes.gather(drawn)
+        self.metrics = {
+            **self.processes.reduce_metrics({**metrics, **experience.metrics}),
+            **deviations(rank.log.values for rank in everyone),
+            "identical": _identical([each for rank in everyone for each in rank.responses]),
+            **_largest(rank.differences for rank in everyone),
+        }
+        self.number, self.abandoned = number, not taught
         self._batch, self._order, self.state = experience.batch, order, experience.state
 
-    def _filled(self, number: int, metrics: dict[str, tuple[float, float]]) -> tuple[Batch, list[int]]:
-        """Return this rank's part of a roll-out, and the rows of all ranks; metrics of all that is drawn are added.
+    def _filled(
+        self, number: int, metrics: dict[str, tuple[float, float]], drawn: _Drawn
+    ) -> tuple[Batch, list[int], bool]:
+        """Return this rank's part of a roll-out, the rows of all ranks, and whether to learn from it.
 
         With ``plan.refills`` prompts that teach nothing are left out, and further ones drawn for in their place, until
-        there are as many as usual or no refill is left. Where none teaches anything, those of the first draw are kept.
+        there are as many as usual or no refill is left. Where none teaches anything, those of the first draw are
+        returned to be measured, and no update is made. Metrics of all that is drawn are added.
         """
         draws = 1 + self.plan.refills
         if draws == 1:
             prompts, order = self.prompts(number)
-            return self._scored(number, prompts, metrics), order
+            return self._scored(number, prompts, metrics, drawn), order, True
         parts: list[Batch] = []
         rows: list[list[int]] = []
         kept: list[Batch] = []
@@ -139,7 +150,7 @@ class Rollouts(Source):
         for place in range(number * draws, (number + 1) * draws):
             prompts, wanted = self.prompts(place)
             prompts = prompts.select([p for p, row in enumerate(prompts.rows) if row not in order])
-            part = self._scored(place, prompts, metrics)
+            part = self._scored(place, prompts, metrics, drawn)
             kept.append(part.select(torch.nonzero(self.method.teaches(part)).flatten().tolist()))
             order += [row for rank in self.processes.gather(list(kept[-1].rows)) for row in rank]
             parts.append(part)
@@ -147,20 +158,20 @@ class Rollouts(Source):
             if len(order) >= len(wanted):
                 break
         metrics["teaches"] = (float(len(order)), float(sum(map(len, rows))))
-        return (Batch.concatenate(kept), order) if order else (parts[0], rows[0])
+        return (Batch.concatenate(kept), order, True) if order else (parts[0], rows[0], False)
 
-    def _scored(self, number: int, prompts: Batch, metrics: dict[str, tuple[float, float]]) -> Batch:
+    def _scored(self, number: int, prompts: Batch, metrics: dict[str, tuple[float, float]], drawn: _Drawn) -> Batch:
         """Draw and score responses to the prompts, and ask the method's roles about them."""
         began = time.perf_counter()
-        drawn: list[tuple[Batch, dict[str, Any]]] = []
-        self.processes.together(lambda: drawn.append(self._sample(number, prompts)))
-        ((batch, found),) = drawn
+        sampled: list[tuple[Batch, dict[str, Any]]] = []
+        self.processes.together(lambda: sampled.append(self._sample(number, prompts)))
+        ((batch, found),) = sampled
+        drawn.responses += [hash(tuple(ids)) for responses in batch.response_ids for ids in responses]
         add_metrics(metrics, {**found, "seconds/sampling": (time.perf_counter() - began, 0)})
         if self.scorer is not None:
-            with record_scores() as log:
+            with record_scores(drawn.log):
                 scores = self._score(batch, self.scorer)
             batch = batch.with_columns(score_PK=padded(scores, 0.0, dtype=torch.float32))
-            add_metrics(metrics, log.metrics())
         with self.processes.autocast(self.policy.device):
             return self._asked(batch)
 
@@ -184,7 +195,6 @@ class Rollouts(Source):
             "tokens/lengths": (batch.length_PK.sum(), responses),
             "tokens/drawn": (batch.length_PK.sum(), 0),
             "val/num_eos_tokens": (ended_PK.sum(), responses),
-            "identical": (_identical(batch), responses),
         }
         return batch, metrics
 
@@ -239,6 +249,17 @@ class Rollouts(Source):
         self.number, self.abandoned = int(content["number"]), bool(content["abandoned"])
 
 
+@dataclass
+class _Drawn:
+    """This rank's part of a roll-out as all ranks need it, for metrics that are no means."""
+
+    log: ScoreLog = field(default_factory=ScoreLog)
+    responses: list[int] = field(default_factory=list[int])
+    """A hash of each."""
+    differences: list[float] = field(default_factory=list[float])
+    """The largest between the trainer's log-probabilities and the sampler's, if there is one."""
+
+
 def _padded_tokens(drawn: Sequence[Sequence[Response]], batch: Batch) -> Tensor:
     out_PKT = torch.zeros(batch.P, batch.K, batch.T)
     for p, row in enumerate(drawn):
@@ -247,19 +268,21 @@ def _padded_tokens(drawn: Sequence[Sequence[Response]], batch: Batch) -> Tensor:
     return out_PKT
 
 
-def _identical(batch: Batch) -> int:
-    """Number of responses that occur more than once in this rank's part of the roll-out."""
-    seen = Counter(tuple(ids) for responses in batch.response_ids for ids in responses)
-    return sum(count for count in seen.values() if count > 1)
+def _identical(responses: Sequence[int]) -> float:
+    """Share of the responses that occur more than once."""
+    return sum(count for count in Counter(responses).values() if count > 1) / len(responses)
 
 
-def _sampler_difference(batch: Batch) -> dict[str, Any]:
-    """Mean and largest difference between the trainer's log-probabilities and the sampler's."""
+def _sampler_difference(batch: Batch) -> tuple[dict[str, Any], list[float]]:
+    """Mean difference between the trainer's log-probabilities and the sampler's, and the largest, if there is one."""
     if "old_logp_PKT" not in batch:
-        return {}
+        return {}, []
     difference = (batch["old_logp_PKT"] - batch["sampler_logp_PKT"]).abs()[batch.mask_PKT]
-    largest = difference.max().item() if len(difference) else math.nan
-    return {
-        "sampling/logp_difference": (difference.sum(), len(difference)),
-        "sampling/logp_difference_max": (largest * batch.P, batch.P),
-    }
+    largest = [difference.max().item()] if len(difference) else []
+    return {"sampling/logp_difference": (difference.sum(), len(difference))}, largest
+
+
+def _largest(differences: Iterable[Sequence[float]]) -> dict[str, float]:
+    """The largest difference on any rank."""
+    found = [each for rank in differences for each in rank]
+    return {"sampling/logp_difference_max": max(found)} if found else {}

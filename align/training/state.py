@@ -37,10 +37,12 @@ class TrainingState:
     """Of the whole run."""
     evaluated: int = 0
     """The last step whose evaluation is whole in the log."""
+    begun: int = 0
+    """The last step that was begun: the frozen roles are those of its loss."""
 
     def save(self, step: int) -> Path:
         """Write the checkpoint of a step; all ranks call it."""
-        state = {"steps": self.steps, "evaluated": self.evaluated}
+        state = {"steps": self.steps, "evaluated": self.evaluated, "begun": self.begun}
         return self.store.save(step, state, shared=self._save_shared, own=self._save_own)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -51,7 +53,13 @@ class TrainingState:
         load_optimizer(self.stepper.optimizer, self.schedule, folder)
         load_random_state(folder / f"random-{rank}.json")
         self.source.load(folder / f"rollout-{rank}")
-        self.evaluated = int(checkpoint.state["evaluated"])
+        self.evaluated, self.begun = int(checkpoint.state["evaluated"]), int(checkpoint.state["begun"])
+
+    def begin_step(self, step: int) -> None:
+        """Let the frozen roles follow the policy; a step that failed after that is done again without it."""
+        if self.begun < step:
+            self.stepper.method.before_step(self.stepper.policy, step)
+            self.begun = step
 
     def stop_if_asked(self, step: int) -> None:
         """At a step boundary: if any rank caught a signal, all of them save and leave.

@@ -39,6 +39,12 @@ class StepResult:
     tokens: int
     """Response and prompt tokens of all ranks, padding not counted."""
 
+    def logged(self, seconds: float) -> dict[str, float]:
+        """All that is logged of a step that took so long."""
+        tokens = float(self.tokens)
+        own = {"grad_norm": self.grad_norm, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        return {**self.metrics, **own, "seconds": seconds}
+
 
 class Stepper:
     """Turns batches into updates of the trained roles."""
@@ -139,16 +145,32 @@ class Stepper:
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, tuple[float, float]]:
-        """The method's metrics on this rank's batch, without an update: sums and weights by name."""
+        """The method's metrics on this rank's share of a step, without an update: sums and weights by name.
+
+        All ranks call this together. A step whose rows weigh nothing has none.
+        """
+        parts: list[Batch] = []
         collected: dict[str, tuple[float, float]] = {}
-        metrics: list[Metrics] = []
-        with self._memory_guard(), self.processes.autocast(self.policy.device):
-            parts = self._prepare(batch)
-            for part in self.method.prepare_step(self.policy, parts, lambda make: [make()]):
+
+        def prepare() -> float:
+            with self._memory_guard():
+                parts.extend(self._prepare(batch))
+            return sum(self.method.weight(part) for part in parts)
+
+        if sum(self.processes.together(prepare)) <= 0:
+            return collected
+
+        def ask() -> None:
+            metrics: list[Metrics] = []
+            with self._memory_guard(), self.processes.autocast(self.policy.device):
                 for role in self.method.trains:
                     with self.policy.use(role):
-                        metrics.append(self.method.loss(self.policy, part).metrics)
-        add_all_metrics(collected, metrics)
+                        metrics.extend(self.method.loss(self.policy, part).metrics for part in parts)
+            add_all_metrics(collected, metrics)
+
+        with self._memory_guard(), self.processes.autocast(self.policy.device):
+            parts = list(self.method.prepare_step(self.policy, parts, self.processes.together))
+        self.processes.together(ask)
         return collected
 
     def _prepare(self, batch: Batch) -> list[Batch]:

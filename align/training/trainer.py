@@ -41,7 +41,7 @@ from align.training.callbacks import Callback, Callbacks
 from align.training.feed import Feed
 from align.training.identity import FOLLOWS, method_settings, run_identity
 from align.training.monitor import Monitor
-from align.training.optimizer import make_optimizer, make_schedule
+from align.training.optimizer import make_optimizer, make_schedule, next_rate
 from align.training.rollout import make_source
 from align.training.state import TrainingState
 from align.training.step import Stepper, TrainingError
@@ -219,7 +219,7 @@ class _Run:
             self.config,
             folder=self.folder,
             settings=self.description,
-            steps=self.plan.steps,
+            plan=self.plan,
             evaluator=self.evaluator,
             heldout=self.feed.heldout,
             between=self.state.stop_between_batches,
@@ -285,28 +285,21 @@ class _Run:
             self.callbacks.tell(lambda told: told.on_evaluation(step, measured))
 
     def _step(self, step: int) -> Mapping[str, float]:
-        """One optimiser step; returns its metrics, none where the source left it out."""
+        """One optimiser step; returns its metrics, of one that the source left out those of a roll-out made for it."""
         began = time.perf_counter()
         rate = float(self.schedule.get_last_lr()[0])
         with self.state.saved_if_it_fails(step - 1):
+            self.state.begin_step(step)
             batch = self.source.batch(step)
             result = self.stepper.step(batch, self.feed.mixed(step)) if batch is not None else None
-            self.method.after_step(self.policy, step)
-        self.schedule.step()
-        if result is None:
+        next_rate(self.schedule)
+        if result is None and not self.source.metrics:
             return {}
-        seconds = time.perf_counter() - began
-        metrics = {
-            "epoch": step / self.plan.steps_per_epoch,
-            **result.metrics,
-            "learning_rate": rate,
-            "grad_norm": result.grad_norm,
-            "tokens": float(result.tokens),
-            "tokens_per_second": result.tokens / seconds,
-            "seconds": seconds,
-        }
+        metrics = {"epoch": step / self.plan.steps_per_epoch, "learning_rate": rate}
+        metrics |= result.logged(time.perf_counter() - began) if result is not None else {}
         with self.state.saved_if_it_fails(step):
-            self.source.updated(metrics)
+            if result is not None:
+                self.source.updated(metrics)
             record = self.monitor.log(step, metrics, rollout=self.source.metrics)
             self.callbacks.tell(lambda told: told.on_step(step, record))
             return record

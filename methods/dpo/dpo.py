@@ -69,9 +69,9 @@ class DPO(PairwiseSettings):
         if self.moved:
             policy.roles.copy("policy", "anchor")
 
-    def after_step(self, policy: Policy, step: int) -> None:
-        """``θ_ref ← (1 − α)·θ_ref + α·θ`` every ``sync_steps`` steps (TR-DPO, Gorbatovski et al. 2024)."""
-        if self.sync_steps and step % self.sync_steps == 0:
+    def before_step(self, policy: Policy, step: int) -> None:
+        """``θ_ref ← (1 − α)·θ_ref + α·θ`` after every ``sync_steps`` steps (TR-DPO, Gorbatovski et al. 2024)."""
+        if self.sync_steps and step > 1 and (step - 1) % self.sync_steps == 0:
             policy.roles.copy("policy", "anchor", self.sync_weight)
 
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
@@ -121,7 +121,7 @@ class DPO(PairwiseSettings):
         if out.squares_PKT is not None:
             loss_P = loss_P * wpo_weights(out.logp_PKT, out.squares_PKT, batch.mask_PKT.to(device))
         total = (loss_P * weight_P).sum()
-        metrics = pair_metrics(self.beta * ratio_PK.detach(), policy_PK.detach())
+        metrics = pair_metrics(self.beta * ratio_PK.detach(), policy_PK.detach(), weight_P)
         return Loss(sums={"policy": total}, metrics={"loss": (total.detach(), self.weight(batch)), **metrics})
 
     def _pairs(

@@ -21,6 +21,8 @@ def with_quantiles(
 ) -> list[Batch]:
     """Add ``quantile_PK``: what stands at the place of each pair's two numbers once those of all ranks are sorted.
 
+    A pair that weighs nothing takes no place.
+
     Args:
         parts: The micro-batches of this rank.
         sorted_of: Gives the numbers x and y of each pair of a micro-batch, (P,).
@@ -28,12 +30,15 @@ def with_quantiles(
     """
 
     def mine() -> Numbers:
-        found = [(part.rows, *(values.tolist() for values in sorted_of(part))) for part in parts]
-        return {row: (x, y) for rows, xs, ys in found for row, x, y in zip(rows, xs, ys, strict=True)}
+        found = [(part.rows, part["weight_P"].tolist(), *(x.tolist() for x in sorted_of(part))) for part in parts]
+        return {row: (x, y) for rows in found for row, weight, x, y in zip(*rows, strict=True) if weight}
 
     at = at_same_place(_joined(together(mine)))
+    nowhere = (0.0, 0.0)
     return [
-        part.with_columns(quantile_PK=torch.tensor([at[row] for row in part.rows], dtype=part["reference_PK"].dtype))
+        part.with_columns(
+            quantile_PK=torch.tensor([at.get(row, nowhere) for row in part.rows], dtype=part["reference_PK"].dtype)
+        )
         for part in parts
     ]
 

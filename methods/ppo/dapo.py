@@ -9,7 +9,8 @@ Four changes of GRPO, and no KL::
     overlong          over the last fifth of max_new_tokens a penalty rises from 0 to 1 (eq. 13)
 
 Departures: the paper draws until the step is full and cuts what is too much; here ``refills`` bounds the draws, and
-what is too much is used. Scores of responses that were cut off stay as they are, because the penalty already counts.
+what is too much is used. Where no prompt teaches anything after the last draw, no update is made. Scores of responses
+that were cut off stay as they are, because the penalty already counts.
 """
 
 from __future__ import annotations

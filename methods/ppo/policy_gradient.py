@@ -41,7 +41,7 @@ from align.method.base import (
     require_positive,
 )
 from methods.from_rollouts import RolloutMethod
-from methods.ppo.advantages import moments
+from methods.ppo.advantages import moments, spread
 from methods.ppo.kl import AdaptiveKL, FixedKL, KLController, KLEstimator, per_token_kl
 from methods.ppo.loss import importance_weights, kl_loss, policy_loss, policy_metrics
 from reward.verifiers.overlong import overlong_penalty
@@ -204,6 +204,9 @@ class PolicyGradient(RolloutMethod):
         kl_PKT = per_token_kl(batch["old_logp_PKT"], batch["reference_logp_PKT"], mask_PKT, self.kl_estimator)
         penalty_PKT = -controller.beta * kl_PKT if self.kl_in == "reward" else torch.zeros_like(kl_PKT)
         columns, measured = self.advantages(batch, Rewards(score_PK, penalty_PKT), total)
+        if self.compares:
+            ties = float((spread(score_PK, valid_PK) == 0).sum())
+            measured = {**measured, "objective/ties": (torch.tensor(ties), float(batch.P))}
         columns["beta_P"] = torch.full((batch.P,), controller.beta)
         log_ratio_PKT = torch.where(mask_PKT, batch["old_logp_PKT"] - batch["reference_logp_PKT"], 0)
         objective = _objective(batch, score_PK, log_ratio_PKT, -controller.beta * kl_PKT.sum(), controller.beta)
@@ -317,7 +320,8 @@ def _objective(batch: Batch, score_PK: Tensor, log_ratio_PKT: Tensor, paid: Tens
 
     ``objective/scores`` are the scores as they enter the advantages: normalised, clipped, and after the rules for
     responses without an end or too long. ``objective/rlhf_reward`` is their sum with ``objective/non_score_reward``.
-    What the scorers said is logged as ``scores/…``.
+    What the scorers said is logged as ``scores/…``. Where responses are compared, ``objective/ties`` is the share of
+    prompts whose responses have one score, TRL's ``frac_reward_zero_std``.
     """
     responses = float(batch.valid_PK.sum())
     return {

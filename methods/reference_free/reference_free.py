@@ -48,5 +48,9 @@ class ReferenceFree(PairsFromCandidates, PairwiseMethod):
         each = {f"loss/{name}": (value.detach(), weight) for name, value in sums.items()} if len(sums) > 1 else {}
         return Loss(
             sums={"policy": total},
-            metrics={"loss": (total.detach(), weight), **each, **pair_metrics(reward_PK.detach(), S_PK.detach())},
+            metrics={
+                "loss": (total.detach(), weight),
+                **each,
+                **pair_metrics(reward_PK.detach(), S_PK.detach(), weight_P),
+            },
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from align.method.base import response_sums
-from methods.unpaired.unpaired import Unpaired
+from methods.unpaired.unpaired import Unpaired, weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class BCO(Unpaired):
             for part in parts:
                 reward_PK = self.beta * (response_sums(policy, part) - part["reference_PK"]).cpu()
                 for i, mask_PK in enumerate((part["good_PK"], ~part["good_PK"])):
-                    weight_PK = (mask_PK & part.valid_PK) * part["weight_P"][:, None]
+                    weight_PK = mask_PK * weights(part)
                     out[2 * i] += float((weight_PK * reward_PK).sum())
                     out[2 * i + 1] += float(weight_PK.sum())
             return tuple(out)

@@ -5,8 +5,8 @@ S the summed log-probability of an answer y to x, end-of-turn included, r = S �
     L = mean over answers of  λ_D·(1 − σ(β(r − z)))  if y is good,  λ_U·(1 − σ(β(z − r)))  if it is bad      eq. 7, 8
     z = max(0, mean over the step of log π(y′|x) − log π_ref(y′|x)),  y′ an answer to another prompt of the step
 
-Each answer of the step is y′ once. The prompt that it meets does not depend on how the step is cut into micro-batches
-and ranks; no gradient flows through z.
+Each answer of the step is y′ once, and weighs in both means what its row weighs. The prompt that it meets does not
+depend on how the step is cut into micro-batches and ranks; no gradient flows through z.
 
 Departures: the authors' code and TRL take z of one micro-batch, and the mean of the ranks' z; here it is of the whole
 step, one y′ for each answer. TRL calls ``loss_type=apo_zero_unpaired`` what is ``baseline=false`` here.
@@ -22,11 +22,12 @@ import torch
 
 from align.method.base import require_not_negative, require_positive, response_sums
 from methods.unpaired.mismatched import with_other_answers
-from methods.unpaired.unpaired import Unpaired
+from methods.unpaired.unpaired import Unpaired, weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from align.data import TokenizedPreferences
     from align.method.base import Loss, Together
     from align.model.batch import Batch
     from align.model.policy import Policy
@@ -64,24 +65,34 @@ class KTO(Unpaired):
         require_not_negative(**weights)
         require_positive("KTO", **{max(weights, key=lambda name: weights[name]): max(weights.values())})
 
+    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
+        """The same, and one prompt alone."""
+        doubts, prompt = list(super().doubts(data)), data[0].prompt_ids
+        if self.baseline and all(example.prompt_ids == prompt for example in data):
+            doubts.append(
+                "all rows of the training data have one prompt, so KTO's baseline z, which is taken from answers to "
+                "other prompts, is 0; add prompts, or say so with method.baseline=false."
+            )
+        return doubts
+
     def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:
         """Add βz: the mean log-ratio of other prompts' answers over all ranks; 0 where the step has but one prompt."""
         if not self.baseline:
             return [part.with_columns(baseline_P=torch.zeros(part.P)) for part in parts]
         others = with_other_answers(parts, together)
 
-        def ratios() -> tuple[float, int]:
+        def ratios() -> tuple[float, float]:
             found = [self._log_ratios(policy, part) for part in others]
-            return sum(float(ratio.sum()) for ratio in found), sum(len(ratio) for ratio in found)
+            return sum(total for total, _ in found), sum(weight for _, weight in found)
 
-        total, count = map(sum, zip(*together(ratios), strict=True))
-        z = max(0.0, total / count) if count else 0.0
+        total, weight = map(sum, zip(*together(ratios), strict=True))
+        z = max(0.0, total / weight) if weight else 0.0
         return [part.with_columns(baseline_P=torch.full((part.P,), self.beta * z)) for part in parts]
 
-    def _log_ratios(self, policy: Policy, batch: Batch) -> Tensor:
-        """``log π − log π_ref`` of each response, (N,)."""
-        reference_PK = self.prepare(policy, batch)["reference_PK"]
-        return (response_sums(policy, batch) - reference_PK)[batch.valid_PK.to(reference_PK.device)]
+    def _log_ratios(self, policy: Policy, batch: Batch) -> tuple[float, float]:
+        """The weighted sum of ``log π − log π_ref`` over the responses, and their weight."""
+        ratio_PK = response_sums(policy, batch) - self.prepare(policy, batch)["reference_PK"]
+        return float((ratio_PK * weights(batch).to(ratio_PK.device)).sum()), self.weight(batch)
 
     def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
         """See :func:`kto_loss`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +15,7 @@ from methods.from_candidates import PairsAgainstReference
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from align.data import Unit
+    from align.data import TokenizedPreferences, Unit
     from align.model.batch import Batch
     from align.model.policy import Policy
     from align.model.roles import Role
@@ -44,6 +45,18 @@ class Unpaired(PairsAgainstReference):
         """The reference."""
         return ("reference",)
 
+    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
+        """Answers that are all good or all bad; looks no further than the second kind."""
+        kinds = (good for example in data if example.weight for good in example.good)
+        first = next(kinds, True)
+        if any(good is not first for good in kinds):
+            return ()
+        kind, missing, moves = ("good", "bad", "raises") if first else ("bad", "good", "lowers")
+        return (
+            f"all answers of the training data are {kind}, so {type(self).__name__} {moves} all of them and compares "
+            f"nothing; add {missing} ones{', or take method=sft' if first else ''}.",
+        )
+
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
         """Add the reference's summed log-probabilities."""
         with policy.use("reference"):
@@ -51,7 +64,7 @@ class Unpaired(PairsAgainstReference):
 
     def weight(self, batch: Batch) -> float:
         """The number of answers, each times the weight of its row."""
-        return float((batch.valid_PK.sum(1) * batch["weight_P"]).sum())
+        return float(weights(batch).sum())
 
     @abstractmethod
     def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
@@ -61,25 +74,33 @@ class Unpaired(PairsAgainstReference):
         """The losses of all answers, each weighted by the weight of its row."""
         S_PK = response_sums(policy, batch)
         reward_PK = self.beta * (S_PK - batch["reference_PK"].to(S_PK.device))
-        weight_PK = batch.valid_PK.to(S_PK.device) * batch["weight_P"].to(S_PK.device)[:, None]
-        loss = (self.losses(reward_PK, batch) * weight_PK).sum()
+        loss = (self.losses(reward_PK, batch) * weights(batch).to(S_PK.device)).sum()
         metrics = judgement_metrics(reward_PK.detach(), S_PK.detach(), batch)
         return Loss(sums={"policy": loss}, metrics={"loss": (loss.detach(), self.weight(batch)), **metrics})
 
 
+def weights(batch: Batch) -> Tensor:
+    """The weight of each answer, that of its row; 0 where there is none, (P, K)."""
+    return batch.valid_PK * batch["weight_P"][:, None]
+
+
 @no_grad
 def judgement_metrics(reward_PK: Tensor, S_PK: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor | float]]:
-    """Rewards and log-probabilities of good and bad answers, and of prompts with both how often the good one leads."""
-    valid_PK = batch.valid_PK.to(S_PK.device)
-    good_PK = batch["good_PK"].to(S_PK.device)
+    """Rewards and log-probabilities of good and bad answers, and of prompts with both how often the good one leads.
+
+    All are weighted as the loss is.
+    """
+    weight_PK, good_PK = weights(batch), batch["good_PK"]
     found: dict[str, tuple[Tensor, Tensor | float]] = {}
-    for side, mask_PK in (("chosen", good_PK & valid_PK), ("rejected", ~good_PK & valid_PK)):
-        if count := float(mask_PK.sum()):
-            found[f"rewards/{side}"] = (reward_PK[mask_PK].sum(), count)
-            found[f"logps/{side}"] = (S_PK[mask_PK].sum(), count)
-    both_P = valid_PK.sum(1) == 2
-    if pairs := float(both_P.sum()):
-        margin = reward_PK[both_P, 0] - reward_PK[both_P, 1]
-        found["rewards/accuracies"] = (ordered_right(margin).sum(), pairs)
-        found["rewards/margins"] = (margin.sum(), pairs)
+    for side, side_PK in (("chosen", weight_PK * good_PK), ("rejected", weight_PK * ~good_PK)):
+        if weight := float(side_PK.sum()):
+            side_PK = side_PK.to(S_PK.device)
+            found[f"rewards/{side}"] = ((reward_PK * side_PK).sum(), weight)
+            found[f"logps/{side}"] = ((S_PK * side_PK).sum(), weight)
+    both_P = (batch.valid_PK.sum(1) == 2) * batch["weight_P"]
+    if weight := float(both_P.sum()):
+        both_P = both_P.to(S_PK.device)
+        margin_P = reward_PK[:, 0] - reward_PK[:, 1]
+        found["rewards/accuracies"] = ((ordered_right(margin_P) * both_P).sum(), weight)
+        found["rewards/margins"] = ((margin_P * both_P).sum(), weight)
     return found

@@ -103,7 +103,7 @@ class RewardModel(Method):
         loss = (loss_P * weight_P).sum()
         return Loss(
             sums={"reward": loss},
-            metrics={"loss": (loss.detach(), self.weight(batch)), **_metrics(reward_PK.detach(), better_PKK)},
+            metrics={"loss": (loss.detach(), self.weight(batch)), **_metrics(reward_PK.detach(), better_PKK, weight_P)},
         )
 
     @no_grad
@@ -178,14 +178,15 @@ def centring_penalty(reward_PK: Tensor, better_PKK: Tensor) -> Tensor:
     return torch.where(better_PKK, squares_PKK, 0).sum((1, 2)) / better_PKK.sum((1, 2)).clamp(min=1)
 
 
-def _metrics(reward_PK: Tensor, better_PKK: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
-    """Metrics under TRL's names; a tie counts half."""
+def _metrics(reward_PK: Tensor, better_PKK: Tensor, weight_P: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
+    """Metrics under TRL's names, over comparisons with the weights of their prompts; a tie counts half."""
     delta = (reward_PK[:, :, None] - reward_PK[:, None, :])[better_PKK]
     chosen = reward_PK[:, :, None].expand_as(better_PKK)[better_PKK]
-    comparisons = float(len(delta))
-    return {
-        "accuracy": (ordered_right(delta).sum(), comparisons),
-        "margin": (delta.sum(), comparisons),
-        "rewards/chosen": (chosen.sum(), comparisons),
-        "rewards/rejected": ((chosen - delta).sum(), comparisons),
+    weight = weight_P[:, None, None].expand_as(better_PKK)[better_PKK]
+    values = {
+        "accuracy": ordered_right(delta),
+        "margin": delta,
+        "rewards/chosen": chosen,
+        "rewards/rejected": chosen - delta,
     }
+    return {name: ((value * weight).sum(), weight.sum()) for name, value in values.items()}

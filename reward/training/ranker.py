@@ -90,11 +90,13 @@ class Ranker(PairwiseMethod):
         """Cross-entropy of the right answer; ``accuracy`` is the share of questions where it is the more likely one."""
         logp_PKT = policy.logprobs(batch).logp_PKT
         sums_PK = sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
-        loss = -(sums_PK[:, 0] * batch["weight_P"].to(logp_PKT.device)).sum()
-        right_P = ordered_right((sums_PK[:, 0] - sums_PK[:, 1]).detach())
+        weight_P = batch["weight_P"].to(logp_PKT.device)
+        loss = -(sums_PK[:, 0] * weight_P).sum()
+        right = (ordered_right((sums_PK[:, 0] - sums_PK[:, 1]).detach()) * weight_P).sum()
+        weight = self.weight(batch)
         return Loss(
             sums={"policy": loss},
-            metrics={"loss": (loss.detach(), self.weight(batch)), "accuracy": (right_P.sum(), float(batch.P))},
+            metrics={"loss": (loss.detach(), weight), "accuracy": (right, weight)},
         )
 
     def report(

@@ -162,7 +162,9 @@ def _warn_of(
     from align.doctor.patient import Patient
 
     parts = {"data": lambda: data, "tokenizer": lambda: tokenizer, "examples": lambda: examples}
-    for finding in examine(Patient(run.config, run.method, parts), FREE):
+    patient = Patient(run.config, run.method, parts)
+    _ = patient.plan  # a run that has none ends here, and is not warned of it too
+    for finding in examine(patient, FREE):
         if finding.state == "wrong":
             report(f"Warning: {finding.name}: {finding.says}")
 

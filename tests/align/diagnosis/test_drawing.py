@@ -91,13 +91,31 @@ def test_a_value_has_ten_roll_outs_of_time_and_longer_while_it_improves() -> Non
     [
         ([0.5] * 5 + [0.0] * 5, True),
         ([0.0] * 5, True),
-        ([0.0] * 4, False),  # too early to say
+        ([0.0] * 4, True),  # all of a short run
         ([0.5] * 6 + [0.0] * 4, False),
         ([0.0] * 9 + [1e-9], False),
     ],
 )
 def test_a_reward_that_is_the_same_for_every_response(spreads: list[float], said: bool) -> None:
     assert ("constant reward" in names(changed("rollout/scores/mine/std", spreads))) == said
+
+
+def test_four_roll_outs_of_a_run_that_goes_on_are_too_few() -> None:
+    for name, values in (("scores/mine/std", [0.0] * 4), ("objective/ties", [1.0] * 4), ("teaches", [0.0] * 4)):
+        metrics = {**HEALTHY, f"rollout/{name}": values}
+        assert names(course(metrics, steps=100)) == []
+        assert names(course(metrics)) == ["constant reward"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ill", "healthy"),
+    [("objective/ties", 1.0, 0.99), ("pairs/ties", 1.0, 0.99), ("teaches", 0.0, 0.01)],
+)
+def test_a_reward_that_is_the_same_for_every_response_to_a_prompt(name: str, ill: float, healthy: float) -> None:
+    """Prompts differ, so that the scores have a spread."""
+    apart = {**HEALTHY, "rollout/scores/mine/std": [0.5] * 10}
+    assert names(course({**apart, f"rollout/{name}": [healthy] * 5 + [ill] * 5})) == ["constant reward"]
+    assert names(course({**apart, f"rollout/{name}": [ill] * 6 + [healthy, ill, ill, ill]})) == []
 
 
 def test_a_mixture_of_scores_is_constant_only_if_each_is() -> None:

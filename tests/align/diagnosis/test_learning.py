@@ -233,3 +233,32 @@ class TestNothingLearned:
         assert names(run) == []
         few = [answered(*different(15, word), scores=[0.5] * 15) for word in ("one", "other")]
         assert names(course({"train/loss": [2.0] * 20}, *few)) == []
+
+
+@pytest.mark.parametrize(
+    ("norms", "steps", "said"),
+    [
+        ([1.0, 0.0, 0.0, 0.0], 4, True),
+        ([1.0, 1.0, 0.0, 0.0], 4, True),
+        ([1.0, 1.0, 1.0, 0.0], 4, False),
+        ([0.0, 0.0, 0.0, 1e-12], 4, False),
+        ([0.0], 1, True),
+        ([1.0] * 15 + [0.0] * 5, 20, True),
+        ([1.0] * 16 + [0.0] * 4, 20, False),
+        ([0.0] * 4, 100, False),
+        ([0.0] * 5, 100, True),
+    ],
+)
+def test_a_gradient_that_is_0(norms: list[float], steps: int, said: bool) -> None:
+    """KTO with β = 1e6: the loss is .5, and stays so."""
+    run = course({"train/grad_norm": norms, "train/loss": [0.5] * len(norms)}, steps=steps)
+    assert names(run) == (["no gradient"] if said else [])
+
+
+def test_the_cause_of_a_gradient_that_is_0_is_said_instead() -> None:
+    constant = {"train/grad_norm": [0.0] * 10, "rollout/objective/ties": [1.0] * 10}
+    assert names(course(constant)) == ["constant reward"]
+    same = {
+        "train/grad_norm": [0.0] * 20, "train/loss": [0.6931] * 20, "train/rewards/margins": [0.0] * 20,
+    }  # fmt: skip
+    assert names(course(same)) == ["loss at ln 2"]

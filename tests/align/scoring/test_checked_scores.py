@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from align.errors import ScorerError, UserError
-from align.scoring.checked_scores import check_scorers, record_scores, score, score_part, score_parts, score_texts
+from align.scoring.checked_scores import (
+    check_scorers,
+    deviations,
+    record_scores,
+    score,
+    score_part,
+    score_parts,
+    score_texts,
+)
 
 
 @dataclass
@@ -50,7 +58,7 @@ class TestRecord:
         monkeypatch.setattr("align.scoring.checked_scores.time.perf_counter", lambda: float(next(ticks)))
 
     def test_sums_weights_and_times_by_hand(self) -> None:
-        """Scores 1, 3, 5 in two calls of half a second: mean 3, deviation √(8/3), 1,000 ms for three responses."""
+        """Scores 1, 3, 5 in two calls of half a second: mean 3, 1,000 ms for three responses."""
         with record_scores() as log:
             score(Fixed([[1.0, 3.0]]), ["p"], [["a", "b"]])
             score(Fixed([[5.0]]), ["q"], [["c"]])
@@ -59,7 +67,6 @@ class TestRecord:
         assert log.milliseconds() == {"fixed": pytest.approx(1000 / 3)}
         assert log.metrics() == {
             "scores/fixed": (9.0, 3),
-            "scores/fixed/std": (pytest.approx(3 * (8 / 3) ** 0.5), 3),
             "scores/fixed/milliseconds": (1000.0, 3),
         }
 
@@ -82,10 +89,16 @@ class TestRecord:
             score_part("part", Partly([[None]]), ["p"], [["a"]])
         assert log.metrics() == {
             "scores/part": (0.0, 0),
-            "scores/part/std": (0.0, 0),
             "scores/part/milliseconds": (500.0, 0),
         }
         assert log.milliseconds() == {"part": 500.0}
+
+    def test_deviations_are_of_all_logs_together(self) -> None:
+        """1, 1 and 5, 5: 0 in each, 2 together. Of equal scores it is 0, where numpy's is 1e-17."""
+        logs = [{"one": [1.0, 1.0], "same": [0.1] * 5}, {"one": [5.0, 5.0], "same": [0.1] * 2, "none": []}, {}]
+        assert deviations(logs) == {"scores/one/std": 2.0, "scores/same/std": 0.0}
+        assert np.std([0.1] * 7) > 0
+        assert deviations([{"large": [1e15, -1e15]}]) == {"scores/large/std": pytest.approx(1e15)}
 
     def test_only_what_is_asked_inside_the_block_is_recorded(self) -> None:
         with record_scores() as outer:
@@ -131,3 +144,13 @@ def test_what_is_no_scorer_is_named() -> None:
     check_scorers(base=Fixed(None))
     with pytest.raises(UserError, match=r"^base='length' is not a scorer; write base: \{scorer: NAME\}"):
         check_scorers(base="length")
+
+
+def test_a_score_too_large_to_be_squared_is_refused() -> None:
+    """In float32 the variance of 1e38 and −1e38 is infinite, and every advantage 0."""
+    assert score(Fixed([[1e15, -1e15]]), ["p"], [["a", "b"]]) == [[1e15, -1e15]]
+    assert np.isfinite(np.square(np.array([1e15, -1e15] * 1000, dtype=np.float32)).sum())
+    with pytest.raises(
+        ScorerError, match=r"prompt 0, response 1: -1e\+38 is beyond ±1e\+15; let the scorer give smaller"
+    ):
+        score(Fixed([[1.0, -1e38]]), ["p"], [["a", "b"]])

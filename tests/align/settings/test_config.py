@@ -159,7 +159,14 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         **{"seed": 0, "samples": 12, "final_learning_rate": 0.0, "residual_dropout": 0.0},
     },
     ModelConfig: {
-        **{"name": "???", "start": None, "revision": None, "trust_remote_code": False, "dtype": "float32"},
+        **{
+            "name": "???",
+            "start": None,
+            "reference": None,
+            "revision": None,
+            "trust_remote_code": False,
+            "dtype": "float32",
+        },
         **{"attention": None, "chat_template": None, "layout": "auto", "quantization": None},
         "chat_template_kwargs": {},
     },

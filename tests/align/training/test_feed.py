@@ -182,10 +182,23 @@ def test_ranks_have_equal_work(tiny_policy: Policy, pair_rows: Rows, at_ranks: A
     assert {*first[0], *second[0]} != {*first[3], *second[3]}
 
 
-def test_held_out_examples_are_shared_out_in_parts(tiny_policy: Policy, pair_rows: Rows, at_ranks: Any) -> None:
+@pytest.mark.parametrize(("size", "sizes"), [(3, [3, 2, 2]), (7, [7]), (64, [7]), (1, [1] * 7)])
+def test_steps_of_held_out_data_are_the_same_for_any_number_of_ranks(
+    size: int, sizes: list[int], tiny_policy: Policy, pair_rows: Rows, at_ranks: Any
+) -> None:
+    """Every example once, in steps of nearly one size; a rank may have no share of one."""
     data = tokenize_for(DPO(), Preferences.from_rows(pair_rows[:7]), tiny_policy.tokenizer, 200)
-    parts = at_ranks(2, lambda processes: [batch.rows for batch in Batches(data, processes).all(3)])
-    assert parts == [[(0, 2, 4), (6,)], [(1, 3, 5)]]
+
+    def steps(processes: Processes) -> list[tuple[int, ...]]:
+        return [batch.rows for batch in Batches(data, processes).steps(size)]
+
+    whole = [set(rows) for rows in steps(Processes())]
+    assert [len(rows) for rows in whole] == sizes
+    assert sorted(chain(*whole)) == list(range(7))
+    for ranks in (2, 3):
+        shares = at_ranks(ranks, steps)
+        assert [sum(map(len, step)) for step in zip(*shares, strict=True)] == sizes
+        assert [set().union(*step) for step in zip(*shares, strict=True)] == whole
 
 
 def test_cached_columns_are_those_of_each_example(
@@ -212,7 +225,7 @@ def test_cached_columns_are_those_of_each_example(
         calls: list[int] = []
         feed_.cache_columns(lambda: calls.append(1))
         assert feed_.heldout is not None
-        return len(calls), [(feed_.batch(step), next(feed_.heldout.all(9))) for step in (1, 2, 3)]
+        return len(calls), [(feed_.batch(step), next(feed_.heldout.steps(9))) for step in (1, 2, 3)]
 
     for calls, batches in at_ranks(2, cached):
         assert calls == 4  # two data sets, each rank half of seven examples, two at a time

@@ -44,8 +44,8 @@ class Heldout:
     def __init__(self, *batches: tuple[float, float]) -> None:
         self.batches = batches
 
-    def all(self, size: int) -> Iterator[tuple[float, float]]:
-        assert size == module._EXAMPLES
+    def steps(self, size: int) -> Iterator[tuple[float, float]]:
+        assert size == 12
         yield from self.batches
 
 
@@ -61,7 +61,8 @@ def make(folder: Path, processes: Any = None, **given: Any) -> Monitor:
         measure=lambda batch: {"loss": batch},
     )
     processes.autocast = lambda _: nullcontext()
-    parts: dict[str, Any] = {"settings": {}, "steps": 10, "evaluator": None, "heldout": None} | given
+    plan = SimpleNamespace(steps=given.pop("steps", 10), batch_size=12)
+    parts: dict[str, Any] = {"settings": {}, "plan": plan, "evaluator": None, "heldout": None} | given
     parts = {"between": lambda: None} | parts
     config = TrainerConfig(**parts.pop("config", {}))
     tracker = Tracker(folder, enabled=processes.is_first)

@@ -200,17 +200,52 @@ def test_differences_of_either_sign_count(tiny_policy: Policy) -> None:
         old_logp_PKT=torch.tensor([[[-1.0, -2.0], [-4.0, 9.0]]]),
         sampler_logp_PKT=torch.tensor([[[-1.5, -1.0], [-4.0, 0.0]]]),
     )
-    found = module._sampler_difference(batch)
+    found, largest = module._sampler_difference(batch)
     assert float(found["sampling/logp_difference"][0]) == 1.5
     assert found["sampling/logp_difference"][1] == 3
-    assert found["sampling/logp_difference_max"] == (1.0, 1)
-    assert module._sampler_difference(Batch((), (), ())) == {}
+    assert largest == [1.0]
+    assert module._sampler_difference(Batch((), (), ())) == ({}, [])
     assert tiny_policy.role == "policy"
 
 
-def test_repetitions_are_counted_over_all_prompts_of_a_rank() -> None:
-    batch = Batch(((1,), (1,)), (([3, 4], [3, 4], [5]), ([3, 4], [6], [5, 5])), (0, 1))
-    assert module._identical(batch) == 3
+def test_what_is_no_mean_is_of_all_ranks(tiny_policy: Policy, at_ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rank's responses are alike, in words and score, and not those of the other's, but for one.
+
+    Rows are even on one rank and odd on the other; scores are 1 and 2, the first response to each is the same anywhere.
+    """
+    monkeypatch.setattr(FakeSampler, "draw", lambda sampler, key, k: of_words(sampler, "a" if k == 0 else f"b{key}"))
+
+    class Parity(Ends):
+        def score(self, prompts: Any, responses: Any, **columns: Any) -> list[list[float]]:
+            del columns
+            return [[1.0 + int(prompt[-1]) % 2] * len(row) for prompt, row in zip(prompts, responses, strict=True)]
+
+    def run(processes: Processes) -> Any:
+        source = make(tiny_policy, Parity(), processes)
+        rows = [row for row in source.prompts(0)[1] if row % 2 == processes.rank or processes.world_size == 1]
+        source.prompts = lambda _: (source_all.prompts(0)[0].select([order.index(row) for row in rows]), order)
+        source._asked = lambda batch: batch.with_columns(
+            old_logp_PKT=batch["sampler_logp_PKT"] + batch["score_PK"][..., None] / 1000
+        )
+        source.batch(1)
+        return source.metrics
+
+    source_all = make(tiny_policy, Parity())
+    order = list(source_all.prompts(0)[0].rows)
+    alone = run(Processes())
+    scores = [1.0 + row % 2 for row in order for _ in range(K)]
+    assert alone["scores/ends/std"] == pytest.approx(float(torch.tensor(scores).std(correction=0)))
+    assert alone["scores/ends/std"] > 0
+    assert alone["sampling/logp_difference_max"] == pytest.approx(2 / 1000, rel=1e-3)
+    assert alone["identical"] == 0.5
+    for found in at_ranks(2, run):
+        for name in ("scores/ends", "scores/ends/std", "sampling/logp_difference_max", "identical"):
+            assert found[name] == pytest.approx(alone[name], rel=1e-6), name
+
+
+def of_words(sampler: FakeSampler, text: str) -> Response:
+    letters = [sampler.policy.tokenizer.convert_tokens_to_ids(c) for c in text]
+    return Response([*letters, 2], [-1.0] * (len(letters) + 1), finished=True)
 
 
 def test_metrics_belong_to_the_step_that_drew(tiny_policy: Policy) -> None:
@@ -356,13 +391,23 @@ class TestRefills:
         source.batch(2)
         assert FakeSampler.asked[0][4] == source.prompts(3)[0].rows
 
-    def test_where_nothing_teaches_the_first_draw_is_kept(self, tiny_policy: Policy) -> None:
-        source = make(tiny_policy, Ends(), cls=Bored)
-        batch = source.batch(1)
-        assert batch is not None
-        assert batch.rows == source.prompts(0)[0].rows
+    def test_where_nothing_teaches_the_roll_out_is_measured_and_left(self, tiny_policy: Policy, tmp_path: Path) -> None:
+        """All of its updates; the next is drawn anew, also by a run that is resumed."""
+        source = make(tiny_policy, Ends(), cls=Bored, epochs=2)
+        assert source.batch(1) is None
         assert len(FakeSampler.asked) == 3
         assert source.metrics["teaches"] == 0
+        assert source.metrics["own"] == 1.5
+        assert source.state == {"rollouts": 1.0}
+        source.save(tmp_path / "rollout-0")
+        again = make(tiny_policy, Ends(), cls=Bored, epochs=2)
+        again.load(tmp_path / "rollout-0")
+        for each in (source, again):
+            assert each.batch(2) is None
+            assert each.metrics == {}
+        assert len(FakeSampler.asked) == 3
+        assert again.batch(3) is None
+        assert len(FakeSampler.asked) == 6
 
     def test_ranks_agree(self, tiny_policy: Policy, at_ranks: Any) -> None:
         seed = self.seed(tiny_policy)

@@ -70,8 +70,8 @@ def test_each_rank_finds_its_own_random_numbers_and_batches_again(tmp_path: Path
     assert not torch.equal(*expected)
     for rank, word in enumerate(("first", "second")):
         state = make(rank, "new")
-        state.restore(Checkpoint(tmp_path, 1, {"evaluated": 1}))
-        assert state.evaluated == 1
+        state.restore(Checkpoint(tmp_path, 1, {"evaluated": 1, "begun": 2}))
+        assert (state.evaluated, state.begun) == (1, 2)
         assert torch.equal(torch.rand(3), expected[rank])
         assert state.source.word == word
 
@@ -127,7 +127,7 @@ class TestStop:
                     state.stop_if_asked(step)
             assert store.steps == steps
             assert store.drawn == [expected] * len(steps)
-            assert store.states == [{"steps": 9, "evaluated": 0}] * len(steps)
+            assert store.states == [{"steps": 9, "evaluated": 0, "begun": 0}] * len(steps)
             assert (caught.value.signum, caught.value.checkpoint) == (
                 signal.SIGTERM,
                 Path("step-00000003") if step else None,
@@ -280,7 +280,7 @@ def test_trained_roles_and_an_adapter_that_is_the_reference_are_kept(
     assert state.save(1) == tmp_path
     schedule.step()
     optimizer.state.clear()
-    state.restore(Checkpoint(tmp_path, 1, {"evaluated": 0}))
+    state.restore(Checkpoint(tmp_path, 1, {"evaluated": 0, "begun": 0}))
     assert saved == read == [(role, tmp_path / role) for role in kept]
     assert schedule.get_last_lr() == [0.75]
     assert optimizer.state[weight]["momentum_buffer"].tolist() == [1.0]

@@ -17,10 +17,10 @@ from align.method.base import Loss
 from align.model.batch import Batch
 from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
-from align.system.processes import Processes
+from align.system.processes import Processes, add_metrics
 from align.training.state import TrainingState
 from align.training.step import BrokenUpdateError, Stepper, TrainingError
-from methods import SFT
+from methods import BCO, CPO, DPO, KTO, SFT
 
 Rows = list[dict[str, str]]
 
@@ -330,3 +330,40 @@ def test_where_each_hook_is_called(
     )
     assert found["nll_per_token"][1] == found["value"][1] == batch.tokens
     assert made.measure(batch.select([])) == {}
+
+
+MIXTURE: Any = {"loss_type": ("sigmoid", "sft"), "loss_weights": (1.0, 0.5)}
+STEPWISE = [KTO(beta=1.0), BCO(beta=1.0), DPO(loss_type="aot"), DPO(**MIXTURE), CPO(), SFT()]
+
+
+@pytest.mark.parametrize(
+    "method", STEPWISE, ids=lambda method: f"{type(method).__name__} {vars(method).get('loss_type', '')}"
+)
+def test_held_out_metrics_are_those_of_one_process(
+    method: Any, tiny_model: Path, pair_rows: Rows, at_ranks: Any
+) -> None:
+    """In steps, of which one weighs nothing, and in each of the others one that is on one rank."""
+    weightless = {0, 1, 2, 3, 5, 9}
+    rows: Any = [{**row, "weight": float(i not in weightless)} for i, row in enumerate(pair_rows[:12])]
+    policies = [Policy.load(str(tiny_model), adapter=Adapter(r=4)) for _ in range(4)]
+    for policy in policies:
+        policy.require(method.roles)
+        generator = torch.Generator().manual_seed(3)
+        for name, parameter in policy.roles.parameters("policy").items():
+            if "lora_B" in name:
+                parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    data = examples(policies[0], rows, method.unit)
+
+    def run(policy: Policy, processes: Processes) -> dict[str, float]:
+        found: dict[str, tuple[float, float]] = {}
+        made = stepper(policy, method, processes, tokens=200)
+        for start in range(0, 12, 4):
+            share = [data[i] for i in processes.share(range(start, start + 4))]
+            add_metrics(found, made.measure(Batch.from_examples(share)))
+        return processes.reduce_metrics(found)
+
+    alone = run(policies[3], Processes())
+    assert alone["loss"] > 0
+    for ranks in (2, 3):
+        for theirs in at_ranks(ranks, lambda processes: run(policies[processes.rank], processes)):
+            assert theirs == pytest.approx(alone, rel=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.model.batch import Batch
 from align.settings.adapter import Adapter
+from align.training.step import Stepper, TrainingError
 from methods.dpo.dpo import DPO
 
 PAIRS = Batch(
@@ -36,18 +38,18 @@ def nudge(policy: Any) -> None:
 
 @pytest.mark.parametrize("weight", [1.0, 0.6])
 def test_the_anchor_moves_every_so_many_steps(weight: float, make_policy: Any) -> None:
-    """θ_ref ← (1 − α)θ_ref + αθ after steps 2 and 4: .1·2 and .1·4 away from the start, hard; .12 and .288, soft."""
+    """θ_ref ← (1 − α)θ_ref + αθ once steps 2 and 4 are over: .1·2 and .1·4 away from the start; .12 and .288, soft."""
     policy, method = make_policy(), DPO(sync_steps=2, sync_weight=weight)
     policy.require(method.roles)
     method.begin(policy)
     start = moved(policy)
     assert all(torch.equal(start[name], p) for name, p in policy.roles.weights("policy").items())
-    expected = {1.0: [0, 0.2, 0.2, 0.4], 0.6: [0, 0.12, 0.12, 0.288]}[weight]
+    expected = {1.0: [0, 0, 0.2, 0.2, 0.4], 0.6: [0, 0, 0.12, 0.12, 0.288]}[weight]
     for step, distance in enumerate(expected, start=1):
-        nudge(policy)
-        method.after_step(policy, step)
+        method.before_step(policy, step)
         for name, tensor in moved(policy).items():
             torch.testing.assert_close(tensor, start[name] + distance, atol=1e-6, rtol=0)
+        nudge(policy)
 
 
 def test_the_loss_is_against_the_anchor_and_trains_the_policy_alone(make_policy: Any) -> None:
@@ -66,17 +68,62 @@ def test_the_loss_is_against_the_anchor_and_trains_the_policy_alone(make_policy:
     with torch.no_grad():
         away = method.prepare(policy, PAIRS)
         assert method.loss(policy, away).sums["policy"].item() / 2 != pytest.approx(0.693147, abs=1e-4)
-        method.after_step(policy, 1)
+        method.before_step(policy, 2)
         back = method.prepare(policy, PAIRS)
         assert method.loss(policy, back).sums["policy"].item() / 2 == pytest.approx(0.693147, abs=1e-6)
 
 
-def run(model: Path, rows: Any, folder: Path, adapter: Adapter | None, **settings: Any) -> Path:
+def run(
+    model: Path, rows: Any, folder: Path, adapter: Adapter | None, method: DPO | None = None, **settings: Any
+) -> Path:
     policy = Policy.load(str(model), adapter=adapter)
-    config = TrainerConfig(steps=4, batch_size=8, learning_rate=1e-2, max_length=200, save_steps=1, optimizer="sgd")
+    config = TrainerConfig(
+        steps=4, batch_size=8, learning_rate=1e-2, max_length=200, save_steps=1, optimizer="sgd", eval_steps=2
+    )
     trainer = Trainer(policy, folder, config, **settings)
-    method = DPO(sync_steps=2, sync_weight=0.6, beta=2.0)
+    method = method or DPO(sync_steps=2, sync_weight=0.6, beta=2.0)
     return trainer.fit(method, Preferences.from_rows(rows), Preferences.from_rows(rows[:4])).folder
+
+
+def held_out(folder: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {record["step"]: record["heldout/loss"] for record in records if "heldout/loss" in record}
+
+
+def test_held_out_metrics_are_against_the_anchor_of_the_step(tiny_model: Path, pair_rows: Any, tmp_path: Path) -> None:
+    """Before it becomes the policy, where each of them is ln 2; after step 2 that is what DPO measures."""
+    adapter = Adapter(r=4)
+    moving = run(tiny_model, pair_rows, tmp_path / "moving", adapter, DPO(sync_steps=2, beta=2.0))
+    fixed = run(tiny_model, pair_rows, tmp_path / "fixed", adapter, DPO(beta=2.0))
+    found, expected = held_out(moving), held_out(fixed)
+    assert found[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert found[2] == pytest.approx(expected[2], rel=1e-6)
+    assert abs(found[2] - math.log(2)) > 1e-4
+    assert abs(found[4] - math.log(2)) > 1e-4
+    assert found[4] != pytest.approx(expected[4], rel=1e-4)
+
+
+@pytest.mark.parametrize("fails", [3, 4])
+def test_a_step_that_failed_after_the_anchor_moved_does_not_move_it_again(
+    fails: int, tiny_model: Path, pair_rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moves as step 3 begins; what is saved then is resumed to the same end."""
+    straight = run(tiny_model, pair_rows, tmp_path / "straight", Adapter(r=4))
+    original, calls = Stepper.step, iter(range(1, 100))
+
+    def failing(self: Stepper, *given: Any) -> Any:
+        if next(calls) == fails:
+            raise TrainingError("no memory.")
+        return original(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", failing)
+        with pytest.raises(TrainingError, match=f"Step {fails - 1} is saved"):
+            run(tiny_model, pair_rows, tmp_path / "cut", Adapter(r=4))
+    cut = run(tiny_model, pair_rows, tmp_path / "cut", Adapter(r=4), if_exists="resume")
+    after, before = weights(cut / "final"), weights(straight / "final")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert held_out(cut) == held_out(straight)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -284,6 +284,13 @@ class TestObjective:
             abs=1e-6,
         )
 
+    @pytest.mark.parametrize("method", [RLOO(responses=2), GRPO(responses=2), PPO(responses=2, advantage="group")])
+    def test_prompts_whose_responses_tie_are_counted(self, method: Any) -> None:
+        """After shaping: all score 1, but one response to the first prompt is cut off."""
+        assert means(experienced(method, score_PK=torch.ones(2, 2)).metrics)["objective/ties"] == 0.5
+        assert means(experienced(method).metrics)["objective/ties"] == 0
+        assert "objective/ties" not in means(experienced(PPO()).metrics)
+
     def test_the_weight_is_steered_by_the_kl_of_a_response(self) -> None:
         """.025 nats a response are a quarter above the target: the error is clipped at .2; 4 of 20 responses."""
         method = PPO(kl_target=0.02, kl_horizon=20.0, beta=0.5)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
 from align.model.batch import Batch
 from align.model.forward import Logprobs
+from align.runs.tracker import read_records
 from methods import CISPO, DAPO, GRPO, GSPO, PPO, RLOO, DrGRPO, OnlineDPO, ReinforcePP
 from methods.ppo.advantages import spread
 
@@ -213,3 +216,28 @@ class TestOnlineDPO:
 def test_settings_that_do_not_fit(make: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make()
+
+
+def test_a_roll_out_that_teaches_nothing_is_logged_and_makes_no_update(
+    tiny_policy: Policy, pair_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """Not on the penalty on length alone, whose advantages would be ±1."""
+
+    class OfPrompt:
+        name = "of the prompt"
+
+        def score(self, prompts: Any, responses: Any, **columns: Any) -> list[list[float]]:
+            del columns
+            return [[float(len(prompt))] * len(row) for prompt, row in zip(prompts, responses, strict=True)]
+
+    before = {name: p.detach().clone() for name, p in tiny_policy.roles.parameters("policy").items()}
+    config = TrainerConfig(steps=2, batch_size=2, max_length=100, learning_rate=1e-2, save_steps=1)
+    method = DAPO(responses=2, max_new_tokens=8, overlong_buffer=7, refills=1)
+    rows = Preferences.from_rows(pair_rows)
+    folder = Trainer(tiny_policy, tmp_path / "run", config).fit(method, rows, scorer=OfPrompt()).folder
+    after = tiny_policy.roles.parameters("policy")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    records = read_records(folder / "metrics.jsonl")
+    assert [record["rollout/teaches"] for record in records] == [0.0, 0.0]
+    assert not any("train/loss" in record for record in records)
+    assert "constant reward" in [record["name"] for record in read_records(folder / "warnings.jsonl")]

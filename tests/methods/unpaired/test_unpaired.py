@@ -251,3 +251,41 @@ def test_the_policy_at_its_reference(method: Method, make_policy: Any) -> None:
                 parameter.zero_()
     found = whole_step(method, policy, [MIXED])
     assert found.item() == pytest.approx(math.log(2) if isinstance(method, BCO) else 0.5, abs=1e-6)
+
+
+def told(tokenizer: Any, method: Method, *rows: tuple[str, bool, float]) -> str:
+    data = Preferences.from_rows(
+        [{"prompt": p, "completion": "sees", "label": good, "weight": w} for p, good, w in rows], format="kto"
+    )
+    return " ".join(method.doubts(tokenize(data, tokenizer, max_length=32, unit="judgement")))
+
+
+@pytest.mark.parametrize("method", methods())
+def test_answers_of_one_kind_are_doubted(method: Method, tokenizer: Any) -> None:
+    name = type(method).__name__
+    assert told(tokenizer, method, ("the cat", True, 1.0), ("a dog", False, 1.0)) == ""
+    good = told(tokenizer, method, ("the cat", True, 1.0), ("a dog", True, 1.0))
+    assert good.startswith(f"all answers of the training data are good, so {name} raises all of them")
+    bad = told(tokenizer, method, ("the cat", False, 1.0), ("a dog", False, 1.0), ("a tree", True, 0.0))
+    assert bad.startswith(f"all answers of the training data are bad, so {name} lowers all of them")
+
+
+def test_one_prompt_is_doubted_where_others_are_needed(tokenizer: Any) -> None:
+    rows = ("the cat", True, 1.0), ("the cat", False, 1.0)
+    assert "all rows of the training data have one prompt, so KTO's baseline z" in told(tokenizer, KTO(), *rows)
+    assert told(tokenizer, KTO(baseline=False), *rows) == told(tokenizer, BCO(), *rows) == ""
+
+
+def test_the_baseline_is_a_mean_by_weight() -> None:
+    """Answers to two prompts, of weights 3 and 1, whose log-ratios at the other prompt are r and s: z = (3r + s)/4."""
+    policy: Any = AnyAnswers()
+    batch = judged(([1], [([2], True)]), ([3], [([4], False)])).with_columns(weight_P=torch.tensor([3.0, 1.0]))
+    policy.logps = {
+        ("policy", (3,), (2,)): torch.tensor([-1.0]),
+        ("reference", (3,), (2,)): torch.tensor([-3.0]),
+        ("policy", (1,), (4,)): torch.tensor([-2.0]),
+        ("reference", (1,), (4,)): torch.tensor([-2.4]),
+    }
+    with torch.no_grad():
+        (part,) = KTO(beta=1.0).prepare_step(policy, [batch], alone)
+    assert part["baseline_P"].tolist() == pytest.approx([(3 * 2.0 + 0.4) / 4] * 2)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from align.errors import ScorerError, UserError
-from align.scoring.checked_scores import record_scores, score
+from align.scoring.checked_scores import deviations, record_scores, score
 from reward.combinations.ensemble import Ensemble
 from reward.combinations.length_correction import LengthCorrected
 from reward.combinations.weighted_sum import WeightedSum
@@ -63,7 +63,7 @@ def test_each_scorer_reports_its_mean_deviation_and_time() -> None:
         score(whole, ["r"], [["longer"]])
     metrics = log.metrics()
     means = {name: total / weight for name, (total, weight) in metrics.items() if weight and name.count("/") < 3}
-    assert {name: value for name, value in means.items() if "milli" not in name and "std" not in name} == {
+    assert {name: value for name, value in means.items() if "milli" not in name} == {
         "scores/reward": 2 * 2 + 2 + 2 / 4,
         "scores/both": 2,
         "scores/both/low": 1,
@@ -74,7 +74,7 @@ def test_each_scorer_reports_its_mean_deviation_and_time() -> None:
         "scores/again/high": 3,
     }
     assert metrics["scores/long"][1] == 2  # of the four responses, those to which it applies
-    assert means["scores/reward/std"] == pytest.approx(0.5)
+    assert deviations([log.values])["scores/reward/std"] == pytest.approx(0.5)
     assert metrics["scores/reward/milliseconds"][0] >= metrics["scores/both/milliseconds"][0] > 0
     with record_scores() as silent:
         pass

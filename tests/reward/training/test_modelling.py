@@ -383,18 +383,18 @@ class TestLossOfAMethod:
         assert not reward.grad[3].any()
 
     def test_metrics_are_means_over_comparisons(self) -> None:
-        """Differences 1, 3, 2; −½; 0: three and a half of five are right."""
+        """Differences 1, 3, 2 of weight 3; −½ of weight 1; 0 of weight ½: 9¼ of 10½ are right."""
         metrics = RewardModel().loss(Given(torch.tensor(self.reward)), self.batch()).metrics  # pyright: ignore
         found = {name: float(value) / float(weight) for name, (value, weight) in metrics.items() if name != "loss"}
         assert found == pytest.approx(
             {
-                "accuracy": 3.5 / 5,
-                "margin": (1 + 3 + 2 - 0.5 + 0) / 5,
-                "rewards/chosen": (2 + 2 + 1 + 0 + 1.5) / 5,
-                "rewards/rejected": (1 - 1 - 1 + 0.5 + 1.5) / 5,
+                "accuracy": 9.25 / 10.5,
+                "margin": (3 * (1 + 3 + 2) - 0.5 + 0) / 10.5,
+                "rewards/chosen": (3 * (2 + 2 + 1) + 0 + 0.75) / 10.5,
+                "rewards/rejected": (3 * (1 - 1 - 1) + 0.5 + 0.75) / 10.5,
             }
         )
-        assert {float(weight) for name, (_, weight) in metrics.items() if name != "loss"} == {5.0}
+        assert {float(weight) for name, (_, weight) in metrics.items() if name != "loss"} == {10.5}
 
 
 def test_defaults_of_the_method() -> None:

@@ -376,7 +376,7 @@ class TestLossOfTheMethod:
         assert loss.sums["policy"].item() == 1 * 2 + 2 * 4 + 4 * 0.75
         assert {name: (float(value), float(weight)) for name, (value, weight) in loss.metrics.items()} == {
             "loss": (13.0, 7.0),
-            "accuracy": (1.5, 3.0),
+            "accuracy": (1 * 1 + 4 * 0.5, 7.0),
         }
         assert not any(value.requires_grad for value, _ in loss.metrics.values())
         loss.sums["policy"].backward()
