@@ -30,11 +30,12 @@ from align.model.forward import Forward, Logprobs
 from align.model.loading import Loaded, base_of, load
 from align.model.naming import short_name
 from align.model.residual_dropout import drop_residuals
-from align.model.roles import Role, Roles, SharedBase
+from align.model.roles import FROZEN_ROLES, Role, Roles, SharedBase
 from align.model.tree_layout import Rows
 from align.settings.adapter import Adapter
-from align.settings.config import ModelConfig
+from align.settings.config import ModelConfig, ShardingName
 from align.settings.type_checks import build
+from align.system.processes import process_state
 from align.system.progress import progress
 from align.system.signals import stop_if_alone
 
@@ -190,6 +191,21 @@ class Policy:
             with self.use(role):
                 drop_residuals(self.model, rate)
 
+    def shard(self, kind: ShardingName) -> None:
+        """Share the layers of the frozen base out to the ranks: see :mod:`align.model.sharding`. All of them call it.
+
+        With ``none``, and with a single process, everything stays as it is.
+
+        Raises:
+            UserError: All parameters are trained, the base is quantised, or the architecture has no layers.
+        """
+        if kind == "none" or self.roles.sharding is not None:
+            return
+        if process_state().num_processes == 1:
+            self.notes = (*self.notes, f"trainer.sharding={kind} has no effect on a single process")
+        else:
+            self.roles.shard(kind, self.device)
+
     @property
     def uses_adapters(self) -> bool:
         """True if the roles are adapters on one base, False if they are full copies."""
@@ -314,7 +330,14 @@ class Policy:
             pad_id=self.pad_id,
             fused_head=self.fused_head,
             dropout=self._dropout and torch.is_grad_enabled() and self.role != "reference",
+            sharding=self.roles.sharding,
+            frozen=self.role in FROZEN_ROLES,
         )
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the trained weights."""
+        with self.roles.sharding.backward() if self.roles.sharding is not None else nullcontext():
+            loss.backward()
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return a response as text; see :func:`align.data.encoding.decode_response`."""
