@@ -49,6 +49,11 @@ class Forward:
     frozen: bool = False
     """No weight has a gradient."""
 
+    def forget_failure(self) -> None:
+        """Go on after a pass that failed on all ranks alike."""
+        if self.sharding is not None:
+            self.sharding.forget_failure()
+
     def rows(self, batch: Batch) -> Rows:
         """Lay the batch out as rows, on the device of the model's inputs."""
         return lay_out(

@@ -15,7 +15,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -33,7 +33,6 @@ from align.model.merging import mergeable, merged
 from align.model.naming import portable_name
 from align.model.scalar_head import ScalarHead
 from align.model.sharding import Sharding
-from align.settings.config import ShardingName
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -96,11 +95,6 @@ class Roles(ABC):
     def load(self, role: Role, folder: Path) -> None:
         """Load into an existing role what :meth:`save` wrote."""
 
-    def shard(self, kind: ShardingName, device: torch.device, dtype: torch.dtype | None = None) -> None:
-        """Share the layers of the base out to the ranks; see :class:`align.model.sharding.Sharding`."""
-        del device, dtype
-        raise UserError(f"trainer.sharding={kind} shares out a frozen base; without adapters all of it is trained.")
-
     @contextmanager
     def use(self, role: Role) -> Generator[None]:
         """Compute as ``role`` inside the block, then as the previous role again, even after an exception."""
@@ -156,9 +150,9 @@ class Roles(ABC):
 class SharedBase(Roles):
     """One frozen base, one adapter per role."""
 
-    def __init__(self, peft_model: PeftModel, *, start: Path | None = None) -> None:
+    def __init__(self, peft_model: PeftModel, start: Path | None = None, *, sharding: Sharding | None = None) -> None:
         """``peft_model`` has one adapter, named ``policy``; ``start``: the folder of the adapter that it begins as."""
-        self.peft_model = peft_model
+        self.peft_model, self.sharding = peft_model, sharding
         self.heads = {}
         self.active = "policy"
         self._config: LoraConfig = copy.deepcopy(peft_model.peft_config["policy"])  # pyright: ignore[reportAttributeAccessIssue]
@@ -198,13 +192,9 @@ class SharedBase(Roles):
         self.active = role
 
     @override
-    def shard(self, kind: ShardingName, device: torch.device, dtype: torch.dtype | None = None) -> None:
-        self.sharding = Sharding(self.module, kind, device, dtype)
-
-    @override
     def add(self, role: Role) -> None:
-        with self.sharding.whole() if self.sharding is not None and self._config.use_dora else nullcontext():
-            self.peft_model.add_adapter(role, copy.deepcopy(self._config))  # DoRA asks the length of the base's rows
+        with whole_for(self._config, self.sharding):
+            self.peft_model.add_adapter(role, copy.deepcopy(self._config))
         if self._start is not None:
             _copy_into(self.weights(role), self._start)
         if role in SCALAR_ROLES:
@@ -371,6 +361,11 @@ class FullCopies(Roles):
             _copy_into({"": _head_weight(self.heads[role])}, {"": loaded.score.weight})
             self.heads[role].load_scale(folder)
         target.load_state_dict(state)
+
+
+def whole_for(config: LoraConfig, sharding: Sharding | None) -> AbstractContextManager[None]:
+    """Gather a sharded base while an adapter is put on it that asks for its weights: DoRA begins with their lengths."""
+    return sharding.whole() if sharding is not None and config.use_dora else nullcontext()
 
 
 def _head_weight(head: nn.Linear) -> Any:

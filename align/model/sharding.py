@@ -24,7 +24,7 @@ from align.model.architecture import body, decoder_layers
 from align.system.processes import process_state
 from align.system.turns import Turn, turns
 
-__all__ = ["Sharding", "whole_tensor"]
+__all__ = ["Sharding", "is_shared_out", "whole_tensor"]
 
 
 class Sharding:
@@ -77,6 +77,11 @@ class Sharding:
         with turns.take(self._seat, Turn.RECORDED if recorded else Turn.FORWARD), torch.set_grad_enabled(recorded):
             yield
 
+    def forget_failure(self) -> None:
+        """Go on after a pass that failed on all ranks alike."""
+        self._root.reset_iter_state()
+        turns.broken = False
+
     @contextmanager
     def backward(self) -> Generator[None]:
         """Take the turn of the backward passes."""
@@ -121,6 +126,26 @@ class Sharding:
         for hook in hooks:
             hook.remove()
         return order
+
+
+def is_shared_out(kind: str, *, adapters: bool, quantized: bool) -> bool:
+    """Return whether ``trainer.sharding`` shares anything out, which it does not on a single process.
+
+    Raises:
+        UserError: There is no frozen base, or it is quantised.
+    """
+    if kind == "none":
+        return False
+    if not adapters:
+        raise UserError(
+            f"trainer.sharding={kind} shares out a frozen base, but without an adapter all of it is trained; use an "
+            "adapter, or trainer.sharding=none."
+        )
+    if quantized:
+        raise UserError(
+            f"trainer.sharding={kind} cannot share out the weights of model.quantization=4bit; leave one of them out."
+        )
+    return process_state().num_processes > 1
 
 
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
