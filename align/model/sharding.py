@@ -54,6 +54,7 @@ class Sharding:
             whole = {p for name, p in layer.named_parameters() if p.ndim < 2 or ".lora_" in name}
             for parameter in set(layer.parameters()) - whole:
                 parameter.data = parameter.data.to(device, dtype)
+                parameter.requires_grad_(False)  # before PEFT does it: the whole and the shared-out weight are two
             fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
         _move_rest(network, device, dtype)
         self._root: Any = body(network)
