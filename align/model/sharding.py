@@ -24,7 +24,7 @@ from align.model.architecture import body, decoder_layers
 from align.system.processes import process_state
 from align.system.turns import Turn, turns
 
-__all__ = ["Sharding", "is_shared_out", "whole_tensor"]
+__all__ = ["Sharding", "is_shared_out", "kept_share", "whole_tensor"]
 
 
 class Sharding:
@@ -51,8 +51,9 @@ class Sharding:
             )
         mesh = _mesh(kind, device)
         for layer in self.layers:
-            whole = {p for name, p in layer.named_parameters() if p.ndim < 2 or ".lora_" in name}
-            for parameter in set(layer.parameters()) - whole:
+            matrices = _matrices(layer)
+            whole = set(layer.parameters()) - set(matrices)
+            for parameter in matrices:
                 parameter.data = parameter.data.to(device, dtype)
                 parameter.requires_grad_(False)  # before PEFT does it: the whole and the shared-out weight are two
             fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
@@ -154,12 +155,31 @@ def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _mesh(kind: str, device: torch.device) -> DeviceMesh:
+def kept_share(network: Any, kind: str) -> float:
+    """Return the share of a model's parameters, adapters apart, that a rank keeps."""
+    if kind == "none":
+        return 1.0
+    sizes = {name: p.numel() for name, p in network.named_parameters() if ".lora_" not in name}
+    shared = sum(p.numel() for layer in decoder_layers(network) for p in _matrices(layer))
+    return 1 - shared / sum(sizes.values()) * (1 - 1 / _sharing_ranks(kind))
+
+
+def _matrices(layer: nn.Module) -> list[nn.Parameter]:
+    """Return what is shared out of a layer."""
+    return [parameter for name, parameter in layer.named_parameters() if parameter.ndim >= 2 and ".lora_" not in name]
+
+
+def _sharing_ranks(kind: str) -> int:
+    """Return the number of ranks that share one copy of the base."""
     ranks = process_state().num_processes
+    return ranks if kind == "full" else int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+
+
+def _mesh(kind: str, device: torch.device) -> DeviceMesh:
+    ranks, sharing = process_state().num_processes, _sharing_ranks(kind)
     if kind == "full":
-        return init_device_mesh(device.type, (ranks,))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
-    return init_device_mesh(device.type, (ranks // local, local), mesh_dim_names=("replicate", "shard"))
+        return init_device_mesh(device.type, (sharing,))
+    return init_device_mesh(device.type, (ranks // sharing, sharing), mesh_dim_names=("replicate", "shard"))
 
 
 def _is_sharded(parameter: nn.Parameter) -> bool:
