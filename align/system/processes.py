@@ -256,5 +256,6 @@ def require_data_parallel() -> None:
     if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise UserError(
             f"accelerate is set up for {kind.value}, but this version trains on one device or data-parallel "
-            "(MULTI_GPU, MULTI_CPU); run `accelerate config` again."
+            "(MULTI_GPU, MULTI_CPU), with trainer.sharding=full for a base that does not fit; run `accelerate config` "
+            "again."
         )
