@@ -84,7 +84,7 @@ class TrainerConfig(Settings):
     gradient_checkpointing: bool = False
     """Recompute activations: less memory, a third more time."""
     sharding: ShardingName = "none"
-    """Of the frozen base: full (each process keeps a part), node (a part of its machine's copy), none (all of it)."""
+    """Of the frozen base: full (over all processes), node (over those of a machine), none."""
     max_length: Annotated[int, Ge(2)] = 1024
     """Tokens of prompt and response together."""
     eval_steps: Count | None = None
