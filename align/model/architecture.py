@@ -10,7 +10,15 @@ import torch
 from align.errors import UserError
 from align.system.lazy import no_grad
 
-__all__ = ["body", "checkpoint_layers", "ignored_losses", "max_positions", "require_positions", "special_linear_layers"]
+__all__ = [
+    "body",
+    "checkpoint_layers",
+    "decoder_layers",
+    "ignored_losses",
+    "max_positions",
+    "require_positions",
+    "special_linear_layers",
+]
 
 
 def body(model: Any) -> Any:
@@ -63,9 +71,8 @@ def checkpoint_layers(model: Any) -> None:
         UserError: The architecture has no such layers.
     """
     from torch.utils.checkpoint import checkpoint
-    from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = _repeated_layers(model)
     if not layers:
         raise UserError(
             f"trainer.gradient_checkpointing=true: {model.config.model_type} models have no layers that can be "
@@ -74,6 +81,19 @@ def checkpoint_layers(model: Any) -> None:
     for layer in layers:
         if "forward" not in vars(layer):
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def decoder_layers(model: Any) -> list[Any]:
+    """Return the layers that the model's body computes one after the other, none of them inside another."""
+    layers = _repeated_layers(body(model))
+    inner = {id(module) for layer in layers for module in layer.modules() if module is not layer}
+    return [layer for layer in layers if id(layer) not in inner]
+
+
+def _repeated_layers(model: Any) -> list[Any]:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def ignored_losses(config: Any) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -14,6 +15,9 @@ from align.model.batch import Batch, Layout
 from align.model.logprobs import HeadTransform, gather_logprobs, log_square_sums, log_squares, token_logprobs
 from align.model.residual_dropout import ResidualDropout
 from align.model.tree_layout import Rows, lay_out, model_inputs, moved
+
+if TYPE_CHECKING:
+    from align.model.sharding import Sharding
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,15 @@ class Forward:
     """The model's logits are its output embedding applied to its last hidden state."""
     dropout: bool = False
     """Dropout of the adapters and of the residual stream is active. The model's own never is, nor does it add noise."""
+    sharding: Sharding | None = None
+    """Of the model's layers over the ranks, whose turns each pass takes."""
+    frozen: bool = False
+    """No weight has a gradient."""
+
+    def forget_failure(self) -> None:
+        """Go on after a pass that failed on all ranks alike."""
+        if self.sharding is not None:
+            self.sharding.forget_failure()
 
     def rows(self, batch: Batch) -> Rows:
         """Lay the batch out as rows, on the device of the model's inputs."""
@@ -99,7 +112,10 @@ class Forward:
     def _call(self, module: Any, rows: Rows) -> Any:
         _set_dropout(self.model, self.dropout)
         config: Any = self.model.config.get_text_config()
-        return module(**model_inputs(rows, config, str(config._attn_implementation), self.model.dtype))
+        inputs = model_inputs(rows, config, str(config._attn_implementation), self.model.dtype)
+        recorded = torch.is_grad_enabled() and not self.frozen
+        with self.sharding.forward(recorded) if self.sharding is not None else nullcontext():
+            return module(**inputs)
 
 
 def _set_dropout(model: Any, active: bool) -> None:

@@ -16,13 +16,15 @@ from align.model.batch import Layout
 from align.model.forward import Forward
 from align.model.naming import find_base
 from align.model.probe import Prober, choose_layout
-from align.model.roles import FullCopies, Roles, SharedBase
+from align.model.roles import FullCopies, Roles, SharedBase, whole_for
+from align.model.sharding import Sharding, is_shared_out
 from align.model.sources import adapter_reference, require_found, require_loadable, require_safetensors, resolve
 from align.settings.adapter import Adapter
-from align.settings.config import ModelConfig
+from align.settings.config import ModelConfig, ShardingName
 from align.system.processes import own_device
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -51,9 +53,11 @@ def load(
     seed: int,
     tokenizer: PreTrainedTokenizerBase | None = None,
     frozen: bool = False,
+    sharding: ShardingName = "none",
 ) -> Loaded:
     """See :meth:`align.model.policy.Policy.load`; ``frozen``: a whole model is only asked, and keeps its type."""
     start = require_loadable(model, adapter)
+    shares_out = is_shared_out(sharding, adapters=adapter is not None, quantized=model.quantization is not None)
     notes: list[str] = []
     if tokenizer is None:
         tokenizer = load_tokenizer(model, notes)
@@ -64,15 +68,19 @@ def load(
             f"model.dtype={model.dtype} is for frozen weights; all weights are trained and loaded as float32, "
             "trainer.precision=bfloat16 computes in bfloat16"
         )
-    network = _load_network(model, dtype, device, tokenizer, notes)
+    device = torch.device(device) if device is not None else own_device()
+    network = _load_network(model, dtype, device, tokenizer, notes, in_parts=shares_out)
+    shared = Sharding(network, sharding, device, dtype) if shares_out else None
     notes += ignored_losses(network.config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if adapter is None:
             roles = FullCopies(network, _whole_reference(model, network, dtype, device, tokenizer))
         else:
-            roles = _with_adapter(network, adapter, model, start, notes)
-    forward = Forward(model=roles.module, layout="flat", pad_id=int(tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
+            adapted = _with_adapter(network, adapter, model, start, notes, shared)
+            roles = _referring(SharedBase(*adapted, sharding=shared), model)
+    pad: Any = tokenizer.pad_token_id
+    forward = Forward(model=roles.module, layout="flat", pad_id=int(pad), sharding=shared)
     prober = Prober(forward, known_ids(tokenizer))
     head, padding = prober.head(), prober.left_padding()
     if not head.exact:
@@ -165,15 +173,19 @@ def _hub(model: ModelConfig) -> dict[str, Any]:
 def _load_network(
     model: ModelConfig,
     dtype: torch.dtype,
-    device: str | torch.device | None,
+    device: torch.device,
     tokenizer: PreTrainedTokenizerBase,
     notes: list[str],
+    *,
+    in_parts: bool = False,
 ) -> PreTrainedModel:
+    """Load the weights; ``in_parts``: they stay in the files, mapped into memory, until each is moved to the device."""
     from transformers import AutoModelForCausalLM
 
     path = resolve(model.name)
     require_safetensors(path, "model.name")
-    device = torch.device(device) if device is not None else own_device()
+    # What the files have is mapped, what is converted would be a copy; only to float32 is every weight converted.
+    wanted = "auto" if in_parts and dtype == torch.float32 else dtype
     extra: dict[str, Any] = {}
     if model.attention is not None:
         extra["attn_implementation"] = model.attention
@@ -182,7 +194,7 @@ def _load_network(
         extra["device_map"] = {"": device}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, output_loading_info=True, **extra, **_hub(model)
+            path, dtype=wanted, use_safetensors=True, output_loading_info=True, **extra, **_hub(model)
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model.name={path}: the model could not be loaded ({first_line(error)}).") from error
@@ -192,7 +204,7 @@ def _load_network(
             f"model.name={path}: its files lack {len(absent)} tensors of a causal language model (first: {absent[0]}), "
             "which would begin at random; give a whole language model."
         )
-    network = network if model.quantization else network.to(device)
+    network = network if model.quantization or in_parts else network.to(device)
     _require_finite(network, path)
     _fit_embedding(network, tokenizer, notes)
     network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -203,7 +215,7 @@ def _whole_reference(
     model: ModelConfig,
     network: PreTrainedModel,
     dtype: torch.dtype,
-    device: str | torch.device | None,
+    device: torch.device,
     tokenizer: PreTrainedTokenizerBase,
 ) -> PreTrainedModel | None:
     """Load the whole model that is the reference; None: it is what training begins from."""
@@ -272,9 +284,14 @@ def lacks_pad_row(rows: int, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _with_adapter(
-    network: PreTrainedModel, adapter: Adapter, model: ModelConfig, start: Path | None, notes: list[str]
-) -> SharedBase:
-    """Put a new adapter on the network, or the one to begin from."""
+    network: PreTrainedModel,
+    adapter: Adapter,
+    model: ModelConfig,
+    start: Path | None,
+    notes: list[str],
+    sharding: Sharding | None,
+) -> tuple[PeftModel, Path | None]:
+    """Put a new adapter on the network, or the one to begin from; returns it with the folder of the latter."""
     from peft import LoraConfig, TaskType
 
     if start is None:
@@ -286,8 +303,8 @@ def _with_adapter(
                 "their length"
             )
         config.exclude_modules = [*(config.exclude_modules or ()), *zero] or None
-        peft_model = add_lora(network, config, f"adapter.targets={adapter.targets}")
-        return _referring(SharedBase(peft_model), model)
+        with whole_for(config, sharding):
+            return add_lora(network, config, f"adapter.targets={adapter.targets}"), None
     config = cast("LoraConfig", LoraConfig.from_pretrained(str(start)))
     trained_on = config.base_model_name_or_path
     if trained_on not in (None, model.name) and not _same_folder(find_base(trained_on, start), resolve(model.name)):
@@ -298,8 +315,8 @@ def _with_adapter(
             f"model.start={model.start}: {zero[0]} of {model.name} has outputs whose weights are all 0, and DoRA "
             "divides by their length; begin from plain LoRA, or from model.start=null."
         )
-    peft_model = add_lora(network, config, f"model.start={model.start}")
-    return _referring(SharedBase(peft_model, start=start), model)
+    with whole_for(config, sharding):
+        return add_lora(network, config, f"model.start={model.start}"), start
 
 
 def _referring(roles: SharedBase, model: ModelConfig) -> SharedBase:

@@ -30,10 +30,11 @@ from align.model.forward import Forward, Logprobs
 from align.model.loading import Loaded, base_of, load
 from align.model.naming import short_name
 from align.model.residual_dropout import drop_residuals
-from align.model.roles import Role, Roles, SharedBase
+from align.model.roles import FROZEN_ROLES, Role, Roles, SharedBase
+from align.model.sharding import Sharding, is_shared_out
 from align.model.tree_layout import Rows
 from align.settings.adapter import Adapter
-from align.settings.config import ModelConfig
+from align.settings.config import ModelConfig, ShardingName
 from align.settings.type_checks import build
 from align.system.progress import progress
 from align.system.signals import stop_if_alone
@@ -85,6 +86,7 @@ class Policy:
         device: str | torch.device | None = None,
         seed: int = 0,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        sharding: ShardingName = "none",
         **settings: Any,
     ) -> Policy:
         """Load any causal language model of transformers and give it its policy and reference roles.
@@ -96,6 +98,7 @@ class Policy:
             device: Default: the accelerator if there is one.
             seed: Of the adapters' initial weights; every rank must use the same.
             tokenizer: From :func:`align.model.loading.load_tokenizer` for this model; None: loaded here.
+            sharding: See :meth:`shard`; no rank then loads more than its part.
             **settings: Fields of :class:`align.settings.config.ModelConfig`, such as ``start`` or ``dtype``;
                 ``trust_remote_code`` needs a 40-digit commit in ``revision``.
 
@@ -105,7 +108,8 @@ class Policy:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
         given = dataclasses.asdict(model) if isinstance(model, ModelConfig) else {"name": str(model)}
         config = build(ModelConfig, {**given, **settings})
-        return cls._of(load(config, adapter=adapter, device=device, seed=seed, tokenizer=tokenizer), config)
+        loaded = load(config, adapter=adapter, device=device, seed=seed, tokenizer=tokenizer, sharding=sharding)
+        return cls._of(loaded, config)
 
     @classmethod
     def _of(cls, loaded: Loaded, config: ModelConfig) -> Policy:
@@ -189,6 +193,21 @@ class Policy:
         for role in roles:
             with self.use(role):
                 drop_residuals(self.model, rate)
+
+    def shard(self, kind: ShardingName) -> None:
+        """Share the layers of the frozen base out to the ranks: see :mod:`align.model.sharding`. All of them call it.
+
+        With ``none``, and with a single process, everything stays as it is.
+
+        Raises:
+            UserError: All parameters are trained, the base is quantised, or the architecture has no layers.
+        """
+        quantized = bool(getattr(self.model, "is_quantized", False))
+        shares_out = is_shared_out(kind, adapters=self.uses_adapters, quantized=quantized)
+        if shares_out and self.roles.sharding is None:
+            self.roles.sharding = Sharding(self.model, kind, self.device)
+        elif kind != "none" and not shares_out:
+            self.notes = (*self.notes, f"trainer.sharding={kind} has no effect on a single process")
 
     @property
     def uses_adapters(self) -> bool:
@@ -314,7 +333,14 @@ class Policy:
             pad_id=self.pad_id,
             fused_head=self.fused_head,
             dropout=self._dropout and torch.is_grad_enabled() and self.role != "reference",
+            sharding=self.roles.sharding,
+            frozen=self.role in FROZEN_ROLES,
         )
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the trained weights."""
+        with self.roles.sharding.backward() if self.roles.sharding is not None else nullcontext():
+            loss.backward()
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return a response as text; see :func:`align.data.encoding.decode_response`."""

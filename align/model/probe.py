@@ -98,6 +98,7 @@ class Prober:
         try:
             together = _next_logprobs(model, prompts, self._plain.pad_id)
         except _REFUSALS as error:
+            self._plain.forget_failure()
             return Probe(False, f"{type(error).__name__}: {first_line(error)}")
         alone = torch.cat([_next_logprobs(model, [prompt], self._plain.pad_id) for prompt in prompts])
         return self._judged(alone, together)
@@ -131,6 +132,7 @@ class Prober:
             try:
                 found = other.logprobs(batch).logp_PKT
             except _REFUSALS as error:
+                other.forget_failure()
                 return Probe(False, f"{type(error).__name__}: {first_line(error)}")
         return self._judged(expected, found)
 

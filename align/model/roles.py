@@ -15,12 +15,11 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -30,8 +29,10 @@ from align.errors import UserError
 from align.model.adapters import without_base_tensors
 from align.model.architecture import body
 from align.model.classifier import classifier, classifier_class, require_classifier
+from align.model.merging import mergeable, merged
 from align.model.naming import portable_name
 from align.model.scalar_head import ScalarHead
+from align.model.sharding import Sharding
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -56,6 +57,8 @@ class Roles(ABC):
     active: Role
     dropout: float = 0.0
     """Of the adapters; each forward pass says whether it is active."""
+    sharding: Sharding | None = None
+    """Of the base over the ranks."""
 
     @property
     @abstractmethod
@@ -147,9 +150,9 @@ class Roles(ABC):
 class SharedBase(Roles):
     """One frozen base, one adapter per role."""
 
-    def __init__(self, peft_model: PeftModel, *, start: Path | None = None) -> None:
+    def __init__(self, peft_model: PeftModel, start: Path | None = None, *, sharding: Sharding | None = None) -> None:
         """``peft_model`` has one adapter, named ``policy``; ``start``: the folder of the adapter that it begins as."""
-        self.peft_model = peft_model
+        self.peft_model, self.sharding = peft_model, sharding
         self.heads = {}
         self.active = "policy"
         self._config: LoraConfig = copy.deepcopy(peft_model.peft_config["policy"])  # pyright: ignore[reportAttributeAccessIssue]
@@ -190,7 +193,8 @@ class SharedBase(Roles):
 
     @override
     def add(self, role: Role) -> None:
-        self.peft_model.add_adapter(role, copy.deepcopy(self._config))
+        with whole_for(self._config, self.sharding):
+            self.peft_model.add_adapter(role, copy.deepcopy(self._config))
         if self._start is not None:
             _copy_into(self.weights(role), self._start)
         if role in SCALAR_ROLES:
@@ -200,27 +204,15 @@ class SharedBase(Roles):
     @contextmanager
     @override
     def merged(self) -> Generator[None]:
-        """Merge the active role's adapter into the base weights inside the block; the base is restored from a copy.
-
-        Only float32 layers are merged, because rounding in other layers would change the model; never the output
-        head, whose weight may be the embedding's.
-        """
-        layers = self._mergeable() if self.active in self.peft_model.peft_config else []
-        kept = [(parameter, parameter.data) for layer in layers for parameter in layer.get_base_layer().parameters()]
-        try:
-            for layer in layers:
-                layer.merge(safe_merge=True)
-            yield
-        finally:
-            for parameter, data in kept:
-                parameter.data = data
-            for layer in layers:
-                layer.merged_adapters.clear()
+        """Merge the active role's adapter into the base, gathered whole, inside the block (`align.model.merging`)."""
+        with self.sharding.whole() if self.sharding is not None else nullcontext():
+            layers = self._mergeable() if self.active in self.peft_model.peft_config else []
+            with merged(layers, in_place=self.sharding is not None):
+                yield
 
     def _mergeable(self) -> list[Any]:
-        head: Any = self.module.get_output_embeddings()
-        layers = [layer for layer in self.peft_model.modules() if isinstance(layer, LoraLinear) and layer is not head]
-        return [layer for layer in layers if all(p.dtype == torch.float32 for p in layer.parameters())]
+        model: Any = self.peft_model if self.sharding is None else nn.ModuleList(self.sharding.layers)
+        return mergeable(model, self.module.get_output_embeddings())
 
     @override
     def weights(self, role: Role) -> dict[str, nn.Parameter]:
@@ -372,8 +364,12 @@ class FullCopies(Roles):
         target.load_state_dict(state)
 
 
-def _head_weight(head: nn.Linear) -> nn.Parameter:
-    assert isinstance(head.weight, nn.Parameter)
+def whole_for(config: LoraConfig, sharding: Sharding | None) -> AbstractContextManager[None]:
+    """Gather a sharded base while an adapter is put on it that asks for its weights: DoRA begins with their lengths."""
+    return sharding.whole() if sharding is not None and config.use_dora else nullcontext()
+
+
+def _head_weight(head: nn.Linear) -> Any:
     return head.weight
 
 

@@ -20,6 +20,7 @@ from pydantic import AllowInfNan
 
 from align.errors import UserError, did_you_mean
 from align.settings.adapter import Adapter
+from align.settings.run_place import check_output_root, check_run_name
 from align.settings.type_checks import Count, NotNegative, Positive, Settings, Share
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "EvaluationConfig",
     "ModelConfig",
     "RunConfig",
+    "ShardingName",
     "TrackerName",
     "TrainerConfig",
     "WandbConfig",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 TrackerName = Literal["wandb", "tensorboard", "trackio", "mlflow"]
+ShardingName = Literal["none", "node", "full"]
 
 _COLUMNS = (
     *("prompt", "system", "chosen", "rejected", "completion", "label", "messages"),
@@ -80,6 +83,8 @@ class TrainerConfig(Settings):
     """Of the computation: float32, bfloat16; trained weights stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations: less memory, a third more time."""
+    sharding: ShardingName = "none"
+    """Of the frozen base: full (over all processes), node (over those of a machine), none."""
     max_length: Annotated[int, Ge(2)] = 1024
     """Tokens of prompt and response together."""
     eval_steps: Count | None = None
@@ -332,10 +337,26 @@ class RunConfig(Settings):
     """Of everything random."""
 
     def check(self) -> None:
-        """The run folder stays where it was asked for, and settings of a tracker have one to set."""
+        """The run folder stays where it was asked for, and settings that need others have them."""
         check_trackers(self.trackers, self.wandb)
-        _check_run_name(self.run_name)
-        _check_output_root(self.output_root, self.run_name)
+        self._check_sharding()
+        check_run_name(self.run_name)
+        check_output_root(self.output_root, self.run_name)
+
+    def _check_sharding(self) -> None:
+        sharding = self.trainer.sharding
+        if sharding == "none":
+            return
+        if self.adapter is None:
+            raise UserError(
+                f"trainer.sharding={sharding} shares out a frozen base, but adapter=none trains all of it; use an "
+                "adapter, or trainer.sharding=none."
+            )
+        if self.model.quantization is not None:
+            raise UserError(
+                f"trainer.sharding={sharding} cannot share out weights of model.quantization="
+                f"{self.model.quantization}; give one of them up."
+            )
 
     def plain(self) -> dict[str, Any]:
         """Return the run as nested plain values, in the shape of ``configs/config.yaml``."""
@@ -374,24 +395,3 @@ _DATA_SUFFIXES = (
     *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow"),
     *(".gz", ".zst", ".zstd", ".xz", ".bz2"),
 )
-
-
-def _check_run_name(name: str) -> None:
-    if not name.isprintable():
-        raise UserError(f"run_name has control characters, {name!a}: use printable ones only.")
-    if not name.strip() or name in (".", "..") or re.search(r"[/\\]", name):
-        raise UserError(f"run_name={name!r} is not the name of one folder: use output_root for the place.")
-    if len(name.encode()) > 200:
-        raise UserError(f"run_name is longer than 200 bytes: {name[:40]!r}….")
-
-
-def _check_output_root(root: str, run_name: str) -> None:
-    if not root.isprintable():
-        raise UserError(f"output_root has control characters, {root!a}: use printable ones only.")
-    path = Path(root)
-    if not root or ".." in path.parts:
-        raise UserError(f"output_root={root!r} must be a folder named without '..'.")
-    whole = path / run_name
-    for part in (whole, *whole.parents):
-        if part.is_symlink():
-            raise UserError(f"{part} is a symbolic link: set output_root to {part.resolve()} itself or elsewhere.")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from align.errors import UserError, fault_of_user, first_line
 from align.system.signals import outlast_sigterm
+from align.system.turns import turns
 from align.system.watch import Watch, explained
 
 __all__ = [
@@ -63,10 +64,12 @@ class Processes:
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""
+        turns.wait()
         self._state.wait_for_everyone()
 
     def first_goes_first(self) -> AbstractContextManager[Any]:
         """Run the block on the first process before the others, which then find its results in the cache."""
+        turns.wait()
         return self._state.main_process_first()
 
     def on_first(self, make: Callable[[], T]) -> T:
@@ -81,6 +84,7 @@ class Processes:
                 made[0] = make()
             except (UserError, OSError) as error:
                 made[0] = error
+        turns.wait()
         if self.world_size > 1:
             broadcast_object_list(made)
         (result,) = made
@@ -90,6 +94,7 @@ class Processes:
 
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in their order."""
+        turns.wait()
         return gather_object([value]) if self.world_size > 1 else [value]
 
     def together(self, make: Callable[[], T]) -> list[T]:
@@ -107,6 +112,8 @@ class Processes:
         try:
             made = make()
         except Exception as error:
+            if turns.broken:
+                raise
             failed = error
         parts = self.gather((made, None if failed is None else portable(failed, self.rank)))
         if errors := [error for _, error in parts if error is not None]:
@@ -126,6 +133,7 @@ class Processes:
 
     def sum_tensor(self, value: Tensor) -> Tensor:
         """The sum of a small tensor over the ranks, wherever it lies."""
+        turns.wait()
         if self.world_size == 1:
             return value
         summed = value.to(self._state.device, copy=True)
@@ -134,6 +142,7 @@ class Processes:
 
     def sum_in_place(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its sum over the ranks."""
+        turns.wait()
         if self.world_size > 1:
             pending: list[Any] = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
             for work in pending:
@@ -247,5 +256,6 @@ def require_data_parallel() -> None:
     if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise UserError(
             f"accelerate is set up for {kind.value}, but this version trains on one device or data-parallel "
-            "(MULTI_GPU, MULTI_CPU); run `accelerate config` again."
+            "(MULTI_GPU, MULTI_CPU), with trainer.sharding=full for a base that does not fit; run `accelerate config` "
+            "again."
         )

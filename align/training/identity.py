@@ -14,7 +14,7 @@ evaluation            only where it chooses ``best/``                :class:`ali
 
 Free are the settings that change nothing of it: how often is saved, logged and shown, how many checkpoints are kept,
 ``eval_steps`` where no evaluation chooses ``best/``, and the length of training where the learning rate of a step does
-not depend on it (`can_be_lengthened`). The size of micro-batches, gradient checkpointing, layout,
+not depend on it (`can_be_lengthened`). The size of micro-batches, gradient checkpointing, sharding, layout,
 attention, versions and device change the rounding, so that one may lower the memory of a run; another value is said.
 """
 
@@ -52,7 +52,7 @@ __all__ = [
     "trainer_settings",
 ]
 
-_ROUNDING = ("tokens_per_microbatch", "gradient_checkpointing")
+_ROUNDING = ("tokens_per_microbatch", "gradient_checkpointing", "sharding")
 _FREE = ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps", *_ROUNDING)
 _COMPUTING = ("torch", "transformers", "peft", "trl", "accelerate", "numpy", "tokenizers")
 _ADAPTER = {

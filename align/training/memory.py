@@ -27,6 +27,7 @@ from align.model.batch import Batch, Layout, batches_by_length
 from align.model.forward import Forward
 from align.model.logprobs import HeadTransform, token_logprobs
 from align.model.roles import SCALAR_ROLES
+from align.model.sharding import kept_share
 from align.model.skeleton import Skeleton, skeleton
 from align.model.tree_layout import Rows, attention_kinds, lay_out
 from align.system.processes import Processes, own_device
@@ -105,8 +106,9 @@ def estimate(
     roles = {"policy", *method.roles} | ({"reference"} if other is not None else set())
     copies = len(roles - {"reference"}) + (other not in (None, config.model.name))
     trained = size.trainable * (0 if plan is None else len(method.trains))
+    share = kept_share(whole.network, config.trainer.sharding)
     kept = {
-        "model": weights * (1 if adapters else len(roles)),
+        "model": weights * (share if adapters else len(roles)),
         "adapters": 4.0 * size.trainable * copies if adapters else 0.0,
         "gradients": 4.0 * trained,
         "optimizer": float(OPTIMIZER_BYTES[config.trainer.optimizer] * trained),
@@ -127,7 +129,8 @@ def estimate(
             unknown = f"{type(error).__name__}: {first_line(error)}"[:200]
     for name, prompts, answers, longest in _drawings(config, method, examples, plan, usual):
         if prompts:
-            passing[name] = _drawing_bytes(config, architecture, whole, prompts, answers, longest)
+            gathered = weights * (1 - share)  # the other ranks' part of the base
+            passing[name] = gathered + _drawing_bytes(config, architecture, whole, prompts, answers, longest)
     return Memory(kept={name: amount for name, amount in kept.items() if amount}, passing=passing, unknown=unknown)
 
 

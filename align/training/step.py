@@ -124,7 +124,7 @@ class Stepper:
                 for part in micro_batches:
                     with self.processes.autocast(self.policy.device):
                         loss = self.method.loss(self.policy, part)
-                    (loss.sums[role] / weight).backward()
+                    self.policy.backward(loss.sums[role] / weight)
                     losses.append(loss.sums[role].detach())
                     rows.append(part.rows)
                     metrics.append(loss.metrics)
@@ -139,7 +139,7 @@ class Stepper:
             for part in self.policy.micro_batches(mixed, self.tokens_per_microbatch) if mixed.P else ():
                 with self.processes.autocast(self.policy.device):
                     loss = -self.policy.logprobs(part).logp_PKT.sum()
-                (self.method.mixing * loss / tokens).backward()
+                self.policy.backward(self.method.mixing * loss / tokens)
                 metrics.append({"loss/mixed": (loss.detach(), part.tokens)})
         add_all_metrics(collected, metrics)
 

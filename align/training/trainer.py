@@ -92,6 +92,7 @@ class Trainer:
         self.trackers, self.wandb, self.run_config, self.inputs = trackers, wandb, run_config, inputs
         self.processes = Processes(self.config.precision)
         require_data_parallel()
+        policy.shard(self.config.sharding)
         self.console = PlainConsole(quiet=not self.processes.is_first)
 
     def fit(
@@ -129,8 +130,7 @@ class Trainer:
             feed = Feed(self.policy, method, self.config, self.processes, train=train, heldout=heldout, mix=mix)
             asked = (self.run_config or {}).get("reward") if method.needs_reward else None
             reward = scorer.name if scorer is not None else (asked or {}).get("scorer")
-            held: Any = getattr(heldout, "preferences", heldout)
-            origin = Origin.of(feed.train.data.preferences, held, reward)
+            origin = Origin.of(feed.train.data.preferences, getattr(heldout, "preferences", heldout), reward)
             told = Callbacks(callbacks, enabled=self.processes.is_first)
             return _Run(self, method, feed, evaluator, scorer, mix, stop, beside, origin, told).execute()
 

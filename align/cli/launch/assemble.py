@@ -191,7 +191,8 @@ def load_policy(
     """Load the policy, with a `tokenizer` that is loaded already and the `notes` on it."""
     from align.model.policy import Policy
 
-    policy = Policy.load(config.model, adapter=config.adapter, seed=config.seed, tokenizer=tokenizer)
+    sharding = config.trainer.sharding
+    policy = Policy.load(config.model, adapter=config.adapter, seed=config.seed, tokenizer=tokenizer, sharding=sharding)
     policy.notes = (*notes, *policy.notes)
     return policy
 
