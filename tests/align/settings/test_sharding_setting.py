@@ -1,4 +1,4 @@
-"""What `trainer.sharding` is refused with, before anything is loaded."""
+"""The refusals of `trainer.sharding`, before anything is loaded."""
 
 from __future__ import annotations
 
