@@ -25,5 +25,5 @@ def weights_fingerprint(policy: Policy) -> str:
     for name, part in module.state_dict().items():
         tensor = whole_tensor(part)
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

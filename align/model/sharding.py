@@ -193,6 +193,5 @@ def _move_rest(network: nn.Module, device: torch.device, dtype: torch.dtype | No
             wanted = None if ".lora_" in name else dtype
             parameter.data = parameter.data.to(device, wanted, copy=True)
     for module in network.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = buffer.to(device)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(device))

@@ -130,7 +130,8 @@ class Trainer:
             feed = Feed(self.policy, method, self.config, self.processes, train=train, heldout=heldout, mix=mix)
             asked = (self.run_config or {}).get("reward") if method.needs_reward else None
             reward = scorer.name if scorer is not None else (asked or {}).get("scorer")
-            origin = Origin.of(feed.train.data.preferences, getattr(heldout, "preferences", heldout), reward)
+            held: Any = getattr(heldout, "preferences", heldout)
+            origin = Origin.of(feed.train.data.preferences, held, reward)
             told = Callbacks(callbacks, enabled=self.processes.is_first)
             return _Run(self, method, feed, evaluator, scorer, mix, stop, beside, origin, told).execute()
 
