@@ -68,9 +68,10 @@ def test_a_command_of_the_table(
 
 def typed(command: str, model: Path) -> list[str]:
     """The words of a command, with a file and folders that exist in place of FILE and FOLDER."""
-    start = "model.start=FOLDER"
     command = re.sub(r"\bFILE\b(?!\.)", "FILE.jsonl", command)
-    return shlex.split(command.replace(start, "model.start=world/sft").replace("FOLDER", str(model)))
+    return shlex.split(
+        re.sub(r"(model\.(start|reference))=FOLDER", r"\1=world/sft", command).replace("FOLDER", str(model))
+    )
 
 
 @pytest.mark.slow

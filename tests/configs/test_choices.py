@@ -106,7 +106,7 @@ def test_rewards(words: list[str], expected: dict[str, Any]) -> None:
 
 
 def test_the_longest_response_of_a_method_that_draws_none_is_that_of_the_evaluation() -> None:
-    assert composed("method=dpo", "reward=soft_overlong", "evaluation.max_new_tokens=33").reward["maximum"] == 33
+    assert composed("method=sft", "reward=soft_overlong", "evaluation.max_new_tokens=33").reward["maximum"] == 33
 
 
 def read(file: str) -> Any:

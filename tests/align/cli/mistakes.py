@@ -114,7 +114,7 @@ MISTAKES = [
         ("method=ppo method.value_clip=0", "value_clip"),
         ("method=ppo method.gamma=2", "method.gamma=2: must be from 0 to 1"),
         ("method=grpo method.responses=1", "method.responses"),
-        ("method=rrhf method.samples=1 method.include_data=false", "a ranking needs two responses"),
+        ("method=rrhf method.samples=1 method.include_data=false", "a comparison needs two responses"),
         ("method=rft method.samples=0", "method.samples=0"),
         ("method=dpo trainer.learning_rate=-1", "trainer.learning_rate must be at least 0"),
         ("method=dpo trainer.batch_size=0", "trainer.batch_size must be at least 1"),

@@ -95,7 +95,10 @@ def select(*words: str) -> list[str]:
         (select("--by=lenght"), """select: --by=lenght is no score that rows have, and no scorer"""),
         (select("--by=lenght"), """Did you mean "length"?"""),
         (select("--by=good"), "a column of numbers is read as the score by --columns='{chosen_score: COLUMN}'"),
-        (select("--by="), "select: --by= is no score that rows have, and no scorer; give length, score, ensemble"),
+        (
+            select("--by="),
+            "select: --by= is no score that rows have, and no scorer; give length, score, cosine_length, ensemble",
+        ),
         (select("--by=regex"), "pattern is missing; it must be given. Give its settings in a YAML file that begins"),
         (select("--by=absent.yaml"), "select: --by absent.yaml: there is no such file; "),
         (select("--per-source=0"), "select: --per-source=0; give 1 or more"),

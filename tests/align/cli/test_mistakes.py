@@ -69,7 +69,7 @@ def test_no_command_is_offered_that_may_not_be_meant(words: str, capsys: pytest.
 def test_a_setting_of_another_section_is_suggested_by_the_same_name_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["method=sft", "method.beta=1"], ROOT / "configs") == 2  # no "trainer.betas"
     assert capsys.readouterr().err == "Error: method.beta is not a setting of method=sft.\n"
-    assert main(["trainer.temperature=1"], ROOT / "configs") == 2
+    assert main(["method=sft", "trainer.temperature=1"], ROOT / "configs") == 2
     assert 'Did you mean "data.temperature" or "evaluation.temperature"?' in capsys.readouterr().err
 
 

@@ -67,7 +67,7 @@ def test_settings_inside_settings_may_be_scorers() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: rm", r"scorer.yaml: `scorer:` is missing: name one of ensemble, "),
+        ("model: rm", r"scorer.yaml: `scorer:` is missing: name one of cosine_length, ensemble, "),
         ("scorer: lenght", r"scorer.yaml: scorer: 'lenght' is not one of the scorers.*Did you mean \"length\"\?"),
         (NESTED.replace("maximum", "maximal"), r"scorers.brevity \(length\): maximal is not.*\"maximum\"\?"),
         (NESTED.replace("n: 1", "n: one"), r"scorers.variety.scorers.words \(repetition\): n must be a whole number"),
@@ -101,7 +101,9 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(UserError, match=r"^nowhere.yaml: there is no such file; "):
         read_scorer("nowhere.yaml")
-    with pytest.raises(UserError, match=r"^'nosuch' is not one of the scorers: ensemble, .* is a YAML file"):
+    with pytest.raises(
+        UserError, match=r"^'nosuch' is not one of the scorers: cosine_length, ensemble, .* is a YAML file"
+    ):
         read_scorer("nosuch")
 
 

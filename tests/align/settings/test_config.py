@@ -156,7 +156,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         **{"tokens_per_microbatch": 8192, "optimizer": "adamw", "betas": [0.9, 0.999], "eps": 1e-8},
         **{"weight_decay": 0.0, "max_grad_norm": 1.0, "precision": "float32", "gradient_checkpointing": False},
         **{"max_length": 1024, "eval_steps": None, "save_steps": 50, "keep_checkpoints": 2, "log_steps": 1},
-        **{"seed": 0, "samples": 12, "final_learning_rate": 0.0, "residual_dropout": 0.0},
+        **{"seed": 0, "samples": 12, "final_learning_rate": 0.0, "residual_dropout": 0.0, "sharding": "none"},
     },
     ModelConfig: {
         **{

@@ -225,7 +225,8 @@ def test_defaults_of_the_method_stand_where_nothing_is_given() -> None:
     assert trainer_settings(method, TrainerConfig(steps=3), adapters=True)["epochs"] is None
     zero = trainer_settings(method, TrainerConfig(learning_rate=0.0, warmup=0.0), adapters=True)
     assert (zero["learning_rate"], zero["warmup"]) == (0.0, 0.0)
-    free = {"keep_checkpoints", "log_steps", "save_steps", "samples", "tokens_per_microbatch", "gradient_checkpointing"}
+    free = {"keep_checkpoints", "log_steps", "save_steps", "samples"}
+    free |= {"tokens_per_microbatch", "gradient_checkpointing", "sharding"}
     assert {field.name for field in fields(TrainerConfig)} - set(learnt) == free
     assert learnt["eval_steps"] is None
 
@@ -304,7 +305,7 @@ def test_all_that_rounds_is_said(tiny_policy: Policy, pair_rows: Rows) -> None:
     parts: dict[str, Any] = {"scorer": None, "mix": None, "evaluator": None, "world_size": 1}
     config = TrainerConfig(max_length=200, tokens_per_microbatch=77, gradient_checkpointing=True)
     computed = run_identity(DPO(), config, tiny_policy, data, **parts).computed
-    assert computed["trainer"] == {"tokens_per_microbatch": 77, "gradient_checkpointing": True}
+    assert computed["trainer"] == {"tokens_per_microbatch": 77, "gradient_checkpointing": True, "sharding": "none"}
     assert computed["model"] == {"layout": tiny_policy.layout, "attention": "sdpa"}
     assert (computed["the device"], computed["python"]) == ("cpu", platform.python_version())
     libraries = {"torch", "transformers", "peft", "trl", "accelerate", "numpy", "tokenizers"}

@@ -85,7 +85,7 @@ def test_gradient_weight(beta: float, expected: float, stub: Any, like: Callable
 
 
 def test_metrics(stub: Any, like: Callable[..., Batch]) -> None:
-    """Implicit rewards at β=.1 are .05 and −.02; the second pair has them the other way round, so its h is −.7."""
+    """Implicit rewards at β=.1 are .05 and −.02; the second pair, weight 3, has them the other way round: h = −.7."""
     method, both = DPO(), [POLICY[0], POLICY[0][::-1]]
     policy = stub(policy=both, reference=[REFERENCE[0], REFERENCE[0][::-1]])
     batch = method.prepare(policy, like(both, weights=[1.0, 3.0]))
@@ -94,12 +94,12 @@ def test_metrics(stub: Any, like: Callable[..., Batch]) -> None:
     assert value == pytest.approx(
         {
             "loss": (0.658760 + 3 * (0.658760 + 0.1 * H)) / 4,  # −log σ(−x) = −log σ(x) + x
-            "rewards/chosen": (0.05 - 0.02) / 2,
-            "rewards/rejected": (-0.02 + 0.05) / 2,
-            "rewards/accuracies": 0.5,
-            "rewards/margins": 0.0,
-            "logps/chosen": (-3.0 - 1.2) / 2,
-            "logps/rejected": (-1.2 - 3.0) / 2,
+            "rewards/chosen": (0.05 - 3 * 0.02) / 4,
+            "rewards/rejected": (-0.02 + 3 * 0.05) / 4,
+            "rewards/accuracies": 1 / 4,
+            "rewards/margins": (0.07 - 3 * 0.07) / 4,
+            "logps/chosen": (-3.0 - 3 * 1.2) / 4,
+            "logps/rejected": (-1.2 - 3 * 3.0) / 4,
         },
         abs=PRINTED,
     )

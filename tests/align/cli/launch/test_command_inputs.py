@@ -175,6 +175,7 @@ def test_files_are_their_content_wherever_they_lie() -> None:
     assert found["model"] == {
         "name": content_hash(Path("model")),
         "start": content_hash(Path("adapter")),
+        "reference": None,
         "revision": None,
         "dtype": "float32",
         "chat_template": content_hash(Path("template.jinja")),

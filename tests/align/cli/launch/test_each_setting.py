@@ -236,7 +236,9 @@ class TestModels:
         tokenizer: Any = object()
         policy = load_policy(config(model=self.MODEL, adapter=Adapter(r=3)), tokenizer, ["of the tokenizer"])
         assert policy.notes == ("of the tokenizer", "of the weights")
-        assert loaded == [(self.MODEL, {"adapter": Adapter(r=3), "seed": 5, "tokenizer": tokenizer})]
+        assert loaded == [
+            (self.MODEL, {"adapter": Adapter(r=3), "seed": 5, "tokenizer": tokenizer, "sharding": "none"})
+        ]
 
     @pytest.mark.parametrize("adapter", [Adapter(r=3), None])
     @pytest.mark.parametrize("is_adapter", [True, False])
@@ -251,7 +253,7 @@ class TestModels:
             expected = ModelConfig(name=str(tmp_path), dtype="bfloat16")
         load_source(config(model=self.MODEL, adapter=adapter), str(tmp_path))
         own = None if adapter is None else Adapter()
-        assert loaded == [(expected, {"adapter": own, "seed": 5, "tokenizer": None})]
+        assert loaded == [(expected, {"adapter": own, "seed": 5, "tokenizer": None, "sharding": "none"})]
 
     def test_a_source_that_cannot_be_loaded_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def load(*_: Any, **__: Any) -> None:

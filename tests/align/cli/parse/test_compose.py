@@ -217,7 +217,14 @@ def test_a_method_of_another_package_is_configured_from_its_class() -> None:
     register_methods(CONFIGS, words)
     config = run(*words)
     assert config.method == "theirs"
-    assert config.settings == {"reduction": "token_mean", "must": 3, "gamma": 0.25, "names": ["a"], "more": []}
+    assert config.settings == {
+        "loss_type": "nll",
+        "reduction": "token_mean",
+        "must": 3,
+        "gamma": 0.25,
+        "names": ["a"],
+        "more": [],
+    }
     with pytest.raises(UserError, match=r"method.must is missing: give method.must=…"):
         run("method=theirs")
     with pytest.raises(UserError, match=r"method.hidden is not a setting"):
@@ -278,7 +285,7 @@ def test_scorers_of_ones_own_in_a_sweep(tmp_path: Path) -> None:
     [
         (None, ": there is no such file; give a YAML file"),
         ("a: [", ": line 1 is no YAML"),
-        ("model: x", ": `scorer:` is missing: name one of ensemble, "),
+        ("model: x", ": `scorer:` is missing: name one of cosine_length, ensemble, "),
     ],
 )
 def test_a_file_that_is_no_scorer(content: str | None, said: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_settings_are_shown_with_comment_and_default(configs: Path) -> None:
 
 def test_the_settings_of_the_method_typed_are_shown(configs: Path) -> None:
     assert "method.reduction" in help_text(configs, ["method=sft", "--help"])
-    assert "method.loss_type" not in help_text(configs, ["method=sft", "--help"])
+    assert "method.divergence" not in help_text(configs, ["method=sft", "--help"])
 
 
 def test_the_default_method_is_the_one_of_the_configuration(configs: Path, tmp_path: Path) -> None:
