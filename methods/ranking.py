@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from align.evaluation.statistics import ordered_right
+from align.method.base import weighted_metrics
 from align.system.lazy import no_grad
 
 if TYPE_CHECKING:
@@ -39,8 +40,13 @@ def comparison_metrics(
     weight = weight_P[:, None, None].expand_as(better_PKK)[better_PKK]
     high_PKK, low_PKK = reward_PK[:, :, None].expand_as(better_PKK), reward_PK[:, None, :].expand_as(better_PKK)
     high, low = high_PKK[better_PKK], low_PKK[better_PKK]
-    values = {"chosen": high, "rejected": low, "accuracies": ordered_right(high - low), "margins": high - low}
-    return {f"rewards/{name}": ((value * weight).sum(), weight.sum()) for name, value in values.items()}
+    values = {
+        "rewards/chosen": high,
+        "rewards/rejected": low,
+        "rewards/accuracies": ordered_right(high - low),
+        "rewards/margins": high - low,
+    }
+    return weighted_metrics(values, weight)
 
 
 @no_grad
@@ -55,4 +61,4 @@ def pair_metrics(reward_PK: Tensor, logp_PK: Tensor, weight_P: Tensor) -> dict[s
         "logps/chosen": logp_PK[:, 0],
         "logps/rejected": logp_PK[:, 1],
     }
-    return {name: ((value_P * weight_P).sum(), weight_P.sum()) for name, value_P in values.items()}
+    return weighted_metrics(values, weight_P)

@@ -314,6 +314,11 @@ def response_sums(policy: Policy, batch: Batch) -> Tensor:
     return sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
 
 
+def weighted_metrics(values: Mapping[str, Tensor], weight: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
+    """``(Σ w·x, Σ w)`` of each metric; all have these weights, of the same shape."""
+    return {name: ((value * weight).sum(), weight.sum()) for name, value in values.items()}
+
+
 def require_effect(method: Any, when: bool, needed: str, *names: str) -> None:
     """Refuse settings that were changed but have no effect as the others are set.
 

@@ -92,9 +92,7 @@ class OnlineDPO(RolloutMethod):
         """:func:`methods.dpo.losses.dpo_loss` of the pairs."""
         policy_PK = response_sums(policy, batch)
         ratio_PK = policy_PK - batch["reference_PK"].to(policy_PK.device)
-        apart = batch["weight_P"].nonzero()[:, 0].to(policy_PK.device)
-        ratio_PK, policy_PK = ratio_PK[apart], policy_PK[apart]
-        weight_P = ratio_PK.new_ones(len(apart))
-        loss = dpo_loss(ratio_PK[:, 0] - ratio_PK[:, 1], self.beta).sum()
+        weight_P = batch["weight_P"].to(policy_PK.device)
+        loss = (dpo_loss(ratio_PK[:, 0] - ratio_PK[:, 1], self.beta) * weight_P).sum()
         metrics = pair_metrics(self.beta * ratio_PK.detach(), policy_PK.detach(), weight_P)
         return Loss(sums={"policy": loss}, metrics={"loss": (loss.detach(), self.weight(batch)), **metrics})

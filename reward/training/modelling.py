@@ -16,7 +16,7 @@ import torch
 
 from align.errors import UserError
 from align.evaluation.statistics import ordered_right
-from align.method.base import Loss, Method, Optimization, require_not_negative
+from align.method.base import Loss, Method, Optimization, require_not_negative, weighted_metrics
 from align.model.batch import Batch
 from align.scoring.reward_role import role_scores
 from align.system.lazy import no_grad
@@ -189,4 +189,4 @@ def _metrics(reward_PK: Tensor, better_PKK: Tensor, weight_P: Tensor) -> dict[st
         "rewards/chosen": chosen,
         "rewards/rejected": chosen - delta,
     }
-    return {name: ((value * weight).sum(), weight.sum()) for name, value in values.items()}
+    return weighted_metrics(values, weight)
