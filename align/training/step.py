@@ -76,22 +76,13 @@ class Stepper:
         Raises:
             TrainingError: Loss or gradient is not finite, or memory ran out; no parameter has changed.
         """
-        micro_batches: list[Batch] = []
         collected: dict[str, tuple[float, float]] = {}
-
-        def prepare() -> tuple[float, int]:
-            with self._memory_guard():
-                micro_batches.extend(self._prepare(batch))
-            return sum(self.method.weight(part) for part in micro_batches), mixed.tokens if mixed is not None else 0
-
-        weight, mixed_tokens = (sum(parts) for parts in zip(*self.processes.together(prepare), strict=True))
+        micro_batches, weight = self._prepare_together(batch)
         if weight <= 0:
             raise TrainingError(
                 f"the weights of rows {_shown(self._all_rows(batch))} sum to {weight}; nothing to learn from."
             )
-
-        with self._memory_guard(), torch.no_grad(), self.processes.autocast(self.policy.device):
-            micro_batches = list(self.method.prepare_step(self.policy, micro_batches, self.processes.together))
+        mixed_tokens = self.processes.sum(mixed.tokens) if mixed is not None else 0
 
         def differentiate() -> list[int]:
             with self._memory_guard():
@@ -149,15 +140,9 @@ class Stepper:
 
         All ranks call this together. A step whose rows weigh nothing has none.
         """
-        parts: list[Batch] = []
         collected: dict[str, tuple[float, float]] = {}
-
-        def prepare() -> float:
-            with self._memory_guard():
-                parts.extend(self._prepare(batch))
-            return sum(self.method.weight(part) for part in parts)
-
-        if sum(self.processes.together(prepare)) <= 0:
+        parts, weight = self._prepare_together(batch)
+        if weight <= 0:
             return collected
 
         def ask() -> None:
@@ -168,10 +153,26 @@ class Stepper:
                         metrics.extend(self.method.loss(self.policy, part).metrics for part in parts)
             add_all_metrics(collected, metrics)
 
-        with self._memory_guard(), self.processes.autocast(self.policy.device):
-            parts = list(self.method.prepare_step(self.policy, parts, self.processes.together))
         self.processes.together(ask)
         return collected
+
+    def _prepare_together(self, batch: Batch) -> tuple[list[Batch], float]:
+        """Prepare this rank's micro-batches of a step, and add what depends on those of all ranks.
+
+        Returned with the weight of the step over all ranks. Where that is nothing they are not complete.
+        """
+        parts: list[Batch] = []
+
+        def prepare() -> float:
+            with self._memory_guard():
+                parts.extend(self._prepare(batch))
+            return sum(self.method.weight(part) for part in parts)
+
+        weight = sum(self.processes.together(prepare))
+        if weight <= 0:
+            return parts, weight
+        with self._memory_guard(), torch.no_grad(), self.processes.autocast(self.policy.device):
+            return list(self.method.prepare_step(self.policy, parts, self.processes.together)), weight
 
     def _prepare(self, batch: Batch) -> list[Batch]:
         if not batch.P:
