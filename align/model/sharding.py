@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from align.errors import UserError
 from align.model.architecture import body, decoder_layers
+from align.settings.config import ShardingName, require_shardable
 from align.system.processes import process_state
 from align.system.turns import Turn, turns
 
@@ -130,24 +131,14 @@ class Sharding:
         return order
 
 
-def is_shared_out(kind: str, *, adapters: bool, quantized: bool) -> bool:
+def is_shared_out(kind: ShardingName, *, adapters: bool, quantized: bool) -> bool:
     """Return whether ``trainer.sharding`` shares anything out, which it does not on a single process.
 
     Raises:
         UserError: There is no frozen base, or it is quantised.
     """
-    if kind == "none":
-        return False
-    if not adapters:
-        raise UserError(
-            f"trainer.sharding={kind} shares out a frozen base, but without an adapter all of it is trained; use an "
-            "adapter, or trainer.sharding=none."
-        )
-    if quantized:
-        raise UserError(
-            f"trainer.sharding={kind} cannot share out the weights of model.quantization=4bit; leave one of them out."
-        )
-    return process_state().num_processes > 1
+    require_shardable(kind, adapters=adapters, quantized=quantized)
+    return kind != "none" and process_state().num_processes > 1
 
 
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:

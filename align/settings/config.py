@@ -34,6 +34,7 @@ __all__ = [
     "WandbConfig",
     "check_trackers",
     "is_missing",
+    "require_shardable",
 ]
 
 TrackerName = Literal["wandb", "tensorboard", "trackio", "mlflow"]
@@ -339,30 +340,29 @@ class RunConfig(Settings):
     def check(self) -> None:
         """The run folder stays where it was asked for, and settings that need others have them."""
         check_trackers(self.trackers, self.wandb)
-        self._check_sharding()
+        quantized = self.model.quantization is not None
+        require_shardable(self.trainer.sharding, adapters=self.adapter is not None, quantized=quantized)
         check_run_name(self.run_name)
         check_output_root(self.output_root, self.run_name)
-
-    def _check_sharding(self) -> None:
-        sharding = self.trainer.sharding
-        if sharding == "none":
-            return
-        if self.adapter is None:
-            raise UserError(
-                f"trainer.sharding={sharding} shares out a frozen base, but adapter=none trains all of it; use an "
-                "adapter, or trainer.sharding=none."
-            )
-        if self.model.quantization is not None:
-            raise UserError(
-                f"trainer.sharding={sharding} cannot share out weights of model.quantization="
-                f"{self.model.quantization}; give one of them up."
-            )
 
     def plain(self) -> dict[str, Any]:
         """Return the run as nested plain values, in the shape of ``configs/config.yaml``."""
         values = dataclasses.asdict(self)
         values["method"] = {"name": self.method, **values.pop("settings")}
         return values
+
+
+def require_shardable(sharding: ShardingName, *, adapters: bool, quantized: bool) -> None:
+    """Raise `UserError` where ``trainer.sharding`` has no frozen base of ordinary weights to share out."""
+    if sharding != "none" and not adapters:
+        raise UserError(
+            f"trainer.sharding={sharding} shares out a frozen base, but adapter=none trains all of it, and without an "
+            "adapter none is frozen; use an adapter, or trainer.sharding=none."
+        )
+    if sharding != "none" and quantized:
+        raise UserError(
+            f"trainer.sharding={sharding} cannot share out weights of model.quantization=4bit; give one of them up."
+        )
 
 
 def _check_exists(settings: object, name: str) -> None:
