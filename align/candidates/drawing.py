@@ -289,12 +289,7 @@ class _Drawing:
     def _settings(self) -> dict[str, Any]:
         from align.model.fingerprint import weights_fingerprint
 
-        beside = (
-            "rounds",
-            "from_base",
-            "update_reference",
-            "sources",
-        )  # of the sources the weights count, not the place
+        beside = ("rounds", "from_base", "update_reference", "sources")  # of sources the weights count, not the place
         plan = {name: value for name, value in asdict(self.plan).items() if name not in beside}
         return {
             **plan,

@@ -125,8 +125,7 @@ def test_rft_trains_the_base_and_draws_from_what_was_fine_tuned(
 
 
 @pytest.fixture
-def words(tiny_model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
+def words(drawing_words: list[str], tmp_path: Path) -> list[str]:
     (tmp_path / "rewards.py").write_text(
         "from pathlib import Path\n\n"
         "def short(prompts, responses, **columns):\n"
@@ -135,23 +134,7 @@ def words(tiny_model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.Mon
         "        raise ScorerError('the scorer is down; start it.')\n"
         "    return [[-float(len(text)) for text in row] for row in responses]\n"
     )
-    return [
-        f"model={tiny_model}",
-        f"data={pairs}",
-        "data.max_rejected=0.1",
-        "data.heldout_size=3",
-        "reward=function",
-        "reward.function=rewards.py:short",
-        "method.max_new_tokens=6",
-        "method.keep_unfinished=true",
-        "adapter.r=2",
-        "trainer.max_length=64",
-        "trainer.steps=2",
-        "trainer.batch_size=4",
-        "evaluation.prompts=2",
-        "evaluation.max_new_tokens=4",
-        "run_name=run",
-    ]
+    return drawing_words
 
 
 def test_drawing_and_training(words: list[str]) -> None:

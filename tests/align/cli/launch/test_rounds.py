@@ -22,33 +22,12 @@ ADAPTER = "adapter_model.safetensors"
 
 
 @pytest.fixture
-def words(tiny_model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
+def words(drawing_words: list[str], tmp_path: Path) -> list[str]:
     (tmp_path / "rewards.py").write_text(
         "def short(prompts, responses, **columns):\n"
         "    return [[-float(len(text)) for text in row] for row in responses]\n"
     )
-    return [
-        f"model={tiny_model}",
-        f"data={pairs}",
-        "data.max_rejected=0.1",
-        "data.heldout_size=3",
-        "reward=function",
-        "reward.function=rewards.py:short",
-        "method.samples=3",
-        "method.rounds=2",
-        "method.max_new_tokens=6",
-        "method.keep_unfinished=true",
-        "adapter.r=2",
-        "trainer.max_length=64",
-        "trainer.steps=2",
-        "trainer.save_steps=1",
-        "trainer.batch_size=4",
-        "trainer.learning_rate=0.05",
-        "evaluation.prompts=2",
-        "evaluation.max_new_tokens=4",
-        "run_name=run",
-    ]
+    return [*drawing_words, "method.samples=3", "method.rounds=2", "trainer.save_steps=1", "trainer.learning_rate=0.05"]
 
 
 def rows_of(stage: str) -> list[dict[str, Any]]:
