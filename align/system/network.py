@@ -1,4 +1,4 @@
-"""Who may reach a server of this project: this machine alone, or others with a token over an encrypted connection."""
+"""Who may reach a server of this project, and which servers it asks: on this machine, or with a token over TLS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from align.errors import UserError
 
-__all__ = ["check_listening", "is_loopback", "read_token"]
+__all__ = ["check_address", "check_listening", "is_loopback", "read_token"]
 
 
 def check_listening(host: str, port: int, token_env: str | None, tls_cert: str | None, tls_key: str | None) -> None:
@@ -27,6 +27,36 @@ def check_listening(host: str, port: int, token_env: str | None, tls_cert: str |
         raise UserError(
             f"host={host!r} can be reached from other machines: give token_env, tls_cert and tls_key, "
             "or listen on 127.0.0.1."
+        )
+
+
+def check_address(field: str, url: str, token_field: str, token_env: str | None) -> None:
+    """Raise `UserError` unless texts and the token may be sent to `url`."""
+    from httpx2 import URL, InvalidURL  # settings import this file, and few runs ask another machine
+
+    if not url:
+        raise UserError(f"{field} is missing: give the address of a server, such as http://127.0.0.1:8000/score.")
+    try:
+        parts = URL(url)
+    except InvalidURL as error:
+        raise UserError(f"{field} is not an address: {error}.") from None
+    if parts.userinfo or parts.query or parts.fragment:
+        # The address is printed, and a secret in it would be too.
+        raise UserError(
+            f"{field} must be an address without user, password, query or fragment: "
+            f"name the environment variable of a token in {token_field}."
+        )
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise UserError(f"{field}={url!a} is not an address: write http://HOST:PORT/PATH, or https://.")
+    if token_env is not None:
+        read_token(token_field, token_env)
+    if is_loopback(parts.host):
+        return
+    if parts.scheme == "http":
+        raise UserError(f"{field}={url!a} is not encrypted and not on this machine: use https://.")
+    if token_env is None:
+        raise UserError(
+            f"{field}={url!a} is another machine: name the environment variable of its token in {token_field}."
         )
 
 

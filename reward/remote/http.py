@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from align.errors import UserError
-from reward.remote.client import Remote, check_address
+from align.system.network import check_address
+from reward.remote.client import Remote
 from reward.remote.protocol import DIALECTS, Question
 
 __all__ = ["HttpScorer"]

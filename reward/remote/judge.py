@@ -16,8 +16,9 @@ from typing import Any, ClassVar, Literal, cast
 
 from align.errors import ScorerError, UserError
 from align.system.identity import hashed
+from align.system.network import check_address
 from reward.remote.cache import AnswerCache
-from reward.remote.client import Remote, check_address
+from reward.remote.client import Remote
 from reward.remote.protocol import ProtocolError
 
 __all__ = ["Judge", "PairVerdict", "Usage"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from align.errors import ScorerError, UserError
-from reward.remote import client as module
-from reward.remote.client import check_address
+from align.system import http_client as module
+from align.system.network import check_address
 from reward.remote.http import HttpScorer
 from reward.remote.judge import Judge
 

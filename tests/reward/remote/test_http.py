@@ -126,7 +126,7 @@ def test_500_then_recovers(misbehaving: Any, caplog: pytest.LogCaptureFixture) -
 
 def test_pauses_grow_and_have_a_random_part(misbehaving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """0.1 s, doubled each time, and up to 0.1 s more: drawn here as 0.1."""
-    monkeypatch.setattr("reward.remote.client._pauses.random", lambda: 1.0)
+    monkeypatch.setattr("align.system.http_client._pauses.random", lambda: 1.0)
     arrivals: list[float] = []
 
     def behave(exchange: Any) -> None:

@@ -20,8 +20,8 @@ import httpx2
 import pytest
 
 from align.errors import ScorerError, UserError
+from align.system.http_client import _tls
 from reward.combinations.weighted_sum import WeightedSum
-from reward.remote.client import _tls
 from reward.remote.http import HttpScorer
 from reward.remote.server import RewardServer
 
