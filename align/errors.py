@@ -12,8 +12,10 @@ from traceback import extract_tb
 
 __all__ = [
     "SMALLER",
+    "EngineError",
     "Mistakes",
     "ScorerError",
+    "ServiceError",
     "UserError",
     "did_you_mean",
     "fault_of_user",
@@ -89,12 +91,20 @@ class _Noting:
         return True
 
 
-class ScorerError(RuntimeError):
-    """A scorer gave no usable scores; none is ever made up.
+class ServiceError(RuntimeError):
+    """Something that a run asks failed, in the middle of it.
 
     The trainer saves a checkpoint and exits, so that the run can be resumed. The message is one sentence that names the
     address, the reason and the remedy.
     """
+
+
+class ScorerError(ServiceError):
+    """A scorer gave no usable scores; none is ever made up."""
+
+
+class EngineError(ServiceError):
+    """A server that draws responses gave no usable ones."""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -20,11 +20,17 @@ import yaml
 from align.settings import registry
 from align.settings.adapter import Adapter
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
+from align.settings.sampling import SamplingConfig
 from align.settings.type_checks import defaults
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _WIDTH = 120
-BLOCKS = {"trainer": TrainerConfig, "evaluation": EvaluationConfig, "wandb": WandbConfig}
+BLOCKS = {
+    "trainer": TrainerConfig,
+    "sampling": SamplingConfig,
+    "evaluation": EvaluationConfig,
+    "wandb": WandbConfig,
+}
 # File, dataclass and the line that --help shows; that of a method is the first line of its docstring.
 GROUPS = (
     ("model/custom.yaml", ModelConfig, "Your own: a folder or a Hugging Face name in model.name (or model=NAME)"),

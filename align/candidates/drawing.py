@@ -36,8 +36,8 @@ from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
 from align.data.schema import present, prompt_key
 from align.data.validation import valid_row
-from align.errors import ScorerError, UserError
-from align.sampling.sampler import Sampler
+from align.errors import ServiceError, UserError
+from align.sampling.engine.engines import Engine, LocalEngine
 from align.scoring.checked_scores import score_texts
 from align.scoring.identity import scorer_identity
 from align.scoring.reward_role import RoleScorer
@@ -67,6 +67,7 @@ def draw(
     scorer: Scorer | None = None,
     max_length: int = 1024,
     seed: int = 0,
+    engine: Engine | None = None,
 ) -> Preferences:
     """Draw, score and write the candidates for every prompt of ``data``; goes on where an earlier call was stopped.
 
@@ -78,6 +79,7 @@ def draw(
         scorer: None: the reward role of the first policy.
         max_length: Tokens of prompt and response together; longer prompts are left out.
         seed: Of the drawing.
+        engine: Draws from the policy; None: the built-in loop. One of a server has no other policy.
 
     Returns:
         The rows of the file.
@@ -85,7 +87,8 @@ def draw(
     Raises:
         UserError: No scorer is given, a source is missing, tokenizers differ, the file was made with other settings, or
             no candidate is left.
-        ScorerError: The scorer failed; the prompts before are in the file, and a call with the same settings goes on.
+        ScorerError, EngineError: The scorer or the engine failed; the prompts before are in the file, and a call with
+            the same settings goes on.
         Interrupted: SIGINT or SIGTERM; the same.
     """
     from align.data import Preferences
@@ -96,6 +99,12 @@ def draw(
             f"candidates: the plan draws from {', '.join(plan.sources)} besides the policy; give draw() these policies "
             "as well (Policy.load), or leave method.sources out."
         )
+    engine = engine or LocalEngine(pool[0])
+    engine.require(plan.sampling, logps=False)
+    if plan.sources and engine.name != "local":
+        raise UserError(
+            f"method.sources: sampling.engine={engine.name} has no other model than the policy; draw locally."
+        )
     if plan.scored and scorer is None:
         if "reward" not in pool[0].roles.names:
             raise UserError(
@@ -104,7 +113,7 @@ def draw(
         scorer = RoleScorer(pool[0])
     stop = StopRequest()
     with stop.listening():
-        counts = _Drawing(pool, data, plan, Path(file), scorer, max_length, seed, stop).execute()
+        counts = _Drawing(pool, engine, data, plan, Path(file), scorer, max_length, seed, stop).execute()
     if not counts.get("rows"):
         raise UserError(f"{file}: no candidate is left to learn from: {_why_none_is_left(counts)}.")
     return Preferences.load(file, format="pairwise", **asdict(data.rules))
@@ -133,6 +142,7 @@ class _Drawing:
     def __init__(
         self,
         policies: list[Policy],
+        engine: Engine,
         data: Preferences,
         plan: CandidatePlan,
         file: Path,
@@ -142,6 +152,7 @@ class _Drawing:
         stop: StopRequest,
     ) -> None:
         self.policies, self.data, self.plan, self.file = policies, data, plan, file
+        self.engine, self.engines = engine, [engine, *(LocalEngine(source) for source in policies[1:])]
         self.scorer, self.seed, self.stop = scorer if plan.scored else None, seed, stop
         self.processes = Processes()
         self.tokenizer = tokenizer_fingerprint(policies[0].tokenizer)
@@ -154,6 +165,8 @@ class _Drawing:
         left_out = self.prompts.report.lost
         file = self.processes.on_first(lambda: GrowingFile(self.file, self.settings, {"left_out": left_out}))
         done, counts = file.done, file.counts
+        if done < len(self.prompts):
+            self.engine.load()
         bar = tqdm(
             total=len(self.prompts),
             initial=done,
@@ -183,12 +196,12 @@ class _Drawing:
         except Interrupted:
             raise
         except Exception as error:  # raised on all ranks
-            if self.processes.world_size == 1 and not isinstance(error, (ScorerError, UserError)):
+            if self.processes.world_size == 1 and not isinstance(error, (ServiceError, UserError)):
                 raise
             problem = portable(error, self.processes.rank)
         parts = self.processes.gather((problem, self.stop.signum, results))
         if problems := [problem for problem, _, _ in parts if problem]:
-            if not isinstance(problems[0], (ScorerError, UserError)):
+            if not isinstance(problems[0], (ServiceError, UserError)):
                 raise problems[0]
             raise type(problems[0])(
                 f"{problems[0]} {chunk.start:,} of {len(self.prompts):,} prompts are in {self.file}; continue with "
@@ -239,15 +252,15 @@ class _Drawing:
         """Usable responses of each prompt with their ids, repeated ones included, and what the others were."""
         drawn: list[list[tuple[str, list[int]]]] = [[] for _ in examples]
         counts: list[dict[str, float]] = [{"drawn": 0, "tokens": 0, "unfinished": 0, "unusable": 0} for _ in examples]
-        for number, policy in enumerate(self.policies):
-            with policy.use("policy"):
-                responses = Sampler(policy, self.plan.sampling).generate(
-                    [example.prompt_ids for example in examples],
-                    n=self.plan.samples,
-                    seed=derived_seed(self.seed, number),
-                    keys=[example.index for example in examples],
-                    between=self._leave,
-                )
+        for number, (policy, engine) in enumerate(zip(self.policies, self.engines, strict=True)):
+            responses = engine.generate(
+                [example.prompt_ids for example in examples],
+                self.plan.sampling,
+                n=self.plan.samples,
+                seed=derived_seed(self.seed, number),
+                keys=[example.index for example in examples],
+                between=self._leave,
+            )
             for kept, count, row in zip(drawn, counts, responses, strict=True):
                 for response in row:
                     text = policy.decode(response.ids)
@@ -297,6 +310,7 @@ class _Drawing:
             "the prompts": hashed(self.prompts.fingerprint),
             "the model that draws": hashed([weights_fingerprint(policy) for policy in self.policies]),
             "seed": self.seed,
+            **({} if self.engine.name == "local" else {"sampling": {"engine": self.engine.name}}),
             "reward": None if self.scorer is None else scorer_identity(self.scorer),
         }
 

@@ -20,8 +20,8 @@ from align.evaluation.statistics import ordered_right
 from align.model.batch import Batch
 from align.model.divergence import sequence_kl
 from align.model.policy import Policy
+from align.sampling.engine.engines import Engine, LocalEngine
 from align.sampling.params import SamplingParams
-from align.sampling.sampler import Sampler
 from align.scoring.checked_scores import score
 from align.scoring.identity import scorer_identity
 from align.scoring.scorer import Scorer
@@ -125,23 +125,27 @@ class Evaluator:
         }
 
     def measure(
-        self, policy: Policy, processes: Processes | None = None, *, between: Callable[[], None] = lambda: None
+        self,
+        policy: Policy,
+        processes: Processes | None = None,
+        *,
+        engine: Engine | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> Measurement:
         """Measure the policy role against the reference role; every rank calls it, does its share and gets the result.
 
-        ``processes``: of the run; None: those that the process has joined. ``between`` is called between batches and
-        may raise to stop.
+        ``processes``: of the run; None: those that the process has joined. ``engine`` draws from the policy; None: the
+        built-in loop. ``between`` is called between batches and may raise to stop.
         """
-        processes = processes or Processes()
-        samples = self._measure_samples(policy, processes, between) if self.prompts is not None else []
+        processes, engine = processes or Processes(), engine or LocalEngine(policy)
+        samples = self._measure_samples(policy, processes, engine, between) if self.prompts is not None else []
         preferred = self._measure_pairs(policy, processes, between) if self.pairs is not None else []
         return Measurement(samples=samples, preferred=preferred)
 
     def score_samples(self, policy: Policy, n: int) -> dict[str, list[list[float]]]:
         """Draw ``n`` responses to each prompt and return the scores (P, n) of every scorer, by its name."""
         assert self.prompts is not None
-        with policy.use("policy"):
-            drawn = Sampler(policy, self.sampling).generate([e.prompt_ids for e in self.prompts], n=n, seed=self.seed)
+        drawn = LocalEngine(policy).generate([e.prompt_ids for e in self.prompts], self.sampling, n=n, seed=self.seed)
         return self._score(range(len(self.prompts)), [[policy.decode(r.ids) for r in row] for row in drawn])
 
     def _score(self, prompts: Sequence[int], responses: Sequence[Sequence[str]]) -> dict[str, list[list[float]]]:
@@ -150,20 +154,25 @@ class Evaluator:
         texts = [self.texts[p] for p in prompts]
         return {scorer.name: score(scorer, texts, responses, **columns) for scorer in self.scorers}
 
-    def _measure_samples(self, policy: Policy, processes: Processes, between: Callable[[], None]) -> list[Sample]:
+    def _measure_samples(
+        self, policy: Policy, processes: Processes, engine: Engine, between: Callable[[], None]
+    ) -> list[Sample]:
         assert self.prompts is not None
+        engine.load()
         mine = processes.share(range(len(self.prompts)))
         samples: list[Sample] = []
         # Together: a rank that fails alone would leave the others waiting.
-        processes.together(lambda: samples.extend(self._samples(policy, mine, between)))
+        processes.together(lambda: samples.extend(self._samples(policy, engine, mine, between)))
         return processes.in_order(mine, samples)
 
-    def _samples(self, policy: Policy, mine: Sequence[int], between: Callable[[], None]) -> list[Sample]:
+    def _samples(
+        self, policy: Policy, engine: Engine, mine: Sequence[int], between: Callable[[], None]
+    ) -> list[Sample]:
         """Answers to the prompts of this rank, measured."""
         assert self.prompts is not None
         examples = [self.prompts[p] for p in mine]
-        responses = self._draw(policy, self.sampling, mine, between)
-        divergences = self._divergences(policy, mine, responses, between)
+        responses = self._draw(engine, self.sampling, mine, between)
+        divergences = self._divergences(policy, engine, mine, responses, between)
         decoded = [policy.decode(ids) for ids in responses]
         scored = self._score(mine, [[text] for text in decoded])
         scores = {name: [row[0] for row in table] for name, table in scored.items()}
@@ -180,18 +189,21 @@ class Evaluator:
         ]
 
     def _draw(
-        self, policy: Policy, sampling: SamplingParams, mine: Sequence[int], between: Callable[[], None]
+        self, engine: Engine, sampling: SamplingParams, mine: Sequence[int], between: Callable[[], None]
     ) -> list[list[int]]:
         """One response to each prompt of this rank."""
         assert self.prompts is not None
-        with policy.use("policy"):
-            drawn = Sampler(policy, sampling).generate(
-                [self.prompts[p].prompt_ids for p in mine], seed=self.seed, keys=mine, between=between
-            )
+        prompts = [self.prompts[p].prompt_ids for p in mine]
+        drawn = engine.generate(prompts, sampling, seed=self.seed, keys=mine, between=between)
         return [response.ids for (response,) in drawn]
 
     def _divergences(
-        self, policy: Policy, mine: Sequence[int], responses: list[list[int]], between: Callable[[], None]
+        self,
+        policy: Policy,
+        engine: Engine,
+        mine: Sequence[int],
+        responses: list[list[int]],
+        between: Callable[[], None],
     ) -> list[float | None]:
         """KL of the class's docstring for each prompt of this rank; None without a reference."""
         assert self.prompts is not None
@@ -202,7 +214,7 @@ class Evaluator:
             self.sampling, temperature=temperature, top_p=1.0, top_k=0, min_new_tokens=0, diversity_penalty=0.0
         )
         if whole != self.sampling:
-            responses = self._draw(policy, whole, mine, between)
+            responses = self._draw(engine, whole, mine, between)
         batch = Batch(
             prompt_ids=tuple(self.prompts[p].prompt_ids for p in mine),
             response_ids=tuple((ids,) for ids in responses),

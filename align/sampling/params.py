@@ -52,6 +52,33 @@ class SamplingParams:
                 f"set temperature=0, top_k=0 and top_p=1 (now {self.temperature}, {self.top_k} and {self.top_p})."
             )
 
+    def require_servable(self, *, logps: bool) -> None:
+        """Raise `UserError` unless a server draws by these settings as the built-in loop does.
+
+        A server's log-probabilities are those of the tokens that it allowed, renormalised; where they are needed
+        (``logps``), it must allow all of them.
+        """
+        if self.diversity_penalty:
+            raise UserError(
+                f"diversity_penalty={self.diversity_penalty}: a server has no diverse beam search; "
+                "take sampling.engine=local."
+            )
+        if 0 < self.temperature < _COLDEST:
+            raise UserError(
+                f"temperature={self.temperature:g}: a server draws at {_COLDEST:g} instead; raise it, take 0 or "
+                "sampling.engine=local."
+            )
+        limits = {"top_p": self.top_p < 1, "top_k": self.top_k > 0, "min_new_tokens": self.min_new_tokens > 1}
+        if logps and (given := [name for name, limited in limits.items() if limited]):
+            raise UserError(
+                f"{given[0]}={getattr(self, given[0])}: a server gives log-probabilities renormalised over the tokens "
+                "that it leaves, and the update needs those over all; leave it out, or take sampling.engine=local."
+            )
+
+
+_COLDEST = 0.01
+"""vLLM raises temperatures between 0 and this one to it."""
+
 
 @dataclass
 class Response:

@@ -21,6 +21,7 @@ from pydantic import AllowInfNan
 from align.errors import UserError, did_you_mean
 from align.settings.adapter import Adapter
 from align.settings.run_place import check_output_root, check_run_name
+from align.settings.sampling import SamplingConfig, require_servable_adapter
 from align.settings.type_checks import Count, NotNegative, Positive, Settings, Share
 
 __all__ = [
@@ -318,6 +319,7 @@ class RunConfig(Settings):
     """null: every parameter is trained."""
     data: DataConfig
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     reward: Mapping[str, Any] | None = None
     """A scorer by name with its settings: see `align.scoring.from_config`."""
@@ -342,6 +344,7 @@ class RunConfig(Settings):
         check_trackers(self.trackers, self.wandb)
         quantized = self.model.quantization is not None
         require_shardable(self.trainer.sharding, adapters=self.adapter is not None, quantized=quantized)
+        require_servable_adapter(self.sampling, self.adapter)
         check_run_name(self.run_name)
         check_output_root(self.output_root, self.run_name)
 

@@ -10,6 +10,7 @@ the start model       bytes of all weights before the first step     :mod:`align
 the tokenizer, data   hashes of rules, chat template, rows and ids   :mod:`align.data.examples`
 reward                settings, code, files or weights of the scorer :mod:`align.scoring.identity`
 evaluation            only where it chooses ``best/``                :class:`align.evaluation.evaluator.Evaluator`
+sampling              the engine, where it is not the built-in one   :func:`engine_settings`
 ===================== ============================================== =======================================
 
 Free are the settings that change nothing of it: how often is saved, logged and shown, how many checkpoints are kept,
@@ -47,6 +48,7 @@ __all__ = [
     "LENGTH_FOLLOWS",
     "can_be_lengthened",
     "chooses_best",
+    "engine_settings",
     "method_settings",
     "run_identity",
     "trainer_settings",
@@ -83,6 +85,7 @@ def run_identity(
     mix: Preferences | None,
     evaluator: Evaluator | None,
     world_size: int,
+    engine: str = "local",
 ) -> Identity:
     """Return the identity of a run whose ``policy`` is as it was before the first step."""
     from align.model.fingerprint import weights_fingerprint  # with torch, as below
@@ -107,8 +110,14 @@ def run_identity(
         "reward": None if rewarded is None else scorer_identity(rewarded),
         "evaluation": evaluator.identity() if evaluator is not None and chooses_best(method, config) else None,
         "the number of processes": world_size,
+        **engine_settings(engine),
     }
     return Identity(redact(learnt), _computed(config, policy))
+
+
+def engine_settings(engine: str) -> dict[str, Any]:
+    """Return what counts of the engine: its name, which decides the random numbers; never the address of a server."""
+    return {} if engine == "local" else {"sampling": {"engine": engine}}
 
 
 def method_settings(method: Method) -> dict[str, Any]:

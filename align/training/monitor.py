@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from align.evaluation.evaluator import Evaluator
     from align.evaluation.measurement import Beside, Measurement
     from align.runs.tracker import Tracker
+    from align.sampling.engine.engines import Engine
     from align.settings.config import TrainerConfig
     from align.training.feed import Batches
     from align.training.plan import Plan
@@ -53,6 +54,7 @@ class Monitor:
         evaluator: Evaluator | None,
         heldout: Batches | None,
         between: Callable[[], None],
+        engine: Engine | None = None,
     ) -> None:
         """
         Args:
@@ -66,10 +68,11 @@ class Monitor:
             evaluator: None: answers are not evaluated.
             heldout: For the method's own metrics.
             between: Called between batches; may raise to stop.
+            engine: Draws answers from the policy; None: the built-in loop.
         """
         self.stepper, self.tracker, self.console, self.config = stepper, tracker, console, config
         self.policy, self.method, self.processes = stepper.policy, stepper.method, stepper.processes
-        self.folder, self.steps, self.between = folder, plan.steps, between
+        self.folder, self.steps, self.between, self.engine = folder, plan.steps, between, engine
         self.evaluator, self.heldout, self.batch_size = evaluator, heldout, plan.batch_size
         self.course = Course(settings)
         self.warned: set[str] = set()
@@ -180,7 +183,7 @@ class Monitor:
         model = "start model" if step == 0 else f"model after step {step}"
         self.console.print(f"Answering held-out prompts with the {model} …")
         restore = random_state()
-        measurement = self.evaluator.measure(self.policy, self.processes, between=self.between)
+        measurement = self.evaluator.measure(self.policy, self.processes, engine=self.engine, between=self.between)
         restore()  # what scorers draw changes nothing in training
         self.tracker.log_evaluation(step, measurement, shown=self.config.samples)
         self.course.evaluations[step] = measurement

@@ -12,6 +12,7 @@ from align.errors import UserError
 if TYPE_CHECKING:
     from align.method.base import Method
     from align.settings.config import TrainerConfig
+    from align.settings.sampling import SamplingConfig
 
 
 def require_optimizer(config: TrainerConfig) -> None:
@@ -40,6 +41,28 @@ def require_effects(config: TrainerConfig, method: Method) -> None:
         raise UserError(
             f"trainer.residual_dropout={config.residual_dropout:g} has no effect on {type(method).__name__}, which "
             "compares the policy's passes without dropout; leave it out."
+        )
+
+
+def require_servable(sampling: SamplingConfig, method: Method) -> None:
+    """Check that the engine draws what the method needs.
+
+    Raises:
+        UserError: It is a server, which cannot.
+    """
+    if sampling.engine == "local":
+        return
+    try:
+        if method.rollout is not None:
+            method.rollout.sampling.require_servable(logps=True)
+        if method.candidates is not None:
+            method.candidates.sampling.require_servable(logps=False)
+    except UserError as error:
+        raise UserError(f"method.{error}") from None
+    if method.candidates is not None and method.candidates.sources:
+        raise UserError(
+            f"method.sources: sampling.engine={sampling.engine} has no other model than the policy; leave it out, or "
+            "take sampling.engine=local."
         )
 
 

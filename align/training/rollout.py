@@ -25,8 +25,8 @@ from torch import Tensor
 
 from align.errors import UserError
 from align.model.batch import Batch, padded
+from align.sampling.engine.engines import Engine, LocalEngine
 from align.sampling.params import Response
-from align.sampling.sampler import Sampler
 from align.scoring.checked_scores import ScoreLog, deviations, record_scores, score_texts
 from align.system.processes import add_metrics
 from align.system.randomness import derived_seed, epoch_order
@@ -42,12 +42,18 @@ if TYPE_CHECKING:
 
 
 def make_source(
-    feed: Feed, policy: Policy, method: Method, scorer: Scorer | None, processes: Processes, config: TrainerConfig
+    feed: Feed,
+    policy: Policy,
+    method: Method,
+    scorer: Scorer | None,
+    processes: Processes,
+    config: TrainerConfig,
+    engine: Engine | None = None,
 ) -> Source:
     """Make the source of a run's batches: the data itself, or what the policy draws in answer to its prompts."""
     if method.rollout is None:
         return feed
-    return Rollouts(policy, method, feed.prompts, feed.train.data.preferences, scorer, processes, config)
+    return Rollouts(policy, method, feed.prompts, feed.train.data.preferences, scorer, processes, config, engine)
 
 
 class Rollouts(Source):
@@ -62,16 +68,18 @@ class Rollouts(Source):
         scorer: Scorer | None,
         processes: Processes,
         config: TrainerConfig,
+        engine: Engine | None = None,
     ) -> None:
         """
         Args:
-            policy: Draws.
+            policy: Is trained.
             method: An on-line one.
             prompts: Gives those of a roll-out, counted from 0: this rank's as a batch, and the rows of all ranks.
             rows: Texts and columns of the prompts for the scorer; the rows of batches are its indices.
             scorer: Gives the rewards; None: the policy's reward role.
             processes: Share the prompts of a roll-out.
             config: Gives ``seed`` and ``tokens_per_microbatch``.
+            engine: Draws from the policy; None: the built-in loop.
         """
         if scorer is None and "reward" not in policy.roles.names:
             raise UserError(
@@ -80,6 +88,8 @@ class Rollouts(Source):
             )
         assert method.rollout is not None
         self.policy, self.method, self.plan = policy, method, method.rollout
+        self.engine = engine or LocalEngine(policy)
+        engine.require(self.plan.sampling, logps=True)
         self.prompts, self.rows, self.scorer = prompts, rows, scorer
         self.processes, self.tokens_per_microbatch, self.seed = processes, config.tokens_per_microbatch, config.seed
         self.state: State = {}
@@ -113,6 +123,7 @@ class Rollouts(Source):
         began = time.perf_counter()
         metrics: dict[str, tuple[float, float]] = {}
         drawn = _Drawn()
+        self.engine.load()
         batch, order, taught = self._filled(number, metrics, drawn)
         experience = self.method.compute_advantages(batch, self.state, self.processes.sum_tensor)
         seconds = {"seconds/sampling": metrics["seconds/sampling"][0], "seconds/rollout": time.perf_counter() - began}
@@ -176,10 +187,13 @@ class Rollouts(Source):
             return self._asked(batch)
 
     def _sample(self, number: int, prompts: Batch) -> tuple[Batch, dict[str, Any]]:
-        with self.policy.use("policy"):
-            drawn = Sampler(self.policy, self.plan.sampling).generate(
-                prompts.prompt_ids, n=self.plan.responses, seed=derived_seed(self.seed, number), keys=prompts.rows
-            )
+        drawn = self.engine.generate(
+            prompts.prompt_ids,
+            self.plan.sampling,
+            n=self.plan.responses,
+            seed=derived_seed(self.seed, number),
+            keys=prompts.rows,
+        )
         batch = Batch(
             prompt_ids=prompts.prompt_ids,
             response_ids=tuple(tuple(response.ids for response in row) for row in drawn),

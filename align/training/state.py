@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from align.errors import SMALLER, ScorerError, UserError, fault_of_user, first_line, is_out_of_memory
+from align.errors import SMALLER, ServiceError, UserError, fault_of_user, first_line, is_out_of_memory
 from align.model.roles import Role
 from align.runs.checkpoint import Checkpoint, CheckpointStore
 from align.system.files import disk_fault
@@ -97,7 +97,7 @@ class TrainingState:
         anything after half of an update.
 
         Raises:
-            TrainingError: In place of an error of a scorer, or one in code of the user.
+            TrainingError: In place of an error of a scorer or engine, or one in code of the user.
             UserError: With a word on what is saved.
             Interrupted: As the block raised it, with the checkpoint.
         """
@@ -119,8 +119,8 @@ class TrainingState:
             fault = fault_of_user(error)
             if isinstance(error, UserError | TrainingError):
                 raise type(error)(f"{error}{kept}") from error
-            if isinstance(error, ScorerError) or fault is not None:
-                sentence = str(error) if isinstance(error, ScorerError) else f"{fault}; correct it."
+            if isinstance(error, ServiceError) or fault is not None:
+                sentence = str(error) if isinstance(error, ServiceError) else f"{fault}; correct it."
                 # A context manager takes a RuntimeError that StopIteration caused for that StopIteration (PEP 479).
                 cause = None if isinstance(error, StopIteration) else error
                 raise TrainingError(f"{sentence}{kept} Continue with if_exists=resume.") from cause

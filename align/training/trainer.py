@@ -30,6 +30,7 @@ from align.runs.result import TrainResult
 from align.runs.run_folder import IfExists
 from align.runs.services import require_installed
 from align.runs.tracker import Tracker
+from align.sampling.engine.engines import Engine, LocalEngine
 from align.scoring.scorer import Scorer
 from align.settings.config import TrackerName, TrainerConfig, WandbConfig, check_trackers
 from align.system.console import PlainConsole
@@ -71,6 +72,7 @@ class Trainer:
         wandb: WandbConfig | None = None,
         run_config: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         """
         Args:
@@ -82,8 +84,9 @@ class Trainer:
             wandb: Settings of Weights & Biases.
             run_config: Content of ``config.yaml``; default: the settings of method and trainer.
             inputs: Identity of all that ``run_config`` names (:func:`align.runs.run_folder.begin`).
+            engine: Draws from the policy (:func:`align.sampling.engine.engines.open_engine`); None: the built-in loop.
         """
-        self.policy = policy
+        self.policy, self.engine = policy, engine or LocalEngine(policy)
         self.output_dir = Path(output_dir)
         self.config = config or TrainerConfig()
         self.if_exists: IfExists = if_exists
@@ -180,11 +183,12 @@ class _Run:
             tokens_per_microbatch=config.tokens_per_microbatch,
             max_grad_norm=config.max_grad_norm,
         )
-        self.source = make_source(self.feed, self.policy, method, scorer, self.processes, config)
+        self.source = make_source(self.feed, self.policy, method, scorer, self.processes, config, trainer.engine)
         composed = trainer.run_config or {
             "method": method_settings(method),
             "model": self.policy.name,
             "trainer": dataclasses.asdict(config),
+            "sampling": {"engine": trainer.engine.name},
         }
         answers = {"trains": list(method.trains), "generates": method.generates, "tie": method.tie}
         self.description = {**composed, "resolved": {**dataclasses.asdict(self.plan), **answers}}
@@ -224,6 +228,7 @@ class _Run:
             evaluator=self.evaluator,
             heldout=self.feed.heldout,
             between=self.state.stop_between_batches,
+            engine=self.trainer.engine,
         )
         exit_code = 1
         try:
@@ -322,6 +327,7 @@ class _Run:
             mix=self.mix,
             evaluator=self.evaluator,
             world_size=processes.world_size,
+            engine=trainer.engine.name,
         )
 
         def begin() -> Path:

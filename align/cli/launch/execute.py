@@ -12,7 +12,7 @@ from align.cli.console import hide_noise, process_count, report, say
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
 from align.cli.launch.run import Run, Scorers, check_data, make_scorers
-from align.errors import ScorerError, UserError
+from align.errors import ServiceError, UserError
 from align.model.sources import require_loadable
 from align.runs import run_folder
 from align.system.signals import Interrupted
@@ -58,6 +58,10 @@ def execute(run: Run) -> int:
     if config.if_exists != "new":
         _on_first(lambda: run_folder.require_free(folder))
     _on_first(lambda: check_data(config))
+    if config.sampling.engine != "local":
+        from align.sampling.engine.vllm_server import require_server  # no other run needs a client
+
+        _on_first(lambda: require_server(config.sampling))
     if not config.dry_run:
         _on_first(lambda: run_folder.require_writable(folder))
     return _carry_out(run, scorers)
@@ -94,7 +98,7 @@ def _carry_out(run: Run, scorers: Scorers) -> int:
         interrupted.run_name = run.part_of or interrupted.run_name or config.run_name
         report(f"Run {interrupted.run_name}: {interrupted}.")
         return interrupted.exit_code
-    except (ScorerError, TrainingError) as error:
+    except (ServiceError, TrainingError) as error:
         report(f"Error: {error}")
         tell_processes(str(error))
         return 1
@@ -115,6 +119,7 @@ def _say_if_nothing_chooses(run: Run, scorers: Scorers) -> None:
 def _train(run: Run, scorers: Scorers) -> None:
     from align.cli.launch import assemble
     from align.cli.launch.next_steps import next_steps
+    from align.sampling.engine.engines import open_engine
     from align.scoring.reward_role import RoleScorer
     from align.training.trainer import Trainer
 
@@ -125,26 +130,28 @@ def _train(run: Run, scorers: Scorers) -> None:
     examples, heldout_examples = assemble.tokenize_data(run, train, heldout, tokenizer)  # data errors before weights
     _warn_of(run, (train, heldout), tokenizer, examples)
     policy = assemble.load_policy(config, tokenizer, notes)
-    trainer = Trainer(
-        policy,
-        Path(config.output_root) / config.run_name,
-        dataclasses.replace(config.trainer, seed=config.seed),
-        if_exists=config.if_exists,
-        trackers=config.trackers,
-        wandb=config.wandb,
-        run_config=config.plain(),
-        inputs=command_inputs(run, scorers),
-    )
-    reward = scorers.reward if run.needs_reward else None
-    evaluation = scorers.evaluation
-    if reward is not None and assemble.take_reward_role(policy, reward):
-        role = RoleScorer(policy, name=reward.name)
-        evaluation = tuple(role if scorer is reward else scorer for scorer in evaluation)
-        reward = None
-    evaluator = assemble.make_evaluator(config, policy, heldout, heldout_examples, evaluation)
-    beside = _measure_rival(run, evaluator)
-    mix = assemble.load_mix(run)
-    result = trainer.fit(run.method, examples, heldout_examples, evaluator, scorer=reward, mix=mix, beside=beside)
+    with open_engine(config.sampling, policy) as engine:
+        trainer = Trainer(
+            policy,
+            Path(config.output_root) / config.run_name,
+            dataclasses.replace(config.trainer, seed=config.seed),
+            if_exists=config.if_exists,
+            trackers=config.trackers,
+            wandb=config.wandb,
+            run_config=config.plain(),
+            inputs=command_inputs(run, scorers),
+            engine=engine,
+        )
+        reward = scorers.reward if run.needs_reward else None
+        evaluation = scorers.evaluation
+        if reward is not None and assemble.take_reward_role(policy, reward):
+            role = RoleScorer(policy, name=reward.name)
+            evaluation = tuple(role if scorer is reward else scorer for scorer in evaluation)
+            reward = None
+        evaluator = assemble.make_evaluator(config, policy, heldout, heldout_examples, evaluation)
+        beside = _measure_rival(run, evaluator)
+        mix = assemble.load_mix(run)
+        result = trainer.fit(run.method, examples, heldout_examples, evaluator, scorer=reward, mix=mix, beside=beside)
     if run.is_last:
         answers = run.method.generates and "policy" in run.method.trains
         say(next_steps(result.folder, config.method, answers=answers))
@@ -190,6 +197,7 @@ def _sample(run: Run, scorers: Scorers) -> None:
     from align.data.writing import write_rows
     from align.runs.lineage import used
     from align.runs.tracker import log_candidates
+    from align.sampling.engine.engines import open_engine
     from align.system.processes import Processes
     from align.system.randomness import derived_seed
 
@@ -222,6 +230,7 @@ def _sample(run: Run, scorers: Scorers) -> None:
             scorer=None if assemble.take_reward_role(policy, reward) else reward,
             max_length=config.trainer.max_length,
             seed=config.seed if run.round == 1 else derived_seed(config.seed, run.round),
+            engine=until.enter_context(open_engine(config.sampling, policy)),
         )
     counts = read_summary(file) or {}
     if "wandb" in config.trackers and Processes().is_first:

@@ -21,7 +21,7 @@ from align.runs.run_folder import read_inputs, require_run
 from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
 from align.system.redaction import redact
-from align.training.identity import LENGTH_FOLLOWS, chooses_best, method_settings, trainer_settings
+from align.training.identity import LENGTH_FOLLOWS, chooses_best, engine_settings, method_settings, trainer_settings
 
 if TYPE_CHECKING:
     from align.settings.config import ModelConfig, RunConfig
@@ -102,6 +102,7 @@ def command_inputs(run: Run, scorers: Scorers) -> dict[str, Any]:
         "data": _data(config, mixing=bool(method.mixing)),
         "reward": scorer_identity(scorers.reward) if scorers.reward is not None and run.needs_reward else None,
         "the number of processes": process_count(),
+        **engine_settings(config.sampling.engine),
     }
     if method.candidates is not None and method.candidates.sources:
         inputs["method"]["sources"] = hashed([_content(source) for source in method.candidates.sources])

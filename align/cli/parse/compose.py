@@ -23,6 +23,7 @@ from align.settings import registry
 from align.settings.adapter import Adapter
 from align.settings.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
 from align.settings.interpolation import resolved
+from align.settings.sampling import SamplingConfig
 from align.settings.type_checks import build, defaults
 
 __all__ = ["compose_run", "register_methods", "run_config"]
@@ -168,6 +169,7 @@ _SECTIONS: Mapping[str, Any] = {
     "adapter": Adapter,
     "data": DataConfig,
     "trainer": TrainerConfig,
+    "sampling": SamplingConfig,
     "evaluation": EvaluationConfig,
     "wandb": WandbConfig,
 }
@@ -182,7 +184,7 @@ def _sections(plain: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for name, cls in _SECTIONS.items():
         with mistakes.noted(f"{name}."):  # a sentence begins with the field's name; the user needs the key
-            sections[name] = build(cls, plain[name]) if plain.get(name) or name != "adapter" else None
+            sections[name] = build(cls, plain.get(name) or {}) if plain.get(name) or name != "adapter" else None
     return sections
 
 

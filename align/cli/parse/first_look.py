@@ -41,6 +41,11 @@ def look(method: Mapping[str, Any], sections: Mapping[str, Any], mistakes: Mista
         if made is not None:
             with mistakes.noted():
                 require_effects(sections["trainer"], made)
+    if "sampling" in sections and made is not None:
+        from align.training.plan import require_servable
+
+        with mistakes.noted():
+            require_servable(sections["sampling"], made)
     if (model := sections.get("model")) is None:
         return
     from align.model import first_look as of_model
