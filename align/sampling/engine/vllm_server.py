@@ -229,10 +229,8 @@ def _body(params: SamplingParams, stops: Sequence[int]) -> dict[str, Any]:
 
 
 _PROBE = {
-    **_body(SamplingParams(max_new_tokens=1, top_k=1), ()),
-    "prompt": [0],
-    "n": 1,
-    "seed": 0,
+    **_body(SamplingParams(max_new_tokens=1), ()),
+    **{"prompt": [1, 2, 3], "n": 1, "seed": 0, "allowed_token_ids": [0]},
 }
 """Of one token allowed the probability is 1 where log-probabilities are those of the tokens as drawn."""
 
