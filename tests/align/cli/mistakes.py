@@ -123,6 +123,27 @@ MISTAKES = [
         ("method=dpo trainer.optimizer=adam", 'Did you mean "adamw"?'),
         ("method=dpo evaluation.temperature=0 evaluation.top_p=0.5", "has no effect on greedy answers"),
         ("method=dpo data.columns.question=q", "data.columns.question: none of the columns answer, better"),
+        ("method=ppo sampling.engine=vllm", "sampling.url is missing: give the address of the server"),
+        ("method=ppo sampling.url=http://127.0.0.1:8000", "has no effect on sampling.engine=local"),
+        ("method=ppo sampling.engine=vlm sampling.url=http://127.0.0.1:9", 'Did you mean "vllm"?'),
+        ("method=ppo sampling.engine=vllm sampling.url=http://10.0.0.1:8000", "not encrypted and not on this machine"),
+        ("method=ppo sampling.engine=vllm sampling.url=https://10.0.0.1:8000", "of its token in sampling.token_env"),
+        ("method=ppo sampling.engine=vllm sampling.url=http://127.0.0.1:9/v1", "leave /v1 out"),
+        (
+            "method=ppo sampling.engine=vllm sampling.url=http://127.0.0.1:9 method.top_p=0.9",
+            "method.top_p=0.9: a server",
+        ),
+        ("method=ppo sampling.engine=vllm sampling.url=http://127.0.0.1:9 adapter.dora=true", "has no DoRA"),
+        ("method=ppo sampling.engine=vllm sampling.url=http://127.0.0.1:9 adapter=none", "trains the whole model"),
+        (
+            "method=dpo method.samples=4 method.sources=[world/sft] reward=world sampling.engine=vllm "
+            "sampling.url=http://127.0.0.1:9",
+            "method.sources: sampling.engine=vllm has no other model",
+        ),
+        (
+            "method=ppo reward=world sampling.engine=vllm sampling.url=http://127.0.0.1:9",
+            "sampling.url=http://127.0.0.1:9: http://127.0.0.1:9/health was asked once: ",
+        ),
         ("method=dpo output_root=../elsewhere", "without '..'"),
         ("method=dpo output_root=link", "is a symbolic link"),
         ("method=dpo run_name=a/b", "is not the name of one folder"),
