@@ -158,6 +158,7 @@ class Evaluator:
         self, policy: Policy, processes: Processes, engine: Engine, between: Callable[[], None]
     ) -> list[Sample]:
         assert self.prompts is not None
+        engine.require(self.sampling, logps=False)
         engine.load()
         mine = processes.share(range(len(self.prompts)))
         samples: list[Sample] = []

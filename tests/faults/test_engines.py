@@ -54,7 +54,7 @@ def test_a_server_that_fails_in_the_middle(name: str, command: Make, tiny_model:
 
     def fault(path: str, answer: Any) -> Any:
         rollout = path == "/v1/completions" and server.completions[-1]["max_tokens"] == 6
-        broken = rollout and len(set(asked["model"] for asked in server.completions)) > 4
+        broken = rollout and len({asked["model"] for asked in server.completions}) > 4
         return spoil(server, answer) if broken else answer
 
     engine = ("sampling.engine=vllm", "sampling.timeout=1", "sampling.retries=1", "trainer.eval_steps=null")

@@ -85,8 +85,8 @@ class VllmServer:
             raise EngineError(f"{self.url} says that it has read {folder}, but does not list it; look at its log.")
 
     def unload_adapter(self, name: str) -> None:
-        """Let it forget an adapter."""
-        self.post("/v1/unload_lora_adapter", {"lora_name": name}, is_json=False)
+        """Let it forget an adapter, if it has it: it may have been started anew, or its answer was lost."""
+        self._post_unless_missing("/v1/unload_lora_adapter", {"lora_name": name})
 
     def reset_prefix_cache(self) -> None:
         """Free what it keeps of earlier prompts, where it was started to allow that (``VLLM_SERVER_DEV_MODE=1``).
@@ -94,11 +94,7 @@ class VllmServer:
         Without, blocks of earlier adapters stay until they are the oldest. They are found by the adapter's name, which
         no later one has, so nothing is ever drawn from them.
         """
-        try:
-            self.post("/reset_prefix_cache", {}, is_json=False)
-        except EngineError as error:
-            if _status(error) != 404:
-                raise
+        self._post_unless_missing("/reset_prefix_cache", {})
 
     def _adapters(self) -> dict[str, str]:
         """Folders of the adapters that it has, by name."""
@@ -188,6 +184,13 @@ class VllmServer:
     def post(self, path: str, body: Mapping[str, Any], *, is_json: bool = True) -> Any:
         """Return the answer to a POST."""
         return self._answers([Question(f"{self.url}{path}", body, is_json)], lambda _, answer: answer)[0]
+
+    def _post_unless_missing(self, path: str, body: Mapping[str, Any]) -> None:
+        try:
+            self.post(path, body, is_json=False)
+        except EngineError as error:
+            if _status(error) != 404:
+                raise
 
     def _answers(
         self,
