@@ -15,6 +15,7 @@ from align import Policy, Preferences, TrainerConfig
 from align.errors import UserError
 from align.method.base import Experience, RolloutPlan
 from align.model.batch import Batch
+from align.sampling.engine import engines
 from align.sampling.params import Response
 from align.system.processes import Processes
 from align.system.randomness import derived_seed
@@ -48,7 +49,7 @@ class FakeSampler:
     def __init__(self, policy: Any, sampling: Any) -> None:
         self.policy, self.sampling = policy, sampling
 
-    def generate(self, prompts: Any, *, n: int, seed: int, keys: Sequence[int]) -> list[list[Response]]:
+    def generate(self, prompts: Any, *, n: int, seed: int, keys: Sequence[int], **_: Any) -> list[list[Response]]:
         self.asked.append((self.policy.role, self.sampling.temperature, n, seed, tuple(keys), torch.is_grad_enabled()))
         assert len(prompts) == len(keys)
         return [[self.draw(key, k) for k in range(n)] for key in keys]
@@ -94,7 +95,7 @@ class Bored(Picky):
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeSampler, "asked", [])
     monkeypatch.setattr(Plain, "seen", [])
-    monkeypatch.setattr(module, "Sampler", FakeSampler)
+    monkeypatch.setattr(engines, "Sampler", FakeSampler)
 
 
 def make(
