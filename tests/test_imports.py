@@ -157,6 +157,7 @@ OTHER_SENSE = {
     "length": "a column of the table of examples",
     "reward_model": "the reward role as a scorer, in reports",
     "function": "a field of a tool's call",
+    "http": "the scheme of an address",
     "judge": "whoever scores the answers of a comparison",
 }
 ASSETS = {"sft": "align.world", "rrhf": "align.data.formats", "kto": "align.data"}
