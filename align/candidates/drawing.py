@@ -34,7 +34,7 @@ from align.candidates.store import GrowingFile
 from align.data.encoding import trimmed
 from align.data.examples import tokenize, tokenizer_fingerprint
 from align.data.load_report import RowError
-from align.data.schema import present, prompt_key
+from align.data.schema import present, prompt_key, question_key
 from align.data.validation import valid_row
 from align.errors import ScorerError, UserError
 from align.sampling.sampler import Sampler
@@ -147,6 +147,7 @@ class _Drawing:
         self.tokenizer = tokenizer_fingerprint(policies[0].tokenizer)
         self.prompts = self._tokenize(max_length)
         self.own = _responses(data, policies[0].tokenizer) if plan.include_data else {}
+        self.weights = _weights(data)
         self.settings = self._settings()
 
     def execute(self) -> dict[str, float]:
@@ -219,12 +220,14 @@ class _Drawing:
             ids = dict(reversed(pairs))  # of a text that was drawn twice, those drawn first
             fixed = {name: row[name] for name in ("prompt_id", "tools", "answer", "source")}
             fixed["drawn_with"] = self.tokenizer
+            weight = self.weights.get(question_key(row["prompt"], row["prompt_id"]), 1.0)
             made = [
                 {
                     "prompt": _plain(row["prompt"]),
                     **fields,
                     **{f"{side}_drawn": ids.get(fields[side]) for side in ("chosen", "rejected")},
                     **fixed,
+                    **({"weight": weight * fields.get("weight", 1.0)} if weight != 1 else {}),
                 }
                 for fields in selected.rows
             ]
@@ -319,6 +322,17 @@ def _why_none_is_left(counts: Mapping[str, float]) -> str:
         found = ", ".join(f"{count:g} {name.replace('_', ' ')}" for name, count in counts.items() if count)
         return f"{found or 'there is no prompt'}; draw more, or other data and scorers"
     return reasons[most][1].format(f"{shares[most]:.0%}")
+
+
+def _weights(data: Preferences) -> dict[str, float]:
+    """Return by prompt the mean weight of its rows, of data that has weights: its rows are drawn as one prompt."""
+    given = [1.0 if row["weight"] is None else float(row["weight"]) for row in data.rows(["weight"])]
+    if all(weight == 1 for weight in given):
+        return {}
+    of_prompt: dict[str, list[float]] = {}
+    for question, weight in zip(data.questions(), given, strict=True):
+        of_prompt.setdefault(question, []).append(weight)
+    return {question: sum(weights) / len(weights) for question, weights in of_prompt.items()}
 
 
 def _responses(data: Preferences, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:

@@ -93,7 +93,7 @@ def test_few_good_rows_are_selected(tasks: tuple[str, str], capsys: pytest.Captu
 
 
 def test_a_few_prompts_are_drawn_with_all_their_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two rows of each of ten prompts: four prompts are eight rows; another seed draws others, more than all are all."""
+    """Of ten prompts with two rows each, four are eight rows; another seed draws others, more than all are all."""
     rows = [{"prompt": f"{i % 10}?", "chosen": "yes", "rejected": f"no {i}"} for i in range(20)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     file = str(tmp_path / "a.jsonl")
@@ -166,6 +166,7 @@ def test_they_are_part_of_what_a_command_asks_for() -> None:
         return command_inputs(run, Scorers((), None))["data"]
 
     assert inputs(rates="equal") != inputs(rates="proportional") != inputs(rates="proportional", cap=3) != inputs()
+    assert inputs() != inputs(max_prompts=3) != inputs(max_prompts=4)
     assert inputs(select=3) != inputs(select=4) != inputs(select=4, select_by="score") != inputs()
 
 
