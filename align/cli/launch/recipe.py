@@ -86,6 +86,11 @@ def assemble_job(job: Job) -> Run | Recipe:
 def _stages(name: str, run: Run) -> list[Stage]:
     """List the stages of one method: drawing and training in each round, or a single run."""
     config, plan = run.config, run.method.candidates
+    if plan is not None and plan.rounds > 1 and config.stage is not None:
+        raise UserError(
+            f"method.rounds={plan.rounds} has no effect with stage={config.stage}, which is one drawing or one "
+            "training; leave one of them out."
+        )
     if plan is None or config.stage == "train":
         return [Stage(name, config.stage)]
     if config.stage == "sample":
