@@ -12,8 +12,11 @@ from align.sampling.params import SamplingParams
 from methods.ppo.advantages import MissingEOS, missing_eos
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
+    from align.data import TokenizedPreferences
     from align.model.roles import Role
 
 __all__ = ["RolloutMethod"]
@@ -57,6 +60,13 @@ class RolloutMethod(OnlineMethod):
     def frozen(self) -> tuple[Role, ...]:
         """The reference."""
         return ("reference",)
+
+    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
+        """Rows that weigh more than others: each prompt is answered as often."""
+        if set(data.table.unique("weight")) <= {1.0}:
+            return ()
+        name = type(self).__name__
+        return (f"the weights of the data's rows do not count: {name} answers every prompt as often as the others.",)
 
     @property
     def rollout(self) -> RolloutPlan:

@@ -157,7 +157,13 @@ class _Drawing:
         self.processes = Processes()
         self.tokenizer = tokenizer_fingerprint(policies[0].tokenizer)
         self.prompts = self._tokenize(max_length)
-        self.own = _responses(data, policies[0].tokenizer) if plan.include_data else {}
+        self.as_messages = bool(richer := _first_beyond_text(data))
+        if plan.include_data and richer:
+            raise UserError(
+                f"candidates: the response at {richer} has thoughts or tool calls, but candidates are texts; set "
+                "method.include_data=false."
+            )
+        self.places = _places(data)
         self.settings = self._settings()
 
     def execute(self) -> dict[str, float]:
@@ -217,9 +223,10 @@ class _Drawing:
 
     def _selected(self, indices: Sequence[int]) -> list[tuple[int, list[dict[str, Any]], dict[str, float]]]:
         examples = [self.prompts[i] for i in indices]
-        rows = [self.data[example.index] for example in examples]
+        of_prompt = [self._rows(example) for example in examples]
+        rows = [given[0] for given in of_prompt]
         drawn, counts = self._draw(examples)
-        pools = [self._pool(row, [text for text, _ in own]) for row, own in zip(rows, drawn, strict=True)]
+        pools = [self._pool(given, [text for text, _ in own]) for given, own in zip(of_prompt, drawn, strict=True)]
         scores: Sequence[Sequence[float] | None] = [None] * len(pools)
         if self.scorer is not None:
             asked = [i for i, (texts, _) in enumerate(pools) if texts]
@@ -227,8 +234,11 @@ class _Drawing:
             by_place = dict(zip(asked, found, strict=True))
             scores = [by_place.get(i, []) for i in range(len(pools))]
         out: list[tuple[int, list[dict[str, Any]], dict[str, float]]] = []
-        for i, row, (texts, times), pairs, own, count in zip(indices, rows, pools, drawn, scores, counts, strict=True):
-            selected = self.plan.select(Pool(row, texts, times, own, self.seed))
+        for i, given, (texts, times), pairs, own, count in zip(
+            indices, of_prompt, pools, drawn, scores, counts, strict=True
+        ):
+            selected = self.plan.select(Pool(given, texts, times, own, self.seed))
+            row, weight = given[0], _weight(given)
             ids = dict(reversed(pairs))  # of a text that was drawn twice, those drawn first
             fixed = {name: row[name] for name in ("prompt_id", "tools", "answer", "source")}
             fixed["drawn_with"] = self.tokenizer
@@ -236,8 +246,10 @@ class _Drawing:
                 {
                     "prompt": _plain(row["prompt"]),
                     **fields,
-                    **{f"{side}_drawn": ids.get(fields[side]) for side in ("chosen", "rejected")},
+                    **{side: self._response(fields[side]) for side in ("chosen", "rejected")},
+                    **{f"{side}_drawn": _drawn(fields[side], ids) for side in ("chosen", "rejected")},
                     **fixed,
+                    **({"weight": weight * fields.get("weight", 1.0)} if weight != 1 else {}),
                 }
                 for fields in selected.rows
             ]
@@ -274,10 +286,23 @@ class _Drawing:
                         kept.append((text, list(response.ids)))
         return drawn, counts
 
-    def _pool(self, row: Mapping[str, Any], drawn: Sequence[str]) -> tuple[list[str], list[int]]:
+    def _rows(self, example: Example) -> list[Mapping[str, Any]]:
+        """The rows of the data that have the prompt of an example."""
+        first = self.data[example.index]
+        return [self.data[place] for place in self.places[prompt_key(first["prompt"], first["tools"])]]
+
+    def _response(self, response: Any) -> Any:
+        """A response as the file has it: a text, or messages in all rows where the data has more than texts."""
+        return (
+            [{"role": "assistant", "content": response}] if self.as_messages and isinstance(response, str) else response
+        )
+
+    def _pool(self, rows: Sequence[Mapping[str, Any]], drawn: Sequence[str]) -> tuple[list[str], list[int]]:
+        """The distinct texts drawn, then those of the data if the plan includes them, and the times each was drawn."""
         times = Counter(drawn)
-        for text in self.own.get(prompt_key(row["prompt"], row["tools"]), ()):
-            times.setdefault(text, 0)
+        if self.plan.include_data:
+            for message in (row[side][0] for row in rows for side in ("chosen", "rejected") if row[side]):
+                times.setdefault(trimmed(self.policies[0].tokenizer, message["content"]), 0)
         return list(times), list(times.values())
 
     def _leave(self) -> None:
@@ -335,22 +360,31 @@ def _why_none_is_left(counts: Mapping[str, float]) -> str:
     return reasons[most][1].format(f"{shares[most]:.0%}")
 
 
-def _responses(data: Preferences, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
-    """The distinct responses that the data has to each prompt, by the prompt's key."""
-    own: dict[str, dict[str, None]] = {}
-    columns = [data.dataset[name] for name in ("prompt", "tools", "chosen", "rejected", "place")]
-    for prompt, tools, *sides, place in zip(*columns, strict=True):
-        texts = own.setdefault(prompt_key(prompt, tools), {})
-        for side in sides:
-            if not side:
-                continue
-            if side[0]["thinking"] or side[0]["tool_calls"]:
-                raise UserError(
-                    f"candidates: the response at {place} has thoughts or tool calls, but candidates are texts; set "
-                    "method.include_data=false."
-                )
-            texts.setdefault(trimmed(tokenizer, side[0]["content"]))
-    return {key: list(texts) for key, texts in own.items()}
+def _places(data: Preferences) -> dict[str, list[int]]:
+    """Return the rows of each prompt, by its key."""
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(data.rows(["prompt", "tools"])):
+        places.setdefault(prompt_key(row["prompt"], row["tools"]), []).append(place)
+    return places
+
+
+def _weight(rows: Sequence[Mapping[str, Any]]) -> float:
+    """The mean weight of the rows of a prompt, which are drawn for once."""
+    return sum(1.0 if row["weight"] is None else float(row["weight"]) for row in rows) / len(rows)
+
+
+def _first_beyond_text(data: Preferences) -> str | None:
+    """The place of the first response that is more than its text: it has thoughts or tool calls."""
+    for row in data.rows(["chosen", "rejected", "place"]):
+        for message in (row[side][0] for side in ("chosen", "rejected") if row[side]):
+            if message.get("thinking") or message.get("tool_calls"):
+                return row["place"]
+    return None
+
+
+def _drawn(response: Any, ids: Mapping[str, list[int]]) -> list[int] | None:
+    """The ids that a response was drawn as; one with thoughts or calls (a message) is the data's own."""
+    return ids.get(response) if isinstance(response, str) else None
 
 
 def _usable(text: str) -> bool:

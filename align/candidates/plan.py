@@ -19,8 +19,8 @@ __all__ = ["CandidatePlan", "Pool", "Ranking", "Selected", "Selection", "told_of
 class Pool:
     """The candidates of one prompt."""
 
-    row: Mapping[str, Any]
-    """The first row of the data that has this prompt."""
+    rows: Sequence[Mapping[str, Any]]
+    """The rows of the data that have this prompt, at least one."""
     texts: Sequence[str]
     """Distinct responses: those drawn, in the order of drawing, then those of the data."""
     times: Sequence[int]
@@ -29,6 +29,11 @@ class Pool:
     """One per response; None where nothing was scored."""
     seed: int = 0
     """Of the drawing."""
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The first of the rows: what it says of the prompt stands for all."""
+        return self.rows[0]
 
 
 @dataclass(frozen=True)

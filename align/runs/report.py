@@ -22,7 +22,7 @@ from align.system.terminal import visible
 MODELS = ("the start model", "the trained model")
 MEANINGS = {
     "true_reward": "quality in the embedded world, 0 to 1",
-    "kl": "divergence from the start model over all tokens, nats per response",
+    "kl": "divergence from the reference (or the start model), nats per response",
     "response_length": "tokens",
     "distinct_2": f"share of word pairs that differ, in {DISTINCT_OF} responses",
     "preference_accuracy": "held-out pairs ranked as labelled",

@@ -193,6 +193,8 @@ class DataConfig(Settings):
     """Pairs that pairwise methods learn from a ranking: all, adjacent, best_worst, best_random."""
     train_on: Literal["last", "all"] = "last"
     """Turns of the assistant that a demonstration trains: last, all."""
+    max_prompts: Count | None = None
+    """Train on this many prompts at most, drawn by the seed; null: all."""
     select: Count | None = None
     """Train on this many rows, good ones from different clusters of prompts; null: all."""
     select_by: str = "length"

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from align.candidates.plan import CandidatePlan, Pool, Selected
+from align.data.schema import answer_key, present
 from align.errors import UserError
 from align.method.base import Optimization, require_effect
 from methods.from_candidates import CandidateMethod
@@ -54,17 +55,19 @@ class RightPaths:
         selection = select_paths(pool.texts, gold, strict_reference=self.strict_reference)
         # A sample drawn twice is one text of the pool, and its repetitions are duplicates.
         counts = _fates(selection, pool.times)
+        if len({row["answer"] for row in pool.rows} - {None, ""}) > 1:  # the first one counts
+            counts["questions_with_several_answers"] = 1
         kept = [(i, 1) for i in selection.kept]
         if not self.deduplicate:
             kept = [(i, pool.times[i]) for i, fate in enumerate(selection.fates) if fate in ("kept", "duplicate")]
-        demonstration = _demonstration(pool)
         paths = {path_key(pool.texts[i], strict_reference=self.strict_reference) for i in selection.kept}
         counts["questions_without_right_sample"] = int(not selection.kept)
         counts["paths"] = len(paths)
-        if demonstration is not None and self.demonstrations:
-            paths.add(path_key(demonstration, strict_reference=self.strict_reference))
+        if self.demonstrations:
+            own = (message["content"] for message in _demonstrations(pool))
+            paths |= {path_key(text, strict_reference=self.strict_reference) for text in own}
         counts["paths_with_demonstration"] = len(paths)
-        return _with_demonstration(pool, kept, self.demonstrations, counts)
+        return _with_demonstrations(pool, kept, self.demonstrations, counts)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class BestResponses:
         selection = select_best(pool.texts, pool.scores, n=self.best, threshold=self.threshold)
         counts = _fates(selection, pool.times)
         counts["prompts_without_response"] = int(not selection.kept)
-        return _with_demonstration(pool, [(i, 1) for i in selection.kept], self.demonstrations, counts)
+        return _with_demonstrations(pool, [(i, 1) for i in selection.kept], self.demonstrations, counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,24 +152,28 @@ def _fates(selection: Selection, times: Sequence[int]) -> dict[str, int]:
     return counts
 
 
-def _demonstration(pool: Pool) -> str | None:
-    return pool.row["chosen"][0]["content"] if pool.row["chosen"] else None
+def _demonstrations(pool: Pool) -> list[Mapping[str, Any]]:
+    """The distinct demonstrations of the prompt, as messages."""
+    given = {answer_key(row["chosen"][0]): row["chosen"][0] for row in pool.rows if row["chosen"]}
+    return list(given.values())
 
 
-def _with_demonstration(
+def _with_demonstrations(
     pool: Pool, kept: Sequence[tuple[int, int]], demonstrations: bool, counts: Mapping[str, int]
 ) -> Selected:
-    """Rows of the kept samples, each as often as given, and of the demonstration if it is not among them."""
+    """Rows of the kept samples, each as often as given, after those of the demonstrations that are not among them."""
     rows: list[dict[str, Any]] = []
     for i, times in kept:
         score = pool.scores[i] if pool.scores is not None else None
         rows += [{"chosen": pool.texts[i], "rejected": None, "chosen_score": score}] * times
-    demonstration = _demonstration(pool)
-    if (
-        demonstrations
-        and demonstration is not None
-        and all(row["chosen"].strip() != demonstration.strip() for row in rows)
-    ):
-        rows.insert(0, {"chosen": demonstration, "rejected": None, "chosen_score": None})
-        counts = {**counts, "demonstrations": 1}
-    return Selected(rows, counts)
+    if not demonstrations:
+        return Selected(rows, counts)
+    drawn = {row["chosen"].strip() for row in rows}
+    own = [message for message in map(present, _demonstrations(pool)) if _plain(message) not in drawn]
+    first = [{"chosen": _plain(message) or [message], "rejected": None, "chosen_score": None} for message in own]
+    return Selected([*first, *rows], {**counts, "demonstrations": len(own)} if own else counts)
+
+
+def _plain(message: Mapping[str, Any]) -> str | None:
+    """The text of a message that is nothing else; None for one with thoughts or calls."""
+    return message["content"].strip() if set(message) == {"role", "content"} else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,7 +38,8 @@ class MultipleChoice(Verifier):
     r"""1 if the letter chosen is that of the ``answer`` column ("B", "(B)" or "B. Paris").
 
     The choice is the last of ``\boxed{B}``, ``#### B``, ``<answer>B</answer>``, "answer is B", "Answer: B", "option is
-    B"; without one, the letter that the response begins with ("B", "(B) …", "B. …", "B: …").
+    B"; without one, the letter that the response begins with ("B", "(B) …", "B. …", "B: …"). Several letters ("B or C",
+    "B, C"), or one that is said to be wrong, are no choice.
     """
 
     letters: str = "ABCDE"
@@ -52,8 +54,8 @@ class MultipleChoice(Verifier):
 
     def judge(self, response: str, answer: str) -> Verdict:
         """Score one response."""
-        right = self._first(answer)
-        if right is None:
+        of_answer = self._first(answer)
+        if of_answer is None:
             raise UserError(
                 f"multiple_choice: the answer {answer[:40]!r} does not begin with one of {self.letters}; "
                 "correct the column or set `letters`."
@@ -61,19 +63,30 @@ class MultipleChoice(Verifier):
         if len(response) > _LONGEST_CHOICE:
             return Verdict(0.0, f"longer than {_LONGEST_CHOICE} characters")
         response = self.read_marked(response)
-        given = self._last(response) or self._first(response)
-        if given is None:
+        found = self._last(response) or self._first(response)
+        if found is None:
             return Verdict(0.0, "no choice found")
+        if self._taken_back(response[found.end(1) :]):
+            return Verdict(0.0, "more than one choice, or one that is said to be wrong")
+        given, right = found.group(1), of_answer.group(1)
         return Verdict(float(given == right), f"chose {given}, right is {right}")
 
-    def _last(self, text: str) -> str | None:
-        """Return the letter that the last mark names."""
-        chosen = re.findall(rf"{_MARK}(?<![A-Za-z])([{self.letters}])(?![\w'’]){_NO_ARTICLE}", text)
-        return chosen[-1] if chosen else None
+    def _last(self, text: str) -> re.Match[str] | None:
+        """Find the letter that the last mark names."""
+        marks = re.finditer(rf"{_MARK}(?<![A-Za-z])([{self.letters}])(?![\w'’]){_NO_ARTICLE}", text)
+        return next(iter(deque(marks, maxlen=1)), None)
 
-    def _first(self, text: str) -> str | None:
-        match = re.match(rf"\s*[(*]{{0,3}}([{self.letters}])(?:[).:*]|\s*$)", text)
-        return match.group(1) if match else None
+    def _first(self, text: str) -> re.Match[str] | None:
+        return re.match(rf"\s*[(*]{{0,3}}([{self.letters}])(?:[).:*]|\s*$)", text)
+
+    def _taken_back(self, rest: str) -> bool:
+        """Whether what follows a letter names another one beside it, or says that it is wrong."""
+        wrong = r"\s+(?:is|would be|are)\s+(?:not|wrong|incorrect|false)\b"
+        close = r"[)*]{0,3}"
+        other = rf"[(*]{{0,3}}[{self.letters}](?![\w'’])"
+        joined = rf"{close}\s*(?:[,/&+]\s*)?(?:[,/&+]|\b(?:or|and)\b)\s*{other}{_NO_ARTICLE}(?!{close}{wrong})"
+        listed = rf"(?:{close}\s+{other})+{close}\s*(?:<|\}}|\.?\s*$)"
+        return any(re.match(pattern, rest) for pattern in (joined, listed, close + wrong))
 
 
 @dataclass(frozen=True, kw_only=True)

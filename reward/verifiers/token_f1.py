@@ -59,7 +59,8 @@ def _golds(answer: str) -> tuple[tuple[str, ...], ...]:
         listed: Any = json.loads(answer) if answer.lstrip().startswith("[") else None
     except (ValueError, RecursionError):  # a text that begins with a bracket
         listed = None
-    texts = listed if isinstance(listed, list) and all(isinstance(one, str) for one in listed) else [answer]
-    if not texts or not all(text.strip() for text in texts):
+    is_list = isinstance(listed, list) and (not listed or any(isinstance(one, str) for one in listed))
+    texts = listed if is_list else [answer]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise UserError(f"token_f1: the answer {answer[:40]!r} lists no text, or an empty one; correct the column.")
     return tuple(tuple(normalize(text).split()) for text in texts)

@@ -127,6 +127,12 @@ ILLNESSES: dict[str, Run] = {
     "cut off": Run(method="dpo", tokens=14),
     "kl": Run(method="grpo", settings={"beta": 0.0}, trainer={"learning_rate": 2e-2}),
     "constant reward": Run(method="grpo", reward=lambda _: 1.0),
+    "no gradient": Run(
+        method="dpo",
+        pairs=32,
+        settings={"loss_type": "hinge", "beta": 4.0},
+        trainer={"learning_rate": 3e-3, "steps": 60},
+    ),
     "identical": _SHORTEST,
     "entropy": _SHORTEST,
     "over-optimised": _SHORTEST,

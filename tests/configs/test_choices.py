@@ -161,6 +161,7 @@ def test_stages_that_run_one_after_the_other() -> None:
 
 def test_the_smoke_preset_is_short() -> None:
     assert read("preset/smoke.yaml") == {
+        "data": {"max_prompts": 64},
         "trainer": {"steps": 4, "batch_size": 4, "samples": 2},
         "evaluation": {"prompts": 4, "max_new_tokens": 16},
     }

@@ -88,7 +88,9 @@ def test_rft(n: int, figures: Any) -> None:
         drawn = Counter(y for y in ys if world.ended_Y[y])
         if not drawn:
             continue
-        pool = Pool({"chosen": None}, [texts[y] for y in drawn], list(drawn.values()), [score_XY[x, y] for y in drawn])
+        pool = Pool(
+            [{"chosen": None}], [texts[y] for y in drawn], list(drawn.values()), [score_XY[x, y] for y in drawn]
+        )
         for row in method.candidates.select(pool).rows:
             kept_XY[x, texts.index(row["chosen"])] += weight
     # Best-of-n where what cannot be used has a score below all others, and is not trained on

@@ -13,7 +13,9 @@ from align.candidates.plan import Pool
 from align.data import Preferences
 from methods.picked_pairs import AllPairs, BestWorst, RejectionSampled, accepted
 
-POOL = Pool({"prompt_id": "p"}, ["low", "best", "middle", "also best", "also low"], [1] * 5, [0.0, 2.0, 1.0, 2.0, 0.0])
+POOL = Pool(
+    [{"prompt_id": "p"}], ["low", "best", "middle", "also best", "also low"], [1] * 5, [0.0, 2.0, 1.0, 2.0, 0.0]
+)
 
 
 def sides(rows: Any) -> list[tuple[str, str]]:
@@ -42,7 +44,7 @@ def test_all_pairs_by_hand_together_weigh_one_prompt() -> None:
 @pytest.mark.parametrize("pick", [BestWorst(), AllPairs(), RejectionSampled(0.5, 2)])
 @pytest.mark.parametrize(("scores", "fate"), [([1.0, 1.0, 1.0], "tied"), ([1.0], "single"), ([], "single")])
 def test_what_cannot_be_compared_has_no_rows(pick: Any, scores: list[float], fate: str) -> None:
-    selected = pick(Pool({}, [f"text {i}" for i in range(len(scores))], [1] * len(scores), scores))
+    selected = pick(Pool([{}], [f"text {i}" for i in range(len(scores))], [1] * len(scores), scores))
     assert selected.rows == []
     assert selected.counts[fate] == 1
 
@@ -138,7 +140,7 @@ def test_pairs_of_what_rso_accepts_are_the_same_for_the_same_seed_and_prompt() -
     texts, scores = [f"text {i}" for i in range(12)], [float(7 * i % 12) for i in range(12)]
 
     def rows(seed: int, prompt: str) -> Any:
-        return RejectionSampled(5.0, 6)(Pool({"prompt_id": prompt}, texts, [1] * 12, scores, seed))
+        return RejectionSampled(5.0, 6)(Pool([{"prompt_id": prompt}], texts, [1] * 12, scores, seed))
 
     first = rows(0, "p")
     assert (len(first.rows), first.counts) == (3, {"paired": 1, "accepted": 6})

@@ -11,7 +11,7 @@ from align import Policy, Preferences
 from align.data.examples import tokenize
 from align.method.base import Method
 from align.model.batch import Batch
-from methods import BCO, CPO, DPO, KTO, ORPO, RRHF, SFT, SimPO, SLiC
+from methods import BCO, CPO, DPO, GRPO, KTO, ORPO, RRHF, SFT, SimPO, SLiC
 from reward.training.modelling import RewardModel
 from reward.training.ranker import Ranker
 
@@ -61,3 +61,17 @@ def test_a_weight_is_a_number_of_rows(
     assert gradient.norm() > 1e-6
     torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
     assert metrics == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+def test_a_method_that_answers_every_prompt_as_often_says_so(tiny_policy: Policy) -> None:
+    rows = [
+        {"prompt": f"{i}?", "chosen": "a", "rejected": "b", "weight": weight} for i, weight in enumerate((1.0, 1.0))
+    ]
+    heavy = [*rows, {"prompt": "2?", "chosen": "a", "rejected": "b", "weight": 2.0}]
+
+    def doubts(rows: list[dict[str, Any]]) -> str:
+        data = tokenize(Preferences.from_rows(rows), tiny_policy.tokenizer, max_length=250, unit="prompt")
+        return " ".join(GRPO().doubts(data.distinct_prompts()))
+
+    assert doubts(rows) == ""
+    assert doubts(heavy).startswith("the weights of the data's rows do not count: GRPO answers every prompt as often")

@@ -205,8 +205,21 @@ def _of_budget(contest: Contest, rows: Sequence[Row]) -> list[str]:
         if off := [f"{label} {n:,.0f}" for label, n in own.items() if abs(n / given.amount - 1) > _OFF_BUDGET]:
             out.append(f"Whole steps do not meet the budget of {given} exactly: {', '.join(off)} tokens trained on.")
     if not contest.comparison.settings.tune:
-        out.append("No setting was tuned on these data; with other learning rates the order may differ (tune=4).")
+        out.append(f"{_settings(contest)}; with other learning rates the order may differ (tune=4).")
     return out
+
+
+def _settings(contest: Contest) -> str:
+    """Say which methods have settings that somebody chose for this model."""
+    shipped = contest.comparison.shipped
+    if not shipped:
+        return "No setting was tuned on these data"
+    if len(shipped) == len(contest.comparison.trained):
+        return "Every method has the settings shipped for this model, tuned before and not here"
+    return (
+        f"Settings tuned for this model are shipped for {', '.join(shipped)}; the others have their defaults, which "
+        "counts against them"
+    )
 
 
 def _of_frontier(frontiers: Mapping[str, Frontier], found: Results) -> list[str]:

@@ -129,9 +129,11 @@ def _held_out(stages: Stages, found: Results, check: JudgeCheck | None) -> str:
 
 
 def _tuning(stages: Stages) -> str:
-    if not stages.tuned:
-        return "each method's own, not tuned on these data"
     contest = stages.contest
+    if not stages.tuned:
+        shipped = contest.comparison.shipped
+        own = f"shipped for this model with {', '.join(shipped)}; " if shipped else ""
+        return f"{own}{'otherwise ' if own else ''}each method's defaults, not tuned on these data"
     chosen = "; ".join(f"{label}: {words}" for label, words in stages.tuned.items())
     return (
         f"the best of {contest.comparison.settings.tune} for each method on {contest.rows['tuning']:,} other rows, "

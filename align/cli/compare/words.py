@@ -120,6 +120,12 @@ class Comparison:
         """Contenders that are trained."""
         return [contender for contender in self.contenders if contender.method is not None]
 
+    @property
+    def shipped(self) -> list[str]:
+        """Labels of the contenders whose method has settings tuned for the model, shipped in ``configs/tuned/``."""
+        model = groups.chosen(self.configs, self.shared, "model")
+        return [c.label for c in self.trained if groups.tuned_file(self.configs, model, str(c.method)) is not None]
+
     def job(self, words: Sequence[str]) -> Job:
         """Read the words of one run."""
         return _read_job(self.configs, words)

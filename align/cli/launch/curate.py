@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,10 @@ _SETTINGS = {
 
 
 def curate(config: RunConfig, data: Preferences, rows: Sequence[int], sizes: Sequence[int]) -> Preferences:
-    """Return the rows of the data to train on: those at ``rows``, few of them (``data.select``), or mixed at rates.
+    """Return the rows of the data to train on, of those at ``rows``.
+
+    Few are chosen (``data.select``) or all mixed at rates, and of what there is then, so many prompts are kept
+    (``data.max_prompts``).
 
     Args:
         config: Of the run.
@@ -35,9 +39,24 @@ def curate(config: RunConfig, data: Preferences, rows: Sequence[int], sizes: Seq
         sizes: Rows of each source of ``data``, in order.
     """
     if config.data.rates is not None:
-        return data.select(_mixed(config, rows, sizes))
-    kept = data if len(rows) == len(data) else data.select(rows)
-    return kept if config.data.select is None else _selected(config, kept)
+        chosen = data.select(_mixed(config, rows, sizes))
+    else:
+        kept = data if len(rows) == len(data) else data.select(rows)
+        chosen = kept if config.data.select is None else _selected(config, kept)
+    n = config.data.max_prompts
+    return chosen if n is None else _of_few_prompts(chosen, n, config.seed)
+
+
+def _of_few_prompts(data: Preferences, n: int, seed: int) -> Preferences:
+    """Return the rows of ``n`` prompts, drawn by the seed; all of them where there are no more prompts."""
+    questions = data.questions()
+    prompts = list(dict.fromkeys(questions))
+    if len(prompts) <= n:
+        return data
+    drawn = set(random.Random(seed).sample(prompts, n))
+    kept = data.select(row for row, question in enumerate(questions) if question in drawn)
+    say(f"{len(kept):,} rows of {n:,} of the {len(prompts):,} prompts are trained on (data.max_prompts)")
+    return kept
 
 
 def _mixed(config: RunConfig, rows: Sequence[int], sizes: Sequence[int]) -> list[int]:

@@ -86,6 +86,11 @@ def assemble_job(job: Job) -> Run | Recipe:
 def _stages(name: str, run: Run) -> list[Stage]:
     """List the stages of one method: drawing and training in each round, or a single run."""
     config, plan = run.config, run.method.candidates
+    if plan is not None and plan.rounds > 1 and config.stage is not None:
+        raise UserError(
+            f"method.rounds={plan.rounds} has no effect with stage={config.stage}, which is one drawing or one "
+            "training; leave one of them out."
+        )
     if plan is None or config.stage == "train":
         return [Stage(name, config.stage)]
     if config.stage == "sample":
@@ -219,7 +224,15 @@ def _candidates(folder: Path) -> dict[str, Any]:
     """Return fields of `DataConfig`: the candidates, and the rows held out from their prompts."""
     heldout = folder / HELDOUT
     held = {"heldout": str(heldout)} if heldout.exists() else {}
-    chosen = ("select", "select_by", "select_per_source", "rates", "cap", "temperature")  # of the prompts, before
+    chosen = (
+        "max_prompts",
+        "select",
+        "select_by",
+        "select_per_source",
+        "rates",
+        "cap",
+        "temperature",
+    )  # of the prompts, before
     done = {name: getattr(DataConfig, name) for name in chosen}
     as_written = {"format": "auto", "columns": {}, "expected_rows": None}
     return {"train": str(folder / CANDIDATES), **as_written, **done, **held}

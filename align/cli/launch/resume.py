@@ -148,6 +148,7 @@ def _data(config: RunConfig, *, mixing: bool) -> Mapping[str, Any]:
         "too_long": data.too_long,
         "pairs": data.pairs,
         "train_on": data.train_on,
+        **({"max_prompts": data.max_prompts} if data.max_prompts is not None else {}),
         **({name: getattr(data, name) for name in ("select", "select_per_source")} if data.select is not None else {}),
         **({"select_by": _content(data.select_by)} if data.select is not None else {}),
         **({name: getattr(data, name) for name in ("rates", "cap", "temperature")} if data.rates is not None else {}),

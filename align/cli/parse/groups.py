@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from align.settings import registry
 
-__all__ = ["OPTIONAL", "choices", "description", "find_configs", "names"]
+__all__ = ["OPTIONAL", "choices", "chosen", "description", "find_configs", "names", "tuned_file"]
 
 OPTIONAL = frozenset({"preset", "recipe", "reward"})
 """Groups from which nothing needs to be chosen."""
@@ -40,3 +44,16 @@ def description(configs: Path, group: str, choice: str) -> str:
         return "registered by another package"
     lines = (line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines())
     return next(line for line in lines if not line.startswith("@"))  # @package is Hydra's
+
+
+def chosen(configs: Path, words: Sequence[str], group: str) -> str:
+    """Return what ``words`` choose in a group, else the default of ``config.yaml``."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(configs / "config.yaml"))
+    default = next(entry[group] for entry in config["defaults"] if group in entry)
+    return next((word.partition("=")[2] for word in reversed(words) if word.startswith(f"{group}=")), default)
+
+
+def tuned_file(configs: Path, model: str, method: str) -> Path | None:
+    """Return the file of the settings that are tuned for a model with a method, if there is one."""
+    file = configs / "tuned" / f"{model}-{method}.yaml"
+    return file if file.exists() else None

@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from align.cli.parse import groups
 from align.settings import registry
@@ -68,7 +65,7 @@ _MOST_USED = (
 
 def help_text(configs: Path, words: Sequence[str] = ()) -> str:
     """Return usage, choices, settings and examples, for the method and the model that `words` choose."""
-    model, method = (_choice(configs, words, group) for group in ("model", "method"))
+    model, method = (groups.chosen(configs, words, group) for group in ("model", "method"))
     commands = "|".join(registry.choices("commands"))
     parts = [_USAGE.format(commands=commands, blanks=" " * max(1, 49 - len(commands)))]
     for title, group in _GROUPS:
@@ -88,18 +85,11 @@ def help_text(configs: Path, words: Sequence[str] = ()) -> str:
     return "\n".join(parts)
 
 
-def _choice(configs: Path, words: Sequence[str], group: str) -> str:
-    """Return what `words` choose in a group, else the default of ``config.yaml``."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(configs / "config.yaml"))
-    default = next(entry[group] for entry in config["defaults"] if group in entry)
-    return next((word.partition("=")[2] for word in words if word.startswith(f"{group}=")), default)
-
-
 def _tuned(configs: Path, model: str, method: str) -> str:
     """Return the settings tuned for this model with this method, written as they would be typed."""
     pair = f"model={model} with method={method}"
-    file = configs / "tuned" / f"{model}-{method}.yaml"
-    if not file.exists():
+    file = groups.tuned_file(configs, model, method)
+    if file is None:
         return f"No settings are tuned for {pair}: the defaults apply.\n"
     rows = [(f"{key}={default}", comment) for key, default, comment in _keys(file, "")]
     return _table(f"Tuned for {pair}: used instead of the defaults unless you type another value", rows)

@@ -28,6 +28,7 @@ from align.sampling.params import Response, SamplingParams
 from align.sampling.sampler import Sampler
 from align.scoring.reward_role import RoleScorer
 from align.system.signals import Interrupted
+from methods.picked_pairs import AllPairs
 from reward import Length
 
 PLAN = CandidatePlan(
@@ -465,3 +466,27 @@ def test_prompts_keep_their_keys_and_their_order_whoever_draws_them(
     draw(tiny_policy, data, PLAN, tmp_path / "two.jsonl", scorer=Letters())
     assert sorted(keys) == list(range(40))
     assert content(tmp_path / "two.jsonl")[0] == content(tmp_path / "one.jsonl")[0]
+
+
+def test_the_rows_of_a_prompt_have_its_weight(
+    tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean of its rows; where the selection weighs its rows too, both count."""
+    answers(monkeypatch, tiny_policy, ["a", "b", "c"])
+    rows = [
+        {"prompt": f"{name}?", "chosen": "yes", "rejected": f"no {i}", "weight": weight}
+        for i, (name, weight) in enumerate((("one", 0.0), ("one", 6.0), ("two", 1.0), ("three", None)))
+    ]
+    data = Preferences.from_rows(rows)
+    plan = replace(PLAN, include_data=False)
+    ranked = draw(tiny_policy, data, plan, tmp_path / "ranked.jsonl", scorer=Letters())
+    pairs = draw(tiny_policy, data, replace(plan, select=AllPairs()), tmp_path / "pairs.jsonl", scorer=Letters())
+
+    def weights(drawn: Preferences) -> dict[str, set[float | None]]:
+        of: dict[str, set[float | None]] = {}
+        for row in drawn:
+            of.setdefault(row["prompt"][0]["content"], set()).add(row["weight"])
+        return of
+
+    assert weights(ranked) == {"one?": {3.0}, "two?": {None}, "three?": {None}}
+    assert weights(pairs) == {"one?": {1.0}, "two?": {1 / 3}, "three?": {1 / 3}}

@@ -14,7 +14,7 @@ from align.sampling.params import SamplingParams
 
 class TestRanking:
     def test_ties_and_order_by_hand(self) -> None:
-        pool = Pool({}, ["low", "best", "middle", "also best", "also low"], [1] * 5, [0.0, 2.0, 1.0, 2.0, 0.0])
+        pool = Pool([{}], ["low", "best", "middle", "also best", "also low"], [1] * 5, [0.0, 2.0, 1.0, 2.0, 0.0])
         selected = Ranking()(pool)
         assert [(row["chosen"], row["rejected"]) for row in selected.rows] == [
             ("best", "middle"),
@@ -28,7 +28,7 @@ class TestRanking:
         ("scores", "counts"), [([1.0, 1.0, 1.0], {"tied": 1}), ([1.0], {"single": 1}), ([], {"single": 1})]
     )
     def test_what_cannot_be_ranked_has_no_rows(self, scores: list[float], counts: dict[str, int]) -> None:
-        selected = Ranking()(Pool({}, [f"text {i}" for i in range(len(scores))], [1] * len(scores), scores))
+        selected = Ranking()(Pool([{}], [f"text {i}" for i in range(len(scores))], [1] * len(scores), scores))
         assert selected.rows == []
         assert selected.counts == counts
 
@@ -37,7 +37,7 @@ class TestRanking:
         from align.data.pairs_and_rankings import draft
 
         texts = [f"text {i}" for i in range(len(scores))]
-        rows = Ranking()(Pool({}, texts, [1] * len(texts), [float(s) for s in scores])).rows
+        rows = Ranking()(Pool([{}], texts, [1] * len(texts), [float(s) for s in scores])).rows
         if len(set(scores)) < 2:
             assert not rows
             return
@@ -55,7 +55,7 @@ class TestRanking:
 
 
 def test_a_pair_has_the_scores_of_its_sides() -> None:
-    pool = Pool({"prompt_id": "p"}, ["a", "b", "c", "d"], [1, 1, 0, 2], [1.0, 3.0, 2.0, 1.0])
+    pool = Pool([{"prompt_id": "p"}], ["a", "b", "c", "d"], [1, 1, 0, 2], [1.0, 3.0, 2.0, 1.0])
     assert Ranking()(pool).rows == [
         {"chosen": "b", "rejected": "c", "chosen_score": 3.0, "rejected_score": 2.0, "ranking": "p"},
         {"chosen": "c", "rejected": "a", "chosen_score": 2.0, "rejected_score": 1.0, "ranking": "p"},
@@ -64,7 +64,7 @@ def test_a_pair_has_the_scores_of_its_sides() -> None:
 
 
 def test_two_levels_are_paired_through_their_first_ones() -> None:
-    pool = Pool({}, ["a", "b", "c", "d"], [1] * 4, [0.5, -1.0, 0.5, -1.0])
+    pool = Pool([{}], ["a", "b", "c", "d"], [1] * 4, [0.5, -1.0, 0.5, -1.0])
     rows = Ranking()(pool).rows
     assert [(row["chosen"], row["rejected"]) for row in rows] == [("a", "b"), ("c", "b"), ("a", "d")]
     assert {(row["chosen_score"], row["rejected_score"]) for row in rows} == {(0.5, -1.0)}

@@ -42,7 +42,7 @@ def test_a_table_has_a_column_for_each_model_that_measured_something() -> None:
     ]
     assert ["true_reward", "1.000", "2.000", "3", "quality in the embedded world, 0 to 1"] in lines
     assert ["", "[-1.484, 3.484]", "[2.000, 2.000]", "", ""] in lines
-    assert ["kl", "–", "0.500", "3", "divergence from the start model over all tokens, nats per response"] in lines
+    assert ["kl", "–", "0.500", "3", "divergence from the reference (or the start model), nats per response"] in lines
     assert lines[-2] == ["One prompt was left out"]
     assert lines[-1][0].startswith("Win rate of the trained model over the start model, by true_reward: 83.3% (95 %")
 

@@ -175,7 +175,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         **{"heldout_size": 0.05, "max_rejected": 0.01, "expected_rows": None, "mix": None},
         **{"subset": None, "revision": None, "too_long": "drop", "pairs": "all", "train_on": "last"},
         "columns": dict.fromkeys(COLUMNS),
-        **{"select": None, "select_by": "length", "select_per_source": None},
+        **{"max_prompts": None, "select": None, "select_by": "length", "select_per_source": None},
         **{"rates": None, "cap": None, "temperature": 1.0},
         **dict.fromkeys(("heldout_format", "heldout_columns", "heldout_subset", "heldout_revision")),
     },

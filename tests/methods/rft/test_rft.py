@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from align.candidates.drawing import draw
 from align.candidates.plan import Pool
 from align.data import Preferences
 from align.data.examples import tokenize
@@ -17,6 +18,7 @@ from align.model.batch import Batch
 from align.model.policy import Policy
 from methods import RFT, RRHF, SFT, SLiC
 from methods.rft.rft import BestResponses, RightPaths
+from reward import Length
 from tests.methods.rft.test_rejection import SEVEN
 
 DEMONSTRATION = "Three and four: <<3+4=7>>7\n#### 7"
@@ -24,7 +26,8 @@ DEMONSTRATION = "Three and four: <<3+4=7>>7\n#### 7"
 
 def pool(texts: list[str], times: list[int] | None = None, scores: list[float] | None = None, **row: Any) -> Pool:
     chosen = [{"role": None, "content": row.pop("chosen", DEMONSTRATION)}]
-    return Pool({"chosen": chosen, "answer": "7", "prompt_id": "q1", **row}, texts, times or [1] * len(texts), scores)
+    given = {"chosen": chosen, "answer": "7", "prompt_id": "q1", **row}
+    return Pool([given], texts, times or [1] * len(texts), scores)
 
 
 class TestRightPaths:
@@ -192,3 +195,34 @@ def test_the_report_has_what_became_of_the_samples(method: Any, tmp_path: Path, 
     file.with_suffix(".json").write_text(json.dumps({"counts": counts}))
     report = method.report(policy, train, None, None)["candidates"]
     assert (report["kept"], report["reward_mean"], report["reward_best"]) == (3, 0.5, 1.5)
+
+
+def test_every_demonstration_of_a_prompt_is_trained_on_whole() -> None:
+    """D ∪ D′: those of all rows of the prompt, each once, and thoughts are part of one."""
+    first, second = ({"role": "assistant", "content": text} for text in ("One.", "Two."))
+    thought = {"role": "assistant", "content": "One.", "thinking": "Hm."}
+    rows: list[dict[str, Any]] = [
+        {"chosen": [message], "answer": "7", "prompt_id": "q"} for message in (first, second, first, thought)
+    ]
+    rows.append({"chosen": None, "answer": "8", "prompt_id": "q"})
+    selected = BestResponses()(Pool(rows, ["Two.", "Best."], [1, 1], [0.0, 1.0]))
+    assert [row["chosen"] for row in selected.rows] == ["One.", "Two.", [thought], "Best."]
+    assert selected.counts["demonstrations"] == 3
+    assert RightPaths()(Pool(rows, ["#### 7"], [1], None)).counts["questions_with_several_answers"] == 1
+    assert "questions_with_several_answers" not in RightPaths()(Pool(rows[:4], ["#### 7"], [1], None)).counts
+
+
+def test_a_demonstration_with_thoughts_is_drawn_beside(tiny_policy: Policy, tmp_path: Path) -> None:
+    prompt = [{"role": "user", "content": "How much?"}]
+    answer = {"role": "assistant", "content": "Seven."}
+    answers = (answer, {**answer, "reasoning_content": "Three and four."})
+    rows = [{"prompt": prompt, "chosen": [message]} for message in answers]
+    plan = RFT(samples=2, max_new_tokens=4, keep_unfinished=True).candidates
+    assert plan is not None
+    drawn = draw(tiny_policy, Preferences.from_rows(rows), plan, tmp_path / "drawn.jsonl", scorer=Length(maximum=3))
+    chosen = [row["chosen"][0] for row in drawn]
+    assert [message.get("thinking") for message in chosen if message["content"] == "Seven."] == [
+        None,
+        "Three and four.",
+    ]
+    assert len(chosen) == 3

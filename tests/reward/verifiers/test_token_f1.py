@@ -85,7 +85,7 @@ def test_texts_without_words_are_equal_as_in_squad() -> None:
     assert [f1(text, "A") for text in ("The", "a.", "B", "")] == [1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("answer", ["[]", '[""]', '["Denver", " "]'])
+@pytest.mark.parametrize("answer", ["[]", '[""]', '["Denver", " "]', '["Denver", 5]'])
 def test_a_list_without_texts_is_an_error(answer: str) -> None:
     with pytest.raises(UserError, match="lists no text, or an empty one; correct the column"):
         f1("Denver", answer)

@@ -195,6 +195,23 @@ def test_what_weakens_it_is_said(begin_comparison: Begin) -> None:
     assert any(s.startswith("No setting was tuned") for s in said)
 
 
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        ("sft,dpo", "Settings tuned for this model are shipped for dpo; the others have their defaults"),
+        ("dpo,dpo:loss_type=ipo", "Every method has the settings shipped for this model"),
+    ],
+)
+def test_settings_that_are_shipped_for_a_model_are_named(methods: str, said: str, begin_comparison: Begin) -> None:
+    stages = begin_comparison(f"methods=[{methods}]", "seeds=1", "model=world", "judge=repetition")
+    for contender in stages.contest.comparison.contenders:
+        write(stages, contender.label, 0, measured(0.5, 0))
+    write(stages, "start", 0, measured(0.4, 0))
+    conclude(stages)
+    result = json.loads((stages.contest.folder / "comparison.json").read_text())
+    assert any(s.startswith(said) for s in result["caveats"])
+
+
 def test_a_frontier_has_its_points_and_its_sentence(begin_comparison: Begin) -> None:
     stages = begin_comparison("seeds=1", "frontier=true", "methods=[sft,dpo,dpo:loss_type=ipo]")
     stages.swept["sft"] = "", {}

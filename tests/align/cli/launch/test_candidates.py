@@ -62,6 +62,8 @@ def test_stages(words: list[str], expected: tuple[Stage, ...] | None) -> None:
 def test_a_recipe_chooses_its_stages() -> None:
     with pytest.raises(UserError, match="leave stage=sample out"):
         stages("recipe=rft", "stage=sample")
+    with pytest.raises(UserError, match=r"method\.rounds=2 has no effect with stage=train"):
+        stages("method=slic", "method.samples=8", "method.rounds=2", SCORED, "stage=train")
     with pytest.raises(UserError, match=r"sft\.method\.samples=4, rft\.method\.samples=4"):
         stages("recipe=rft", "method.samples=4")
 

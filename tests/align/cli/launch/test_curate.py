@@ -92,6 +92,34 @@ def test_few_good_rows_are_selected(tasks: tuple[str, str], capsys: pytest.Captu
     assert "mean length" in said
 
 
+def test_a_few_prompts_are_drawn_with_all_their_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of ten prompts with two rows each, four are eight rows; another seed draws others, more than all are all."""
+    rows = [{"prompt": f"{i % 10}?", "chosen": "yes", "rejected": f"no {i}"} for i in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    file = str(tmp_path / "a.jsonl")
+    train, _ = load(train=file, max_prompts=4)
+    assert sorted(Counter(questions(train)).values()) == [2, 2, 2, 2]
+    assert (
+        questions(train)
+        == questions(load(train=file, max_prompts=4)[0])
+        != questions(load(6, train=file, max_prompts=4)[0])
+    )
+    assert "8 rows of 4 of the 10 prompts are trained on" in capsys.readouterr().out
+    assert len(load(train=file, max_prompts=11)[0]) == 20
+    train, heldout = load(train=file, max_prompts=4, heldout_size=5)
+    assert len(set(questions(train))) == 4
+    assert len(set(questions(heldout))) == 5
+    assert not set(questions(heldout)) & set(questions(train))
+
+
+def test_a_few_prompts_are_drawn_of_rows_that_are_selected_or_mixed(tasks: tuple[str, str]) -> None:
+    train, _ = load(train=tasks[0], select=10, max_prompts=3)
+    assert set(questions(train)) < set(questions(load(train=tasks[0], select=10)[0]))
+    assert len(train) == 3
+    mixed, _ = load(train=tasks, rates="equal", max_prompts=8)
+    assert len(set(questions(mixed))) == 8
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -138,6 +166,7 @@ def test_they_are_part_of_what_a_command_asks_for() -> None:
         return command_inputs(run, Scorers((), None))["data"]
 
     assert inputs(rates="equal") != inputs(rates="proportional") != inputs(rates="proportional", cap=3) != inputs()
+    assert inputs() != inputs(max_prompts=3) != inputs(max_prompts=4)
     assert inputs(select=3) != inputs(select=4) != inputs(select=4, select_by="score") != inputs()
 
 
