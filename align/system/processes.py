@@ -204,10 +204,7 @@ def own_device() -> torch.device:
 
 @cache
 def _watch() -> Watch:
-    """Watch the other processes, and leave the group before the interpreter ends.
-
-    Gloo's threads, still alive then, may abort a finished process.
-    """
+    """Watch the other processes, and leave watch and group before the interpreter ends."""
     store: Any = dist.distributed_c10d._get_default_store()  # pyright: ignore[reportPrivateUsage]
     watch = Watch(dist.get_rank(), dist.get_world_size(), store.clone())
     watch.begin()

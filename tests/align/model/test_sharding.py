@@ -25,6 +25,7 @@ import sys
 import torch
 from torch.distributed.tensor import DTensor
 from align import Adapter, Policy, SamplingParams
+from align.errors import UserError
 from align.model.batch import Batch
 from align.model.fingerprint import weights_fingerprint
 from align.sampling.sampler import Sampler
@@ -115,6 +116,13 @@ else:
     raise AssertionError
 assert P.failed_together
 P.together(lambda: differentiate(shared, mine))
+
+try:
+    shared.merge_and_export("nowhere")
+except UserError as error:
+    assert "align export BASE FOLDER" in str(error)
+else:
+    raise AssertionError
 print("equal")
 """
 
