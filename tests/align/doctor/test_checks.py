@@ -328,7 +328,10 @@ def _(ward: Ward) -> Patient:
 
 def test_what_each_process_would_keep_is_told(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     patient = make(trainer={"sharding": "full"})
-    size, shared = patient.skeleton.size.total, 2 * (3 * 32 * 48 + 2 * 32 * 32 + 2 * 32 * 16)  # of each layer's matrices
+    size, shared = (
+        patient.skeleton.size.total,
+        2 * (3 * 32 * 48 + 2 * 32 * 32 + 2 * 32 * 16),
+    )  # the layers
     monkeypatch.setattr("align.doctor.weights.readable", lambda amount: f"{amount:.0f} bytes")
     alone = BY_NAME["sharding"].find(patient)
     assert alone.state == "good"
