@@ -69,9 +69,9 @@ def _length(letter: bytes) -> int:
 
 def _gathered(content: bytes, device: torch.device) -> list[bytes]:
     mine = _tensor(content, device)
-    everyone = mine.new_empty(dist.get_world_size() * len(content))
-    dist.all_gather_into_tensor(everyone, mine)
-    return [row.tobytes() for row in everyone.cpu().numpy().reshape(-1, len(content))]
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, mine)
+    return [row.tobytes() for row in torch.stack(everyone).cpu().numpy()]
 
 
 def _broadcast(content: bytes, device: torch.device) -> bytes:
