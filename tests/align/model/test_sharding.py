@@ -137,14 +137,13 @@ def run(tiny_model: Path, tmp_path: Path) -> Any:
         ranks = shares.count(",") + 1
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "29531"]
         command = [sys.executable, *launcher, str(script), str(tiny_model), shares, kind, adapter]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("equal") == ranks
 
     return start
 
 
-@pytest.mark.slow  # seldom a rank aborts in a thread of gloo as it exits, its results printed
 def test_two_ranks_with_uneven_work_compute_what_one_does(run: Any) -> None:
     run("0-4,4-6")
 

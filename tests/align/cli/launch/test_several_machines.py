@@ -12,6 +12,7 @@ import pytest
 
 RUN = Path(__file__).resolve().parents[4] / "scripts" / "run.py"
 WORDS = ["method=dpo", "preset=smoke", "trainer.steps=2", "evaluation.prompts=0", "run_name=run"]
+WORDS += ["data.heldout=null", "data.heldout_size=0"]
 
 
 def _start(node: int, port: int, folder: Path, *words: str) -> subprocess.Popen[str]:
