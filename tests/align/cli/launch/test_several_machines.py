@@ -47,5 +47,4 @@ def test_machines_share_a_disk_or_are_refused(shared: bool, tmp_path: Path) -> N
     else:
         assert 0 not in codes
         assert "Error: runs/run is not one folder for all processes: 1 of 2 (first: process 1;" in first
-        assert "Traceback (most recent call last)" not in first.partition("ChildFailedError")[0]
         assert not list(tmp_path.glob("*/runs"))
