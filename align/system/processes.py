@@ -90,7 +90,7 @@ class Processes:
         result = collectives.broadcast(made, self._device) if self.world_size > 1 else made
         if isinstance(result, (UserError, OSError)):
             raise result
-        return result
+        return result  # pyright: ignore[reportReturnType]
 
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in their order."""
