@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "prompts_to_answer"]
 
-_CHUNK = 64  # prompts between two states on disk
+_CHUNK = 64  # prompts of each process between two states on disk
 
 
 def draw(
@@ -181,8 +181,9 @@ class _Drawing:
             unit="prompt",
         )
         with bar:
-            for start in range(done, len(self.prompts), _CHUNK):
-                chunk = range(start, min(start + _CHUNK, len(self.prompts)))
+            size = _CHUNK * self.processes.world_size
+            for start in range(done, len(self.prompts), size):
+                chunk = range(start, min(start + size, len(self.prompts)))
                 rows, found = self._chunk(chunk)
                 counts = _added(counts, found)
                 if self.processes.is_first:

@@ -67,10 +67,15 @@ def report_own(line: str) -> None:
     print(visible(named), file=sys.stderr, flush=True)
 
 
-def wait_for_first_process() -> None:
-    """Give the first process time to print: torchrun ends it as soon as another one fails."""
-    if not _is_first_process():
-        time.sleep(2)
+def wait_for_first_process() -> bool:
+    """Give the first process time to print: torchrun ends it as soon as another one fails.
+
+    Returns whether this is the first. Another one that gets here has something to say that the first did not: where
+    that fails too, torchrun ends this one meanwhile.
+    """
+    if not (first := _is_first_process()):
+        time.sleep(5)
+    return first
 
 
 def while_read(command: Callable[[], int]) -> int:

@@ -38,8 +38,10 @@ def main(words: Sequence[str], configs: Path) -> int:
     try:
         return while_read(lambda: _do(words, configs))
     except UserError as error:
-        report(_told(error, words, configs))
-        _tell(str(error))
+        told = _told(error, words, configs)
+        report(told)
+        if not _tell(str(error)):
+            report_own(told)
         return 2
     except KeyboardInterrupt as stop:
         signum = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)  # of a second signal its own
@@ -67,16 +69,16 @@ def _sentence(error: BaseException) -> str | None:
     return f"out of memory ({first_line(error)}); {SMALLER}" if is_out_of_memory(error) else None
 
 
-def _tell(sentence: str) -> None:
-    """Let the first process say why this one fails."""
+def _tell(sentence: str) -> bool:
+    """Let the first process say why this one fails; returns whether it can, or is this one."""
     if process_count() == 1:
-        return
+        return True
     if "align.system.processes" not in sys.modules:  # the processes have not met yet
-        wait_for_first_process()
-        return
+        return wait_for_first_process()
     from align.system.processes import tell_processes
 
     tell_processes(sentence)
+    return True
 
 
 def _lost(error: BaseException) -> str | None:

@@ -20,6 +20,7 @@ CHECKS: tuple[Check, ...] = (
     text.positions,
     weights.files,
     weights.targets,
+    weights.sharding,
     machine.disk,
     text.data,
     text.heldout,

@@ -14,6 +14,8 @@ from align.model.classifier import require_classifier
 from align.model.loading import known_ids, require_safetensors, resolve
 from align.model.probe import Prober
 from align.model.roles import SCALAR_ROLES
+from align.model.sharding import is_shared_out, kept_share
+from align.training.memory import WEIGHT_BYTES, readable
 
 __all__ = [
     "architecture",
@@ -27,6 +29,7 @@ __all__ = [
     "padding",
     "reference",
     "seconds",
+    "sharding",
     "targets",
     "weights",
 ]
@@ -57,6 +60,27 @@ def targets(patient: Patient) -> str | None:
     found = patient.skeleton
     size = f"{found.size.trainable:,} of {found.size.total:,} parameters are trained"
     return f"{len(found.adapted)} layers, {size}" if found.adapted else size
+
+
+@check("sharding", "whether the base can be shared out, and what each process keeps of it")
+def sharding(patient: Patient) -> str | None:
+    """The frozen base has layers to share out, and several processes to share them."""
+    config, found = patient.config, patient.skeleton
+    kind, quantized = config.trainer.sharding, config.model.quantization is not None
+    if kind == "none":
+        return None
+    several = is_shared_out(kind, adapters=config.adapter is not None, quantized=quantized)
+    base = found.size.total * WEIGHT_BYTES[config.model.dtype]
+
+    def kept(ranks: int | None = None) -> str:
+        return readable(base * kept_share(found.network, kind, ranks))
+
+    if several:
+        return f"{kind}: each process keeps {kept()} of the {readable(base)} of the base"
+    return (
+        f"{kind} has no effect on a single process; of the {readable(base)} of the base each of 2 that torchrun starts "
+        f"would keep {kept(2)}, each of 8 {kept(8)}"
+    )
 
 
 @check("memory", "the estimate against what the device has")

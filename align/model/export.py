@@ -43,8 +43,14 @@ def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: s
         The largest difference between merged and adapter logits on random tokens.
 
     Raises:
-        UserError: The difference is larger than rounding explains, or the base is quantised.
+        UserError: The difference is larger than rounding explains, or the base is quantised or shared out to ranks.
     """
+    if roles.sharding is not None:
+        raise UserError(
+            "merge_and_export: the base is shared out to several processes, none of which has a whole model to write; "
+            "write the adapter with policy.save(…), then merge it in a process of its own: align export BASE FOLDER "
+            "--start ADAPTER (of a run: align export RUN FOLDER)."
+        )
     if not isinstance(roles, SharedBase):
         _write(roles.module, tokenizer, folder)
         return 0.0

@@ -44,12 +44,7 @@ class Sharding:
             UserError: The architecture has no layers that are computed one after the other.
         """
         turns.wait()
-        self.layers: list[Any] = decoder_layers(network)
-        if not self.layers:
-            raise UserError(
-                f"trainer.sharding={kind}: {network.config.model_type} models have no decoder layers that can be "
-                "shared out; set it to none."
-            )
+        self.layers: list[Any] = _require_layers(network, kind)
         mesh = _mesh(kind, device)
         for layer in self.layers:
             matrices = _matrices(layer)
@@ -146,13 +141,26 @@ def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def kept_share(network: Any, kind: str) -> float:
-    """Return the share of a model's parameters, adapters apart, that a rank keeps."""
+def kept_share(network: Any, kind: str, ranks: int | None = None) -> float:
+    """Return the share of a model's parameters, adapters apart, that a rank keeps.
+
+    ``ranks``: that share one copy; None: as this run was started.
+    """
     if kind == "none":
         return 1.0
     sizes = {name: p.numel() for name, p in network.named_parameters() if ".lora_" not in name}
-    shared = sum(p.numel() for layer in decoder_layers(network) for p in _matrices(layer))
-    return 1 - shared / sum(sizes.values()) * (1 - 1 / _sharing_ranks(kind))
+    shared = sum(p.numel() for layer in _require_layers(network, kind) for p in _matrices(layer))
+    return 1 - shared / sum(sizes.values()) * (1 - 1 / (_sharing_ranks(kind) if ranks is None else ranks))
+
+
+def _require_layers(network: Any, kind: str) -> list[Any]:
+    layers = decoder_layers(network)
+    if not layers:
+        raise UserError(
+            f"trainer.sharding={kind}: {network.config.model_type} models have no decoder layers that can be shared "
+            "out; set it to none."
+        )
+    return layers
 
 
 def _matrices(layer: nn.Module) -> list[nn.Parameter]:

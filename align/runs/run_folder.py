@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import UserError
 from align.system.files import held, is_partial, read_json, remove_folder, write_json, write_text
 from align.system.redaction import command_line, redact
 
+if TYPE_CHECKING:
+    from align.system.processes import Processes
+
 IfExists = Literal["new", "resume", "overwrite"]
 _MARKER = "config.yaml"
 _INPUTS = "inputs.json"
+_DELAY = 10.0  # seconds until a file that one machine wrote is seen on the others
 _PACKAGES = (
     *("align-rlhf", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "wandb"),
     *("numpy", "tokenizers", "safetensors"),
@@ -54,12 +60,32 @@ def require_writable(folder: Path) -> None:
     Raises:
         UserError: Nothing can be written there.
     """
-    there = next(place for place in folder.absolute().parents if place.exists())
-    try:
-        with TemporaryDirectory(prefix=".", dir=there):
-            pass
-    except OSError as error:
-        raise UserError(f"{folder} cannot be created ({error.strerror}); choose another output_root.") from error
+    with _new_file(folder):
+        pass
+
+
+def require_one_disk(folder: Path, processes: Processes) -> None:
+    """Refuse a place where the processes, on several machines, do not see the same files; all of them call it.
+
+    Each of them writes its part of a checkpoint there and reads what the first one writes.
+
+    Raises:
+        UserError: A process does not see a file of the first one, or nothing can be written there.
+    """
+    if processes.world_size == 1:
+        return
+    with ExitStack() as until:
+        name, above = processes.on_first(lambda: until.enter_context(_new_file(folder)))
+        place = _above(folder, above)
+        answers = processes.gather((_appears(place / name), socket.gethostname()))
+    blind = [rank for rank, (sees, _) in enumerate(answers) if not sees]
+    if blind:
+        hosts = ", ".join(dict.fromkeys(answers[rank][1] for rank in blind))
+        raise UserError(
+            f"{folder} is not one folder for all processes: {len(blind)} of {len(answers)} (first: process {blind[0]}; "
+            f"on {hosts}) do not see what process 0 on {answers[0][1]} writes in {place}; give an output_root on "
+            "a disk that all machines mount at the same place."
+        )
 
 
 def read_inputs(folder: Path) -> dict[str, Any] | None:
@@ -121,6 +147,39 @@ def require_run(folder: Path) -> None:
         raise UserError(
             f"{folder} holds files but no run ({_MARKER} is missing); choose another run_name or output_root."
         )
+
+
+@contextmanager
+def _new_file(folder: Path) -> Generator[tuple[str, int]]:
+    """Write a file where a folder would be made, or in the nearest place above it that exists.
+
+    Yields its name, and how many levels above the folder it lies; at the end it is gone.
+
+    Raises:
+        UserError: Nothing can be written there.
+    """
+    above = next(i for i, place in enumerate(folder.absolute().parents) if place.exists())
+    try:
+        with NamedTemporaryFile(prefix=".align-", dir=_above(folder, above)) as file:
+            yield Path(file.name).name, above
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created ({error.strerror}); choose another output_root.") from error
+
+
+def _above(folder: Path, levels: int) -> Path:
+    """Return the place above a folder, of which a relative one may lie elsewhere on another machine."""
+    places = folder.absolute().parents
+    return places[min(levels, len(places) - 1)]
+
+
+def _appears(file: Path) -> bool:
+    """Return whether a file is there; a network's disk may show it a little later."""
+    until = time.monotonic() + _DELAY
+    while not file.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _is_half_made(folder: Path) -> bool:

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedType, PartialState
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from align.errors import UserError, fault_of_user, first_line
+from align.system import collectives
 from align.system.signals import outlast_sigterm
-from align.system.turns import turns
+from align.system.turns import PATIENCE, turns
 from align.system.watch import Watch, explained
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "process_state",
     "require_data_parallel",
     "tell_processes",
+    "weighted_means",
 ]
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class Processes:
         self._bfloat16 = precision == "bfloat16"
         self.rank: int = self._state.process_index
         self.world_size: int = self._state.num_processes
+        self._device: torch.device = own_device()
         self.failed_together = False
         """True once :meth:`together` has raised an error on all ranks, which are then at the same place."""
 
@@ -78,16 +80,14 @@ class Processes:
         Raises:
             UserError, OSError: ``make`` raised it; all ranks do.
         """
-        made: list[T | UserError | OSError | None] = [None]
+        made: T | UserError | OSError | None = None
         if self.is_first:
             try:
-                made[0] = make()
+                made = make()
             except (UserError, OSError) as error:
-                made[0] = error
+                made = error
         turns.wait()
-        if self.world_size > 1:
-            broadcast_object_list(made)
-        (result,) = made
+        result = collectives.broadcast(made, self._device) if self.world_size > 1 else made
         if isinstance(result, (UserError, OSError)):
             raise result
         return result  # pyright: ignore[reportReturnType]
@@ -95,7 +95,7 @@ class Processes:
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in their order."""
         turns.wait()
-        return gather_object([value]) if self.world_size > 1 else [value]
+        return collectives.gather(value, self._device) if self.world_size > 1 else [value]
 
     def together(self, make: Callable[[], T]) -> list[T]:
         """Call ``make`` on every rank; the results of all, in their order.
@@ -136,26 +136,29 @@ class Processes:
         turns.wait()
         if self.world_size == 1:
             return value
-        summed = value.to(self._state.device, copy=True)
+        summed = value.to(self._device, copy=True)
         dist.all_reduce(summed)
         return summed.to(value.device)
 
     def sum_in_place(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its sum over the ranks."""
+        """Replace each tensor, of the device of this process, by its sum over the ranks."""
         turns.wait()
         if self.world_size > 1:
-            pending: list[Any] = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
-            for work in pending:
-                work.wait()
+            collectives.sum_in_place(tensors)
 
     def reduce_metrics(self, collected: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
         """``Σsum / Σweight`` of every metric over the ranks; NaN where the weights sum to 0."""
         mine: dict[str, tuple[float, float]] = {}
         add_metrics(mine, collected)
-        totals: dict[str, tuple[float, float]] = {}
-        for part in self.gather(mine):
-            add_metrics(totals, part)
-        return {name: value / weight if weight else math.nan for name, (value, weight) in totals.items()}
+        return weighted_means(self.gather(mine))
+
+
+def weighted_means(parts: Iterable[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
+    """``Σsum / Σweight`` of every metric over its parts; NaN where the weights sum to 0."""
+    totals: dict[str, tuple[float, float]] = {}
+    for part in parts:
+        add_metrics(totals, part)
+    return {name: value / weight if weight else math.nan for name, (value, weight) in totals.items()}
 
 
 def portable(error: Exception, rank: int) -> Exception:
@@ -187,9 +190,10 @@ def process_state() -> PartialState:
     """Return accelerate's state of this process; the first call joins the processes of the run.
 
     Without an accelerator ``cpu=True`` is needed: under torchrun on CPUs a bare ``Accelerator()`` joins nobody, and
-    every rank would train a run of its own.
+    every rank would train a run of its own. Ranks wait long for each other: one may tokenise or draw for more than the
+    ten minutes that NCCL would give it, and one that is lost is noticed otherwise (:mod:`align.system.watch`).
     """
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     if state.num_processes > 1 and dist.is_initialized():
         _watch()
     return state
@@ -204,10 +208,7 @@ def own_device() -> torch.device:
 
 @cache
 def _watch() -> Watch:
-    """Watch the other processes, and leave the group before the interpreter ends.
-
-    Gloo's threads, still alive then, may abort a finished process.
-    """
+    """Watch the other processes, and leave watch and group before the interpreter ends."""
     store: Any = dist.distributed_c10d._get_default_store()  # pyright: ignore[reportPrivateUsage]
     watch = Watch(dist.get_rank(), dist.get_world_size(), store.clone())
     watch.begin()

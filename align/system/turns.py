@@ -22,9 +22,10 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-__all__ = ["Seat", "Turn", "Turns", "turns"]
+__all__ = ["PATIENCE", "Seat", "Turn", "Turns", "turns"]
 
-_PATIENCE = timedelta(days=7)  # one rank may draw for long while another waits; a lost one is noticed otherwise
+PATIENCE = timedelta(days=7)
+"""One rank may draw for long while another waits; a lost one is noticed otherwise."""
 _NOTHING = sys.maxsize
 
 
@@ -73,7 +74,7 @@ class Turns:
     def join(self, model: Sharded) -> Seat:
         """Give a model a seat; all ranks call it for the same models in the same order."""
         if self._group is None:
-            self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+            self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
         self._seats.append(Seat(len(self._seats), model))
         return self._seats[-1]
 

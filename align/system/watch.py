@@ -48,16 +48,23 @@ class Watch:
     """Sentence on the process that is lost, as soon as one is."""
     _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _thread: threading.Thread = field(init=False)
 
     def begin(self) -> None:
         """Start to watch."""
         self.store.set(self._key("place", self.rank), f"{socket.gethostname()}|{os.getpid()}")
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
 
     def end(self) -> None:
-        """This process leaves as it should."""
+        """This process leaves as it should.
+
+        The thread is waited for: one that still asks the store, which is C++, when the interpreter ends is unwound
+        by force, and C++ then aborts the process (``terminate called without an active exception``).
+        """
         self._over.set()
         self._write("left", "1")
+        self._thread.join()
 
     def announce(self, sentence: str) -> None:
         """Say why this process fails, and wait until the first one has heard of it, or cannot."""

@@ -204,7 +204,7 @@ class Batches:
         """Compute the method's cached columns of all examples in micro-batches of at most ``tokens`` tokens."""
         processes, names = self._processes, method.cached_columns
         places: list[int] = []
-        rows: list[dict[str, torch.Tensor]] = []
+        columns: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         mine = processes.share(range(len(self.data)))
         for start in tqdm(range(0, len(mine), _CHUNK), disable=not processes.is_first, desc="reference"):
             between()
@@ -215,9 +215,11 @@ class Batches:
                 with processes.autocast(policy.device):
                     done = method.prepare(policy, micro)
                 places.extend(micro.rows)
-                rows.extend({name: done[name][i].cpu() for name in names} for i in range(micro.P))
-        everyone = processes.in_order(places, rows)
-        self._cached = {name: torch.stack([columns[name] for columns in everyone]) for name in names}
+                for name in names:
+                    columns[name].append(done[name].cpu())
+        found = [part for part in processes.gather((places, _joined(columns))) if part[0]]
+        order = torch.tensor([place for part, _ in found for place in part]).argsort()
+        self._cached = {name: torch.cat([table[name] for _, table in found])[order] for name in names}
 
     def _load(self, indices: Sequence[int]) -> Batch:
         """These examples with their cached columns."""
@@ -265,6 +267,10 @@ def _answered(data: Preferences) -> Preferences:
     for table in data.tables(sides):
         has += map(any, zip(*(table[side].is_valid().to_pylist() for side in sides), strict=True))
     return data if all(has) else data.select(row for row, is_answered in enumerate(has) if is_answered)
+
+
+def _joined(columns: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.cat(list(parts)) for name, parts in columns.items() if parts}
 
 
 def _longest(method: Method, max_length: int) -> int:

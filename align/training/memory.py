@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from align.settings.config import RunConfig
     from align.training.plan import Plan
 
-__all__ = ["OPTIMIZER_BYTES", "Memory", "estimate", "readable", "room"]
+__all__ = ["OPTIMIZER_BYTES", "WEIGHT_BYTES", "Memory", "estimate", "readable", "room"]
 
-_WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "4bit": 0.6}  # 4 bits, their scales, and what stays unquantised
+WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "4bit": 0.6}  # 4 bits, their scales, and what stays unquantised
 OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4, "sgd": 0}  # state per trained parameter
 _TURNS = 64  # batches of a run that are looked at for the largest
 _DRAWN_TOKENS = 32_768  # of the sampler's batches
@@ -101,7 +101,7 @@ def estimate(
     """
     adapters, size, device = config.adapter is not None, whole.size, own_device()
     dtype = config.model.quantization or (config.model.dtype if adapters else "float32")
-    weights = size.total * _WEIGHT_BYTES[dtype]
+    weights = size.total * WEIGHT_BYTES[dtype]
     other = config.model.reference if config.model.reference is not None else config.model.start
     roles = {"policy", *method.roles} | ({"reference"} if other is not None else set())
     copies = len(roles - {"reference"}) + (other not in (None, config.model.name))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from align.errors import SMALLER, first_line, is_out_of_memory
-from align.system.processes import add_all_metrics
+from align.system.processes import add_all_metrics, weighted_means
 
 if TYPE_CHECKING:
     from align.method.base import Method, Metrics
@@ -46,6 +46,16 @@ class StepResult:
         return {**self.metrics, **own, "seconds": seconds}
 
 
+@dataclass
+class _Share:
+    """What one rank's part of a step came to, as all ranks need it."""
+
+    tokens: int
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    bad: list[int] = field(default_factory=list[int])
+    """Rows whose loss is not finite."""
+
+
 class Stepper:
     """Turns batches into updates of the trained roles."""
 
@@ -76,32 +86,31 @@ class Stepper:
         Raises:
             TrainingError: Loss or gradient is not finite, or memory ran out; no parameter has changed.
         """
-        collected: dict[str, tuple[float, float]] = {}
-        micro_batches, weight = self._prepare_together(batch)
+        micro_batches, weight, mixed_tokens = self._prepare_together(batch, mixed)
         if weight <= 0:
             raise TrainingError(
                 f"the weights of rows {_shown(self._all_rows(batch))} sum to {weight}; nothing to learn from."
             )
-        mixed_tokens = self.processes.sum(mixed.tokens) if mixed is not None else 0
 
-        def differentiate() -> list[int]:
+        def differentiate() -> _Share:
+            share = _Share(tokens=sum(map(len, batch.prompt_ids)) + batch.tokens)
             with self._memory_guard():
-                bad = self._differentiate(micro_batches, weight, collected)
+                share.bad = self._differentiate(micro_batches, weight, share.metrics)
                 if mixed is not None:
-                    self._mix_in(mixed, mixed_tokens, collected)
-            return bad
+                    self._mix_in(mixed, mixed_tokens, share.metrics)
+            return share
 
         try:
-            bad = sorted({row for part in self.processes.together(differentiate) for row in part})
+            shares = self.processes.together(differentiate)
         except Exception:
             self.optimizer.zero_grad(set_to_none=True)
             raise
         grad_norm = self._reduce_gradients()
-        self._stop_unless_finite(grad_norm, bad, batch)
+        self._stop_unless_finite(grad_norm, sorted({row for share in shares for row in share.bad}), batch)
         self._update()
         self.optimizer.zero_grad(set_to_none=True)
-        tokens = sum(map(len, batch.prompt_ids)) + batch.tokens
-        return StepResult(self.processes.reduce_metrics(collected), grad_norm, int(self.processes.sum(tokens)))
+        metrics = weighted_means(share.metrics for share in shares)
+        return StepResult(metrics, grad_norm, sum(share.tokens for share in shares))
 
     def _differentiate(
         self, micro_batches: Sequence[Batch], weight: float, collected: dict[str, tuple[float, float]]
@@ -141,7 +150,7 @@ class Stepper:
         All ranks call this together. A step whose rows weigh nothing has none.
         """
         collected: dict[str, tuple[float, float]] = {}
-        parts, weight = self._prepare_together(batch)
+        parts, weight, _ = self._prepare_together(batch)
         if weight <= 0:
             return collected
 
@@ -156,23 +165,26 @@ class Stepper:
         self.processes.together(ask)
         return collected
 
-    def _prepare_together(self, batch: Batch) -> tuple[list[Batch], float]:
+    def _prepare_together(self, batch: Batch, mixed: Batch | None = None) -> tuple[list[Batch], float, int]:
         """Prepare this rank's micro-batches of a step, and add what depends on those of all ranks.
 
-        Returned with the weight of the step over all ranks. Where that is nothing they are not complete.
+        Returned with the weight of the step, and the tokens mixed in, over all ranks. Where the weight is nothing they
+        are not complete.
         """
         parts: list[Batch] = []
 
-        def prepare() -> float:
+        def prepare() -> tuple[float, int]:
             with self._memory_guard():
                 parts.extend(self._prepare(batch))
-            return sum(self.method.weight(part) for part in parts)
+            return sum(self.method.weight(part) for part in parts), mixed.tokens if mixed is not None else 0
 
-        weight = sum(self.processes.together(prepare))
+        weights, tokens = zip(*self.processes.together(prepare), strict=True)
+        weight, mixed_tokens = sum(weights), sum(tokens)
         if weight <= 0:
-            return parts, weight
+            return parts, weight, mixed_tokens
         with self._memory_guard(), torch.no_grad(), self.processes.autocast(self.policy.device):
-            return list(self.method.prepare_step(self.policy, parts, self.processes.together)), weight
+            prepared = self.method.prepare_step(self.policy, parts, self.processes.together)
+        return list(prepared), weight, mixed_tokens
 
     def _prepare(self, batch: Batch) -> list[Batch]:
         if not batch.P:

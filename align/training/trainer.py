@@ -95,6 +95,7 @@ class Trainer:
         self.trackers, self.wandb, self.run_config, self.inputs = trackers, wandb, run_config, inputs
         self.processes = Processes(self.config.precision)
         require_data_parallel()
+        run_folder.require_one_disk(self.output_dir, self.processes)
         policy.shard(self.config.sharding)
         self.console = PlainConsole(quiet=not self.processes.is_first)
 

@@ -63,8 +63,18 @@ def execute(run: Run) -> int:
 
         _on_first(lambda: require_server(config.sampling))
     if not config.dry_run:
-        _on_first(lambda: run_folder.require_writable(folder))
+        _require_place(folder)
     return _carry_out(run, scorers)
+
+
+def _require_place(folder: Path) -> None:
+    """Refuse a place that cannot be written, or is not one for all processes, before anything is loaded."""
+    if process_count() == 1:
+        run_folder.require_writable(folder)
+    else:
+        from align.system.processes import Processes
+
+        run_folder.require_one_disk(folder, Processes())
 
 
 def _on_first(look: Callable[[], Any]) -> Any:

@@ -14,7 +14,8 @@ __all__ = ["OPTIONAL", "choices", "chosen", "description", "find_configs", "name
 
 OPTIONAL = frozenset({"preset", "recipe", "reward"})
 """Groups from which nothing needs to be chosen."""
-_NOT_CHOSEN = frozenset({"tuned", "experiment"})  # goes with model and method; many runs (scripts/experiment.py)
+_NOT_CHOSEN = frozenset({"tuned", "experiment", "launcher"})
+"""Goes with model and method; many runs (``scripts/experiment.py``); for ``accelerate launch --config_file``."""
 
 
 def find_configs() -> Path:

@@ -38,12 +38,12 @@ def test_the_first_process_speaks_for_all(
     assert capsys.readouterr() == ("", own)
 
 
-@pytest.mark.parametrize(("rank", "waited"), [("0", []), ("1", [2])])
+@pytest.mark.parametrize(("rank", "waited"), [("0", []), ("1", [5])])
 def test_other_processes_let_the_first_one_print(rank: str, waited: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setenv("RANK", rank)
-    console.wait_for_first_process()
+    assert console.wait_for_first_process() is (rank == "0")
     assert slept == waited
 
 
@@ -52,11 +52,24 @@ def test_processes_that_have_not_met_let_the_first_one_print(
     processes: str, waited: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(entry, "wait_for_first_process", lambda: calls.append(1))
+    monkeypatch.setattr(entry, "wait_for_first_process", lambda: calls.append(1) or False)
     monkeypatch.setenv("WORLD_SIZE", processes)
     monkeypatch.delitem(sys.modules, "align.system.processes", raising=False)
-    entry._tell("no such file.")
+    assert entry._tell("no such file.") is (processes == "1")
     assert calls == waited
+
+
+def test_a_mistake_that_the_first_process_does_not_make_is_told_by_the_one_that_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a folder is missing on the second of two machines."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.delitem(sys.modules, "align.system.processes", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in (("0", "Error: "), ("1", "Process 1: Error: ")):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["metod=dpo"], CONFIGS) == 2
+        assert capsys.readouterr().err.count(said) == 1
 
 
 def test_the_number_of_processes_is_one_unless_a_launcher_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +97,7 @@ def doing(monkeypatch: pytest.MonkeyPatch) -> Any:
     def call(does: Any) -> tuple[int, int]:
         told: list[str] = []
         monkeypatch.setattr(entry, "_do", lambda *_: does())
-        monkeypatch.setattr(entry, "_tell", told.append)
+        monkeypatch.setattr(entry, "_tell", lambda sentence: told.append(sentence) is None)
         return main([], CONFIGS), len(told)
 
     return call

@@ -79,7 +79,7 @@ def test_a_run_without_faults(make: Make, settings: dict[str, Any]) -> None:
     findings = list(examine(make(**settings), CHECKS))
     assert [finding for finding in findings if finding.state == "wrong"] == []
     skipped = {finding.name for finding in findings if finding.state == "skipped"}
-    assert skipped - {"W&B", "versions", "reference"} == set()
+    assert skipped - {"W&B", "versions", "reference", "sharding"} == set()
 
 
 def test_what_needs_a_part_that_failed_is_not_reached(make: Make) -> None:
@@ -318,6 +318,30 @@ def _(ward: Ward) -> Patient:
 @fault("plan", "never reaches")
 def _(ward: Ward) -> Patient:
     return ward.make(trainer={"warmup": 50, "steps": 20})
+
+
+@fault("sharding", "llama models have no decoder layers")
+def _(ward: Ward) -> Patient:
+    ward.patch.setattr("align.model.sharding.decoder_layers", lambda _: [])
+    return ward.make(trainer={"sharding": "full"})
+
+
+def test_what_each_process_would_keep_is_told(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = make(trainer={"sharding": "full"})
+    size, shared = (
+        patient.skeleton.size.total,
+        2 * (3 * 32 * 48 + 2 * 32 * 32 + 2 * 32 * 16),
+    )  # the layers
+    monkeypatch.setattr("align.doctor.weights.readable", lambda amount: f"{amount:.0f} bytes")
+    alone = BY_NAME["sharding"].find(patient)
+    assert alone.state == "good"
+    assert f"each of 2 that torchrun starts would keep {4 * (size - shared / 2):.0f} bytes" in alone.says
+    assert f"each of 8 {4 * (size - shared * 7 / 8):.0f} bytes" in alone.says
+    monkeypatch.setattr("align.model.sharding.process_state", lambda: SimpleNamespace(num_processes=4))
+    together = BY_NAME["sharding"].find(patient)
+    assert together.says == (
+        f"full: each process keeps {4 * (size - shared * 3 / 4):.0f} bytes of the {4 * size} bytes of the base"
+    )
 
 
 @fault("memory", "tokens_per_microbatch")

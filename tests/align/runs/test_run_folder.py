@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,34 @@ def test_a_folder_that_a_kill_left_half_made_is_begun_again(tmp_path: Path, if_e
     (tmp_path / "other" / "notes.txt").write_text("")
     with pytest.raises(UserError, match="holds files but no run"):
         begin(tmp_path / "other", if_exists, {"seed": 0})
+
+
+class Rank:
+    """One of two processes on two machines."""
+
+    world_size = 2
+
+    def __init__(self, told: tuple[str, int] | None) -> None:
+        self.told = told
+        """What the first process tells; None: this is the first."""
+
+    def on_first(self, make: Callable[[], Any]) -> Any:
+        return make() if self.told is None else self.told
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, (True, "other")] if self.told is None else [(True, "first"), value]
+
+
+def test_machines_without_a_common_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "_DELAY", 0.1)
+    monkeypatch.setattr(run_folder.socket, "gethostname", lambda: "second")
+    folder = tmp_path / "not" / "yet" / "run"
+    (tmp_path / ".align-x").touch()
+    run_folder.require_one_disk(folder, Rank((".align-x", 2)))  # pyright: ignore[reportArgumentType]
+    run_folder.require_one_disk(folder, Rank(None))  # pyright: ignore[reportArgumentType]
+    assert [file.name for file in tmp_path.iterdir()] == [".align-x"]
+    with pytest.raises(UserError, match=r"1 of 2 \(first: process 1; on second\) do not see what process 0 on first w"):
+        run_folder.require_one_disk(folder, Rank((".align-y", 2)))  # pyright: ignore[reportArgumentType]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="give an output_root on a disk that all machines mount at the same place"):
+        run_folder.require_one_disk(Path("runs/x"), Rank((".align-y", 99)))  # pyright: ignore[reportArgumentType]

@@ -137,7 +137,7 @@ def test_without_an_accelerator_the_ranks_are_joined_on_cpus(available: bool, mo
         module, "PartialState", lambda **settings: asked.append(settings) or SimpleNamespace(num_processes=1)
     )
     process_state()
-    assert asked == [{"cpu": not available}]
+    assert asked == [{"cpu": not available, "timeout": module.PATIENCE}]
 
 
 SCRIPT = """
@@ -148,6 +148,8 @@ p = Processes()
 assert p.world_size == 2
 assert list(p.share(range(5))) == [[0, 2, 4], [1, 3]][p.rank]
 assert p.gather(p.rank) == [0, 1]
+assert p.gather("x" * 9000 * p.rank) == ["", "x" * 9000]
+assert p.on_first(lambda: "y" * 9000) == "y" * 9000
 assert p.in_order([[1, 3], [0, 2]][p.rank], ["bd", "ac"][p.rank]) == list("abcd")
 assert p.sum(p.rank + 1) == 3
 value = torch.tensor([1.0, p.rank], dtype=torch.float64)

@@ -137,6 +137,21 @@ def test_one_that_left_as_it_should_is_not_missed() -> None:
         assert not heard
 
 
+def test_its_thread_is_over_before_the_process_leaves() -> None:
+    """One that still asked the store as the interpreter ends would abort the process."""
+
+    class Slow(Store):
+        def check(self, keys: list[str]) -> bool:
+            time.sleep(0.05)
+            return super().check(keys)
+
+    watch = Watch(0, 2, Slow())
+    watch.begin()
+    time.sleep(0.05)
+    watch.end()
+    assert watch._thread.name not in [thread.name for thread in threading.enumerate()]
+
+
 def test_without_the_store_nobody_is_left_to_wait_for() -> None:
     store = Store()
     with watching(store, 1) as (_, heard):
