@@ -33,9 +33,8 @@ from align.candidates.plan import CandidatePlan, Pool
 from align.candidates.store import GrowingFile
 from align.data.encoding import trimmed
 from align.data.examples import tokenize, tokenizer_fingerprint
-from align.data.load_report import RowError
 from align.data.schema import present, prompt_key
-from align.data.validation import valid_row
+from align.data.validation import is_response
 from align.errors import ServiceError, UserError
 from align.sampling.engine.engines import Engine, LocalEngine
 from align.scoring.checked_scores import score_texts
@@ -247,8 +246,8 @@ class _Drawing:
                 {
                     "prompt": _plain(row["prompt"]),
                     **fields,
-                    **{side: self._response(fields[side]) for side in ("chosen", "rejected")},
-                    **{f"{side}_drawn": _drawn(fields[side], ids) for side in ("chosen", "rejected")},
+                    **self._side("chosen", fields["chosen"], ids),
+                    **self._side("rejected", fields["rejected"], ids),
                     **fixed,
                     **({"weight": weight * fields.get("weight", 1.0)} if weight != 1 else {}),
                 }
@@ -281,7 +280,7 @@ class _Drawing:
                     count["tokens"] += len(response.ids)
                     if not (response.finished or self.plan.keep_unfinished):
                         count["unfinished"] += 1
-                    elif not _usable(text):
+                    elif not is_response(text):
                         count["unusable"] += 1
                     else:
                         kept.append((text, list(response.ids)))
@@ -292,11 +291,12 @@ class _Drawing:
         first = self.data[example.index]
         return [self.data[place] for place in self.places[prompt_key(first["prompt"], first["tools"])]]
 
-    def _response(self, response: Any) -> Any:
-        """A response as the file has it: a text, or messages in all rows where the data has more than texts."""
-        return (
-            [{"role": "assistant", "content": response}] if self.as_messages and isinstance(response, str) else response
-        )
+    def _side(self, side: str, response: Any, ids: Mapping[str, list[int]]) -> dict[str, Any]:
+        """The columns of a response, which is messages in all rows where the data has more than texts."""
+        if not isinstance(response, str):
+            return {side: response, f"{side}_drawn": None}
+        whole = [{"role": "assistant", "content": response}] if self.as_messages else response
+        return {side: whole, f"{side}_drawn": ids.get(response)}
 
     def _pool(self, rows: Sequence[Mapping[str, Any]], drawn: Sequence[str]) -> tuple[list[str], list[int]]:
         """The distinct texts drawn, then those of the data if the plan includes them, and the times each was drawn."""
@@ -381,20 +381,6 @@ def _first_beyond_text(data: Preferences) -> str | None:
             if message.get("thinking") or message.get("tool_calls"):
                 return row["place"]
     return None
-
-
-def _drawn(response: Any, ids: Mapping[str, list[int]]) -> list[int] | None:
-    """The ids that a response was drawn as; one with thoughts or calls (a message) is the data's own."""
-    return ids.get(response) if isinstance(response, str) else None
-
-
-def _usable(text: str) -> bool:
-    """True if the shared format takes the text as a response: it has a visible character and no NUL."""
-    try:
-        valid_row({"prompt": "?", "chosen": text}, lambda _: None)
-    except RowError:
-        return False
-    return True
 
 
 def _plain(messages: Sequence[Mapping[str, Any]]) -> Any:

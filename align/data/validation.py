@@ -68,6 +68,15 @@ def valid_row(fields: Mapping[str, Any], note: Callable[[str], None]) -> Row:
     return row
 
 
+def is_response(text: str) -> bool:
+    """Whether the format takes a text as a response: it has a visible character and no NUL."""
+    try:
+        valid_row({"prompt": "?", "chosen": text}, lambda _: None)
+    except RowError:
+        return False
+    return True
+
+
 def _prompt(value: object, note: Callable[[str], None]) -> list[Message]:
     if value is None:
         raise RowError("prompt is null")

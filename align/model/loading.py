@@ -20,7 +20,8 @@ from align.model.roles import FullCopies, Roles, SharedBase, whole_for
 from align.model.sharding import Sharding, is_shared_out
 from align.model.sources import adapter_reference, require_found, require_loadable, require_safetensors, resolve
 from align.settings.adapter import Adapter
-from align.settings.config import ModelConfig, ShardingName
+from align.settings.config import ModelConfig
+from align.settings.sharding import ShardingName
 from align.system.processes import own_device
 
 if TYPE_CHECKING:

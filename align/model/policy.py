@@ -34,7 +34,8 @@ from align.model.roles import FROZEN_ROLES, Role, Roles, SharedBase
 from align.model.sharding import Sharding, is_shared_out
 from align.model.tree_layout import Rows
 from align.settings.adapter import Adapter
-from align.settings.config import ModelConfig, ShardingName
+from align.settings.config import ModelConfig
+from align.settings.sharding import ShardingName
 from align.settings.type_checks import build
 from align.system.progress import progress
 from align.system.signals import stop_if_alone

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from align.errors import UserError
 from align.model.architecture import body, decoder_layers
-from align.settings.config import ShardingName, require_shardable
+from align.settings.sharding import ShardingName, require_shardable
 from align.system.processes import process_state
 from align.system.turns import Turn, turns
 

@@ -22,6 +22,7 @@ from align.errors import UserError, did_you_mean
 from align.settings.adapter import Adapter
 from align.settings.run_place import check_output_root, check_run_name
 from align.settings.sampling import SamplingConfig, require_servable_adapter
+from align.settings.sharding import ShardingName, require_shardable
 from align.settings.type_checks import Count, NotNegative, Positive, Settings, Share
 
 __all__ = [
@@ -29,17 +30,14 @@ __all__ = [
     "EvaluationConfig",
     "ModelConfig",
     "RunConfig",
-    "ShardingName",
     "TrackerName",
     "TrainerConfig",
     "WandbConfig",
     "check_trackers",
     "is_missing",
-    "require_shardable",
 ]
 
 TrackerName = Literal["wandb", "tensorboard", "trackio", "mlflow"]
-ShardingName = Literal["none", "node", "full"]
 
 _COLUMNS = (
     *("prompt", "system", "chosen", "rejected", "completion", "label", "messages"),
@@ -355,19 +353,6 @@ class RunConfig(Settings):
         values = dataclasses.asdict(self)
         values["method"] = {"name": self.method, **values.pop("settings")}
         return values
-
-
-def require_shardable(sharding: ShardingName, *, adapters: bool, quantized: bool) -> None:
-    """Raise `UserError` where ``trainer.sharding`` has no frozen base of ordinary weights to share out."""
-    if sharding != "none" and not adapters:
-        raise UserError(
-            f"trainer.sharding={sharding} shares out a frozen base, but adapter=none trains all of it, and without an "
-            "adapter none is frozen; use an adapter, or trainer.sharding=none."
-        )
-    if sharding != "none" and quantized:
-        raise UserError(
-            f"trainer.sharding={sharding} cannot share out weights of model.quantization=4bit; give one of them up."
-        )
 
 
 def _check_exists(settings: object, name: str) -> None:

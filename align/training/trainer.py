@@ -188,8 +188,7 @@ class _Run:
         composed = trainer.run_config or {
             "method": method_settings(method),
             "model": self.policy.name,
-            "trainer": dataclasses.asdict(config),
-            "sampling": {"engine": trainer.engine.name},
+            **{"trainer": dataclasses.asdict(config), "sampling": {"engine": trainer.engine.name}},
         }
         answers = {"trains": list(method.trains), "generates": method.generates, "tie": method.tie}
         self.description = {**composed, "resolved": {**dataclasses.asdict(self.plan), **answers}}
