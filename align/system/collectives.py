@@ -1,4 +1,4 @@
-"""What ranks tell each other, as few tensors on the device of their group: NCCL takes no others, and each call costs.
+"""Ranks tell each other things in few tensors on the device of their group: NCCL takes no others, and a call costs.
 
 A value of any kind travels as its pickle, which only the ranks of one run exchange.
 """

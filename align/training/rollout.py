@@ -89,7 +89,7 @@ class Rollouts(Source):
         assert method.rollout is not None
         self.policy, self.method, self.plan = policy, method, method.rollout
         self.engine = engine or LocalEngine(policy)
-        engine.require(self.plan.sampling, logps=True)
+        self.engine.require(self.plan.sampling, logps=True)
         self.prompts, self.rows, self.scorer = prompts, rows, scorer
         self.processes, self.tokens_per_microbatch, self.seed = processes, config.tokens_per_microbatch, config.seed
         self.state: State = {}

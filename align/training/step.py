@@ -48,7 +48,7 @@ class StepResult:
 
 @dataclass
 class _Share:
-    """What one rank's part of a step came to, as all ranks need it."""
+    """The outcome of one rank's part of a step, as all ranks need it."""
 
     tokens: int
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])

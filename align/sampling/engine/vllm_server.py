@@ -96,7 +96,7 @@ class VllmServer:
         """
         self._post_unless_missing("/reset_prefix_cache", {})
 
-    def _adapters(self) -> dict[str, str]:
+    def _adapters(self) -> dict[str, str | None]:
         """Folders of the adapters that it has, by name."""
         return {card["id"]: card.get("root") for card in self.cards()}
 

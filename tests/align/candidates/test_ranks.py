@@ -18,6 +18,7 @@ from align.data import Preferences
 from align.data.examples import tokenizer_fingerprint
 from align.errors import ScorerError, UserError
 from align.model.policy import Policy
+from align.sampling.engine.engines import LocalEngine
 from align.sampling.params import Response, SamplingParams
 from align.sampling.sampler import Sampler
 from align.system.processes import Processes
@@ -327,8 +328,9 @@ class TestSeveralRanks:
         del other
         answered(monkeypatch, tiny_policy, TEXTS)
         stop = StopRequest()
+        engine, file = LocalEngine(tiny_policy), tmp_path / "c.jsonl"
         made = drawing._Drawing(
-            [tiny_policy], Preferences.from_rows(DATA), PLAN, tmp_path / "c.jsonl", Scores(TABLE), 200, 0, stop
+            [tiny_policy], engine, Preferences.from_rows(DATA), PLAN, file, Scores(TABLE), 200, 0, stop
         )
         stop.signum = 2
         made._leave()

@@ -186,7 +186,7 @@ class Rank:
 
     def __init__(self, told: tuple[str, int] | None) -> None:
         self.told = told
-        """What the first process tells; None: this is the first."""
+        """Told by the first process; None: this is the first."""
 
     def on_first(self, make: Callable[[], Any]) -> Any:
         return make() if self.told is None else self.told

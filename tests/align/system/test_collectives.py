@@ -1,4 +1,4 @@
-"""What ranks tell each other, over a group that has the rules of NCCL: tensors of its device alone, and no objects."""
+"""Ranks tell each other things over a group that has the rules of NCCL: tensors of its device alone, and no objects."""
 
 from __future__ import annotations
 

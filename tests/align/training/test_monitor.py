@@ -30,8 +30,8 @@ class Evaluator:
     def __init__(self, *found: Measurement) -> None:
         self.left = list(found)
 
-    def measure(self, policy: Any, processes: Any, *, between: Any) -> Measurement:
-        del policy, processes
+    def measure(self, policy: Any, processes: Any, *, engine: Any, between: Any) -> Measurement:
+        del policy, processes, engine
         between()
         return self.left.pop(0)
 

@@ -52,8 +52,8 @@ class Measuring:
     def identity(self) -> str:
         return "mine"
 
-    def measure(self, policy: Any, processes: Any, *, between: Any) -> Measurement:
-        del policy, processes, between
+    def measure(self, policy: Any, processes: Any, *, engine: Any, between: Any) -> Measurement:
+        del policy, processes, engine, between
         self.calls += 1
         if self.calls == self.fails_at:
             raise ScorerError("the judge does not answer; start it.")
@@ -118,8 +118,8 @@ class Judged(Measuring):
 
     SCORES: ClassVar = (9.0, 1.0, 3.0, 2.0, 3.0)
 
-    def measure(self, policy: Any, processes: Any, *, between: Any) -> Measurement:
-        super().measure(policy, processes, between=between)
+    def measure(self, policy: Any, processes: Any, *, engine: Any, between: Any) -> Measurement:
+        super().measure(policy, processes, engine=engine, between=between)
         return Measurement([Sample("p", "r", 2, 0.0, {"judge": self.SCORES[self.calls - 1]})])
 
 
