@@ -132,8 +132,8 @@ class TestEachSample:
 
         parts = ["_draw", "_divergences", "_measure_pairs"]
         stubs: dict[str, Any] = {
-            "_draw": lambda _self, _policy, _sampling, mine, _between: [[5, 2]] * len(mine),
-            "_divergences": lambda _self, _policy, mine, _responses, _between: [None] * len(mine),
+            "_draw": lambda _self, _engine, _sampling, mine, _between: [[5, 2]] * len(mine),
+            "_divergences": lambda _self, _policy, _engine, mine, _responses, _between: [None] * len(mine),
             "_measure_pairs": lambda *_: [],
         }
         for part in parts:
