@@ -163,6 +163,7 @@ class _Drawing:
                 "method.include_data=false."
             )
         self.places = _places(data)
+        self.weighted = any(row["weight"] not in (None, 1) for row in data.rows(["weight"]))
         self.settings = self._settings()
 
     def execute(self) -> dict[str, float]:
@@ -249,7 +250,7 @@ class _Drawing:
                     **self._side("chosen", fields["chosen"], ids),
                     **self._side("rejected", fields["rejected"], ids),
                     **fixed,
-                    **({"weight": weight * fields.get("weight", 1.0)} if weight != 1 else {}),
+                    **({"weight": weight * fields.get("weight", 1.0)} if self.weighted else {}),
                 }
                 for fields in selected.rows
             ]

@@ -54,7 +54,13 @@ FORBIDDEN = {
     "load_state": "accelerate's unpickles the random state (CVE-2026-1839)",
     "save_state": "as load_state",
 }
-OWN = {("align/system/workers.py", "pickle.load"): "what this process and its own child send each other over a pipe"}
+OWN = {
+    ("align/system/workers.py", "pickle.load"): "what this process and its own child send each other over a pipe",
+    (
+        "align/system/collectives.py",
+        "pickle.loads",
+    ): "what the ranks of one run tell each other, as torch's gather_object",
+}
 
 
 def called(node: ast.Call) -> str:

@@ -488,5 +488,5 @@ def test_the_rows_of_a_prompt_have_its_weight(
             of.setdefault(row["prompt"][0]["content"], set()).add(row["weight"])
         return of
 
-    assert weights(ranked) == {"one?": {3.0}, "two?": {None}, "three?": {None}}
+    assert weights(ranked) == {"one?": {3.0}, "two?": {1.0}, "three?": {1.0}}
     assert weights(pairs) == {"one?": {1.0}, "two?": {1 / 3}, "three?": {1 / 3}}

@@ -76,7 +76,7 @@ def test_the_best_of_several_answers_counts() -> None:
     assert TokenF1().judge("broncos", golds).reason == "nearest to 'broncos'"
 
 
-@pytest.mark.parametrize("answer", ["[1, 2]", "[a, b", '["a", 2]', '{"a": "b"}', "[" * 100_000])
+@pytest.mark.parametrize("answer", ["[1, 2]", "[a, b", '{"a": "b"}', "[" * 100_000])
 def test_an_answer_that_is_no_list_of_texts_is_a_text(answer: str) -> None:
     assert f1(answer, answer) == 1
 

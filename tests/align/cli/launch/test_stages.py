@@ -250,6 +250,7 @@ class TestTrain:
         execute._train(run, scorers)  # pyright: ignore[reportPrivateUsage]
         ((args, settings),) = made.trainer
         assert args == (made.policy, Path("out/all"), dataclasses.replace(run.config.trainer, seed=7))
+        assert settings.pop("engine").name == "local"
         assert settings == {
             "if_exists": "resume",
             "trackers": (),
