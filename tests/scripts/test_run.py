@@ -103,7 +103,7 @@ def test_another_process_than_the_first_speaks_if_it_is_left_alone(tmp_path: Pat
     done = run("metod=dpo", folder=tmp_path, environment={"RANK": "1", "WORLD_SIZE": "2"})
     assert done.returncode == 2
     sentence, *_ = said(done.stderr)
-    assert sentence.startswith('Process 1: Error: "metod" is')
+    assert sentence.startswith("Process 1: Error: metod is not a setting")
 
 
 def test_a_method_of_an_installed_package_is_found(tmp_path: Path) -> None:
