@@ -156,14 +156,10 @@ class _Drawing:
         self.processes = Processes()
         self.tokenizer = tokenizer_fingerprint(policies[0].tokenizer)
         self.prompts = self._tokenize(max_length)
-        self.as_messages = bool(richer := _first_beyond_text(data))
-        if plan.include_data and richer:
-            raise UserError(
-                f"candidates: the response at {richer} has thoughts or tool calls, but candidates are texts; set "
-                "method.include_data=false."
-            )
-        self.places = _places(data)
-        self.weighted = any(row["weight"] not in (None, 1) for row in data.rows(["weight"]))
+        self.places: dict[str, list[int]] = {}
+        """Rows of each prompt, by its key."""
+        self.weighted = self.as_messages = False
+        self._look_over(data)
         self.settings = self._settings()
 
     def execute(self) -> dict[str, float]:
@@ -314,6 +310,20 @@ class _Drawing:
 
     # What is drawn for
 
+    def _look_over(self, data: Preferences) -> None:
+        """Find the rows of each prompt, and whether any has a weight, or a response that is more than its text."""
+        for place, row in enumerate(data.rows(["prompt", "tools", "chosen", "rejected", "weight", "place"])):
+            self.places.setdefault(prompt_key(row["prompt"], row["tools"]), []).append(place)
+            self.weighted |= row["weight"] not in (None, 1)
+            responses = [row[side][0] for side in ("chosen", "rejected") if row[side]]
+            if any(message.get("thinking") or message.get("tool_calls") for message in responses):
+                if self.plan.include_data:
+                    raise UserError(
+                        f"candidates: the response at {row['place']} has thoughts or tool calls, but candidates are "
+                        "texts; set method.include_data=false."
+                    )
+                self.as_messages = True
+
     def _tokenize(self, max_length: int) -> TokenizedPreferences:
         first = self.policies[0]
         for other in self.policies[1:]:
@@ -362,26 +372,9 @@ def _why_none_is_left(counts: Mapping[str, float]) -> str:
     return reasons[most][1].format(f"{shares[most]:.0%}")
 
 
-def _places(data: Preferences) -> dict[str, list[int]]:
-    """Return the rows of each prompt, by its key."""
-    places: dict[str, list[int]] = {}
-    for place, row in enumerate(data.rows(["prompt", "tools"])):
-        places.setdefault(prompt_key(row["prompt"], row["tools"]), []).append(place)
-    return places
-
-
 def _weight(rows: Sequence[Mapping[str, Any]]) -> float:
     """The mean weight of the rows of a prompt, which are drawn for once."""
     return sum(1.0 if row["weight"] is None else float(row["weight"]) for row in rows) / len(rows)
-
-
-def _first_beyond_text(data: Preferences) -> str | None:
-    """The place of the first response that is more than its text: it has thoughts or tool calls."""
-    for row in data.rows(["chosen", "rejected", "place"]):
-        for message in (row[side][0] for side in ("chosen", "rejected") if row[side]):
-            if message.get("thinking") or message.get("tool_calls"):
-                return row["place"]
-    return None
 
 
 def _plain(messages: Sequence[Mapping[str, Any]]) -> Any:

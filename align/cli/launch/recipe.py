@@ -224,15 +224,8 @@ def _candidates(folder: Path) -> dict[str, Any]:
     """Return fields of `DataConfig`: the candidates, and the rows held out from their prompts."""
     heldout = folder / HELDOUT
     held = {"heldout": str(heldout)} if heldout.exists() else {}
-    chosen = (
-        "max_prompts",
-        "select",
-        "select_by",
-        "select_per_source",
-        "rates",
-        "cap",
-        "temperature",
-    )  # of the prompts, before
+    # Chosen of the prompts, before they were drawn for:
+    chosen = ("max_prompts", "select", "select_by", "select_per_source", "rates", "cap", "temperature")
     done = {name: getattr(DataConfig, name) for name in chosen}
     as_written = {"format": "auto", "columns": {}, "expected_rows": None}
     return {"train": str(folder / CANDIDATES), **as_written, **done, **held}
