@@ -169,11 +169,13 @@ def _with_demonstrations(
     if not demonstrations:
         return Selected(rows, counts)
     drawn = {row["chosen"].strip() for row in rows}
-    own = [message for message in map(present, _demonstrations(pool)) if _plain(message) not in drawn]
-    first = [{"chosen": _plain(message) or [message], "rejected": None, "chosen_score": None} for message in own]
+    own = map(present, _demonstrations(pool))
+    own = [message for message in own if not (_is_plain(message) and message["content"].strip() in drawn)]
+    texts = [message["content"] if _is_plain(message) else [message] for message in own]
+    first = [{"chosen": text, "rejected": None, "chosen_score": None} for text in texts]
     return Selected([*first, *rows], {**counts, "demonstrations": len(own)} if own else counts)
 
 
-def _plain(message: Mapping[str, Any]) -> str | None:
-    """The text of a message that is nothing else; None for one with thoughts or calls."""
-    return message["content"].strip() if set(message) == {"role", "content"} else None
+def _is_plain(message: Mapping[str, Any]) -> bool:
+    """Whether a message is its text alone, without thoughts or calls."""
+    return set(message) == {"role", "content"}

@@ -207,6 +207,8 @@ def test_every_demonstration_of_a_prompt_is_trained_on_whole() -> None:
     rows.append({"chosen": None, "answer": "8", "prompt_id": "q"})
     selected = BestResponses()(Pool(rows, ["Two.", "Best."], [1, 1], [0.0, 1.0]))
     assert [row["chosen"] for row in selected.rows] == ["One.", "Two.", [thought], "Best."]
+    indented = Pool([{"chosen": [{"role": None, "content": "    return 1\n"}]}], ["Best."], [1], [1.0])
+    assert [row["chosen"] for row in BestResponses()(indented).rows] == ["    return 1\n", "Best."]
     assert selected.counts["demonstrations"] == 3
     assert RightPaths()(Pool(rows, ["#### 7"], [1], None)).counts["questions_with_several_answers"] == 1
     assert "questions_with_several_answers" not in RightPaths()(Pool(rows[:4], ["#### 7"], [1], None)).counts
