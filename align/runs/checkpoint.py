@@ -3,7 +3,7 @@
 A checkpoint is written into a hidden folder beside its final place. The manifest with the sha256 of each file comes
 last, with its own sha256 beside it, everything is flushed to disk, and one rename makes it visible. Nothing is
 overwritten in place, and older checkpoints are deleted only after the new one has been read back and verified. Only
-safetensors and JSON are written.
+safetensors and JSON are written. Training waits until the files are written; a thread does the rest while it goes on.
 
 Whatever is found wrong in a checkpoint, the one before it is taken. A damaged one is written again when its step comes,
 and deleted with the first that is saved after it; other names in the folder are left alone.
@@ -14,7 +14,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,8 @@ class CheckpointStore:
         self.rank = rank
         self.barrier = barrier
         self._damaged: set[Path] = set()
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._begun: Future[None] | None = None
 
     def save(
         self,
@@ -79,51 +83,72 @@ class CheckpointStore:
         shared: Callable[[Path], None],
         own: Callable[[Path], None],
     ) -> Path:
-        """Write the checkpoint of a step; all ranks call it.
+        """Write the checkpoint of a step and wait until it is whole on disk; see `begin`."""
+        final = self.begin(step, state, shared=shared, own=own)
+        self.wait()
+        return final
+
+    def begin(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        *,
+        shared: Callable[[Path], None],
+        own: Callable[[Path], None],
+    ) -> Path:
+        """Write the files of a step's checkpoint, and begin to make it the newest one; all ranks call it.
 
         Rank 0 calls ``shared`` for the files that all ranks have in common; every rank calls ``own`` for its own files.
+        Returns where the checkpoint will be. Until then a killed run has the one before it.
 
         Raises:
-            UserError: The disk is full or not writable; older checkpoints are intact and partial files removed.
+            UserError: This one or the one before it could not be written, because the disk is full or not writable;
+                older checkpoints are intact and partial files removed.
         """
+        self.wait()
         final = self.folder / _name(step)
         if final.exists() and final not in self._damaged:  # resumed and stopped again before the next step
             return final
         partial = partial_of(final)
-        try:
-            with disk_faults(
-                f"checkpoint of step {step} could not be written to {self.folder}",
-                "choose another output_root, then continue with if_exists=resume",
-            ):
-                self._save(step, state, partial, final, shared, own)
-        except Exception:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with self._whole_or_gone(partial, step):
+            if self.rank == 0:
+                self.folder.mkdir(exist_ok=True)  # not its parents: a run whose disk is gone is not begun elsewhere
+                remove_leftovers(self.folder)
+                partial.mkdir()
+            self.barrier()
+            own(partial)
+            if self.rank == 0:
+                shared(partial)
+            self.barrier()
+        self._begun = self._thread.submit(self._make_newest, partial, final, step, state, set(self._damaged))
+        self._damaged.clear()
         return final
 
-    def _save(
-        self,
-        step: int,
-        state: Mapping[str, Any],
-        partial: Path,
-        final: Path,
-        shared: Callable[[Path], None],
-        own: Callable[[Path], None],
-    ) -> None:
-        if self.rank == 0:
-            self.folder.mkdir(exist_ok=True)  # not its parents: a run whose disk is gone is not begun elsewhere
-            remove_leftovers(self.folder)
-            partial.mkdir()
-        self.barrier()
-        own(partial)
-        if self.rank == 0:
-            shared(partial)
-        self.barrier()
-        if self.rank == 0:
-            self._publish(partial, final, step, state)
-            self._rotate(final)
-        self.barrier()
-        self._damaged.clear()
+    def wait(self) -> None:
+        """Wait until the checkpoint that was begun is whole on disk; all ranks call it.
+
+        Raises:
+            UserError: See `begin`.
+        """
+        if self._begun is not None:
+            self._begun.result()
+            self.barrier()
+            self._begun = None
+
+    def whole(self, folder: Path) -> Path:
+        """Return the folder that `begin` returned once it is whole; for rank 0 alone."""
+        if self._begun is not None:
+            self._begun.result()
+        return folder
+
+    def raise_if_failed(self) -> None:
+        """Raise what `wait` would, if it is known already."""
+        if self._begun is not None and self._begun.done():
+            self._begun.result()
+
+    def close(self) -> None:
+        """Wait for the thread, whatever comes of what it does."""
+        self._thread.shutdown()
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest checkpoint that verifies, and sentences for the user.
@@ -151,6 +176,25 @@ class CheckpointStore:
             return Checkpoint(folder, int(manifest["step"]), manifest["state"], version), notes
         return None, notes
 
+    def _make_newest(self, partial: Path, final: Path, step: int, state: Mapping[str, Any], damaged: set[Path]) -> None:
+        """Seal and publish the checkpoint, and delete older ones; only rank 0 has something to do."""
+        if self.rank == 0:
+            with self._whole_or_gone(partial, step):
+                self._publish(partial, final, step, state)
+                self._rotate(final, damaged)
+
+    @contextmanager
+    def _whole_or_gone(self, partial: Path, step: int) -> Generator[None]:
+        try:
+            with disk_faults(
+                f"checkpoint of step {step} could not be written to {self.folder}",
+                "choose another output_root, then continue with if_exists=resume",
+            ):
+                yield
+        except Exception:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
     def _publish(self, partial: Path, final: Path, step: int, state: Mapping[str, Any]) -> None:
         files = sorted(path for path in partial.rglob("*") if path.is_file())
         manifest = {
@@ -168,7 +212,7 @@ class CheckpointStore:
         remove_folder(final)  # a damaged one
         publish_folder(partial, final)
 
-    def _rotate(self, saved: Path) -> None:
+    def _rotate(self, saved: Path, damaged: set[Path]) -> None:
         try:
             verify(saved)
         except ValueError as error:
@@ -176,7 +220,7 @@ class CheckpointStore:
                 f"checkpoint {saved} reads back otherwise than it was written, {error}; the ones before it are kept. "
                 "Choose another output_root on a sound disk, then continue with if_exists=resume."
             ) from error
-        damaged = self._damaged - {saved}
+        damaged = damaged - {saved}
         intact = [folder for folder in _newest_first(self.folder) if folder not in damaged]
         for old in (*intact[self.keep :], *damaged):
             remove_folder(old)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from align.runs.checkpoint import Checkpoint, CheckpointStore
 from align.system.files import disk_fault
 from align.system.randomness import load_random_state, random_state, save_random_state
 from align.system.signals import Interrupted, StopRequest
+from align.training.callbacks import Callbacks
 from align.training.optimizer import load_optimizer, save_optimizer
 from align.training.step import BrokenUpdateError, Stepper, TrainingError
 
@@ -35,15 +36,27 @@ class TrainingState:
     stop: StopRequest
     steps: int
     """Of the whole run."""
+    save_steps: int | None = None
+    callbacks: Callbacks = field(default_factory=lambda: Callbacks((), enabled=False))
     evaluated: int = 0
     """The last step whose evaluation is whole in the log."""
     begun: int = 0
     """The last step that was begun: the frozen roles are those of its loss."""
 
     def save(self, step: int) -> Path:
-        """Write the checkpoint of a step; all ranks call it."""
-        state = {"steps": self.steps, "evaluated": self.evaluated, "begun": self.begun}
-        return self.store.save(step, state, shared=self._save_shared, own=self._save_own)
+        """Write the checkpoint of a step and wait until it is whole on disk; all ranks call it."""
+        return self._save(step, self.store.save)
+
+    def save_if_due(self, step: int) -> None:
+        """Every ``save_steps``, while training goes on, and after the last step; the callbacks are told."""
+        if step == self.steps:
+            folder = self.save(step)
+        elif self.save_steps and step % self.save_steps == 0:
+            folder = self._save(step, self.store.begin)
+        else:
+            return
+        with self.saved_if_it_fails(step):
+            self.callbacks.tell(lambda told: told.on_checkpoint(step, self.store.whole(folder)))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back as it was after the checkpoint's step."""
@@ -66,7 +79,9 @@ class TrainingState:
 
         Raises:
             Interrupted: A signal asked for it.
+            UserError: The checkpoint that was begun last could not be written.
         """
+        self.store.raise_if_failed()
         caught = max(self.stepper.processes.gather(self.stop.signum))
         if caught:
             raise Interrupted(caught, self.save(step) if step > 0 else None)
@@ -127,6 +142,10 @@ class TrainingState:
             if is_out_of_memory(error):
                 raise TrainingError(f"out of memory ({first_line(error)}); {SMALLER}.{kept}") from error
             raise
+
+    def _save(self, step: int, save: Callable[..., Path]) -> Path:
+        state = {"steps": self.steps, "evaluated": self.evaluated, "begun": self.begun}
+        return save(step, state, shared=self._save_shared, own=self._save_own)
 
     def _save_shared(self, folder: Path) -> None:
         for role in self._roles():

@@ -261,7 +261,7 @@ class _Run:
 
     def _train(self, done: int) -> Mapping[str, float]:
         """Do the steps after ``done``; returns the metrics of the last one."""
-        config, steps, state = self.config, self.plan.steps, self.state
+        steps, state = self.plan.steps, self.state
         metrics: Mapping[str, float] = {}
         self._evaluate_if_due(done)  # stopped in the middle of its evaluation
         with tqdm(total=steps, initial=done, disable=self.console.quiet, desc="training", unit="step") as bar:
@@ -271,10 +271,7 @@ class _Run:
                 bar.set_postfix(self.monitor.headline)
                 state.stop_if_asked(step)
                 self._evaluate_if_due(step)
-                if (config.save_steps and step % config.save_steps == 0) or step == steps:
-                    folder = state.save(step)
-                    with state.saved_if_it_fails(step):
-                        self.callbacks.tell(lambda told, step=step, folder=folder: told.on_checkpoint(step, folder))
+                state.save_if_due(step)
         return metrics
 
     def _evaluate_if_due(self, step: int) -> None:
@@ -344,6 +341,7 @@ class _Run:
             rank=processes.rank,
             barrier=processes.barrier,
         )
+        until.callback(store.close)
         self.state = TrainingState(
             stepper=self.stepper,
             schedule=self.schedule,
@@ -351,6 +349,8 @@ class _Run:
             store=store,
             stop=self.stop,
             steps=self.plan.steps,
+            save_steps=self.config.save_steps,
+            callbacks=self.callbacks,
         )
         checkpoint, notes = store.latest() if trainer.if_exists == "resume" else (None, [])
         for sentence in notes:

@@ -73,7 +73,7 @@ def test_a_second_signal_in_a_save_leaves_the_checkpoint_before(
     signum: signal.Signals, command: Make, whole: Any, tmp_path: Path
 ) -> None:
     run = tmp_path / "runs" / "run"
-    trap = partial(traps.at, "align.runs.checkpoint:CheckpointStore._publish", 2, partial(traps.signalled, signum, 2))
+    trap = partial(traps.at, "align.training.state:TrainingState._save_shared", 2, partial(traps.signalled, signum, 2))
     stopped = command("sft", prepare=trap)
     assert stopped.start().wait() == CODES[signum], stopped.said
     assert "Traceback" not in stopped.said

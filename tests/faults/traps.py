@@ -56,8 +56,17 @@ def limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, resource.RLIM_INFINITY))
 
 
-SAVED = "align.runs.checkpoint:CheckpointStore._rotate"
-
-
 def after_a_save(number: int, do: Callable[[], Any]) -> None:
-    at(SAVED, number, do, after=True)
+    """Do something when the ``number``-th checkpoint is whole on disk."""
+    from align.runs.checkpoint import CheckpointStore
+
+    original, calls = CheckpointStore.begin, [0]
+
+    def begin(self: CheckpointStore, *arguments: Any, **named: Any) -> Path:
+        folder = self.whole(original(self, *arguments, **named))
+        calls[0] += 1
+        if calls[0] == number:
+            do()
+        return folder
+
+    CheckpointStore.begin = begin

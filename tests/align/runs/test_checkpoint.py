@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -419,4 +420,33 @@ def test_a_failed_save_leaves_nothing_on_any_rank(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"checkpoint of step 1 could not be written .*No space left on device"):
         store(tmp_path).save(1, {}, shared=lambda _: None, own=full)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_goes_on_while_a_checkpoint_becomes_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released, publish = Event(), module.publish_folder
+    monkeypatch.setattr(module, "publish_folder", lambda *folders: released.wait(20) and publish(*folders))
+    checkpoints = store(tmp_path)
+    folder = checkpoints.begin(1, {}, shared=lambda _: None, own=lambda _: None)
+    checkpoints.raise_if_failed()
+    assert not folder.exists()
+    released.set()
+    assert checkpoints.whole(folder) == folder
+    assert verify(folder)["step"] == 1
+    checkpoints.begin(2, {}, shared=lambda _: None, own=lambda _: None)
+    checkpoints.close()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002"]
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoints = store(tmp_path)
+    monkeypatch.setattr(module, "publish_folder", full)
+    checkpoints.begin(1, {}, shared=lambda _: None, own=lambda _: None)
+    checkpoints.close()
+    for ask in (checkpoints.raise_if_failed, checkpoints.wait):
+        with pytest.raises(UserError, match=r"checkpoint of step 1 could not be written .*No space left on device"):
+            ask()
     assert list(tmp_path.iterdir()) == []

@@ -92,6 +92,9 @@ class Saves:
         restore()
         return Path(f"step-{step:08d}")
 
+    def raise_if_failed(self) -> None:
+        pass
+
 
 def state_of(processes: Any, *, steps: int = 9) -> tuple[TrainingState, Saves]:
     store: Any = Saves()
