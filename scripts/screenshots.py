@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the pictures of docs/ anew: the pages of a run and of a comparison, and the label page of the run's policy.
+"""Write the pictures of docs/ anew: pages of a run and of a comparison, and labelling and chat with the run's policy.
 
 PYTHONPATH=. python scripts/screenshots.py runs/NAME runs/compare-NAME
 """
@@ -7,24 +7,32 @@ PYTHONPATH=. python scripts/screenshots.py runs/NAME runs/compare-NAME
 from __future__ import annotations
 
 import argparse
+import os
+import pty
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 
 from PIL import Image
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
 
 from tests.chromium import Browser, browser
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 1120
+TYPED = ("I want to buy a bowl and a saddle. Which of them costs more?", "/compare", "/retry")
 _READY = "!busy && state?.pair"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Take the three pictures."""
+    """Take the four pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run that answered held-out prompts")
     parser.add_argument("comparison", type=Path, help="folder of align compare")
@@ -44,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 shown.press(key)
             shown.wait_until(f"{_READY} && state.done === 3", 60)
             _save(shown, args.out / "label.png", down_to="#noted")
+        page = Path(folder) / "terminal.html"
+        page.write_text(_terminal([sys.executable, str(ROOT / "scripts" / "chat.py"), str(args.run)], TYPED), "utf-8")
+        shown.open(page, width=900, dark=True)
+        _save(shown, args.out / "chat.png", down_to="pre")
 
 
 def _save(shown: Browser, file: Path, *, down_to: str) -> None:
@@ -65,6 +77,27 @@ def _label_page(run: Path, out: Path) -> Generator[str]:
             yield next(word for line in process.stdout for word in line.split() if word.startswith("http://"))
         finally:
             process.terminate()
+
+
+def _terminal(command: Sequence[str], typed: Sequence[str], columns: int = 92) -> str:
+    """Return a page with what a terminal shows, in which each line is typed when the command asks for it."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (50, columns))
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=subprocess.DEVNULL, env=environment) as process:
+        os.close(its)
+        said = b""
+        for line in (*typed, "/quit"):
+            while not said.endswith(b"> "):
+                said += os.read(ours, 4096)
+            os.write(ours, f"{line}\n".encode())
+            while not said.rstrip().endswith(line.encode()[-columns // 2 :]):
+                said += os.read(ours, 4096)
+        process.wait()
+    os.close(ours)
+    console = Console(record=True, width=columns, file=StringIO())
+    console.print(Text.from_ansi(said.decode().replace("\r\n", "\n")))
+    return console.export_html(theme=MONOKAI, inline_styles=True)
 
 
 if __name__ == "__main__":

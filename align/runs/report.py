@@ -56,6 +56,8 @@ NOISY = 20
 _SCORE = re.compile(r"evaluation/(?!.*_pairs$).*|rollout/scores/(?!.*/(std|milliseconds)$).*")
 """Scores on held-out prompts; of roll-outs, the means alone."""
 _WIN_RATE = "win_rate"
+_WIDE = 100
+"""Columns of a terminal in which a metric's meaning has room beside it."""
 _BARS = ("#a8b2bd", "#1f77b4")  # before, after
 
 
@@ -77,14 +79,18 @@ def print_evaluation(
     for kind in kinds:
         table.add_column(kind, justify="right", no_wrap=True)
     table.add_column("n", justify="right")
-    table.add_column("meaning")
+    beside = console.width >= _WIDE
+    if beside:
+        table.add_column("meaning")
+    meanings = {name: MEANINGS.get(name, "") for name in metrics}
     for name, row in metrics.items():
         of = found.get(name, {})
         cells = [format_metric(row[kind], of.get(kind)).replace(" [", "\n[") for kind in kinds]
-        table.add_row(name, *cells, format_count(of), MEANINGS.get(name, ""))
+        table.add_row(name, *cells, format_count(of), *([meanings[name]] if beside else ()))
     if table.row_count:
         console.print(table)
-    for note in (*report.get("notes", ()), *win_rate_sentences(report, models)):
+    below = [] if beside else [f"{name}: {meaning}" for name, meaning in meanings.items() if meaning]
+    for note in (*below, *report.get("notes", ()), *win_rate_sentences(report, models)):
         console.print(note, markup=False, highlight=False)
 
 
