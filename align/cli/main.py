@@ -15,6 +15,7 @@ from align.errors import SMALLER, UserError, fault_of_user, first_line, is_out_o
 from align.settings import registry
 from align.system.files import disk_fault
 from align.system.redaction import redact_streams
+from align.system.signals import keep_interrupts
 
 __all__ = ["align", "main"]
 
@@ -35,6 +36,7 @@ def main(words: Sequence[str], configs: Path) -> int:
         configs: Folder of the configuration groups.
     """
     redact_streams()
+    keep_interrupts()
     try:
         return while_read(lambda: _do(words, configs))
     except UserError as error:

@@ -10,11 +10,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -33,6 +32,7 @@ from align.model.merging import mergeable, merged
 from align.model.naming import portable_name
 from align.model.scalar_head import ScalarHead
 from align.model.sharding import Sharding
+from align.system.files import read_json
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -114,7 +114,7 @@ class Roles(ABC):
         """Return the trainable parameters of a role, its weights and its head; name → parameter."""
         own = dict(self.weights(role))
         if role in self.heads:
-            own["score.weight"] = _head_weight(self.heads[role])
+            own["score.weight"] = self.heads[role].weight
         return own
 
     @torch.no_grad()
@@ -153,8 +153,7 @@ class SharedBase(Roles):
     def __init__(self, peft_model: PeftModel, start: Path | None = None, *, sharding: Sharding | None = None) -> None:
         """``peft_model`` has one adapter, named ``policy``; ``start``: the folder of the adapter that it begins as."""
         self.peft_model, self.sharding = peft_model, sharding
-        self.heads = {}
-        self.active = "policy"
+        self.heads, self.active = {}, "policy"
         self._config: LoraConfig = copy.deepcopy(peft_model.peft_config["policy"])  # pyright: ignore[reportAttributeAccessIssue]
         self.dropout = self._config.lora_dropout
         self._layers: list[Any] = [m for m in peft_model.modules() if isinstance(m, BaseTunerLayer)]
@@ -190,6 +189,16 @@ class SharedBase(Roles):
             if not off:
                 layer._active_adapter = [role]
         self.active = role
+
+    @contextmanager
+    def bare(self) -> Generator[None]:
+        """Compute with the base alone inside the block, then as the active role again."""
+        for layer in self._layers:
+            layer._disable_adapters = True
+        try:
+            yield
+        finally:
+            self.activate(self.active)
 
     @override
     def add(self, role: Role) -> None:
@@ -250,10 +259,9 @@ class SharedBase(Roles):
 
     @override
     def can_load(self, folder: Path) -> bool:
-        file = folder / "adapter_config.json"
-        if not file.exists():
+        theirs, ours = read_json(folder / "adapter_config.json"), self._config.to_dict()
+        if theirs is None:
             return False
-        theirs, ours = json.loads(file.read_text(encoding="utf-8")), self._config.to_dict()
         bases = (theirs["base_model_name_or_path"], str(self.module.config.name_or_path))
         same_base = len({portable_name(base, folder) for base in bases}) == 1
         return same_base and all(_plain(theirs.get(name)) == _plain(ours[name]) for name in _SHAPE)
@@ -269,7 +277,7 @@ class SharedBase(Roles):
         if role in self.heads:
             if _SCORE not in state:
                 raise UserError(f"{folder}: its adapter has no scalar head, so it is no {role} model.")
-            _copy_into({"": _head_weight(self.heads[role])}, {"": state.pop(_SCORE)})
+            _copy_into({"": self.heads[role].weight}, {"": state.pop(_SCORE)})
             self.heads[role].load_scale(folder)
         state = without_base_tensors(state, self.peft_model, folder)
         try:
@@ -359,7 +367,7 @@ class FullCopies(Roles):
         if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"] or not fits:
             raise UserError(f"{folder}: its tensors do not fit this model; it was saved from another one.")
         if role in self.heads:
-            _copy_into({"": _head_weight(self.heads[role])}, {"": loaded.score.weight})
+            _copy_into({"": self.heads[role].weight}, {"": loaded.score.weight})
             self.heads[role].load_scale(folder)
         target.load_state_dict(state)
 
@@ -367,10 +375,6 @@ class FullCopies(Roles):
 def whole_for(config: LoraConfig, sharding: Sharding | None) -> AbstractContextManager[None]:
     """Gather a sharded base while an adapter is put on it that asks for its weights: DoRA begins with their lengths."""
     return sharding.whole() if sharding is not None and config.use_dora else nullcontext()
-
-
-def _head_weight(head: nn.Linear) -> Any:
-    return head.weight
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
@@ -382,7 +386,7 @@ def _clone(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def _copy_into(target: dict[str, nn.Parameter], source: dict[str, torch.Tensor], weight: float = 1.0) -> None:
+def _copy_into(target: Mapping[str, torch.Tensor], source: dict[str, torch.Tensor], weight: float = 1.0) -> None:
     for name, tensor in source.items():
         target[name].lerp_(tensor, weight) if weight < 1 else target[name].copy_(tensor)
 

@@ -27,6 +27,7 @@ from tenacity import (
 )
 
 from align.errors import UserError
+from align.system.signals import stop_if_alone
 
 if TYPE_CHECKING:
     import ssl
@@ -93,10 +94,11 @@ class HttpClient:
 
         `read` raises `ValueError` for a wrong answer; the request is then repeated. It runs as soon as its answer
         arrives, even if other requests fail. `between` is called while the answers are waited for and may raise, which
-        cancels the requests.
+        cancels the requests; so does a signal that asks a run to stop.
 
         Raises:
             NoAnswerError: A request failed for good; the others are cancelled.
+            Interrupted: See :func:`align.system.signals.stop_if_alone`.
             UserError: A body cannot be written as JSON.
         """
         contents = [_written(question) for question in questions]
@@ -128,6 +130,7 @@ class HttpClient:
             answered = portal.start_task_soon(run)
             try:
                 while not wait([answered], _GLANCE).done:
+                    stop_if_alone()
                     between()
             except BaseException:
                 answered.cancel()

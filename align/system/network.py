@@ -40,6 +40,8 @@ def check_address(field: str, url: str, token_field: str, token_env: str | None)
         parts = URL(url)
     except InvalidURL as error:
         raise UserError(f"{field} is not an address: {error}.") from None
+    if not 0 < (parts.port or 1) < 65536:
+        raise UserError(f"{field}={url!a}: ports go from 1 to 65535, not to {parts.port}.")
     if parts.userinfo or parts.query or parts.fragment:
         # The address is printed, and a secret in it would be too.
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -40,6 +41,22 @@ def stop_if_alone() -> None:
     """
     if _listening and _listening[-1].signum and os.environ.get("WORLD_SIZE", "1") == "1":
         raise Interrupted(_listening[-1].signum, None)
+
+
+def keep_interrupts() -> None:
+    """Raise a `KeyboardInterrupt` again that came where Python drops exceptions, such as inside a ``__del__``."""
+    others = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            others(dropped)
+            return
+        signum = dropped.exc_value.args[0] if dropped.exc_value and dropped.exc_value.args else signal.SIGINT
+        again = threading.Timer(0.01, os.kill, (os.getpid(), signum))  # when this call, itself dropped, is over
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
 
 
 def outlast_sigterm() -> None:

@@ -30,6 +30,7 @@ from align.sampling.params import Response
 from align.scoring.checked_scores import ScoreLog, deviations, record_scores, score_texts
 from align.system.processes import add_metrics
 from align.system.randomness import derived_seed, epoch_order
+from align.system.signals import stop_if_alone
 from align.training.feed import Feed, Source
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ class Rollouts(Source):
             n=self.plan.responses,
             seed=derived_seed(self.seed, number),
             keys=prompts.rows,
+            between=stop_if_alone,
         )
         batch = Batch(
             prompt_ids=prompts.prompt_ids,

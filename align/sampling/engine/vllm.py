@@ -37,6 +37,8 @@ __all__ = ["VllmEngine"]
 
 _FAR = 0.5
 """Mean difference of log-probabilities per token, in nats, from which on the server's base must be another model."""
+_ADAPTED = 0.05
+"""Mean difference per token from which on the policy can be told from its base, also in bfloat16."""
 _COMPARED = 16  # tokens by which the two are compared
 
 
@@ -61,6 +63,8 @@ class VllmEngine:
         """Of the adapter that the server has, counted from 1."""
         self._run = f"align-{uuid4().hex[:12]}"  # a server may serve several runs, and this one again after a restart
         self._adapter = ""
+        self._given: list[str] = []
+        """Adapters that the server may have."""
         self._stops, self._known = stop_ids(policy.tokenizer), frozenset(known_ids(policy.tokenizer))
 
     def require(self, params: SamplingParams, *, logps: bool) -> None:
@@ -99,10 +103,12 @@ class VllmEngine:
             )
 
     def close(self) -> None:
-        """Take the last adapter off the server, if it still answers, and off the disk."""
-        if self._adapter and self.processes.is_first:
+        """Take the adapters off the server, if it still answers, and off the disk."""
+        if self._given:
+            server = VllmServer(replace(self.server.config, retries=0))
             with suppress(EngineError):
-                VllmServer(replace(self.server.config, retries=0)).unload_adapter(self._adapter)
+                for name in self._given:
+                    server.unload_adapter(name)
             shutil.rmtree(self._root, ignore_errors=True)
 
     # Versions
@@ -112,34 +118,53 @@ class VllmEngine:
         folder = self.server.config.folder
         if folder is not None:
             Path(folder).mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{self._run}-", dir=folder)).resolve()
+        root = Path(tempfile.mkdtemp(prefix=f"{self._run}-", dir=folder)).resolve()
+        if folder is not None:
+            root.chmod(0o755)  # the server may be another user's
+        return root
 
     def _hand_over(self) -> str:
         """On the first process: write the adapter, let the server read it, take the one before away."""
         name, before = f"{self._run}-{self.version}", self._adapter
         folder = self._root / name
         self.policy.roles.save("policy", folder)
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors keeps them to this user
+        self._given.append(name)
         self.server.load_adapter(name, folder)
+        self._compare(name)
         if before:
             self.server.unload_adapter(before)
+            self._given.remove(before)
             shutil.rmtree(self._root / before)
             self.server.reset_prefix_cache()
-        else:
-            self._compare(name)
         return name
 
+    @torch.no_grad()
     def _compare(self, name: str) -> None:
-        """Look whether the server's model is the policy, by the log-probabilities of a few tokens.
+        """Look whether the server draws from the policy, by the log-probabilities of a few tokens.
 
         Raises:
-            EngineError: It is another one.
+            EngineError: It draws from another model, or from the base without the adapter.
         """
         prompt, params = encode_prompt(self.policy.tokenizer, "Hello"), SamplingParams(max_new_tokens=_COMPARED)
         ((drawn,),) = self.server.complete(name, [Asked(prompt, 0)], params, n=1, stops=self._stops, known=self._known)
         batch = Batch(prompt_ids=(prompt,), response_ids=((drawn.ids,),), rows=(0,))
-        with torch.no_grad(), self.policy.use("policy"):
-            ours = self.policy.logprobs(batch).logp_PKT.flatten().tolist()
-        difference = float(np.abs(np.subtract(ours, drawn.logps)).mean())
+        roles = self.policy.roles
+        assert isinstance(roles, SharedBase)
+        with self.policy.use("policy"):
+            ours = self.policy.logprobs(batch).logp_PKT.flatten().numpy(force=True)
+            with roles.bare():
+                bare = self.policy.logprobs(batch).logp_PKT.flatten().numpy(force=True)
+        difference, from_base, adapted = (
+            float(np.abs(a - b).mean()) for a, b in ((ours, drawn.logps), (bare, drawn.logps), (ours, bare))
+        )
+        if adapted > _ADAPTED and from_base < difference / 2:
+            raise EngineError(
+                f"{self.server.url} draws from its base as if {name} were not there: log-probabilities differ by "
+                f"{from_base:.2g} nats per token from the base's, and by {difference:.2g} from the policy's; look at "
+                "its log."
+            )
         if not difference < _FAR:
             raise EngineError(
                 f"{self.server.url} serves another model than {self.policy.name}: log-probabilities differ by "

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
 
 from align.errors import EngineError, UserError
@@ -27,6 +28,7 @@ T = TypeVar("T")
 OLDEST = (0, 32)
 """The first version without the holes that a server with runtime adapters has."""
 _CONCURRENCY = 256  # requests at a time; the server batches them
+_FIRST_ANSWER = 30.0  # seconds for each of those to the first questions
 _MOST_BYTES = 2**28  # of the responses to one prompt with their log-probabilities
 
 
@@ -36,7 +38,10 @@ def require_server(config: SamplingConfig) -> None:
     Raises:
         UserError: The server does not answer, or was started otherwise than ``docs/engine.md`` says.
     """
-    server = VllmServer(replace(config, retries=0))  # whoever has just typed the command waits
+    if config.folder is not None:
+        _require_folder(Path(config.folder))
+    # Whoever has just typed the command waits
+    server = VllmServer(replace(config, retries=0, timeout=min(config.timeout, _FIRST_ANSWER)))
     try:
         server.get("/health", is_json=False)
         _require_version(server.get("/version"))
@@ -105,7 +110,7 @@ class VllmServer:
         """Tokens of the longest sequence that it takes."""
         try:
             return int(self.cards()[0]["max_model_len"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise EngineError(f"{self.url}/v1/models does not say the longest sequence (max_model_len).") from None
 
     def cards(self) -> list[dict[str, Any]]:
@@ -238,6 +243,15 @@ _PROBE = {
 """Of one token allowed the probability is 1 where log-probabilities are those of the tokens as drawn."""
 
 
+def _require_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(prefix=".align-", dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"sampling.folder={folder} cannot be written ({error.strerror}); give another one.") from None
+
+
 def _require_version(answer: Any) -> None:
     version = str(answer.get("version") if isinstance(answer, dict) else answer)[:40]
     found = re.match(r"(\d+)\.(\d+)", version)
@@ -289,7 +303,7 @@ def _responses(
         if [choice["index"] for choice in choices] != list(range(asked["n"])):
             raise ValueError(f"it has {len(choices)} responses, not {asked['n']}")
         return [_response(choice, prompt, params, asked["stop_token_ids"], known) for choice in choices]
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, OverflowError) as error:
         raise ValueError(f"a field is missing or of another type ({error})") from None
 
 
@@ -303,6 +317,8 @@ def _response(
         raise ValueError(f"a response of {len(ids)} tokens ended by {str(end)[:40]!a}")
     if strange := [token for token in ids if type(token) is not int or token not in known]:
         raise ValueError(f"a response has the token {strange[0]!a}, which the tokenizer does not have")
+    if inside := [token for token in ids[:-1] if token in stops]:
+        raise ValueError(f"a response goes on after the token {inside[0]}, which ends one")
     if len(logps) != len(ids):
         raise ValueError(f"a response of {len(ids)} tokens has {len(logps)} log-probabilities")
     if wrong := [logp for logp in logps if not (isinstance(logp, float | int) and math.isfinite(logp) and logp < 1e-3)]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from align.system.signals import Interrupted, StopRequest, stop_if_alone
+from align.system.signals import Interrupted, StopRequest, keep_interrupts, stop_if_alone
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,6 +27,19 @@ def test_the_second_signal_stops_at_once(first: signal.Signals, second: signal.S
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(second)
         assert stop.signum == first  # which decides the exit code
+
+
+def test_ctrl_c_inside_a_finalizer_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    keep_interrupts()
+
+    class Garbage:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        Garbage()
+        time.sleep(5)
 
 
 @pytest.mark.parametrize("fails", [False, True])

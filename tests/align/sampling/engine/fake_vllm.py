@@ -54,6 +54,7 @@ class FakeVllm:
     version: str = "0.32.0"
     runtime_adapters: bool = True
     """``VLLM_ALLOW_RUNTIME_LORA_UPDATING``."""
+    ignores_adapters: bool = False
     dev_mode: bool = False
     """``VLLM_SERVER_DEV_MODE``."""
     processed: bool = True
@@ -145,6 +146,8 @@ class FakeVllm:
         first = next(iter(self._policies), None)
         policy = self._policies.pop(first) if first is not None else Policy.load(self.base, start=path)
         policy.roles.load("policy", Path(path))
+        for weight in policy.roles.weights("policy").values() if self.ignores_adapters else ():
+            weight.data.zero_()
         self._policies[name] = policy  # one at a time: --max-loras 1
         self.adapters[name] = path
         self.loaded.append(name)

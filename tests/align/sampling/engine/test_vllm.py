@@ -21,6 +21,7 @@ from align.settings.sampling import SamplingConfig
 from tests.align.sampling.engine.fake_vllm import FakeVllm
 
 Serve = Callable[..., tuple[FakeVllm, SamplingConfig]]
+END = 3  # the id of <|user|>
 PROMPTS = ([7, 8, 9], [10], [11, 12, 13, 14, 15])
 
 
@@ -145,6 +146,38 @@ def test_another_model(tiny_policy: Policy, serve: Serve, tmp_path: Path) -> Non
         engine.load()
 
 
+def test_a_server_that_draws_from_its_base(tiny_policy: Policy, serve: Serve) -> None:
+    """Found by the adapter that differs from the base, whichever version it is."""
+    server, config = serve()
+    with open_engine(config, tiny_policy) as engine:
+        engine.load()
+        with torch.no_grad():
+            for name, weight in tiny_policy.roles.weights("policy").items():
+                if ".lora_B." in name:
+                    weight.normal_(std=0.5)
+        server.ignores_adapters = True
+        with pytest.raises(EngineError, match="draws from its base as if align-.*-2 were not there"):
+            engine.load()
+    assert server.adapters == {}, "it was left on the server"
+
+
+def test_a_folder_that_another_user_reads(tiny_policy: Policy, serve: Serve, tmp_path: Path) -> None:
+    server, config = serve()
+    with open_engine(dataclasses.replace(config, folder=str(tmp_path / "shared")), tiny_policy) as engine:
+        engine.load()
+        (root,) = (tmp_path / "shared").iterdir()
+        assert {path.stat().st_mode & 0o044 for path in (root, *root.rglob("*"))} == {0o044}
+    assert not list((tmp_path / "shared").iterdir())
+    assert server.adapters == {}
+
+
+def test_a_folder_that_cannot_be_written(serve: Serve, tmp_path: Path) -> None:
+    _, config = serve()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"sampling.folder=.*/file/x cannot be written \(Not a directory\)"):
+        require_server(dataclasses.replace(config, folder=str(tmp_path / "file" / "x")))
+
+
 def test_sequences_longer_than_the_server_takes(tiny_policy: Policy, serve: Serve) -> None:
     _, config = serve(max_model_len=30)
     with open_engine(config, tiny_policy) as engine:
@@ -189,6 +222,14 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         "nan is no log-probability",
     ),
     "above 0": (_choice(lambda c: c["logprobs"]["token_logprobs"].__setitem__(0, 0.5)), "0.5 is no log-probability"),
+    "goes on after its end": (
+        _choice(lambda choice: choice["token_ids"].__setitem__(0, END)),
+        f"a response goes on after the token {END}, which ends one",
+    ),
+    "a number without end": (
+        _choice(lambda choice: choice["logprobs"]["token_logprobs"].__setitem__(0, -(10**400))),
+        "a field is missing or of another type",
+    ),
     "another prompt": (_choice(lambda choice: choice.update(prompt_token_ids=[1])), "it is to another prompt"),
     "500": (lambda _: HttpResponse("{}", 500), "HTTP 500; look at the server's log"),
     "not JSON": (lambda _: HttpResponse("<html>", media_type="text/html"), "the answer is text/html, not JSON"),
