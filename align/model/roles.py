@@ -112,7 +112,7 @@ class Roles(ABC):
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
         """Return the trainable parameters of a role, its weights and its head; name → parameter."""
-        own = dict(self.weights(role))
+        own: dict[str, Any] = dict(self.weights(role))
         if role in self.heads:
             own["score.weight"] = self.heads[role].weight
         return own

@@ -37,9 +37,12 @@ def test_ctrl_c_inside_a_finalizer_is_not_lost(monkeypatch: pytest.MonkeyPatch) 
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
+    def collect() -> None:
         Garbage()
         time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        collect()
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -156,7 +156,7 @@ def test_a_server_that_draws_from_its_base(tiny_policy: Policy, serve: Serve) ->
                 if ".lora_B." in name:
                     weight.normal_(std=0.5)
         server.ignores_adapters = True
-        with pytest.raises(EngineError, match="draws from its base as if align-.*-2 were not there"):
+        with pytest.raises(EngineError, match=r"draws from its base as if align-.*-2 were not there"):
             engine.load()
     assert server.adapters == {}, "it was left on the server"
 
