@@ -59,6 +59,7 @@ _POSITIONS = frozenset({"id", "idx", "index", "number", "order", "pos", "positio
 _AGREEING = frozenset({"agree", "agreed", "agreement", "agrees", "correct", "first", "right", "valid", "wins", "won"})
 _TURNING = _AGREEING | LABELS | WORSE
 _DIFFERENCES = frozenset({"advantage", "delta", "diff", "difference", "gap", "margin", "strength"})
+_PROBABILITIES = frozenset({"likelihood", "p", "pr", "prob", "probability", "probs"})
 _TIMES = frozenset({"date", "hours", "minutes", "ms", "seconds", "time"})
 _CALLED = frozenset({"a", "b", "model_a", "model_b", "response_a", "response_b", "first", "second", "left", "right"})
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*(?:%|/\s*\d+|stars?)?|[★☆⭐]+", re.IGNORECASE)
@@ -214,15 +215,25 @@ def _is_harmless(name: str, own: Collection[str], said: Collection[str]) -> bool
 
 
 def _contradicts_sides(name: str, columns: Mapping[str, Sequence[Any]]) -> bool:
-    """Return whether a number of the chosen side is often worse than the same number of the rejected one."""
+    """Return whether numbers say that the chosen side is worse: than the rejected one, or than not."""
     other = re.sub(r"(?<![a-z])c$", "r", name.replace("chosen", "rejected"))
-    if other == name or other not in columns or _is_number_about(name, words_of(name)):
+    if other == name or other not in columns:
+        return _is_less_likely(name, columns[name])
+    if _is_number_about(name, words_of(name)):
         return False
     both = list(zip(columns[name], columns[other], strict=False))
     pairs = [(float(a), float(b)) for a, b in both if isinstance(a, int | float) and isinstance(b, int | float)]
     lower = not _LOWER.isdisjoint(words_of(name))
     against = sum(a > b if lower else a < b for a, b in pairs)
     return against > max(2, 0.1 * len(pairs))
+
+
+def _is_less_likely(name: str, values: Sequence[Any]) -> bool:
+    """Return whether it may be the probability that the chosen side is better, and is below one half in a row."""
+    own = {*words_of(name)}
+    named = own & _PROBABILITIES and not own & WORSE and own <= _PROBABILITIES | SIDES | LABELS
+    numbers = [value if isinstance(value, int | float) else -1 for value in values if _is_given(value)]
+    return bool(named) and 0 <= min(numbers) < 0.5 and max(numbers) <= 1
 
 
 def parts(name: str, values: Sequence[Any], *, any_text: bool) -> list[str]:

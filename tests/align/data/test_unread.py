@@ -196,6 +196,7 @@ def test_what_may_be_a_verdict_on_an_answer_to_imitate_is_refused(row: dict[str,
 
 
 FLIPS: dict[str, Any] = {
+    "p_chosen": lambda i: 0.4 + i / 100,
     "is_flipped": lambda i: i % 2 == 0,
     "swapped": lambda i: i % 2,
     "reversed": "yes",
@@ -279,6 +280,9 @@ NEUTRAL: dict[str, Any] = {
     "task_type": lambda i: ["open", "closed"][i % 2],
     "page_url": lambda i: f"https://example.org/{i}",
     "query": lambda i: f"question {i}",
+    "p_chosen": lambda i: 0.5 + i / 100,
+    "rejected_probability": lambda i: i / 100,
+    "toxicity_probability": lambda i: i / 100,
 }
 
 
