@@ -14,7 +14,7 @@ from typing import Any
 
 from align.errors import UserError
 
-__all__ = ["Identity", "content_hash", "differences", "hashed", "require_same", "sha256"]
+__all__ = ["Identity", "content_hash", "differences", "hashed", "named", "require_same", "sha256"]
 
 _HASH = "sha256:"
 _SET = "set"  # stands for a group of values where the other side has one value or none
@@ -53,7 +53,11 @@ def sha256(path: Path) -> str:
 
 
 def differences(
-    saved: Mapping[str, Any], ours: Mapping[str, Any], follows: Mapping[str, tuple[str, ...]] | None = None
+    saved: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    follows: Mapping[str, tuple[str, ...]] | None = None,
+    *,
+    places: tuple[str, str] = ("in the run", "now"),
 ) -> list[str]:
     """Return a clause for each value that differs, ``adapter.r is 4 in the run and 8 now``.
 
@@ -61,16 +65,23 @@ def differences(
         saved: Of the earlier run.
         ours: Of this one.
         follows: Key → beginnings of other keys; it is not named where one of these differs, which explains it.
+        places: Where the one and where the other is.
     """
     before, now = _flat(saved), _flat(ours)
     changed = [key for key in {**before, **now} if _value(before, key) != _value(now, key)]
-    named: list[str] = []
+    clauses: list[str] = []
     for key in changed:
         causes = [cause for name, starts in (follows or {}).items() if key.startswith(name) for cause in starts]
         explained = any(other != key and other.startswith(tuple(causes)) for other in changed)
         if not explained and not any(key.startswith(f"{other}.") for other in changed):
-            named.append(_clause(key, _value(before, key), _value(now, key)))
-    return named
+            clauses.append(_clause(key, _value(before, key), _value(now, key), places))
+    return clauses
+
+
+def named(found: list[str]) -> str:
+    """The first of some `differences`, and how many more there are."""
+    more = f"; {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{'; '.join(found[:_SHOWN])}{more}"
 
 
 def require_same(what: Path, found: list[str]) -> None:
@@ -80,10 +91,7 @@ def require_same(what: Path, found: list[str]) -> None:
         UserError: There are; the message has all of them.
     """
     if found:
-        more = f"; {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise UserError(
-            f"{what} cannot be resumed: {'; '.join(found[:_SHOWN])}{more}. Give what it began with, or if_exists=new."
-        )
+        raise UserError(f"{what} cannot be resumed: {named(found)}. Give what it began with, or if_exists=new.")
 
 
 def _value(flat: Mapping[str, Any], key: str) -> Any:
@@ -91,10 +99,10 @@ def _value(flat: Mapping[str, Any], key: str) -> Any:
     return flat.get(key, _SET if any(other.startswith(f"{key}.") for other in flat) else None)
 
 
-def _clause(key: str, before: Any, now: Any) -> str:
+def _clause(key: str, before: Any, now: Any, places: tuple[str, str]) -> str:
     if _is_hash(before) and _is_hash(now):
         return f"{key} is not the same"
-    return f"{key} is {_shown(before)} in the run and {_shown(now)} now"
+    return f"{key} is {_shown(before)} {places[0]} and {_shown(now)} {places[1]}"
 
 
 def _shown(value: Any) -> str:

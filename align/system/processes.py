@@ -17,6 +17,7 @@ from torch import Tensor
 
 from align.errors import UserError, fault_of_user, first_line
 from align.system import collectives
+from align.system.identity import differences, named
 from align.system.signals import outlast_sigterm
 from align.system.turns import PATIENCE, turns
 from align.system.watch import Watch, explained
@@ -96,6 +97,17 @@ class Processes:
         """The value of every rank, in their order."""
         turns.wait()
         return collectives.gather(value, self._device) if self.world_size > 1 else [value]
+
+    def require_same(self, ours: Mapping[str, Any]) -> None:
+        """Refuse processes of which one is to do another thing than the first.
+
+        Raises:
+            UserError: A value of this rank's, or of another one's, is not that of the first.
+        """
+        everyone = self.gather(ours)
+        for rank, theirs in enumerate(everyone):
+            if found := differences(everyone[0], theirs, places=("in process 0", f"in process {rank}")):
+                raise UserError(f"The processes were not begun alike: {named(found)}. Give each the same command.")
 
     def together(self, make: Callable[[], T]) -> list[T]:
         """Call ``make`` on every rank; the results of all, in their order.

@@ -257,8 +257,6 @@ class _Run:
         finally:
             self.tracker.close(exit_code)
 
-    # The loop
-
     def _train(self, done: int) -> Mapping[str, float]:
         """Do the steps after ``done``; returns the metrics of the last one."""
         steps, state = self.plan.steps, self.state
@@ -307,8 +305,6 @@ class _Run:
             self.callbacks.tell(lambda told: told.on_step(step, record))
             return record
 
-    # Before it
-
     def _open_folder(self, until: ExitStack) -> Checkpoint | None:
         """Make the run folder and the state that is saved in it; returns the checkpoint of a run to resume.
 
@@ -326,6 +322,7 @@ class _Run:
             world_size=processes.world_size,
             engine=trainer.engine.name,
         )
+        processes.require_same(identity.learnt)
 
         def begin() -> Path:
             folder = run_folder.begin(trainer.output_dir, trainer.if_exists, self.description, trainer.inputs)

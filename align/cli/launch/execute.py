@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,17 +63,18 @@ def execute(run: Run) -> int:
 
         _on_first(lambda: require_server(config.sampling))
     if not config.dry_run:
-        _require_place(folder)
+        _require_place(folder, config.plain())
     return _carry_out(run, scorers)
 
 
-def _require_place(folder: Path) -> None:
-    """Refuse a place that cannot be written, or is not one for all processes, before anything is loaded."""
+def _require_place(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse processes of different settings, and a place that cannot be written or is not one for all of them."""
     if process_count() == 1:
         run_folder.require_writable(folder)
     else:
         from align.system.processes import Processes
 
+        Processes().require_same(settings)
         run_folder.require_one_disk(folder, Processes())
 
 

@@ -92,3 +92,19 @@ def test_several_processes_draw_what_one_does(words: list[str], tmp_path: Path) 
         assert done.returncode == 0, done.stderr
     one, two = ((tmp_path / "runs" / name / "candidates.jsonl").read_bytes() for name in ("one", "two"))
     assert one == two != b""
+
+
+def test_processes_that_are_to_do_different_things_do_nothing(words: list[str], tmp_path: Path) -> None:
+    """As on two machines with a command each."""
+    (tmp_path / "two.py").write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from align.cli.main import main\n"
+        "more = ['trainer.learning_rate=0.5'] if os.environ['RANK'] == '1' else []\n"
+        f"sys.exit(main([*sys.argv[1:], *more], Path({str(ROOT / 'configs')!r})))\n"
+    )
+    done = _call([*TORCHRUN[:-1], "two.py", *words], tmp_path)
+    assert done.returncode != 0
+    said = "not begun alike: trainer.learning_rate is not set in process 0 and 0.5 in process 1. Give each the same"
+    assert said in " ".join(done.stderr.split())
+    assert not (tmp_path / "runs").exists()
