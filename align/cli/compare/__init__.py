@@ -29,17 +29,21 @@ The same command goes on where it was stopped. Results: runs/compare-MODEL-DATA/
 def main(words: Sequence[str]) -> int:
     """Do the comparison that ``words`` describe, or go on with it; returns the exit code: 1 where a method failed."""
     from align.cli.compare.words import read_comparison
+    from align.system.lazy import torch_when_used
 
+    torch_when_used()
     if {"-h", "--help"} & set(words):
         print(_HELP)
         return 0
     try:
         comparison = read_comparison(words, groups.find_configs())
         from align.cli.compare.contest import begin
-        from align.cli.compare.outcome import conclude
+
+        contest = begin(comparison)
+        from align.cli.compare.outcome import conclude  # torch and scipy
         from align.cli.compare.stages import Stages
 
-        stages = Stages(begin(comparison))
+        stages = Stages(contest)
         try:
             stages.run()
         except KeyboardInterrupt:

@@ -15,15 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.compare.words import Comparison
-from align.cli.launch import assemble
 from align.cli.launch.recipe import Recipe, assemble_job
 from align.cli.launch.resume import command_inputs
 from align.cli.launch.run import Run, make_scorers
 from align.cli.parse.job import Job
-from align.comparison.splitting import Splits, split
-from align.data import leaked_prompts
-from align.data.examples import tokenize
-from align.data.writing import write_rows
 from align.errors import UserError
 from align.model.sources import require_loadable
 from align.scoring.from_config import YAML, make_scorer, read_settings
@@ -35,6 +30,7 @@ from align.system.redaction import redact
 from align.system.workers import core_count
 
 if TYPE_CHECKING:
+    from align.comparison.splitting import Splits
     from align.method.base import Method
 
 __all__ = ["Contest", "begin"]
@@ -114,6 +110,8 @@ def begin(comparison: Comparison) -> Contest:
     """
     judge, judge_identity = _judge(comparison)
     runs = {label: _method_run(label, job) for label, job in comparison.jobs.items()}
+    from align.data import leaked_prompts
+
     first = next(iter(comparison.jobs.values()))
     splits, source = _split(comparison, own_judge=judge is None)
     folder = Path(comparison.config.output_root) / comparison.run_name
@@ -185,12 +183,17 @@ def _method_run(label: str, job: Job) -> tuple[Run, bool]:
             f"methods: {label} trains no policy that answers prompts, so it cannot be compared with those that do; "
             "leave it out."
         )
+    from align.cli.launch import assemble  # here and below: torch, once the words are right
+
     assemble.read_architecture(run)
     require_loadable(run.config.model, run.config.adapter)
     return run, isinstance(made, Recipe) and any(stage.from_base for stage in made.stages)
 
 
 def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
+    from align.cli.launch import assemble
+    from align.comparison.splitting import split
+
     config = comparison.config
     all_of_it = dataclasses.replace(config, data=dataclasses.replace(config.data, heldout_size=0))
     train, heldout = assemble.load_data(all_of_it)
@@ -212,6 +215,9 @@ def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
 
 def _lost(comparison: Comparison, splits: Splits) -> dict[str, tuple[int, int]]:
     """Return for each split how many rows do not fit, and how many have a response that does not."""
+    from align.cli.launch import assemble
+    from align.data.examples import tokenize
+
     tokenizer, _ = assemble.read_tokenizer(comparison.config)
     out: dict[str, tuple[int, int]] = {}
     for name, part in splits.parts.items():
@@ -224,6 +230,8 @@ def _lost(comparison: Comparison, splits: Splits) -> dict[str, tuple[int, int]]:
 
 def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) -> None:
     """Write the splits; those that are there already belong to the same comparison."""
+    from align.data.writing import write_rows
+
     file = folder / "compare.json"
     earlier = read_json(file)
     if earlier is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -126,12 +128,10 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"{setting.name}=" in said for setting in fields(CompareConfig))
 
 
-def test_torch_is_not_needed_for_the_words(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
+@pytest.mark.parametrize("words", [["methods=[dpoo]"], ["methods=[reward]"], ["methods=[sft,dpo]", "judge=nope"]])
+def test_torch_is_not_needed_for_the_words(words: list[str], tmp_path: Path) -> None:
     program = (
-        "import sys; from align.cli.compare import main; code = main(['methods=[dpoo]']); "
-        "assert code == 2 and 'torch' not in sys.modules, code"
+        f"import sys; from align.cli.compare import main; code = main({words}); "
+        "assert code == 2 and not {'torch.nn', 'scipy.stats'} & {*sys.modules}, code"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, capture_output=True)
