@@ -52,6 +52,7 @@ class CheckpointStore:
         identity: Identity,
         *,
         follows: Mapping[str, tuple[str, ...]] | None = None,
+        free: tuple[str, ...] = (),
         keep: int,
         rank: int,
         barrier: Callable[[], None],
@@ -61,13 +62,14 @@ class CheckpointStore:
             folder: ``<run>/checkpoints``.
             identity: Of the run.
             follows: See :func:`align.system.identity.differences`.
+            free: Names in the identity whose values may differ, which is said.
             keep: Number of checkpoints to keep.
             rank: Of this process.
             barrier: Waits for all ranks.
         """
         self.folder = folder
         self.identity = identity
-        self.follows = follows
+        self.follows, self.free = follows, free
         self.keep = keep
         self.rank = rank
         self.barrier = barrier
@@ -170,9 +172,12 @@ class CheckpointStore:
                 continue
             version = int(manifest.get("version", 1))
             if version == VERSION:  # the identity of an earlier version has other entries
-                require_same(self.folder.parent, differences(manifest["identity"], self.identity.learnt, self.follows))
-                if found := differences(manifest["computed"], self.identity.computed):
-                    notes.append(f"From here on results may differ in rounding: {'; '.join(found)}.")
+                learnt = differences(manifest["identity"], self.identity.learnt, self.follows)
+                said = [clause for clause in learnt if clause.startswith(self.free)] if self.free else []
+                require_same(self.folder.parent, [clause for clause in learnt if clause not in said])
+                if found := [*said, *differences(manifest["computed"], self.identity.computed)]:
+                    random = ", and dropout draws other numbers" if said else ""
+                    notes.append(f"From here on results may differ in rounding{random}: {'; '.join(found)}.")
             return Checkpoint(folder, int(manifest["step"]), manifest["state"], version), notes
         return None, notes
 

@@ -332,6 +332,8 @@ class RunConfig(Settings):
     """Folder of all runs."""
     if_exists: Literal["new", "resume", "overwrite"] = "new"
     """new adds -2, -3 … to the name; resume continues the run; overwrite deletes it first."""
+    resume_world_size: Literal["same", "any"] = "same"
+    """Number of processes of a resumed run; any: another one too, which rounds otherwise and draws other dropout."""
     dry_run: bool = False
     """Say what would be done, write nothing."""
     stage: Literal["sample", "train"] | None = None

@@ -55,9 +55,9 @@ class Source(ABC):
         """Write what the next batches depend on, beside the number of the step, into a new folder."""
         del folder
 
-    def load(self, folder: Path) -> None:
-        """Go on from what :meth:`save` wrote."""
-        del folder
+    def load(self, folders: Sequence[Path], *, deal: bool) -> None:
+        """Go on from what :meth:`save` wrote on this rank, or, to ``deal`` it anew, on all ranks of another number."""
+        del folders, deal
 
 
 class Feed(Source):

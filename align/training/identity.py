@@ -62,6 +62,7 @@ _ADAPTER = {
     **{name: name for name in ("bias", "rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform")},
 }  # our name → PEFT's
 
+WORLD_SIZE = "the number of processes"
 LENGTH_FOLLOWS = {f"trainer.{name}": ("trainer.schedule", "trainer.warmup") for name in ("steps", "epochs")}
 """Of a run that can be lengthened there is no length to compare: see :func:`can_be_lengthened`."""
 
@@ -109,7 +110,7 @@ def run_identity(
         "the tokens of the data": hashed(data.fingerprint),
         "reward": None if rewarded is None else scorer_identity(rewarded),
         "evaluation": evaluator.identity() if evaluator is not None and chooses_best(method, config) else None,
-        "the number of processes": world_size,
+        WORLD_SIZE: world_size,
         **engine_settings(engine),
     }
     return Identity(redact(learnt), _computed(config, policy))

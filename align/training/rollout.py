@@ -252,17 +252,23 @@ class Rollouts(Source):
         }
         (folder / "rollout.json").write_text(json.dumps(content), encoding="utf-8")
 
-    def load(self, folder: Path) -> None:
-        """Go on from what :meth:`save` wrote."""
-        content = json.loads((folder / "rollout.json").read_text(encoding="utf-8"))
-        self._batch = Batch(
-            prompt_ids=tuple(content["prompt_ids"]),
-            response_ids=tuple(tuple(responses) for responses in content["response_ids"]),
-            rows=tuple(content["rows"]),
-            columns=load_file(folder / "columns.safetensors"),
-        )
+    def load(self, folders: Sequence[Path], *, deal: bool) -> None:
+        """Go on from what :meth:`save` wrote; see :meth:`align.training.feed.Source.load`."""
+        contents = [json.loads((folder / "rollout.json").read_text(encoding="utf-8")) for folder in folders]
+        parts = [
+            Batch(
+                prompt_ids=tuple(content["prompt_ids"]),
+                response_ids=tuple(tuple(responses) for responses in content["response_ids"]),
+                rows=tuple(content["rows"]),
+                columns=load_file(folder / "columns.safetensors"),
+            )
+            for folder, content in zip(folders, contents, strict=True)
+        ]
+        content, batch = contents[0], Batch.concatenate(parts)  # the rest is the same on all ranks
         self._order, self.state = list(content["order"]), content["state"]
         self.number, self.abandoned = int(content["number"]), bool(content["abandoned"])
+        mine = self.processes.share(self._order) if deal else batch.rows
+        self._batch = batch.select([p for p, row in enumerate(batch.rows) if row in mine])
 
 
 @dataclass

@@ -14,7 +14,7 @@ from align.errors import SMALLER, ServiceError, UserError, fault_of_user, first_
 from align.model.roles import Role
 from align.runs.checkpoint import Checkpoint, CheckpointStore
 from align.system.files import disk_fault
-from align.system.randomness import load_random_state, random_state, save_random_state
+from align.system.randomness import derived_seed, load_random_state, random_state, save_random_state, seed_everything
 from align.system.signals import Interrupted, StopRequest
 from align.training.callbacks import Callbacks
 from align.training.optimizer import load_optimizer, save_optimizer
@@ -64,8 +64,13 @@ class TrainingState:
         for role in self._roles():
             self.stepper.policy.roles.load(role, folder / role)
         load_optimizer(self.stepper.optimizer, self.schedule, folder)
-        load_random_state(folder / f"random-{rank}.json")
-        self.source.load(folder / f"rollout-{rank}")
+        before, now = len([*folder.glob("random-*.json")]), self.stepper.processes.world_size
+        if rank < before:
+            load_random_state(folder / f"random-{rank}.json")
+        else:
+            seed_everything(derived_seed(rank, checkpoint.step))
+        ranks = (rank,) if before == now else range(before)
+        self.source.load([folder / f"rollout-{each}" for each in ranks], deal=before != now)
         self.evaluated, self.begun = int(checkpoint.state["evaluated"]), int(checkpoint.state["begun"])
 
     def begin_step(self, step: int) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
@@ -40,7 +40,7 @@ from align.system.randomness import seed_everything
 from align.system.signals import Interrupted, StopRequest
 from align.training.callbacks import Callback, Callbacks
 from align.training.feed import Feed
-from align.training.identity import FOLLOWS, method_settings, run_identity
+from align.training.identity import FOLLOWS, WORLD_SIZE, method_settings, run_identity
 from align.training.monitor import Monitor
 from align.training.optimizer import make_optimizer, make_schedule, next_rate
 from align.training.rollout import make_source
@@ -68,6 +68,7 @@ class Trainer:
         config: TrainerConfig | None = None,
         *,
         if_exists: IfExists = "new",
+        resume_world_size: Literal["same", "any"] = "same",
         trackers: Sequence[TrackerName] = (),
         wandb: WandbConfig | None = None,
         run_config: Mapping[str, Any] | None = None,
@@ -80,6 +81,7 @@ class Trainer:
             output_dir: Folder of the run. An existing one is not touched: see ``if_exists``.
             config: Optimisation settings; ``None`` values take the default of the method.
             if_exists: ``new`` (next free ``-2``, ``-3`` …), ``resume`` or ``overwrite``.
+            resume_world_size: ``any``: resumed by another number of processes too.
             trackers: Told of metrics and samples, beside the folder.
             wandb: Settings of Weights & Biases.
             run_config: Content of ``config.yaml``; default: the settings of method and trainer.
@@ -87,9 +89,9 @@ class Trainer:
             engine: Draws from the policy (:func:`align.sampling.engine.engines.open_engine`); None: the built-in loop.
         """
         self.policy, self.engine = policy, engine or LocalEngine(policy)
-        self.output_dir = Path(output_dir)
-        self.config = config or TrainerConfig()
+        self.output_dir, self.config = Path(output_dir), config or TrainerConfig()
         self.if_exists: IfExists = if_exists
+        self.free = (WORLD_SIZE,) if resume_world_size == "any" else ()
         check_trackers(trackers, wandb or WandbConfig())
         require_installed(trackers)
         self.trackers, self.wandb, self.run_config, self.inputs = trackers, wandb, run_config, inputs
@@ -334,6 +336,7 @@ class _Run:
             self.folder / "checkpoints",
             identity,
             follows=FOLLOWS,
+            free=self.trainer.free,
             keep=self.config.keep_checkpoints,
             rank=processes.rank,
             barrier=processes.barrier,

@@ -147,6 +147,7 @@ def _train(run: Run, scorers: Scorers) -> None:
             Path(config.output_root) / config.run_name,
             dataclasses.replace(config.trainer, seed=config.seed),
             if_exists=config.if_exists,
+            resume_world_size=config.resume_world_size,
             trackers=config.trackers,
             wandb=config.wandb,
             run_config=config.plain(),

@@ -13,7 +13,7 @@ from align.reporting.page import REPORT
 
 __all__ = ["next_steps"]
 
-_OWN = ("run_name", "if_exists", "method", "stage")
+_OWN = ("run_name", "if_exists", "resume_world_size", "method", "stage")
 """Words of a run that a comparison sets itself."""
 
 

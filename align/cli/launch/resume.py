@@ -21,7 +21,14 @@ from align.runs.run_folder import read_inputs, require_run
 from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
 from align.system.redaction import redact
-from align.training.identity import LENGTH_FOLLOWS, chooses_best, engine_settings, method_settings, trainer_settings
+from align.training.identity import (
+    LENGTH_FOLLOWS,
+    WORLD_SIZE,
+    chooses_best,
+    engine_settings,
+    method_settings,
+    trainer_settings,
+)
 
 if TYPE_CHECKING:
     from align.settings.config import ModelConfig, RunConfig
@@ -45,6 +52,8 @@ def is_finished(run: Run, scorers: Scorers) -> bool:
         return False
     finished = (folder / "final").exists()
     found = differences(saved, redact(command_inputs(run, scorers)), LENGTH_FOLLOWS)
+    if config.resume_world_size == "any" and config.stage != "sample":
+        found = [clause for clause in found if not clause.startswith(WORLD_SIZE)]
     if finished and found and all(clause.startswith(_LENGTH) for clause in found):
         raise UserError(
             f"{folder} cannot be resumed: {'; '.join(found)}. It is finished, and its learning rate fell to its end "
@@ -101,7 +110,7 @@ def command_inputs(run: Run, scorers: Scorers) -> dict[str, Any]:
         "model": _model(config.model),
         "data": _data(config, mixing=bool(method.mixing)),
         "reward": scorer_identity(scorers.reward) if scorers.reward is not None and run.needs_reward else None,
-        "the number of processes": process_count(),
+        WORLD_SIZE: process_count(),
         **engine_settings(config.sampling.engine),
     }
     if method.candidates is not None and method.candidates.sources:

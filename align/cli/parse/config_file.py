@@ -21,7 +21,7 @@ __all__ = ["REWARD_OF_FILE", "words_of_file"]
 REWARD_OF_FILE = "of_file"
 """The choice of ``reward=`` that stands for the scorer in the file."""
 
-_OF_THE_RUN = ("resolved", "if_exists", "dry_run")
+_OF_THE_RUN = ("resolved", "if_exists", "resume_world_size", "dry_run")
 """Not what was asked for, or only for that once."""
 _CUSTOM = ("model", "data")
 """Groups whose choice is the custom one where a mapping is given."""

@@ -10,7 +10,7 @@ from align.errors import UserError, did_you_mean, nearest, slip_of
 __all__ = ["SECTIONS", "check_additions", "check_complete", "check_key", "check_name", "is_known", "is_mapping"]
 
 SECTIONS = ("method", "model", "adapter", "data", "trainer", "sampling", "evaluation", "reward", "wandb")
-_ROOT = ("trackers", "run_name", "output_root", "if_exists", "dry_run", "stage", "seed")
+_ROOT = ("trackers", "run_name", "output_root", "if_exists", "resume_world_size", "dry_run", "stage", "seed")
 
 
 def is_mapping(key: str) -> bool:

@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -383,3 +384,28 @@ from align.settings.adapter import Adapter
 module.Adapter = lambda r, dropout: Adapter(r=r)
 train = module.train
 """
+
+
+def test_a_roll_out_is_dealt_to_another_number_of_ranks(tmp_path: Path) -> None:
+    """Saved by two ranks and loaded by three; a row keeps its columns, which are as wide as its rank's answers were."""
+
+    def source(rank: int, ranks: int) -> Rollouts:
+        made = object.__new__(Rollouts)
+        made.processes = cast(Any, SimpleNamespace(share=lambda rows: rows[rank::ranks]))
+        return made
+
+    for rank, rows in enumerate(((4, 2), (9, 7, 5))):
+        saved = source(rank, 2)
+        answers = tuple(((row,) * (rank + 1),) for row in rows)
+        scores = torch.tensor(rows)[:, None].float()
+        saved._batch = Batch(tuple((row,) for row in rows), answers, rows).with_columns(score_PK=scores)
+        saved._order, saved.state, saved.number, saved.abandoned = [2, 4, 5, 7, 9], {"kl": 1.0}, 3, False
+        saved.save(tmp_path / f"rollout-{rank}")
+    for rank, rows in enumerate(({2, 7}, {4, 9}, {5})):
+        loaded = source(rank, 3)
+        loaded.load([tmp_path / "rollout-0", tmp_path / "rollout-1"], deal=True)
+        assert loaded._batch is not None
+        assert {*loaded._batch.rows} == rows
+        assert loaded._batch["score_PK"].flatten().tolist() == list(loaded._batch.rows)
+        assert [ids[0][0] for ids in loaded._batch.response_ids] == list(loaded._batch.rows)
+        assert (loaded.number, loaded.state) == (3, {"kl": 1.0})

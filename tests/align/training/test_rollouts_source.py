@@ -314,7 +314,7 @@ def test_a_saved_roll_out_goes_on_where_it_was(left: bool, tiny_policy: Policy, 
     source.save(tmp_path / "rollout-0")
     drawn = len(FakeSampler.asked)
     again = make(tiny_policy, Ends(), epochs=2, minibatches=2)
-    again.load(tmp_path / "rollout-0")
+    again.load([tmp_path / "rollout-0"], deal=False)
     assert (again.number, again.abandoned) == (1, left)
     assert again.state == source.state == {"rollouts": 2.0}
     for step in (7, 8):
@@ -402,7 +402,7 @@ class TestRefills:
         assert source.state == {"rollouts": 1.0}
         source.save(tmp_path / "rollout-0")
         again = make(tiny_policy, Ends(), cls=Bored, epochs=2)
-        again.load(tmp_path / "rollout-0")
+        again.load([tmp_path / "rollout-0"], deal=False)
         for each in (source, again):
             assert each.batch(2) is None
             assert each.metrics == {}

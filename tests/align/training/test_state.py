@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +32,9 @@ class Drawn:
     def save(self, folder: Path) -> None:
         folder.write_text(self.word)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folders: Sequence[Path], *, deal: bool) -> None:
+        (folder,) = folders
+        assert not deal
         self.word = folder.read_text()
 
 
@@ -53,7 +55,7 @@ def test_each_rank_finds_its_own_random_numbers_and_batches_again(tmp_path: Path
     def make(rank: int, word: str) -> Any:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         stepper: Any = SimpleNamespace(
-            processes=SimpleNamespace(rank=rank),
+            processes=SimpleNamespace(rank=rank, world_size=2),
             policy=SimpleNamespace(roles=SimpleNamespace(names=()), uses_adapters=False),
             method=SimpleNamespace(trains=()),
             optimizer=optimizer,
@@ -268,7 +270,7 @@ def test_trained_roles_and_an_adapter_that_is_the_reference_are_kept(
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.5)
     stepper: Any = SimpleNamespace(
-        processes=SimpleNamespace(rank=0),
+        processes=SimpleNamespace(rank=0, world_size=1),
         policy=SimpleNamespace(roles=roles, uses_adapters=adapters),
         method=SimpleNamespace(trains=trains, moved=moved),
         optimizer=optimizer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[4]
 RUN = str(ROOT / "scripts" / "run.py")
@@ -108,3 +111,44 @@ def test_processes_that_are_to_do_different_things_do_nothing(words: list[str], 
     said = "not begun alike: trainer.learning_rate is not set in process 0 and 0.5 in process 1. Give each the same"
     assert said in " ".join(done.stderr.split())
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(words: list[str], tmp_path: Path) -> None:
+    """From the middle of a roll-out, by one process and then by two; the result is that of one all along."""
+    (tmp_path / "reward.py").write_text(
+        "def short(prompts, responses, **columns):\n"
+        "    return [[-len(text) / 100 for text in row] for row in responses]\n"
+    )
+    words = [word for word in words if not word.startswith(("method", "run_name", "evaluation"))]
+    words += ["method=ppo", "reward=function", "reward.function=reward.py:short", "method.max_new_tokens=8"]
+    words += ["method.epochs=2", "method.minibatches=2", "trainer.steps=7", "trainer.save_steps=1"]
+    words += ["trainer.keep_checkpoints=9", "evaluation.prompts=0"]
+    alone = [sys.executable, RUN]
+
+    def run(command: list[str], name: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return _call([*command, *words, f"run_name={name}", *more], tmp_path)
+
+    def back_to(step: int) -> None:
+        shutil.rmtree(tmp_path / "runs" / "dealt" / "final")
+        for folder in (tmp_path / "runs" / "dealt" / "checkpoints").iterdir():
+            if int(folder.name[5:]) > step:
+                shutil.rmtree(folder)
+
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        return load_file(tmp_path / "runs" / name / "final" / "adapter_model.safetensors")
+
+    for command, name in ((alone, "whole"), (TORCHRUN, "dealt")):
+        done = run(command, name)
+        assert done.returncode == 0, done.stderr
+    back_to(2)
+    refused = run(alone, "dealt", "if_exists=resume")
+    assert "the number of processes is 2 in the run and 1 now" in " ".join(refused.stderr.split())
+    for command, step in ((alone, 2), (TORCHRUN, 5)):
+        back_to(step) if step > 2 else None
+        done = run(command, "dealt", "if_exists=resume", "resume_world_size=any")
+        assert done.returncode == 0, done.stderr
+        assert f"Resuming after step {step} " in " ".join(done.stdout.split())
+    assert "dropout draws other numbers: the number of processes is" in " ".join(done.stdout.split())
+    ours, theirs = weights("dealt"), weights("whole")
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in theirs) < 1e-6
