@@ -2,7 +2,7 @@
 
 ::
 
-    python scripts/bench.py dpo        # an optimiser step of DPO beside TRL's DPOTrainer
+    python scripts/bench.py dpo        # an optimiser step beside TRL's trainer; so do sft, kto and reward
     python scripts/bench.py ppo        # a step of RLOO and of PPO beside TRL's RLOOTrainer and GRPOTrainer
     python scripts/bench.py cost       # time and memory of RRHF, SLiC-HF, RFT and DPO relative to PPO
     python scripts/bench.py memory     # PPO with its roles on one base, and with a full copy for each
@@ -23,14 +23,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benchmarks import cost, data, diagnosis, dpo, gpu, online, paths, sampling, sentiment, stories
+from benchmarks import cost, data, diagnosis, gpu, online, paths, sampling, sentiment, side_by_side, stories
+from benchmarks.pairs import find_pairs
+from benchmarks.trl_side import PEERS
 
 from align.cli.console import while_read
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
-DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
 
 Number = tuple[str, int, str]
 """Name, default and meaning of an option."""
@@ -50,14 +53,15 @@ class _Benchmark:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark named on the command line and print its result; returns the exit code."""
     options = _parser().parse_args(arguments)
-    if getattr(options, "data", None) == DATA and not DATA.is_file():
-        sys.exit(f"bench.py: the HH pairs are not at {DATA}; give a file of pairs with --data.")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from align.errors import UserError
 
     try:
-        options.benchmark(options)
+        with TemporaryDirectory() as folder:
+            if getattr(options, "data", options) is None:
+                options.data = find_pairs(Path(folder), options.seed)
+            options.benchmark(options)
     except UserError as error:
         sys.exit(f"bench.py: {error}")
     return 0
@@ -76,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(benchmark=benchmark.run)
         one.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
         if benchmark.reads_pairs:
-            one.add_argument("--data", type=Path, default=DATA, help="file of preference pairs")
+            one.add_argument("--data", type=Path, help="file of pairs; without it those of HH-RLHF, or generated ones")
         for option, default, meaning in (*benchmark.numbers, *_ALL):
             one.add_argument(f"--{option}", type=int, default=default, help=meaning)
         if benchmark.add_more:
@@ -124,6 +128,12 @@ def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", default="world/base", help="model whose tokenizer and chat template are used")
 
 
+def _add_side_by_side(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, help="folder of a real model; without it a random LLaMA")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of both sides")
+    parser.add_argument("--peer", choices=["defaults", "best"], default="defaults", help="TRL as it comes, or tuned")
+
+
 def _rollout(*, steps: int, prompts: int, responses: int, tokens: int, longest: int) -> tuple[Number, ...]:
     return (
         ("steps", steps, "measured steps of each side"),
@@ -151,19 +161,27 @@ _ALL: tuple[Number, ...] = (
 )
 _SMALL = _model(hidden=512, layers=8)
 _ROLLOUT = _rollout(steps=5, prompts=8, responses=4, tokens=48, longest=256)
-_BENCHMARKS = {
-    "dpo": _Benchmark(
-        run=dpo.bench_dpo,
-        summary="one optimiser step of DPO beside TRL's DPOTrainer, in turns, on a random LLaMA with LoRA",
+
+
+def _side_by_side(name: str) -> _Benchmark:
+    trainer = f"{PEERS[name].trainer}Trainer"
+    return _Benchmark(
+        run=partial(side_by_side.bench, name=name),
+        summary=f"one optimiser step beside TRL's {trainer}, in turns, each in its own process, with LoRA",
         numbers=(
             ("steps", 10, "measured steps of each side"),
             ("warmup", 2, "steps before the measured ones"),
-            ("pairs", 8, "pairs per step"),
+            ("pairs", 8, "examples per step"),
             ("max-length", 1024, "tokens of prompt and response together"),
             *_SMALL,
         ),
         reads_pairs=True,
-    ),
+        add_more=_add_side_by_side,
+    )
+
+
+_BENCHMARKS = {
+    **{name: _side_by_side(name) for name in ("sft", "dpo", "kto", "reward")},
     "ppo": _Benchmark(
         run=online.bench_ppo,
         summary="a roll-out with its update by RLOO and PPO beside TRL's RLOOTrainer and GRPOTrainer, in turns, each "
