@@ -28,6 +28,17 @@ def sizes_of(folder: Path) -> dict[str, int]:
     }
 
 
+def real_tokens(batch: Batch, layout: Layout) -> int:
+    """Return the tokens that the rows of a batch have without padding (see `align.model.tree_layout`)."""
+    shared = layout == "tree" and batch.K > 1  # a lone response is a flat row in both layouts
+    return sum(
+        len(prompt) - 1 + sum(1 + len(ids) for ids in responses)
+        if shared
+        else sum(len(prompt) + len(ids) for ids in responses)
+        for prompt, responses in zip(batch.prompt_ids, batch.response_ids, strict=True)
+    )
+
+
 def useful_flops(
     batch: Batch, layout: Layout, sizes: dict[str, int], *, forwards: int, head: bool = True, causal: bool = True
 ) -> float:
@@ -44,13 +55,12 @@ def useful_flops(
         head: The step needs the head.
         causal: Count each query's own past only; else the whole square, as most publications do.
     """
-    tokens = sum(length for rows in batch.row_lengths(layout) for length in rows)
     seen = 0.0
     for prompt, responses in zip(batch.prompt_ids, batch.response_ids, strict=True):
         alone = len(prompt) ** 2 / 2
         each = [(len(prompt) + len(ids)) ** 2 / 2 for ids in responses]
         seen += sum(each) if layout == "flat" else alone + sum(whole - alone for whole in each)
-    products = 2 * sizes["layers"] * tokens + head * 2 * sizes["head"] * batch.tokens
+    products = 2 * sizes["layers"] * real_tokens(batch, layout) + head * 2 * sizes["head"] * batch.tokens
     attention = 4 * sizes["width"] * sizes["depth"] * seen * (1 if causal else 2)
     return (2 + forwards) * products + (3 + forwards) * attention
 

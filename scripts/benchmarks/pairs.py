@@ -26,7 +26,10 @@ _WORDS = (
 
 def find_pairs(folder: Path, seed: int) -> Path:
     """Return the file of HH pairs, or that of generated ones, which is then written to ``folder``."""
-    return HH if HH.is_file() else write_pairs(folder / "generated.jsonl", rows=2303, seed=seed)
+    if HH.is_file():
+        return HH
+    (folder / "generated").mkdir()
+    return write_pairs(folder / "generated" / "pairs.jsonl", rows=2303, seed=seed)
 
 
 def write_pairs(file: Path, *, rows: int, seed: int) -> Path:

@@ -40,9 +40,10 @@ class Peer:
 BEST = {"gradient_checkpointing": False}
 
 
-def settings(peer: Peer, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of speed that are not the trainer's defaults, for the run and for its report."""
-    return {**BEST, **peer.best} if options.peer == "best" else {}
+def shown_settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of speed that are not the trainer's defaults."""
+    sampling = {"train_sampling_strategy": "group_by_length"} if PEERS[name].grouped else {}
+    return {**BEST, **PEERS[name].best, **sampling} if options.peer == "best" else {}
 
 
 def _demonstrations(examples: Sequence[Example]) -> Rows:
@@ -139,8 +140,8 @@ def _trainer(peer: Peer, options: argparse.Namespace, folder: Path, steps: list[
 
     from align.settings.adapter import Adapter
 
-    fast = settings(peer, options)
-    as_one = peer.packed and options.peer == "best"
+    best = options.peer == "best"
+    as_one = peer.packed and best
     rows = [row for step in steps for row in (packed(peer.rows(step)) if as_one else peer.rows(step))]
     adapter = Adapter(r=options.rank).to_peft()
     if peer.trainer == "Reward":
@@ -158,12 +159,12 @@ def _trainer(peer: Peer, options: argparse.Namespace, folder: Path, steps: list[
             model_init_kwargs={"dtype": options.dtype},
             bf16=options.dtype == "bfloat16",
             use_cpu=True,
-            train_sampling_strategy="sequential",
+            train_sampling_strategy="sequential",  # the steps are grouped already, for both sides
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
             seed=options.seed,
-            **fast,
+            **({**BEST, **peer.best} if best else {}),
         ),
         train_dataset=Dataset.from_list(rows),
         peft_config=adapter,
