@@ -241,7 +241,7 @@ _BENCHMARKS = {
     ),
     "ppo": _Benchmark(
         run=online.bench_ppo,
-        summary="a roll-out with its update by PPO, reward and value as roles, beside TRL's RLOOTrainer, in turns, each "
+        summary="a roll-out with its update by PPO with reward and value roles beside TRL's RLOOTrainer, in turns, each "
         "in its own process, on a random LLaMA with LoRA",
         numbers=(*_ROLLOUT, *_SMALL),
         reads_pairs=True,

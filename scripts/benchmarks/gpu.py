@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.flops import matmul_rate, sizes_of, useful_flops
+from benchmarks.flops import matmul_rates, sizes_of, useful_flops
 from benchmarks.measuring import report, settings_of, spread, versions
 from benchmarks.models import quiet
 from benchmarks.trl_side import on_tokens
@@ -64,7 +64,7 @@ def bench_gpu(options: argparse.Namespace) -> None:
         folder = Path(name)
         weights = _save_model(folder, options)
         on_gpu = torch.cuda.is_available()
-        peak = matmul_rate("bfloat16", device="cuda" if on_gpu else "cpu", size=8192 if on_gpu else 512)
+        peak = matmul_rates("bfloat16", device="cuda" if on_gpu else "cpu", size=8192 if on_gpu else 512)["seconds"]
         rows: list[dict[str, Any]] = []
         for work, sides, lengths, pairs in _works(folder, options):
             examples = draw_examples(lengths, options.steps * pairs, options)

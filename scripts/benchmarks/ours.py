@@ -28,9 +28,7 @@ def load_policy(folder: Path, options: argparse.Namespace, *, adapters: bool = T
     return Policy.load(str(folder), adapter=adapter, device="cpu", seed=options.seed, **settings)
 
 
-def make_stepper(
-    policy: Policy, method: Method, options: argparse.Namespace, *, precision: str = "float32"
-) -> Stepper:
+def make_stepper(policy: Policy, method: Method, options: argparse.Namespace, *, precision: str = "float32") -> Stepper:
     """Return the stepper that trains the method's roles, which the policy must have."""
     from align.settings.config import TrainerConfig
     from align.system.processes import Processes

@@ -32,7 +32,9 @@ def page(docs: Path) -> str:
     environment.filters |= {"ratio": _ratio, "work": _work, "peer": _peer, "number": _number}
     steps = [one for one in found if one["benchmark"] in _STEPS]
     return environment.get_template("benchmarks.md.jinja").render(
-        steps=sorted(steps, key=lambda one: (_STEPS.index(one["benchmark"]), str(one["settings"]["model"]), _peer(one))),
+        steps=sorted(
+            steps, key=lambda one: (_STEPS.index(one["benchmark"]), str(one["settings"]["model"]), _peer(one))
+        ),
         others=[one for one in found if one["benchmark"] not in _STEPS],
     )
 
@@ -44,6 +46,7 @@ def _ratio(values: Mapping[str, float]) -> str:
 
 
 def _number(value: float, digits: int = 2) -> str:
+    """A number, without the zero before the point."""
     text = f"{value:,.{digits}f}"
     return text.removeprefix("0") if digits else text
 

@@ -38,7 +38,9 @@ def write_pairs(file: Path, *, rows: int, seed: int) -> Path:
 
     rng = np.random.default_rng(seed)
     lengths = {side: np.interp(rng.random(rows), QUANTILES, values) for side, values in LENGTHS.items()}
-    markers = {"prompt": 8, "chosen": 1, "rejected": 1}  # the template's tokens around a prompt, and the end of turn
+    # The template around a prompt, nearly a token for each letter where the tokenizer is trained on these words; and the
+    # end of turn.
+    markers = {"prompt": 29, "chosen": 1, "rejected": 1}
     with file.open("w", encoding="utf-8") as stream:
         for row in range(rows):
             words = {

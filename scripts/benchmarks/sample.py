@@ -82,10 +82,11 @@ def print_table(result: dict[str, Any]) -> None:
 
     settings, ratio = result["settings"], result["ratios"]["align/generate"]["seconds"]
     rates = {name: f"{values['median']:,.0f}" for name, values in result["tokens_per_second"].items()}
-    Console().print(
+    console = Console()
+    console.print(
         f"{settings['prompts']} prompts × {settings['responses']} responses of at most {settings['tokens']} tokens, "
         f"{settings['threads']} CPU threads: {rates['ours']} tokens/s, transformers' generate {rates['generate']}; "
         f"round by round {ratio['median']:.3f} of its time for a token (quartiles {quartiles(ratio)}, "
-        f"extremes {ratio['min']:.3f} – {ratio['max']:.3f}). Greedy answers identical: {result['greedy_identical']} of "
-        f"{settings['prompts']}."
+        f"extremes {ratio['min']:.3f} – {ratio['max']:.3f})."
     )
+    console.print(f"Greedy answers identical: {result['greedy_identical']} of {settings['prompts']}.")

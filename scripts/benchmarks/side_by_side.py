@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from align.data.examples import tokenize
 from align.errors import UserError
 from benchmarks import ours, trl_side
-from benchmarks.flops import matmul_rate, real_tokens, sizes_of, useful_flops
+from benchmarks.flops import matmul_rates, real_tokens, sizes_of, useful_flops
 from benchmarks.measuring import quartiles, ratios, report, settings_of, spread, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
 from benchmarks.turns import Course, Side, take_turns
@@ -86,16 +86,16 @@ def measure(
     """Let two sides take turns, the second being what the first is compared with."""
     load_before = os.getloadavg()[0]
     sizes = sizes_of(folder)
-    rates = [matmul_rate(options.dtype)]
+    before = matmul_rates(options.dtype)
     courses = take_turns(sides, options, folder)
-    rates.append(matmul_rate(options.dtype))
+    rates = {clock: max(before[clock], rate) for clock, rate in matmul_rates(options.dtype).items()}
     losses = {side: course.first["loss"] for side, course in courses.items()}
     check_losses(losses, options.dtype)
     first, second = courses
     return {
         "benchmark": name,
         "settings": {**settings_of(options), "model_parameters": sizes["parameters"], "versions": versions()},
-        "matmul_flops_per_second": max(rates),
+        "matmul_flops_per_second": rates,
         "sides": {
             side: {
                 **course.summary(),
@@ -106,7 +106,7 @@ def measure(
                     layout="tree" if course.first.get("tree") else "flat",
                     forwards=forwards[side],
                     head=name != "reward",
-                    rate=max(rates),
+                    rates=rates,
                 ),
             }
             for side, course in courses.items()
@@ -178,7 +178,9 @@ def grouped(steps: list[list[Example]], options: argparse.Namespace) -> list[lis
     lengths = [len(example.prompt_ids) + max(map(len, example.responses)) for example in examples]
     generator = torch.Generator().manual_seed(options.seed)
     order = get_length_grouped_indices(lengths, options.pairs, mega_batch_mult=50, generator=generator)
-    return [[examples[i] for i in order[start : start + options.pairs]] for start in range(0, len(order), options.pairs)]
+    return [
+        [examples[i] for i in order[start : start + options.pairs]] for start in range(0, len(order), options.pairs)
+    ]
 
 
 def rankings(examples: Sequence[Example], K: int) -> list[Example]:
@@ -213,11 +215,11 @@ def utilisation(
     layout: Layout,
     forwards: int,
     head: bool,
-    rate: float,
+    rates: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return the real tokens of a step, and useful FLOPs over time as a share of the rate of matrix products.
 
-    ``causal`` counts each query's own past, ``square`` all keys; ``cpu`` divides by CPU time.
+    ``causal`` counts each query's own past, ``square`` all keys; ``cpu`` has both over CPU time.
     """
     from align.model.batch import Batch
 
@@ -235,7 +237,9 @@ def utilisation(
         "real_tokens": spread(tokens)["median"],
         "real_share": sum(tokens) / sum(course.told["padded_tokens"]),
         "share_of_peak": {
-            f"{convention}_{clock}": spread([f / t / rate for f, t in zip(counted, time, strict=True)])["median"]
+            f"{convention}_{clock}": spread([f / t / rates[clock] for f, t in zip(counted, time, strict=True)])[
+                "median"
+            ]
             for convention, counted in flops.items()
             for clock, time in times.items()
         },

@@ -46,9 +46,7 @@ def bench_startup(options: argparse.Namespace) -> None:
     result = {
         "benchmark": "startup",
         "settings": {**settings_of(options), "versions": versions()},
-        "sides": {
-            name: {"seconds": spread(seconds[name]), "cpu_seconds": spread(cpu_seconds[name])} for name in waits
-        },
+        "sides": {name: {"seconds": spread(seconds[name]), "cpu_seconds": spread(cpu_seconds[name])} for name in waits},
         "ratios": {
             f"{name}/{UNIT}": {
                 "seconds": ratios(seconds[name], seconds[UNIT]),

@@ -205,5 +205,3 @@ def _trained(model: Any) -> Mapping[str, Any]:
     """Return the trained parameters under this project's names."""
     names = {re.sub(r"\.default(?=\.)", "", name): p for name, p in model.named_parameters() if p.requires_grad}
     return {"score.weight" if ".score." in name else name: p for name, p in names.items()}
-
-

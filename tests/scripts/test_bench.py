@@ -13,6 +13,8 @@ import bench
 import datasets.config
 import pytest
 import torch
+from benchmarks import flops
+from benchmarks import pairs as made_pairs
 
 from align.data import Example, Preferences, tokenize
 from align.errors import UserError
@@ -214,11 +216,12 @@ def test_useful_flops_by_hand() -> None:
     batch = Batch(((1, 2, 3),), (((4, 5), (6, 7, 8, 9)),), (0,))
     sizes = {"layers": 10, "head": 100, "width": 2, "depth": 1}
     heads, seen = 2 * 100 * 6, (5**2 + 7**2) / 2
-    flops = bench.flops.useful_flops
-    assert flops(batch, "flat", sizes, forwards=1) == 3 * (2 * 10 * 12 + heads) + 4 * (4 * 2 * seen)
+    assert flops.useful_flops(batch, "flat", sizes, forwards=1) == 3 * (2 * 10 * 12 + heads) + 4 * (4 * 2 * seen)
     tree = 2 * (2 * 10 * 10 + heads) + 3 * (4 * 2 * (seen - 3**2 / 2))
-    assert flops(batch, "tree", sizes, forwards=0) == tree
-    assert flops(batch, "flat", sizes, forwards=0, head=False, causal=False) == 2 * 240 + 3 * (4 * 2 * 2 * seen)
+    assert flops.useful_flops(batch, "tree", sizes, forwards=0) == tree
+    assert flops.useful_flops(batch, "flat", sizes, forwards=0, head=False, causal=False) == 2 * 240 + 3 * (
+        4 * 2 * 2 * seen
+    )
 
 
 @pytest.mark.parametrize("layout", ["tree", "flat"])
@@ -226,12 +229,12 @@ def test_useful_flops_by_hand() -> None:
 def test_real_tokens_are_those_laid_out(layout: Layout, responses: tuple[tuple[int, ...], ...]) -> None:
     batch = Batch(((1, 2, 3),), (responses,), (0,))
     rows = lay_out(batch, layout, pad_id=0, device=torch.device("cpu"))
-    assert bench.flops.real_tokens(batch, layout) == (rows.input_ids_RL != 0).sum()
+    assert flops.real_tokens(batch, layout) == (rows.input_ids_RL != 0).sum()
 
 
 def test_generated_pairs_have_the_lengths_of_hh(tmp_path: Path) -> None:
     """Under a tokenizer trained on them, as the benchmark trains one; the medians within a tenth and a token."""
-    preferences = Preferences.load(bench.pairs.write_pairs(tmp_path / "pairs.jsonl", rows=600, seed=0))
+    preferences = Preferences.load(made_pairs.write_pairs(tmp_path / "pairs.jsonl", rows=600, seed=0))
     tokenizer = bench.side_by_side.train_tokenizer(preferences, 16384)
     pairs = tokenize(preferences, tokenizer, max_length=2048, unit="pair", max_rejected=0.1)
     found = {
@@ -240,15 +243,15 @@ def test_generated_pairs_have_the_lengths_of_hh(tmp_path: Path) -> None:
         "rejected": [len(pair.responses[1]) for pair in pairs],
     }
     for side, lengths in found.items():
-        assert median(lengths) == pytest.approx(bench.pairs.LENGTHS[side][4], rel=0.1, abs=1)
+        assert median(lengths) == pytest.approx(made_pairs.LENGTHS[side][4], rel=0.1, abs=1)
 
 
 def test_generated_pairs_where_those_of_hh_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bench.pairs, "HH", tmp_path / "nowhere.jsonl.gz")
+    monkeypatch.setattr(made_pairs, "HH", tmp_path / "nowhere.jsonl.gz")
     first = bench.find_pairs(tmp_path, seed=0)
     assert first.relative_to(tmp_path) == Path("generated/pairs.jsonl")
     assert len(first.read_text().splitlines()) == 2303
-    again = bench.pairs.write_pairs(tmp_path / "again.jsonl", rows=2303, seed=0)
+    again = made_pairs.write_pairs(tmp_path / "again.jsonl", rows=2303, seed=0)
     assert again.read_text() == first.read_text()
 
 
