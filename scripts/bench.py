@@ -241,8 +241,8 @@ _BENCHMARKS = {
     ),
     "ppo": _Benchmark(
         run=online.bench_ppo,
-        summary="a roll-out with its update by PPO with reward and value roles beside TRL's RLOOTrainer, in turns, each "
-        "in its own process, on a random LLaMA with LoRA",
+        summary="a roll-out with its update by PPO with reward and value roles beside TRL's RLOOTrainer, in turns, "
+        "each in its own process, on a random LLaMA with LoRA",
         numbers=(*_ROLLOUT, *_SMALL),
         reads_pairs=True,
     ),

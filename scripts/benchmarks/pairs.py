@@ -13,15 +13,16 @@ LENGTHS = {
     "chosen": (2, 7, 9, 15, 28, 53, 88, 117, 190, 261),
     "rejected": (2, 7, 10, 18, 36, 65, 107, 143, 243, 559),
 }
-"""Tokens at the `QUANTILES` of the 2,303 usable pairs of HH-RLHF's ``harmless-base`` test split (Bai et al. 2022), under
-a byte-level BPE of 16,384 tokens trained on their texts; turn markers and end of turn are counted."""
+"""Tokens at the `QUANTILES` of the 2,303 usable pairs of HH-RLHF's ``harmless-base`` test split (Bai et al. 2022),
+under a byte-level BPE of 16,384 tokens trained on their texts; turn markers and end of turn are counted."""
 
-_WORDS = (
-    "the of and a to in is you that it he was for on are as with his they I at be this have from or one had by word but "
-    "not what all were we when your can said there use an each which she do how their if will up other about out many "
-    "then them these so some her would make like him into time has look two more write go see number no way could people "
-    "my than first water been call who oil its now find long down day did get come made may part"
-).split()  # each is one token with its blank, in nearly every tokenizer
+_WORDS = """
+the of and a to in is you that it he was for on are as with his they I at be this have from or one had by word but not
+what all were we when your can said there use an each which she do how their if will up other about out many then them
+these so some her would make like him into time has look two more write go see number no way could people my than first
+water been call who oil its now find long down day did get come made may part
+""".split()
+"""Each is one token with its blank, in nearly every tokenizer."""
 
 
 def find_pairs(folder: Path, seed: int) -> Path:
@@ -38,8 +39,8 @@ def write_pairs(file: Path, *, rows: int, seed: int) -> Path:
 
     rng = np.random.default_rng(seed)
     lengths = {side: np.interp(rng.random(rows), QUANTILES, values) for side, values in LENGTHS.items()}
-    # The template around a prompt, nearly a token for each letter where the tokenizer is trained on these words; and the
-    # end of turn.
+    # The template around a prompt is nearly a token for each letter where the tokenizer is trained on these words alone;
+    # a response ends in the end of turn.
     markers = {"prompt": 29, "chosen": 1, "rejected": 1}
     with file.open("w", encoding="utf-8") as stream:
         for row in range(rows):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from align.data.examples import tokenize
 from align.errors import UserError
 from benchmarks import ours, trl_side
 from benchmarks.flops import matmul_rates, real_tokens, sizes_of, useful_flops
-from benchmarks.measuring import quartiles, ratios, report, settings_of, spread, versions
+from benchmarks.measuring import quartiles, ratios, report, settings_of, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
 from benchmarks.turns import Course, Side, take_turns
 
@@ -234,12 +235,10 @@ def utilisation(
     }
     times = {"seconds": course.seconds, "cpu": course.cpu_seconds}
     return {
-        "real_tokens": spread(tokens)["median"],
+        "real_tokens": median(tokens),
         "real_share": sum(tokens) / sum(course.told["padded_tokens"]),
         "share_of_peak": {
-            f"{convention}_{clock}": spread([f / t / rates[clock] for f, t in zip(counted, time, strict=True)])[
-                "median"
-            ]
+            f"{convention}_{clock}": median(f / t / rates[clock] for f, t in zip(counted, time, strict=True))
             for convention, counted in flops.items()
             for clock, time in times.items()
         },
