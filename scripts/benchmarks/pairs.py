@@ -21,7 +21,7 @@ the of and a to in is you that it he was for on are as with his they I at be thi
 what all were we when your can said there use an each which she do how their if will up other about out many then them
 these so some her would make like him into time has look two more write go see number no way could people my than first
 water been call who oil its now find long down day did get come made may part
-""".split()
+"""
 """Each is one token with its blank, in nearly every tokenizer."""
 
 
@@ -37,15 +37,15 @@ def write_pairs(file: Path, *, rows: int, seed: int) -> Path:
     """Write pairs of random words whose lengths have the distribution of HH-RLHF, independent of each other."""
     import numpy as np
 
-    rng = np.random.default_rng(seed)
+    rng, words = np.random.default_rng(seed), _WORDS.split()
     lengths = {side: np.interp(rng.random(rows), QUANTILES, values) for side, values in LENGTHS.items()}
-    # The template around a prompt is nearly a token for each letter where the tokenizer is trained on these words alone;
-    # a response ends in the end of turn.
+    # The template around a prompt is nearly a token for each letter where the tokenizer is trained on these words
+    # alone; a response ends in the end of turn.
     markers = {"prompt": 29, "chosen": 1, "rejected": 1}
     with file.open("w", encoding="utf-8") as stream:
         for row in range(rows):
-            words = {
-                side: rng.choice(_WORDS, max(1, round(lengths[side][row]) - markers[side])).tolist() for side in LENGTHS
+            texts = {
+                side: rng.choice(words, max(1, round(lengths[side][row]) - markers[side])).tolist() for side in LENGTHS
             }
-            stream.write(json.dumps({side: " ".join(text) for side, text in words.items()}) + "\n")
+            stream.write(json.dumps({side: " ".join(text) for side, text in texts.items()}) + "\n")
     return file
