@@ -171,16 +171,22 @@ def choose(
 
 
 def grouped(steps: list[list[Example]], options: argparse.Namespace) -> list[list[Example]]:
-    """Return the same examples in the order that ``group_by_length`` gives a window of 50 steps, the longest first."""
+    """Return the same examples in the steps that ``group_by_length`` makes of a window of 50.
+
+    The steps are in random order, so that warm-up does not take all of the longest, which that puts first.
+    """
     import torch
     from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    from align.system.randomness import epoch_order
 
     examples = [example for step in steps for example in step]
     lengths = [len(example.prompt_ids) + max(map(len, example.responses)) for example in examples]
     generator = torch.Generator().manual_seed(options.seed)
     order = get_length_grouped_indices(lengths, options.pairs, mega_batch_mult=50, generator=generator)
     return [
-        [examples[i] for i in order[start : start + options.pairs]] for start in range(0, len(order), options.pairs)
+        [examples[i] for i in order[number * options.pairs :][: options.pairs]]
+        for number in epoch_order(len(steps), seed=options.seed, epoch=0)
     ]
 
 
