@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def page(docs: Path) -> str:
         autoescape=False,
         trim_blocks=True,
     )
-    environment.filters |= {"ratio": _ratio, "work": _work, "peer": _peer, "number": _number}
+    environment.filters |= {"ratio": _ratio, "work": _work, "peer": _peer, "number": _number, "conditions": _conditions}
     steps = [one for one in found if one["benchmark"] in _STEPS]
     return environment.get_template("benchmarks.md.jinja").render(
         steps=sorted(
@@ -49,6 +49,16 @@ def _number(value: float, digits: int = 2) -> str:
     """A number, without the zero before the point."""
     text = f"{value:,.{digits}f}"
     return text.removeprefix("0") if digits else text
+
+
+def _conditions(results: Sequence[Mapping[str, Any]]) -> str:
+    """Versions and threads of the results, which may be of several times."""
+    found = {
+        f"TRL {one['settings']['versions']['trl']}, PyTorch {one['settings']['versions']['torch']}, "
+        f"threads: {one['settings']['threads']}."
+        for one in results
+    }
+    return " ".join(sorted(found))
 
 
 def _work(result: Mapping[str, Any]) -> str:
