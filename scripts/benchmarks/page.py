@@ -62,7 +62,7 @@ def _conditions(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _work(result: Mapping[str, Any]) -> str:
-    """What a step does, in words."""
+    """The work of a step, in words."""
     settings = result["settings"]
     model = settings["model"] or f"LLaMA {settings['model_parameters'] / 1e6:.0f}M"
     data = settings["data"].removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")

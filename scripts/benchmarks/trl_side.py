@@ -30,7 +30,7 @@ class Peer:
     per_example: int = 1
     """Rows of an example."""
     best: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What its documentation offers for speed and a CPU can do, beside `BEST`."""
+    """Settings that its documentation offers for speed and a CPU can do, beside `BEST`."""
     packed: bool = False
     """At its best all examples of a step are one row."""
     grouped: bool = True

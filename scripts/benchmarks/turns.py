@@ -44,11 +44,11 @@ class Course:
     cpu_seconds: list[float] = field(default_factory=list[float])
     peak_mib: float = 0.0
     told: dict[str, list[float]] = field(default_factory=lambda: defaultdict[str, list[float]](list))
-    """What was told of each measured step."""
+    """Other numbers of each measured step, by name."""
     first_seconds: float = 0.0
     """Time of the very first step, warm-up or not."""
     first: dict[str, float] = field(default_factory=dict[str, float])
-    """What was told of it."""
+    """Its other numbers."""
 
     def summary(self) -> dict[str, Any]:
         """Return the spread of the times, the peak of memory, and medians of what was told."""
