@@ -2,18 +2,25 @@
 
 ::
 
-    python scripts/bench.py dpo        # an optimiser step of DPO beside TRL's DPOTrainer
-    python scripts/bench.py ppo        # a step of RLOO and of PPO beside TRL's RLOOTrainer and GRPOTrainer
+    python scripts/bench.py dpo        # an optimiser step beside TRL's trainer; so do sft, kto and reward
+    python scripts/bench.py grpo       # a step of RLOO and of GRPO beside TRL's trainers of these names
+    python scripts/bench.py ppo        # a step of PPO beside TRL's RLOOTrainer
+    python scripts/bench.py rrhf       # RRHF with each prompt computed once, and once for each response
+    python scripts/bench.py methods    # a step of every off-line method relative to DPO
+    python scripts/bench.py sample     # tokens per second beside transformers' generate
+    python scripts/bench.py startup    # import, --help and the first optimiser step after the command
+    python scripts/bench.py data       # reading, checking and tokenising pairs beside TRL's preparation
     python scripts/bench.py cost       # time and memory of RRHF, SLiC-HF, RFT and DPO relative to PPO
     python scripts/bench.py memory     # PPO with its roles on one base, and with a full copy for each
-    python scripts/bench.py sampling   # tokens per second beside transformers' generate
     python scripts/bench.py sentiment  # every method on a small model of stories: reward against KL
     python scripts/bench.py stories    # pairs of that task, and the command that compares all methods on them
-    python scripts/bench.py data       # reading, checking and tokenising pairs beside TRL's preparation
     python scripts/bench.py paths      # RFT on arithmetic: accuracy against distinct paths per question
     python scripts/bench.py diagnosis  # how often align diagnose finds an illness, in sick and in healthy runs
     python scripts/bench.py gpu        # an optimiser step of DPO on one GPU beside TRL's, a LLaMA of 1.2 billion
     python scripts/bench.py dpo --json
+    python scripts/bench.py all --output FILE.json   # all those beside a peer
+    python scripts/bench.py all --against FILE.json  # what became slower since then; exits 1 if anything did
+    python scripts/bench.py --page                   # docs/benchmarks.md of docs/benchmarks/*.json
 """
 
 from __future__ import annotations
@@ -23,14 +30,34 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benchmarks import cost, data, diagnosis, dpo, gpu, online, paths, sampling, sentiment, stories
+from benchmarks import (
+    cost,
+    data,
+    diagnosis,
+    everything,
+    gpu,
+    methods,
+    online,
+    paths,
+    sample,
+    sentiment,
+    side_by_side,
+    startup,
+    stories,
+)
+from benchmarks.page import page
+from benchmarks.pairs import find_pairs
+from benchmarks.trl_side import PEERS
 
 from align.cli.console import while_read
+from align.system.files import write_text
 
-_SHARED = Path(__file__).resolve().parents[2] / "shared"
-DATA = _SHARED / "data/hh-rlhf-harmless-test/test.jsonl.gz"
+_ROOT = Path(__file__).resolve().parents[1]
+_SHARED = _ROOT.parent / "shared"
 
 Number = tuple[str, int, str]
 """Name, default and meaning of an option."""
@@ -38,7 +65,8 @@ Number = tuple[str, int, str]
 
 @dataclass(frozen=True, kw_only=True)
 class _Benchmark:
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], bool | None]
+    """False: something is wrong with the result."""
     summary: str
     numbers: tuple[Number, ...]
     reads_pairs: bool = False
@@ -49,23 +77,30 @@ class _Benchmark:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark named on the command line and print its result; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    if getattr(options, "data", None) == DATA and not DATA.is_file():
-        sys.exit(f"bench.py: the HH pairs are not at {DATA}; give a file of pairs with --data.")
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.page:
+        write_text(_ROOT / "docs" / "benchmarks.md", page(_ROOT / "docs"))
+        return 0
+    if "benchmark" not in options:
+        parser.error("name a benchmark, or give --page")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from align.errors import UserError
 
     try:
-        options.benchmark(options)
+        with TemporaryDirectory() as folder:
+            if getattr(options, "data", options) is None:
+                options.data = find_pairs(Path(folder), options.seed)
+            return int(options.benchmark(options) is False)
     except UserError as error:
         sys.exit(f"bench.py: {error}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench.py", description="Measure this toolkit beside its peers.")
-    subparsers = parser.add_subparsers(required=True, metavar="benchmark")
+    parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md of docs/benchmarks/, run nothing")
+    subparsers = parser.add_subparsers(metavar="benchmark")
     for name, benchmark in _BENCHMARKS.items():
         one = subparsers.add_parser(
             name,
@@ -76,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(benchmark=benchmark.run)
         one.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
         if benchmark.reads_pairs:
-            one.add_argument("--data", type=Path, default=DATA, help="file of preference pairs")
+            one.add_argument("--data", type=Path, help="file of pairs; without it those of HH-RLHF, or generated ones")
         for option, default, meaning in (*benchmark.numbers, *_ALL):
             one.add_argument(f"--{option}", type=int, default=default, help=meaning)
         if benchmark.add_more:
@@ -124,6 +159,21 @@ def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", default="world/base", help="model whose tokenizer and chat template are used")
 
 
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, help="folder of a real model; without it a random LLaMA")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of both sides")
+
+
+def _add_peer(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("--peer", choices=["defaults", "best"], default="defaults", help="TRL as it comes, or tuned")
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, help="file for all results")
+    parser.add_argument("--against", type=Path, help="such a file of an earlier time: say what became slower")
+
+
 def _rollout(*, steps: int, prompts: int, responses: int, tokens: int, longest: int) -> tuple[Number, ...]:
     return (
         ("steps", steps, "measured steps of each side"),
@@ -132,6 +182,15 @@ def _rollout(*, steps: int, prompts: int, responses: int, tokens: int, longest: 
         ("responses", responses, "responses per prompt"),
         ("tokens", tokens, "tokens of each response"),
         ("max-prompt", longest, "tokens of the longest prompt"),
+    )
+
+
+def _steps(steps: int) -> tuple[Number, ...]:
+    return (
+        ("steps", steps, "measured steps of each side"),
+        ("warmup", 2, "steps before the measured ones"),
+        ("pairs", 8, "examples per step"),
+        ("max-length", 1024, "tokens of prompt and response together"),
     )
 
 
@@ -151,25 +210,58 @@ _ALL: tuple[Number, ...] = (
 )
 _SMALL = _model(hidden=512, layers=8)
 _ROLLOUT = _rollout(steps=5, prompts=8, responses=4, tokens=48, longest=256)
+
+
+def _side_by_side(name: str) -> _Benchmark:
+    trainer = f"{PEERS[name].trainer}Trainer"
+    return _Benchmark(
+        run=partial(side_by_side.bench, name=name),
+        summary=f"one optimiser step beside TRL's {trainer}, in turns, each in its own process, with LoRA",
+        numbers=(*_steps(10), *_SMALL),
+        reads_pairs=True,
+        add_more=_add_peer,
+    )
+
+
 _BENCHMARKS = {
-    "dpo": _Benchmark(
-        run=dpo.bench_dpo,
-        summary="one optimiser step of DPO beside TRL's DPOTrainer, in turns, on a random LLaMA with LoRA",
-        numbers=(
-            ("steps", 10, "measured steps of each side"),
-            ("warmup", 2, "steps before the measured ones"),
-            ("pairs", 8, "pairs per step"),
-            ("max-length", 1024, "tokens of prompt and response together"),
-            *_SMALL,
-        ),
+    **{name: _side_by_side(name) for name in ("sft", "dpo", "kto", "reward")},
+    "rrhf": _Benchmark(
+        run=side_by_side.bench_rrhf,
+        summary="one optimiser step of RRHF, each prompt computed once for all responses and once for each, in turns",
+        numbers=(("responses", 6, "responses to a prompt"), *_steps(10), *_SMALL),
+        reads_pairs=True,
+        add_more=_add_model,
+    ),
+    "grpo": _Benchmark(
+        run=online.bench_grpo,
+        summary="a roll-out with its update by RLOO and GRPO beside TRL's RLOOTrainer and GRPOTrainer, in turns, each "
+        "in its own process, on a random LLaMA with LoRA",
+        numbers=(*_ROLLOUT, *_SMALL),
         reads_pairs=True,
     ),
     "ppo": _Benchmark(
         run=online.bench_ppo,
-        summary="a roll-out with its update by RLOO and PPO beside TRL's RLOOTrainer and GRPOTrainer, in turns, each "
-        "in its own process, on a random LLaMA with LoRA",
+        summary="a roll-out with its update by PPO with reward and value roles beside TRL's RLOOTrainer, in turns, "
+        "each in its own process, on a random LLaMA with LoRA",
         numbers=(*_ROLLOUT, *_SMALL),
         reads_pairs=True,
+    ),
+    "methods": _Benchmark(
+        run=methods.bench_methods,
+        summary="a step of every off-line method on the same pairs, relative to DPO, in turns, on a random LLaMA",
+        numbers=(*_steps(5), *_SMALL),
+        reads_pairs=True,
+    ),
+    "startup": _Benchmark(
+        run=startup.bench_startup,
+        summary="import align, --help and the first optimiser step of DPO on the embedded model, in turns",
+        numbers=(("rounds", 5, "measured rounds of each"),),
+    ),
+    "all": _Benchmark(
+        run=everything.bench_all,
+        summary="all benchmarks beside a peer, each in a process of its own (hours)",
+        numbers=(),
+        add_more=_add_files,
     ),
     "cost": _Benchmark(
         run=cost.bench_cost,
@@ -187,8 +279,8 @@ _BENCHMARKS = {
         ),
         reads_pairs=True,
     ),
-    "sampling": _Benchmark(
-        run=sampling.bench_sampling,
+    "sample": _Benchmark(
+        run=sample.bench_sample,
         summary="tokens per second of the embedded model beside transformers' generate, in turns",
         numbers=(
             ("rounds", 5, "measured rounds of each side"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.measuring import quartiles, ratios, report, spread
+from benchmarks.measuring import quartiles, ratios, report, settings_of, spread, versions
 
 
 def bench_data(options: argparse.Namespace) -> None:
@@ -37,14 +37,12 @@ def bench_data(options: argparse.Namespace) -> None:
                 side()
     result = {
         "benchmark": "data",
-        "rows": options.rows,
-        "rounds": options.rounds,
-        "processes": options.processes,
+        "settings": {**settings_of(options), "versions": versions()},
         "rows_per_second_read": spread([options.rows / s for s in seconds["read"]]),
         "pairs_per_second_tokenized": spread([options.rows / s for s in seconds["tokenize"]]),
         "pairs_per_second_ours": spread([options.rows / s for s in seconds["ours"]]),
         "pairs_per_second_trl": spread([options.rows / s for s in seconds["trl"]]),
-        "ratio": ratios(seconds["trl"], seconds["ours"]),
+        "ratios": {"align/TRL": {"seconds": ratios(seconds["ours"], seconds["trl"])}},
     }
     report(result, options, _print)
 
@@ -98,10 +96,10 @@ def _trl(file: Path, tokenizer: str, processes: int, seconds: dict[str, list[flo
 
 
 def _print(result: dict[str, Any]) -> None:
-    ratio = result["ratio"]
+    settings, ratio = result["settings"], result["ratios"]["align/TRL"]["seconds"]
     for name in (name for name in result if "_per_second_" in name):
         print(f"{name.replace('_', ' ')}: {result[name]['median']:,.0f} ({quartiles(result[name], 0)})")
     print(
-        f"TRL's time in ours: {ratio['median']:.2f} ({quartiles(ratio, 2)}, {result['rounds']} rounds of "
-        f"{result['rows']:,} rows)"
+        f"Of TRL's time: {ratio['median']:.3f} ({quartiles(ratio)}, {settings['rounds']} rounds of "
+        f"{settings['rows']:,} rows)"
     )

@@ -3,9 +3,7 @@
 Each side is built, measured and deleted in turn, on the same pairs: random tokens whose lengths have the distribution
 of a preference dataset. It learns from all of them twice, and the second time is measured: in the first, kernels are
 built for the shapes that are new. TRL at its best takes them sorted by length, with Liger's kernels and without
-recomputation. Useful FLOPs are those of the tokens that the layout computes, padding and
-recomputation not counted: 2 per weight and token for each of policy forward, policy backward and reference, attention
-causal, the head at response positions alone.
+recomputation. MFU holds the useful FLOPs of `benchmarks.flops` against the rate of a matrix product.
 """
 
 from __future__ import annotations
@@ -21,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.flops import matmul_rates, sizes_of, useful_flops
 from benchmarks.measuring import report, settings_of, spread, versions
 from benchmarks.models import quiet
+from benchmarks.trl_side import on_tokens
 
 if TYPE_CHECKING:
     from align.data import Example
@@ -62,7 +62,9 @@ def bench_gpu(options: argparse.Namespace) -> None:
     quiet(options.threads)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
         folder = Path(name)
-        weights, peak = _save_model(folder, options), _peak_flops()
+        weights = _save_model(folder, options)
+        on_gpu = torch.cuda.is_available()
+        peak = matmul_rates("bfloat16", device="cuda" if on_gpu else "cpu", size=8192 if on_gpu else 512)["seconds"]
         rows: list[dict[str, Any]] = []
         for work, sides, lengths, pairs in _works(folder, options):
             examples = draw_examples(lengths, options.steps * pairs, options)
@@ -102,7 +104,7 @@ def _works(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, dic
 
 
 def _save_model(folder: Path, options: argparse.Namespace) -> dict[str, int]:
-    """Write a random LLaMA and a tokenizer; returns the weights of its layers and of its head."""
+    """Write a random LLaMA and a tokenizer; returns its sizes."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -135,13 +137,7 @@ def _save_model(folder: Path, options: argparse.Namespace) -> dict[str, int]:
         "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     )
     wrapped.save_pretrained(folder)
-    head = options.vocabulary * options.hidden
-    return {
-        "layers": sum(p.numel() for p in model.model.layers.parameters()),
-        "head": head,
-        "depth": options.layers,
-        "width": options.hidden,
-    }
+    return sizes_of(folder)
 
 
 def draw_examples(lengths: Lengths, count: int, options: argparse.Namespace) -> list[Example]:
@@ -165,20 +161,6 @@ def draw_examples(lengths: Lengths, count: int, options: argparse.Namespace) -> 
         )
         for i in range(count)
     ]
-
-
-def _peak_flops() -> float:
-    """Matrix products per second in bfloat16, 2n³ FLOPs each."""
-    import torch
-
-    n, device = (8192, "cuda") if torch.cuda.is_available() else (512, "cpu")
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
-    times = []
-    for _ in range(10):
-        began = _now()
-        torch.mm(a, b)
-        times.append(_now() - began)
-    return 2 * n**3 / sorted(times)[len(times) // 2]
 
 
 def _now() -> float:
@@ -208,7 +190,7 @@ def _measured(
     times: list[float] = found.pop("seconds")
     seconds = times[len(times) // 2 :]
     total = sum(seconds)
-    flops = useful_flops(Batch.from_examples(examples), found["layout"], weights, reference=found["reference"])
+    flops = useful_flops(Batch.from_examples(examples), found["layout"], weights, forwards=int(found["reference"]))
     return {
         "seconds": spread(seconds),
         "first_seconds": times[0],
@@ -217,23 +199,6 @@ def _measured(
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
         **found,
     }
-
-
-def useful_flops(batch: Batch, layout: Layout, weights: dict[str, int], *, reference: bool) -> float:
-    """FLOPs of a step, padding not counted: 2 per weight and token for a forward, as many again for a backward.
-
-    The weights of the head count at response tokens alone. Attention, 4·width FLOPs per layer, query and visible key,
-    counts each query's own past; its backward costs two forwards.
-    """
-    tokens = sum(length for rows in batch.row_lengths(layout) for length in rows)
-    visible = 0.0
-    for prompt, responses in zip(batch.prompt_ids, batch.response_ids, strict=True):
-        alone = len(prompt) ** 2 / 2
-        each = [(len(prompt) + len(ids)) ** 2 / 2 for ids in responses]
-        visible += sum(each) if layout == "flat" else alone + sum(whole - alone for whole in each)
-    products = 2 * weights["layers"] * tokens + 2 * weights["head"] * batch.tokens
-    attention = 4 * weights["width"] * weights["depth"] * visible
-    return (2 + reference) * products + (3 + reference) * attention
 
 
 def _ours(
@@ -319,10 +284,6 @@ def _theirs(folder: Path, options: argparse.Namespace, *, by_length: bool = Fals
 
         from align.settings.adapter import Adapter
 
-        class OnTokens(DPOTrainer):
-            def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-                return dataset
-
         seconds, began = list[float](), 0.0
 
         class Clock(TrainerCallback):
@@ -337,7 +298,7 @@ def _theirs(folder: Path, options: argparse.Namespace, *, by_length: bool = Fals
             examples = sorted(examples, key=lambda e: len(e.prompt_ids) + max(map(len, e.responses)), reverse=True)
         examples = [*examples, *examples]
         per_device = next(n for n in (16, 8, 4, 2, 1) if n <= options.trl_pairs and pairs % n == 0)
-        trainer = OnTokens(
+        trainer = on_tokens(DPOTrainer)(
             model=str(folder),
             args=DPOConfig(
                 output_dir=str(folder / "trl"),

@@ -66,13 +66,15 @@ def versions() -> dict[str, str]:
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a benchmark for its result; of a path only the name."""
+    """Return the options of a benchmark for its result; of a path only the name, of a file with its folder's."""
     skipped = ("benchmark", "json", "output")
-    return {
-        name: value.name if isinstance(value, Path) else value
-        for name, value in vars(options).items()
-        if name not in skipped
-    }
+    return {name: _shown(value) for name, value in vars(options).items() if name not in skipped}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name if value.is_dir() else "/".join(value.parts[-2:])
+    return value
 
 
 def quartiles(values: dict[str, float], digits: int = 3) -> str:

@@ -26,16 +26,25 @@ _PROMPTS = "prompts.jsonl"
 _REWARD = "reward"
 
 
-def bench_ppo(options: argparse.Namespace) -> None:
-    """Measure RLOO and PPO beside TRL's trainers and print the result."""
+def bench_grpo(options: argparse.Namespace) -> None:
+    """Measure RLOO and GRPO, which has no reference in TRL, beside TRL's trainers and print the result."""
     sides: dict[str, Side] = {
         "rloo": partial(train_ours, advantage="rloo", reward="function"),
-        "ppo": partial(train_ours, advantage="gae", reward="role"),
+        "grpo": partial(train_ours, advantage="group", reward="function", beta=0.0),
         "trl_rloo": partial(_train_trl, trainer="RLOO"),
         "trl_grpo": partial(_train_trl, trainer="GRPO"),
     }
-    compared = [("rloo", "trl_rloo"), ("ppo", "trl_rloo"), ("rloo", "trl_grpo")]
-    result, _ = measure("ppo", sides, options, compared)
+    result, _ = measure("grpo", sides, options, [("rloo", "trl_rloo"), ("grpo", "trl_grpo")])
+    report(result, options, print_table)
+
+
+def bench_ppo(options: argparse.Namespace) -> None:
+    """Measure PPO beside TRL's RLOO, the nearest that TRL has, and print the result."""
+    sides: dict[str, Side] = {
+        "ppo": partial(train_ours, advantage="gae", reward="role"),
+        "trl_rloo": partial(_train_trl, trainer="RLOO"),
+    }
+    result, _ = measure("ppo", sides, options, [("ppo", "trl_rloo")])
     report(result, options, print_table)
 
 
@@ -125,9 +134,19 @@ class _Length:
 
 
 def train_ours(
-    turn: Turn, options: argparse.Namespace, folder: Path, *, advantage: Any, reward: str, adapters: bool = True
+    turn: Turn,
+    options: argparse.Namespace,
+    folder: Path,
+    *,
+    advantage: Any,
+    reward: str,
+    adapters: bool = True,
+    **settings: Any,
 ) -> None:
-    """Make roll-outs with one update each; ``reward`` is ``function``, ``model`` (separate) or ``role``."""
+    """Make roll-outs with one update each; ``reward`` is ``function``, ``model`` (separate) or ``role``.
+
+    ``settings`` are those of :class:`methods.ppo.ppo.PPO`.
+    """
     from align.model.batch import Batch
     from align.settings.config import TrainerConfig
     from align.training.rollout import Rollouts
@@ -142,6 +161,7 @@ def train_ours(
         min_new_tokens=options.tokens,
         epochs=1,
         missing_eos="none",
+        **settings,
     )
     policy.require([*method.roles, *(["reward"] if reward == "role" else [])])
     stepper = make_stepper(policy, method, options)
@@ -237,6 +257,7 @@ def _train_trl(turn: Turn, options: argparse.Namespace, folder: Path, *, trainer
 
 _LABELS = {
     "rloo": "align, advantage=rloo",
+    "grpo": "align, advantage=group (no reference)",
     "ppo": "align, PPO with reward and value roles",
     "trl_rloo": "TRL RLOOTrainer",
     "trl_grpo": "TRL GRPOTrainer (no reference)",

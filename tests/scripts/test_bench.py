@@ -7,13 +7,19 @@ import re
 from argparse import Namespace
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import bench
 import datasets.config
 import pytest
+import torch
+from benchmarks import flops
+from benchmarks import pairs as made_pairs
 
-from align.data import Example
-from align.model.batch import Batch
+from align.data import Example, Preferences, tokenize
+from align.errors import UserError
+from align.model.batch import Batch, Layout
+from align.model.tree_layout import lay_out
 
 MODEL = [
     "--warmup",
@@ -46,23 +52,148 @@ def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
-def test_dpo(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bench.main(["dpo", "--json", "--data", str(pairs), *SMALL])
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", ["defaults", "best"])
+@pytest.mark.parametrize("name", ["sft", "dpo", "kto", "reward"])
+def test_beside_trl(name: str, peer: str, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That both sides learn from the same is what the first losses say."""
+    bench.main([name, "--json", "--data", str(pairs), "--peer", peer, *SMALL])
     result = json.loads(capsys.readouterr().out)
-    assert result["benchmark"] == "dpo"
-    assert result["settings"]["layout"] == "tree"
-    losses = result["loss_of_first_batch"]
-    assert losses["ours"] == pytest.approx(losses["trl"], abs=1e-4)
-    assert losses["ours"] != pytest.approx(0.693147, abs=1e-5)  # log 2 is what an adapter at its start gives
-    for side in ("ours", "trl"):
-        seconds = result[side]["seconds"]
+    assert result["benchmark"] == name
+    losses = result["loss_of_first_step"]
+    assert losses["align"] == pytest.approx(losses["TRL"], abs=1e-4)
+    assert losses["align"] != pytest.approx(0.693147, abs=1e-5)  # log 2 is what an adapter at its start gives
+    for side in result["sides"].values():
+        seconds = side["seconds"]
         assert 0 < seconds["min"] <= seconds["q1"] <= seconds["median"] <= seconds["q3"] <= seconds["max"]
-    assert result["ours"]["padded_tokens"] < result["trl"]["padded_tokens"]
-    assert result["ratio_of_medians"] > 0
+        assert side["peak_mib"] > 100
+        assert side["padded_tokens"] >= side["real_tokens"]
+        assert 0 < side["share_of_peak"]["causal_seconds"] < side["share_of_peak"]["square_seconds"]
+    assert (result["sides"]["TRL"]["real_share"] == 1) == (name == "sft" and peer == "best")  # packed
+    assert (result["settings"]["trl"] == {}) == (peer == "defaults")
+    forward = {side: values["forward_tokens"] > 0 for side, values in result["sides"].items()}
+    asks = {"dpo": peer == "defaults", "kto": True}.get(name, False)  # KTO's baseline is the policy's, too
+    assert forward == {"align": asks, "TRL": asks}
 
-    bench.dpo.print_table(result)
-    assert "Ratio of the medians" in capsys.readouterr().out
+    bench.side_by_side.print_table(result)
+    assert "of peak memory" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_rrhf(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main(["rrhf", "--json", "--data", str(pairs), *SMALL])
+    result = json.loads(capsys.readouterr().out)
+    sides = result["sides"]
+    assert list(sides) == ["tree", "flat"]
+    assert sides["tree"]["real_tokens"] < sides["flat"]["real_tokens"]
+    assert set(result["ratios"]) == {"tree/flat"}
+
+
+def test_rankings_share_their_responses() -> None:
+    examples = [
+        Example(prompt_ids=[n], responses=[[n, 1], [n, 2]], scores=[1.0, 0.0], comparisons=[(0, 1)], index=n)
+        for n in range(3)
+    ]
+    first, _, last = bench.side_by_side.rankings(examples, 3)
+    assert [*first.responses] == [[0, 1], [0, 2], [1, 1]]
+    assert [*last.responses] == [[2, 1], [2, 2], [0, 1]]
+    assert first.scores == [3, 2, 1]
+    assert first.comparisons == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_other_losses_are_no_comparison() -> None:
+    check = bench.side_by_side.check_losses
+    check({"align": 0.60001, "TRL": 0.60009}, "float32")
+    check({"align": 9.7, "TRL": 9.2}, "bfloat16")
+    with pytest.raises(UserError, match=r"0\.600000 \(align\) and 0\.600200 \(TRL\), by more than 0\.0001 in float32"):
+        check({"align": 0.6, "TRL": 0.6002}, "float32")
+
+
+def test_grouping_keeps_the_examples() -> None:
+    """Two by two from the longest to the shortest, as transformers' sampler groups a window; then mixed."""
+    examples = [Example(prompt_ids=[1] * n, responses=[[2]], scores=[None], index=n) for n in (3, 9, 1, 7, 5, 2)]
+    steps = bench.side_by_side.grouped([examples[:2], examples[2:4], examples[4:]], Namespace(pairs=2, seed=0))
+    found = [[example.index for example in step] for step in steps]
+    assert sorted(found) == [[2, 1], [5, 3], [9, 7]]
+    assert found != sorted(found, reverse=True)
+
+
+def test_packed_rows_by_hand() -> None:
+    rows = [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}, {"input_ids": [4, 5], "labels": [-100, 5]}]
+    assert bench.side_by_side.trl_side.packed(rows) == [
+        {"input_ids": [1, 2, 3, 4, 5], "labels": [-100, 2, 3, -100, 5], "seq_lengths": [3, 2]}
+    ]
+
+
+@pytest.mark.slow
+def test_methods(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main(["methods", "--json", "--data", str(pairs), *SMALL])
+    result = json.loads(capsys.readouterr().out)
+    offline = ["dpo", "bco", "cpo", "kto", "orpo", "ranker", "reward", "rft", "rrhf", "sft", "simpo", "slic"]
+    assert list(result["sides"]) == offline
+    assert set(result["ratios"]) == {f"{name}/dpo" for name in offline[1:]}
+    bench.methods.print_table(result)
+    assert "of dpo" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_startup(capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main(["startup", "--json", "--rounds", "1"])
+    result = json.loads(capsys.readouterr().out)
+    sides = {name: side["seconds"]["median"] for name, side in result["sides"].items()}
+    assert sides["import align"] < sides[bench.startup.UNIT] < sides["first step of DPO"]
+    bench.startup.print_table(result)
+
+
+def _timed(name: str, q1: float, q3: float, **settings: object) -> dict[str, object]:
+    spread = {"q1": q1, "median": (q1 + q3) / 2, "q3": q3}
+    ratio = {"seconds": {**spread, "q1": 9.0}, "cpu_seconds": spread}
+    return {"name": name, "settings": {"threads": 1, "versions": {}, **settings}, "ratios": {"align/TRL": ratio}}
+
+
+def test_slower_is_beyond_the_quartiles() -> None:
+    before = {"dpo": _timed("dpo", 0.20, 0.24), "sft": _timed("sft", 0.50, 0.60)}
+    now = {"dpo": _timed("dpo", 0.25, 0.27), "sft": _timed("sft", 0.59, 0.90)}
+    assert [*bench.everything.slower(before, now)] == [
+        "dpo: align/TRL was 0.220 (0.200 – 0.240) in cpu seconds, and is 0.260 (0.250 – 0.270)."
+    ]
+    with pytest.raises(UserError, match="'sft' was measured with other settings"):
+        [*bench.everything.slower(before, {**now, "sft": _timed("sft", 0.5, 0.6, threads=2)})]
+
+
+def test_all_compares_with_an_earlier_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One real benchmark, in its own process; then a file in which it was ten times as fast."""
+    small = ("--rounds", "2", "--prompts", "4", "--responses", "2", "--tokens", "8")
+    monkeypatch.setattr(bench.everything, "ALL", (("sample", *small),))
+    file = tmp_path / "all.json"
+    assert bench.main(["all", "--output", str(file), "--threads", "1"]) == 0
+    (result,) = json.loads(file.read_text())
+    assert result["name"] == "sample --rounds 2 --prompts 4 --responses 2 --tokens 8"
+    for spread in result["ratios"]["align/generate"].values():
+        spread.update({quantile: value / 10 for quantile, value in spread.items()})
+    file.write_text(json.dumps([result]))
+    assert bench.main(["all", "--against", str(file), "--threads", "1"]) == 1
+    assert "align/generate was 0.0" in capsys.readouterr().err
+
+
+def test_all_says_what_it_cannot_read(tmp_path: Path) -> None:
+    file = tmp_path / "other.json"
+    file.write_text('{"name": 1}')
+    with pytest.raises(SystemExit, match=r"--against=.*other\.json: not a file that bench.py all --output wrote"):
+        bench.main(["all", "--against", str(file)])
+
+
+def test_the_page_is_made_of_the_results() -> None:
+    docs = Path(bench.__file__).resolve().parents[1] / "docs"
+    assert bench.page(docs) == (docs / "benchmarks.md").read_text(encoding="utf-8")
+
+
+def test_a_benchmark_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main([])
+    assert "name a benchmark, or give --page" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -83,20 +214,49 @@ def test_gpu(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_useful_flops_by_hand() -> None:
-    """A prompt of 3 with responses of 2 and 4: 5 + 7 tokens in rows, 3 + 3 + 5 in the tree, 6 of them answer."""
+    """A prompt of 3 with responses of 2 and 4: 5 + 7 tokens in rows, 2 + 3 + 5 in the tree, 6 of them answer."""
     batch = Batch(((1, 2, 3),), (((4, 5), (6, 7, 8, 9)),), (0,))
-    weights = {"layers": 10, "head": 100, "width": 2, "depth": 1}
+    sizes = {"layers": 10, "head": 100, "width": 2, "depth": 1}
     heads, seen = 2 * 100 * 6, (5**2 + 7**2) / 2
-    flat = 3 * (2 * 10 * 12 + heads) + 4 * (4 * 2 * seen)
-    assert bench.gpu.useful_flops(batch, "flat", weights, reference=True) == flat
-    tree = 2 * (2 * 10 * 11 + heads) + 3 * (4 * 2 * (seen - 3**2 / 2))
-    assert bench.gpu.useful_flops(batch, "tree", weights, reference=False) == tree
+    assert flops.useful_flops(batch, "flat", sizes, forwards=1) == 3 * (2 * 10 * 12 + heads) + 4 * (4 * 2 * seen)
+    tree = 2 * (2 * 10 * 10 + heads) + 3 * (4 * 2 * (seen - 3**2 / 2))
+    assert flops.useful_flops(batch, "tree", sizes, forwards=0) == tree
+    square = flops.useful_flops(batch, "flat", sizes, forwards=0, head=False, causal=False)
+    assert square == 2 * (2 * 10 * 12) + 3 * (4 * 2 * 2 * seen)
 
 
-def test_missing_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bench, "DATA", tmp_path / "nowhere.jsonl.gz")
-    with pytest.raises(SystemExit, match=r"not at .*nowhere\.jsonl\.gz; give a file of pairs with --data"):
-        bench.main(["dpo"])
+@pytest.mark.parametrize("layout", ["tree", "flat"])
+@pytest.mark.parametrize("responses", [((4, 5), (6, 7, 8, 9)), ((4, 5),)])
+def test_real_tokens_are_those_laid_out(layout: Layout, responses: tuple[tuple[int, ...], ...]) -> None:
+    batch = Batch(((1, 2, 3),), (responses,), (0,))
+    rows = lay_out(batch, layout, pad_id=0, device=torch.device("cpu"))
+    assert flops.real_tokens(batch, layout) == (rows.input_ids_RL != 0).sum()
+
+
+def test_generated_pairs_have_the_lengths_of_hh(tmp_path: Path) -> None:
+    """Under a tokenizer trained on them, as the benchmark trains one; the medians within a tenth and a token."""
+    preferences = Preferences.load(made_pairs.write_pairs(tmp_path / "pairs.jsonl", rows=600, seed=0))
+    tokenizer = bench.side_by_side.train_tokenizer(preferences, 16384)
+    pairs = tokenize(preferences, tokenizer, max_length=2048, unit="pair", max_rejected=0.1)
+    found = {
+        "prompt": [len(pair.prompt_ids) for pair in pairs],
+        "chosen": [len(pair.responses[0]) for pair in pairs],
+        "rejected": [len(pair.responses[1]) for pair in pairs],
+    }
+    for side, lengths in found.items():
+        assert median(lengths) == pytest.approx(made_pairs.LENGTHS[side][4], rel=0.1, abs=1)
+
+
+def test_generated_pairs_where_those_of_hh_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(made_pairs, "HH", tmp_path / "nowhere.jsonl.gz")
+    first = bench.find_pairs(tmp_path, seed=0)
+    assert first.relative_to(tmp_path) == Path("generated/pairs.jsonl")
+    assert len(first.read_text().splitlines()) == 2303
+    again = made_pairs.write_pairs(tmp_path / "again.jsonl", rows=2303, seed=0)
+    assert again.read_text() == first.read_text()
+
+
+def test_missing_data(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="other"):
         bench.main(["dpo", "--data", str(tmp_path / "other.jsonl")])
 
@@ -107,7 +267,7 @@ def test_too_few_pairs(pairs: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "sides"), [("ppo", 4), ("memory", 2)])
+@pytest.mark.parametrize(("name", "sides"), [("grpo", 4), ("ppo", 2), ("memory", 2)])
 def test_online(name: str, sides: int, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench.main([name, "--json", "--data", str(pairs), *ROLLOUT])
     result = json.loads(capsys.readouterr().out)
@@ -170,14 +330,14 @@ def test_cost_needs_rankings(pairs: Path) -> None:
         bench.main(["cost", "--data", str(pairs), *ROLLOUT, "--responses", "1"])
 
 
-def test_sampling(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sample(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--rounds", "2", "--prompts", "4", "--responses", "2", "--tokens", "8", "--threads", "1"]
-    bench.main(["sampling", "--json", *small])
+    bench.main(["sample", "--json", *small])
     result = json.loads(capsys.readouterr().out)
     assert result["greedy_identical"] == 4
-    assert result["ratio_by_round"]["min"] > 0
+    assert result["ratios"]["align/generate"]["seconds"]["min"] > 0
 
-    bench.sampling.print_table(result)
+    bench.sample.print_table(result)
     assert "Greedy answers identical: 4 of 4" in capsys.readouterr().out
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from align.model.policy import Policy
 
 
-def bench_sampling(options: argparse.Namespace) -> None:
+def bench_sample(options: argparse.Namespace) -> None:
     """Measure both in turns and print the result."""
     from align.data import Preferences
     from align.model.policy import Policy
@@ -40,10 +40,10 @@ def bench_sampling(options: argparse.Namespace) -> None:
     greedy = Sampler(policy, SamplingParams(max_new_tokens=options.tokens, temperature=0)).generate(prompts)
     expected = _generate(policy, prompts, options, sampler.stops, 1, greedy=True)
     result = {
-        "benchmark": "sampling",
+        "benchmark": "sample",
         "settings": settings_of(options),
         "tokens_per_second": {name: spread(values) for name, values in rates.items()},
-        "ratio_by_round": ratios(rates["ours"], rates["generate"]),
+        "ratios": {"align/generate": {"seconds": ratios(rates["generate"], rates["ours"])}},
         "greedy_identical": sum(row[0].ids == ids for row, ids in zip(greedy, expected, strict=True)),
         "versions": versions(),
     }
@@ -80,12 +80,13 @@ def print_table(result: dict[str, Any]) -> None:
     """Print rates and their ratio."""
     from rich.console import Console
 
-    settings, ratio = result["settings"], result["ratio_by_round"]
+    settings, ratio = result["settings"], result["ratios"]["align/generate"]["seconds"]
     rates = {name: f"{values['median']:,.0f}" for name, values in result["tokens_per_second"].items()}
-    Console().print(
+    console = Console()
+    console.print(
         f"{settings['prompts']} prompts × {settings['responses']} responses of at most {settings['tokens']} tokens, "
         f"{settings['threads']} CPU threads: {rates['ours']} tokens/s, transformers' generate {rates['generate']}; "
-        f"round by round {ratio['median']:.2f} times as many (quartiles {quartiles(ratio, 2)}, "
-        f"extremes {ratio['min']:.2f} – {ratio['max']:.2f}). Greedy answers identical: {result['greedy_identical']} of "
-        f"{settings['prompts']}."
+        f"round by round {ratio['median']:.3f} of its time for a token (quartiles {quartiles(ratio)}, "
+        f"extremes {ratio['min']:.3f} – {ratio['max']:.3f})."
     )
+    console.print(f"Greedy answers identical: {result['greedy_identical']} of {settings['prompts']}.")
