@@ -107,6 +107,7 @@ def require_models(*models: str | None) -> None:
 
 
 def _require_model(model: str) -> None:
+    from align.cli.launch.recipe import CANDIDATES
     from align.model.sources import require_found
     from align.runs.run_folder import is_run
     from align.settings.config import ModelConfig, is_missing
@@ -130,6 +131,8 @@ def _require_model(model: str) -> None:
         except UserError as error:
             raise UserError(f"{none} here, and none could be had from the hub. {remedy}") from error
         return
+    if is_run(folder) and (folder / CANDIDATES).is_file():
+        raise UserError(f"{model} has drawn candidates and trained nothing; name the run that learnt from them.")
     if is_run(folder) and not any((folder / name).is_file() for name in _OF_A_MODEL):
         raise UserError(
             f"{model} is a run that has left no model yet; finish it with the words of the run and "

@@ -42,6 +42,7 @@ def test_what_is_neither_a_run_nor_a_model_is_said_before_anything_is_loaded(
     monkeypatch.chdir(tmp_path)
     put("runs/mine/config.yaml", "runs/mine/final/adapter_config.json", "runs/stopped/config.yaml", "notes/a.txt")
     put(*(f"runs/both/{file}" for file in ("compare.json", "runs/dpo/config.yaml", "runs/dpo/final/config.json")))
+    put("runs/drawn/config.yaml", "runs/drawn/candidates.jsonl")
     put("model/config.json", "runs/recipe/sft/config.yaml", "runs/recipe/sft/final/config.json")
     require_models("runs/mine", "runs/mine/final", "model", "world/base", "runs/both/runs/dpo", None)
     for model, said in {
@@ -49,6 +50,7 @@ def test_what_is_neither_a_run_nor_a_model_is_said_before_anything_is_loaded(
         "runs/mne": 'there is no such run or model. Did you mean "runs/mine"?',
         "notes/a.txt": "there is no such run or model.",
         "runs/stopped": "is a run that has left no model yet; finish it with .* run_name=stopped if_exists=resume.",
+        "runs/drawn": "has drawn candidates and trained nothing",
         "runs/both": "is a comparison; name one of its runs: runs/both/runs/dpo.",
         "runs/recipe": "holds several runs; name one of its runs: runs/recipe/sft.",
         "notes": "is the folder of neither a run nor a model",
