@@ -221,6 +221,10 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         _choice(lambda choice: choice["logprobs"]["token_logprobs"].__setitem__(0, float("nan"))),
         "nan is no log-probability",
     ),
+    "minus infinity": (
+        _choice(lambda choice: choice["logprobs"]["token_logprobs"].__setitem__(0, -9999.0)),
+        "-9999.0 is no log-probability",
+    ),
     "above 0": (_choice(lambda c: c["logprobs"]["token_logprobs"].__setitem__(0, 0.5)), "0.5 is no log-probability"),
     "goes on after its end": (
         _choice(lambda choice: choice["token_ids"].__setitem__(0, END)),
@@ -228,7 +232,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "a number without end": (
         _choice(lambda choice: choice["logprobs"]["token_logprobs"].__setitem__(0, -(10**400))),
-        "a field is missing or of another type",
+        "is no log-probability",
     ),
     "another prompt": (_choice(lambda choice: choice.update(prompt_token_ids=[1])), "it is to another prompt"),
     "500": (lambda _: HttpResponse("{}", 500), "HTTP 500; look at the server's log"),
