@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from align.cli.console import while_read
 from tests.chromium import Browser, browser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ TYPED = ("I want to buy a bowl and a saddle. Which of them costs more?", "/compa
 _READY = "!busy && state?.pair"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Take the four pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run that answered held-out prompts")
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         page.write_text(_terminal([sys.executable, str(ROOT / "scripts" / "chat.py"), str(args.run)], TYPED), "utf-8")
         shown.open(page, width=900, dark=True)
         _save(shown, args.out / "chat.png", down_to="pre")
+    return 0
 
 
 def _save(shown: Browser, file: Path, *, down_to: str) -> None:
@@ -101,4 +103,4 @@ def _terminal(command: Sequence[str], typed: Sequence[str], columns: int = 92) -
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(while_read(main))

@@ -333,7 +333,7 @@ class RunConfig(Settings):
     if_exists: Literal["new", "resume", "overwrite"] = "new"
     """new adds -2, -3 … to the name; resume continues the run; overwrite deletes it first."""
     resume_world_size: Literal["same", "any"] = "same"
-    """Number of processes of a resumed run; any: another one too, which rounds otherwise and draws other dropout."""
+    """Processes of a resumed run; any: another number too, which rounds otherwise."""
     dry_run: bool = False
     """Say what would be done, write nothing."""
     stage: Literal["sample", "train"] | None = None

@@ -313,5 +313,5 @@ def test_a_link_beside_the_output_path_is_no_matter(tmp_path: Path, monkeypatch:
 def test_every_group_is_in_the_plain_form() -> None:
     assert set(_run().plain()) == {
         *("method", "model", "adapter", "data", "trainer", "sampling", "evaluation", "reward", "wandb"),
-        *("trackers", "run_name", "output_root", "if_exists", "dry_run", "stage", "seed"),
+        *("trackers", "run_name", "output_root", "if_exists", "resume_world_size", "dry_run", "stage", "seed"),
     }

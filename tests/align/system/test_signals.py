@@ -41,8 +41,12 @@ def test_ctrl_c_inside_a_finalizer_is_not_lost(monkeypatch: pytest.MonkeyPatch) 
         Garbage()
         time.sleep(5)
 
-    with pytest.raises(KeyboardInterrupt):
-        collect()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background of a shell
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            collect()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -253,6 +253,7 @@ class TestTrain:
         assert settings.pop("engine").name == "local"
         assert settings == {
             "if_exists": "resume",
+            "resume_world_size": "same",
             "trackers": (),
             "wandb": run.config.wandb,
             "run_config": run.config.plain(),
