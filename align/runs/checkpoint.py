@@ -173,7 +173,7 @@ class CheckpointStore:
             version = int(manifest.get("version", 1))
             if version == VERSION:  # the identity of an earlier version has other entries
                 learnt = differences(manifest["identity"], self.identity.learnt, self.follows)
-                said = [clause for clause in learnt if clause.startswith(self.free)] if self.free else []
+                said = [clause for clause in learnt if clause.startswith(self.free)]
                 require_same(self.folder.parent, [clause for clause in learnt if clause not in said])
                 if found := [*said, *differences(manifest["computed"], self.identity.computed)]:
                     random = ", and dropout draws other numbers" if said else ""

@@ -336,7 +336,7 @@ class _Run:
             self.folder / "checkpoints",
             identity,
             follows=FOLLOWS,
-            free=self.trainer.free,
+            free=trainer.free,
             keep=self.config.keep_checkpoints,
             rank=processes.rank,
             barrier=processes.barrier,
