@@ -303,7 +303,7 @@ def _responses(
         if [choice["index"] for choice in choices] != list(range(asked["n"])):
             raise ValueError(f"it has {len(choices)} responses, not {asked['n']}")
         return [_response(choice, prompt, params, asked["stop_token_ids"], known) for choice in choices]
-    except (KeyError, TypeError, IndexError, OverflowError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"a field is missing or of another type ({error})") from None
 
 
