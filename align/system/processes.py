@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -218,6 +219,9 @@ def own_device() -> torch.device:
     return device
 
 
+_PARTING = 0.2  # seconds
+
+
 @cache
 def _watch() -> Watch:
     """Watch the other processes, and leave watch and group before the interpreter ends."""
@@ -227,6 +231,9 @@ def _watch() -> Watch:
 
     def leave() -> None:
         watch.end()
+        # A thread of gloo frees the tensors of the last collective calls when it comes to it; if the interpreter ends
+        # meanwhile, that thread is unwound by force, and C++ aborts the process. Nothing says when it is done.
+        time.sleep(_PARTING)
         if dist.is_initialized():
             dist.destroy_process_group()
 
