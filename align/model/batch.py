@@ -184,23 +184,31 @@ class Batch:
             for prompt, responses in zip(self.prompt_ids, self.response_ids, strict=True)
         ]
 
-    def micro_batches(self, tokens: int, layout: Layout, *, overhead: int = 256) -> Iterator[Batch]:
+    def micro_batches(
+        self, tokens: int, layout: Layout, *, overhead: int = 256, packed: bool = False
+    ) -> Iterator[Batch]:
         """Split into batches of at most ``tokens`` padded tokens, with rows of similar length together.
 
         The prompts are sorted by length and cut where the total cost is lowest. A batch costs its padded tokens plus
         ``overhead``, the cost of a model call in tokens. A prompt stays together with its responses (a pairwise loss
-        needs them in one graph), so a prompt longer than the budget is a batch of its own.
+        needs them in one graph), so a prompt longer than the budget is a batch of its own. ``packed`` rows have no
+        padding, so a batch is as large as the budget lets it be.
         """
-        for prompts in self.micro_batch_prompts(tokens, layout, overhead=overhead):
+        for prompts in self.micro_batch_prompts(tokens, layout, overhead=overhead, packed=packed):
             yield self.select(prompts)
 
-    def micro_batch_prompts(self, tokens: int, layout: Layout, *, overhead: int = 256) -> Iterator[list[int]]:
+    def micro_batch_prompts(
+        self, tokens: int, layout: Layout, *, overhead: int = 256, packed: bool = False
+    ) -> Iterator[list[int]]:
         """Yield the indices of the prompts in each batch of :meth:`micro_batches`."""
         lengths = self.row_lengths(layout)
         longest = [max(rows, default=0) for rows in lengths]
         # Longest first: memory peaks in the first micro-batch, not in the last.
         order = sorted(range(self.P), key=lambda p: (-longest[p], p))
-        cuts = _cheapest_cuts([longest[p] for p in order], [len(lengths[p]) for p in order], tokens, overhead)
+        if packed:
+            cuts = _fullest_cuts([sum(lengths[p]) for p in order], tokens)
+        else:
+            cuts = _cheapest_cuts([longest[p] for p in order], [len(lengths[p]) for p in order], tokens, overhead)
         for start, end in pairwise(cuts):
             yield order[start:end]
 
@@ -241,6 +249,17 @@ def _cheapest_cuts(widths: Sequence[int], rows: Sequence[int], tokens: int, over
     while cuts[-1]:
         cuts.append(begin[cuts[-1]])
     return cuts[::-1]
+
+
+def _fullest_cuts(sizes: Sequence[int], limit: int) -> list[int]:
+    """Return cuts [0, …, len(sizes)] into parts of at most ``limit``, each as large as it can be, or of one item."""
+    cuts, filled = [0], 0
+    for i, size in enumerate(sizes):
+        if i > cuts[-1] and filled + size > limit:
+            cuts.append(i)
+            filled = 0
+        filled += size
+    return [*cuts, len(sizes)] if sizes else cuts
 
 
 def batches_by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -40,6 +40,8 @@ class Forward:
     """A causal language model of transformers."""
     layout: Layout
     pad_id: int
+    packed: bool = False
+    """Rows are computed one after the other in a single one; see :mod:`align.model.packed_attention`."""
     fused_head: bool = True
     """The model's logits are its output embedding applied to its last hidden state."""
     dropout: bool = False
@@ -62,6 +64,7 @@ class Forward:
             pad_id=self.pad_id,
             device=self.model.get_input_embeddings().weight.device,
             longest=max_positions(self.model.config),
+            packed=self.packed,
         )
 
     def hidden(self, rows: Rows) -> Tensor:

@@ -15,6 +15,7 @@ from align.model.architecture import ignored_losses
 from align.model.batch import Layout
 from align.model.forward import Forward
 from align.model.naming import find_base
+from align.model.packed_attention import use_packed_attention
 from align.model.probe import Prober, choose_layout
 from align.model.roles import FullCopies, Roles, SharedBase, whole_for
 from align.model.sharding import Sharding, is_shared_out
@@ -38,6 +39,8 @@ class Loaded:
     roles: Roles
     tokenizer: PreTrainedTokenizerBase
     layout: Layout
+    packed: bool
+    """Rows can be computed in one, without padding (probed)."""
     fused_head: bool
     """The model's logits are its output embedding applied to its last hidden state (probed)."""
     pads_left: bool
@@ -89,13 +92,15 @@ def load(
     if not padding.exact:
         notes.append(f"only prompts of one length are drawn together: this model sees padding ({padding.detail})")
     layout, note = choose_layout(prober, model.layout, fused_head=head.exact)
+    packed = prober.packed(layout, fused_head=head.exact).exact
     return Loaded(
         roles=roles,
         tokenizer=tokenizer,
         layout=layout,
+        packed=packed,
         fused_head=head.exact,
         pads_left=padding.exact,
-        notes=(*notes, note),
+        notes=(*notes, f"{note}; {'packed' if packed else 'padded'} rows"),
     )
 
 
@@ -209,6 +214,7 @@ def _load_network(
     _require_finite(network, path)
     _fit_embedding(network, tokenizer, notes)
     network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    use_packed_attention(network.config, device)
     return network
 
 

@@ -60,6 +60,7 @@ class Policy:
         tokenizer: PreTrainedTokenizerBase,
         *,
         layout: Layout = "flat",
+        packed: bool = False,
         fused_head: bool = True,
         pads_left: bool = True,
         notes: Sequence[str] = (),
@@ -68,6 +69,8 @@ class Policy:
         self.roles = roles
         self.tokenizer = tokenizer
         self.layout: Layout = layout
+        self.packed = packed
+        """Rows follow one another in a single one, without padding (probed)."""
         self.fused_head = fused_head
         """The model's logits are its output embedding applied to its last hidden state (probed)."""
         self.pads_left = pads_left
@@ -118,6 +121,7 @@ class Policy:
             loaded.roles,
             loaded.tokenizer,
             layout=loaded.layout,
+            packed=loaded.packed,
             fused_head=loaded.fused_head,
             pads_left=loaded.pads_left,
             notes=loaded.notes,
@@ -313,7 +317,7 @@ class Policy:
     def micro_batch_prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
         """Return the indices of the prompts in each of :meth:`micro_batches`."""
         overhead = _CALL.get(self.device.type, _CALL["cpu"])
-        return list(batch.micro_batch_prompts(tokens, self.layout, overhead=overhead))
+        return list(batch.micro_batch_prompts(tokens, self.layout, overhead=overhead, packed=self.packed))
 
     def _head(self, batch: Batch) -> tuple[Tensor, Rows]:
         """Return the head's output at every token of every row, (R·L,), and the rows."""
@@ -331,6 +335,7 @@ class Policy:
         return Forward(
             model=self.model,
             layout=self.layout,
+            packed=self.packed,
             pad_id=self.pad_id,
             fused_head=self.fused_head,
             dropout=self._dropout and torch.is_grad_enabled() and self.role != "reference",

@@ -18,6 +18,7 @@ from torch import Tensor
 from align.errors import UserError, first_line
 from align.model.batch import Batch, Layout
 from align.model.forward import Forward
+from align.model.packed_attention import PACKED
 from align.model.tree_layout import pad_left
 
 # An architecture may refuse a mask, position ids or padding in its own way.
@@ -51,7 +52,7 @@ class Prober:
         Raises:
             UserError: The model cannot be called so, or its log-probabilities are not those of a causal model.
         """
-        self._plain = replace(forward, layout="flat", fused_head=False)
+        self._plain = replace(forward, layout="flat", packed=False, fused_head=False)
         self._batch = _random_batch(ids)
         name, eps = forward.model.config.model_type, torch.finfo(forward.model.dtype).eps
         if name in _UNSUPPORTED:
@@ -90,6 +91,14 @@ class Prober:
         flat = replace(self._plain, fused_head=fused_head)
         with _small_window(flat.model.config.get_text_config()):
             return self._compare(flat, replace(flat, layout="tree"), self._batch)
+
+    def packed(self, layout: Layout, *, fused_head: bool) -> Probe:
+        """Compare rows in one, without padding, with those of the flat layout, also with a short sliding window."""
+        flat = replace(self._plain, fused_head=fused_head)
+        if str(flat.model.config.get_text_config()._attn_implementation) != PACKED:
+            return Probe(False, "another attention")
+        with _small_window(flat.model.config.get_text_config()):
+            return self._compare(flat, replace(flat, layout=layout, packed=True), self._batch)
 
     @torch.no_grad()
     def left_padding(self) -> Probe:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from align.model.adapters import add_lora, lora_config
 from align.model.loading import require_loadable
+from align.model.packed_attention import use_packed_attention
+from align.system.processes import own_device
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -62,6 +64,7 @@ def skeleton(
         network: Any = AutoModelForCausalLM.from_config(
             architecture, trust_remote_code=model.trust_remote_code, **settings
         )
+    use_packed_attention(network.config, own_device())
     total = sum(p.numel() for p in network.parameters())
     if adapter is None:
         return Skeleton(network, Size(total=total, trainable=total))

@@ -12,6 +12,9 @@ right, so no mask is needed.
 
 Both give the same numbers (the tests require ≤1e-5 in float32, gradients included, for several architectures);
 :func:`align.model.probe.choose_layout` checks on the loaded model whether it can have the tree.
+
+**Packed**: the rows of either layout one after the other in a single one, without padding, where the model can
+(:mod:`align.model.packed_attention`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import torch
 from torch import Tensor
 
 from align.model.batch import Batch, Layout, padded
+from align.model.packed_attention import PACKED, Packing, Piece, Span
 
 _LENGTH_STEP = 64
 
@@ -42,6 +46,8 @@ class Rows:
     """Tree only: 0 prompt, k + 1 branch k, −1 padding. ``None``: plain causal rows, padding on the right."""
     source_PKT: Tensor
     last_PK: Tensor
+    pieces: tuple[Piece, ...] | None = None
+    """Packed only: which tokens of the one row see which."""
 
     def to(self, device: torch.device) -> Rows:
         """Return the rows on ``device``."""
@@ -51,16 +57,27 @@ class Rows:
             None if self.segment_RL is None else moved(self.segment_RL, device),
             moved(self.source_PKT, device),
             moved(self.last_PK, device),
+            self.pieces,
         )
 
 
-def lay_out(batch: Batch, layout: Layout, *, pad_id: int, device: torch.device, longest: int | None = None) -> Rows:
+def lay_out(
+    batch: Batch,
+    layout: Layout,
+    *,
+    pad_id: int,
+    device: torch.device,
+    longest: int | None = None,
+    packed: bool = False,
+) -> Rows:
     """Lay a batch out as rows on ``device``. With one response per prompt both layouts are the flat one.
 
     On an accelerator the rows are as long as a multiple of 64, but not longer than ``longest``, the positions that the
     model has: kernels are fast on such lengths, and some are built anew for each length that they meet.
     """
     flat = layout == "flat" or batch.K <= 1
+    if packed:
+        return _packed(batch, flat).to(device)
     length = needed = _row_length(batch, "flat" if flat else "tree")
     if device.type != "cpu":
         rounded = needed + -needed % _LENGTH_STEP
@@ -125,6 +142,30 @@ def _tree(batch: Batch, pad_id: int, L: int) -> Rows:
     return Rows(ids_RL, position_RL, segment_RL, source_PKT, last_PK)
 
 
+def _packed(batch: Batch, flat: bool) -> Rows:
+    ids: list[int] = []
+    positions: list[int] = []
+    pieces: list[Piece] = []
+    source_PKT, last_PK = _no_positions(batch)
+
+    def add(tokens: Sequence[int], position: int, before: tuple[Span, ...] = ()) -> Span:
+        span = Span(len(ids), len(tokens))
+        ids.extend(tokens)
+        positions.extend(range(position, position + len(tokens)))
+        pieces.append(Piece(span, before))
+        return span
+
+    for p, (prompt, responses) in enumerate(zip(batch.prompt_ids, batch.response_ids, strict=True)):
+        shared = 0 if flat else len(prompt) - 1
+        before = (add(prompt[:shared], 0),) if shared else ()
+        for k, response in enumerate(responses):
+            first = sum(add([*prompt[shared:], *response], shared, before)) - len(response) - 1
+            source_PKT[p, k, : len(response)] = torch.arange(first, first + len(response))
+            last_PK[p, k] = first + len(response)
+    row = (torch.tensor([ids], dtype=torch.long), torch.tensor([positions], dtype=torch.long))
+    return Rows(*row, None, source_PKT, last_PK, tuple(pieces))
+
+
 def _widened(rows_RL: Tensor, L: int, fill: int) -> Tensor:
     return torch.nn.functional.pad(rows_RL, (0, L - rows_RL.shape[1]), value=fill) if rows_RL.shape[1] < L else rows_RL
 
@@ -160,12 +201,17 @@ def model_inputs(rows: Rows, config: Any, attention: str, dtype: torch.dtype) ->
     additive one: a boolean mask would be added as 0 and 1.
     """
     inputs: dict[str, Any] = {"input_ids": rows.input_ids_RL, "use_cache": False}
-    if rows.segment_RL is None:
+    if rows.segment_RL is None and rows.pieces is None:
         return inputs
     inputs["position_ids"] = rows.position_ids_RL
     kinds = attention_kinds(config)
-    dtype = autocast_dtype(rows.segment_RL.device) or dtype  # in which queries and keys will be
-    masks = {kind: _for_attention(tree_mask(rows, window), attention, dtype) for kind, window in kinds.items()}
+    masks: dict[str, Tensor] = {}
+    for kind, window in kinds.items():
+        if rows.pieces is not None:
+            masks[kind] = Packing(rows.pieces, window).as_mask()
+        else:
+            in_use = autocast_dtype(rows.input_ids_RL.device) or dtype  # in which queries and keys will be
+            masks[kind] = _for_attention(tree_mask(rows, window), attention, in_use)
     # Models with several kinds of layers take a mapping; models with one kind take the mask itself.
     inputs["attention_mask"] = masks if len(masks) > 1 else next(iter(masks.values()))
     return inputs
@@ -189,7 +235,7 @@ def attention_kinds(config: Any) -> dict[str, int | None]:
 
 
 def _for_attention(visible: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
-    if attention == "sdpa" and visible.device.type == "cpu":
+    if attention in ("sdpa", PACKED) and visible.device.type == "cpu":
         return visible
     if attention in ("sdpa", "eager"):  # on an accelerator SDPA would make the same of it anew in every layer
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(

@@ -169,7 +169,7 @@ def _computed(config: TrainerConfig, policy: Policy) -> dict[str, Any]:
     device, network = policy.device, cast("Any", policy.model.config)
     return {
         "trainer": {name: getattr(config, name) for name in _ROUNDING},
-        "model": {"layout": policy.layout, "attention": network._attn_implementation},
+        "model": {"layout": policy.layout, "packed": policy.packed, "attention": network._attn_implementation},
         "the device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "python": platform.python_version(),
         **package_versions(_COMPUTING),

@@ -26,6 +26,7 @@ from align.model.architecture import checkpoint_layers
 from align.model.batch import Batch, Layout, batches_by_length
 from align.model.forward import Forward
 from align.model.logprobs import HeadTransform, token_logprobs
+from align.model.packed_attention import PACKED
 from align.model.roles import SCALAR_ROLES
 from align.model.sharding import kept_share
 from align.model.skeleton import Skeleton, skeleton
@@ -118,9 +119,11 @@ def estimate(
     if device.type == "cpu":
         kept["Python, its libraries and the data"] = _own_peak()
     if plan is not None:
-        layout = _layout(config, architecture)
-        batch = _largest(_batches(config, method, examples, plan, usual), config.trainer.tokens_per_microbatch, layout)
-        rows = lay_out(batch, layout, pad_id=0, device=torch.device("cpu"))
+        batch, rows = _largest(
+            _batches(config, method, examples, plan, usual),
+            config.trainer.tokens_per_microbatch,
+            *_layout(config, whole.network.config.get_text_config()),
+        )
         step = f"a step on {rows.input_ids_RL.numel():,} tokens"
         try:
             bytes_of_step = _step_bytes(config, method, architecture, rows, batch.tokens)
@@ -160,15 +163,15 @@ def _own_peak() -> float:
 # The largest micro-batch
 
 
-def _layout(config: RunConfig, architecture: PretrainedConfig) -> Layout:
-    """The layout that the probe will most likely find exact."""
-    if config.model.layout == "flat" or config.model.attention not in (None, "sdpa", "eager"):
-        return "flat"
+def _layout(config: RunConfig, architecture: PretrainedConfig) -> tuple[Layout, bool]:
+    """The layout that the probe will most likely find exact, and whether its rows will be packed."""
     try:
-        attention_kinds(architecture.get_text_config())
+        attention_kinds(architecture)
     except ValueError:
-        return "flat"
-    return "tree"
+        return "flat", False
+    packed = str(architecture._attn_implementation) == PACKED  # pyright: ignore[reportPrivateUsage]
+    masked = config.model.attention in (None, "sdpa", "eager")
+    return "tree" if masked and config.model.layout != "flat" else "flat", packed
 
 
 def _usual_length(examples: TokenizedPreferences, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -197,9 +200,11 @@ def _batches(config: RunConfig, method: Method, examples: TokenizedPreferences, 
     ]
 
 
-def _largest(batches: Sequence[Batch], tokens: int, layout: Layout) -> Batch:
-    parts = [part for batch in batches if batch.P for part in batch.micro_batches(tokens, layout)]
-    return max(parts, key=lambda part: sum(max(rows) * len(rows) for rows in part.row_lengths(layout)))
+def _largest(batches: Sequence[Batch], tokens: int, layout: Layout, packed: bool) -> tuple[Batch, Rows]:
+    parts = [part for batch in batches if batch.P for part in batch.micro_batches(tokens, layout, packed=packed)]
+    device = torch.device("cpu")
+    laid_out = [(part, lay_out(part, layout, pad_id=0, device=device, packed=packed)) for part in parts]
+    return max(laid_out, key=lambda part: part[1].input_ids_RL.numel())
 
 
 # A step on tensors without content

@@ -227,7 +227,7 @@ def test_the_settings_of_the_hub_and_of_attention_reach_transformers(
     asked.clear()
     policy = Policy.load(tiny_model)
     assert [(given["revision"], given["trust_remote_code"]) for given in asked] == [(None, False)] * 2
-    assert policy.model.config._attn_implementation == "sdpa"
+    assert policy.model.config._attn_implementation == "packed"
     assert policy.model.dtype == torch.float32
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import transformers
 from torch import Tensor
 
 from align.model.batch import Batch
+from align.model.packed_attention import use_packed_attention
 from align.model.policy import Policy
 from align.model.probe import Prober, choose_layout
 from align.model.roles import FullCopies
@@ -123,8 +125,9 @@ def test_tree_equals_flat_equals_a_forward_per_sequence(name: str, attention: st
     expected = per_sequence(policy, batch)
     wanted = gradient(policy, expected, batch.mask_PKT)
     scale = max(g.abs().max().item() for g in wanted)
-    for layout in ("flat", "tree"):
-        policy.layout = layout
+    packs = use_packed_attention(policy.model.config, torch.device("cpu"))
+    for layout, packed in product(("flat", "tree"), {False, packs}):
+        policy.layout, policy.packed = layout, packed
         logp_PKT = policy.logprobs(batch).logp_PKT
         torch.testing.assert_close(logp_PKT, expected * batch.mask_PKT, atol=1e-5, rtol=1e-5)
         for ours, theirs in zip(gradient(policy, logp_PKT, batch.mask_PKT), wanted, strict=True):
@@ -133,8 +136,11 @@ def test_tree_equals_flat_equals_a_forward_per_sequence(name: str, attention: st
 
 @pytest.mark.parametrize(("name", "attention"), CASES)
 def test_the_probe_finds_the_tree_exact(name: str, attention: str) -> None:
-    layout, why = choose_layout(prober(policy_of(CONFIGS[name], attention)), "auto")
+    policy = policy_of(CONFIGS[name], attention)
+    packs = use_packed_attention(policy.model.config, torch.device("cpu"))
+    layout, why = choose_layout(prober(policy), "auto")
     assert layout == "tree", why
+    assert prober(policy).packed(layout, fused_head=True).exact == packs == (attention == "sdpa")
 
 
 def test_scalars_and_values_agree_between_layouts(tiny_policy: Policy) -> None:

@@ -306,7 +306,7 @@ def test_all_that_rounds_is_said(tiny_policy: Policy, pair_rows: Rows) -> None:
     config = TrainerConfig(max_length=200, tokens_per_microbatch=77, gradient_checkpointing=True)
     computed = run_identity(DPO(), config, tiny_policy, data, **parts).computed
     assert computed["trainer"] == {"tokens_per_microbatch": 77, "gradient_checkpointing": True, "sharding": "none"}
-    assert computed["model"] == {"layout": tiny_policy.layout, "attention": "sdpa"}
+    assert computed["model"] == {"layout": tiny_policy.layout, "packed": True, "attention": "packed"}
     assert (computed["the device"], computed["python"]) == ("cpu", platform.python_version())
     libraries = {"torch", "transformers", "peft", "trl", "accelerate", "numpy", "tokenizers"}
     installed = {name for name in libraries if find_spec(name)}
