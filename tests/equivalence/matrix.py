@@ -89,6 +89,7 @@ COMPARISONS: dict[str, Comparison] = {
     "alone": Comparison(way=Way(tokens=1)),
     "parts": Comparison(way=Way(tokens=60)),
     "flat": Comparison(way=Way(layout="flat", tokens=60)),
+    "packed": Comparison(way=Way(packed=True, tokens=60)),
     "plain": Comparison(way=Way(layout="plain")),
     "checkpointing": Comparison(way=Way(checkpointing=True)),
     "cached": Comparison(way=replace(UNMOVED, cached=True), like=UNMOVED),

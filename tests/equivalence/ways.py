@@ -23,6 +23,7 @@ from align.data import Preferences
 from align.method.base import Method
 from align.model.batch import Batch
 from align.model.forward import Logprobs
+from align.model.packed_attention import use_packed_attention
 from align.model.policy import Policy
 from align.model.roles import FullCopies, Role, SharedBase
 from align.runs.checkpoint import CheckpointStore
@@ -50,6 +51,8 @@ class Way:
     """Of a micro-batch."""
     layout: Literal["tree", "flat", "plain"] = "tree"
     """plain: each response alone in an ordinary call of the model."""
+    packed: bool = False
+    """The rows of a micro-batch follow one another in a single one."""
     full: bool = False
     """All parameters are trained, begun from the merged adapters."""
     checkpointing: bool = False
@@ -231,7 +234,9 @@ def make_policy(case: Case, way: Way) -> Policy:
         SharedBase(peft_model).save("policy", Path(folder))
         adapters = SharedBase(peft_model, start=Path(folder))
     layout = "flat" if way.layout == "plain" else way.layout
-    policy = (_Plain if way.layout == "plain" else Policy)(adapters, tokenizer(), layout=layout)
+    if way.packed:
+        assert use_packed_attention(base.config, torch.device("cpu"))
+    policy = (_Plain if way.layout == "plain" else Policy)(adapters, tokenizer(), layout=layout, packed=way.packed)
     torch.manual_seed(2)  # of the reward head
     policy.require(case.roles)
     if "value" in adapters.heads:
