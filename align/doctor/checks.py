@@ -42,6 +42,7 @@ CHECKS: tuple[Check, ...] = (
     weights.memory,
     weights.weights,
     weights.layout,
+    weights.packing,
     weights.padding,
     weights.reference,
     weights.dropout,

@@ -107,6 +107,18 @@ def layout(patient: Patient) -> str | None:
     return f"tree ({probe.detail})"
 
 
+@check("packing", "packed against padded rows on random tokens")
+def packing(patient: Patient) -> str | None:
+    """Rows that follow one another in a single one, where they do, give the same log-probabilities."""
+    policy = patient.policy
+    if not policy.packed:
+        return "rows are padded"
+    probe = _prober(patient).packed(policy.layout, fused_head=policy.fused_head)
+    if not probe.exact:
+        raise UserError(f"packed rows change log-probabilities ({probe.detail}): set model.attention=eager.")
+    return f"exact ({probe.detail})"
+
+
 @check("padding", "prompts of different lengths drawn together")
 def padding(patient: Patient) -> str | None:
     """Prompts share a batch only where padding changes nothing."""

@@ -21,6 +21,7 @@ from align.doctor.check import Check, Finding, examine
 from align.doctor.checks import CHECKS, FREE
 from align.doctor.patient import Patient, Trial
 from align.errors import UserError
+from align.model.packed_attention import Packing, Piece
 from align.settings.adapter import Adapter
 from align.training.step import StepResult
 from methods import DPO, SFT
@@ -371,6 +372,19 @@ def _(ward: Ward) -> Patient:
         return torch.ones(len(rows.input_ids_RL), 1, size, size, dtype=torch.bool).tril()
 
     ward.patch.setattr("align.model.tree_layout.tree_mask", causal)
+    return patient
+
+
+@fault("packing", "packed rows change log-probabilities")
+def _(ward: Ward) -> Patient:
+    patient = ward.make()
+    assert patient.policy.packed
+
+    def alone(pieces: tuple[Piece, ...], window: int | None) -> Packing:
+        """Lets no answer see its prompt."""
+        return Packing([Piece(own) for own, _ in pieces], window)
+
+    ward.patch.setattr("align.model.tree_layout.Packing", alone)
     return patient
 
 
