@@ -135,7 +135,7 @@ def run(tiny_model: Path, tmp_path: Path) -> Any:
 
     def start(shares: str, kind: str = "full", adapter: str = "lora") -> None:
         ranks = shares.count(",") + 1
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "29531"]
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"]
         command = [sys.executable, *launcher, str(script), str(tiny_model), shares, kind, adapter]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -324,7 +324,7 @@ def launch(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> Any:
     rows.write_text(json.dumps(pair_rows))
 
     def start(folder: Path, if_exists: str = "new", ranks: int = 1) -> subprocess.Popen[str]:
-        ranked = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "29519"]
+        ranked = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"]
         words = [str(script), str(tiny_model), str(rows), str(folder), if_exists, str(ROOT)]
         return subprocess.Popen(
             [sys.executable, *(ranked if ranks > 1 else []), *words],

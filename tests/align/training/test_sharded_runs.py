@@ -65,7 +65,7 @@ def run(tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path) -> An
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def start(name: str, settings: dict[str, Any], how: dict[str, Any]) -> list[dict[str, bytes]]:
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29533"]
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
         words = [str(tiny_model), str(rows), str(tmp_path), name, json.dumps(settings), json.dumps(how)]
         command = [sys.executable, *launcher, str(script), *words]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)

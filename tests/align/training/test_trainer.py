@@ -419,7 +419,7 @@ def launch(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> Any:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def start(folder: Path, if_exists: str = "new", steps: int = 10, ranks: int = 1) -> subprocess.Popen[str]:
-        ranked = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "29517"]
+        ranked = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"]
         command = [sys.executable, *(ranked if ranks > 1 else []), str(script), str(tiny_model), str(rows)]
         return subprocess.Popen(
             [*command, str(folder), if_exists, str(steps)],
