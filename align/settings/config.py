@@ -344,8 +344,7 @@ class RunConfig(Settings):
     def check(self) -> None:
         """The run folder stays where it was asked for, and settings that need others have them."""
         check_trackers(self.trackers, self.wandb)
-        quantized = self.model.quantization is not None
-        require_shardable(self.trainer.sharding, adapters=self.adapter is not None, quantized=quantized)
+        require_shardable(self.trainer.sharding, quantized=self.model.quantization is not None)
         require_servable_adapter(self.sampling, self.adapter)
         check_run_name(self.run_name)
         check_output_root(self.output_root, self.run_name)
