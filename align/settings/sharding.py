@@ -6,7 +6,7 @@ from typing import Literal
 
 from align.errors import UserError
 
-__all__ = ["ShardingName", "require_shardable"]
+__all__ = ["ShardingName", "require_shardable", "require_state_in_parts"]
 
 ShardingName = Literal["none", "node", "full"]
 
@@ -16,4 +16,13 @@ def require_shardable(sharding: ShardingName, *, quantized: bool) -> None:
     if sharding != "none" and quantized:
         raise UserError(
             f"trainer.sharding={sharding} cannot share out weights of model.quantization=4bit; give one of them up."
+        )
+
+
+def require_state_in_parts(optimizer: str) -> None:
+    """Raise `UserError` where an optimiser cannot train tensors of which a process has only a part."""
+    if optimizer == "adamw_8bit":
+        raise UserError(
+            "trainer.optimizer=adamw_8bit cannot train all parameters where trainer.sharding shares them out; use "
+            "adamw, whose state is shared out with them."
         )

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from align.errors import UserError
 from align.model.sharding import is_shared
+from align.settings.sharding import require_state_in_parts
 from align.training.plan import require_optimizer
 
 if TYPE_CHECKING:
@@ -45,17 +46,15 @@ def make_optimizer(
     if others:
         groups.append({"params": others, "weight_decay": 0.0})
     # PyTorch's kernels for many tensors at once take no list in which only some are shared out.
-    how: Any = {"foreach": False} if any(map(is_shared, parameters.values())) else {}
+    how: dict[str, Any] = {}
+    if any(map(is_shared, parameters.values())):
+        require_state_in_parts(config.optimizer)
+        how["foreach"] = False
     match config.optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, eps=config.eps, **how)
         case "adamw_8bit":
             require_optimizer(config)
-            if how:
-                raise UserError(
-                    "trainer.optimizer=adamw_8bit cannot train tensors that trainer.sharding shares out; use adamw, "
-                    "whose state is shared out with them."
-                )
             import bitsandbytes  # pyright: ignore[reportMissingImports]
 
             return bitsandbytes.optim.AdamW8bit(groups, lr=learning_rate, betas=config.betas, eps=config.eps)
