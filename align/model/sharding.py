@@ -102,7 +102,8 @@ class Sharding:
         if self._is_whole:
             yield
             return
-        with turns.take(self._seat, Turn.RECORDED if recorded else Turn.FORWARD), torch.set_grad_enabled(recorded):
+        turn = turns.take(self._seat, Turn.RECORDED if recorded else Turn.FORWARD)
+        with turn, torch.set_grad_enabled(recorded), _nothing_cached():
             yield
 
     def forget_failure(self) -> None:
@@ -243,6 +244,17 @@ def kept_share(network: Any, kind: str, ranks: int | None = None) -> float:
     sizes = {name: p.numel() for name, p in network.named_parameters() if ".lora_" not in name}
     shared = sum(p.numel() for layer in _require_layers(network, kind) for p in _matrices(layer))
     return 1 - shared / sum(sizes.values()) * (1 - 1 / (_sharing_ranks(kind) if ranks is None else ranks))
+
+
+@contextmanager
+def _nothing_cached() -> Generator[None]:
+    """Keep autocast from holding on to what it has converted: layer by layer that would become the whole model."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 def _require_layers(network: Any, kind: str) -> list[Any]:
