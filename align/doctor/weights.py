@@ -62,24 +62,25 @@ def targets(patient: Patient) -> str | None:
     return f"{len(found.adapted)} layers, {size}" if found.adapted else size
 
 
-@check("sharding", "whether the base can be shared out, and what each process keeps of it")
+@check("sharding", "whether the model can be shared out, and what each process keeps of it")
 def sharding(patient: Patient) -> str | None:
-    """The frozen base has layers to share out, and several processes to share them."""
+    """The model has layers to share out, and several processes to share them."""
     config, found = patient.config, patient.skeleton
     kind, quantized = config.trainer.sharding, config.model.quantization is not None
     if kind == "none":
         return None
-    several = is_shared_out(kind, adapters=config.adapter is not None, quantized=quantized)
-    base = found.size.total * WEIGHT_BYTES[config.model.dtype]
+    several, adapters = is_shared_out(kind, quantized=quantized), config.adapter is not None
+    base = found.size.total * WEIGHT_BYTES[config.model.dtype if adapters else "float32"]
+    what = "the base" if adapters else "the model, and as great a part of its gradients and the optimiser's state"
 
     def kept(ranks: int | None = None) -> str:
         return readable(base * kept_share(found.network, kind, ranks))
 
     if several:
-        return f"{kind}: each process keeps {kept()} of the {readable(base)} of the base"
+        return f"{kind}: each process keeps {kept()} of the {readable(base)} of {what}"
     return (
-        f"{kind} has no effect on a single process; of the {readable(base)} of the base each of 2 that torchrun starts "
-        f"would keep {kept(2)}, each of 8 {kept(8)}"
+        f"{kind} has no effect on a single process; each of 2 that torchrun starts would keep {kept(2)}, each of 8 "
+        f"{kept(8)} of the {readable(base)} of {what}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["classifier", "classifier_class", "require_classifier"]
 
 
-def classifier(model: PreTrainedModel, head: nn.Linear) -> PreTrainedModel:
-    """Return transformers' sequence-classification model of the same body with the scalar head; weights are shared."""
-    made = _skeleton(model.config)
+def classifier(config: PretrainedConfig, weights: Mapping[str, torch.Tensor], head: nn.Linear) -> PreTrainedModel:
+    """Return transformers' sequence-classification model of a body's weights and the scalar head, which it shares."""
+    made = _skeleton(config)
     prefix = f"{made.base_model_prefix}."
-    state = {f"{prefix}{name}": tensor for name, tensor in body(model).state_dict().items()}
+    state = {f"{prefix}{name}": tensor for name, tensor in weights.items()}
     made.load_state_dict({**state, "score.weight": head.weight.detach()}, assign=True)
     return made
 

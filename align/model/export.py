@@ -43,13 +43,18 @@ def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: s
         The largest difference between merged and adapter logits on random tokens.
 
     Raises:
-        UserError: The difference is larger than rounding explains, or the base is quantised or shared out to ranks.
+        UserError: The difference is larger than rounding explains, or the model is quantised or shared out to ranks.
     """
     if roles.sharding is not None:
+        remedy = "write it with policy.save(…), which gathers it"
+        if isinstance(roles, SharedBase):
+            remedy = (
+                "write the adapter with policy.save(…), then merge it in a process of its own: align export BASE "
+                "FOLDER --start ADAPTER (of a run: align export RUN FOLDER)"
+            )
         raise UserError(
-            "merge_and_export: the base is shared out to several processes, none of which has a whole model to write; "
-            "write the adapter with policy.save(…), then merge it in a process of its own: align export BASE FOLDER "
-            "--start ADAPTER (of a run: align export RUN FOLDER)."
+            "merge_and_export: the model is shared out to several processes, none of which has a whole one to write; "
+            f"{remedy}."
         )
     if not isinstance(roles, SharedBase):
         _write(roles.module, tokenizer, folder)

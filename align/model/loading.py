@@ -14,10 +14,11 @@ from align.model.adapters import add_lora, lora_config, without_direction
 from align.model.architecture import ignored_losses
 from align.model.batch import Layout
 from align.model.forward import Forward
+from align.model.full_copies import FullCopies
 from align.model.naming import find_base
 from align.model.packed_attention import use_packed_attention
 from align.model.probe import Prober, choose_layout
-from align.model.roles import FullCopies, Roles, SharedBase, whole_for
+from align.model.roles import Roles, SharedBase, whole_for
 from align.model.sharding import Sharding, is_shared_out
 from align.model.sources import adapter_reference, require_found, require_loadable, require_safetensors, resolve
 from align.settings.adapter import Adapter
@@ -61,7 +62,7 @@ def load(
 ) -> Loaded:
     """See :meth:`align.model.policy.Policy.load`; ``frozen``: a whole model is only asked, and keeps its type."""
     start = require_loadable(model, adapter)
-    shares_out = is_shared_out(sharding, adapters=adapter is not None, quantized=model.quantization is not None)
+    shares_out = is_shared_out(sharding, quantized=model.quantization is not None)
     notes: list[str] = []
     if tokenizer is None:
         tokenizer = load_tokenizer(model, notes)
@@ -74,17 +75,19 @@ def load(
         )
     device = torch.device(device) if device is not None else own_device()
     network = _load_network(model, dtype, device, tokenizer, notes, in_parts=shares_out)
-    shared = Sharding(network, sharding, device, dtype) if shares_out else None
+    shared = Sharding(network, sharding, device, dtype) if shares_out and adapter is not None else None
     notes += ignored_losses(network.config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if adapter is None:
-            roles = FullCopies(network, _whole_reference(model, network, dtype, device, tokenizer))
+            roles = FullCopies(network, _whole_reference(model, network, dtype, device, tokenizer, in_parts=shares_out))
+            if shares_out:
+                roles.shard(sharding, device, dtype)
         else:
             adapted = _with_adapter(network, adapter, model, start, notes, shared)
             roles = _referring(SharedBase(*adapted, sharding=shared), model)
     pad: Any = tokenizer.pad_token_id
-    forward = Forward(model=roles.module, layout="flat", pad_id=int(pad), sharding=shared)
+    forward = Forward(model=roles.module, layout="flat", pad_id=int(pad), sharding=roles.sharding)
     prober = Prober(forward, known_ids(tokenizer))
     head, padding = prober.head(), prober.left_padding()
     if not head.exact:
@@ -224,12 +227,15 @@ def _whole_reference(
     dtype: torch.dtype,
     device: torch.device,
     tokenizer: PreTrainedTokenizerBase,
+    *,
+    in_parts: bool,
 ) -> PreTrainedModel | None:
     """Load the whole model that is the reference; None: it is what training begins from."""
     if model.reference in (None, model.name):
         return None
     try:
-        found = _load_network(replace(model, name=model.reference, revision=None), dtype, device, tokenizer, [])
+        other = replace(model, name=model.reference, revision=None)
+        found = _load_network(other, dtype, device, tokenizer, [], in_parts=in_parts)
     except UserError as error:
         raise UserError(str(error).replace("model.name=", "model.reference=")) from error
     if found.config.model_type != network.config.model_type:

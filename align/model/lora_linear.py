@@ -56,6 +56,11 @@ class LoraLinear(PeftLoraLinear):
     """PEFT's LoRA layer, which computes plain LoRA in one function."""
 
     @override
+    def _get_in_out_features(self, module: nn.Linear) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the layer's own: PEFT takes a weight that ``sharding=node`` shares out for one computed in parts."""
+        return module.in_features, module.out_features
+
+    @override
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base = self.get_base_layer()
         if args or kwargs:

@@ -31,7 +31,7 @@ from align.model.loading import Loaded, base_of, load
 from align.model.naming import short_name
 from align.model.residual_dropout import drop_residuals
 from align.model.roles import FROZEN_ROLES, Role, Roles, SharedBase
-from align.model.sharding import Sharding, is_shared_out
+from align.model.sharding import is_shared_out
 from align.model.tree_layout import Rows
 from align.settings.adapter import Adapter
 from align.settings.config import ModelConfig
@@ -200,17 +200,17 @@ class Policy:
                 drop_residuals(self.model, rate)
 
     def shard(self, kind: ShardingName) -> None:
-        """Share the layers of the frozen base out to the ranks: see :mod:`align.model.sharding`. All of them call it.
+        """Share the layers of the model out to the ranks: see :mod:`align.model.sharding`. All of them call it.
 
         With ``none``, and with a single process, everything stays as it is.
 
         Raises:
-            UserError: All parameters are trained, the base is quantised, or the architecture has no layers.
+            UserError: The base is quantised, or the architecture has no layers.
         """
         quantized = bool(getattr(self.model, "is_quantized", False))
-        shares_out = is_shared_out(kind, adapters=self.uses_adapters, quantized=quantized)
+        shares_out = is_shared_out(kind, quantized=quantized)
         if shares_out and self.roles.sharding is None:
-            self.roles.sharding = Sharding(self.model, kind, self.device)
+            self.roles.shard(kind, self.device)
         elif kind != "none" and not shares_out:
             self.notes = (*self.notes, f"trainer.sharding={kind} has no effect on a single process")
 

@@ -4,7 +4,7 @@
 
 * :class:`SharedBase`: one frozen base in memory and one LoRA adapter per role. The reference is the base with its
   adapters off, or a frozen copy of the adapter the policy started from. The anchor is one that a method moves.
-* :class:`FullCopies`: without LoRA, a full copy of the model per role.
+* :class:`align.model.full_copies.FullCopies`: without LoRA, a full copy of the model per role.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing_extensions import override
 
 from align.errors import UserError
 from align.model.adapters import without_base_tensors
-from align.model.architecture import body
-from align.model.classifier import classifier, classifier_class, require_classifier
+from align.model.classifier import require_classifier
 from align.model.merging import mergeable, merged
 from align.model.naming import portable_name
 from align.model.scalar_head import ScalarHead
-from align.model.sharding import Sharding
+from align.model.sharding import Sharding, own_part
+from align.settings.sharding import ShardingName
 from align.system.files import read_json
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Roles(ABC):
     dropout: float = 0.0
     """Of the adapters; each forward pass says whether it is active."""
     sharding: Sharding | None = None
-    """Of the base over the ranks."""
+    """Of the model as the active role computes it over the ranks."""
 
     @property
     @abstractmethod
@@ -75,6 +75,10 @@ class Roles(ABC):
         """Make ``role`` the active one."""
 
     @abstractmethod
+    def shard(self, kind: ShardingName, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        """Share the layers out to the ranks, all of which call it: see :class:`align.model.sharding.Sharding`."""
+
+    @abstractmethod
     def add(self, role: Role) -> None:
         """Create a trainable role with the weights that the policy started from."""
 
@@ -84,7 +88,7 @@ class Roles(ABC):
 
     @abstractmethod
     def save(self, role: Role, folder: Path) -> None:
-        """Write a role in the format of PEFT or transformers."""
+        """Write a role in the format of PEFT or transformers; for one rank alone, while the others wait for it."""
 
     def can_load(self, folder: Path) -> bool:
         """Return whether the role that another run saved in ``folder`` has this base and these adapter settings."""
@@ -93,7 +97,7 @@ class Roles(ABC):
 
     @abstractmethod
     def load(self, role: Role, folder: Path) -> None:
-        """Load into an existing role what :meth:`save` wrote."""
+        """Load into an existing role what :meth:`save` wrote; all ranks call it."""
 
     @contextmanager
     def use(self, role: Role) -> Generator[None]:
@@ -120,17 +124,22 @@ class Roles(ABC):
     @torch.no_grad()
     def copy(self, source: Role, target: Role, weight: float = 1.0) -> None:
         """Set ``target ← (1 − weight)·target + weight·source``, a copy at 1; either both have a head or neither."""
-        _copy_into(self.parameters(target), {n: p.detach() for n, p in self.parameters(source).items()}, weight)
+        copy_into(self.parameters(target), {n: p.detach() for n, p in self.parameters(source).items()}, weight)
         if source in self.heads:
             self.heads[target].mean, self.heads[target].std = self.heads[source].mean, self.heads[source].std
 
-    def _require(self, role: Role) -> None:
+    def require(self, role: Role) -> None:
+        """Check that a role exists.
+
+        Raises:
+            UserError: It does not.
+        """
         if role not in self.names:
             raise UserError(
                 f"the policy has no {role} role (it has {', '.join(self.names)}); add it with require([{role!r}])."
             )
 
-    def _add_head(self, role: Role, module: PreTrainedModel) -> None:
+    def add_head(self, role: Role, module: PreTrainedModel) -> None:
         """Add a scalar head: N(0, 1/√(d+1)) for the reward (Stiennon et al. 2020), 0 for the value (PPO detail 7).
 
         Raises:
@@ -182,7 +191,7 @@ class SharedBase(Roles):
     @override
     def activate(self, role: Role) -> None:
         """Switch every layer; PEFT's ``set_adapter`` would search all modules, for each part of a step."""
-        self._require(role)
+        self.require(role)
         off = role == "reference" and self.reference_is_base
         for layer in self._layers:
             layer._disable_adapters = off
@@ -201,13 +210,17 @@ class SharedBase(Roles):
             self.activate(self.active)
 
     @override
+    def shard(self, kind: ShardingName, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        self.sharding = Sharding(self.module, kind, device, dtype)
+
+    @override
     def add(self, role: Role) -> None:
         with whole_for(self._config, self.sharding):
             self.peft_model.add_adapter(role, copy.deepcopy(self._config))
         if self._start is not None:
-            _copy_into(self.weights(role), self._start)
+            copy_into(self.weights(role), self._start)
         if role in SCALAR_ROLES:
-            self._add_head(role, self.module)
+            self.add_head(role, self.module)
         self._settle()
 
     @contextmanager
@@ -227,7 +240,7 @@ class SharedBase(Roles):
     def weights(self, role: Role) -> dict[str, nn.Parameter]:
         if role == "reference" and self.reference_is_base:
             return {}
-        self._require(role)
+        self.require(role)
         mark = re.compile(rf"(\.lora_\w+)\.{role}(?=\.|$)")  # lora_A.<role>.weight, lora_embedding_A.<role>
         return {
             mark.sub(r"\1", name): parameter
@@ -240,7 +253,7 @@ class SharedBase(Roles):
         from peft import TaskType
         from peft.utils import get_peft_model_state_dict
 
-        self._require(role)
+        self.require(role)
         if role == "reference" and self.reference_is_base:
             raise UserError("the reference is the base model itself; there is no adapter to save.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -270,14 +283,14 @@ class SharedBase(Roles):
     def load(self, role: Role, folder: Path) -> None:
         from peft.utils import set_peft_model_state_dict
 
-        self._require(role)
+        self.require(role)
         state = load_file(folder / "adapter_model.safetensors")
         if broken := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
             raise UserError(f"{folder}: {broken[0]} has NaN or infinite numbers; the adapter is of no use.")
         if role in self.heads:
             if _SCORE not in state:
                 raise UserError(f"{folder}: its adapter has no scalar head, so it is no {role} model.")
-            _copy_into({"": self.heads[role].weight}, {"": state.pop(_SCORE)})
+            copy_into({"": self.heads[role].weight}, {"": state.pop(_SCORE)})
             self.heads[role].load_scale(folder)
         state = without_base_tensors(state, self.peft_model, folder)
         try:
@@ -305,71 +318,12 @@ class SharedBase(Roles):
         self.activate(self.active)
 
 
-class FullCopies(Roles):
-    """A full model per role; the reference is one that is given, or a frozen copy of the policy's start if required."""
-
-    def __init__(self, model: PreTrainedModel, reference: PreTrainedModel | None = None) -> None:
-        given: dict[Role, PreTrainedModel] = {} if reference is None else {"reference": reference}
-        self._modules: dict[Role, PreTrainedModel] = {"policy": model, **given}
-        self._start: Role = "policy" if given else "reference"
-        self.heads, self.active = {}, "policy"
-
-    @property
-    @override
-    def module(self) -> PreTrainedModel:
-        return self._modules[self.active]
-
-    @property
-    @override
-    def names(self) -> tuple[Role, ...]:
-        return tuple(role for role in ROLES if role in self._modules)
-
-    @override
-    def activate(self, role: Role) -> None:
-        self._require(role)
-        self.active = role
-
-    @override
-    def add(self, role: Role) -> None:
-        start = self._modules.get(self._start, self._modules["policy"])
-        module = copy.deepcopy(start).requires_grad_(role not in FROZEN_ROLES)
-        self._modules[role] = module
-        if role in SCALAR_ROLES:
-            self._add_head(role, module)
-
-    @override
-    def weights(self, role: Role) -> dict[str, nn.Parameter]:
-        self._require(role)
-        return dict(self._modules[role].named_parameters())
-
-    @override
-    def save(self, role: Role, folder: Path) -> None:
-        self._require(role)
-        if role in self.heads:
-            classifier(self._modules[role], self.heads[role]).save_pretrained(folder)
-            self.heads[role].save_scale(folder)
-        else:
-            self._modules[role].save_pretrained(folder)
-
-    @override
-    def load(self, role: Role, folder: Path) -> None:
-        self._require(role)
-        module = self._modules[role]
-        made_of: Any = type(module)
-        if role in self.heads:
-            made_of = classifier_class(module.config)
-        # transformers saves the experts of some models under other names than they have
-        loaded, report = made_of.from_pretrained(folder, dtype=module.dtype, output_loading_info=True)
-        target, state = module, loaded.state_dict()
-        if role in self.heads:
-            target, state = body(module), loaded.base_model.state_dict()
-        fits = _shapes(state) == _shapes(target.state_dict())  # the folder's own configuration made ``loaded``
-        if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"] or not fits:
-            raise UserError(f"{folder}: its tensors do not fit this model; it was saved from another one.")
-        if role in self.heads:
-            _copy_into({"": self.heads[role].weight}, {"": loaded.score.weight})
-            self.heads[role].load_scale(folder)
-        target.load_state_dict(state)
+@torch.no_grad()
+def copy_into(target: Mapping[str, torch.Tensor], source: Mapping[str, torch.Tensor], weight: float = 1.0) -> None:
+    """Set ``target ← (1 − weight)·target + weight·source``; sharded tensors of both are sharded alike."""
+    for name, tensor in source.items():
+        ours, theirs = own_part(target[name]), own_part(tensor)
+        ours.lerp_(theirs, weight) if weight < 1 else ours.copy_(theirs)
 
 
 def whole_for(config: LoraConfig, sharding: Sharding | None) -> AbstractContextManager[None]:
@@ -377,18 +331,8 @@ def whole_for(config: LoraConfig, sharding: Sharding | None) -> AbstractContextM
     return sharding.whole() if sharding is not None and config.use_dora else nullcontext()
 
 
-def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
-
-
 def _clone(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-
-
-@torch.no_grad()
-def _copy_into(target: Mapping[str, torch.Tensor], source: dict[str, torch.Tensor], weight: float = 1.0) -> None:
-    for name, tensor in source.items():
-        target[name].lerp_(tensor, weight) if weight < 1 else target[name].copy_(tensor)
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ from align.system.files import disk_faults, partial_of, publish_folder, remove_f
 from align.system.identity import Identity, differences, require_same, sha256
 
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
-VERSION = 5
+VERSION = 6
 """Version of the checkpoint format; raise it when newer code cannot continue older runs."""
 _NAME = re.compile(r"step-[0-9]{8,}")
 _UNSEALED = 3  # the last version without SEAL

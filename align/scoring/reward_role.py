@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from align.model.sharding import whole_tensor
 from align.system.identity import hashed
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class RoleScorer:
         head = self.policy.roles.heads["reward"]
         digest = hashlib.sha256(f"{head.mean!r} {head.std!r}".encode())
         for name, weight in sorted(self.policy.roles.parameters("reward").items()):
-            values = weight.detach().cpu().contiguous().flatten().view(torch.uint8)
+            values = whole_tensor(weight.detach()).cpu().contiguous().flatten().view(torch.uint8)
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode() + values.numpy().tobytes())
         return {"scorer": "reward role", "weights": hashed(digest.digest())}
 

@@ -22,7 +22,7 @@ from align.errors import UserError, did_you_mean
 from align.settings.adapter import Adapter
 from align.settings.run_place import check_output_root, check_run_name
 from align.settings.sampling import SamplingConfig, require_servable_adapter
-from align.settings.sharding import ShardingName, require_shardable
+from align.settings.sharding import ShardingName, require_shardable, require_state_in_parts
 from align.settings.type_checks import Count, NotNegative, Positive, Settings, Share
 
 __all__ = [
@@ -84,7 +84,7 @@ class TrainerConfig(Settings):
     gradient_checkpointing: bool = False
     """Recompute activations: less memory, a third more time."""
     sharding: ShardingName = "none"
-    """Of the frozen base: full (over all processes), node (over those of a machine), none."""
+    """Of the model's layers: full (over all processes), node (over those of a machine), none."""
     max_length: Annotated[int, Ge(2)] = 1024
     """Tokens of prompt and response together."""
     eval_steps: Count | None = None
@@ -344,8 +344,9 @@ class RunConfig(Settings):
     def check(self) -> None:
         """The run folder stays where it was asked for, and settings that need others have them."""
         check_trackers(self.trackers, self.wandb)
-        quantized = self.model.quantization is not None
-        require_shardable(self.trainer.sharding, adapters=self.adapter is not None, quantized=quantized)
+        require_shardable(self.trainer.sharding, quantized=self.model.quantization is not None)
+        if self.adapter is None and self.trainer.sharding != "none":
+            require_state_in_parts(self.trainer.optimizer)
         require_servable_adapter(self.sampling, self.adapter)
         check_run_name(self.run_name)
         check_output_root(self.output_root, self.run_name)

@@ -4,7 +4,7 @@ A pass through a sharded model gathers each of its layers from all ranks, so eve
 the same order, however many micro-batches it has, and even if it has none. Before a pass a rank says what it is about
 to do. Of all that the ranks want, the first by :class:`Turn` comes next; ranks that want something else, or that wait
 for the others in a collective call of :class:`align.system.processes.Processes`, follow: they gather the same layers
-and compute nothing, so that no sum changes.
+and compute nothing, or what weighs nothing, so that no sum changes.
 
 What the ranks say goes over gloo even where weights go over NCCL, so that no processor waits for its accelerator.
 """
@@ -47,6 +47,10 @@ class Sharded(Protocol):
 
     def follow(self, turn: Turn) -> None:
         """Gather what the turn gathers, and free it again."""
+        ...
+
+    def drop(self) -> None:
+        """Forget recorded passes of other ranks, whose backward passes will not come."""
         ...
 
 
@@ -103,6 +107,8 @@ class Turns:
             self._follow(chosen)
         for seat in self._seats:  # what failed between its passes is left on all ranks
             seat.recorded = seat.own = 0
+            if (model := seat.model()) is not None:
+                model.drop()
 
     def _agreed(self, want: int) -> int:
         """Return the first of what the ranks want."""

@@ -108,11 +108,12 @@ def estimate(
     copies = len(roles - {"reference"}) + (other not in (None, config.model.name))
     trained = size.trainable * (0 if plan is None else len(method.trains))
     share = kept_share(whole.network, config.trainer.sharding)
+    trained_share = 1.0 if adapters else share
     kept = {
-        "model": weights * (share if adapters else len(roles)),
+        "model": weights * share * (1 if adapters else len(roles)),
         "adapters": 4.0 * size.trainable * copies if adapters else 0.0,
-        "gradients": 4.0 * trained,
-        "optimizer": float(OPTIMIZER_BYTES[config.trainer.optimizer] * trained),
+        "gradients": 4.0 * trained * trained_share,
+        "optimizer": OPTIMIZER_BYTES[config.trainer.optimizer] * trained * trained_share,
     }
     passing: dict[str, float] = {}
     unknown, usual = None, _usual_length(examples, tokenizer)
@@ -132,7 +133,7 @@ def estimate(
             unknown = f"{type(error).__name__}: {first_line(error)}"[:200]
     for name, prompts, answers, longest in _drawings(config, method, examples, plan, usual):
         if prompts:
-            gathered = weights * (1 - share)  # the other ranks' part of the base
+            gathered = weights * (1 - share)  # the other ranks' part of the model
             passing[name] = gathered + _drawing_bytes(config, architecture, whole, prompts, answers, longest)
     return Memory(kept={name: amount for name, amount in kept.items() if amount}, passing=passing, unknown=unknown)
 

@@ -15,6 +15,8 @@ from torch import nn
 from typing_extensions import override
 
 from align.errors import UserError
+from align.model.sharding import is_shared
+from align.settings.sharding import require_state_in_parts
 from align.training.plan import require_optimizer
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def make_optimizer(
     """The optimiser over the trained roles' parameters; weight decay is decoupled and falls on matrices only.
 
     Raises:
-        UserError: There is no parameter to train, or one that is not float32.
+        UserError: There is no parameter to train, or one that is not float32, or the optimiser takes no parts of one.
     """
     if not parameters:
         raise UserError("the roles to train have no parameter; give an adapter, or train all parameters.")
@@ -43,18 +45,23 @@ def make_optimizer(
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": config.weight_decay}]
     if others:
         groups.append({"params": others, "weight_decay": 0.0})
+    # PyTorch's kernels for many tensors at once take no list in which only some are shared out.
+    how: dict[str, Any] = {}
+    if any(map(is_shared, parameters.values())):
+        require_state_in_parts(config.optimizer)
+        how["foreach"] = False
     match config.optimizer:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, eps=config.eps)
+            return torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, eps=config.eps, **how)
         case "adamw_8bit":
             require_optimizer(config)
             import bitsandbytes  # pyright: ignore[reportMissingImports]
 
             return bitsandbytes.optim.AdamW8bit(groups, lr=learning_rate, betas=config.betas, eps=config.eps)
         case "rmsprop":
-            return _RMSprop(groups, lr=learning_rate, eps=config.eps)
+            return _RMSprop(groups, lr=learning_rate, eps=config.eps, **how)
         case "sgd":
-            return torch.optim.SGD(groups, lr=learning_rate)
+            return torch.optim.SGD(groups, lr=learning_rate, **how)
 
 
 def make_schedule(
@@ -98,29 +105,46 @@ def next_rate(schedule: Any) -> None:
 
 def save_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path) -> None:
     """Write ``optimizer.safetensors`` (every tensor of the state) and ``optimizer.json`` (all that is not a tensor)."""
-    state: dict[str, Any] = optimizer.state_dict()
-    leaves = _leaves(state["state"])
-    tensors = {
-        key: value.detach().cpu().contiguous().clone()
-        for key, value in leaves.items()
-        if isinstance(value, torch.Tensor)
-    }
-    numbers = {key: value for key, value in leaves.items() if key not in tensors}
-    save_file(tensors, folder / "optimizer.safetensors")
-    rest = {"numbers": numbers, "param_groups": state["param_groups"], "schedule": schedule.state_dict()}
-    (folder / "optimizer.json").write_text(json.dumps(rest), encoding="utf-8")
+    save_file(
+        {key: value.cpu().contiguous().clone() for key, value in optimizer_tensors(optimizer).items()},
+        folder / "optimizer.safetensors",
+    )
+    save_settings(optimizer, schedule, folder)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path) -> None:
     """Read back what :func:`save_optimizer` wrote."""
+    restore_optimizer(optimizer, schedule, folder, load_file(folder / "optimizer.safetensors"))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return every tensor of the state as ``<number of the parameter>/<name>``, as it is on this rank."""
+    leaves = _leaves(optimizer.state_dict()["state"])
+    return {key: value.detach() for key, value in leaves.items() if isinstance(value, torch.Tensor)}
+
+
+def save_settings(optimizer: torch.optim.Optimizer, schedule: Any, folder: Path) -> None:
+    """Write ``optimizer.json``: all of optimiser and schedule that is not a tensor."""
+    state: dict[str, Any] = optimizer.state_dict()
+    numbers = {key: value for key, value in _leaves(state["state"]).items() if not isinstance(value, torch.Tensor)}
+    rest = {"numbers": numbers, "param_groups": state["param_groups"], "schedule": schedule.state_dict()}
+    (folder / "optimizer.json").write_text(json.dumps(rest), encoding="utf-8")
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, schedule: Any, folder: Path, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Put back the state of `optimizer_tensors`, with what :func:`save_settings` wrote into the folder."""
     rest = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
     state: dict[int, Any] = {}
-    for key, value in {**load_file(folder / "optimizer.safetensors"), **rest["numbers"]}.items():
+    for key, value in {**tensors, **rest["numbers"]}.items():
         index, *path, name = key.split("/")
         place = state.setdefault(int(index), {})
         for part in path:
             place = place.setdefault(part, {})
         place[name] = value
+    for saved, group in zip(rest["param_groups"], optimizer.param_groups, strict=True):
+        saved["foreach"] = group.get("foreach")  # it follows from how this run is sharded
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
     schedule.load_state_dict(rest["schedule"])
 

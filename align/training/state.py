@@ -17,7 +17,8 @@ from align.system.files import disk_fault
 from align.system.randomness import derived_seed, load_random_state, random_state, save_random_state, seed_everything
 from align.system.signals import Interrupted, StopRequest
 from align.training.callbacks import Callbacks
-from align.training.optimizer import load_optimizer, save_optimizer
+from align.training.optimizer import load_optimizer, save_optimizer, save_settings
+from align.training.parts import load_parts, save_parts
 from align.training.step import BrokenUpdateError, Stepper, TrainingError
 
 if TYPE_CHECKING:
@@ -61,9 +62,15 @@ class TrainingState:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back as it was after the checkpoint's step."""
         folder, rank = checkpoint.folder, self.stepper.processes.rank
-        for role in self._roles():
-            self.stepper.policy.roles.load(role, folder / role)
-        load_optimizer(self.stepper.optimizer, self.schedule, folder)
+        policy, optimizer, roles = self.stepper.policy, self.stepper.optimizer, self._roles()
+        if policy.uses_adapters:
+            for role in roles:
+                policy.roles.load(role, folder / role)
+            load_optimizer(optimizer, self.schedule, folder)
+        else:
+            load_parts(policy, roles, optimizer, self.schedule, folder)
+            for role in policy.roles.heads.keys() & roles:
+                policy.roles.heads[role].load_scale(folder / role)
         before, now = len([*folder.glob("random-*.json")]), self.stepper.processes.world_size
         if rank < before:
             load_random_state(folder / f"random-{rank}.json")
@@ -153,14 +160,23 @@ class TrainingState:
         return save(step, state, shared=self._save_shared, own=self._save_own)
 
     def _save_shared(self, folder: Path) -> None:
-        for role in self._roles():
-            self.stepper.policy.roles.save(role, folder / role)
-        save_optimizer(self.stepper.optimizer, self.schedule, folder)
+        policy, optimizer = self.stepper.policy, self.stepper.optimizer
+        if policy.uses_adapters:
+            for role in self._roles():
+                policy.roles.save(role, folder / role)
+            save_optimizer(optimizer, self.schedule, folder)
+        else:
+            save_settings(optimizer, self.schedule, folder)
+            for role in policy.roles.heads.keys() & self._roles():
+                (folder / role).mkdir()
+                policy.roles.heads[role].save_scale(folder / role)
 
     def _save_own(self, folder: Path) -> None:
         rank = self.stepper.processes.rank
         save_random_state(folder / f"random-{rank}.json")
         self.source.save(folder / f"rollout-{rank}")
+        if not self.stepper.policy.uses_adapters:
+            save_parts(self.stepper.policy, self._roles(), self.stepper.optimizer, folder)
 
     def _roles(self) -> tuple[Role, ...]:
         """Trained and moved roles, and the reference where it is an adapter of its own."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from align.errors import SMALLER, first_line, is_out_of_memory
+from align.model.sharding import is_shared, whole_tensor
 from align.system.processes import add_all_metrics, weighted_means
 
 if TYPE_CHECKING:
@@ -194,16 +195,28 @@ class Stepper:
             return [self.method.prepare(self.policy, part) for part in parts]
 
     def _reduce_gradients(self) -> float:
-        """Sum the gradients of all ranks; the weights already make the sum the step's mean. Returns the norm."""
+        """Sum the gradients of all ranks; the weights already make the sum the step's mean. Returns the norm.
+
+        Those of tensors that are shared out are summed already (:mod:`align.model.sharding`).
+        """
+        whole = [parameter for parameter in self._parameters.values() if not is_shared(parameter)]
         if self.processes.world_size > 1:
             gradients: list[torch.Tensor] = []
-            for parameter in self._parameters.values():
+            for parameter in whole:
                 if parameter.grad is None:  # no prompt of this rank asks it, but all ranks sum the same tensors
                     parameter.grad = torch.zeros_like(parameter)
                 gradients.append(parameter.grad)
             self.processes.sum_in_place(gradients)
-        parameters = [parameter for parameter in self._parameters.values() if parameter.grad is not None]
-        return nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
+        parts = [parameter for parameter in self._parameters.values() if is_shared(parameter)]
+        norm = get_total_norm([parameter.grad for parameter in whole if parameter.grad is not None])
+        if parts:
+            of_parts = whole_tensor(
+                get_total_norm([parameter.grad for parameter in parts if parameter.grad is not None])
+            )
+            norm = torch.linalg.vector_norm(torch.stack([norm, of_parts]))
+        for parameters in filter(None, (whole, parts)):
+            clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+        return norm.item()
 
     def _stop_unless_finite(self, grad_norm: float, bad: list[int], batch: Batch) -> None:
         if math.isfinite(grad_norm) and not bad:

@@ -23,9 +23,10 @@ from align.data import Preferences
 from align.method.base import Method
 from align.model.batch import Batch
 from align.model.forward import Logprobs
+from align.model.full_copies import FullCopies
 from align.model.packed_attention import use_packed_attention
 from align.model.policy import Policy
-from align.model.roles import FullCopies, Role, SharedBase
+from align.model.roles import Role, SharedBase
 from align.runs.checkpoint import CheckpointStore
 from align.settings.adapter import Adapter
 from align.settings.config import TrainerConfig

@@ -16,8 +16,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from align.model.batch import Layout
+from align.model.full_copies import FullCopies
 from align.model.policy import Policy
-from align.model.roles import FullCopies, Role
+from align.model.roles import Role
 from tests.lab.enumeration import END, Array, Enumeration, V
 
 PAD = 3

@@ -124,7 +124,7 @@ def test_the_configuration_of_the_model_stays_as_it_is(tiny_policy: Policy) -> N
     require_classifier(config)
     full = Policy.load(config.name_or_path, adapter=None)
     head = torch.nn.Linear(32, 1, bias=False)
-    made: Any = classifier(full.model, head)
+    made: Any = classifier(full.model.config, full.model.model.state_dict(), head)  # pyright: ignore[reportCallIssue]
     assert (made.config.num_labels, config.num_labels, full.model.config.num_labels) == (1, labels, labels)
     assert labels == 2
     assert made.score.weight.data_ptr() == head.weight.data_ptr()

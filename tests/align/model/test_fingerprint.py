@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from align.model.fingerprint import weights_fingerprint
+from align.model.full_copies import FullCopies
 from align.model.policy import Policy
-from align.model.roles import FullCopies
 
 
 def of(model: torch.nn.Module) -> str:

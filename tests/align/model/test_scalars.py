@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from align.model.batch import Batch
+from align.model.full_copies import FullCopies
 from align.model.policy import Policy
-from align.model.roles import FullCopies, SharedBase
+from align.model.roles import SharedBase
 from align.settings.adapter import Adapter
 
 BATCH = Batch(([7, 8, 9], [10]), (([12, 13, 2], [14, 2]), ([15, 16],)), (0, 1))

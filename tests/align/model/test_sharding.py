@@ -1,4 +1,4 @@
-"""A base shared out to ranks: what each rank keeps, and that it computes what a whole one does. Real ranks, gloo."""
+"""A model shared out to ranks: what each rank keeps, and that it computes what a whole one does. Real ranks, gloo."""
 
 from __future__ import annotations
 
@@ -22,29 +22,32 @@ ROOT = Path(__file__).resolve().parents[3]
 # Every rank has a whole policy too, and computes with it what all ranks should.
 SCRIPT = """
 import sys
+from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 from align import Adapter, Policy, SamplingParams
 from align.errors import UserError
 from align.model.batch import Batch
 from align.model.fingerprint import weights_fingerprint
+from align.model.sharding import assign, is_shared, kept_share, own_part, whole_tensor
 from align.sampling.sampler import Sampler
 from align.system.processes import Processes
 
-P, (_, model, shares, kind, dora) = Processes(), sys.argv
+P, (_, model, shares, kind, adapter, folder) = Processes(), sys.argv
+folder = Path(folder)
 TRAINED = ("policy", "value")
 
 def tokens(seed, length):
     return torch.randint(6, 250, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 def policy(**how):
-    made = Policy.load(model, adapter=Adapter(r=4, dora=dora == "dora"), **how)
+    made = Policy.load(model, adapter=None if adapter == "none" else Adapter(r=4, dora=adapter == "dora"), **how)
     made.shard(kind if how else "none")
     torch.manual_seed(1)
     made.require(["policy", "reference", "value"])
     generator = torch.Generator().manual_seed(3)
     for parameter in made.parameters(TRAINED).values():
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+        assign(parameter, whole_tensor(parameter.detach()) + 0.05 * torch.randn(parameter.shape, generator=generator))
     return made
 
 def differentiate(policy, parts):
@@ -65,6 +68,9 @@ def gradients(policy):
         weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
     return {name: weight.grad for name, weight in weights.items()}
 
+def summed(gradients):  # those of shared tensors are
+    P.sum_in_place([gradient for gradient in gradients.values() if not is_shared(gradient)])
+
 def drawn(policy, parts):
     sampler = Sampler(policy, SamplingParams(max_new_tokens=6, temperature=1.0))
     keys = [part.rows[0] for part in parts]
@@ -77,7 +83,7 @@ mine = parts[start:stop]
 whole, shared = policy(), policy(sharding=kind)
 
 base = [p for name, p in shared.model.model.layers.named_parameters() if ".lora_" not in name and p.ndim == 2]
-assert base and all(isinstance(p, DTensor) and not p.requires_grad for p in base)
+assert base and all(isinstance(p, DTensor) and p.requires_grad == (adapter == "none") for p in base)
 parts_of_base = P.gather(sum(p.to_local().numel() for p in base))
 assert sum(parts_of_base) == sum(p.numel() for p in base) and max(parts_of_base) < 1.4 * min(parts_of_base)
 others = [p for name, p in shared.model.named_parameters() if ".lora_" in name or p.ndim == 1 or "embed" in name]
@@ -89,11 +95,11 @@ for checkpointing in (False, True):
         shared.recompute_activations(TRAINED)
     differentiate(whole, parts)
     P.together(lambda: differentiate(shared, mine))
-    P.sum_in_place(gradients(shared).values())
+    summed(gradients(shared))
     expected, found = gradients(whole), gradients(shared)
     for name, gradient in expected.items():
         scale = gradient.abs().max().item()
-        assert (gradient - found[name]).abs().max() <= 1e-5 * scale + 1e-6, name
+        assert (gradient - whole_tensor(found[name])).abs().max() <= 1e-5 * scale + 1e-6, name
         expected[name].zero_(), found[name].zero_()
     keys, responses = drawn(shared, mine)
     for (ids, logps), (expected_ids, expected_logps) in zip(P.in_order(keys, responses), drawn(whole, parts)[1]):
@@ -120,9 +126,23 @@ P.together(lambda: differentiate(shared, mine))
 try:
     shared.merge_and_export("nowhere")
 except UserError as error:
-    assert "align export BASE FOLDER" in str(error)
+    assert ("gathers it" if adapter == "none" else "align export BASE FOLDER") in str(error)
 else:
     raise AssertionError
+if adapter == "none":
+    weights = shared.roles.weights("policy").values()
+    kept, total = (sum(part(p).numel() for p in weights) for part in (own_part, lambda p: p))
+    assert abs(kept / total - kept_share(shared.model, kind)) < 0.02
+    if P.rank == 0:
+        shared.save(folder)
+    P.barrier()
+    again = Policy.load(folder, adapter=None, sharding=kind)
+    again.require(["reference", "value"])
+    again.roles.load("value", folder / "value")
+    for role in TRAINED:
+        for name, parameter in again.roles.parameters(role).items():
+            if (role, name) != ("value", "lm_head.weight"):  # which no classifier has
+                assert torch.equal(whole_tensor(parameter), whole_tensor(shared.roles.parameters(role)[name])), name
 print("equal")
 """
 
@@ -136,7 +156,7 @@ def run(tiny_model: Path, tmp_path: Path) -> Any:
     def start(shares: str, kind: str = "full", adapter: str = "lora") -> None:
         ranks = shares.count(",") + 1
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"]
-        command = [sys.executable, *launcher, str(script), str(tiny_model), shares, kind, adapter]
+        command = [sys.executable, *launcher, str(script), str(tiny_model), shares, kind, adapter, str(tmp_path)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("equal") == ranks
@@ -144,8 +164,9 @@ def run(tiny_model: Path, tmp_path: Path) -> Any:
     return start
 
 
-def test_two_ranks_with_uneven_work_compute_what_one_does(run: Any) -> None:
-    run("0-4,4-6")
+@pytest.mark.parametrize("adapter", ["lora", "none"])
+def test_two_ranks_with_uneven_work_compute_what_one_does(adapter: str, run: Any) -> None:
+    run("0-4,4-6", adapter=adapter)
 
 
 @pytest.mark.slow
@@ -156,6 +177,9 @@ def test_two_ranks_with_uneven_work_compute_what_one_does(run: Any) -> None:
         ("0-4,4-6,6-6", "full", "lora"),
         ("0-4,4-6", "node", "lora"),
         ("0-4,4-6", "full", "dora"),
+        ("0-6,6-6", "full", "none"),
+        ("0-4,4-6,6-6", "full", "none"),
+        ("0-4,4-6", "node", "none"),
     ],
 )
 def test_ranks_without_work_three_of_them_a_node_and_dora(shares: str, kind: str, adapter: str, run: Any) -> None:
@@ -163,8 +187,8 @@ def test_ranks_without_work_three_of_them_a_node_and_dora(shares: str, kind: str
 
 
 def test_nothing_is_shared_out_by_default_nor_on_one_process(tiny_policy: Policy) -> None:
-    assert not is_shared_out("none", adapters=False, quantized=True)
-    assert not is_shared_out("full", adapters=True, quantized=False)
+    assert not is_shared_out("none", quantized=True)
+    assert not is_shared_out("full", quantized=False)
     before = tiny_policy.notes
     tiny_policy.shard("none")
     assert tiny_policy.notes == before
@@ -175,11 +199,9 @@ def test_nothing_is_shared_out_by_default_nor_on_one_process(tiny_policy: Policy
     assert whole_tensor(tensor) is tensor
 
 
-def test_without_a_frozen_base_there_is_nothing_to_share_out(tiny_model: Path) -> None:
-    with pytest.raises(UserError, match=r"trainer\.sharding=full .* without an adapter"):
-        Policy.load(str(tiny_model), adapter=None, sharding="full")
+def test_quantised_weights_cannot_be_shared_out() -> None:
     with pytest.raises(UserError, match=r"trainer\.sharding=node cannot share .* model\.quantization=4bit"):
-        is_shared_out("node", adapters=True, quantized=True)
+        is_shared_out("node", quantized=True)
 
 
 def test_a_model_without_layers_is_refused(tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:

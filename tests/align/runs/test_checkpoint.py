@@ -400,7 +400,7 @@ def test_a_checkpoint_of_an_earlier_format_is_found_without_a_comparison(tmp_pat
     assert found is not None
     assert (found.step, found.version, newest_version(tmp_path)) == (1, 1, 1)
     require_current_version(tmp_path, module.VERSION)
-    with pytest.raises(UserError, match=r"was begun by an earlier version .* the format 1, not 5; finish it"):
+    with pytest.raises(UserError, match=r"was begun by an earlier version .* the format 1, not 6; finish it"):
         require_current_version(tmp_path, found.version)
 
 

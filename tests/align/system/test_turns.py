@@ -23,6 +23,9 @@ class Model:
     def follow(self, turn: Turn) -> None:
         self.seen.append(f"-{turn.name[0]}")
 
+    def drop(self) -> None:
+        """It keeps no passes."""
+
 
 class Meeting:
     """Ranks that are threads, and the least of what they say."""

@@ -87,6 +87,13 @@ def test_without_adapters_every_role_is_a_copy(examples: Any, optimizer: str, st
     assert kept.get("optimizer", 0) == state * total
 
 
+def test_a_sharded_copy_has_its_share_of_everything(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, *_ = _parts(_config(None), examples)
+    monkeypatch.setattr(memory, "kept_share", lambda _, kind: {"full": 0.25}[kind])
+    kept, *_ = _parts(_config(None, sharding="full"), examples)
+    assert kept == {name: amount / 4 for name, amount in whole.items()}
+
+
 def _parts(config: RunConfig, examples: Any) -> tuple[dict[str, float], int, int]:
     found, total, trained = _estimate(config, examples)
     return {name: amount for name, amount in found.kept.items() if not name.startswith("Python")}, total, trained

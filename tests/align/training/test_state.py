@@ -56,8 +56,8 @@ def test_each_rank_finds_its_own_random_numbers_and_batches_again(tmp_path: Path
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         stepper: Any = SimpleNamespace(
             processes=SimpleNamespace(rank=rank, world_size=2),
-            policy=SimpleNamespace(roles=SimpleNamespace(names=()), uses_adapters=False),
-            method=SimpleNamespace(trains=()),
+            policy=SimpleNamespace(roles=SimpleNamespace(names=(), weights=lambda _: {}), uses_adapters=True),
+            method=SimpleNamespace(trains=(), moved=()),
             optimizer=optimizer,
         )
         parts: dict[str, Any] = {"source": Drawn(word), "store": Store(tmp_path, rank), "stop": StopRequest()}
@@ -258,7 +258,8 @@ class TestFailure:
 def test_trained_roles_and_an_adapter_that_is_the_reference_are_kept(
     trains: tuple[str, ...], moved: tuple[str, ...], adapters: bool, of_its_own: bool, kept: list[str], tmp_path: Path
 ) -> None:
-    """With the optimiser: what is saved is read back from the same places."""
+    """With the optimiser: what is saved is read back from the same places; of full copies the parameters are asked."""
+    asked: list[list[str]] = []
     saved: list[tuple[str, Path]] = []
     read: list[tuple[str, Path]] = []
     roles = SimpleNamespace(
@@ -266,12 +267,18 @@ def test_trained_roles_and_an_adapter_that_is_the_reference_are_kept(
         weights=lambda role: {"w": 1} if role == "reference" and of_its_own else {},
         save=lambda role, folder: saved.append((role, folder)),
         load=lambda role, folder: read.append((role, folder)),
+        heads={},
     )
+
+    def parameters(roles: Sequence[str]) -> dict[str, torch.Tensor]:
+        asked.append(list(roles))
+        return {}
+
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.5)
     stepper: Any = SimpleNamespace(
         processes=SimpleNamespace(rank=0, world_size=1),
-        policy=SimpleNamespace(roles=roles, uses_adapters=adapters),
+        policy=SimpleNamespace(roles=roles, uses_adapters=adapters, parameters=parameters),
         method=SimpleNamespace(trains=trains, moved=moved),
         optimizer=optimizer,
     )
@@ -286,6 +293,7 @@ def test_trained_roles_and_an_adapter_that_is_the_reference_are_kept(
     schedule.step()
     optimizer.state.clear()
     state.restore(Checkpoint(tmp_path, 1, {"evaluated": 0, "begun": 0}))
-    assert saved == read == [(role, tmp_path / role) for role in kept]
+    assert saved == read == [(role, tmp_path / role) for role in kept if adapters]
+    assert asked == ([] if adapters else [kept, kept])
     assert schedule.get_last_lr() == [0.75]
     assert optimizer.state[weight]["momentum_buffer"].tolist() == [1.0]

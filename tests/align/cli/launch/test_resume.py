@@ -140,7 +140,7 @@ def test_a_run_of_an_earlier_version_is_answered_before_anything_is_loaded(
     monkeypatch.setattr(assemble, "load_data", None)
     assert resumed(words, capsys) == (
         2,
-        "Error: runs/run was begun by an earlier version of align, whose checkpoints have the format 2, not 5; "
+        "Error: runs/run was begun by an earlier version of align, whose checkpoints have the format 2, not 6; "
         "finish it with that version, or give if_exists=new.\n",
     )
 
