@@ -13,6 +13,7 @@ from torch import Tensor
 from align.model.architecture import body, max_positions
 from align.model.batch import Batch, Layout
 from align.model.logprobs import HeadTransform, gather_logprobs, log_square_sums, log_squares, token_logprobs
+from align.model.packed_attention import PACKED, use_packed_attention
 from align.model.residual_dropout import ResidualDropout
 from align.model.tree_layout import Rows, lay_out, model_inputs, moved
 
@@ -115,6 +116,8 @@ class Forward:
     def _call(self, module: Any, rows: Rows) -> Any:
         _set_dropout(self.model, self.dropout)
         config: Any = self.model.config.get_text_config()
+        if rows.pieces is not None and config._attn_implementation != PACKED:  # a copy of the model that was probed
+            use_packed_attention(config)
         inputs = model_inputs(rows, config, str(config._attn_implementation), self.model.dtype)
         recorded = torch.is_grad_enabled() and not self.frozen
         with self.sharding.forward(recorded) if self.sharding is not None else nullcontext():

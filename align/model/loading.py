@@ -16,7 +16,7 @@ from align.model.batch import Layout
 from align.model.forward import Forward
 from align.model.full_copies import FullCopies
 from align.model.naming import find_base
-from align.model.packed_attention import use_packed_attention
+from align.model.packed_attention import can_pack, use_packed_attention
 from align.model.probe import Prober, choose_layout
 from align.model.roles import Roles, SharedBase, whole_for
 from align.model.sharding import Sharding, is_shared_out
@@ -89,13 +89,14 @@ def load(
     pad: Any = tokenizer.pad_token_id
     forward = Forward(model=roles.module, layout="flat", pad_id=int(pad), sharding=roles.sharding)
     prober = Prober(forward, known_ids(tokenizer))
-    head, padding = prober.head(), prober.left_padding()
+    head = prober.head()
+    layout, note = choose_layout(prober, model.layout, fused_head=head.exact)
+    packed = _packs(prober, network.config, device, layout, fused_head=head.exact)
+    padding = prober.left_padding()
     if not head.exact:
         notes.append(f"log-probabilities from the model's full logits ({head.detail} from its output embedding)")
     if not padding.exact:
         notes.append(f"only prompts of one length are drawn together: this model sees padding ({padding.detail})")
-    layout, note = choose_layout(prober, model.layout, fused_head=head.exact)
-    packed = prober.packed(layout, fused_head=head.exact).exact
     return Loaded(
         roles=roles,
         tokenizer=tokenizer,
@@ -105,6 +106,16 @@ def load(
         pads_left=padding.exact,
         notes=(*notes, f"{note}; {'packed' if packed else 'padded'} rows"),
     )
+
+
+def _packs(prober: Prober, config: Any, device: torch.device, layout: Layout, *, fused_head: bool) -> bool:
+    """Set the model to packed attention if it can compute packed rows with it; return whether it can."""
+    if not can_pack(config, device):
+        return False
+    use_packed_attention(config)
+    exact = prober.packed(layout, fused_head=fused_head).exact
+    use_packed_attention(config, exact)
+    return exact
 
 
 def known_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -217,7 +228,6 @@ def _load_network(
     _require_finite(network, path)
     _fit_embedding(network, tokenizer, notes)
     network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    use_packed_attention(network.config, device)
     return network
 
 

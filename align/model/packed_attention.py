@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
-__all__ = ["PACKED", "Packing", "Piece", "Span", "use_packed_attention"]
+__all__ = ["PACKED", "Packing", "Piece", "Span", "can_pack", "use_packed_attention"]
 
 PACKED = "packed"
 """Name of this attention among those of transformers."""
@@ -68,18 +68,22 @@ class Packing:
         return self._plans[width]
 
 
-def use_packed_attention(config: Any, device: torch.device) -> bool:
-    """Let a model with PyTorch's attention on a CPU take a :class:`Packing` too; return whether it is one."""
+def can_pack(config: Any, device: torch.device) -> bool:
+    """Return whether a model computes with PyTorch's attention, on a CPU, and may be able to compute with this."""
+    return device.type == "cpu" and config.get_text_config()._attn_implementation == "sdpa"
+
+
+def use_packed_attention(config: Any, on: bool = True) -> None:
+    """Let a model that :func:`can_pack` compute with this attention, or with PyTorch's again.
+
+    They differ only where the mask is that of a :class:`Packing`; but some architectures ask for PyTorch's by name.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    text = config.get_text_config()
-    if device.type != "cpu" or text._attn_implementation not in ("sdpa", PACKED):
-        return False
     AttentionInterface.register(PACKED, _attend)
     AttentionMaskInterface.register(PACKED, sdpa_mask)
-    text._attn_implementation = PACKED
-    return True
+    config.get_text_config()._attn_implementation = PACKED if on else "sdpa"
 
 
 def _attend(

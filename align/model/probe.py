@@ -18,7 +18,6 @@ from torch import Tensor
 from align.errors import UserError, first_line
 from align.model.batch import Batch, Layout
 from align.model.forward import Forward
-from align.model.packed_attention import PACKED
 from align.model.tree_layout import pad_left
 
 # An architecture may refuse a mask, position ids or padding in its own way.
@@ -79,7 +78,7 @@ class Prober:
                 f"model.name: {name} models are not supported: the log-probabilities of a row change by {noise:.1e} "
                 "nats with the rows that share its batch."
             )
-        self._tolerance = _MARGIN * max(noise, eps * scale)
+        self._expected, self._tolerance = expected, _MARGIN * max(noise, eps * scale)
 
     def head(self) -> Probe:
         """Compare log-probabilities from hidden states with those of the model's own logits."""
@@ -93,10 +92,19 @@ class Prober:
             return self._compare(flat, replace(flat, layout="tree"), self._batch)
 
     def packed(self, layout: Layout, *, fused_head: bool) -> Probe:
-        """Compare rows in one, without padding, with those of the flat layout, also with a short sliding window."""
+        """Compare the packed attention, which the model must be set to, with its own: in flat rows, and in packed ones.
+
+        The latter also where the prompt is longer than a sliding window.
+        """
         flat = replace(self._plain, fused_head=fused_head)
-        if str(flat.model.config.get_text_config()._attn_implementation) != PACKED:
-            return Probe(False, "another attention")
+        try:
+            with torch.no_grad():
+                same = self._judged(self._expected, flat.logprobs(self._batch).logp_PKT)
+        except _REFUSALS as error:
+            flat.forget_failure()
+            return Probe(False, f"{type(error).__name__}: {first_line(error)}")
+        if not same.exact:
+            return same
         with _small_window(flat.model.config.get_text_config()):
             return self._compare(flat, replace(flat, layout=layout, packed=True), self._batch)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from align.model.adapters import add_lora, lora_config
 from align.model.loading import require_loadable
-from align.model.packed_attention import use_packed_attention
+from align.model.packed_attention import can_pack, use_packed_attention
 from align.system.processes import own_device
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def skeleton(
         network: Any = AutoModelForCausalLM.from_config(
             architecture, trust_remote_code=model.trust_remote_code, **settings
         )
-    use_packed_attention(network.config, own_device())
+    if can_pack(network.config, own_device()):
+        use_packed_attention(network.config)
     total = sum(p.numel() for p in network.parameters())
     if adapter is None:
         return Skeleton(network, Size(total=total, trainable=total))

@@ -24,7 +24,6 @@ from align.method.base import Method
 from align.model.batch import Batch
 from align.model.forward import Logprobs
 from align.model.full_copies import FullCopies
-from align.model.packed_attention import use_packed_attention
 from align.model.policy import Policy
 from align.model.roles import Role, SharedBase
 from align.runs.checkpoint import CheckpointStore
@@ -235,8 +234,6 @@ def make_policy(case: Case, way: Way) -> Policy:
         SharedBase(peft_model).save("policy", Path(folder))
         adapters = SharedBase(peft_model, start=Path(folder))
     layout = "flat" if way.layout == "plain" else way.layout
-    if way.packed:
-        assert use_packed_attention(base.config, torch.device("cpu"))
     policy = (_Plain if way.layout == "plain" else Policy)(adapters, tokenizer(), layout=layout, packed=way.packed)
     torch.manual_seed(2)  # of the reward head
     policy.require(case.roles)

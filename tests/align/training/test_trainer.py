@@ -274,7 +274,7 @@ class Faulty(DPO):
 def test_a_method_that_fails_is_named_by_its_line_and_the_steps_done_are_saved(
     hook: str, tiny_model: Path, pair_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fourth call is in the second or third step. Who continues ends as if nothing had happened, with dropout."""
+    """The fourth call is in the second step or later. Who continues ends as if nothing had happened, with dropout."""
     settings: dict[str, Any] = {"adapter": Adapter(r=4, dropout=0.1), "save_steps": None, "method": Faulty()}
     monkeypatch.setattr(Faulty, "calls", {})
     _, whole = train(tiny_model, pair_rows, tmp_path / "whole", **settings)
@@ -282,7 +282,7 @@ def test_a_method_that_fails_is_named_by_its_line_and_the_steps_done_are_saved(
     monkeypatch.setattr(Faulty, "fails", (hook, 4))
     with pytest.raises(
         TrainingError,
-        match=r"test_trainer\.py, line \d+, in count: KeyError: 'mine'; correct it\. Step [12] is saved\.",
+        match=r"test_trainer\.py, line \d+, in count: KeyError: 'mine'; correct it\. Step [123] is saved\.",
     ):
         train(tiny_model, pair_rows, tmp_path / "failed", **settings)
     _, resumed = train(tiny_model, pair_rows, tmp_path / "failed", if_exists="resume", **settings)

@@ -148,7 +148,13 @@ def test_a_resumed_run_ends_as_a_straight_one(
     again = [json.loads(line) for line in (cut / "metrics.jsonl").read_text().splitlines()]
     last = [next(r for r in each if r["step"] == 4 and "train/loss" in r)["train/loss"] for each in (records, again)]
     assert last[0] == last[1]
-    anchor = weights(cut / "checkpoints" / "step-00000003" / "anchor")
-    policy = weights(cut / "checkpoints" / "step-00000003" / "policy")
-    assert any(not torch.equal(anchor[name], policy[name]) for name in policy)
+    saved = cut / "checkpoints" / "step-00000003"
+    if adapter is None:
+        parts = weights(saved / "parts")
+        pairs = [(parts[name.replace("anchor", "policy")], parts[name]) for name in parts if "/anchor." in name]
+    else:
+        policy, anchor = weights(saved / "policy"), weights(saved / "anchor")
+        pairs = [(policy[name], anchor[name]) for name in policy]
+    assert pairs
+    assert any(not torch.equal(ours, theirs) for ours, theirs in pairs)
     assert not (straight / "final" / "anchor").exists()
