@@ -91,7 +91,7 @@ def load(
     prober = Prober(forward, known_ids(tokenizer))
     head = prober.head()
     layout, note = choose_layout(prober, model.layout, fused_head=head.exact)
-    packed = _packs(prober, network.config, device, layout, fused_head=head.exact)
+    packed = _packs(prober, network, device, layout, fused_head=head.exact)
     padding = prober.left_padding()
     if not head.exact:
         notes.append(f"log-probabilities from the model's full logits ({head.detail} from its output embedding)")
@@ -108,13 +108,13 @@ def load(
     )
 
 
-def _packs(prober: Prober, config: Any, device: torch.device, layout: Layout, *, fused_head: bool) -> bool:
+def _packs(prober: Prober, network: Any, device: torch.device, layout: Layout, *, fused_head: bool) -> bool:
     """Set the model to packed attention if it can compute packed rows with it; return whether it can."""
-    if not can_pack(config, device):
+    if not can_pack(network, device):
         return False
-    use_packed_attention(config)
+    use_packed_attention(network.config)
     exact = prober.packed(layout, fused_head=fused_head).exact
-    use_packed_attention(config, exact)
+    use_packed_attention(network.config, exact)
     return exact
 
 

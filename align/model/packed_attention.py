@@ -5,7 +5,8 @@ these are its prompt, for the second half of a long sequence the first. Pieces o
 which pads them; their scores exist for one product at a time, and the backward pass computes them again, as that of
 FlashAttention does (Dao et al. 2022, arXiv 2205.14135). All of it is in float32, the output in the type of the values.
 
-On a CPU this is faster than PyTorch's kernel with a mask, which computes every masked score as well.
+On a CPU this is faster than PyTorch's kernel with a mask, which computes every masked score as well. Rows of one length
+that need no mask it would slow down by some percent; those stay as they are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = ["PACKED", "Packing", "Piece", "Span", "can_pack", "use_packed_attenti
 
 PACKED = "packed"
 """Name of this attention among those of transformers."""
+_POSITIONS = {"position_ids", "cache_position"}  # in the rotated queries and keys already
 _BLOCK = 256  # queries of a piece that are computed at once
 _CARRIED = "_align_packing"
 _CALL = 1 << 19  # multiplications that take as long as the launching of a product and what goes with it
@@ -68,9 +70,10 @@ class Packing:
         return self._plans[width]
 
 
-def can_pack(config: Any, device: torch.device) -> bool:
-    """Return whether a model computes with PyTorch's attention, on a CPU, and may be able to compute with this."""
-    return device.type == "cpu" and config.get_text_config()._attn_implementation == "sdpa"
+def can_pack(model: Any, device: torch.device) -> bool:
+    """Return whether a model computes with PyTorch's attention, on a CPU, and takes another one in its place."""
+    takes_another = bool(getattr(model, "_supports_attention_backend", False))
+    return takes_another and device.type == "cpu" and model.config.get_text_config()._attn_implementation == "sdpa"
 
 
 def use_packed_attention(config: Any, on: bool = True) -> None:
@@ -92,12 +95,14 @@ def _attend(
     """An attention of transformers: (1, heads, tokens, width) of each, the output (1, tokens, heads, width)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    # A tensor, or one of these, makes it another attention: sinks, the chosen keys of a sparse one.
+    asked = {name for name, value in settings.items() if isinstance(value, Tensor)} - _POSITIONS
+    asked |= {name for name in ("softcap", "cache", "dropout") if settings.get(name)}
+    if asked:
+        raise ValueError(f"no packed attention with {', '.join(sorted(asked))}")
     packing: Packing | None = getattr(attention_mask, _CARRIED, None)
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-    unknown = {name for name in ("softcap", "s_aux", "position_bias", "cache") if settings.get(name) is not None}
-    if unknown or settings.get("dropout"):
-        raise ValueError(f"packed rows have no attention with {', '.join(sorted(unknown)) or 'dropout'}")
     scaling = settings.get("scaling")
     products = packing.products(query.shape[1] * query.shape[3])
     out: Any = _Attention.apply(

@@ -53,8 +53,8 @@ def skeleton(
     from transformers import AutoModelForCausalLM
 
     start = require_loadable(model, adapter)
+    architecture = copy.deepcopy(architecture)  # which says how the model made of it attends, too
     if layers is not None:
-        architecture = copy.deepcopy(architecture)
         architecture.get_text_config().num_hidden_layers = layers
     frozen = adapter is not None and model.dtype == "bfloat16"
     settings: dict[str, Any] = {"dtype": torch.bfloat16 if frozen else torch.float32}
@@ -64,7 +64,7 @@ def skeleton(
         network: Any = AutoModelForCausalLM.from_config(
             architecture, trust_remote_code=model.trust_remote_code, **settings
         )
-    if can_pack(network.config, own_device()):
+    if can_pack(network, own_device()):
         use_packed_attention(network.config)
     total = sum(p.numel() for p in network.parameters())
     if adapter is None:

@@ -30,6 +30,7 @@ from align.model.batch import Batch, Layout, padded
 from align.model.packed_attention import PACKED, Packing, Piece, Span
 
 _LENGTH_STEP = 64
+_LITTLE = 0.1  # of flat rows; without a mask PyTorch's attention is as much faster
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def lay_out(
     model has: kernels are fast on such lengths, and some are built anew for each length that they meet.
     """
     flat = layout == "flat" or batch.K <= 1
-    if packed:
+    if packed and not (flat and _padding(batch) < _LITTLE):
         return _packed(batch, flat).to(device)
     length = needed = _row_length(batch, "flat" if flat else "tree")
     if device.type != "cpu":
@@ -84,6 +85,12 @@ def lay_out(
         length = max(needed, rounded if longest is None else min(rounded, longest))
     rows = _flat(batch, pad_id, length) if flat else _tree(batch, pad_id, length)
     return rows.to(device)
+
+
+def _padding(batch: Batch) -> float:
+    """Return the share of padding in flat rows."""
+    lengths = [length for rows in batch.row_lengths("flat") for length in rows]
+    return 1 - sum(lengths) / (len(lengths) * max(lengths)) if lengths else 0.0
 
 
 def _row_length(batch: Batch, layout: Layout) -> int:

@@ -14,6 +14,7 @@ from align.model import packed_attention as module
 from align.model.batch import Batch
 from align.model.packed_attention import Packing, Piece, Span
 from align.model.policy import Policy
+from align.model.tree_layout import lay_out
 
 TREE = (  # two prompts with branches, one of them far longer, and a row alone
     Piece(Span(0, 5)),
@@ -88,11 +89,25 @@ def test_bfloat16_is_rounded_at_its_ends_alone() -> None:
     torch.testing.assert_close(whole, dense(TREE, None, *tensors(torch.float32)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("setting", [{"softcap": 5.0}, {"s_aux": torch.zeros(4)}, {"dropout": 0.1}])
+@pytest.mark.parametrize(
+    "setting", [{"softcap": 5.0}, {"s_aux": torch.zeros(4)}, {"indices": torch.zeros(1)}, {"dropout": 0.1}]
+)
 def test_an_attention_of_another_kind_is_refused(setting: dict[str, Any]) -> None:
     query, key, value = (x[None] for x in tensors())
-    with pytest.raises(ValueError, match=f"packed rows have no attention with {next(iter(setting))}"):
-        module._attend(SimpleNamespace(), query, key, value, Packing(TREE).as_mask(), **setting)  # pyright: ignore[reportPrivateUsage]
+    for mask in (Packing(TREE).as_mask(), None):
+        with pytest.raises(ValueError, match=f"no packed attention with {next(iter(setting))}"):
+            module._attend(SimpleNamespace(), query, key, value, mask, **setting)  # pyright: ignore[reportPrivateUsage]
+
+
+def test_flat_rows_without_padding_stay_as_they_are() -> None:
+    """They need no mask, and PyTorch's attention without one is faster."""
+    device = torch.device("cpu")
+    for longer, packed in ((0, False), (2, False), (3, True)):  # 1 − 22/24 and 1 − 23/26 of padding
+        batch = Batch(([1] * 5, [1] * 5), (([2] * 5,), ([2] * (5 + longer),)), (0, 1))
+        rows = lay_out(batch, "tree", pad_id=0, device=device, packed=True)
+        assert (rows.pieces is not None) == packed
+    branched = Batch(([1] * 5,), (([2] * 5, [2] * 5),), (0,))
+    assert lay_out(branched, "tree", pad_id=0, device=device, packed=True).pieces is not None
 
 
 def test_a_loaded_model_computes_packed_rows(tiny_policy: Policy) -> None:

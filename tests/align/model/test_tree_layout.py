@@ -125,7 +125,7 @@ def test_tree_equals_flat_equals_a_forward_per_sequence(name: str, attention: st
     expected = per_sequence(policy, batch)
     wanted = gradient(policy, expected, batch.mask_PKT)
     scale = max(g.abs().max().item() for g in wanted)
-    packs = can_pack(policy.model.config, torch.device("cpu"))
+    packs = can_pack(policy.model, torch.device("cpu"))
     for layout, packed in product(("flat", "tree"), {False, packs}):
         policy.layout, policy.packed = layout, packed
         logp_PKT = policy.logprobs(batch).logp_PKT
@@ -140,7 +140,7 @@ def test_the_probe_finds_the_tree_exact(name: str, attention: str) -> None:
     found = prober(policy)
     layout, why = choose_layout(found, "auto")
     assert layout == "tree", why
-    if can_pack(policy.model.config, torch.device("cpu")):
+    if can_pack(policy.model, torch.device("cpu")):
         use_packed_attention(policy.model.config)
         assert found.packed(layout, fused_head=True).exact
 
