@@ -29,8 +29,8 @@ _SETTINGS = {
 def curate(config: RunConfig, data: Preferences, rows: Sequence[int], sizes: Sequence[int]) -> Preferences:
     """Return the rows of the data to train on, of those at ``rows``.
 
-    Few are chosen (``data.select``) or all mixed at rates, and of what there is then, so many prompts are kept
-    (``data.max_prompts``).
+    Few are chosen (``data.select``), and of these so many prompts are kept (``data.max_prompts``); or all are mixed at
+    rates, after so many prompts are kept of each source that they have these rates too.
 
     Args:
         config: Of the run.
@@ -39,27 +39,25 @@ def curate(config: RunConfig, data: Preferences, rows: Sequence[int], sizes: Seq
         sizes: Rows of each source of ``data``, in order.
     """
     if config.data.rates is not None:
-        chosen = data.select(_mixed(config, rows, sizes))
-    else:
-        kept = data if len(rows) == len(data) else data.select(rows)
-        chosen = kept if config.data.select is None else _selected(config, kept)
+        return data.select(_mixed(config, data, rows, sizes))
+    kept = data if len(rows) == len(data) else data.select(rows)
+    chosen = kept if config.data.select is None else _selected(config, kept)
     n = config.data.max_prompts
-    return chosen if n is None else _of_few_prompts(chosen, n, config.seed)
+    return chosen if n is None else chosen.select(_of_few_prompts(chosen.questions(), range(len(chosen)), n, config))
 
 
-def _of_few_prompts(data: Preferences, n: int, seed: int) -> Preferences:
-    """Return the rows of ``n`` prompts, drawn by the seed; all of them where there are no more prompts."""
-    questions = data.questions()
-    prompts = list(dict.fromkeys(questions))
+def _of_few_prompts(questions: Sequence[str], rows: Sequence[int], n: int, config: RunConfig) -> list[int]:
+    """Return those rows that ask one of ``n`` prompts, drawn by the seed; all where there are no more prompts."""
+    prompts = list(dict.fromkeys(questions[row] for row in rows))
     if len(prompts) <= n:
-        return data
-    drawn = set(random.Random(seed).sample(prompts, n))
-    kept = data.select(row for row, question in enumerate(questions) if question in drawn)
+        return list(rows)
+    drawn = set(random.Random(config.seed).sample(prompts, n))
+    kept = [row for row in rows if questions[row] in drawn]
     say(f"{len(kept):,} rows of {n:,} of the {len(prompts):,} prompts are trained on (data.max_prompts)")
     return kept
 
 
-def _mixed(config: RunConfig, rows: Sequence[int], sizes: Sequence[int]) -> list[int]:
+def _mixed(config: RunConfig, data: Preferences, rows: Sequence[int], sizes: Sequence[int]) -> list[int]:
     """Return the rows of a mixture of the sources; an epoch of it is all of them, a capped source up to its cap."""
     from align.curation.mixing import mixing_rates, mixture
 
@@ -73,6 +71,12 @@ def _mixed(config: RunConfig, rows: Sequence[int], sizes: Sequence[int]) -> list
     if empty := [source for source, size in left.items() if not size]:
         raise UserError(f"data.rates: {empty[0]} has no rows to train on; leave it out of data.train.")
     rates = mixing_rates(left, settings.rates, cap=settings.cap, temperature=settings.temperature)
+    if settings.max_prompts is not None:
+        questions = data.questions()
+        for source, rate in rates.items():
+            few = max(1, round(rate * settings.max_prompts))
+            of_source[source] = _of_few_prompts(questions, of_source[source], few, config)
+        left = {source: len(own) for source, own in of_source.items()}
     n = sum(min(size, settings.cap or size) for size in left.values())
     shares = ", ".join(f"{source} {rate:.1%} ({left[source]:,} rows)" for source, rate in rates.items())
     say(f"{n:,} rows are mixed at {settings.rates} rates: {shares}")

@@ -120,6 +120,17 @@ def test_a_few_prompts_are_drawn_of_rows_that_are_selected_or_mixed(tasks: tuple
     assert len(set(questions(mixed))) == 8
 
 
+def test_a_source_keeps_its_rate_of_a_few_prompts(tmp_path: Path) -> None:
+    """Half of 20 prompts are of the small source, which has four: 14 prompts, and half of the rows are of each."""
+    for name, n in (("big", 300), ("small", 4)):
+        rows = [{"prompt": f"{name} {i}?", "chosen": "yes", "rejected": "no"} for i in range(n)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("big", "small")]
+    mixed, _ = load(train=files, rates="equal", max_prompts=20)
+    assert Counter(question.split()[0] for question in questions(mixed)) == {"big": 7, "small": 7}
+    assert len({question for question in questions(mixed) if "small" in question}) == 4
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
