@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from align.model.sharding import whole_tensor
 from align.system.identity import hashed
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ class RoleScorer:
 
     def identity(self) -> dict[str, Any]:
         """The weights of the role, with its scale."""
+        from align.model.sharding import whole_tensor  # which loads torch; methods are imported without it
+
         head = self.policy.roles.heads["reward"]
         digest = hashlib.sha256(f"{head.mean!r} {head.std!r}".encode())
         for name, weight in sorted(self.policy.roles.parameters("reward").items()):
