@@ -182,10 +182,8 @@ class _Product:
             column += length
 
     def _key_spans(self) -> list[Span]:
-        ((start, length), before) = self.pieces[0]
-        if before and sum(before[-1]) == start:
-            return [*before[:-1], Span(before[-1].start, before[-1].length + length)]
-        return [*before, Span(start, length)]
+        own, before = self.pieces[0]
+        return _followed_by(before, own)
 
     def attention(self, query: Tensor, key: Tensor, groups: int) -> Tensor:
         """``softmax(queries · keys + mask)``; (heads, R, groups·q, p + q)."""
@@ -264,12 +262,17 @@ def _blocks(piece: Piece, window: int | None) -> list[Piece]:
     (start, length), before = piece
     blocks: list[Piece] = []
     for first in range(0, length, _BLOCK):
-        spans = [*before, *([Span(start, first)] if first else [])]
-        if len(spans) > 1 and first and sum(spans[-2]) == start:
-            spans[-2:] = [Span(spans[-2].start, spans[-2].length + first)]
+        spans = _followed_by(before, Span(start, first)) if first else before
         own = Span(start + first, min(_BLOCK, length - first))
         blocks.append(Piece(own, tuple(spans if window is None else _last(spans, window - 1))))
     return blocks
+
+
+def _followed_by(spans: Sequence[Span], last: Span) -> list[Span]:
+    """Add a span, as one with that before it if it begins where that ends."""
+    if spans and sum(spans[-1]) == last.start:
+        return [*spans[:-1], Span(spans[-1].start, spans[-1].length + last.length)]
+    return [*spans, last]
 
 
 def _last(spans: Sequence[Span], count: int) -> list[Span]:
