@@ -16,19 +16,12 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import json, sys
 from importlib.metadata import entry_points
-from align import Adapter, Evaluator, Policy, Preferences, SamplingParams, Trainer, TrainerConfig
-from align.system.processes import Processes
+from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
+from tests.align.training.vowels import Vowels, evaluator
 
 _, model, rows, out, name, settings, how = sys.argv
 rows, settings, how = json.load(open(rows)), json.loads(settings), json.loads(how)
 (entry,) = entry_points(group="align.methods", name=name)
-
-class Vowels:
-    name = "vowels"
-    def score(self, prompts, responses, **columns):
-        return [[sum(letter in "aeiou" for letter in text) / (1 + len(text)) for text in row] for row in responses]
-    def identity(self):
-        return {"name": self.name}
 
 def run(folder, sharding, steps=6, if_exists="new"):
     method = entry.load()(**settings)
@@ -40,14 +33,9 @@ def run(folder, sharding, steps=6, if_exists="new"):
         schedule="constant", tokens_per_microbatch=400, save_steps=3, sharding=sharding,
         eval_steps=how.get("eval_steps"),
     )
-    evaluator = None
-    if "eval_steps" in how:
-        sampling = SamplingParams(temperature=0.7, max_new_tokens=6)
-        evaluator = Evaluator.from_preferences(
-            policy, heldout, heldout, max_length=200, limit=11, scorers=[Vowels()], sampling=sampling
-        )
+    measured = evaluator(policy, heldout) if "eval_steps" in how else None
     scorer = Vowels() if method.rollout is not None else None
-    Trainer(policy, f"{out}/{folder}", config, if_exists=if_exists).fit(method, data, heldout, evaluator, scorer=scorer)
+    Trainer(policy, f"{out}/{folder}", config, if_exists=if_exists).fit(method, data, heldout, measured, scorer=scorer)
 
 run("whole", "none")
 run("sharded", "full")

@@ -18,19 +18,13 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import json, os, signal, sys
 from importlib.metadata import entry_points
-from align import Evaluator, Policy, Preferences, SamplingParams, Trainer, TrainerConfig
+from align import Policy, Preferences, Trainer, TrainerConfig
+from tests.align.training.vowels import Vowels, evaluator
 
 _, model, rows, folder, name, settings, how = sys.argv
 rows, how = json.load(open(rows)), json.loads(how)
 (entry,) = entry_points(group="align.methods", name=name)
 method = entry.load()(**json.loads(settings))
-
-class Vowels:
-    name = "vowels"
-    def score(self, prompts, responses, **columns):
-        return [[sum(letter in "aeiou" for letter in text) / (1 + len(text)) for text in row] for row in responses]
-    def identity(self):
-        return {"name": self.name}
 
 class Killed:
     def on_step(self, step, metrics):
@@ -45,16 +39,11 @@ config = TrainerConfig(
     schedule="constant", max_length=200, tokens_per_microbatch=400, save_steps=2, keep_checkpoints=9, sharding=kind,
     gradient_checkpointing=how.get("recompute", False), eval_steps=how.get("eval_steps"),
 )
-evaluator = None
-if "eval_steps" in how:
-    sampling = SamplingParams(temperature=0.7, max_new_tokens=6)
-    evaluator = Evaluator.from_preferences(
-        policy, heldout, heldout, max_length=200, limit=11, scorers=[Vowels()], sampling=sampling
-    )
+measured = evaluator(policy, heldout) if "eval_steps" in how else None
 again = {name: how[name] for name in ("if_exists", "resume_world_size") if name in how}
 trainer = Trainer(policy, folder, config, **again)
 scorer = Vowels() if method.rollout is not None else None
-trainer.fit(method, data, heldout, evaluator, scorer=scorer, callbacks=[Killed()] if "killed_at" in how else [])
+trainer.fit(method, data, heldout, measured, scorer=scorer, callbacks=[Killed()] if "killed_at" in how else [])
 """
 PPO = {"max_new_tokens": 6, "ptx_coef": 1.0}
 
