@@ -161,6 +161,7 @@ def test_slower_is_beyond_the_quartiles() -> None:
         [*bench.everything.slower(before, {**now, "sft": _timed("sft", 0.5, 0.6, threads=2)})]
 
 
+@pytest.mark.slow
 def test_all_compares_with_an_earlier_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

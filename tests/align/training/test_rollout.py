@@ -86,7 +86,7 @@ def adapter(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_run_resumes_exactly_at_every_step_of_a_rollout(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     whole = train(tiny_model, pair_rows, tmp_path / "whole", keep_checkpoints=20)
     before = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
-    for step in (1, 2, 3, 4, 7):
+    for step in (1, 4, 7):  # in a roll-out, after it, and in the next
         folder = tmp_path / f"from-{step}"
         shutil.copytree(tmp_path / "whole", folder)
         shutil.rmtree(folder / "final")

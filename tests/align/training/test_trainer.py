@@ -447,6 +447,7 @@ def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> 
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_outright_it_resumes_exactly(launch: Any, tmp_path: Path) -> None:
     finished(launch(tmp_path / "straight"))
     for steps in (3, 6):
@@ -470,6 +471,7 @@ def test_a_signal_checkpoints_and_exits_with_its_code(signum: int, code: int, la
     assert (tmp_path / "run" / "checkpoints" / f"step-{last:08d}" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_parameters_of_one(launch: Any, tmp_path: Path) -> None:
     """Ten steps on uneven lengths; dropout differs between ranks, so the adapters here have none."""
     script = tmp_path / "script.py"

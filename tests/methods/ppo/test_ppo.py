@@ -225,7 +225,9 @@ class TestRuns:
         kls = [record["objective/kl"] for record in records if "objective/kl" in record]
         assert kls == [0.0, 0.0]
 
-    @pytest.mark.parametrize("advantage", ["gae", "rloo", "group"])
+    @pytest.mark.parametrize(
+        "advantage", ["gae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rloo", "group"))]
+    )
     def test_it_raises_the_reward(self, advantage: str, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
         settings: dict[str, Any] = {
             "method_advantage": advantage,
