@@ -53,6 +53,7 @@ class CheckpointStore:
         *,
         follows: Mapping[str, tuple[str, ...]] | None = None,
         free: tuple[str, ...] = (),
+        accepted_by: Mapping[str, str] | None = None,
         keep: int,
         rank: int,
         barrier: Callable[[], None],
@@ -63,13 +64,14 @@ class CheckpointStore:
             identity: Of the run.
             follows: See :func:`align.system.identity.differences`.
             free: Names in the identity whose values may differ, which is said.
+            accepted_by: See :func:`align.system.identity.require_same`.
             keep: Number of checkpoints to keep.
             rank: Of this process.
             barrier: Waits for all ranks.
         """
         self.folder = folder
         self.identity = identity
-        self.follows, self.free = follows, free
+        self.follows, self.free, self.accepted_by = follows, free, accepted_by
         self.keep = keep
         self.rank = rank
         self.barrier = barrier
@@ -174,7 +176,8 @@ class CheckpointStore:
             if version == VERSION:  # the identity of an earlier version has other entries
                 learnt = differences(manifest["identity"], self.identity.learnt, self.follows)
                 said = [clause for clause in learnt if clause.startswith(self.free)]
-                require_same(self.folder.parent, [clause for clause in learnt if clause not in said])
+                found = [clause for clause in learnt if clause not in said]
+                require_same(self.folder.parent, found, self.accepted_by)
                 if found := [*said, *differences(manifest["computed"], self.identity.computed)]:
                     random = ", and dropout draws other numbers" if said else ""
                     notes.append(f"From here on results may differ in rounding{random}: {'; '.join(found)}.")

@@ -122,6 +122,10 @@ def test_another_identity_is_refused_and_named(tmp_path: Path) -> None:
     save(store(tmp_path, data="a", trainer={"seed": 1, "lr": 0.1}), 1)
     with pytest.raises(UserError, match=r"resumed: trainer\.seed is 1 in the run and 2 now\."):
         store(tmp_path, data="a", trainer={"seed": 2, "lr": 0.1}).latest()
+    other = store(tmp_path, data="b", trainer={"seed": 1, "lr": 0.1})
+    other.accepted_by = {"data": "any_data=true"}
+    with pytest.raises(UserError, match=r"Give what it began with, any_data=true for data, or if_exists=new\."):
+        other.latest()
 
 
 @pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
