@@ -20,7 +20,7 @@ from align.system.turns import PATIENCE
 __all__ = ["meet"]
 
 _MEETING = timedelta(minutes=10)
-"""As long as torchrun itself waits for other machines."""
+"""torchrun itself waits 15 for other machines, before it begins a process."""
 _PAUSE = 0.5  # seconds between two attempts to reach the first process
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
