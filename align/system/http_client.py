@@ -82,9 +82,9 @@ class HttpClient:
     max_answer_bytes: int
     """Longer answers are cut off and refused."""
     if_slow: str
-    """What lets an answer take longer, with the setting's name as the user types it."""
+    """Remedy: lets an answer take longer, with the setting's name as the user types it."""
     if_long: str
-    """What lets an answer be longer, or makes it shorter."""
+    """Remedy: lets an answer be longer, or makes it shorter."""
 
     def ask(
         self,
