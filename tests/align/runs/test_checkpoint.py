@@ -431,13 +431,13 @@ def test_training_goes_on_while_a_checkpoint_becomes_whole(tmp_path: Path, monke
     released, publish = Event(), module.publish_folder
     monkeypatch.setattr(module, "publish_folder", lambda *folders: released.wait(20) and publish(*folders))
     checkpoints = store(tmp_path)
-    folder = checkpoints.begin(1, {}, shared=lambda _: None, own=lambda _: None)
+    folder = checkpoints.save(1, {}, shared=lambda _: None, own=lambda _: None, waits=False)
     checkpoints.raise_if_failed()
     assert not folder.exists()
     released.set()
     assert checkpoints.whole(folder) == folder
     assert verify(folder)["step"] == 1
-    checkpoints.begin(2, {}, shared=lambda _: None, own=lambda _: None)
+    checkpoints.save(2, {}, shared=lambda _: None, own=lambda _: None, waits=False)
     checkpoints.close()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002"]
 
@@ -448,7 +448,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told(tmp_path: Path, monkeypatch: pyt
 
     checkpoints = store(tmp_path)
     monkeypatch.setattr(module, "publish_folder", full)
-    checkpoints.begin(1, {}, shared=lambda _: None, own=lambda _: None)
+    checkpoints.save(1, {}, shared=lambda _: None, own=lambda _: None, waits=False)
     checkpoints.close()
     for ask in (checkpoints.raise_if_failed, checkpoints.wait):
         with pytest.raises(UserError, match=r"checkpoint of step 1 could not be written .*No space left on device"):
