@@ -20,7 +20,7 @@ from align.system.turns import PATIENCE
 __all__ = ["meet"]
 
 _MEETING = timedelta(minutes=10)
-"""torchrun itself waits 15 for other machines, before it begins a process."""
+"""Before it begins a process torchrun waits for the other machines itself, which this does not shorten."""
 _PAUSE = 0.5  # seconds between two attempts to reach the first process
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
