@@ -61,8 +61,9 @@ class RolloutMethod(OnlineMethod):
         """The reference."""
         return ("reference",)
 
-    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
+    def doubts(self, data: TokenizedPreferences, steps: int) -> Sequence[str]:
         """Rows that weigh more than others: each prompt is answered as often."""
+        del steps
         if set(data.table.unique("weight")) <= {1.0}:
             return ()
         name = type(self).__name__

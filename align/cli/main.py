@@ -75,12 +75,12 @@ def _tell(sentence: str) -> bool:
     """Let the first process say why this one fails; returns whether it can, or is this one."""
     if process_count() == 1:
         return True
-    if "align.system.processes" not in sys.modules:  # the processes have not met yet
-        return wait_for_first_process()
-    from align.system.processes import tell_processes
+    if "align.system.processes" in sys.modules:
+        from align.system.processes import tell_processes
 
-    tell_processes(sentence)
-    return True
+        if tell_processes(sentence):
+            return True
+    return wait_for_first_process()  # the processes have not met yet
 
 
 def _lost(error: BaseException) -> str | None:

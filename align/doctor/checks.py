@@ -39,6 +39,7 @@ CHECKS: tuple[Check, ...] = (
     text.truncation,
     text.answer_room,
     text.plan,
+    text.steps,
     weights.memory,
     weights.weights,
     weights.layout,

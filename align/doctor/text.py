@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "prefix",
     "rewards",
     "round_trip",
+    "steps",
     "template",
     "tokens",
     "truncation",
@@ -38,6 +40,7 @@ __all__ = [
 
 _SOME = 0.05  # a share of rows that is more than a few odd ones
 _FEW = 0.01
+_FEW_STEPS = 10
 
 
 @check("data", "rows read and rejected, by reason")
@@ -297,3 +300,22 @@ def plan(patient: Patient) -> str | None:
             f"{made.learning_rate:g}: give a share such as trainer.warmup=0.1, or more steps."
         )
     return f"{made.steps:,} steps of {made.batch_size} prompts, {made.steps_per_epoch:,} steps per epoch"
+
+
+@check("number of steps", "the data gives more than a few", free=True)
+def steps(patient: Patient) -> str | None:
+    """A few rows do not pass for a training; steps that are typed are meant.
+
+    Adam moves a weight by about the learning rate in each step, whatever the gradient, and the usual warm-up, a tenth
+    of the steps, takes ten of them to be one.
+    """
+    made, examples = patient.plan, len(patient.examples)
+    if patient.config.trainer.steps is not None:
+        return None
+    if made.steps < _FEW_STEPS:
+        raise UserError(
+            f"{examples:,} examples give {made.steps} step{'s' * (made.steps > 1)} of {made.batch_size}, too few to "
+            f"learn much: raise trainer.epochs, to about {math.ceil(_FEW_STEPS / made.steps_per_epoch)}, or lower "
+            "trainer.batch_size; with trainer.steps typed nothing is said."
+        )
+    return f"{made.steps:,} from {examples:,} examples"

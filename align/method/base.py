@@ -210,9 +210,9 @@ class Method(Settings, ABC):
         """Initialise roles from others. Not called when a run is resumed."""
         del policy
 
-    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
-        """Say why the method can learn little from the training data; the run goes on."""
-        del data
+    def doubts(self, data: TokenizedPreferences, steps: int) -> Sequence[str]:
+        """Say why the method can learn little from the training data, or in so many steps; the run goes on."""
+        del data, steps
         return ()
 
     # For each step

@@ -180,7 +180,7 @@ class Batch:
                 for prompt, responses in zip(self.prompt_ids, self.response_ids, strict=True)
             ]
         return [
-            [len(prompt) + sum(len(ids) + 1 for ids in responses)]
+            [len(prompt) - 1 + sum(1 + len(ids) for ids in responses)]  # each begins with the prompt's last token
             for prompt, responses in zip(self.prompt_ids, self.response_ids, strict=True)
         ]
 

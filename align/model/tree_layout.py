@@ -94,8 +94,7 @@ def _padding(batch: Batch) -> float:
 
 
 def _row_length(batch: Batch, layout: Layout) -> int:
-    longest = max((max(lengths, default=0) for lengths in batch.row_lengths(layout)), default=0)
-    return longest - (layout == "tree")  # the prompt's last token is in the branches
+    return max((max(lengths, default=0) for lengths in batch.row_lengths(layout)), default=0)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

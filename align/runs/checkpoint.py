@@ -53,6 +53,7 @@ class CheckpointStore:
         *,
         follows: Mapping[str, tuple[str, ...]] | None = None,
         free: tuple[str, ...] = (),
+        accepted_by: Mapping[str, str] | None = None,
         keep: int,
         rank: int,
         barrier: Callable[[], None],
@@ -63,13 +64,14 @@ class CheckpointStore:
             identity: Of the run.
             follows: See :func:`align.system.identity.differences`.
             free: Names in the identity whose values may differ, which is said.
+            accepted_by: See :func:`align.system.identity.require_same`.
             keep: Number of checkpoints to keep.
             rank: Of this process.
             barrier: Waits for all ranks.
         """
         self.folder = folder
         self.identity = identity
-        self.follows, self.free = follows, free
+        self.follows, self.free, self.accepted_by = follows, free, accepted_by
         self.keep = keep
         self.rank = rank
         self.barrier = barrier
@@ -84,24 +86,13 @@ class CheckpointStore:
         *,
         shared: Callable[[Path], None],
         own: Callable[[Path], None],
-    ) -> Path:
-        """Write the checkpoint of a step and wait until it is whole on disk; see `begin`."""
-        final = self.begin(step, state, shared=shared, own=own)
-        self.wait()
-        return final
-
-    def begin(
-        self,
-        step: int,
-        state: Mapping[str, Any],
-        *,
-        shared: Callable[[Path], None],
-        own: Callable[[Path], None],
+        waits: bool = True,
     ) -> Path:
         """Write the files of a step's checkpoint, and begin to make it the newest one; all ranks call it.
 
         Rank 0 calls ``shared`` for the files that all ranks have in common; every rank calls ``own`` for its own files.
-        Returns where the checkpoint will be. Until then a killed run has the one before it.
+        Returns where the checkpoint is once it is whole on disk, which is not waited for if ``waits`` is false: until
+        then a killed run has the one before it.
 
         Raises:
             UserError: This one or the one before it could not be written, because the disk is full or not writable;
@@ -124,13 +115,15 @@ class CheckpointStore:
             self.barrier()
         self._begun = self._thread.submit(self._make_newest, partial, final, step, state, set(self._damaged))
         self._damaged.clear()
+        if waits:
+            self.wait()
         return final
 
     def wait(self) -> None:
         """Wait until the checkpoint that was begun is whole on disk; all ranks call it.
 
         Raises:
-            UserError: See `begin`.
+            UserError: See `save`.
         """
         if self._begun is not None:
             self._begun.result()
@@ -138,7 +131,7 @@ class CheckpointStore:
             self._begun = None
 
     def whole(self, folder: Path) -> Path:
-        """Return the folder that `begin` returned once it is whole; for rank 0 alone."""
+        """Return the folder that `save` returned once it is whole; for rank 0 alone."""
         if self._begun is not None:
             self._begun.result()
         return folder
@@ -174,7 +167,8 @@ class CheckpointStore:
             if version == VERSION:  # the identity of an earlier version has other entries
                 learnt = differences(manifest["identity"], self.identity.learnt, self.follows)
                 said = [clause for clause in learnt if clause.startswith(self.free)]
-                require_same(self.folder.parent, [clause for clause in learnt if clause not in said])
+                found = [clause for clause in learnt if clause not in said]
+                require_same(self.folder.parent, found, self.accepted_by)
                 if found := [*said, *differences(manifest["computed"], self.identity.computed)]:
                     random = ", and dropout draws other numbers" if said else ""
                     notes.append(f"From here on results may differ in rounding{random}: {'; '.join(found)}.")

@@ -81,6 +81,10 @@ class HttpClient:
     """Seconds before the first repetition; doubled each time up to a minute, plus a random part."""
     max_answer_bytes: int
     """Longer answers are cut off and refused."""
+    if_slow: str
+    """Remedy: lets an answer take longer, with the setting's name as the user types it."""
+    if_long: str
+    """Remedy: lets an answer be longer, or makes it shorter."""
 
     def ask(
         self,
@@ -181,7 +185,7 @@ class HttpClient:
             raise _Failure(f"no connection within {self.connect_timeout:g} s", "start the server") from None
         except (TimeoutError, httpx2.TimeoutException):
             reason = f"no whole answer within {self.timeout:g} s"
-            raise _Failure(reason, "look at the server's load, or raise timeout") from None
+            raise _Failure(reason, f"look at the server's load, or {self.if_slow}") from None
         except httpx2.TransportError as error:
             raise _Failure(
                 _clean(str(error) or type(error).__name__), "start the server, or correct the address"
@@ -200,7 +204,7 @@ class HttpClient:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise _Failure("the answer is compressed, which was not asked for", "switch compression off in the server")
         too_long = _Failure(
-            f"the answer is longer than {self.max_answer_bytes} bytes", "correct the server, or raise max_answer_bytes"
+            f"the answer is longer than {self.max_answer_bytes} bytes", f"correct the server, or {self.if_long}"
         )
         if int(response.headers.get("Content-Length", 0)) > self.max_answer_bytes:
             raise too_long

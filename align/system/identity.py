@@ -84,14 +84,22 @@ def named(found: list[str]) -> str:
     return f"{'; '.join(found[:_SHOWN])}{more}"
 
 
-def require_same(what: Path, found: list[str]) -> None:
+def require_same(what: Path, found: list[str], accepted_by: Mapping[str, str] | None = None) -> None:
     """Refuse to go on with what an earlier run left, if there are `differences`.
 
+    Args:
+        what: The run, or the file.
+        found: The differences.
+        accepted_by: Key → the setting with which another value of it is accepted.
+
     Raises:
-        UserError: There are; the message has all of them.
+        UserError: There are; the message has the first of them, and what to do.
     """
     if found:
-        raise UserError(f"{what} cannot be resumed: {named(found)}. Give what it began with, or if_exists=new.")
+        starts = (accepted_by or {}).items()
+        settings = [f"{setting} for {key}" for key, setting in starts if any(c.startswith(key) for c in found)]
+        remedies = ", ".join(["Give what it began with", *settings])
+        raise UserError(f"{what} cannot be resumed: {named(found)}. {remedies}, or if_exists=new.")
 
 
 def _value(flat: Mapping[str, Any], key: str) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor
 from align.errors import UserError, fault_of_user, first_line
 from align.system import collectives
 from align.system.identity import differences, named
+from align.system.meeting import meet
 from align.system.signals import outlast_sigterm
 from align.system.turns import PATIENCE, turns
 from align.system.watch import Watch, explained
@@ -205,8 +206,12 @@ def process_state() -> PartialState:
     Without an accelerator ``cpu=True`` is needed: under torchrun on CPUs a bare ``Accelerator()`` joins nobody, and
     every rank would train a run of its own. Ranks wait long for each other: one may tokenise or draw for more than the
     ten minutes that NCCL would give it, and one that is lost is noticed otherwise (:mod:`align.system.watch`).
+
+    Raises:
+        UserError: The other processes did not come (:mod:`align.system.meeting`).
     """
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    met = {} if dist.is_initialized() else meet()
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE, **met)
     if state.num_processes > 1 and dist.is_initialized():
         _watch()
     return state
@@ -252,10 +257,14 @@ def lost_process(error: BaseException) -> str | None:
     return explained(lost) if watch.speaks else ""
 
 
-def tell_processes(sentence: str) -> None:
-    """Tell the other processes of the run why this one fails, so that none waits for it, and the first one says it."""
-    if _several():
+def tell_processes(sentence: str) -> bool:
+    """Tell the other processes of the run why this one fails, so that none waits for it, and the first one says it.
+
+    Returns whether they have met.
+    """
+    if met := _several():
         _watch().announce(sentence)
+    return met
 
 
 def _several() -> bool:

@@ -14,24 +14,37 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from align.system.terminal import visible
 
-__all__ = ["Watch", "explained"]
+__all__ = ["Watch", "explained", "numbering"]
 
 BEAT = 1.0  # seconds between two looks
 GRACE = 2.0  # seconds for the main thread to leave by an error of its own
-STILL = 20.0  # seconds that a process of this machine may be stopped
+STILL = 20.0  # seconds that a process that this one sees may be stopped
 SILENT = 120.0  # seconds without a word of a process, on another machine too
+_BOOT, _NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 
 
 def explained(lost: str) -> str:
     """Return the line for the user on a process that is lost."""
     remedy = "" if "if_exists=resume" in lost else "; continue with if_exists=resume"
     return f"Error: {lost.rstrip('.')}{remedy}."
+
+
+def numbering() -> str:
+    """Return what tells apart the machines, and on one the containers, in which a process's number means another one.
+
+    Two of them may have one host name.
+    """
+    try:
+        return f"{_BOOT.read_text().strip()} {_NAMESPACE.readlink()}"
+    except OSError:  # not Linux
+        return socket.gethostname()
 
 
 @dataclass
@@ -52,7 +65,7 @@ class Watch:
 
     def begin(self) -> None:
         """Start to watch."""
-        self.store.set(self._key("place", self.rank), f"{socket.gethostname()}|{os.getpid()}")
+        self.store.set(self._key("place", self.rank), f"{numbering()}|{os.getpid()}")
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
@@ -130,9 +143,9 @@ class Watch:
                 self.lost = f"process {other} has been {stands} for {now - spoke[other][1]:.0f} seconds"
 
     def _state(self, other: int) -> str:
-        """Return ``running``, ``stopped`` or ``ended`` of a process of this machine; empty for others."""
-        host, _, number = self._read("place", other).partition("|")
-        if not number or host != socket.gethostname():
+        """Return ``running``, ``stopped`` or ``ended`` of a process that this one sees; empty for others."""
+        where, _, number = self._read("place", other).partition("|")
+        if not number or where != numbering():
             return ""
         try:
             status = psutil.Process(int(number)).status()

@@ -137,7 +137,7 @@ class Feed(Source):
     def notes(self) -> list[str]:
         """Sentences on the rows that were rejected or cut, and what the method doubts."""
         lost = [report.summary() for report in self._reports if report.lost or report.noted]
-        return [*lost, *(f"Warning: {doubt}" for doubt in self._method.doubts(self.train.data))]
+        return [*lost, *(f"Warning: {doubt}" for doubt in self._method.doubts(self.train.data, self.plan.steps))]
 
     def cache_columns(self, between: Callable[[], None]) -> None:
         """Compute the method's cached columns, by the policy as it is now; ``between`` may raise to stop."""

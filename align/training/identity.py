@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from align.settings.config import TrainerConfig
 
 __all__ = [
+    "ACCEPTED_BY",
     "FOLLOWS",
     "LENGTH_FOLLOWS",
     "can_be_lengthened",
@@ -63,6 +64,8 @@ _ADAPTER = {
 }  # our name → PEFT's
 
 WORLD_SIZE = "the number of processes"
+ACCEPTED_BY = {WORLD_SIZE: "resume_world_size=any"}
+"""Parts of an identity that may differ where a setting says so."""
 LENGTH_FOLLOWS = {f"trainer.{name}": ("trainer.schedule", "trainer.warmup") for name in ("steps", "epochs")}
 """Of a run that can be lengthened there is no length to compare: see :func:`can_be_lengthened`."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,14 +46,14 @@ class TrainingState:
 
     def save(self, step: int) -> Path:
         """Write the checkpoint of a step and wait until it is whole on disk; all ranks call it."""
-        return self._save(step, self.store.save)
+        return self._save(step, waits=True)
 
     def save_if_due(self, step: int) -> None:
         """Every ``save_steps``, while training goes on, and after the last step; the callbacks are told."""
         if step == self.steps:
             folder = self.save(step)
         elif self.save_steps and step % self.save_steps == 0:
-            folder = self._save(step, self.store.begin)
+            folder = self._save(step, waits=False)
         else:
             return
         with self.saved_if_it_fails(step):
@@ -155,9 +155,9 @@ class TrainingState:
                 raise TrainingError(f"out of memory ({first_line(error)}); {SMALLER}.{kept}") from error
             raise
 
-    def _save(self, step: int, save: Callable[..., Path]) -> Path:
+    def _save(self, step: int, *, waits: bool) -> Path:
         state = {"steps": self.steps, "evaluated": self.evaluated, "begun": self.begun}
-        return save(step, state, shared=self._save_shared, own=self._save_own)
+        return self.store.save(step, state, shared=self._save_shared, own=self._save_own, waits=waits)
 
     def _save_shared(self, folder: Path) -> None:
         policy, optimizer = self.stepper.policy, self.stepper.optimizer

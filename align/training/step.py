@@ -55,6 +55,8 @@ class _Share:
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     bad: list[int] = field(default_factory=list[int])
     """Rows whose loss is not finite."""
+    unreached: set[int] = field(default_factory=set[int])
+    """Numbers of the parameters that have no gradient."""
 
 
 class Stepper:
@@ -76,7 +78,9 @@ class Stepper:
         self.optimizer = optimizer
         self.tokens_per_microbatch = tokens_per_microbatch
         self.max_grad_norm = max_grad_norm
-        self._parameters = policy.parameters(method.trains)
+        parameters = policy.parameters(method.trains).values()
+        self._whole = [parameter for parameter in parameters if not is_shared(parameter)]
+        self._parts = [parameter for parameter in parameters if is_shared(parameter)]
 
     def step(self, batch: Batch, mixed: Batch | None = None) -> StepResult:
         """Accumulate the gradient of the step's loss over micro-batches and ranks, clip it, and update.
@@ -99,6 +103,7 @@ class Stepper:
                 share.bad = self._differentiate(micro_batches, weight, share.metrics)
                 if mixed is not None:
                     self._mix_in(mixed, mixed_tokens, share.metrics)
+            share.unreached = {number for number, parameter in enumerate(self._whole) if parameter.grad is None}
             return share
 
         try:
@@ -106,7 +111,7 @@ class Stepper:
         except Exception:
             self.optimizer.zero_grad(set_to_none=True)
             raise
-        grad_norm = self._reduce_gradients()
+        grad_norm = self._reduce_gradients(set.intersection(*(share.unreached for share in shares)))
         self._stop_unless_finite(grad_norm, sorted({row for share in shares for row in share.bad}), batch)
         self._update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -194,27 +199,29 @@ class Stepper:
         with torch.no_grad(), self.processes.autocast(self.policy.device):
             return [self.method.prepare(self.policy, part) for part in parts]
 
-    def _reduce_gradients(self) -> float:
+    def _reduce_gradients(self, unreached: set[int]) -> float:
         """Sum the gradients of all ranks; the weights already make the sum the step's mean. Returns the norm.
 
-        Those of tensors that are shared out are summed already (:mod:`align.model.sharding`).
+        Those of tensors that are shared out are summed already (:mod:`align.model.sharding`). What no rank's loss
+        reaches keeps none, as on one process: of zeros the optimiser would decay the weights.
         """
-        whole = [parameter for parameter in self._parameters.values() if not is_shared(parameter)]
         if self.processes.world_size > 1:
             gradients: list[torch.Tensor] = []
-            for parameter in whole:
+            for number, parameter in enumerate(self._whole):
+                if number in unreached:
+                    parameter.grad = None
+                    continue
                 if parameter.grad is None:  # no prompt of this rank asks it, but all ranks sum the same tensors
                     parameter.grad = torch.zeros_like(parameter)
                 gradients.append(parameter.grad)
             self.processes.sum_in_place(gradients)
-        parts = [parameter for parameter in self._parameters.values() if is_shared(parameter)]
-        norm = get_total_norm([parameter.grad for parameter in whole if parameter.grad is not None])
-        if parts:
+        norm = get_total_norm([parameter.grad for parameter in self._whole if parameter.grad is not None])
+        if self._parts:
             of_parts = whole_tensor(
-                get_total_norm([parameter.grad for parameter in parts if parameter.grad is not None])
+                get_total_norm([parameter.grad for parameter in self._parts if parameter.grad is not None])
             )
             norm = torch.linalg.vector_norm(torch.stack([norm, of_parts]))
-        for parameters in filter(None, (whole, parts)):
+        for parameters in filter(None, (self._whole, self._parts)):
             clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
         return norm.item()
 

@@ -40,7 +40,7 @@ from align.system.randomness import seed_everything
 from align.system.signals import Interrupted, StopRequest
 from align.training.callbacks import Callback, Callbacks
 from align.training.feed import Feed
-from align.training.identity import FOLLOWS, WORLD_SIZE, method_settings, run_identity
+from align.training.identity import ACCEPTED_BY, FOLLOWS, WORLD_SIZE, method_settings, run_identity
 from align.training.monitor import Monitor
 from align.training.optimizer import make_optimizer, make_schedule, next_rate
 from align.training.rollout import make_source
@@ -171,13 +171,8 @@ class _Run:
         if config.gradient_checkpointing:
             self.policy.recompute_activations(method.trains)
         self.optimizer = make_optimizer(self.policy.parameters(method.trains), config, self.plan.learning_rate)
-        self.schedule = make_schedule(
-            self.optimizer,
-            self.plan.schedule,
-            warmup=self.plan.warmup,
-            steps=self.plan.steps,
-            final=config.final_learning_rate,
-        )
+        plan, final = self.plan, config.final_learning_rate
+        self.schedule = make_schedule(self.optimizer, plan.schedule, warmup=plan.warmup, steps=plan.steps, final=final)
         self.stepper = Stepper(
             self.policy,
             method,
@@ -337,6 +332,7 @@ class _Run:
             identity,
             follows=FOLLOWS,
             free=trainer.free,
+            accepted_by=ACCEPTED_BY,
             keep=self.config.keep_checkpoints,
             rank=processes.rank,
             barrier=processes.barrier,

@@ -32,7 +32,7 @@ from methods.step_means import with_pairs_per_token
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from align.data import Preferences
+    from align.data import Preferences, TokenizedPreferences
     from align.method.base import Together
     from align.model.batch import Batch
     from align.model.policy import Policy
@@ -63,6 +63,16 @@ class DPO(PairwiseSettings):
         if self.soft_labels is not None:
             require_scores(data.as_pairs())
         return data
+
+    def doubts(self, data: TokenizedPreferences, steps: int) -> Sequence[str]:
+        """A reference that never moves."""
+        del data
+        if self.sync_steps < steps:
+            return ()
+        return (
+            f"the reference moves after every {self.sync_steps} steps and the run has {steps}, so it never does; lower "
+            "method.sync_steps, raise trainer.epochs or trainer.steps, or leave method.sync_steps out.",
+        )
 
     def begin(self, policy: Policy) -> None:
         """Start the moving reference at the policy."""

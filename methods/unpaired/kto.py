@@ -65,9 +65,9 @@ class KTO(Unpaired):
         require_not_negative(**weights)
         require_positive("KTO", **{max(weights, key=lambda name: weights[name]): max(weights.values())})
 
-    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
+    def doubts(self, data: TokenizedPreferences, steps: int) -> Sequence[str]:
         """The same, and one prompt alone."""
-        doubts, prompt = list(super().doubts(data)), data[0].prompt_ids
+        doubts, prompt = list(super().doubts(data, steps)), data[0].prompt_ids
         if self.baseline and all(example.prompt_ids == prompt for example in data):
             doubts.append(
                 "all rows of the training data have one prompt, so KTO's baseline z, which is taken from answers to "

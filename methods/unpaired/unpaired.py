@@ -45,8 +45,9 @@ class Unpaired(PairsAgainstReference):
         """The reference."""
         return ("reference",)
 
-    def doubts(self, data: TokenizedPreferences) -> Sequence[str]:
+    def doubts(self, data: TokenizedPreferences, steps: int) -> Sequence[str]:
         """Answers that are all good or all bad; looks no further than the second kind."""
+        del steps
         kinds = (good for example in data if example.weight for good in example.good)
         first = next(kinds, True)
         if any(good is not first for good in kinds):

@@ -73,6 +73,8 @@ class Remote(Settings):
             retries=self.retries,
             backoff=self.backoff,
             max_answer_bytes=self.max_answer_bytes,
+            if_slow="raise timeout in the scorer's settings (reward.timeout)",
+            if_long="raise max_answer_bytes in the scorer's settings (reward.max_answer_bytes)",
         )
         try:
             return client.ask([Question(url, body) for body in bodies], read, concurrency=concurrency)

@@ -90,7 +90,10 @@ LONGEST: dict[str, Any] = {"maximum": 40, "unit": "tokens", "tokenizer": "world/
         (["reward=ranker", "reward.model=a/b"], {"scorer": "ranker", "model": "a/b", "dtype": "float32"}),
         (
             ["reward=http", "reward.url=http://localhost:1"],
-            {"scorer": "http", "url": "http://localhost:1", "protocol": "align", "token_env": None},
+            {
+                **{"scorer": "http", "url": "http://localhost:1", "protocol": "align", "token_env": None},
+                **{"timeout": 120.0, "max_answer_bytes": 2**20},
+            },
         ),
         (
             ["reward=model", "reward.model=a/b"],

@@ -60,13 +60,13 @@ def after_a_save(number: int, do: Callable[[], Any]) -> None:
     """Do something when the ``number``-th checkpoint is whole on disk."""
     from align.runs.checkpoint import CheckpointStore
 
-    original, calls = CheckpointStore.begin, [0]
+    original, calls = CheckpointStore.save, [0]
 
-    def begin(self: CheckpointStore, *arguments: Any, **named: Any) -> Path:
+    def save(self: CheckpointStore, *arguments: Any, **named: Any) -> Path:
         folder = self.whole(original(self, *arguments, **named))
         calls[0] += 1
         if calls[0] == number:
             do()
         return folder
 
-    CheckpointStore.begin = begin
+    CheckpointStore.save = save

@@ -71,7 +71,7 @@ def test_a_method_that_answers_every_prompt_as_often_says_so(tiny_policy: Policy
 
     def doubts(rows: list[dict[str, Any]]) -> str:
         data = tokenize(Preferences.from_rows(rows), tiny_policy.tokenizer, max_length=250, unit="prompt")
-        return " ".join(GRPO().doubts(data.distinct_prompts()))
+        return " ".join(GRPO().doubts(data.distinct_prompts(), 9))
 
     assert doubts(rows) == ""
     assert doubts(heavy).startswith("the weights of the data's rows do not count: GRPO answers every prompt as often")

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from align.candidates.drawing import prompts_to_answer
 from align.cli.console import say
 from align.cli.launch.assemble import load_data, read_tokenizer, tokenize_data, try_scorers
+from align.cli.launch.free_checks import warn_of
 from align.cli.launch.run import Run, Scorers
 from align.model.skeleton import skeleton
 from align.system.redaction import redact
@@ -43,6 +44,7 @@ def dry_run(run: Run, scorers: Scorers, architecture: PretrainedConfig) -> None:
             f"{plan.steps:,} steps of {plan.batch_size} prompts, {plan.steps_per_epoch:,} steps per epoch; "
             f"learning rate {plan.learning_rate:g}, {plan.schedule}, warm-up {plan.warmup:g}"
         )
+        warn_of(run, (train, heldout), tokenizer, examples)
     whole = skeleton(config.model, config.adapter, architecture)
     size = whole.size
     say(f"Parameters: {size.trainable:,} trained of {size.total:,} ({size.trainable / size.total:.2%})")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli.console import hide_noise, process_count, report, say
+from align.cli.launch.free_checks import warn_of
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
 from align.cli.launch.resume import command_inputs, is_finished
 from align.cli.launch.run import Run, Scorers, check_data, make_scorers
@@ -19,9 +20,6 @@ from align.system.signals import Interrupted
 from align.training.identity import chooses_best
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from align.data import Preferences, TokenizedPreferences
     from align.evaluation.evaluator import Evaluator
     from align.evaluation.measurement import Beside
 
@@ -139,7 +137,7 @@ def _train(run: Run, scorers: Scorers) -> None:
     train, heldout = assemble.load_data(config)
     assemble.try_scorers(run, scorers, train, heldout)
     examples, heldout_examples = assemble.tokenize_data(run, train, heldout, tokenizer)  # data errors before weights
-    _warn_of(run, (train, heldout), tokenizer, examples)
+    warn_of(run, (train, heldout), tokenizer, examples)
     policy = assemble.load_policy(config, tokenizer, notes)
     with open_engine(config.sampling, policy) as engine:
         trainer = Trainer(
@@ -167,25 +165,6 @@ def _train(run: Run, scorers: Scorers) -> None:
     if run.is_last:
         answers = run.method.generates and "policy" in run.method.trains
         say(next_steps(result.folder, config.method, answers=answers))
-
-
-def _warn_of(
-    run: Run,
-    data: tuple[Preferences, Preferences | None],
-    tokenizer: PreTrainedTokenizerBase,
-    examples: TokenizedPreferences,
-) -> None:
-    """Say what the doctor's free checks find wrong; the run goes on, as it would have without them."""
-    from align.doctor.check import examine
-    from align.doctor.checks import FREE
-    from align.doctor.patient import Patient
-
-    parts = {"data": lambda: data, "tokenizer": lambda: tokenizer, "examples": lambda: examples}
-    patient = Patient(run.config, run.method, parts)
-    _ = patient.plan  # a run that has none ends here, and is not warned of it too
-    for finding in examine(patient, FREE):
-        if finding.state == "wrong":
-            report(f"Warning: {finding.name}: {finding.says}")
 
 
 def _measure_rival(run: Run, evaluator: Evaluator | None) -> list[Beside]:

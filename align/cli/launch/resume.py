@@ -22,6 +22,7 @@ from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
 from align.system.redaction import redact
 from align.training.identity import (
+    ACCEPTED_BY,
     LENGTH_FOLLOWS,
     WORLD_SIZE,
     chooses_best,
@@ -52,7 +53,7 @@ def is_finished(run: Run, scorers: Scorers) -> bool:
         return False
     finished = (folder / "final").exists()
     found = differences(saved, redact(command_inputs(run, scorers)), LENGTH_FOLLOWS)
-    if config.resume_world_size == "any" and config.stage != "sample":
+    if config.resume_world_size == "any":
         found = [clause for clause in found if not clause.startswith(WORLD_SIZE)]
     if finished and found and all(clause.startswith(_LENGTH) for clause in found):
         raise UserError(
@@ -60,7 +61,7 @@ def is_finished(run: Run, scorers: Scorers) -> bool:
             "with the last step: more would make it another run. Begin a new one from its model, or give "
             "trainer.schedule=constant trainer.warmup=0 from the start where a run is to be lengthened later."
         )
-    require_same(folder, found)
+    require_same(folder, found, ACCEPTED_BY)
     version = newest_version(folder / "checkpoints")
     if version is not None and not finished:
         require_current_version(folder, version)

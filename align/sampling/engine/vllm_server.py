@@ -154,7 +154,8 @@ class VllmServer:
         if longest > self.longest:
             raise EngineError(
                 f"{self.url} takes sequences of {self.longest} tokens, but a prompt with the longest response has "
-                f"{longest}; start it with --max-model-len {longest}, or lower max_new_tokens."
+                f"{longest}; start it with --max-model-len {longest}, or lower method.max_new_tokens "
+                "(evaluation.max_new_tokens where it evaluates)."
             )
         drawn = n if params.temperature > 0 else 1  # vLLM refuses several greedy ones, which would be the same
         common = {"model": name, "n": drawn, **_body(params, stops)}
@@ -180,6 +181,8 @@ class VllmServer:
             retries=self.config.retries,
             backoff=min(1.0, self.config.timeout),
             max_answer_bytes=_MOST_BYTES,
+            if_slow="raise sampling.timeout",
+            if_long="draw fewer or shorter responses to a prompt (method.samples, method.max_new_tokens)",
         )
 
     def get(self, path: str, *, is_json: bool = True) -> Any:

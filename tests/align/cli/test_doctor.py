@@ -26,7 +26,7 @@ def test_a_run_that_will_work(words: list[str], capsys: pytest.CaptureFixture[st
     first, *lines, last = capsys.readouterr().out.splitlines()
     assert first.startswith("sft on ")
     assert [line[9:31].rstrip() for line in lines] == [check.name for check in CHECKS]
-    assert last.startswith("3")
+    assert int(last.split()[0]) > 35
     assert " good, 0 wrong, " in last
 
 

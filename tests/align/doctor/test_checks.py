@@ -321,6 +321,11 @@ def _(ward: Ward) -> Patient:
     return ward.make(trainer={"warmup": 50, "steps": 20})
 
 
+@fault("number of steps", "40 examples give 2 steps of 20, too few to learn much: raise trainer.epochs, to about 5, or")
+def _(ward: Ward) -> Patient:
+    return ward.make(trainer={"batch_size": 20})
+
+
 @fault("sharding", "llama models have no decoder layers")
 def _(ward: Ward) -> Patient:
     ward.patch.setattr("align.model.sharding.decoder_layers", lambda _: [])

@@ -195,9 +195,9 @@ def test_selecting_cuts_every_axis_and_joining_pads_it_with_zero() -> None:
 
 
 def test_row_lengths_by_hand() -> None:
-    """Flat: prompt and response. Tree: the prompt once, and before each response its last token again."""
+    """Flat: prompt and response. Tree: the prompt without its last token once, and that before each response."""
     assert ragged().row_lengths("flat") == [[3], [4, 2], [5, 5]]
-    assert ragged().row_lengths("tree") == [[2 + 2], [1 + 4 + 2], [3 + 3 + 3]]
+    assert ragged().row_lengths("tree") == [[1 + 2], [0 + 4 + 2], [2 + 3 + 3]]
 
 
 def test_what_no_batch_can_have() -> None:

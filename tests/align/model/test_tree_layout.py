@@ -264,6 +264,7 @@ def test_rows_of_the_flat_layout_by_hand() -> None:
 def test_rows_of_the_tree_layout_by_hand() -> None:
     rows = lay_out(by_hand(), "tree", pad_id=9, device=torch.device("cpu"))
     assert rows.input_ids_RL.tolist() == [[1, 2, 3, 5, 6, 3, 7], [4, 8, 9, 9, 9, 9, 9]]
+    assert by_hand().row_lengths("tree") == [[7], [2]]
     assert rows.position_ids_RL.tolist() == [[0, 1, 2, 3, 4, 2, 3], [0, 1, 0, 0, 0, 0, 0]]
     assert rows.segment_RL is not None
     assert rows.segment_RL.tolist() == [[0, 0, 1, 1, 1, 2, 2], [1, 1, -1, -1, -1, -1, -1]]

@@ -122,6 +122,10 @@ def test_another_identity_is_refused_and_named(tmp_path: Path) -> None:
     save(store(tmp_path, data="a", trainer={"seed": 1, "lr": 0.1}), 1)
     with pytest.raises(UserError, match=r"resumed: trainer\.seed is 1 in the run and 2 now\."):
         store(tmp_path, data="a", trainer={"seed": 2, "lr": 0.1}).latest()
+    other = store(tmp_path, data="b", trainer={"seed": 1, "lr": 0.1})
+    other.accepted_by = {"data": "any_data=true"}
+    with pytest.raises(UserError, match=r"Give what it began with, any_data=true for data, or if_exists=new\."):
+        other.latest()
 
 
 @pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
@@ -427,13 +431,13 @@ def test_training_goes_on_while_a_checkpoint_becomes_whole(tmp_path: Path, monke
     released, publish = Event(), module.publish_folder
     monkeypatch.setattr(module, "publish_folder", lambda *folders: released.wait(20) and publish(*folders))
     checkpoints = store(tmp_path)
-    folder = checkpoints.begin(1, {}, shared=lambda _: None, own=lambda _: None)
+    folder = checkpoints.save(1, {}, shared=lambda _: None, own=lambda _: None, waits=False)
     checkpoints.raise_if_failed()
     assert not folder.exists()
     released.set()
     assert checkpoints.whole(folder) == folder
     assert verify(folder)["step"] == 1
-    checkpoints.begin(2, {}, shared=lambda _: None, own=lambda _: None)
+    checkpoints.save(2, {}, shared=lambda _: None, own=lambda _: None, waits=False)
     checkpoints.close()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002"]
 
@@ -444,7 +448,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told(tmp_path: Path, monkeypatch: pyt
 
     checkpoints = store(tmp_path)
     monkeypatch.setattr(module, "publish_folder", full)
-    checkpoints.begin(1, {}, shared=lambda _: None, own=lambda _: None)
+    checkpoints.save(1, {}, shared=lambda _: None, own=lambda _: None, waits=False)
     checkpoints.close()
     for ask in (checkpoints.raise_if_failed, checkpoints.wait):
         with pytest.raises(UserError, match=r"checkpoint of step 1 could not be written .*No space left on device"):

@@ -88,6 +88,17 @@ def test_the_refusal_has_every_difference_and_no_hash() -> None:
     require_same(Path("runs/x"), [])
 
 
+def test_the_refusal_names_the_setting_that_accepts_a_difference() -> None:
+    accepted_by = {"ranks": "any_ranks=true", "disk": "any_disk=true"}
+    found = differences({"ranks": 2, "seed": 0}, {"ranks": 1, "seed": 1})
+    with pytest.raises(
+        UserError, match=r"1 now\. Give what it began with, any_ranks=true for ranks, or if_exists=new\."
+    ):
+        require_same(Path("runs/x"), found, accepted_by)
+    with pytest.raises(UserError, match=r"1 now\. Give what it began with, or if_exists=new\."):
+        require_same(Path("runs/x"), found[1:], accepted_by)
+
+
 def test_a_folder_is_known_by_names_and_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "inner").mkdir(parents=True)

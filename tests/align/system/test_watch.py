@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from align.system import watch as module
-from align.system.watch import Watch, explained
+from align.system.watch import Watch, explained, numbering
 
 
 class Store(dict[str, str]):
@@ -60,7 +61,7 @@ def until(condition: object, seconds: float = 10.0) -> None:
 
 
 def other(store: Store, process: subprocess.Popen[bytes], rank: int = 1) -> None:
-    store[f"align/place/{rank}"] = f"{socket.gethostname()}|{process.pid}"
+    store[f"align/place/{rank}"] = f"{numbering()}|{process.pid}"
 
 
 @contextmanager
@@ -125,6 +126,28 @@ def test_one_of_another_machine_is_silent() -> None:
         assert heard == ["process 1 has been silent for 0 seconds"] or heard == [
             "process 1 has been silent for 1 seconds"
         ]
+
+
+@pytest.mark.parametrize("part", ["_BOOT", "_NAMESPACE"])
+def test_one_of_a_container_with_the_same_host_name_is_not_looked_for_here(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There its number is that of another process, or of none."""
+    (tmp_path / "_BOOT").write_text("another\n")
+    (tmp_path / "_NAMESPACE").symlink_to("pid:[1]")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, part, tmp_path / part)
+        theirs = numbering()
+    store = Store()
+    store["align/place/1"], store["align/beat/1"] = f"{theirs}|99999999", "7"
+    with watching(store) as (_, heard):
+        time.sleep(0.3)
+        assert not heard
+
+
+def test_where_linux_tells_nothing_a_machine_is_its_host_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BOOT", tmp_path / "absent")
+    assert numbering() == socket.gethostname()
 
 
 def test_one_that_left_as_it_should_is_not_missed() -> None:

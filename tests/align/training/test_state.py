@@ -44,7 +44,10 @@ class Store:
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder, self.rank = folder, rank
 
-    def save(self, _: int, __: Any, *, shared: Callable[[Path], None], own: Callable[[Path], None]) -> Path:
+    def save(
+        self, _: int, __: Any, *, shared: Callable[[Path], None], own: Callable[[Path], None], waits: bool
+    ) -> Path:
+        assert waits
         own(self.folder)
         if self.rank == 0:
             shared(self.folder)

@@ -125,6 +125,49 @@ def test_ranks_make_the_step_of_one(shares: Any, tiny_model: Path, pair_rows: Ro
     assert set(alone.metrics) == {"loss", "nll_per_token", "tokens_per_response", "loss/mixed"}
 
 
+class Valued(SFT):
+    """SFT beside a value role, whose output embeddings no loss reaches; its rewards are 1."""
+
+    @property
+    def trains(self) -> Any:
+        return ("policy", "value")
+
+    def loss(self, policy: Policy, batch: Batch) -> Any:
+        if policy.role == "policy":
+            return super().loss(policy, batch)
+        values = (policy.values(batch) - 1).square().sum()
+        return Loss({"value": values}, {})
+
+
+@pytest.mark.parametrize("shares", [([0, 2], [1, 3]), ([0, 1, 2, 3], [])])
+def test_what_no_loss_reaches_is_left_at_any_number_of_ranks(
+    shares: Any, tiny_model: Path, pair_rows: Rows, at_ranks: Any
+) -> None:
+    """The weight decay of AdamW moves what has a gradient, of zeros too; without one it leaves it."""
+    policies = [Policy.load(str(tiny_model), adapter=None) for _ in range(3)]
+    for policy in policies:
+        policy.require(("value",))
+    data = examples(policies[0], pair_rows[:4])
+    start = {name: p.detach().clone() for name, p in policies[2].parameters(("policy", "value")).items()}
+
+    def run(processes: Processes, policy: Policy, share: list[int]) -> Any:
+        parameters = policy.parameters(("policy", "value"))
+        optimizer = torch.optim.AdamW(parameters.values(), lr=1e-2, weight_decay=0.1)
+        made = Stepper(policy, Valued(), processes, optimizer, tokens_per_microbatch=100, max_grad_norm=1.0)
+        batch = Batch.from_examples([data[i] for i in share])
+        for _ in range(2):
+            made.step(batch)
+        return {name: p.detach() for name, p in parameters.items()}, len(optimizer.state)
+
+    alone, states = run(Processes(), policies[2], [0, 1, 2, 3])
+    still = {name for name, tensor in alone.items() if torch.equal(tensor, start[name])}
+    assert still == {"value.lm_head.weight"}
+    for found, theirs in at_ranks(2, lambda each: run(each, policies[each.rank], shares[each.rank])):
+        assert theirs == states == len(alone) - 1
+        assert torch.equal(found["value.lm_head.weight"], start["value.lm_head.weight"])
+        torch.testing.assert_close(found, alone, atol=2e-4, rtol=1e-3)
+
+
 def test_what_is_mixed_in_is_logged_per_token(tiny_policy: Policy, pair_rows: Rows) -> None:
     """As SFT measures it."""
     data = examples(tiny_policy, pair_rows[:8])

@@ -158,3 +158,15 @@ def test_a_resumed_run_ends_as_a_straight_one(
     assert pairs
     assert any(not torch.equal(ours, theirs) for ours, theirs in pairs)
     assert not (straight / "final" / "anchor").exists()
+
+
+@pytest.mark.parametrize(("every", "says"), [(0, False), (2, False), (3, True), (4, True)])
+def test_a_reference_that_never_moves_is_said_when_the_run_begins(
+    every: int, says: bool, tiny_model: Path, pair_rows: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In three steps it moves before the third at the latest, after two."""
+    policy = Policy.load(str(tiny_model), adapter=Adapter(r=2))
+    config = TrainerConfig(steps=3, batch_size=2, max_length=200)
+    Trainer(policy, tmp_path / "run", config).fit(DPO(sync_steps=every), Preferences.from_rows(pair_rows[:8]))
+    said = f"Warning: the reference moves after every {every} steps and the run has 3, so it never does; lower method."
+    assert (said in capsys.readouterr().out) is says

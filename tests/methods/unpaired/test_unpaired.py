@@ -257,7 +257,7 @@ def told(tokenizer: Any, method: Method, *rows: tuple[str, bool, float]) -> str:
     data = Preferences.from_rows(
         [{"prompt": p, "completion": "sees", "label": good, "weight": w} for p, good, w in rows], format="kto"
     )
-    return " ".join(method.doubts(tokenize(data, tokenizer, max_length=32, unit="judgement")))
+    return " ".join(method.doubts(tokenize(data, tokenizer, max_length=32, unit="judgement"), 9))
 
 
 @pytest.mark.parametrize("method", methods())

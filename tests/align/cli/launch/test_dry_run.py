@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from align.cli.launch import dry_run
 from align.cli.launch.run import Run, Scorers
 from align.model.skeleton import Size, Skeleton
-from align.settings.config import DataConfig, ModelConfig, RunConfig
+from align.settings.config import DataConfig, ModelConfig, RunConfig, TrainerConfig
 from align.training.memory import Memory
-from methods import RFT
+from methods import DPO, RFT
 
 
 @pytest.mark.parametrize(("sources", "candidates"), [((), 3), (("a", "b"), 9)])
@@ -44,3 +45,25 @@ def test_how_many_candidates_would_be_drawn(
     assert "Memory of each process, about 3.0 GiB:\n" in said
     assert "Dry run: nothing was trained; the run folder would be out/x.\n" in said
     assert "word" not in said
+
+
+def test_what_a_run_is_warned_of_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    config = RunConfig(
+        method="dpo", model=ModelConfig(name="a/b"), data=DataConfig(train="a/b"), trainer=TrainerConfig(), run_name="x"
+    )
+    examples = type("Examples", (), {"__len__": lambda _: 20, "report": SimpleNamespace(summary=lambda: "read")})()
+    told: list[Any] = []
+    for name, value in {
+        "load_data": ("train", "heldout"),
+        "try_scorers": None,
+        "read_tokenizer": ("tokenizer", []),
+        "tokenize_data": (examples, None),
+        "skeleton": Skeleton(None, Size(total=8, trainable=2)),
+        "estimate": Memory(kept={}, passing={"a step": 1}),
+    }.items():
+        monkeypatch.setattr(dry_run, name, lambda *_, value=value: value)
+    monkeypatch.setattr(dry_run, "warn_of", lambda *words: told.append(words))
+    run = Run(config, DPO())
+    dry_run.dry_run(run, Scorers((), None), None)  # pyright: ignore[reportArgumentType]
+    assert told == [(run, ("train", "heldout"), "tokenizer", examples)]
+    assert "steps of 16 prompts" in capsys.readouterr().out

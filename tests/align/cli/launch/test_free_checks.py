@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from align.cli.launch.assemble import Run, load_data, read_tokenizer, tokenize_data
-from align.cli.launch.execute import _warn_of  # pyright: ignore[reportPrivateUsage]
+from align.cli.launch.free_checks import warn_of
 from align.errors import UserError
 from align.method.base import Method
 from align.settings.config import DataConfig, ModelConfig, RunConfig, TrainerConfig
@@ -15,11 +15,16 @@ from methods import GSPO, SFT
 
 @pytest.mark.parametrize(
     ("trainer", "said"),
-    [({}, ""), ({"warmup": 90, "steps": 10}, "Warning: plan: trainer.warmup=90 steps, but the run has 10")],
-    ids=["good", "wrong"],
+    [
+        ({"batch_size": 1}, ""),
+        ({"steps": 1}, ""),
+        ({"warmup": 90, "steps": 10}, "Warning: plan: trainer.warmup=90 steps, but the run has 10"),
+        ({"batch_size": 8}, "Warning: number of steps: 15 examples give 6 steps of 8, too few to learn much: raise"),
+    ],
+    ids=["good", "typed", "wrong", "few"],
 )
 def test_the_free_checks_warn_before_training(
-    trainer: dict[str, float], said: str, tiny_model: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+    trainer: dict[str, int], said: str, tiny_model: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warn(SFT(), TrainerConfig(max_length=128, **trainer), tiny_model, pairs, capsys)  # pyright: ignore[reportArgumentType]
     out, err = capsys.readouterr()
@@ -35,7 +40,7 @@ def warn(method: Method, trainer: TrainerConfig, model: Path, pairs: Path, capsy
     loaded, (tokenizer, _) = load_data(config), read_tokenizer(config)
     examples, _ = tokenize_data(run, loaded[0], None, tokenizer)
     capsys.readouterr()
-    _warn_of(run, loaded, tokenizer, examples)
+    warn_of(run, loaded, tokenizer, examples)
 
 
 def test_what_ends_the_run_is_no_warning_as_well(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -84,17 +85,37 @@ def test_a_signal_leaves_a_checkpoint_and_its_own_exit_code(
 
 @pytest.mark.slow
 def test_several_processes_draw_what_one_does(words: list[str], tmp_path: Path) -> None:
+    """Also where one goes on with what two began: their first chunk has 128 of the 140 prompts."""
     (tmp_path / "rewards.py").write_text(
+        "from pathlib import Path\n"
+        "calls = []\n"
         "def short(prompts, responses, **columns):\n"
+        "    calls.append(len(prompts))\n"
+        "    assert not (Path('broken').exists() and sum(calls) > 65), 'broken'\n"  # one row tries it before all
         "    return [[-float(len(text)) for text in row] for row in responses]\n"
     )
-    drawing = ["method=rrhf", "method.samples=2", "method.max_new_tokens=6", "method.keep_unfinished=true"]
-    drawing += [*words[1:-1], "stage=sample", "reward=function", "reward.function=rewards.py:short"]
-    for name, launcher in (("one", [sys.executable, RUN]), ("two", TORCHRUN)):
-        done = _call([*launcher, *drawing, f"run_name={name}"], tmp_path)
+    rows = [{"prompt": f"{i} and {i % 9}", "chosen": "Yes.", "rejected": "No."} for i in range(140)]
+    (tmp_path / "prompts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    drawing = ["method=rrhf", "method.samples=2", "method.max_new_tokens=6", "method.keep_unfinished=true", words[1]]
+    drawing += ["data=prompts.jsonl", "data.heldout_size=0", "trainer.max_length=64", "stage=sample"]
+    drawing += ["reward=function", "reward.function=rewards.py:short"]
+
+    def draw(launcher: list[str], name: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return _call([*launcher, *drawing, f"run_name={name}", *more], tmp_path)
+
+    def drawn(name: str) -> bytes:
+        return (tmp_path / "runs" / name / "candidates.jsonl").read_bytes()
+
+    alone = [sys.executable, RUN]
+    for name, launcher in (("one", alone), ("two", TORCHRUN)):
+        done = draw(launcher, name)
         assert done.returncode == 0, done.stderr
-    one, two = ((tmp_path / "runs" / name / "candidates.jsonl").read_bytes() for name in ("one", "two"))
-    assert one == two != b""
+    (tmp_path / "broken").touch()
+    assert "128 of 140 prompts are in" in " ".join(draw(TORCHRUN, "moved").stderr.split())
+    (tmp_path / "broken").unlink()
+    done = draw(alone, "moved", "if_exists=resume", "resume_world_size=any")
+    assert done.returncode == 0, done.stderr
+    assert drawn("one") == drawn("two") == drawn("moved") != b""
 
 
 def test_processes_that_are_to_do_different_things_do_nothing(words: list[str], tmp_path: Path) -> None:

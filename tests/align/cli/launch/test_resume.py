@@ -164,6 +164,18 @@ def test_finished_stages_of_a_recipe_are_those_of_the_same_command(
     code, said = resumed(words, capsys)
     assert (code, "1-sample cannot be resumed: reward.function is not the same" in said) == (2, True)
     Path("rewards.py").write_text(REWARD)
+    for stage in ("1-sample", "2-rft"):
+        inputs = Path("runs/run", stage, "inputs.json")
+        content = inputs.read_text()
+        inputs.write_text(json.dumps({**json.loads(content), "the number of processes": 2}))
+        refused = (
+            f"Error: runs/run/{stage} cannot be resumed: the number of processes is 2 in the run and 1 now. Give what "
+            "it began with, resume_world_size=any for the number of processes, or if_exists=new."
+        )
+        code, said = resumed(words, capsys)
+        assert (code, refused in said) == (2, True), said
+        assert resumed([*words, "resume_world_size=any"], capsys)[0] == 0
+        inputs.write_text(content)
     code, said = resumed(words, capsys)
     assert (code, said.count("This run is finished: runs/run/2-rft")) == (0, 1)
     assert Path("runs/run/1-sample/candidates.jsonl").read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from starlette.responses import Response as HttpResponse
 
 from align.errors import EngineError, UserError
 from align.model.policy import Policy
+from align.sampling.engine import vllm_server
 from align.sampling.engine.engines import LocalEngine, open_engine
-from align.sampling.engine.vllm_server import require_server
+from align.sampling.engine.vllm_server import VllmServer, require_server
 from align.sampling.params import SamplingParams
 from align.settings.adapter import Adapter
 from align.settings.sampling import SamplingConfig
@@ -182,9 +184,8 @@ def test_sequences_longer_than_the_server_takes(tiny_policy: Policy, serve: Serv
     _, config = serve(max_model_len=30)
     with open_engine(config, tiny_policy) as engine:
         engine.load()
-        with pytest.raises(
-            EngineError, match="a prompt with the longest response has 33; start it with --max-model-len 33"
-        ):
+        said = r"longest response has 33; start it with --max-model-len 33, or lower method\.max_new_tokens"
+        with pytest.raises(EngineError, match=said):
             engine.generate(PROMPTS, SamplingParams(max_new_tokens=28))
 
 
@@ -254,6 +255,23 @@ def test_a_wrong_answer_is_never_used(name: str, tiny_policy: Policy, serve: Ser
         server.fault = None
     assert said in str(error.value)
     assert "/v1/completions was asked 2 times: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, r"longer than 20 bytes; .* shorter .* \(method\.samples, method\.max_new_tokens\)"),
+        (1.0, r"no whole answer within 0\.5 s; look at the server's load, or raise sampling\.timeout\."),
+    ],
+)
+def test_a_remedy_is_a_setting_as_it_is_typed(
+    seconds: float, said: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, config = serve()
+    monkeypatch.setattr(vllm_server, "_MOST_BYTES", 20)
+    server.fault = lambda _, answer: time.sleep(seconds) or answer
+    with pytest.raises(EngineError, match=said):
+        VllmServer(dataclasses.replace(config, timeout=0.5, retries=0)).cards()
 
 
 def test_waiting_can_be_left(tiny_policy: Policy, serve: Serve) -> None:
