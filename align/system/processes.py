@@ -19,6 +19,7 @@ from torch import Tensor
 from align.errors import UserError, fault_of_user, first_line
 from align.system import collectives
 from align.system.identity import differences, named
+from align.system.launcher import require_no_plugin
 from align.system.signals import outlast_sigterm
 from align.system.turns import PATIENCE, turns
 from align.system.watch import Watch, explained
@@ -205,7 +206,11 @@ def process_state() -> PartialState:
     Without an accelerator ``cpu=True`` is needed: under torchrun on CPUs a bare ``Accelerator()`` joins nobody, and
     every rank would train a run of its own. Ranks wait long for each other: one may tokenise or draw for more than the
     ten minutes that NCCL would give it, and one that is lost is noticed otherwise (:mod:`align.system.watch`).
+
+    Raises:
+        UserError: The launcher asks for a plug-in of accelerate.
     """
+    require_no_plugin()
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     if state.num_processes > 1 and dist.is_initialized():
         _watch()
