@@ -63,21 +63,22 @@ def table() -> Iterator[str]:
     for name in _SHAPES:
         for adapter in (True, False):
             config, work = workload(shape(name), adapter=adapter, pairs=128, tokens=512)
-            cells = [_cell(config, work, _cluster(*size, 80.0)) for size in _CLUSTERS]
+            clusters = [_cluster(*size, 80.0) for size in _CLUSTERS]
+            cells = [_cell(config, work, cluster, clusters[-1]) for cluster in clusters]
             yield f"| {name} | {'adapters' if adapter else 'all'} | {' | '.join(cells)} |"
 
 
 def one_model(options: argparse.Namespace) -> Iterator[str]:
     """Bytes and seconds for each way to shard, and the advice."""
     from align.training.memory import estimate, readable
-    from align.training.scale import Rates, advise, step_seconds, step_tokens
+    from align.training.scale import Rates, advise, step_seconds
 
     cluster = _cluster(options.devices, options.per_machine or options.devices, options.room)
     speeds = Rates(flops=options.flops * 1e12, inside=options.inside * 1e9, between=options.between * 1e9)
     config, work = workload(shape(options.model), adapter=options.adapter != "none", method=options.method)
     for kind in ("none", "node", "full"):
         one = replace(config, trainer=replace(config.trainer, sharding=kind))
-        time = step_seconds(one, work, cluster, speeds, step_tokens(work, cluster))
+        time = step_seconds(one, work, cluster, speeds)
         yield (
             f"sharding={kind}: {readable(estimate(one, work, cluster).peak)} a device; a step {time.total:.2f} s: "
             f"products {time.products:.2f}, gathers {time.gathers:.2f}, sums {time.sums:.2f}"
@@ -86,18 +87,19 @@ def one_model(options: argparse.Namespace) -> Iterator[str]:
     yield "Nothing fits." if advice is None else f"Advice: {advice.sentence(cluster)}."
 
 
-def _cell(config: RunConfig, work: Workload, cluster: Cluster) -> str:
-    from align.training.scale import H100, advise, step_seconds, step_tokens
+def _cell(config: RunConfig, work: Workload, cluster: Cluster, last: Cluster) -> str:
+    from align.training.scale import H100, advise, step_seconds
 
     advice = advise(config, work, cluster)
-    if advice is None or advice.cluster != cluster:
+    if advice is None or advice.cluster != cluster and cluster != last:
         return "–"
-    trainer = advice.config.trainer
+    trainer, larger = advice.config.trainer, advice.cluster != cluster
     words = [f"`{trainer.sharding}`", "recomputed" if trainer.gradient_checkpointing else ""]
     words.append("" if trainer.tokens_per_microbatch == 8192 else f"{trainer.tokens_per_microbatch:,} tokens")
-    seconds = step_seconds(advice.config, work, cluster, H100, step_tokens(work, cluster)).total
+    seconds = step_seconds(advice.config, work, advice.cluster, H100).total
     what = ", ".join(word for word in words if word)
-    return f"{what}: {advice.memory.peak / _GIB:.0f} GiB, {seconds:.1f} s"
+    there = f"on {advice.cluster.devices}: " if larger else ""
+    return f"{there}{what}: {advice.memory.peak / _GIB:.0f} GiB, {seconds:.1f} s"
 
 
 def shape(name: str) -> PretrainedConfig:
@@ -127,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         ("room", 80, "GiB of a device"),
         ("flops", 395, "TFLOP/s that a training step reaches"),
         ("inside", 450, "GB/s between devices of a machine"),
-        ("between", 50, "GB/s of a device between machines"),
+        ("between", 400, "GB/s into a machine from others"),
     ):
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{what} (default: {default})")
     return parser

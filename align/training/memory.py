@@ -229,7 +229,12 @@ def _largest(batches: Sequence[Batch], tokens: int, layout: Layout, packed: bool
 def _counted_step(config: RunConfig, work: Workload, plan: Plan, usual: int) -> tuple[int, float]:
     """Tokens of the largest micro-batch, and bytes that live at the peak of a step on it; counted once."""
     trainer = config.trainer
-    key = (config.model, trainer.precision, trainer.tokens_per_microbatch, trainer.gradient_checkpointing)
+    key = (
+        config.model.dtype,
+        trainer.precision,
+        trainer.tokens_per_microbatch,
+        trainer.gradient_checkpointing,
+    )
     if key not in work.steps:
         batch, rows = _largest(
             _batches(config, work, plan, usual),

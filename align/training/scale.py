@@ -25,7 +25,7 @@ from align.settings.sharding import ShardingName
 from align.training.cluster import Cluster
 from align.training.memory import Memory, Workload, estimate, kept, own_share, readable, weight_bytes
 
-__all__ = ["H100", "Advice", "Rates", "Seconds", "advise", "step_seconds", "step_tokens"]
+__all__ = ["H100", "Advice", "Rates", "Seconds", "advise", "step_seconds"]
 
 _FILLED = 0.9  # of a device; the rest is for what no estimate sees: buffers of collectives, holes, kernels' workspaces
 _CUTS = (1, 2, 4)  # of a micro-batch
@@ -41,11 +41,11 @@ class Rates:
     inside: float
     """Bytes a second from other devices of its machine."""
     between: float
-    """Bytes a second from other machines."""
+    """Bytes a second into a machine from others, over all of its links together."""
 
 
-H100 = Rates(flops=0.4 * 989e12, inside=450e9, between=50e9)
-"""NVIDIA's data sheet of the H100 SXM: dense bfloat16, NVLink in one direction; a 400 Gb/s link for each device. A step
+H100 = Rates(flops=0.4 * 989e12, inside=450e9, between=400e9)
+"""NVIDIA's data sheets: H100 SXM, dense bfloat16 and NVLink in one direction; DGX H100, eight links of 400 Gb/s. A step
 reaches 0.4 of a product's rate (docs/benchmarks.md)."""
 
 
@@ -63,17 +63,15 @@ class Seconds:
         return self.products + self.gathers + self.sums
 
 
-def step_tokens(work: Workload, cluster: Cluster) -> float:
-    """Return the tokens of a step that a device has, as many of every answer still to be drawn as there may be."""
+def step_seconds(config: RunConfig, work: Workload, cluster: Cluster, rates: Rates) -> Seconds:
+    """Predict an optimiser step; drawing is not in it, and answers still to be drawn are as long as they may be."""
     assert work.plan is not None
     rollout = work.method.rollout
     drawn = 0 if rollout is None else rollout.responses * rollout.sampling.max_new_tokens
-    prompts = work.plan.batch_size / work.plan.minibatches
-    return prompts * (float(work.examples.lengths.mean()) + drawn) / cluster.devices
-
-
-def step_seconds(config: RunConfig, work: Workload, cluster: Cluster, rates: Rates, tokens: float) -> Seconds:
-    """Predict an optimiser step on so many tokens of each device; drawing is not in it."""
+    of_prompt = float(work.examples.lengths.mean()) + drawn  # tokens
+    prompts = work.plan.batch_size / work.plan.minibatches / cluster.devices
+    turns = math.ceil(prompts / max(1, config.trainer.tokens_per_microbatch // of_prompt))
+    tokens = prompts * of_prompt
     trainer, size, adapters = config.trainer, work.whole.size, config.adapter is not None
     trained, asked = len(work.method.trains), len(work.method.frozen)
     again = trained * tokens if trainer.gradient_checkpointing else 0.0
@@ -83,17 +81,18 @@ def step_seconds(config: RunConfig, work: Workload, cluster: Cluster, rates: Rat
     sharing, share = cluster.sharing(trainer.sharding), own_share(config, work, cluster)
     received = size.total * (1 - share)  # parameters that a pass gets from others
     shared = received * sharing / (sharing - 1) if sharing > 1 else 0.0
-    link = rates.inside if sharing <= cluster.per_machine else rates.between
+    across = min(rates.inside, rates.between)  # a ring through all devices goes into each machine over all its links
+    link = rates.inside if sharing <= cluster.per_machine else across
     of_pass = received * weight_bytes(config, work) / size.total / link
-    turns = max(1, math.ceil(tokens / trainer.tokens_per_microbatch))
     gathers = turns * (2 * trained + asked) * of_pass
     whole = 4.0 * size.trainable * trained  # bytes of gradients that every device has
     if not adapters and sharing > 1:
         copies = cluster.devices // sharing
-        scattered = received / link + _summed(shared / sharing, copies) / rates.between
+        # Of several copies each device sums its part with those of the other machines, all devices at once.
+        scattered = received / link + _summed(shared, copies) / rates.between
         gathers += turns * trained * 4 * scattered
         whole -= 4 * shared * trained
-    slowest = rates.between if cluster.machines > 1 else rates.inside
+    slowest = across if cluster.machines > 1 else rates.inside
     return Seconds(products=count / rates.flops, gathers=gathers, sums=_summed(whole, cluster.devices) / slowest)
 
 
@@ -172,10 +171,9 @@ def _ways(config: RunConfig, work: Workload, cluster: Cluster, rates: Rates) -> 
         for cut in _CUTS
         if cut == 1 or most // cut >= config.trainer.max_length
     ]
-    tokens = step_tokens(work, cluster)
     for plain in _plainer(config, work):
         ways = [replace(plain, trainer=trainer) for trainer in trainers]
-        yield from sorted(ways, key=lambda way: step_seconds(way, work, cluster, rates, tokens).total)
+        yield from sorted(ways, key=lambda way: step_seconds(way, work, cluster, rates).total)
 
 
 def _plainer(config: RunConfig, work: Workload) -> Iterator[RunConfig]:
