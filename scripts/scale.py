@@ -5,19 +5,17 @@
     python scripts/scale.py                          # the table
     python scripts/scale.py --model "Llama 3.1 8B" --devices 16 --per-machine 8 [--adapter none] [--method sft]
     python scripts/scale.py --model FOLDER …         # of a folder's config.json
-    python scripts/scale.py --measure                # predicted beside measured, two processes on CPUs
+    torchrun --standalone --nproc-per-node 2 scripts/scale.py --measure    # predicted beside measured, on CPUs
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.workload import workload
 
@@ -32,7 +30,7 @@ _NAMES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "tie_word_embeddings"),
 )
-_SHAPES: dict[str, tuple[int, ...]] = {
+_SHAPES: dict[str, tuple[Any, ...]] = {
     "Llama 3.2 1B": (128256, 2048, 8192, 16, 32, 8, True),
     "Llama 3.2 3B": (128256, 3072, 8192, 28, 24, 8, True),
     "Llama 3.1 8B": (128256, 4096, 14336, 32, 32, 8, False),
@@ -41,17 +39,22 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "Llama 3.1 70B": (128256, 8192, 28672, 80, 64, 8, False),
 }
 _GIB = 2**30
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
 _CLUSTERS = ((1, 1), (8, 8), (16, 8))  # of the table: devices, and of a machine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was asked for; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.measure:
-        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        module = Path(__file__).parent / "benchmarks" / "two_processes.py"
-        return subprocess.run([sys.executable, *command, str(module)], check=False).returncode
+        if os.environ.get("WORLD_SIZE") != "2":
+            parser.error("--measure needs two processes: torchrun --standalone --nproc-per-node 2 scripts/scale.py …")
+        from benchmarks.two_processes import measure
+
+        measure()
+        return 0
     print("\n".join(one_model(options) if options.model else table()))
     return 0
 
@@ -61,17 +64,21 @@ def table() -> Iterator[str]:
     yield "| Model | Trained | One device | 8 devices | 2 machines of 8 |"
     yield "|---|---|---|---|---|"
     for name in _SHAPES:
-        for adapter in (True, False):
-            config, work = workload(shape(name), adapter=adapter, pairs=128, tokens=512)
-            clusters = [_cluster(*size, 80.0) for size in _CLUSTERS]
-            cells = [_cell(config, work, cluster, clusters[-1]) for cluster in clusters]
-            yield f"| {name} | {'adapters' if adapter else 'all'} | {' | '.join(cells)} |"
+        yield from (row(name, adapter=adapter) for adapter in (True, False))
+
+
+def row(name: str, *, adapter: bool) -> str:
+    """A line of the table."""
+    config, work = workload(shape(name), adapter=adapter)
+    clusters = [_cluster(*size, 80.0) for size in _CLUSTERS]
+    cells = [_cell(config, work, cluster, clusters[-1]) for cluster in clusters]
+    return f"| {name} | {'adapters' if adapter else 'all'} | {' | '.join(cells)} |"
 
 
 def one_model(options: argparse.Namespace) -> Iterator[str]:
     """Bytes and seconds for each way to shard, and the advice."""
     from align.training.memory import estimate, readable
-    from align.training.scale import Rates, advise, step_seconds
+    from align.training.scale import Rates, advice, step_seconds
 
     cluster = _cluster(options.devices, options.per_machine or options.devices, options.room)
     speeds = Rates(flops=options.flops * 1e12, inside=options.inside * 1e9, between=options.between * 1e9)
@@ -83,23 +90,22 @@ def one_model(options: argparse.Namespace) -> Iterator[str]:
             f"sharding={kind}: {readable(estimate(one, work, cluster).peak)} a device; a step {time.total:.2f} s: "
             f"products {time.products:.2f}, gathers {time.gathers:.2f}, sums {time.sums:.2f}"
         )
-    advice = advise(config, work, cluster, speeds)
-    yield "Nothing fits." if advice is None else f"Advice: {advice.sentence(cluster)}."
+    yield f"Advice: {advice(config, work, cluster, speeds)}"
 
 
 def _cell(config: RunConfig, work: Workload, cluster: Cluster, last: Cluster) -> str:
     from align.training.scale import H100, advise, step_seconds
 
-    advice = advise(config, work, cluster)
-    if advice is None or advice.cluster != cluster and cluster != last:
+    found = advise(config, work, cluster)
+    if found is None or (found.cluster != cluster and cluster != last):
         return "–"
-    trainer, larger = advice.config.trainer, advice.cluster != cluster
+    trainer, larger = found.config.trainer, found.cluster != cluster
     words = [f"`{trainer.sharding}`", "recomputed" if trainer.gradient_checkpointing else ""]
     words.append("" if trainer.tokens_per_microbatch == 8192 else f"{trainer.tokens_per_microbatch:,} tokens")
-    seconds = step_seconds(advice.config, work, advice.cluster, H100).total
+    seconds = step_seconds(found.config, work, found.cluster, H100).total
     what = ", ".join(word for word in words if word)
-    there = f"on {advice.cluster.devices}: " if larger else ""
-    return f"{there}{what}: {advice.memory.peak / _GIB:.0f} GiB, {seconds:.1f} s"
+    there = f"on {found.cluster.devices}: " if larger else ""
+    return f"{there}{what}: {found.memory.peak / _GIB:.0f} GiB, {seconds:.1f} s"
 
 
 def shape(name: str) -> PretrainedConfig:

@@ -25,7 +25,7 @@ from align.settings.sharding import ShardingName
 from align.training.cluster import Cluster
 from align.training.memory import Memory, Workload, estimate, kept, own_share, readable, weight_bytes
 
-__all__ = ["H100", "Advice", "Rates", "Seconds", "advise", "step_seconds"]
+__all__ = ["H100", "Advice", "Rates", "Seconds", "advice", "advise", "step_seconds"]
 
 _FILLED = 0.9  # of a device; the rest is for what no estimate sees: buffers of collectives, holes, kernels' workspaces
 _CUTS = (1, 2, 4)  # of a micro-batch
@@ -118,29 +118,32 @@ class Advice:
     cluster: Cluster
     memory: Memory
 
-    def sentence(self, own: Cluster) -> str:
-        """Say it to a user whose devices are ``own``."""
-        room = f"about {readable(self.memory.peak)} of {readable(self.cluster.room)}"
-        words = " ".join(self.words)
-        if self.cluster != own:
-            return (
-                f"no settings fit {own.devices} device(s); {self.cluster.devices} of {readable(own.room)} do with "
-                f"{words or 'these'} ({room})"
-            )
-        if not words:
-            return f"keep these settings, with which a step is the fastest of all that fit ({room})"
-        return f"take {words}, with which a step is the fastest of all that fit ({room})"
+
+def advice(config: RunConfig, work: Workload, own: Cluster, rates: Rates = H100) -> str:
+    """Return the advice of the rule as a sentence."""
+    if estimate(config, work, own).unknown is not None:
+        return "none, for a step cannot be counted here."
+    found = advise(config, work, own, rates)
+    if found is None:
+        return (
+            "no settings are known to fit: lower trainer.max_length, or take a smaller model, an adapter, "
+            "model.quantization=4bit or devices with more memory (docs/scale.md)."
+        )
+    words, peak = " ".join(found.words), readable(found.memory.peak)
+    if found.cluster != own:
+        return f"take {found.cluster.devices} such devices, and {words}, with which each needs about {peak}."
+    if not words:
+        return "of the settings that fit they are the fastest."
+    return f"take {words}, with which it needs about {peak} and a step is the fastest of all that fit."
 
 
 def advise(config: RunConfig, work: Workload, own: Cluster, rates: Rates = H100) -> Advice | None:
-    """Return the advice of the rule; None where nothing fits, or a step cannot be counted."""
+    """Return the advice of the rule; None where nothing fits."""
     for cluster in _clusters(own):
         for way in _ways(config, work, cluster, rates):
             if sum(kept(way, work, cluster).values()) > _FILLED * cluster.room:
                 continue
             memory = estimate(way, work, cluster)
-            if memory.unknown is not None:
-                return None
             if memory.peak <= _FILLED * cluster.room:
                 return Advice(words=tuple(_words(config, way)), config=way, cluster=cluster, memory=memory)
     return None

@@ -1,7 +1,8 @@
-"""A step of DPO on two processes of CPUs, sharded and not: the seconds that `align.training.scale` predicts, and those.
+"""A step of DPO on two processes of CPUs, sharded and not: predicted by `align.training.scale`, and measured.
 
-`python scripts/scale.py --measure` starts it. The rate of a matrix product, by which the prediction is made, and the
-bytes a second that gloo gathers are measured before each pair of steps, in both processes at once: medians of all.
+``torchrun --standalone --nproc-per-node 2 scripts/scale.py --measure`` starts it. The rate of a matrix product, of which
+the prediction is made, and the bytes a second that gloo gathers are measured before each pair of steps, in both
+processes at once. Of all, medians are taken.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+
 from benchmarks.flops import matmul_rates
 from benchmarks.models import quiet
 from benchmarks.workload import workload
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from align.system.processes import Processes
 
 _WIDTH, _LAYERS, _VOCABULARY = 768, 8, 4096
-_PAIRS, _TOKENS = 8, 64
-_STEPS = 8
+_PAIRS, _TOKENS = 4, 64
+_STEPS = 4
 _SHARE = 0.6  # of a product's rate that a step reaches on a CPU (docs/benchmarks.md)
 _KINDS: tuple[ShardingName, ...] = ("none", "full")
 
@@ -35,7 +37,7 @@ Clock = Callable[[], float]
 _CLOCKS: dict[str, Clock] = {"seconds": time.perf_counter, "cpu": time.process_time}
 
 
-def main() -> None:
+def measure() -> None:
     """Measure, and print a table on the first process."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -144,7 +146,3 @@ def _lines(architecture: Any, measured: dict[str, Any], rates: dict[str, Any]) -
         ratios = [a / b for a, b in zip(measured["full"][name], measured["none"][name], strict=True)]
         lines.append(f"  full/none, step by step: {median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
     return lines
-
-
-if __name__ == "__main__":
-    main()
