@@ -39,7 +39,6 @@ _SHAPES: dict[str, tuple[Any, ...]] = {
     "Llama 3.1 70B": (128256, 8192, 28672, 80, 64, 8, False),
 }
 _GIB = 2**30
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
 _CLUSTERS = ((1, 1), (8, 8), (16, 8))  # of the table: devices, and of a machine
 
 

@@ -1,7 +1,7 @@
 """A step of DPO on two processes of CPUs, sharded and not: predicted by `align.training.scale`, and measured.
 
-``torchrun --standalone --nproc-per-node 2 scripts/scale.py --measure`` starts it. The rate of a matrix product, of which
-the prediction is made, and the bytes a second that gloo gathers are measured before each pair of steps, in both
+``torchrun --standalone --nproc-per-node 2 scripts/scale.py --measure`` starts it. The rate of a matrix product and
+the bytes a second that gloo gathers, of which the prediction is made, are measured before each pair of steps, in both
 processes at once. Of all, medians are taken.
 """
 
