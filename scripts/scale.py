@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         measure()
         return 0
-    print("\n".join(one_model(options) if options.model else table()))
+    for line in one_model(options) if options.model else table():
+        print(line, flush=True)
     return 0
 
 
