@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("--measure needs two processes: torchrun --standalone --nproc-per-node 2 scripts/scale.py …")
         from benchmarks.two_processes import measure
 
-        measure()
+        measure(options.pairs)
         return 0
     for line in one_model(options) if options.model else table():
         print(line, flush=True)
@@ -126,6 +126,7 @@ def _cluster(devices: int, per_machine: int, gib: float) -> Cluster:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scale.py", description="Which settings for which size.")
     parser.add_argument("--measure", action="store_true", help="two processes here, predicted beside measured")
+    parser.add_argument("--pairs", type=int, default=4, help="of a step that is measured (default: 4)")
     parser.add_argument("--model", help=f"a folder with a config.json, or one of {', '.join(_SHAPES)}; else the table")
     parser.add_argument("--method", default="dpo", help="a registered method that learns from pairs")
     parser.add_argument("--adapter", default="lora", choices=("lora", "none"))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from align.training.step import Stepper
 
 _WIDTH, _LAYERS, _VOCABULARY = 768, 8, 4096
-_PAIRS, _TOKENS = 4, 64
+_TOKENS = 64  # of a prompt, and of each answer
 _STEPS = 4
 _FEW = 2  # layers
 
@@ -41,7 +41,7 @@ Clock = Callable[[], float]
 _CLOCKS: dict[str, Clock] = {"seconds": time.perf_counter, "cpu": time.process_time}
 
 
-def measure() -> None:
+def measure(pairs: int) -> None:
     """Measure, and print a table on the first process."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -70,7 +70,7 @@ def measure() -> None:
             load_tokenizer(ModelConfig(name="world/base")).save_pretrained(folder / str(layers))
         processes.barrier()
         works = {
-            layers: workload(architecture, adapter=True, pairs=_PAIRS, tokens=_TOKENS, dtype="float32")
+            layers: workload(architecture, adapter=True, pairs=pairs, tokens=_TOKENS, dtype="float32")
             for layers, architecture in architectures.items()
         }
         sides = {
@@ -79,9 +79,9 @@ def measure() -> None:
             "full": _stepper(folder, processes, "full", _LAYERS, *works[_LAYERS]),
         }
         processes.barrier()  # the folder is read
-    batch = Batch.from_examples(processes.share([works[_FEW][1].examples[i] for i in range(_PAIRS)]))
+    batch = Batch.from_examples(processes.share([works[_FEW][1].examples[i] for i in range(pairs)]))
     measured = _measured({name: stepper.step for name, stepper in sides.items()}, batch, processes)
-    for line in _lines(works, measured) if processes.is_first else ():
+    for line in _lines(works, measured, pairs) if processes.is_first else ():
         print(line)
 
 
@@ -133,14 +133,16 @@ def _gather_rates() -> dict[str, float]:
     return {name: received / (clock() - began[name]) for name, clock in _CLOCKS.items()}
 
 
-def _lines(works: dict[int, tuple[RunConfig, Workload]], measured: dict[str, dict[str, list[float]]]) -> list[str]:
+def _lines(
+    works: dict[int, tuple[RunConfig, Workload]], measured: dict[str, dict[str, list[float]]], pairs: int
+) -> list[str]:
     from align.training.cluster import Cluster
     from align.training.scale import Rates, step_seconds
 
     (config, work), few = works[_LAYERS], works[_FEW]
     cluster = Cluster(devices=2, per_machine=2, room=0, accelerator=False)
     lines = [
-        f"DPO of {_PAIRS} pairs of {3 * _TOKENS} tokens, LLaMA of {work.whole.size.total / 1e6:.0f}M, {_STEPS} steps; "
+        f"DPO of {pairs} pairs of {3 * _TOKENS} tokens, LLaMA of {work.whole.size.total / 1e6:.0f}M, {_STEPS} steps; "
         f"load {os.getloadavg()[0]:.1f}"
     ]
     for clock in _CLOCKS:
