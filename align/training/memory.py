@@ -92,7 +92,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a run computes, whatever the settings of its trainer are."""
+    """The method, model and data of a run, whatever the settings of its trainer are."""
 
     method: Method
     """Says which roles there are and which are trained."""
