@@ -21,10 +21,12 @@ from align.model.skeleton import skeleton
 from align.sampling.params import SamplingParams
 from align.sampling.sampler import Sampler
 from align.system.processes import Processes
+from align.training.cluster import Cluster
 from align.training.feed import Feed
-from align.training.memory import estimate, readable, room
+from align.training.memory import Workload, estimate, readable
 from align.training.plan import Plan
 from align.training.rollout import make_source
+from align.training.scale import advice
 from align.training.step import Stepper, StepResult, TrainingError
 
 if TYPE_CHECKING:
@@ -102,9 +104,15 @@ class Patient:
             "plan": lambda: Plan.of(
                 config.trainer, method, examples=len(self.examples), adapters=config.adapter is not None
             ),
-            "memory": lambda: estimate(
-                config, method, self.architecture, self.skeleton, self.examples, self.plan, self.tokenizer
+            "workload": lambda: Workload(
+                method=method,
+                architecture=self.architecture,
+                whole=self.skeleton,
+                examples=self.examples,
+                plan=self.plan,
+                tokenizer=self.tokenizer,
             ),
+            "memory": lambda: estimate(config, self.part("workload")),
             "room": self._require_room,
             "policy": lambda: (self.part("room"), parts["policy"]())[1],
             "trial": self._try_step,
@@ -213,15 +221,15 @@ class Patient:
         return found
 
     def _require_room(self) -> str:
-        peak, there = self.memory.peak, room()
-        if peak > there:
+        peak, cluster = self.memory.peak, Cluster.own()
+        advised = advice(self.config, self.part("workload"), cluster)
+        if peak > cluster.room:
             largest = max({**self.memory.kept, **self.memory.passing}.items(), key=lambda item: item[1])
             raise UserError(
-                f"the run needs about {readable(peak)}, most of it for {largest[0]}, and there are {readable(there)}: "
-                "lower trainer.tokens_per_microbatch or trainer.max_length, set trainer.gradient_checkpointing=true, "
-                "or take a smaller model."
+                f"the run needs about {readable(peak)}, most of it for {largest[0]}, and there are "
+                f"{readable(cluster.room)}: {advised}"
             )
-        return f"about {readable(peak)} of {readable(there)}"
+        return f"about {readable(peak)} of {readable(cluster.room)}; {advised}"
 
     @torch.no_grad()
     def _draw(self) -> Drawn:

@@ -84,7 +84,7 @@ def sharding(patient: Patient) -> str | None:
     )
 
 
-@check("memory", "the estimate against what the device has")
+@check("memory", "the estimate against what the device has, and the settings to take")
 def memory(patient: Patient) -> str | None:
     """The run fits."""
     return patient.part("room")

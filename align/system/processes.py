@@ -19,6 +19,7 @@ from torch import Tensor
 from align.errors import UserError, fault_of_user, first_line
 from align.system import collectives
 from align.system.identity import differences, named
+from align.system.launcher import require_no_plugin
 from align.system.meeting import meet
 from align.system.signals import outlast_sigterm
 from align.system.turns import PATIENCE, turns
@@ -208,8 +209,10 @@ def process_state() -> PartialState:
     ten minutes that NCCL would give it, and one that is lost is noticed otherwise (:mod:`align.system.watch`).
 
     Raises:
-        UserError: The other processes did not come (:mod:`align.system.meeting`).
+        UserError: The launcher asks for a plug-in of accelerate, or the other processes did not come
+            (:mod:`align.system.meeting`).
     """
+    require_no_plugin()
     met = {} if dist.is_initialized() else meet()
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE, **met)
     if state.num_processes > 1 and dist.is_initialized():

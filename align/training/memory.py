@@ -11,9 +11,8 @@ import resource
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +21,7 @@ from torch.utils._pytree import tree_iter
 from typing_extensions import override
 
 from align.errors import first_line
-from align.model.architecture import checkpoint_layers
+from align.model.architecture import checkpoint_layers, decoder_layers
 from align.model.batch import Batch, Layout, batches_by_length
 from align.model.forward import Forward
 from align.model.logprobs import HeadTransform, token_logprobs
@@ -32,6 +31,7 @@ from align.model.sharding import kept_share
 from align.model.skeleton import Skeleton, skeleton
 from align.model.tree_layout import Rows, attention_kinds, lay_out
 from align.system.processes import Processes, own_device
+from align.training.cluster import Cluster
 from align.training.feed import Batches
 
 if TYPE_CHECKING:
@@ -42,7 +42,17 @@ if TYPE_CHECKING:
     from align.settings.config import RunConfig
     from align.training.plan import Plan
 
-__all__ = ["OPTIMIZER_BYTES", "WEIGHT_BYTES", "Memory", "estimate", "readable", "room"]
+__all__ = [
+    "OPTIMIZER_BYTES",
+    "WEIGHT_BYTES",
+    "Memory",
+    "Workload",
+    "estimate",
+    "kept",
+    "own_share",
+    "readable",
+    "weight_bytes",
+]
 
 WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "4bit": 0.6}  # 4 bits, their scales, and what stays unquantised
 OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4, "sgd": 0}  # state per trained parameter
@@ -80,79 +90,84 @@ class Memory:
         return lines
 
 
-def estimate(
-    config: RunConfig,
-    method: Method,
-    architecture: PretrainedConfig,
-    whole: Skeleton,
-    examples: TokenizedPreferences,
-    plan: Plan | None,
-    tokenizer: PreTrainedTokenizerBase,
-) -> Memory:
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The method, model and data of a run, whatever the settings of its trainer are."""
+
+    method: Method
+    """Says which roles there are and which are trained."""
+    architecture: PretrainedConfig
+    whole: Skeleton
+    """The model without weights."""
+    examples: TokenizedPreferences
+    """That it learns from, or the prompts that it answers."""
+    plan: Plan | None
+    """None: nothing is trained, only drawn."""
+    tokenizer: PreTrainedTokenizerBase
+    """Answers that are not drawn yet are taken to be as long as nine in ten of the data's are in it."""
+    steps: dict[tuple[object, ...], tuple[int, float]] = field(default_factory=dict[tuple[object, ...], Any])
+    """Tokens and bytes of steps that were counted already."""
+
+
+def estimate(config: RunConfig, work: Workload, cluster: Cluster | None = None) -> Memory:
     """Estimate the memory of one process: of the device where there is an accelerator, else of the whole process.
 
     Args:
         config: Of the run.
-        method: Says which roles there are and which are trained.
-        architecture: Of the model.
-        whole: The model without weights.
-        examples: That it learns from, or the prompts that it answers.
-        plan: None: nothing is trained, only drawn.
-        tokenizer: Answers that are not drawn yet are taken to be as long as nine in ten of the data's are in it.
+        work: Its method, model and data.
+        cluster: That it will run on; None: that of this process.
     """
-    adapters, size, device = config.adapter is not None, whole.size, own_device()
-    dtype = config.model.quantization or (config.model.dtype if adapters else "float32")
-    weights = size.total * WEIGHT_BYTES[dtype]
+    cluster = cluster or Cluster.own()
+    passing: dict[str, float] = {}
+    unknown, usual = None, _usual_length(work.examples, work.tokenizer)
+    if work.plan is not None:
+        try:
+            tokens, bytes_of_step = _counted_step(config, work, work.plan, usual)
+            passing[f"a step on {tokens:,} tokens"] = bytes_of_step * (1.0 if cluster.accelerator else _HEAP)
+        except Exception as error:  # of an architecture whose shapes depend on numbers, as those of experts do
+            unknown = f"{type(error).__name__}: {first_line(error)}"[:200]
+    for name, prompts, answers, longest in _drawings(config, work, usual):
+        if prompts:
+            gathered = weight_bytes(config, work) * (1 - own_share(config, work, cluster))
+            passing[name] = gathered + _drawing_bytes(config, work, prompts, answers, longest)
+    return Memory(kept=kept(config, work, cluster), passing=passing, unknown=unknown)
+
+
+def kept(config: RunConfig, work: Workload, cluster: Cluster) -> dict[str, float]:
+    """Return the bytes that are held from the beginning of training to its end, by purpose."""
+    method, size, adapters = work.method, work.whole.size, config.adapter is not None
     other = config.model.reference if config.model.reference is not None else config.model.start
     roles = {"policy", *method.roles} | ({"reference"} if other is not None else set())
     copies = len(roles - {"reference"}) + (other not in (None, config.model.name))
-    trained = size.trainable * (0 if plan is None else len(method.trains))
-    share = kept_share(whole.network, config.trainer.sharding)
+    trained = size.trainable * (0 if work.plan is None else len(method.trains))
+    share = own_share(config, work, cluster)
     trained_share = 1.0 if adapters else share
-    kept = {
-        "model": weights * share * (1 if adapters else len(roles)),
+    found = {
+        "model": weight_bytes(config, work) * share * (1 if adapters else len(roles)),
         "adapters": 4.0 * size.trainable * copies if adapters else 0.0,
         "gradients": 4.0 * trained * trained_share,
         "optimizer": OPTIMIZER_BYTES[config.trainer.optimizer] * trained * trained_share,
+        "layers gathered for a pass": _gathered_bytes(config, work) if share < 1 else 0.0,
+        "Python, its libraries and the data": 0.0 if cluster.accelerator else _own_peak(),
     }
-    passing: dict[str, float] = {}
-    unknown, usual = None, _usual_length(examples, tokenizer)
-    if device.type == "cpu":
-        kept["Python, its libraries and the data"] = _own_peak()
-    if plan is not None:
-        batch, rows = _largest(
-            _batches(config, method, examples, plan, usual),
-            config.trainer.tokens_per_microbatch,
-            *_layout(config, whole.network.config.get_text_config()),
-        )
-        step = f"a step on {rows.input_ids_RL.numel():,} tokens"
-        try:
-            bytes_of_step = _step_bytes(config, method, architecture, rows, batch.tokens)
-            passing[step] = bytes_of_step * (_HEAP if device.type == "cpu" else 1.0)
-        except Exception as error:  # of an architecture whose shapes depend on numbers, as those of experts do
-            unknown = f"{type(error).__name__}: {first_line(error)}"[:200]
-    for name, prompts, answers, longest in _drawings(config, method, examples, plan, usual):
-        if prompts:
-            gathered = weights * (1 - share)  # the other ranks' part of the model
-            passing[name] = gathered + _drawing_bytes(config, architecture, whole, prompts, answers, longest)
-    return Memory(kept={name: amount for name, amount in kept.items() if amount}, passing=passing, unknown=unknown)
+    return {name: amount for name, amount in found.items() if amount}
+
+
+def weight_bytes(config: RunConfig, work: Workload) -> float:
+    """Return the bytes of one model, adapters apart."""
+    dtype = config.model.quantization or (config.model.dtype if config.adapter is not None else "float32")
+    return work.whole.size.total * WEIGHT_BYTES[dtype]
+
+
+def own_share(config: RunConfig, work: Workload, cluster: Cluster) -> float:
+    """Return the share of a model that each device keeps."""
+    kind = config.trainer.sharding
+    return kept_share(work.whole.network, kind, cluster.sharing(kind))
 
 
 def readable(amount: float) -> str:
     """Return a number of bytes with its unit."""
     return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"
-
-
-def room() -> int:
-    """Return the bytes that the device has, or this machine where there is none; a container's limit counts."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(own_device()).total_memory
-    import os
-
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
-    return physical if text == "max" else min(physical, int(text))
 
 
 def _own_peak() -> float:
@@ -184,13 +199,13 @@ def _usual_length(examples: TokenizedPreferences, tokenizer: PreTrainedTokenizer
     return lengths[9 * len(lengths) // 10] + 1 if lengths else sys.maxsize
 
 
-def _batches(config: RunConfig, method: Method, examples: TokenizedPreferences, plan: Plan, usual: int) -> list[Batch]:
+def _batches(config: RunConfig, work: Workload, plan: Plan, usual: int) -> list[Batch]:
     """The batches of the first steps."""
     processes = Processes()
-    data = Batches(examples, processes)
+    data = Batches(work.examples, processes)
     turns = range(min(_TURNS, plan.turns_per_epoch, plan.steps))
     batches = [data.share(data.turn(turn, plan.batch_size, plan.turns_per_epoch, config.seed)) for turn in turns]
-    rollout = method.rollout
+    rollout = work.method.rollout
     if rollout is None:
         return batches
     answer = [0] * min(usual, rollout.sampling.max_new_tokens)
@@ -209,6 +224,26 @@ def _largest(batches: Sequence[Batch], tokens: int, layout: Layout, packed: bool
 
 
 # A step on tensors without content
+
+
+def _counted_step(config: RunConfig, work: Workload, plan: Plan, usual: int) -> tuple[int, float]:
+    """Tokens of the largest micro-batch, and bytes that live at the peak of a step on it; counted once."""
+    trainer = config.trainer
+    key = (
+        config.model.dtype,
+        trainer.precision,
+        trainer.tokens_per_microbatch,
+        trainer.gradient_checkpointing,
+    )
+    if key not in work.steps:
+        batch, rows = _largest(
+            _batches(config, work, plan, usual),
+            trainer.tokens_per_microbatch,
+            *_layout(config, work.whole.network.config.get_text_config()),
+        )
+        found = _step_bytes(config, work.method, work.architecture, rows, batch.tokens)
+        work.steps[key] = (rows.input_ids_RL.numel(), found)
+    return work.steps[key]
 
 
 def _step_bytes(
@@ -294,13 +329,27 @@ class _LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
+# Sharding
+
+
+def _gathered_bytes(config: RunConfig, work: Workload) -> float:
+    """Bytes of the layers that are whole at once: the one at hand and the one before or after it.
+
+    Where they are trained, their gradients are whole too, before they are summed.
+    """
+    largest = max(sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(work.whole.network))
+    of_layer = weight_bytes(config, work) * largest / work.whole.size.total
+    return 2 * of_layer * (1 if config.adapter is not None else 2)
+
+
 # Drawing
 
 
-def _drawings(
-    config: RunConfig, method: Method, examples: TokenizedPreferences, plan: Plan | None, usual: int
-) -> list[tuple[str, list[int], int, int]]:
+def _drawings(config: RunConfig, work: Workload, usual: int) -> list[tuple[str, list[int], int, int]]:
     """Each drawing: a name, lengths of the prompts that there are together, answers to each, length of an answer."""
+    method, plan, examples = work.method, work.plan, work.examples
+    if config.sampling.engine != "local":
+        return []  # a server's
     asked = max(
         config.evaluation.prompts,
         0 if plan is None or method.rollout is None else plan.batch_size,
@@ -327,16 +376,9 @@ def _drawings(
     return found
 
 
-def _drawing_bytes(
-    config: RunConfig,
-    architecture: PretrainedConfig,
-    whole: Skeleton,
-    prompts: Sequence[int],
-    answers: int,
-    longest: int,
-) -> float:
+def _drawing_bytes(config: RunConfig, work: Workload, prompts: Sequence[int], answers: int, longest: int) -> float:
     """Bytes of keys and values, of the choice of a token, and of the weights with the adapter merged into them."""
-    text = architecture.get_text_config()
+    text, whole = work.architecture.get_text_config(), work.whole
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     wide = config.adapter is None or config.model.dtype == "float32"

@@ -74,8 +74,8 @@ def minimise(policy: Policy, method: Method, batch: Batch, role: Role | None = N
         [parameter(policy, role)],
         max_iter=2000,
         history_size=50,
-        tolerance_grad=1e-7,
-        tolerance_change=1e-13,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
 

@@ -13,8 +13,10 @@ from align.cli.launch.free_checks import warn_of
 from align.cli.launch.run import Run, Scorers
 from align.model.skeleton import skeleton
 from align.system.redaction import redact
-from align.training.memory import estimate
+from align.training.cluster import Cluster
+from align.training.memory import Workload, estimate, readable
 from align.training.plan import Plan
+from align.training.scale import advice
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -23,7 +25,7 @@ __all__ = ["dry_run"]
 
 
 def dry_run(run: Run, scorers: Scorers, architecture: PretrainedConfig) -> None:
-    """Print the resolved configuration, data counts, steps, parameters and a memory estimate."""
+    """Print the resolved configuration, data counts, steps, parameters, a memory estimate and what would fit."""
     config, method = run.config, run.method
     say(OmegaConf.to_yaml(OmegaConf.create(redact(config.plain()))))
     tokenizer, _ = read_tokenizer(config)
@@ -48,5 +50,11 @@ def dry_run(run: Run, scorers: Scorers, architecture: PretrainedConfig) -> None:
     whole = skeleton(config.model, config.adapter, architecture)
     size = whole.size
     say(f"Parameters: {size.trainable:,} trained of {size.total:,} ({size.trainable / size.total:.2%})")
-    say("\n".join(estimate(config, method, architecture, whole, examples, plan, tokenizer).lines()))
+    work = Workload(
+        method=method, architecture=architecture, whole=whole, examples=examples, plan=plan, tokenizer=tokenizer
+    )
+    cluster = Cluster.own()
+    say("\n".join(estimate(config, work).lines()))
+    there = f"  {readable(cluster.room):>8}  there is for each process"
+    say(there if plan is None else f"{there}\nAdvice: {advice(config, work, cluster)}")
     say(f"Dry run: nothing was trained; the run folder would be {config.output_root}/{config.run_name}.")

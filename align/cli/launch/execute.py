@@ -16,6 +16,7 @@ from align.cli.launch.run import Run, Scorers, check_data, make_scorers
 from align.errors import ServiceError, UserError
 from align.model.sources import require_loadable
 from align.runs import run_folder
+from align.system.launcher import require_no_plugin
 from align.system.signals import Interrupted
 from align.training.identity import chooses_best
 
@@ -43,6 +44,7 @@ def execute(run: Run) -> int:
             f"stage=sample: method={config.method} draws no candidates as it is set; set method.samples where it has "
             "this setting, or choose a method that learns from candidates."
         )
+    require_no_plugin()
     require_loadable(config.model, config.adapter)  # in a recipe, what a stage before this one has left
     scorers = make_scorers(run)
     _say_if_nothing_chooses(run, scorers)

@@ -23,6 +23,7 @@ from align.doctor.patient import Patient, Trial
 from align.errors import UserError
 from align.model.packed_attention import Packing, Piece
 from align.settings.adapter import Adapter
+from align.training.cluster import Cluster
 from align.training.step import StepResult
 from methods import DPO, SFT
 from tests.align.doctor.conftest import Constant, Make, with_parts, with_sample
@@ -350,9 +351,10 @@ def test_what_each_process_would_keep_is_told(make: Make, monkeypatch: pytest.Mo
     )
 
 
-@fault("memory", "tokens_per_microbatch")
+@fault("memory", "no settings are known to fit: lower trainer.max_length")
 def _(ward: Ward) -> Patient:
-    ward.patch.setattr("align.doctor.patient.room", lambda: 2**20)
+    small = Cluster(devices=1, per_machine=1, room=2**20, accelerator=False)
+    ward.patch.setattr("align.doctor.patient.Cluster.own", lambda: small)
     return ward.make()
 
 

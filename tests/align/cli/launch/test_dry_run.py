@@ -43,6 +43,7 @@ def test_how_many_candidates_would_be_drawn(
     assert f"1,200 prompts, {candidates} candidates for each\n" in said
     assert "Parameters: 2 trained of 8 (25.00%)\n" in said
     assert "Memory of each process, about 3.0 GiB:\n" in said
+    assert "there is for each process\n" in said
     assert "Dry run: nothing was trained; the run folder would be out/x.\n" in said
     assert "word" not in said
 
