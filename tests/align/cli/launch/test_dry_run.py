@@ -61,6 +61,7 @@ def test_what_a_run_is_warned_of_is_said(monkeypatch: pytest.MonkeyPatch, capsys
         "tokenize_data": (examples, None),
         "skeleton": Skeleton(None, Size(total=8, trainable=2)),
         "estimate": Memory(kept={}, passing={"a step": 1}),
+        "advice": "as it is",
     }.items():
         monkeypatch.setattr(dry_run, name, lambda *_, value=value: value)
     monkeypatch.setattr(dry_run, "warn_of", lambda *words: told.append(words))
