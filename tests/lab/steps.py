@@ -65,8 +65,13 @@ def gradient(
     return found
 
 
-def minimise(policy: Policy, method: Method, batch: Batch, role: Role | None = None) -> float:
-    """Descend to the minimum of a method's loss on a whole population by L-BFGS; returns the loss there."""
+def minimise(
+    policy: Policy, method: Method, batch: Batch, role: Role | None = None, *, tolerance: float = 1e-9
+) -> float:
+    """Descend to the minimum of a method's loss on a whole population by L-BFGS; returns the loss there.
+
+    ``tolerance`` bounds the largest number of the gradient.
+    """
     role = role or method.trains[0]
     with torch.no_grad():
         batch = method.prepare(policy, batch)
@@ -74,8 +79,8 @@ def minimise(policy: Policy, method: Method, batch: Batch, role: Role | None = N
         [parameter(policy, role)],
         max_iter=2000,
         history_size=50,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-12,
+        tolerance_grad=tolerance,
+        tolerance_change=1e-7 * tolerance,
         line_search_fn="strong_wolfe",
     )
 

@@ -164,7 +164,8 @@ def test_optimum(name: str, world: Enumeration, figures: Any) -> None:
     reference, r_XY = world.random_table(0), scores()
     policy = make_policy(world, reference)
     share = PREFERENCES[name]
-    minimise(policy, METHODS[name], pairs(world, lambda x, i, j: share(r_XY[x, i] - r_XY[x, j])))
+    population = pairs(world, lambda x, i, j: share(r_XY[x, i] - r_XY[x, j]))
+    minimise(policy, METHODS[name], population, tolerance=1e-7)
     expected = closed_form(name, world, world.logps(reference), r_XY)
     found = kl(world.logps(table(policy)), expected)
     figures.equal(f"KL(π ‖ π*) in nats, three prompts, {name}", np.zeros(3), found, 1e-3)
