@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from align.comparison.differences import contrast
+from align.errors import UserError
 from experiments.plan import Arm, Part
 
 __all__ = ["Verdict", "judge", "of_all", "values"]
@@ -149,12 +150,15 @@ def _line(name: str, measured: Measured, arms: Mapping[str, Arm], of: str) -> _L
 def _frontiers(first: _Line, second: _Line) -> tuple[float, float, float, int, int]:
     """Difference of two frontiers: the best score within a budget of KL, its mean over the budgets that both reach.
 
-    The variance is that over runs, of the S differences, plus that over prompts, by the bootstrap.
+    The variance is that over runs, of the S differences, plus that over prompts, by the bootstrap. The budgets are of
+    all prompts in both: the KL of resampled ones, a few of which may have most of it, may have nothing in common.
     """
     runs, n = first.score.shape[1:]
+    budgets = [_budgets(*(_points(line, run, np.arange(n))[0] for line in (first, second))) for run in range(runs)]
 
     def differences(prompts: NDArray[np.int64]) -> Array:
-        return np.array([_gap(*(_points(line, run, prompts) for line in (first, second))) for run in range(runs)])
+        best = [[_best(*_points(line, run, prompts), budgets[run]) for run in range(runs)] for line in (first, second)]
+        return (np.array(best[0]) - np.array(best[1])).mean(1)
 
     found = differences(np.arange(n))
     rng = np.random.default_rng(0)
@@ -173,11 +177,21 @@ def _points(line: _Line, run: int, prompts: NDArray[np.int64]) -> tuple[Array, A
     return kl[order], score[order]
 
 
-def _gap(first: tuple[Array, Array], second: tuple[Array, Array]) -> float:
-    """Mean over the common range of KL of the first frontier minus the second."""
-    low, high = max(first[0][0], second[0][0]), min(first[0][-1], second[0][-1])
+def _budgets(first: Array, second: Array) -> Array:
+    """The KL that both lines reach, from the KL of their points.
+
+    Raises:
+        UserError: There is none.
+    """
+    low, high = max(first[0], second[0]), min(first[-1], second[-1])
     if high <= low:
-        raise AssertionError(f"the lines have no KL in common: {first[0]} and {second[0]}")
-    budgets = np.linspace(low, high, _GRID)
-    best = [np.interp(budgets, kl, np.maximum.accumulate(score)) for kl, score in (first, second)]
-    return float((best[0] - best[1]).mean())
+        raise UserError(
+            f"The points of two lines have no KL in common: one goes from {first[0]:.2f} to {first[-1]:.2f} nats, the "
+            f"other from {second[0]:.2f} to {second[-1]:.2f}; give one of them an arm nearer to the other."
+        )
+    return np.linspace(low, high, _GRID)
+
+
+def _best(kl: Array, score: Array, budgets: Array) -> Array:
+    """The best score within each budget, between the points of a line on the straight line."""
+    return np.interp(budgets, kl, np.maximum.accumulate(score))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from experiments.fits import fit
 from experiments.plan import Arm, Part
 from experiments.verdicts import Verdict, judge, of_all
 from scipy.stats import ttest_ind, ttest_rel
+
+from align.errors import UserError
 
 ARMS = {"a": Arm(), "b": Arm(), "c": Arm()}
 RNG = np.random.default_rng
@@ -138,6 +141,29 @@ def test_frontiers_are_compared_over_the_kl_that_both_reach() -> None:
     assert found.value == pytest.approx(0.1, abs=0.01)
     assert found.outcome == "reproduced"
     assert judge(asked, *_lines(0.0, 0.02)).outcome == "cannot be told here"
+
+
+def test_a_frontier_whose_kl_is_that_of_a_few_prompts_is_compared_too() -> None:
+    asked = part(statistic="frontier", contrast={"first": 1.0, "second": -1.0})
+    content, arms = _lines(0.1, 0.02)
+    for name in arms:
+        if name.startswith("second"):  # of 50 prompts one has all the KL: a third of the resamples do without it
+            for found in content[name].values():
+                found["seen"]["kl"] = [sum(found["seen"]["kl"]), *[0.0] * 49]
+    found = judge(asked, content, arms)
+    assert found.value == pytest.approx(0.1, abs=0.01)
+    assert math.isfinite(found.low)
+
+
+def test_frontiers_without_a_common_kl_are_refused_in_a_sentence() -> None:
+    asked = part(statistic="frontier", contrast={"first": 1.0, "second": -1.0})
+    content, arms = _lines(0.1)
+    for name in arms:
+        if name.startswith("second"):
+            for found in content[name].values():
+                found["seen"]["kl"] = [10 * kl for kl in found["seen"]["kl"]]
+    with pytest.raises(UserError, match=r"one goes from 1\.00 to 4\.00 nats, the other from 10\.00 to 40\.00"):
+        judge(asked, content, arms)
 
 
 def test_a_claim_is_as_good_as_its_parts() -> None:
