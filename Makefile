@@ -24,10 +24,10 @@ demo: $(READY)
 	$(LAUNCH) scripts/run.py method=dpo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n auto
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto
 
 correctness: $(READY)
 	$(BIN)/python -m pytest tests/lab tests/equivalence --write-figures

@@ -32,16 +32,10 @@ def is_quick(case: Case, name: str) -> bool:
     return case in MAIN or name == "parts" or (case in FAMILIES and name in QUICK)
 
 
-def _marks(case: Case, name: str) -> list[pytest.MarkDecorator]:
-    """The ways of a case are compared in one process, which computes the ordinary way once."""
-    group = pytest.mark.xdist_group(str(case))
-    return [group] if is_quick(case, name) else [group, pytest.mark.slow]
-
-
 @pytest.mark.parametrize(
     ("case", "name"),
     [
-        pytest.param(case, name, marks=_marks(case, name), id=f"{case}-{name}")
+        pytest.param(case, name, marks=() if is_quick(case, name) else pytest.mark.slow, id=f"{case}-{name}")
         for case in ALL
         for name in COMPARISONS
         if applies(case, name)
