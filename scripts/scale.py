@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.workload import workload
 
+from align.cli.console import while_read
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
@@ -143,4 +145,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(while_read(main))

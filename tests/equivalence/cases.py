@@ -93,7 +93,8 @@ METHODS: dict[str, Method] = {
 VARIANTS = ("dpo aot_unpaired", "dpo sum", "simpo", "orpo", "cpo", "bco")
 VARIANTS += ("sft sequence_mean", "sft sequence_sum", "sft dft", "dpo cdpo", "dpo robust", "dpo ipo_sums", "dpo hinge")
 VARIANTS += ("dpo drawn", "simpo drawn", "kto drawn", "ppo kl in loss", "rrhf drawn")
-VARIANTS += ("slic best", "slic sft", "slic means", "slic drawn")
+VARIANTS += ("slic best", "slic sft", "slic means", "slic drawn", "dpo ipo", "rrhf code kl")
+VARIANTS += ("dr_grpo", "dapo", "cispo", "grpo batch")
 """Their paths are those of another one, but for the last formula."""
 
 WORDS = ["the", "a", "cat", "dog", "sees", "hears", "likes", "finds", "big", "small", "red", "old", "house", "tree"]

@@ -206,7 +206,7 @@ class TestTrain:
         monkeypatch.setattr(assemble, "tokenize_data", lambda *_: ("tokens", "heldout tokens"))
         monkeypatch.setattr(assemble, "load_policy", lambda *_: policy)
         monkeypatch.setattr(assemble, "load_mix", lambda _: "mix")
-        monkeypatch.setattr(execute, "_warn_of", lambda *_: None)
+        monkeypatch.setattr(execute, "warn_of", lambda *_: None)
         monkeypatch.setattr(execute, "_measure_rival", lambda *_: {"rival": 1})
         monkeypatch.setattr(execute, "command_inputs", lambda *_: {"inputs": 1})
         monkeypatch.setattr(assemble, "make_evaluator", lambda *args: given.evaluator.append(args) or "evaluator")
