@@ -133,7 +133,7 @@ def advice(config: RunConfig, work: Workload, own: Cluster, rates: Rates = H100)
     if found.cluster != own:
         return f"take {found.cluster.devices} such devices, and {words}, with which each needs about {peak}."
     if not words:
-        return "of the settings that fit they are the fastest."
+        return "of the settings that fit, these are the fastest."
     return f"take {words}, with which it needs about {peak} and a step is the fastest of all that fit."
 
 

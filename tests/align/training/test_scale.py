@@ -70,7 +70,7 @@ def test_the_fastest_that_fits() -> None:
     """As memory shrinks: as it is; what frees most for least time; then nothing."""
     config, work = run()
     everything = estimate(config, work, cluster(2)).peak
-    assert advice(config, work, cluster(2, everything / 0.89)) == "of the settings that fit they are the fastest."
+    assert advice(config, work, cluster(2, everything / 0.89)) == "of the settings that fit, these are the fastest."
     before = 0.0
     for room in (1.0, 0.8, 0.6, 0.4):
         found = advise(config, work, cluster(2, everything * room))
