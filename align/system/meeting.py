@@ -31,8 +31,7 @@ def meet() -> dict[str, Any]:
     Raises:
         UserError: They did not all come.
     """
-    given = [os.environ.get(name) for name in _NAMES]
-    if not all(given) or given[2] == "1":
+    if not all(os.environ.get(name) for name in _NAMES) or os.environ["WORLD_SIZE"] == "1":
         return {}
     own, host, port = (os.environ[name] for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"))
     place = f"{host}:{port}"
