@@ -13,16 +13,18 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from align.errors import UserError
 from align.system.redaction import redact_strings, redact_text
 
 _PARTIAL, _OLD = ".partial-", ".old-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ENDING = 2.0  # seconds in which a process that was killed lets go of its files
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 
 
@@ -85,19 +87,34 @@ def held(folder: Path, remedy: str) -> Generator[int]:
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}).") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is in use by {_holders(lock, file.read())}; {remedy}.") from None
-        except OSError:
-            pass  # a file system without locks
-        else:
-            with suppress(OSError):  # a full disk
-                lock.write_text(f"process {os.getpid()}", encoding="utf-8")
+        if holder := _holder(lock, file):
+            raise UserError(f"{folder} is in use by {holder}; {remedy}.")
+        with suppress(OSError):  # a full disk
+            lock.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield file.fileno()
 
 
-def _holders(lock: Path, written: str) -> str:
+def _holder(lock: Path, file: IO[str]) -> str | None:
+    """Take a lock; returns who has it, where it cannot be taken."""
+    until = time.monotonic() + _ENDING
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            written = file.read()
+            if holder := _living(lock, written):
+                return holder
+            if time.monotonic() > until:
+                return f"{written}, which has ended, or a process on another machine"
+            time.sleep(0.05)
+        except OSError:
+            return None  # a file system without locks
+        else:
+            return None
+
+
+def _living(lock: Path, written: str) -> str | None:
     """Return who holds a lock: the process that wrote its number, or those that have inherited it and outlived that."""
     import psutil  # needed in this case alone
 
@@ -111,7 +128,7 @@ def _holders(lock: Path, written: str) -> str:
                 heirs.append(process.pid)
     heirs = [pid for pid in heirs if pid != os.getpid()]
     if not heirs:
-        return f"{written}, which has ended, or a process on another machine"
+        return None
     several = "processes" if len(heirs) > 1 else "process"
     return f"{several} {', '.join(map(str, heirs))}, which {written} began before it ended"
 

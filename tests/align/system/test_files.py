@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -205,6 +207,24 @@ def test_the_live_holder_is_named_where_the_one_that_took_the_folder_has_ended(t
         sentence = f"in use by process {heir}, which process {taker.pid} began before it ended; wait."
         with pytest.raises(UserError, match=sentence), held(tmp_path, "wait"):
             raise AssertionError
+
+
+@pytest.mark.parametrize("lets_go", [True, False])
+def test_a_process_that_has_ended_has_a_moment_to_let_go_of_the_folder(
+    lets_go: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("align.system.files._ENDING", 10.0 if lets_go else 0.0)
+    (tmp_path / ".lock").write_text("process 999999999", encoding="utf-8")
+    with (tmp_path / ".lock").open(encoding="utf-8") as left:
+        fcntl.flock(left, fcntl.LOCK_EX)
+        if lets_go:
+            threading.Timer(0.2, fcntl.flock, (left, fcntl.LOCK_UN)).start()
+            with held(tmp_path, "wait"):
+                assert (tmp_path / ".lock").read_text() == f"process {os.getpid()}"
+        else:
+            sentence = "in use by process 999999999, which has ended, or a process on another machine; wait."
+            with pytest.raises(UserError, match=sentence), held(tmp_path, "wait"):
+                raise AssertionError
 
 
 def test_a_folder_that_cannot_be_written_is_not_held(tmp_path: Path) -> None:
