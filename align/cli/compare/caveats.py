@@ -70,14 +70,20 @@ def caveats(
     check: JudgeCheck | None,
     notes: Mapping[str, Sequence[str]],
     frontiers: Mapping[str, Frontier],
+    looks: Collection[int],
 ) -> list[str]:
-    """Say what a referee would ask about, the gravest first."""
+    """Say what a referee would ask about, the gravest first; ``looks``: numbers of seeds that it was concluded with."""
     contest = stages.contest
     out = [*_of_judge(contest, found, check), *_of_length(stages, found)]
     if len(found.seeds) == 1:
         out.append(
             "One training run of each method: the intervals are those of these trained models; another seed may order "
-            "them otherwise (seeds=3)."
+            "them otherwise (with seeds=3 the same command goes on)."
+        )
+    if fewer := [f"{count} seed{'s' * (count > 1)}" for count in sorted(looks) if count < len(found.seeds)]:
+        out.append(
+            f"Concluded before with {', '.join(fewer)}: if the others were added because of what that showed, the "
+            "intervals and p-values are too sure."
         )
     if any(lost or cut for lost, cut in contest.lost.values()):
         parts = (f"{lost:,} of {contest.rows[part]:,} of {part}" for part, (lost, _) in contest.lost.items() if lost)

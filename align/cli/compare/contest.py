@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Contest", "begin"]
 
-_VERSION = 2
+_VERSION = 3
 _SHOWN = 4  # settings of runs that a message names
 _TRUE_REWARD = {"scorer": "true_reward"}
 
@@ -121,8 +121,7 @@ def begin(comparison: Comparison) -> Contest:
     folder = Path(comparison.config.output_root) / comparison.run_name
     identity: dict[str, Any] = {
         "version": _VERSION,
-        "methods": [contender.label for contender in comparison.contenders],
-        "seeds": comparison.seeds,
+        "seed": comparison.config.seed,
         "budget": comparison.settings.budget,
         "tune": comparison.settings.tune,
         "judge": judge,
@@ -233,7 +232,7 @@ def _lost(comparison: Comparison, splits: Splits) -> dict[str, tuple[int, int]]:
 
 
 def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) -> None:
-    """Write the splits; those that are there already belong to the same comparison."""
+    """Write the splits; those that are there already belong to the same comparison, of these methods or of others."""
     from align.data.writing import write_rows
 
     file = folder / "compare.json"
@@ -247,20 +246,25 @@ def _write(folder: Path, identity: dict[str, Any], splits: Splits, source: str) 
             for name, part in splits.parts.items():
                 write_rows(part, made / f"{name}.jsonl")
         write_json(file, {"identity": identity, "source": source})
-    elif earlier["identity"] != identity:
-        changed = _changed(earlier["identity"], identity)
+        return
+    if changed := _changed(earlier["identity"], identity):
         raise UserError(
             f"{folder} has a comparison with other {', '.join(changed)}: give this one a name of its own with "
             "run_name=…, or delete that folder."
         )
+    if identity["runs"].keys() - earlier["identity"]["runs"]:
+        identity["runs"] = {**earlier["identity"]["runs"], **identity["runs"]}
+        write_json(file, {"identity": identity, "source": source})
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return the names of what differs; of runs those of their settings, where nothing else explains them."""
+    """Return the names of what differs; of runs of both those of their settings, where nothing else explains them."""
     if before.get("version") != now["version"]:  # of this file
         return ["version of align"]
     changed = [name for name in now if name != "runs" and before.get(name) != now[name]]
     if changed:
         return changed
-    found = differences(before.get("runs", {}), now["runs"])
+    found = differences(
+        *({label: runs["runs"][label] for label in before["runs"] if label in now["runs"]} for runs in (before, now))
+    )
     return list(dict.fromkeys(clause.removesuffix(" is not the same").split(" is ")[0] for clause in found))[:_SHOWN]

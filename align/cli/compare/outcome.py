@@ -25,7 +25,7 @@ from align.model.naming import without_places
 from align.runs.tracker import log_table
 from align.system.charts import chart
 from align.system.console import PlainConsole
-from align.system.files import write_json, write_text
+from align.system.files import read_json, write_json, write_text
 
 __all__ = ["conclude"]
 
@@ -70,15 +70,18 @@ def conclude(stages: Stages) -> bool:
     sentences = [*warned, *(["By these scores:"] if warned else []), *answer(found, start=START.label), *left_out]
     equally_long = len({length for one in every for length in one.lengths}) == 1
     how = facts(stages, found, judged, check, equally_long=equally_long)
+    before = read_json(contest.folder / "comparison.json") or {"looks": []}
+    looks = sorted({*before["looks"], len(found.seeds)})
     outcome: dict[str, Any] = {
         "answer": without_places(sentences),
-        "caveats": without_places(caveats(stages, found, check, notes, frontiers)),
+        "caveats": without_places(caveats(stages, found, check, notes, frontiers, looks)),
         "facts": without_places(how),
     }
     more = {
         "notes": {label: said for label, said in notes.items() if said},
         "judge": None if check is None else asdict(check),
         "frontier": {label: line.plain() for label, line in frontiers.items()},
+        "looks": looks,
     }
     write_json(contest.folder / "comparison.json", {**outcome, **more, **found.plain()})
     with chart(contest.folder / "comparison.png", (8, 5)) as (axis,):

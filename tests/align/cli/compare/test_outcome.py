@@ -288,11 +288,39 @@ def test_ctrl_c_ends_with_a_sentence_and_its_exit_code(
     assert capsys.readouterr().err == f"Stopped; the same command goes on with {stages.contest.folder}.\n"
 
 
-def test_another_comparison_in_the_same_folder_is_a_sentence(begin_comparison: Begin) -> None:
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["trainer.steps=3"], "settings"),
+        (["seed=1"], "seed, data"),
+        (["methods=[sft]", "budget=epochs:1"], "budget"),
+        (["methods=[dpo,ppo]", "tune=2"], "tune, data, .*"),
+    ],
+)
+def test_another_comparison_in_the_same_folder_is_a_sentence(
+    words: list[str], named: str, begin_comparison: Begin
+) -> None:
     begin_comparison("seeds=1")
-    begin_comparison("seeds=1", "frontier=true")  # the same one, with more to do
-    with pytest.raises(UserError, match="has a comparison with other seeds: give this one a name of its own"):
-        begin_comparison("seeds=2")
+    with pytest.raises(UserError, match=f"has a comparison with other {named}: give this one a name of its own"):
+        begin_comparison("seeds=1", *words)
+
+
+def test_it_goes_on_with_more_to_do(begin_comparison: Begin) -> None:
+    begin_comparison("seeds=1")
+    begin_comparison("seeds=2", "frontier=true", "methods=[dpo,slic,dpo:beta=0.2]")
+    stages = begin_comparison("seeds=1", "methods=[sft]")
+    known = json.loads((stages.contest.folder / "compare.json").read_text())["identity"]["runs"]
+    assert set(known) == {"sft", "dpo", "slic", "dpo:beta=0.2"}
+
+
+def test_seeds_that_are_added_to_a_table_are_said(begin_comparison: Begin) -> None:
+    said = "Concluded before with 1 seed: "
+    assert not [s for s in outcome(begin_comparison("seeds=1"))["caveats"] if s.startswith("Concluded before")]
+    for _ in range(2):
+        found = outcome(begin_comparison("seeds=3"))
+        assert found["looks"] == [1, 3]
+        assert [s[: len(said)] for s in found["caveats"] if s.startswith("Concluded before")] == [said]
+    assert not [s for s in outcome(begin_comparison("seeds=1"))["caveats"] if s.startswith("Concluded before")]
 
 
 def test_demonstrations_to_mix_in_reach_the_runs(
