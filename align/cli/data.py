@@ -187,7 +187,7 @@ def _tokenized_if_asked(arguments: argparse.Namespace, data: Preferences) -> Tok
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    _require_kind(arguments.out, ".jsonl", ".parquet")
+    _require_new(arguments.out, ".jsonl", ".parquet")
     data = _load(arguments, max_rejected=arguments.max_rejected)
     say(data.report.summary())
     _write(data, arguments.out)
@@ -282,7 +282,7 @@ def _short(value: float) -> str:
 def _mix(arguments: argparse.Namespace) -> None:
     from align.curation.mixing import mixing_rates, write_mixture
 
-    _require_kind(arguments.out, ".jsonl")
+    _require_new(arguments.out, ".jsonl")
     pairs = [word.partition("=") for word in arguments.sources]
     if wrong := [name for name, _, source in pairs if not name or not source]:
         raise UserError(f"mix: {wrong[0]!r} is not of the form NAME=SOURCE.")
@@ -300,7 +300,7 @@ def _mix(arguments: argparse.Namespace) -> None:
 def _select(arguments: argparse.Namespace) -> None:
     from align.curation.selection import quality, quality_scorer, select
 
-    _require_kind(arguments.out, ".jsonl", ".parquet")
+    _require_new(arguments.out, ".jsonl", ".parquet")
     scorer = quality_scorer(arguments.by)
     data = _load(arguments)
     values = quality(data, arguments.by, scorer)
@@ -320,8 +320,10 @@ def _write(data: Preferences, out: Path) -> None:
     report(f"written to {out}")
 
 
-def _require_kind(out: Path, *kinds: str) -> None:
+def _require_new(out: Path, *kinds: str) -> None:
     if out.suffix not in kinds:
         raise UserError(f"--out={out}: give a {' or '.join(kinds)} file.")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out={out}: there is no folder {out.absolute().parent}; make it.")
+    if out.exists():  # perhaps the very data that are read
+        raise UserError(f"--out={out} is there already; give another name, or delete it.")

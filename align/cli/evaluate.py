@@ -133,7 +133,7 @@ def _heldout_in(run: TrainedRun | None, arguments: argparse.Namespace) -> tuple[
     if run is None:
         raise UserError("--data is missing: name prompts or pairs to evaluate on (only a run has its own).")
     config = run.config()
-    _, heldout = assemble.load_data(config, curated=False)
+    heldout = assemble.read_data(config).heldout
     if heldout is None:
         raise UserError(f"{arguments.model} held nothing out; add --data.")
     return heldout, make_scorers(make_run(config)).evaluation

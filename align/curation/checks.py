@@ -194,12 +194,12 @@ def _meant(estimate: Estimate) -> str:
 
 
 def label_signal(data: Preferences) -> dict[str, Estimate] | None:
-    """Return how well rules that read no meaning order the pairs; None for fewer than 50 pairs.
+    """Return how well rules that read no meaning order the pairs; None for fewer than 50 pairs, or all of one prompt.
 
     ``longer``: the share of the pairs of different lengths whose chosen answer has more words; missing where all
-    lengths are equal. ``length``: the accuracy of a logistic
-    regression on the difference of lengths; ``words``: of one on the differences of words' counts. Both are measured on
-    fifths of the prompts that they were not fitted to. Of more than 20,000 pairs so many are looked at, evenly spaced.
+    lengths are equal. ``length``: the accuracy of a logistic regression on the difference of lengths; ``words``: of one
+    on the differences of words' counts. Both are measured on fifths of the prompts that they were not fitted to. Of
+    more than 20,000 pairs so many are looked at, evenly spaced.
     """
     pairs = np.flatnonzero(_has_both_sides(data))
     if len(pairs) < _FEWEST:
@@ -208,6 +208,8 @@ def label_signal(data: Preferences) -> dict[str, Estimate] | None:
     rows = list(data.select(pairs[np.arange(count) * len(pairs) // count].tolist()))
     sides = [[str(row[side][0]["content"]) for row in rows] for side in ("chosen", "rejected")]
     prompts = [row["prompt_id"] for row in rows]
+    if len(set(prompts)) < 2:
+        return None
     lengths = [np.array([len(WORD.findall(text)) for text in texts], dtype=float) for texts in sides]
     differences = lengths[0] - lengths[1]
     unequal = np.flatnonzero(differences)
@@ -242,7 +244,7 @@ def _accuracy(differences: Any, prompts: Sequence[str]) -> Any:
     right = np.full(len(prompts), 0.5)
     for fold in range(_FOLDS):
         inside, outside = folds == fold, folds != fold
-        if not inside.any() or not outside.any():
+        if not inside.any():
             continue
         # Without an intercept and with every pair in both orders, no side is preferred for its place.
         model = LogisticRegression(fit_intercept=False, max_iter=200)

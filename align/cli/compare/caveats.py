@@ -130,8 +130,10 @@ def _of_length(stages: Stages, found: Results) -> list[str]:
         if 0 < steps < _FEW_STEPS or epochs < 1:
             part = f", {epochs:.2g} of an epoch" if epochs < 1 else ""
             short.append(f"{contender.label} {steps:,} step{'s' * (steps != 1)}{part}")
-        length = getattr(contest.methods[contender.label], "max_new_tokens", most)
-        if length != most:
+        method = contest.methods[contender.label]
+        draws = method.rollout is not None or method.candidates is not None
+        length = getattr(method, "max_new_tokens", most)
+        if draws and length != most:
             drawn.setdefault(length, []).append(contender.label)
     out = [f"Trained for a short time: {'; '.join(short)}. Longer, the order may be another one."] if short else []
     return out + [

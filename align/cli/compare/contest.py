@@ -194,26 +194,30 @@ def _method_run(label: str, job: Job) -> tuple[Run, bool]:
 
 
 def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
+    """Split the data, and choose of the rows to train on as the settings say."""
     from align.cli.launch import assemble
+    from align.cli.launch.curate import curate
     from align.comparison.splitting import split
 
     config = comparison.config
-    all_of_it = dataclasses.replace(config, data=dataclasses.replace(config.data, heldout_size=0))
-    train, heldout = assemble.load_data(all_of_it)
+    read = assemble.read_data(dataclasses.replace(config, data=dataclasses.replace(config.data, heldout_size=0)))
     splits = split(
-        train,
-        heldout,
+        read.data,
+        read.heldout,
         heldout_size=config.data.heldout_size if "data.heldout_size" in comparison.typed else None,
         judge=own_judge,
         tuning=comparison.settings.tune > 0,
         seed=config.seed,
     )
+    asked = set(splits.train.questions())
+    rows = [row for row, question in enumerate(read.data.questions()) if question in asked]
+    splits = dataclasses.replace(splits, train=curate(config, read.data, rows, read.sizes))
     if own_judge and not any(splits.train.dataset["rejected"]):
         raise UserError(
-            f"{train.report.source} has no pairs, from which a judge could learn; name one with judge=NAME or a YAML "
-            "file."
+            f"{read.data.report.source} has no pairs, from which a judge could learn; name one with judge=NAME or a "
+            "YAML file."
         )
-    return splits, train.report.source
+    return splits, read.data.report.source
 
 
 def _lost(comparison: Comparison, splits: Splits) -> dict[str, tuple[int, int]]:

@@ -26,6 +26,9 @@ FEW_SHOT = "icl"
 _SHOTS = 4
 _OWN_FOLDER = ("run_name", "output_root", "if_exists", "dry_run", "seed", "stage", "recipe", "method")
 """Words that the comparison sets for each of its runs."""
+_LENGTHS = ("trainer.steps", "trainer.epochs")
+_OF_ONE = ("trainer", "adapter", "reward")
+"""Groups of settings of which each method can have its own, beside those of the method."""
 _OF_TRAINER = frozenset(setting.name for setting in fields(TrainerConfig))
 
 
@@ -143,6 +146,8 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
     for word in words:
         key, sign, value = word.partition("=")
         if key in own and sign:
+            if key in given:
+                raise UserError(f"{key} is given twice: {given[key]} and {value}.")
             given[key] = value
         else:
             shared.append(word)
@@ -161,12 +166,9 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
     for key in sorted(keys & {"method", "stage", "recipe", "dry_run", "if_exists"}):
         raise UserError(f"{key}: a comparison sets it for each of its runs; leave it out.")
     budget = Budget.read(settings.budget) if settings.budget is not None else None
-    lengths = ("trainer.steps", "trainer.epochs")
-    typed = (word.lstrip("+").partition("=") for word in shared)
-    length = sorted(key for key, _, value in typed if key in lengths and value != "null")
-    if budget is not None and length:
-        raise UserError(f"budget={settings.budget} and {length[0]} both say how long to train: give one of them.")
     contenders = [_contender(word, configs) for word in settings.methods]
+    if budget is not None:
+        _require_no_length([*shared, *(word for contender in contenders for word in contender.words)], settings.budget)
     for first in contenders:
         if sum(other.label == first.label for other in contenders) > 1:
             raise UserError(f"methods: {first.label} is named twice; give it other settings, or name it once.")
@@ -223,6 +225,13 @@ def _require_known(shared: Sequence[str], own: Collection[str], configs: Path) -
             raise UserError(f'{key} is not a setting. Did you mean "{near}"?')
 
 
+def _require_no_length(words: Sequence[str], budget: str | None) -> None:
+    """Raise where the budget is not the only one that says how long to train."""
+    typed = (word.lstrip("+").partition("=") for word in words)
+    if length := sorted(key for key, _, value in typed if key in _LENGTHS and value != "null"):
+        raise UserError(f"budget={budget} and {length[0]} both say how long to train: give one of them.")
+
+
 def _require_of_each(shared: Sequence[str], trained: Sequence[Contender], configs: Path) -> None:
     """Raise where a setting of methods is given to all, and not all have it."""
     names = dict.fromkeys(c.method for c in trained if c.method is not None)
@@ -267,7 +276,17 @@ def _contender(word: str, configs: Path) -> Contender:
         )
     its_own = _settings_of(name, configs)
     for key, value in pairs.items():
-        if key in _OF_TRAINER and its_own is not None and key not in its_own:
+        group, dot, _ = key.partition(".")
+        if dot and group not in _OF_ONE:
+            raise UserError(
+                f"methods: {word}: {group} is the same for all that are compared; write {key}={value} beside methods=, "
+                "or leave it out."
+            )
+        if its_own is None or key in its_own:
+            continue
+        if key in _OWN_FOLDER:
+            raise UserError(f"methods: {word}: a comparison sets {key} for each of its runs; leave it out.")
+        if key in _OF_TRAINER:
             raise UserError(
                 f"methods: {word}: {key} is a setting of the trainer, and each method can have its own: "
                 f"{name}:trainer.{key}={value}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
 
 __all__ = [
+    "DataRead",
     "load_data",
     "load_mix",
     "load_policy",
     "load_source",
     "make_evaluator",
     "read_architecture",
+    "read_data",
     "read_tokenizer",
     "require_rows_of_text",
     "take_reward_role",
@@ -84,8 +87,26 @@ def _parts(scorer: Any) -> list[Scorer]:
 # Data
 
 
-def load_data(config: RunConfig, *, curated: bool = True) -> tuple[Preferences, Preferences | None]:
-    """Load the training data, chosen or mixed as the settings say if ``curated``, and what is held out from it."""
+@dataclass(frozen=True)
+class DataRead:
+    """The data of a run, before rows to train on are chosen."""
+
+    data: Preferences
+    sizes: Sequence[int]
+    """Rows of each source, in order."""
+    rows: Sequence[int]
+    """Of ``data``, those that are not held out."""
+    heldout: Preferences | None
+
+
+def load_data(config: RunConfig) -> tuple[Preferences, Preferences | None]:
+    """Load the training data, chosen or mixed as the settings say, and what is held out from it."""
+    read = read_data(config)
+    return curate(config, read.data, read.rows, read.sizes), read.heldout
+
+
+def read_data(config: RunConfig) -> DataRead:
+    """Load the data, and hold out what the settings say."""
     data = config.data
     own = {name: getattr(data, name) for name in ("format", "columns", "subset", "revision")}
     rules = _rules(config)
@@ -107,7 +128,7 @@ def load_data(config: RunConfig, *, curated: bool = True) -> tuple[Preferences, 
         rows, held = every.split_rows(int(size) if size >= 1 else size, config.seed)
         heldout = every.select(held)
         say(f"{len(heldout):,} of these rows are held out, no prompt of theirs is trained on")
-    return (curate(config, every, rows, sizes) if curated else every), heldout
+    return DataRead(every, sizes, rows, heldout)
 
 
 def _load_train(data: DataConfig, settings: Mapping[str, Any]) -> tuple[Preferences, list[int]]:

@@ -52,6 +52,15 @@ def test_convert(capsys: pytest.CaptureFixture[str]) -> None:
     assert both == [read.fingerprint] * 2
 
 
+@pytest.mark.parametrize(
+    "words", [["convert", "mine.jsonl", *COLUMNS], ["select", "mine.jsonl", "--rows", "1"], ["mix", "a=mine.jsonl"]]
+)
+def test_no_file_is_replaced(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--out", "mine.jsonl"]) == 2
+    assert capsys.readouterr().err == ("Error: --out=mine.jsonl is there already; give another name, or delete it.\n")
+    assert len(lines("mine.jsonl")) == len(ROWS)
+
+
 def test_convert_keeps_conversations() -> None:
     turns = [{"role": "user", "content": "q"}]
     calls = [{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]
@@ -201,8 +210,8 @@ def test_mix(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["prompt"] for row in lines("mix.jsonl")} == {pair(n)["prompt"] for n in (*range(6), *range(10, 13))}
     said = "one: 6 rows, 66.7% of the mixture\ntwo: 3 rows, 33.3% of the mixture\n"
     assert capsys.readouterr().out == said
-    assert main(["mix", "one=a.jsonl", "two=b.jsonl", "--out", "mix.jsonl", "--cap", "3", "--rows", "4"]) == 0
-    assert [row["source"] for row in lines("mix.jsonl")] == ["one", "two"] * 2
+    assert main(["mix", "one=a.jsonl", "two=b.jsonl", "--out", "few.jsonl", "--cap", "3", "--rows", "4"]) == 0
+    assert [row["source"] for row in lines("few.jsonl")] == ["one", "two"] * 2
 
 
 def test_select(capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,8 +219,8 @@ def test_select(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [pair(n, chosen="w " * (n + 1) + str(n), chosen_score=float(-n), rejected_score=-9.0) for n in range(3)]
     write("a.jsonl", rows)
     for words, prompt in ((["--by", "length"], rows[2]["prompt"]), (["--by", "score"], rows[0]["prompt"])):
-        assert main(["select", "a.jsonl", "--rows", "1", "--out", "few.jsonl", *words]) == 0
-        assert [row["prompt"] for row in lines("few.jsonl")] == [prompt]
+        assert main(["select", "a.jsonl", "--rows", "1", "--out", f"by_{words[1]}.jsonl", *words]) == 0
+        assert [row["prompt"] for row in lines(f"by_{words[1]}.jsonl")] == [prompt]
     assert "1 of 3 rows from 1 clusters of prompts; mean score -1 → 0; 0 better rows" in capsys.readouterr().out
 
 

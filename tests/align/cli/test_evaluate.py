@@ -300,11 +300,11 @@ def test_the_examples_of_a_run_are_those_it_was_trained_on(
 ) -> None:
     from align.cli.launch import assemble
 
-    loaded: list[Any] = []
-    original = assemble.load_data
-    monkeypatch.setattr(assemble, "load_data", lambda *given, **more: loaded.append(more) or original(*given, **more))
+    chosen: list[Any] = []
+    original = assemble.curate
+    monkeypatch.setattr(assemble, "curate", lambda *given: chosen.append(original(*given)) or chosen[-1])
     words = ["method=sft", f"model={tiny_model}", f"data={pairs}", "run_name=r", f"output_root={tmp_path}", *SETTINGS]
     assert train(words, Path(__file__).resolve().parents[3] / "configs") == 0
-    loaded.clear()
+    chosen.clear()
     assert main([str(tmp_path / "r"), "--shots", "1", "--scorer", "repetition", *COMMON]) == 0
-    assert loaded == [{}, {"curated": False}]
+    assert len(chosen) == 1  # the examples; what is held out is not chosen

@@ -146,6 +146,10 @@ def test_few_pairs_have_no_accuracy() -> None:
     assert label_signal(constructed(some(5, 9), some(5, 9), n=50)) is not None
 
 
+def test_pairs_of_one_prompt_have_no_accuracy_on_other_prompts() -> None:
+    assert label_signal(loaded([pair("p", f"good {n}", f"bad {n}") for n in range(60)])) is None
+
+
 def test_findings_as_plain_values() -> None:
     finding = Finding("duplicates", "warning", 1, 2, "rows occur more than once", ["a:1"])
     assert as_json([finding]) == [

@@ -28,9 +28,11 @@ def begin_comparison(tmp_path: Path, tiny_model: Path, pair_rows: list[dict[str,
     def begin_with(*words: str) -> Stages:
         file = tmp_path / "pairs.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in pair_rows))
-        given = ["methods=[icl,sft,dpo]", f"data={file}", f"model={tiny_model}", "trainer.max_length=128"]
-        place = [f"output_root={tmp_path}", "run_name=mine", "evaluation.max_new_tokens=16", "judge=repetition"]
-        return Stages(begin(read_comparison([*given, *place, *words], groups.find_configs())))
+        given = {"methods": "[icl,sft,dpo]", "data": file, "model": tiny_model, "trainer.max_length": 128}
+        place = {"output_root": tmp_path, "run_name": "mine", "evaluation.max_new_tokens": 16, "judge": "repetition"}
+        settings = {**given, **place, **dict(word.split("=", 1) for word in words)}
+        words = tuple(f"{key}={value}" for key, value in settings.items())
+        return Stages(begin(read_comparison(words, groups.find_configs())))
 
     return begin_with
 

@@ -193,6 +193,7 @@ def test_what_weakens_it_is_said(begin_comparison: Begin) -> None:
     assert any("goes from 1 (icl) to 5 nats (dpo)" in s and "cannot be read" in s for s in said)
     assert any("by the methods themselves (icl 100.0%, sft 100.0%, dpo 100.0%; 40 of the 40 fit)" in s for s in said)
     assert any(s.startswith("No setting was tuned") for s in said)
+    assert not any("trained on answers of at most" in s for s in said)  # none of these draws answers to learn from
 
 
 @pytest.mark.parametrize(
@@ -311,6 +312,16 @@ def test_it_goes_on_with_more_to_do(begin_comparison: Begin) -> None:
     stages = begin_comparison("seeds=1", "methods=[sft]")
     known = json.loads((stages.contest.folder / "compare.json").read_text())["identity"]["runs"]
     assert set(known) == {"sft", "dpo", "slic", "dpo:beta=0.2"}
+
+
+def test_rows_are_chosen_of_those_to_train_on_alone(
+    begin_comparison: Begin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    all_of_them = begin_comparison("seeds=1").contest.fingerprints["heldout"]
+    contest = begin_comparison("seeds=1", "run_name=few", "data.max_prompts=5").contest
+    assert contest.rows == {"train": 5, "heldout": 8}
+    assert contest.fingerprints["heldout"] == all_of_them
+    assert "5 rows of 5 of the 32 prompts are trained on (data.max_prompts)" in capsys.readouterr().out
 
 
 def test_seeds_that_are_added_to_a_table_are_said(begin_comparison: Begin) -> None:
