@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.workload import workload
 
-from align.cli.console import while_read
+from align.cli.console import hide_noise, while_read
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    hide_noise()
     if options.measure:
         if os.environ.get("WORLD_SIZE") != "2":
             parser.error("--measure needs two processes: torchrun --standalone --nproc-per-node 2 scripts/scale.py …")

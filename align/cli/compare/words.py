@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,6 +51,9 @@ class CompareConfig(Settings):
     """Train the first seed with weaker and stronger ties to the reference too: a line of score over KL per method."""
     workers: Annotated[int, Ge(0)] = 0
     """Runs at the same time; 0: one for each processor core, or one where there is an accelerator."""
+
+
+_OWN = frozenset(setting.name for setting in fields(CompareConfig))
 
 
 @dataclass(frozen=True)
@@ -140,38 +144,29 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
     Raises:
         UserError: A word is wrong.
     """
-    own = {setting.name for setting in fields(CompareConfig)}
-    given: dict[str, str] = {}
-    shared: list[str] = []
-    for word in words:
-        key, sign, value = word.partition("=")
-        if key in own and sign:
-            if key in given:
-                raise UserError(f"{key} is given twice: {given[key]} and {value}.")
-            given[key] = value
-        else:
-            shared.append(word)
-    if "methods" not in given:
-        near = did_you_mean(words[0].partition("=")[0], own) if words else ""
-        raise UserError(f"methods is missing: write methods=[sft,dpo,ppo], or those you want to compare.{near}")
-    values: dict[str, Any] = {**given, "methods": tuple(_listed(given["methods"]))}
-    for name in ("seeds", "tune", "workers"):
-        if name in values and re.fullmatch(r"-?\d+", values[name]):
-            values[name] = int(values[name])
-    if values.get("frontier") in ("true", "false"):
-        values["frontier"] = values["frontier"] == "true"
-    settings = build(CompareConfig, values)
+    given, shared = _sorted(words)
+    settings = _settings(given)
     keys = {word.partition("=")[0].lstrip("+") for word in shared}
-    _require_known(shared, own, configs)
+    mistakes = Mistakes()
+    with mistakes.noted():
+        _require_known(shared, configs)
     for key in sorted(keys & {"method", "stage", "recipe", "dry_run", "if_exists"}):
-        raise UserError(f"{key}: a comparison sets it for each of its runs; leave it out.")
-    budget = Budget.read(settings.budget) if settings.budget is not None else None
-    contenders = [_contender(word, configs) for word in settings.methods]
-    if budget is not None:
-        _require_no_length([*shared, *(word for contender in contenders for word in contender.words)], settings.budget)
-    for first in contenders:
-        if sum(other.label == first.label for other in contenders) > 1:
-            raise UserError(f"methods: {first.label} is named twice; give it other settings, or name it once.")
+        with mistakes.noted():
+            raise UserError(f"{key}: a comparison sets it for each of its runs; leave it out.")
+    contenders: list[Contender] = []
+    for word in settings.methods:
+        with mistakes.noted():
+            contenders.append(_contender(word, configs))
+    budget: Budget | None = None
+    if settings.budget is not None:
+        with mistakes.noted():
+            budget = Budget.read(settings.budget)
+            _require_no_length([*shared, *(word for c in contenders for word in c.words)], settings.budget)
+    for label, count in Counter(contender.label for contender in contenders).items():
+        if count > 1:
+            with mistakes.noted():
+                raise UserError(f"methods: {label} is named twice; give it other settings, or name it once.")
+    mistakes.require_none()
     kept = [word for word in shared if word.partition("=")[0] not in _OWN_FOLDER]
     trained = [contender for contender in contenders if contender.method is not None]
     _require_of_each(shared, trained, configs)
@@ -179,7 +174,6 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
         raise UserError(f"methods={given['methods']} trains nothing; name a method to compare with {FEW_SHOT}.")
     method = trained[0].method
     jobs: dict[str, Job] = {}
-    mistakes = Mistakes()
     for contender in trained:
         with mistakes.noted():
             jobs[contender.label] = _read_job(configs, [f"method={contender.method}", *kept, *contender.words])
@@ -187,6 +181,34 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
     config = compose(configs, [f"method={method}", *shared])
     name = config.run_name if "run_name" in keys else _name(config, re.sub(r"\W+", "_", f"{method}") + "-")
     return Comparison(settings, contenders, kept, configs, config, name, budget, frozenset(keys), tuple(words), jobs)
+
+
+def _sorted(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the settings of the comparison, and the words that are those of every run."""
+    given: dict[str, str] = {}
+    shared: list[str] = []
+    for word in words:
+        key, sign, value = word.partition("=")
+        if key not in _OWN or not sign:
+            shared.append(word)
+        elif key in given:
+            raise UserError(f"{key} is given twice: {given[key]} and {value}.")
+        else:
+            given[key] = value
+    if "methods" not in given:
+        near = did_you_mean(words[0].partition("=")[0], _OWN) if words else ""
+        raise UserError(f"methods is missing: write methods=[sft,dpo,ppo], or those you want to compare.{near}")
+    return given, shared
+
+
+def _settings(given: Mapping[str, str]) -> CompareConfig:
+    values: dict[str, Any] = {**given, "methods": tuple(_listed(given["methods"]))}
+    for name in ("seeds", "tune", "workers"):
+        if name in values and re.fullmatch(r"-?\d+", values[name]):
+            values[name] = int(values[name])
+    if values.get("frontier") in ("true", "false"):
+        values["frontier"] = values["frontier"] == "true"
+    return build(CompareConfig, values)
 
 
 def compose(configs: Path, words: Sequence[str]) -> RunConfig:
@@ -216,12 +238,12 @@ def _listed(text: str) -> list[str]:
     return parts
 
 
-def _require_known(shared: Sequence[str], own: Collection[str], configs: Path) -> None:
+def _require_known(shared: Sequence[str], configs: Path) -> None:
     """Raise where a word is a mistyped setting of the comparison, of which the runs know nothing."""
     known = {*groups.names(configs), *(setting.name for setting in fields(RunConfig))}
     for word in shared:
         key, equals, _ = word.partition("=")
-        if equals and "." not in key and key not in known and (near := nearest(key, own)):
+        if equals and "." not in key and key not in known and (near := nearest(key, _OWN)):
             raise UserError(f'{key} is not a setting. Did you mean "{near}"?')
 
 

@@ -113,6 +113,8 @@ def test_mistakes_of_several_methods_are_told_together(capsys: pytest.CaptureFix
     said = capsys.readouterr().err
     assert said.startswith("Error: 2 mistakes:\n  method.nothing is not a setting of method=sft.")
     assert "\n  method.bta is not a setting of method=dpo." in said
+    assert main(["methods=[dpoo,ppp,sft,sft]", "budget=5", "recipe=rlhf", "worker=1"]) == 2
+    assert capsys.readouterr().err.startswith("Error: 6 mistakes:\n")
 
 
 def test_a_method_in_a_file_has_the_name_of_the_file_without_its_folder(tmp_path: Path) -> None:
