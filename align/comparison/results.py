@@ -27,6 +27,8 @@ class Measured:
     lengths: Sequence[float]
     kl: Sequence[float] | None
     preferred: Sequence[float]
+    pair_prompts: Sequence[str]
+    """What names the prompt of each of these pairs."""
     chosen_loss: float | None
     distinct_2: float | None
     prompts: Sequence[str] = ()
@@ -141,7 +143,7 @@ def results(
             length=statistics.mean(lengths[label], least=0.0),
             cut_off=float((lengths[label] >= max_new_tokens).mean()),
             tax=_tax([one.chosen_loss for one in runs], base_loss) if label != start else None,
-            accuracy=statistics.rate([one.preferred for one in runs]) if label != start and runs[0].preferred else None,
+            accuracy=_accuracy(runs) if label != start else None,
             distinct_2=_mean([one.distinct_2 for one in runs]),
             cost=_typical(costs.get(label, ())),
             by_seed=[{"score": float(np.mean(one.scores)), "kl": _mean(one.kl or [None])} for one in runs],
@@ -161,6 +163,10 @@ def results(
 def _of_all(values: Sequence[Sequence[float] | None]) -> Estimate | None:
     known = [one for one in values if one is not None and None not in one]
     return statistics.mean(known, least=0.0) if len(known) == len(values) else None
+
+
+def _accuracy(runs: Sequence[Measured]) -> Estimate | None:
+    return statistics.rate([one.preferred for one in runs], runs[0].pair_prompts) if runs[0].preferred else None
 
 
 def _tax(losses: Sequence[float | None], of_start: Sequence[float | None]) -> float | None:

@@ -73,6 +73,9 @@ class Evaluator:
     ) -> Evaluator:
         """Tokenise prompts and pairs for this policy; at most ``limit`` prompts, evenly spaced over the data.
 
+        A prompt of several rows is answered once, for the scorers with the columns of its first row: its answers would
+        be no independent evidence.
+
         ``asked`` are the prompts as the policy gets them, row by row, where that is not as the scorers do: with
         examples in front (:func:`align.data.few_shot.with_shots`).
 
@@ -91,7 +94,9 @@ class Evaluator:
                     f"evaluation.max_new_tokens={sampling.max_new_tokens} leaves no room for a prompt in the "
                     f"{policy.max_positions} positions of the model; lower it."
                 )
-            given = prompts if asked is None else asked
+            rows_of = prompts.first_rows()
+            prompts = prompts.select(rows_of)
+            given = prompts if asked is None else asked.select(rows_of)
             tokenized = tokenize(given, policy.tokenizer, max_length=longest, unit="prompt", max_rejected=1.0)
             if left_out := tokenized.report.lost:
                 notes.append(
@@ -140,7 +145,7 @@ class Evaluator:
         processes, engine = processes or Processes(), engine or LocalEngine(policy)
         samples = self._measure_samples(policy, processes, engine, between) if self.prompts is not None else []
         preferred = self._measure_pairs(policy, processes, between) if self.pairs is not None else []
-        return Measurement(samples=samples, preferred=preferred)
+        return Measurement(samples=samples, preferred=preferred, pair_prompts=self._pair_prompts() if preferred else ())
 
     def score_samples(self, policy: Policy, n: int) -> dict[str, list[list[float]]]:
         """Draw ``n`` responses to each prompt and return the scores (P, n) of every scorer, by its name."""
@@ -240,6 +245,12 @@ class Evaluator:
         processes.together(lambda: ratios.append(_log_ratios(policy, batch, self.tokens_per_batch, between)))
         (ratio_PK,) = ratios
         return processes.in_order(mine, ordered_right(ratio_PK[:, 0] - ratio_PK[:, 1]).tolist())
+
+    def _pair_prompts(self) -> list[str]:
+        """Return what names the prompt of each pair."""
+        assert self.pairs is not None
+        prompts = self.pairs.preferences.questions()
+        return [prompts[example.index] for example in self.pairs]
 
 
 def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferences:

@@ -32,6 +32,8 @@ class Measurement:
     preferred: Sequence[float] = ()
     """For each held-out pair 1 if its chosen response has the larger ``log π − log π_ref``, 0 if the rejected one has,
     ½ for a tie."""
+    pair_prompts: Sequence[str] = ()
+    """What names the prompt of each of these pairs; none: each has another one."""
 
     def metrics(self) -> dict[str, float]:
         """Means over samples and pairs, under the names of ``evaluation.json``."""
@@ -53,7 +55,7 @@ class Measurement:
                     is_score = name in self.samples[0].scores
                     out[name] = statistics.score(values) if is_score else statistics.mean(values, least=0.0)
         if self.preferred:
-            out["preference_accuracy"] = statistics.rate(self.preferred)
+            out["preference_accuracy"] = statistics.rate(self.preferred, self.pair_prompts or None)
         return out
 
 

@@ -78,8 +78,9 @@ def rate(outcomes: ArrayLike, groups: ArrayLike | None = None) -> Estimate:
     observations that has the variance ``v = m(1−m) − s/4`` of a share of s ties. To s belong z² observations that are
     no ties, so that ties alone leave some width.
 
-    ``groups`` names the group of each outcome (N,) where they are not independent, as the comparisons of one ranking
-    are not: v/n is then at least the variance of a mean of groups, ``Σ_g (Σ_{i in g} x_i − m)² / N²``.
+    ``groups`` names the group of each outcome (N,) where they are not independent, as the pairs of one prompt are not:
+    v/n is then at least the variance of a mean of groups, ``Σ_g (Σ_{i in g} x_i − m)² / N²``; of several runs, groups
+    take the place of prompts.
 
     Several runs: prompts and runs are crossed random effects, and ``c = h²/(m(1−m))`` with the half width of Howe
     (1974), ``h² = t²_{S−1}·V_runs + z²·V_prompts``: ``V_runs`` is the variance of the mean of the S runs' means,
@@ -103,10 +104,12 @@ def rate(outcomes: ArrayLike, groups: ArrayLike | None = None) -> Estimate:
         return Estimate(mean, *_wilson(mean, _Z**2 / len(names_N)), n, runs)
     ties = float((outcomes_SN == 0.5).sum()) / (outcomes_SN.size + _Z**2)
     squared = _Z**2 * (spread - ties / 4) / outcomes_SN.size
-    if groups is not None:
-        squared = max(squared, _Z**2 * float((np.bincount(place_N, outcomes_SN[0] - mean) ** 2).sum()) / n**2)
+    scale = len(names_N) / n
+    of_groups_SG = np.array([mean + scale * np.bincount(place_N, row_N - mean) for row_N in outcomes_SN])
     if runs > 1:
-        squared = max(squared, _crossed(outcomes_SN))
+        squared = max(squared, _crossed(of_groups_SG))
+    elif groups is not None:
+        squared = max(squared, _Z**2 * float(((of_groups_SG - mean) ** 2).sum()) / len(names_N) ** 2)
     return Estimate(mean, *_wilson(mean, squared / spread), n, runs)
 
 

@@ -50,6 +50,8 @@ class Contest:
     """Where the data came from."""
     rows: dict[str, int]
     """Rows of each split."""
+    heldout_prompts: int
+    """Prompts of the held-out rows."""
     fingerprints: dict[str, str]
     """Of each split."""
     lost: dict[str, tuple[int, int]]
@@ -75,7 +77,7 @@ class Contest:
     def prompts(self) -> int:
         """Most held-out prompts to answer: all, unless the words say how many."""
         typed = "evaluation.prompts" in self.comparison.typed
-        return self.comparison.config.evaluation.prompts if typed else self.rows["heldout"]
+        return self.comparison.config.evaluation.prompts if typed else self.heldout_prompts
 
     @property
     def sizes(self) -> str:
@@ -143,6 +145,7 @@ def begin(comparison: Comparison) -> Contest:
         folder,
         source,
         {name: len(part) for name, part in splits.parts.items()},
+        len(splits.heldout.first_rows()),
         identity["data"],
         lost,
         len(leaked_prompts(splits.train, splits.heldout)),

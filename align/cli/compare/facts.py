@@ -116,11 +116,11 @@ def _judge(stages: Stages) -> str:
 def _held_out(stages: Stages, found: Results, check: JudgeCheck | None) -> str:
     """Say how many held-out rows there are, and which of them each number of the page is about."""
     contest = stages.contest
-    rows = contest.rows["heldout"]
-    said = f"{rows:,} rows, of which {found.prompts:,} have a prompt that every method answers"
-    if found.prompts < min(rows, contest.prompts):
+    prompts = contest.heldout_prompts
+    said = f"{contest.rows['heldout']:,} rows of {prompts:,} prompts, of which every method answers {found.prompts:,}"
+    if found.prompts < min(prompts, contest.prompts):
         said += "; the others do not fit into the model with an answer"
-    elif found.prompts < rows:
+    elif found.prompts < prompts:
         said += " (evaluation.prompts)"
     ranked = next((row.accuracy.n for row in found.rows if row.accuracy is not None), None)
     parts = [f"{check.accuracy.n:,} pairs check the judge"] if check is not None else []

@@ -72,6 +72,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "lengths": [sample.tokens for sample in found.samples],
         "kl": None if job["shots"] else [sample.kl for sample in found.samples],
         "preferred": list(found.preferred),
+        "pair_prompts": list(found.pair_prompts),
         "chosen_loss": None if job["shots"] else chosen_loss(policy, data, max_length=length),
         "distinct_2": found.metrics().get("distinct_2"),
         "judge": judge.name,

@@ -44,6 +44,8 @@ class Stages:
     """Words that budget and tuning add to each contender's own."""
     tuned: dict[str, str] = field(default_factory=dict[str, str])
     """Settings that the tuning chose, for people."""
+    given_up: dict[str, list[str]] = field(default_factory=dict[str, "list[str]"])
+    """Contenders whose length or settings could not be found, with the jobs that failed; they are not trained."""
     swept: dict[str, tuple[str, dict[float, str]]] = field(default_factory=dict[str, "tuple[str, dict[float, str]]"])
     """Of a contender's frontier: the setting that ties it to the reference, and the run of each strength of it."""
 
@@ -71,18 +73,24 @@ class Stages:
         if comparison.settings.tune:
             self._tune()
         say("Training")
-        runs = [(contender, seed) for seed in comparison.seeds for contender in comparison.trained]
+        runs = [(contender, seed) for seed in comparison.seeds for contender in self.trained]
         self.pool.run([self.training(contender, seed) for contender, seed in runs])
         say("Answering held-out prompts")
         measured = [
             (contender, name_of(contender, seed), seed)
             for seed in comparison.seeds
             for contender in (START, *comparison.contenders)
-            if contender.method is None or self.pool.record(name_of(contender, seed)) is not None
+            if contender.method is None
+            or (contender in self.trained and self.pool.record(name_of(contender, seed)) is not None)
         ]
         self._measure(measured, "heldout", contest.prompts)
         if comparison.settings.frontier:
             self._sweep()
+
+    @property
+    def trained(self) -> list[Contender]:
+        """Contenders that are trained, those that were given up left out."""
+        return [c for c in self.contest.comparison.trained if c.label not in self.given_up]
 
     @property
     def judge_identity(self) -> str:
@@ -99,8 +107,10 @@ class Stages:
         """Return why a contender of one seed was not trained or not measured; nothing where that is not known."""
         name = name_of(contender, seed)
         jobs = self.needs(contender, seed) if contender.method is not None else []
-        failed = next((reason for job in jobs if (reason := self.pool.reason(job))), "")
-        return failed or reason_of_task(self.contest.folder / "measured" / f"{name}.json") or ""
+        tried = self.given_up.get(contender.label, [])
+        failed = next((reason for job in (*tried, *jobs) if (reason := self.pool.reason(job))), "")
+        places = (self.contest.folder / "measured" / f"{job}.json" for job in (*tried, name))
+        return failed or next((reason for place in places if (reason := reason_of_task(place))), "")
 
     def measured(self, name: str) -> Any:
         """Return what was measured under a name; None where it was not."""
@@ -176,6 +186,8 @@ class Stages:
             if records[name]["code"] == 0:
                 steps = budget.steps(comparison.budget, self.contest.folder / "runs" / name, records[name]["seconds"])
                 self.chosen[contender.label] = [f"trainer.steps={steps}"]
+            else:
+                self.given_up[contender.label] = [name]
 
     def _tune(self) -> None:
         """Try settings of each contender on prompts that are not reported, and keep the best."""
@@ -183,7 +195,7 @@ class Stages:
         say(f"Tuning: {comparison.settings.tune} settings of each method")
         seed = comparison.seeds[0] + tuning.SEED
         tried: dict[str, tuple[Contender, list[str]]] = {}
-        for contender in comparison.trained:
+        for contender in self.trained:
             assert contender.method is not None
             job = comparison.job(self._words(contender.method, seed, self._own_words(contender, seed)))
             for number, words in enumerate(tuning.candidates(job, comparison.settings.tune)):
@@ -194,7 +206,7 @@ class Stages:
             "tuning",
             self.contest.rows["tuning"],
         )
-        for contender in comparison.trained:
+        for contender in self.trained:
             scores = {
                 name: tuning.score(found)
                 for name, (of, _) in tried.items()
@@ -204,6 +216,8 @@ class Stages:
                 best = max(scores, key=lambda name: scores[name])
                 self.chosen.setdefault(contender.label, []).extend(tried[best][1])
                 self.tuned[contender.label] = " ".join(tried[best][1]) or "its own settings"
+            else:
+                self.given_up[contender.label] = [name for name, (of, _) in tried.items() if of == contender]
 
     def _sweep(self) -> None:
         """Train and measure the first seed with weaker and stronger ties to the reference."""
@@ -211,7 +225,7 @@ class Stages:
         say("Frontier: weaker and stronger ties to the reference")
         seed = comparison.seeds[0]
         more: dict[str, tuple[Contender, list[str]]] = {}
-        for contender in comparison.trained:
+        for contender in self.trained:
             assert contender.method is not None
             job = comparison.job(self._words(contender.method, seed, self._own_words(contender, seed)))
             setting, strengths = tuning.sweep(job)

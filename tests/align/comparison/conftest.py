@@ -21,6 +21,7 @@ def measured(mean: float, seed: int, *, number: int, length: float = 20.0, sd: f
         lengths=(length + rng.integers(0, 5, N)).tolist(),
         kl=np.full(N, number / 10).tolist(),
         preferred=[1.0] * 70 + [0.0] * 30,
+        pair_prompts=[str(i) for i in range(100)],
         chosen_loss=2.0 + number / 100,
         distinct_2=0.5,
         prompts=[f"Prompt {i}" for i in range(N)],

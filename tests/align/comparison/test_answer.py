@@ -45,4 +45,4 @@ def test_two_seeds_do_not_say_what_would_decide() -> None:
 
 
 def _one(scores: list[float]) -> Measured:
-    return Measured(scores, [1.0] * len(scores), None, [], None, None)
+    return Measured(scores, [1.0] * len(scores), None, [], [], None, None)

@@ -97,6 +97,23 @@ class TestMeasure:
         assert [example.index for example in evaluator.prompts] == expected
         assert list(evaluator.texts) == [pair_rows[i]["prompt"] for i in expected]
 
+    def test_a_prompt_of_several_rows_is_answered_once(
+        self, tiny_policy: Policy, pair_rows: list[dict[str, str]]
+    ) -> None:
+        rows = [{**pair_rows[i % 4], "rejected": f"no {i}", "answer": str(i)} for i in range(12)]
+        evaluator = self.evaluator(tiny_policy, rows, scorers=[Length()])
+        assert list(evaluator.columns["answer"]) == ["0", "1", "2", "3"]
+        measured = evaluator.measure(tiny_policy)
+        assert [sample.prompt for sample in measured.samples] == [row["prompt"] for row in pair_rows[:4]]
+        assert len(measured.preferred) == 12
+        assert [list(measured.pair_prompts).index(name) for name in measured.pair_prompts] == [0, 1, 2, 3] * 3
+        few_shot = Preferences.from_rows([{**row, "prompt": f"{i}: {row['prompt']}"} for i, row in enumerate(rows)])
+        asked = Evaluator.from_preferences(
+            tiny_policy, Preferences.from_rows(rows), None, max_length=200, asked=few_shot, scorers=[Length()]
+        )
+        assert asked.prompts is not None
+        assert [tiny_policy.decode(example.prompt_ids)[:1] for example in asked.prompts] == ["0", "1", "2", "3"]
+
     def test_what_it_measures_is_its_identity(self, tiny_policy: Policy, pair_rows: list[dict[str, str]]) -> None:
         """Also how many of the prompts: other ones give other means."""
         pairs, less = (Preferences.from_rows(rows) for rows in (pair_rows, pair_rows[:39]))
@@ -164,13 +181,10 @@ class TestKL:
         tiny_policy.model.lm_head.weight.data.mul_(5)  # pyright: ignore[reportAttributeAccessIssue]
         row = {"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}
         sampling = SamplingParams(max_new_tokens=2, **settings, **cut)
-        evaluator = Evaluator.from_preferences(
-            tiny_policy, Preferences.from_rows([row] * 200), None, max_length=64, sampling=sampling
-        )
-        assert evaluator.prompts is not None
-        measured = evaluator.measure(tiny_policy)
+        prompts = tokenize(Preferences.from_rows([row] * 200), tiny_policy.tokenizer, max_length=64, unit="prompt")
+        measured = Evaluator(prompts=prompts, texts=["Is it?"] * 200, sampling=sampling).measure(tiny_policy)
         found = measured.estimates()["kl"]
-        exact = self.enumerated(tiny_policy, list(evaluator.prompts[0].prompt_ids), settings["temperature"])
+        exact = self.enumerated(tiny_policy, list(prompts[0].prompt_ids), settings["temperature"])
         assert exact > 0.5
         assert found.low is not None
         assert found.high is not None

@@ -107,6 +107,14 @@ class TestOneRun:
         """One right and one wrong in each group: no group differs from another, yet the rate is one of 80."""
         assert bounds(rate([1.0, 0.0] * 40, np.arange(80) // 2)) == bounds(rate(wins(40, 80)))
 
+    def test_groups_of_several_runs(self) -> None:
+        """Three runs that each order 40 prompts as before, with ten pairs of each: as much as one pair of each."""
+        rng = np.random.default_rng(0)
+        runs = (rng.random((3, 40)) < 0.7).astype(float)
+        grouped = bounds(rate(np.repeat(runs, 10, axis=1), np.repeat(np.arange(40), 10)))
+        assert grouped == pytest.approx(bounds(rate(runs)), abs=1e-9)
+        assert bounds(rate(runs, np.arange(40))) == pytest.approx(bounds(rate(runs)), abs=1e-9)
+
 
 class TestSeveralRuns:
     @pytest.mark.parametrize("effect", [0.0, 0.2, 0.4, 0.8])

@@ -48,6 +48,7 @@ def measured(score: float, seed: int, **others: Any) -> dict[str, Any]:
         "lengths": [8] * N,
         "kl": [10 * abs(score)] * N,
         "preferred": [1.0] * N,
+        "pair_prompts": [f"Prompt {i}" for i in range(N)],
         "chosen_loss": 2.0,
         "distinct_2": 0.5,
         "judge": "repetition",

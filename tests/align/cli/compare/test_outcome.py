@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import pytest
 import wandb
 
 from align.cli.compare import main
+from align.cli.compare.jobs import Job
 from align.cli.compare.outcome import conclude
 from align.cli.compare.stages import Stages
 from align.errors import UserError
-from align.system.files import write_json
+from align.system.files import read_json, write_json
 from tests.align.cli.compare.conftest import N, measured, write
 
 SCORES = {"start": 0.0, "icl": 0.1, "sft": 0.2, "dpo": 0.5}
@@ -91,6 +92,32 @@ def test_why_a_run_failed_is_said_and_the_exit_code_tells(begin_comparison: Begi
     assert not conclude(stages)
     said = json.loads((stages.contest.folder / "comparison.json").read_text())["answer"][-1]
     assert said == "Not compared: sft failed with seed 0: mine.py, line 5: the loss is not a number."
+
+
+def test_a_contender_whose_length_is_not_known_is_not_trained(
+    begin_comparison: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own length would be another one than the budget that the page names."""
+    stages = begin_comparison("seeds=1", "budget=tokens:80", "methods=[sft,dpo]")
+    for label in ("sft", "dpo"):
+        write(stages, "start", 0, measured(0.0, 0))
+        write(stages, label, 0, measured(0.2, 0), name=f"{label}-pilot")
+    steps = [json.dumps({"step": i, "train/tokens": 20.0, "train/seconds": 1.0}) for i in range(1, 5)]
+    (stages.contest.folder / "runs" / "sft-pilot" / "metrics.jsonl").write_text("\n".join(steps))
+    killed = {"code": -9, "seconds": 1.0, "peak_bytes": 1}
+    write_json(stages.pool.folder / "dpo-pilot.json", killed)
+    begun: list[str] = []
+
+    def run(jobs: Sequence[Job]) -> dict[str, Any]:
+        begun.extend(job.name for job in jobs)
+        records = {job.name: read_json(stages.pool.folder / f"{job.name}.json") for job in jobs}
+        return {name: record or {"code": 1} for name, record in records.items()}
+
+    monkeypatch.setattr(stages.pool, "run", run)
+    stages._find_lengths()
+    assert [contender.label for contender in stages.trained] == ["sft"]
+    assert stages.reason(stages.contest.comparison.trained[1], 0) == "ended by signal 9, as by a lack of memory"
+    assert set(begun) == {"sft-pilot", "dpo-pilot"}
 
 
 def test_nothing_measured_is_a_sentence(begin_comparison: Begin) -> None:
