@@ -58,6 +58,9 @@ from align.system.files import write_text
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SHARED = _ROOT.parent / "shared"
+_READ = ("model", "stories", "lexicon", "judge", "against")
+"""Options that name what is read."""
+_MAY_BE_0 = ("seed", "warmup")
 
 Number = tuple[str, int, str]
 """Name, default and meaning of an option."""
@@ -84,6 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if "benchmark" not in options:
         parser.error("name a benchmark, or give --page")
+    for name, value in vars(options).items():
+        numbers = value if isinstance(value, list) else [value]
+        least = 0 if name in _MAY_BE_0 else 1
+        if any(isinstance(number, int) and number < least for number in numbers if number is not False):
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}")
+        if name in _READ and value is not None and not value.exists():
+            parser.error(f"--{name}: there is no {value}")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from align.errors import UserError

@@ -26,7 +26,10 @@ _RESULTS = _ROOT / "docs" / "results"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiments that are named; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.workers < 0:
+        parser.error("--workers must be at least 0")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from experiments.page import page

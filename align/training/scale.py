@@ -197,7 +197,7 @@ def _plainer(config: RunConfig, work: Workload) -> Iterator[RunConfig]:
 
 _SETTINGS = (
     *("model.dtype", "trainer.precision", "trainer.sharding", "trainer.gradient_checkpointing"),
-    *("trainer.tokens_per_microbatch", "evaluation.prompts", "sampling.engine"),
+    *("trainer.tokens_per_microbatch", "evaluation.prompts", "sampling.engine", "sampling.url"),
 )
 
 

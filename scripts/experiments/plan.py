@@ -143,8 +143,10 @@ def read(file: Path) -> Experiment:
     """Read an experiment.
 
     Raises:
-        UserError: A name or value in it is wrong.
+        UserError: A name or value in it is wrong, or there is no such file.
     """
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such file.")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(file))
         return build(Experiment, content)

@@ -262,6 +262,21 @@ def test_missing_data(tmp_path: Path) -> None:
         bench.main(["dpo", "--data", str(tmp_path / "other.jsonl")])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dpo", "--threads", "0"], "--threads must be at least 1"),
+        (["paths", "--samples", "3", "-1"], "--samples must be at least 1"),
+        (["sentiment", "--model", "/no/such"], "--model: there is no /no/such"),
+        (["all", "--against", "/no/such.json"], "--against: there is no /no/such.json"),
+    ],
+)
+def test_mistakes_are_a_sentence(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(words)
+    assert capsys.readouterr().err.endswith(f"bench.py: error: {said}\n")
+
+
 def test_too_few_pairs(pairs: Path) -> None:
     with pytest.raises(SystemExit, match="usable pairs, 60 are needed; lower --steps"):
         bench.main(["dpo", "--data", str(pairs), *SMALL, "--steps", "29"])

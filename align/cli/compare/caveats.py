@@ -53,6 +53,7 @@ def alarms(stages: Stages, found: Results, check: JudgeCheck | None, scores: Col
                 f"These scores are what the judge ({name}) measures, not what your labels prefer: it orders {share} of "
                 "the held-out pairs as labelled, which is not shown to be better than chance."
             )
+    out += _of_reward_models(stages, found)
     if _ALMOST_ALL <= times / len(scores) < 1:
         out.append(f"The judge ({name}) gives {times / len(scores):.0%} of all answers the same score, {common:g}.")
     if cut := [row for row in found.rows if row.cut_off >= _ALMOST_ALL]:
@@ -114,6 +115,24 @@ def caveats(
     if contest.comparison.settings.frontier:
         out += _of_frontier(frontiers, found)
     return out
+
+
+def _of_reward_models(stages: Stages, found: Results) -> list[str]:
+    """Name the methods whose reward model is no better than chance: they had nothing to learn from."""
+    learners = [row.label for row in found.rows if row.label in stages.contest.needs_reward]
+    accuracies = {seed: stages.reward_accuracy(seed) for seed in found.seeds}
+    poor = [
+        f"{accuracy.percent('pairs')} with seed {seed}"
+        for seed, accuracy in accuracies.items()
+        if accuracy is not None and (accuracy.low is None or accuracy.low <= 0.5)
+    ]
+    if not learners or not poor:
+        return []
+    return [
+        f"{', '.join(learners)}: rewarded by a reward model of the training pairs, which is not shown to order the "
+        f"held-out pairs better than chance ({'; '.join(poor)}): judge these methods with more pairs, or another "
+        "reward=."
+    ]
 
 
 def _of_length(stages: Stages, found: Results) -> list[str]:

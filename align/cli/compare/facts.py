@@ -51,6 +51,7 @@ def facts(
         "Settings": _tuning(stages),
         **{f"Settings of {c.label}": _settings(stages, c) for c in comparison.trained if _settings(stages, c)},
         "Judge": _judge(stages),
+        **_reward_models(stages, found),
         "Held out": _held_out(stages, found, check),
         "Answers": (
             f"one to each prompt per run, at most {evaluation.max_new_tokens} tokens, "
@@ -113,6 +114,15 @@ def _judge(stages: Stages) -> str:
     return f"{name}, sha256 {stages.judge_identity.removeprefix('sha256:')[:12]}"
 
 
+def _reward_models(stages: Stages, found: Results) -> dict[str, str]:
+    accuracies = {seed: stages.reward_accuracy(seed) for seed in found.seeds}
+    shares = [f"{of.mean:.1%} of {of.n:,} with seed {seed}" for seed, of in accuracies.items() if of is not None]
+    if not shares:
+        return {}
+    learners = ", ".join(sorted(stages.contest.needs_reward))
+    return {"Reward model": f"of the training pairs, for {learners}; held-out pairs ordered right: {', '.join(shares)}"}
+
+
 def _held_out(stages: Stages, found: Results, check: JudgeCheck | None) -> str:
     """Say how many held-out rows there are, and which of them each number of the page is about."""
     contest = stages.contest
@@ -136,8 +146,8 @@ def _tuning(stages: Stages) -> str:
         return f"{own}{'otherwise ' if own else ''}each method's defaults, not tuned on these data"
     chosen = "; ".join(f"{label}: {words}" for label, words in stages.tuned.items())
     return (
-        f"the best of {contest.comparison.settings.tune} for each method on {contest.rows['tuning']:,} other rows, "
-        f"with another seed: {chosen}"
+        f"the best of at most {contest.comparison.settings.tune} for each method on {contest.rows['tuning']:,} other "
+        f"rows, with another seed: {chosen}"
     )
 
 

@@ -54,7 +54,10 @@ class Pool:
         self._stopping = False
         self._at_work: set[int] = set()
         self._changing = threading.RLock()  # a second signal can come while the first is passed on
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be created ({error.strerror}); choose another place.") from error
 
     def run(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
         """Do the jobs that are not done yet; returns the record of each: ``code``, ``seconds``, ``peak_bytes``.

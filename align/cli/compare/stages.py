@@ -14,6 +14,7 @@ from align.cli.compare.words import Contender
 from align.cli.console import say
 from align.cli.parse.job import depends_on_method
 from align.errors import UserError
+from align.evaluation.statistics import Estimate
 from align.system.files import read_json
 from align.system.identity import content_hash, hashed
 
@@ -111,6 +112,12 @@ class Stages:
         failed = next((reason for job in (*tried, *jobs) if (reason := self.pool.reason(job))), "")
         places = (self.contest.folder / "measured" / f"{job}.json" for job in (*tried, name))
         return failed or next((reason for place in places if (reason := reason_of_task(place))), "")
+
+    def reward_accuracy(self, seed: int) -> Estimate | None:
+        """Share of the held-out pairs that the reward model of a seed orders as labelled; None where there is none."""
+        found = read_json(self.contest.folder / "runs" / f"reward-seed{seed}" / "evaluation.json") or {}
+        accuracy = found.get("intervals", {}).get("accuracy", {}).get("after")
+        return None if accuracy is None else Estimate(**accuracy)
 
     def measured(self, name: str) -> Any:
         """Return what was measured under a name; None where it was not."""
@@ -215,7 +222,8 @@ class Stages:
             if scores:
                 best = max(scores, key=lambda name: scores[name])
                 self.chosen.setdefault(contender.label, []).extend(tried[best][1])
-                self.tuned[contender.label] = " ".join(tried[best][1]) or "its own settings"
+                count = sum(of == contender for of, _ in tried.values())
+                self.tuned[contender.label] = f"{' '.join(tried[best][1]) or 'its own settings'} (of {count})"
             else:
                 self.given_up[contender.label] = [name for name, (of, _) in tried.items() if of == contender]
 

@@ -53,7 +53,7 @@ def _of_few_prompts(questions: Sequence[str], rows: Sequence[int], n: int, confi
         return list(rows)
     drawn = set(random.Random(config.seed).sample(prompts, n))
     kept = [row for row in rows if questions[row] in drawn]
-    say(f"{len(kept):,} rows of {n:,} of the {len(prompts):,} prompts are trained on (data.max_prompts)")
+    say(f"{len(kept):,} rows of {n:,} of the {len(prompts):,} prompts are kept (data.max_prompts)")
     return kept
 
 

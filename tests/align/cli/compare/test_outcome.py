@@ -204,6 +204,22 @@ def test_what_a_reward_model_costs_beside_the_budget_is_said(begin_comparison: B
     assert any(said.startswith("ppo: trained on answers of at most 64 tokens, judged") for said in found["caveats"])
 
 
+@pytest.mark.parametrize(("low", "warned"), [(0.48, True), (0.52, False)])
+def test_a_reward_model_at_chance_is_said_first(low: float, warned: bool, begin_comparison: Begin) -> None:
+    stages = begin_comparison("seeds=1", "methods=[sft,ppo]")
+    for label, score in (("start", 0.0), ("sft", 0.2), ("ppo", 0.1)):
+        write(stages, label, 0, measured(score, 0))
+    accuracy = {"mean": 0.55, "low": low, "high": 0.6, "n": 400, "runs": 1}
+    folder = stages.contest.folder / "runs" / "reward-seed0"
+    folder.mkdir()
+    write_json(folder / "evaluation.json", {"intervals": {"accuracy": {"after": accuracy}}})
+    write(stages, "sft", 0, measured(0.3, 0), name="reward-seed0")
+    conclude(stages)
+    found = json.loads((stages.contest.folder / "comparison.json").read_text())
+    assert found["facts"]["Reward model"].endswith("for ppo; held-out pairs ordered right: 55.0% of 400 with seed 0")
+    assert found["answer"][0].startswith("ppo: rewarded by a reward model of the training pairs, which") == warned
+
+
 def test_what_weakens_it_is_said(begin_comparison: Begin) -> None:
     stages = begin_comparison("seeds=1")
     cut = measured(0.5, 0, lengths=[16] * 36 + [8] * 4)
@@ -348,7 +364,7 @@ def test_rows_are_chosen_of_those_to_train_on_alone(
     contest = begin_comparison("seeds=1", "run_name=few", "data.max_prompts=5").contest
     assert contest.rows == {"train": 5, "heldout": 8}
     assert contest.fingerprints["heldout"] == all_of_them
-    assert "5 rows of 5 of the 32 prompts are trained on (data.max_prompts)" in capsys.readouterr().out
+    assert "5 rows of 5 of the 32 prompts are kept (data.max_prompts)" in capsys.readouterr().out
 
 
 def test_seeds_that_are_added_to_a_table_are_said(begin_comparison: Begin) -> None:

@@ -104,7 +104,7 @@ def test_a_few_prompts_are_drawn_with_all_their_rows(tmp_path: Path, capsys: pyt
         == questions(load(train=file, max_prompts=4)[0])
         != questions(load(6, train=file, max_prompts=4)[0])
     )
-    assert "8 rows of 4 of the 10 prompts are trained on" in capsys.readouterr().out
+    assert "8 rows of 4 of the 10 prompts are kept" in capsys.readouterr().out
     assert len(load(train=file, max_prompts=11)[0]) == 20
     train, heldout = load(train=file, max_prompts=4, heldout_size=5)
     assert len(set(questions(train))) == 4
