@@ -181,7 +181,9 @@ def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences)
         done = policy.in_micro_batches(Batch.from_examples(data), ask, phase="likelihoods")
     better_PKK, mean_PK = done["better_PKK"], done["mean_PK"]
     right = ordered_right((mean_PK[:, :, None] - mean_PK[:, None, :])[better_PKK])
-    return rate(right.tolist(), better_PKK.nonzero()[:, 0].tolist()) if len(right) else None
+    prompts = data.preferences.questions()
+    asked = [prompts[data[p].index] for p in better_PKK.nonzero()[:, 0].tolist()]
+    return rate(right.tolist(), asked) if asked else None
 
 
 def _average(S_PK: Tensor, batch: Batch) -> Tensor:

@@ -240,6 +240,8 @@ def _measure(
 def _order_pairs(scorers: Sequence[Scorer], data: Preferences) -> dict[str, Any]:
     """Share of pairs whose chosen response scores higher, ties half: over all, and by ``source``; and its tests.
 
+    The pairs of a prompt are one group of the shares' intervals; the tests take each for itself.
+
     ``same_accuracy`` has p-values of the first scorer and each other ordering as many pairs rightly that the other does
     not: McNemar's, exact, corrected for their number (Holm).
     """
@@ -249,8 +251,10 @@ def _order_pairs(scorers: Sequence[Scorer], data: Preferences) -> dict[str, Any]
     from align.scoring.checked_scores import score
     from align.scoring.scorer_inputs import prompt_text
 
-    rows = [row for row in data if row["chosen"] and row["rejected"]]
+    places = [place for place, row in enumerate(data) if row["chosen"] and row["rejected"]]
+    rows, prompts = [data[place] for place in places], np.array(data.questions())[places]
     sources = np.array([row["source"] or "" for row in rows])
+    by_source = {source: sources == source for source in sorted(set(sources.tolist())) if source}
     right: dict[str, Any] = {}
     for scorer in scorers:
         scores = score(
@@ -265,8 +269,10 @@ def _order_pairs(scorers: Sequence[Scorer], data: Preferences) -> dict[str, Any]
     first, *others = right
     return {
         "scorer_accuracy": {
-            name: {"all": asdict(rate(found))}
-            | {source: asdict(rate(found[sources == source])) for source in sorted(set(sources.tolist())) if source}
+            name: {
+                "all": asdict(rate(found, prompts)),
+                **{source: asdict(rate(found[its], prompts[its])) for source, its in by_source.items()},
+            }
             for name, found in right.items()
         },
         "same_accuracy": holm({other: sign_test(right[first], right[other]) for other in others}),

@@ -28,7 +28,7 @@ class Measured:
     kl: Sequence[float] | None
     preferred: Sequence[float]
     pair_prompts: Sequence[str]
-    """What names the prompt of each of these pairs."""
+    """A name for the prompt of each of these pairs."""
     chosen_loss: float | None
     distinct_2: float | None
     prompts: Sequence[str] = ()

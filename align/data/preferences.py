@@ -231,10 +231,6 @@ class Preferences:
         """Return the :func:`align.data.schema.question_key` of every row."""
         return [question_key(row["prompt"], row["prompt_id"]) for row in self.rows(["prompt", "prompt_id"])]
 
-    def first_rows(self) -> list[int]:
-        """Return the first row of every prompt, in order."""
-        return sorted({key: row for row, key in reversed([*enumerate(self.questions())])}.values())
-
     def train_test_split(self, heldout: int | float, seed: int) -> tuple[Preferences, Preferences]:
         """Return (train, heldout), divided as `split_rows` does."""
         kept, held = self.split_rows(heldout, seed)

@@ -94,9 +94,9 @@ class Evaluator:
                     f"evaluation.max_new_tokens={sampling.max_new_tokens} leaves no room for a prompt in the "
                     f"{policy.max_positions} positions of the model; lower it."
                 )
-            rows_of = prompts.first_rows()
-            prompts = prompts.select(rows_of)
-            given = prompts if asked is None else asked.select(rows_of)
+            if len(once := _first_rows(prompts)) < len(prompts):
+                prompts, asked = prompts.select(once), None if asked is None else asked.select(once)
+            given = prompts if asked is None else asked
             tokenized = tokenize(given, policy.tokenizer, max_length=longest, unit="prompt", max_rejected=1.0)
             if left_out := tokenized.report.lost:
                 notes.append(
@@ -247,10 +247,15 @@ class Evaluator:
         return processes.in_order(mine, ordered_right(ratio_PK[:, 0] - ratio_PK[:, 1]).tolist())
 
     def _pair_prompts(self) -> list[str]:
-        """Return what names the prompt of each pair."""
+        """Return a name for the prompt of each pair."""
         assert self.pairs is not None
         prompts = self.pairs.preferences.questions()
         return [prompts[example.index] for example in self.pairs]
+
+
+def _first_rows(data: Preferences) -> list[int]:
+    """Return the first row of every prompt, in order."""
+    return sorted({question: row for row, question in reversed([*enumerate(data.questions())])}.values())
 
 
 def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferences:

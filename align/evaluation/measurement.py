@@ -33,7 +33,7 @@ class Measurement:
     """For each held-out pair 1 if its chosen response has the larger ``log π − log π_ref``, 0 if the rejected one has,
     ½ for a tie."""
     pair_prompts: Sequence[str] = ()
-    """What names the prompt of each of these pairs; none: each has another one."""
+    """A name for the prompt of each of these pairs; none: each has another one."""
 
     def metrics(self) -> dict[str, float]:
         """Means over samples and pairs, under the names of ``evaluation.json``."""

@@ -156,4 +156,6 @@ def assess(policy: Policy, data: TokenizedPreferences) -> dict[str, Estimate]:
     first_N = (logp_N2[:, 0] - logp_N2[:, 1]).sigmoid()
     forward, backward = first_N[::2], first_N[1::2]
     right = ordered_right(forward - backward)
-    return {"accuracy": rate(right.tolist()), "position_bias": mean(((forward + backward) / 2 - 0.5).tolist())}
+    prompts = data.preferences.dataset["prompt_id"]
+    accuracy = rate(right.tolist(), [prompts[pair[0].index] for pair in pairs])
+    return {"accuracy": accuracy, "position_bias": mean(((forward + backward) / 2 - 0.5).tolist())}

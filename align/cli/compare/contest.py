@@ -129,7 +129,7 @@ def begin(comparison: Comparison) -> Contest:
         "judge": judge,
         "settings": sorted(comparison.shared),
         "data": {name: part.fingerprint for name, part in splits.parts.items()},
-        "runs": {label: _inputs(run) for label, (run, _) in runs.items()},
+        "runs": {contender.name: _inputs(runs[contender.label][0]) for contender in comparison.trained},
         "evaluation": {
             name: getattr(comparison.config.evaluation, name)
             for name in ("prompts", "temperature", "top_p", "max_new_tokens")
@@ -145,7 +145,7 @@ def begin(comparison: Comparison) -> Contest:
         folder,
         source,
         {name: len(part) for name, part in splits.parts.items()},
-        len(splits.heldout.first_rows()),
+        len(set(splits.heldout.questions())),
         identity["data"],
         lost,
         len(leaked_prompts(splits.train, splits.heldout)),

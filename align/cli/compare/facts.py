@@ -49,6 +49,7 @@ def facts(
         "Runs": f"{len(found.seeds)} of each method, seeds {', '.join(map(str, found.seeds))}",
         "Budget": _budget(stages, found),
         "Settings": _tuning(stages),
+        **{f"{c.label} is": c.whole for c in comparison.contenders if c.whole is not None},
         **{f"Settings of {c.label}": _settings(stages, c) for c in comparison.trained if _settings(stages, c)},
         "Judge": _judge(stages),
         **_reward_models(stages, found),

@@ -70,8 +70,7 @@ def conclude(stages: Stages) -> bool:
     sentences = [*warned, *(["By these scores:"] if warned else []), *answer(found, start=START.label), *left_out]
     equally_long = len({length for one in every for length in one.lengths}) == 1
     how = facts(stages, found, judged, check, equally_long=equally_long)
-    before = read_json(contest.folder / "comparison.json") or {"looks": []}
-    looks = sorted({*before["looks"], len(found.seeds)})
+    looks = sorted({*(read_json(contest.folder / "comparison.json") or {}).get("looks", []), len(found.seeds)})
     outcome: dict[str, Any] = {
         "answer": without_places(sentences),
         "caveats": without_places(caveats(stages, found, check, notes, frontiers, looks)),
@@ -87,13 +86,16 @@ def conclude(stages: Stages) -> bool:
     with chart(contest.folder / "comparison.png", (8, 5)) as (axis,):
         draw_reward_against_kl(axis, found, START.label, frontiers)
     title = f"{', '.join(row.label for row in found.rows if row.label != START.label)} on {Path(contest.source).name}"
-    answers = _side_by_side(found, measured)
-    text = page(found, title=title, answers=answers, start=START.label, frontiers=frontiers, **outcome)
-    write_text(contest.folder / "comparison.html", text)
+    about = {"title": title, "answers": _side_by_side(found, measured), "frontiers": frontiers, **outcome}
+    write_text(contest.folder / "comparison.html", page(found, start=START.label, **about))
     if "wandb" in contest.comparison.config.trackers:
         log_table(contest.folder, contest.wandb, "comparison", *table_for_programs(found))
-    _print(found, [*outcome["answer"], *outcome["caveats"]], contest.folder)
+    _print(found, [*_short_labels(stages), *outcome["answer"], *outcome["caveats"]], contest.folder)
     return not left_out
+
+
+def _short_labels(stages: Stages) -> list[str]:
+    return [f"{c.label} is {c.whole}" for c in stages.contest.comparison.contenders if c.whole is not None]
 
 
 def _all_scores(every: Sequence[Measured], pairs: Sequence[Mapping[str, Any]] | None) -> list[float]:

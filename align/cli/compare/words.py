@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,8 +28,11 @@ _SHOTS = 4
 _OWN_FOLDER = ("run_name", "output_root", "if_exists", "dry_run", "seed", "stage", "recipe", "method")
 """Words that the comparison sets for each of its runs."""
 _LENGTHS = ("trainer.steps", "trainer.epochs")
+_LONGEST = 24  # letters of a label
 _OF_ONE = ("trainer", "adapter", "reward")
 """Groups of settings of which each method can have its own, beside those of the method."""
+_OF_ALL = ("trainer.max_length",)
+"""Settings of these groups that are the same for all, for rows that are too long would be left out for one alone."""
 _OF_TRAINER = frozenset(setting.name for setting in fields(TrainerConfig))
 
 
@@ -84,17 +87,24 @@ class Contender:
     """One of the things that are compared."""
 
     label: str
-    """As typed; of a method in a file without its folder."""
+    """As typed, the end of a long one left out; of a method in a file without its folder."""
     method: str | None
     """Its name, or FILE.py:CLASS; None: the start model, prompted with ``shots`` examples."""
     words: tuple[str, ...] = ()
     """Settings of its runs."""
     shots: int = 0
+    whole: str | None = None
+    """The label with its end; None: it is not long."""
+
+    @property
+    def name(self) -> str:
+        """The label with its end, by which it is known again whatever it is compared with."""
+        return self.whole or self.label
 
     @property
     def folder(self) -> str:
         """A name for files, which a word of a command can have as its value."""
-        return re.sub(r"[^\w.-]+", "_", self.label)
+        return re.sub(r"[^\w.-]+", "_", self.name)
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,7 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
             with mistakes.noted():
                 raise UserError(f"methods: {label} is named twice; give it other settings, or name it once.")
     mistakes.require_none()
+    contenders = _shortened(contenders)
     kept = [word for word in shared if word.partition("=")[0] not in _OWN_FOLDER]
     trained = [contender for contender in contenders if contender.method is not None]
     _require_of_each(shared, trained, configs)
@@ -275,6 +286,23 @@ def _settings_of(method: str, configs: Path) -> set[str] | None:
     return set(re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.MULTILINE)) if file.is_file() else None
 
 
+def _shortened(contenders: Sequence[Contender]) -> list[Contender]:
+    """Leave out the end of long labels, where they still differ: tables and sentences have many of them."""
+    short: list[str] = []
+    for contender in contenders:
+        name, *settings = re.split(r":(?=[\w.]+=)", contender.label)
+        while settings and len(":".join([name, *settings])) > _LONGEST:
+            settings.pop()
+        cut = ":".join([name, *settings])
+        short.append(contender.label if cut == contender.label else f"{cut}:…")
+    return [
+        replace(contender, label=label, whole=contender.label)
+        if label != contender.label and short.count(label) == 1
+        else contender
+        for contender, label in zip(contenders, short, strict=True)
+    ]
+
+
 def _contender(word: str, configs: Path) -> Contender:
     own = re.match(r"[^=]*?\.py:\w*", word)  # the colon of FILE.py:CLASS begins no setting
     name = own[0] if own else word.partition(":")[0]
@@ -299,9 +327,10 @@ def _contender(word: str, configs: Path) -> Contender:
     its_own = _settings_of(name, configs)
     for key, value in pairs.items():
         group, dot, _ = key.partition(".")
-        if dot and group not in _OF_ONE:
+        if dot and (group not in _OF_ONE or key in _OF_ALL):
+            alike = key if key in _OF_ALL else group
             raise UserError(
-                f"methods: {word}: {group} is the same for all that are compared; write {key}={value} beside methods=, "
+                f"methods: {word}: {alike} is the same for all that are compared; write {key}={value} beside methods=, "
                 "or leave it out."
             )
         if its_own is None or key in its_own:

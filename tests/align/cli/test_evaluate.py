@@ -65,6 +65,18 @@ def test_pairs_by_subset_without_a_model(
     assert "Pairs ordered as labelled by length" in capsys.readouterr().out
 
 
+def test_the_pairs_of_one_prompt_are_not_independent(brief: str, tmp_path: Path) -> None:
+    """Three pairs of each of four prompts, all right for two of them: Wilson's interval of 2 of 4."""
+    answers = [("a", f"b c {i}") if i < 6 else (f"b c {i}", "a") for i in range(12)]
+    rows = [{"prompt": f"p{i // 3}", "chosen": good, "rejected": bad} for i, (good, bad) in enumerate(answers)]
+    file = tmp_path / "several.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["--data", str(file), "--pairs", "--scorer", brief, "--out", str(tmp_path / "out")]) == 0
+    found = result(tmp_path / "out")["scorer_accuracy"]["length"]["all"]
+    assert (found["mean"], found["n"]) == (0.5, 12)
+    assert (found["low"], found["high"]) == pytest.approx((0.15004, 0.84996), abs=5e-5)
+
+
 def test_a_model_alone(tiny_model: Path, pairs: str, brief: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [str(tiny_model), "--data", pairs, "--scorer", brief, "--best-of", "4", "--out", str(out), *COMMON]

@@ -145,6 +145,19 @@ class TestTraining:
         assert (found["accuracy"].mean, found["position_bias"].mean) == pytest.approx(expected, abs=1e-6)
         assert found["accuracy"].n == 2
 
+    def test_the_pairs_of_one_prompt_are_not_independent(
+        self, tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Three pairs of each of four prompts, all right for two of them: Wilson's interval of 2 of 4."""
+        p_A = [0.9, 0.2] * 6 + [0.2, 0.9] * 6
+        known = torch.tensor([[math.log(p / 2), math.log((1 - p) / 2)] for p in p_A])
+        monkeypatch.setattr("reward.training.ranker.answer_logprobs", lambda *_, **__: known)
+        pairs = [{"prompt": f"p{i // 3}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(12)]
+        data = tokenize(Ranker().learns_from(Preferences.from_rows(pairs)), tiny_policy.tokenizer, max_length=250)
+        found = assess(tiny_policy, data)["accuracy"]
+        assert (found.mean, found.n) == (0.5, 12)
+        assert (found.low, found.high) == pytest.approx((0.15004, 0.84996), abs=5e-5)
+
     def test_a_pair_of_which_one_order_is_lost_is_not_assessed(self, tiny_policy: Policy) -> None:
         data = tokenize(Ranker().learns_from(Preferences.from_rows(rows(1))), tiny_policy.tokenizer, max_length=250)
         assert len(data) == 2

@@ -120,6 +120,19 @@ def test_a_contender_whose_length_is_not_known_is_not_trained(
     assert set(begun) == {"sft-pilot", "dpo-pilot"}
 
 
+def test_what_a_short_label_stands_for_is_said(begin_comparison: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "dpo:beta=0.3:trainer.learning_rate=1e-3"
+    stages = begin_comparison("seeds=1", f"methods=[sft,{long}]")
+    for label, score in (("start", 0.0), ("sft", 0.2), ("dpo:beta=0.3:…", 0.5)):
+        write(stages, label, 0, measured(score, 0))
+    conclude(stages)
+    found = json.loads((stages.contest.folder / "comparison.json").read_text())
+    assert found["answer"][0].startswith("Take dpo:beta=0.3:…: it is better")
+    assert found["facts"]["dpo:beta=0.3:… is"] == long
+    assert f"dpo:beta=0.3:… is {long}" in capsys.readouterr().out.replace("\n", " ")
+    assert set(json.loads((stages.contest.folder / "compare.json").read_text())["identity"]["runs"]) == {"sft", long}
+
+
 def test_nothing_measured_is_a_sentence(begin_comparison: Begin) -> None:
     with pytest.raises(UserError, match=r"nothing to compare: .*dpo was not measured"):
         outcome(begin_comparison("seeds=1"), icl=None, sft=None, dpo=None)

@@ -28,6 +28,7 @@ def test_methods_with_settings_and_the_settings_of_all() -> None:
         CONFIGS,
     )
     few, sft, ipo = made.contenders
+    assert (ipo.label, ipo.name) == ("dpo:loss_type=ipo:…", "dpo:loss_type=ipo:trainer.learning_rate=1e-3")
     assert (few.method, few.shots) == (None, 2)
     assert (sft.label, sft.words) == ("sft", ())
     assert ipo.words == ("method.loss_type=ipo", "trainer.learning_rate=1e-3")
@@ -35,6 +36,21 @@ def test_methods_with_settings_and_the_settings_of_all() -> None:
     assert made.seeds == [5, 6]
     assert made.shared == ["evaluation.prompts=40"]
     assert made.run_name == "compare-world-world"
+
+
+def test_long_labels_are_cut_where_they_still_differ() -> None:
+    rate = "trainer.learning_rate"
+    words = [
+        f"dpo:{rate}=1e-3",
+        f"dpo:{rate}=2e-3",
+        f"sft:{rate}=1e-3",
+        "dpo:beta=0.3",
+        "rft:sources=[world/sft,world/base]",
+    ]
+    made = read_comparison([f"methods=[{','.join(words)}]"], CONFIGS)
+    assert [contender.label for contender in made.contenders] == [*words[:2], "sft:…", "dpo:beta=0.3", "rft:…"]
+    assert [contender.name for contender in made.contenders] == words
+    assert set(made.jobs) == {contender.label for contender in made.contenders}
 
 
 def test_brackets_may_be_left_out() -> None:
@@ -88,6 +104,7 @@ def test_budgets(text: str, unit: str, amount: float, shown: str) -> None:
         ),
         (["methods=dpo:data.pairs=first"], "data is the same for all"),
         (["methods=dpo:model.start=null"], "model is the same for all"),
+        (["methods=dpo:trainer.max_length=9"], "trainer.max_length is the same for all"),
         (["methods=dpo:seed=7"], "a comparison sets seed for each of its runs"),
         (["methods=dpo", "tune=-1"], "tune must be at least 0, not -1"),
         (["methods=dpo", "worker=1"], 'worker is not a setting. Did you mean "workers"'),
