@@ -349,9 +349,7 @@ def test_ctrl_c_ends_with_a_sentence_and_its_exit_code(
     ("words", "named"),
     [
         (["trainer.steps=3"], "settings"),
-        (["seed=1"], "seed, data"),
-        (["methods=[sft]", "budget=epochs:1"], "budget"),
-        (["methods=[dpo,ppo]", "tune=2"], "tune, data, .*"),
+        (["methods=[dpo,ppo]", "seed=1"], "seed, data"),
     ],
 )
 def test_another_comparison_in_the_same_folder_is_a_sentence(
@@ -382,9 +380,9 @@ def test_rows_are_chosen_of_those_to_train_on_alone(
 
 def test_seeds_that_are_added_to_a_table_are_said(begin_comparison: Begin) -> None:
     said = "Concluded before with 1 seed: "
-    assert not [s for s in outcome(begin_comparison("seeds=1"))["caveats"] if s.startswith("Concluded before")]
-    for _ in range(2):
-        found = outcome(begin_comparison("seeds=3"))
+    outcome(begin_comparison("seeds=1"))
+    for stages in [begin_comparison("seeds=3")] * 2:
+        found = outcome(stages)
         assert found["looks"] == [1, 3]
         assert [s[: len(said)] for s in found["caveats"] if s.startswith("Concluded before")] == [said]
     assert not [s for s in outcome(begin_comparison("seeds=1"))["caveats"] if s.startswith("Concluded before")]
