@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks import (
     cost,
@@ -88,12 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "benchmark" not in options:
         parser.error("name a benchmark, or give --page")
     for name, value in vars(options).items():
-        numbers = value if isinstance(value, list) else [value]
         least = 0 if name in _MAY_BE_0 else 1
-        if any(isinstance(number, int) and number < least for number in numbers if number is not False):
+        numbers: list[Any] = value if isinstance(value, list) else [value]
+        if any(type(number) is int and number < least for number in numbers):
             parser.error(f"--{name.replace('_', '-')} must be at least {least}")
-        if name in _READ and value is not None and not value.exists():
-            parser.error(f"--{name}: there is no {value}")
+    for name in _READ:
+        path: Path | None = getattr(options, name, None)
+        if path is not None and not path.exists():
+            parser.error(f"--{name}: there is no {path}")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from align.errors import UserError

@@ -86,7 +86,12 @@ def conclude(stages: Stages) -> bool:
     with chart(contest.folder / "comparison.png", (8, 5)) as (axis,):
         draw_reward_against_kl(axis, found, START.label, frontiers)
     title = f"{', '.join(row.label for row in found.rows if row.label != START.label)} on {Path(contest.source).name}"
-    about = {"title": title, "answers": _side_by_side(found, measured), "frontiers": frontiers, **outcome}
+    about: dict[str, Any] = {
+        "title": title,
+        "answers": _side_by_side(found, measured),
+        "frontiers": frontiers,
+        **outcome,
+    }
     write_text(contest.folder / "comparison.html", page(found, start=START.label, **about))
     if "wandb" in contest.comparison.config.trackers:
         log_table(contest.folder, contest.wandb, "comparison", *table_for_programs(found))
