@@ -85,18 +85,18 @@ def conclude(stages: Stages) -> bool:
     write_json(contest.folder / "comparison.json", {**outcome, **more, **found.plain()})
     with chart(contest.folder / "comparison.png", (8, 5)) as (axis,):
         draw_reward_against_kl(axis, found, START.label, frontiers)
-    title = f"{', '.join(row.label for row in found.rows if row.label != START.label)} on {Path(contest.source).name}"
-    about: dict[str, Any] = {
-        "title": title,
-        "answers": _side_by_side(found, measured),
-        "frontiers": frontiers,
-        **outcome,
-    }
-    write_text(contest.folder / "comparison.html", page(found, start=START.label, **about))
+    answers = _side_by_side(found, measured)
+    text = page(found, title=_title(stages, found), answers=answers, start=START.label, frontiers=frontiers, **outcome)
+    write_text(contest.folder / "comparison.html", text)
     if "wandb" in contest.comparison.config.trackers:
         log_table(contest.folder, contest.wandb, "comparison", *table_for_programs(found))
     _print(found, [*_short_labels(stages), *outcome["answer"], *outcome["caveats"]], contest.folder)
     return not left_out
+
+
+def _title(stages: Stages, found: Results) -> str:
+    compared = ", ".join(row.label for row in found.rows if row.label != START.label)
+    return f"{compared} on {Path(stages.contest.source).name}"
 
 
 def _short_labels(stages: Stages) -> list[str]:
