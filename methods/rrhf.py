@@ -181,8 +181,8 @@ def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences)
         done = policy.in_micro_batches(Batch.from_examples(data), ask, phase="likelihoods")
     better_PKK, mean_PK = done["better_PKK"], done["mean_PK"]
     right = ordered_right((mean_PK[:, :, None] - mean_PK[:, None, :])[better_PKK])
-    prompts = data.preferences.questions()
-    asked = [prompts[data[p].index] for p in better_PKK.nonzero()[:, 0].tolist()]
+    prompts = data.questions()
+    asked = [prompts[p] for p in better_PKK.nonzero()[:, 0].tolist()]
     return rate(right.tolist(), asked) if asked else None
 
 

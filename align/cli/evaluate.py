@@ -251,8 +251,10 @@ def _order_pairs(scorers: Sequence[Scorer], data: Preferences) -> dict[str, Any]
     from align.scoring.checked_scores import score
     from align.scoring.scorer_inputs import prompt_text
 
-    places = [place for place, row in enumerate(data) if row["chosen"] and row["rejected"]]
-    rows, prompts = [data[place] for place in places], np.array(data.questions())[places]
+    pairs = [
+        (row, asked) for row, asked in zip(data, data.questions(), strict=True) if row["chosen"] and row["rejected"]
+    ]
+    rows, prompts = [row for row, _ in pairs], np.array([asked for _, asked in pairs])
     sources = np.array([row["source"] or "" for row in rows])
     by_source = {source: sources == source for source in sorted(set(sources.tolist())) if source}
     right: dict[str, Any] = {}

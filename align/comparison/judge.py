@@ -33,7 +33,7 @@ class JudgeCheck:
     @property
     def is_better_than_chance(self) -> bool:
         """The interval of the accuracy lies above a half."""
-        return self.accuracy.low is not None and self.accuracy.low > 0.5
+        return self.accuracy.above_half
 
     def __str__(self) -> str:
         text = f"it orders {self.accuracy.percent('pairs')} of the held-out pairs as labelled"

@@ -186,9 +186,9 @@ def _labels(data: Preferences) -> Iterator[Finding]:
 
 def _meant(estimate: Estimate) -> str:
     """Return what is to be done about a rule that reads no meaning and orders so many pairs."""
-    if estimate.low is None or estimate.low <= 0.5:
+    if not estimate.above_half:
         return "it gives nothing away, so nothing is to be done"
-    if estimate.low <= 0.7:
+    if estimate.low is None or estimate.low <= 0.7:
         return "a model has learnt more than that if it orders more"
     return "a model may learn nothing else: add pairs that it orders wrongly, or compare models at equal length"
 

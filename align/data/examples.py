@@ -77,6 +77,11 @@ class TokenizedPreferences(Sequence[Example]):
         row = cast(dict[str, Any], self.table[int(self.rows[index])])
         return Example(**{name: row[name] for name in _EXAMPLE_FIELDS})
 
+    def questions(self) -> list[str]:
+        """Return the :meth:`Preferences.questions` of every example."""
+        of_rows = self.preferences.questions()
+        return [of_rows[row] for row in self.table.select(self.rows)["index"]]
+
     def distinct_prompts(self) -> TokenizedPreferences:
         """Return the first example of every prompt, so that responses are drawn only once for each."""
         seen: dict[tuple[int, ...], int] = {}

@@ -117,7 +117,7 @@ def _why_not(course: Course) -> str:
 
 def _judged(estimate: Estimate) -> str:
     """Say on which side of one half the interval lies."""
-    if estimate.low is not None and estimate.low > 0.5:
+    if estimate.above_half:
         return "Improved"
     return "Worse" if estimate.high is not None and estimate.high < 0.5 else "No difference shown"
 

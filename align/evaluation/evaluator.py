@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,7 @@ class Evaluator:
         processes, engine = processes or Processes(), engine or LocalEngine(policy)
         samples = self._measure_samples(policy, processes, engine, between) if self.prompts is not None else []
         preferred = self._measure_pairs(policy, processes, between) if self.pairs is not None else []
-        return Measurement(samples=samples, preferred=preferred, pair_prompts=self._pair_prompts() if preferred else ())
+        return Measurement(samples=samples, preferred=preferred, pair_prompts=self._pair_prompts if preferred else ())
 
     def score_samples(self, policy: Policy, n: int) -> dict[str, list[list[float]]]:
         """Draw ``n`` responses to each prompt and return the scores (P, n) of every scorer, by its name."""
@@ -246,11 +247,11 @@ class Evaluator:
         (ratio_PK,) = ratios
         return processes.in_order(mine, ordered_right(ratio_PK[:, 0] - ratio_PK[:, 1]).tolist())
 
+    @cached_property  # the pairs are measured several times in a run
     def _pair_prompts(self) -> list[str]:
-        """Return a name for the prompt of each pair."""
+        """A name for the prompt of each pair."""
         assert self.pairs is not None
-        prompts = self.pairs.preferences.questions()
-        return [prompts[example.index] for example in self.pairs]
+        return self.pairs.questions()
 
 
 def _first_rows(data: Preferences) -> list[int]:

@@ -46,6 +46,11 @@ class Estimate:
     runs: int = 1
 
     @property
+    def above_half(self) -> bool:
+        """The interval of a rate lies above a half: it is shown to be better than chance."""
+        return self.low is not None and self.low > 0.5
+
+    @property
     def reason(self) -> str:
         """Why there is no interval."""
         if 1 < self.runs < FEWEST_RUNS:

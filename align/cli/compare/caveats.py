@@ -120,11 +120,10 @@ def caveats(
 def _of_reward_models(stages: Stages, found: Results) -> list[str]:
     """Name the methods whose reward model is no better than chance: they had nothing to learn from."""
     learners = [row.label for row in found.rows if row.label in stages.contest.needs_reward]
-    accuracies = {seed: stages.reward_accuracy(seed) for seed in found.seeds}
     poor = [
         f"{accuracy.percent('pairs')} with seed {seed}"
-        for seed, accuracy in accuracies.items()
-        if accuracy is not None and (accuracy.low is None or accuracy.low <= 0.5)
+        for seed, accuracy in stages.reward_accuracies().items()
+        if not accuracy.above_half
     ]
     if not learners or not poor:
         return []

@@ -49,10 +49,10 @@ def facts(
         "Runs": f"{len(found.seeds)} of each method, seeds {', '.join(map(str, found.seeds))}",
         "Budget": _budget(stages, found),
         "Settings": _tuning(stages),
-        **{f"{c.label} is": c.whole for c in comparison.contenders if c.whole is not None},
+        **{f"{label} is": whole for label, whole in comparison.cut_labels.items()},
         **{f"Settings of {c.label}": _settings(stages, c) for c in comparison.trained if _settings(stages, c)},
         "Judge": _judge(stages),
-        **_reward_models(stages, found),
+        **_reward_models(stages),
         "Held out": _held_out(stages, found, check),
         "Answers": (
             f"one to each prompt per run, at most {evaluation.max_new_tokens} tokens, "
@@ -115,9 +115,8 @@ def _judge(stages: Stages) -> str:
     return f"{name}, sha256 {stages.judge_identity.removeprefix('sha256:')[:12]}"
 
 
-def _reward_models(stages: Stages, found: Results) -> dict[str, str]:
-    accuracies = {seed: stages.reward_accuracy(seed) for seed in found.seeds}
-    shares = [f"{of.mean:.1%} of {of.n:,} with seed {seed}" for seed, of in accuracies.items() if of is not None]
+def _reward_models(stages: Stages) -> dict[str, str]:
+    shares = [f"{of.mean:.1%} of {of.n:,} with seed {seed}" for seed, of in stages.reward_accuracies().items()]
     if not shares:
         return {}
     learners = ", ".join(sorted(stages.contest.needs_reward))

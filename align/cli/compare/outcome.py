@@ -83,24 +83,29 @@ def conclude(stages: Stages) -> bool:
         "looks": looks,
     }
     write_json(contest.folder / "comparison.json", {**outcome, **more, **found.plain()})
-    with chart(contest.folder / "comparison.png", (8, 5)) as (axis,):
-        draw_reward_against_kl(axis, found, START.label, frontiers)
-    answers = _side_by_side(found, measured)
-    text = page(found, title=_title(stages, found), answers=answers, start=START.label, frontiers=frontiers, **outcome)
-    write_text(contest.folder / "comparison.html", text)
+    _write_page(stages, found, _side_by_side(found, measured), frontiers, outcome)
     if "wandb" in contest.comparison.config.trackers:
         log_table(contest.folder, contest.wandb, "comparison", *table_for_programs(found))
-    _print(found, [*_short_labels(stages), *outcome["answer"], *outcome["caveats"]], contest.folder)
+    whole = [f"{label} is {whole}" for label, whole in contest.comparison.cut_labels.items()]
+    _print(found, [*whole, *outcome["answer"], *outcome["caveats"]], contest.folder)
     return not left_out
 
 
-def _title(stages: Stages, found: Results) -> str:
+def _write_page(
+    stages: Stages,
+    found: Results,
+    answers: list[tuple[str, list[Any]]],
+    frontiers: Mapping[str, Frontier],
+    outcome: Mapping[str, Any],
+) -> None:
+    """Write the picture, and the page with it."""
+    folder = stages.contest.folder
+    with chart(folder / "comparison.png", (8, 5)) as (axis,):
+        draw_reward_against_kl(axis, found, START.label, frontiers)
     compared = ", ".join(row.label for row in found.rows if row.label != START.label)
-    return f"{compared} on {Path(stages.contest.source).name}"
-
-
-def _short_labels(stages: Stages) -> list[str]:
-    return [f"{c.label} is {c.whole}" for c in stages.contest.comparison.contenders if c.whole is not None]
+    title = f"{compared} on {Path(stages.contest.source).name}"
+    text = page(found, title=title, answers=answers, start=START.label, frontiers=frontiers, **outcome)
+    write_text(folder / "comparison.html", text)
 
 
 def _all_scores(every: Sequence[Measured], pairs: Sequence[Mapping[str, Any]] | None) -> list[float]:

@@ -113,11 +113,14 @@ class Stages:
         places = (self.contest.folder / "measured" / f"{job}.json" for job in (*tried, name))
         return failed or next((reason for place in places if (reason := reason_of_task(place))), "")
 
-    def reward_accuracy(self, seed: int) -> Estimate | None:
-        """Share of the held-out pairs that the reward model of a seed orders as labelled; None where there is none."""
-        found = read_json(self.contest.folder / "runs" / f"reward-seed{seed}" / "evaluation.json") or {}
-        accuracy = found.get("intervals", {}).get("accuracy", {}).get("after")
-        return None if accuracy is None else Estimate(**accuracy)
+    def reward_accuracies(self) -> dict[int, Estimate]:
+        """Share of the held-out pairs that the reward model of each seed orders as labelled, where it was measured."""
+        out: dict[int, Estimate] = {}
+        for seed in self.contest.comparison.seeds:
+            found = read_json(self.contest.folder / "runs" / f"reward-seed{seed}" / "evaluation.json") or {}
+            if accuracy := found.get("intervals", {}).get("accuracy", {}).get("after"):
+                out[seed] = Estimate(**accuracy)
+        return out
 
     def measured(self, name: str) -> Any:
         """Return what was measured under a name; None where it was not."""

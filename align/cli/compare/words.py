@@ -133,6 +133,11 @@ class Comparison:
         return list(range(self.config.seed, self.config.seed + self.settings.seeds))
 
     @property
+    def cut_labels(self) -> dict[str, str]:
+        """The labels whose end is left out, with it."""
+        return {c.label: c.whole for c in self.contenders if c.whole is not None}
+
+    @property
     def trained(self) -> list[Contender]:
         """Contenders that are trained."""
         return [contender for contender in self.contenders if contender.method is not None]
