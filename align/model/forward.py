@@ -12,10 +12,11 @@ from torch import Tensor
 
 from align.model.architecture import body, max_positions
 from align.model.batch import Batch, Layout
+from align.model.devices import moved
 from align.model.logprobs import HeadTransform, gather_logprobs, log_square_sums, log_squares, token_logprobs
-from align.model.packed_attention import PACKED, use_packed_attention
+from align.model.packing import PACKED, use_packed_attention
 from align.model.residual_dropout import ResidualDropout
-from align.model.tree_layout import Rows, lay_out, model_inputs, moved
+from align.model.tree_layout import Rows, lay_out, model_inputs
 
 if TYPE_CHECKING:
     from align.model.sharding import Sharding
@@ -42,7 +43,7 @@ class Forward:
     layout: Layout
     pad_id: int
     packed: bool = False
-    """Rows are computed one after the other in a single one; see :mod:`align.model.packed_attention`."""
+    """Rows are computed one after the other in a single one; see :mod:`align.model.packing`."""
     fused_head: bool = True
     """The model's logits are its output embedding applied to its last hidden state."""
     dropout: bool = False

@@ -15,8 +15,9 @@ from align.model.architecture import ignored_losses
 from align.model.batch import Layout
 from align.model.forward import Forward
 from align.model.full_copies import FullCopies
+from align.model.liger import use_liger
 from align.model.naming import find_base
-from align.model.packed_attention import can_pack, use_packed_attention
+from align.model.packing import can_pack, use_packed_attention
 from align.model.probe import Prober, choose_layout
 from align.model.roles import Roles, SharedBase, whole_for
 from align.model.sharding import Sharding, is_shared_out
@@ -228,6 +229,8 @@ def _load_network(
     _require_finite(network, path)
     _fit_embedding(network, tokenizer, notes)
     network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    if device.type == "cuda" and not in_parts and (kernels := use_liger(network)):
+        notes.append(kernels)
     return network
 
 

@@ -20,7 +20,7 @@ from peft.tuners.lora import Linear as PeftLoraLinear
 from torch import Tensor, nn
 from typing_extensions import override
 
-from align.model.tree_layout import autocast_dtype
+from align.model.devices import autocast_dtype
 
 __all__ = ["LoraLinear"]
 

@@ -5,8 +5,8 @@ these are its prompt, for the second half of a long sequence the first. Pieces o
 which pads them; their scores exist for one product at a time, and the backward pass computes them again, as that of
 FlashAttention does (Dao et al. 2022, arXiv 2205.14135). All of it is in float32, the output in the type of the values.
 
-On a CPU this is faster than PyTorch's kernel with a mask, which computes every masked score as well. Rows of one length
-that need no mask it would slow down by some percent; those stay as they are.
+This is for the CPU, where it is faster than PyTorch's kernel with a mask, which computes every masked score as well.
+Rows of one length that need no mask it would slow down by some percent; those stay as they are.
 """
 
 from __future__ import annotations
@@ -21,13 +21,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
-__all__ = ["PACKED", "Packing", "Piece", "Span", "can_pack", "use_packed_attention"]
+__all__ = ["Piece", "Product", "Span", "attend", "plan"]
 
-PACKED = "packed"
-"""Name of this attention among those of transformers."""
-_POSITIONS = {"position_ids", "cache_position"}  # in the rotated queries and keys already
 _BLOCK = 256  # queries of a piece that are computed at once
-_CARRIED = "_align_packing"
 _CALL = 1 << 19  # multiplications that take as long as the launching of a product and what goes with it
 
 
@@ -50,69 +46,19 @@ class Piece(NamedTuple):
         return sum(length for _, length in self.before)
 
 
-class Packing:
-    """The pieces of a row; with a ``window`` a token sees only so many of the last ones, itself included."""
+def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, products: Sequence[Product]) -> Tensor:
+    """Return ``softmax(scaling · q kᵀ) v`` over what each token sees; (1, heads, tokens, D) of each, heads second last.
 
-    def __init__(self, pieces: Sequence[Piece], window: int | None = None) -> None:
-        self._pieces, self._window = pieces, window
-        self._plans: dict[int, list[_Product]] = {}
-
-    def as_mask(self) -> Tensor:
-        """Return a tensor that brings this to the attention: one of four dimensions passes transformers untouched."""
-        mask = torch.zeros(1, 1, 1, 1)
-        setattr(mask, _CARRIED, self)
-        return mask
-
-    def products(self, width: int) -> list[_Product]:
-        """Return how the scores of heads of this width together are computed, the same in each layer."""
-        if width not in self._plans:
-            self._plans[width] = _plan(self._pieces, self._window, _CALL // width)
-        return self._plans[width]
-
-
-def can_pack(model: Any, device: torch.device) -> bool:
-    """Return whether a model computes with PyTorch's attention, on a CPU, and takes another one in its place."""
-    takes_another = bool(getattr(model, "_supports_attention_backend", False))
-    return takes_another and device.type == "cpu" and model.config.get_text_config()._attn_implementation == "sdpa"
-
-
-def use_packed_attention(config: Any, on: bool = True) -> None:
-    """Let a model that :func:`can_pack` compute with this attention, or with PyTorch's again.
-
-    They differ only where the mask is that of a :class:`Packing`; but some architectures ask for PyTorch's by name.
+    Keys and values may have fewer heads, each shared by as many queries' heads that follow one another.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(PACKED, _attend)
-    AttentionMaskInterface.register(PACKED, sdpa_mask)
-    config.get_text_config()._attn_implementation = PACKED if on else "sdpa"
-
-
-def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
-) -> tuple[Tensor, None]:
-    """An attention of transformers: (1, heads, tokens, width) of each, the output (1, tokens, heads, width)."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    # A tensor, or one of these, makes it another attention: sinks, the chosen keys of a sparse one.
-    asked = {name for name, value in settings.items() if isinstance(value, Tensor)} - _POSITIONS
-    asked |= {name for name in ("softcap", "cache", "dropout") if settings.get(name)}
-    if asked:
-        raise ValueError(f"no packed attention with {', '.join(sorted(asked))}")
-    packing: Packing | None = getattr(attention_mask, _CARRIED, None)
-    if packing is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-    scaling = settings.get("scaling")
-    products = packing.products(query.shape[1] * query.shape[3])
     # A model computes (tokens, heads, width): a token at a time is ten times faster to copy than a head at a time.
     by_token = (x[0].transpose(0, 1) for x in (query, key, value))
-    out: Any = _Attention.apply(*by_token, query.shape[-1] ** -0.5 if scaling is None else scaling, products)
-    return out[None], None
+    out: Any = _Attention.apply(*by_token, scaling, products)
+    return out[None]
 
 
 @dataclass(frozen=True)
-class _Product:
+class Product:
     """Pieces whose scores are one product: R rows of ``q`` queries, with ``p + q`` keys each.
 
     The keys before a piece end at column ``p``, behind padding; its own begin there. A row alone is not padded.
@@ -136,6 +82,7 @@ class _Product:
 
     @property
     def is_one(self) -> bool:
+        """A single piece, whose tokens need no index."""
         return len(self.pieces) == 1
 
     def queries(self, x: Tensor, groups: int) -> Tensor:
@@ -201,7 +148,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @override
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float, products: list[_Product]
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float, products: Sequence[Product]
     ) -> Tensor:
         groups = query.shape[1] // key.shape[1]
         out = value.new_empty(*query.shape[:2], value.shape[-1])
@@ -245,11 +192,16 @@ def _for_product(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
 
 
-def _plan(pieces: Sequence[Piece], window: int | None, call: int) -> list[_Product]:
-    """Cut long pieces, and put those together whose padding costs fewer scores than ``call``."""
+def plan(pieces: Sequence[Piece], window: int | None, width: int) -> list[Product]:
+    """Return the products of a row for heads of this width together, the same in each layer.
+
+    Long pieces are cut, and those put together whose padding costs less than a call. With a ``window`` a token sees
+    only so many of the last ones, itself included.
+    """
+    call = _CALL // width  # in scores
     parts = [part for piece in pieces for part in _blocks(piece, window)]
     parts.sort(key=lambda part: (-part.own.length - part.seen_before, -part.own.length, part.own.start))
-    products: list[_Product] = []
+    products: Sequence[Product] = []
     group, q, p = list[Piece](), 0, 0
     for part in parts:
         length, before = part.own.length, part.seen_before
@@ -291,7 +243,7 @@ def _last(spans: Sequence[Span], count: int) -> list[Span]:
     return kept
 
 
-def _product(pieces: Sequence[Piece], q: int, p: int, window: int | None) -> _Product:
+def _product(pieces: Sequence[Piece], q: int, p: int, window: int | None) -> Product:
     distance = torch.arange(q)[:, None] + p - torch.arange(p + q)[None, :]  # from a query back to a key
     hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
     hidden_before = hidden[None, None, :, :p] if window is not None and window < p + q else None
@@ -301,7 +253,7 @@ def _product(pieces: Sequence[Piece], q: int, p: int, window: int | None) -> _Pr
         hidden_before = padded if hidden_before is None else hidden_before | padded
     masks = (_added(hidden[:, p:]), None if hidden_before is None else _added(hidden_before))
     if len(pieces) == 1:
-        return _Product(pieces, q, p, *masks)
+        return Product(pieces, q, p, *masks)
     query, key, real = list[int](), list[int](), list[int]()
     for row, (own, before) in enumerate(pieces):
         places = [place for span in before for place in range(span.start, sum(span))]
@@ -311,9 +263,9 @@ def _product(pieces: Sequence[Piece], q: int, p: int, window: int | None) -> _Pr
         real += range(row * q, row * q + own.length)
     index = (torch.tensor(query), torch.tensor(key))
     if len(real) == len(query):
-        return _Product(pieces, q, p, *masks, *index)
+        return Product(pieces, q, p, *masks, *index)
     padding = torch.ones(len(query), dtype=torch.bool).index_fill(0, torch.tensor(real), False)
-    return _Product(pieces, q, p, *masks, *index, padding, torch.tensor(real))
+    return Product(pieces, q, p, *masks, *index, padding, torch.tensor(real))
 
 
 def _added(hidden: Tensor) -> Tensor:

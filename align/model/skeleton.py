@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from align.model.adapters import add_lora, lora_config
 from align.model.loading import require_loadable
-from align.model.packed_attention import can_pack, use_packed_attention
+from align.model.packing import can_pack, use_packed_attention
 from align.system.processes import own_device
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ Both give the same numbers (the tests require ≤1e-5 in float32, gradients incl
 :func:`align.model.probe.choose_layout` checks on the loaded model whether it can have the tree.
 
 **Packed**: the rows of either layout one after the other in a single one, without padding, where the model can
-(:mod:`align.model.packed_attention`).
+(:mod:`align.model.packing`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ import torch
 from torch import Tensor
 
 from align.model.batch import Batch, Layout, padded
-from align.model.packed_attention import PACKED, Packing, Piece, Span
+from align.model.devices import autocast_dtype, moved
+from align.model.flex_attention import BLOCK
+from align.model.packed_attention import Piece, Span
+from align.model.packing import PACKED, Packing
 
 _LENGTH_STEP = 64
 _LITTLE = 0.1  # of flat rows; without a mask PyTorch's attention is as much faster
@@ -78,7 +81,7 @@ def lay_out(
     """
     flat = layout == "flat" or batch.K <= 1
     if packed and not (flat and _padding(batch) < _LITTLE):
-        return _packed(batch, flat).to(device)
+        return _packed(batch, flat, pad_id, step=1 if device.type == "cpu" else BLOCK).to(device)
     length = needed = _row_length(batch, "flat" if flat else "tree")
     if device.type != "cpu":
         rounded = needed + -needed % _LENGTH_STEP
@@ -95,20 +98,6 @@ def _padding(batch: Batch) -> float:
 
 def _row_length(batch: Batch, layout: Layout) -> int:
     return max((max(lengths, default=0) for lengths in batch.row_lengths(layout)), default=0)
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the type in which matrix products are computed there now, if not in that of their operands."""
-    kind = device.type
-    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if on else None
-
-
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on ``device``; a copy to an accelerator does not wait for what that is doing."""
-    if device.type == "cuda":
-        tensor = tensor.contiguous().pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def _flat(batch: Batch, pad_id: int, L: int) -> Rows:
@@ -148,7 +137,8 @@ def _tree(batch: Batch, pad_id: int, L: int) -> Rows:
     return Rows(ids_RL, position_RL, segment_RL, source_PKT, last_PK)
 
 
-def _packed(batch: Batch, flat: bool) -> Rows:
+def _packed(batch: Batch, flat: bool, pad_id: int, *, step: int) -> Rows:
+    """``step``: what the length of the row is a multiple of; padding is one more piece, which nothing else sees."""
     ids: list[int] = []
     positions: list[int] = []
     pieces: list[Piece] = []
@@ -168,6 +158,10 @@ def _packed(batch: Batch, flat: bool) -> Rows:
             first = sum(add([*prompt[shared:], *response], shared, before)) - len(response) - 1
             source_PKT[p, k, : len(response)] = torch.arange(first, first + len(response))
             last_PK[p, k] = first + len(response)
+    missing = -len(ids) % step
+    if missing:
+        add([pad_id] * missing, 0)
+        positions[-missing:] = [0] * missing
     row = (torch.tensor([ids], dtype=torch.long), torch.tensor([positions], dtype=torch.long))
     return Rows(*row, None, source_PKT, last_PK, tuple(pieces))
 
@@ -243,7 +237,7 @@ def attention_kinds(config: Any) -> dict[str, int | None]:
 def _for_attention(visible: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
     if attention in ("sdpa", PACKED) and visible.device.type == "cpu":
         return visible
-    if attention in ("sdpa", "eager"):  # on an accelerator SDPA would make the same of it anew in every layer
+    if attention in ("sdpa", "eager", PACKED):  # on an accelerator SDPA would make the same of it anew in every layer
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
             ~visible, torch.finfo(dtype).min
         )

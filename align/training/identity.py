@@ -57,7 +57,7 @@ __all__ = [
 
 _ROUNDING = ("tokens_per_microbatch", "gradient_checkpointing", "sharding")
 _FREE = ("keep_checkpoints", "log_steps", "save_steps", "samples", "eval_steps", *_ROUNDING)
-_COMPUTING = ("torch", "transformers", "peft", "trl", "accelerate", "numpy", "tokenizers")
+_COMPUTING = ("torch", "transformers", "peft", "trl", "accelerate", "numpy", "tokenizers", "liger-kernel")
 _ADAPTER = {
     **{"r": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora", "dora": "use_dora"},
     **{name: name for name in ("bias", "rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform")},

@@ -25,7 +25,7 @@ from align.model.architecture import checkpoint_layers, decoder_layers
 from align.model.batch import Batch, Layout, batches_by_length
 from align.model.forward import Forward
 from align.model.logprobs import HeadTransform, token_logprobs
-from align.model.packed_attention import PACKED
+from align.model.packing import PACKED
 from align.model.roles import SCALAR_ROLES
 from align.model.sharding import kept_share
 from align.model.skeleton import Skeleton, skeleton

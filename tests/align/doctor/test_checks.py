@@ -21,7 +21,8 @@ from align.doctor.check import Check, Finding, examine
 from align.doctor.checks import CHECKS, FREE
 from align.doctor.patient import Patient, Trial
 from align.errors import UserError
-from align.model.packed_attention import Packing, Piece
+from align.model.packed_attention import Piece
+from align.model.packing import Packing
 from align.settings.adapter import Adapter
 from align.training.cluster import Cluster
 from align.training.step import StepResult

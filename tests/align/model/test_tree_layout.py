@@ -13,7 +13,7 @@ from torch import Tensor
 
 from align.model.batch import Batch
 from align.model.full_copies import FullCopies
-from align.model.packed_attention import can_pack, use_packed_attention
+from align.model.packing import can_pack, use_packed_attention
 from align.model.policy import Policy
 from align.model.probe import Prober, choose_layout
 from align.model.tree_layout import attention_kinds, lay_out, model_inputs, pad_left, tree_mask

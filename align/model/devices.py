@@ -1,0 +1,20 @@
+"""Tensors on a device: how they get there, and the type in which their products are computed there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the type in which matrix products are computed there now, if not in that of their operands."""
+    kind = device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else None
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on ``device``; a copy to an accelerator does not wait for what that is doing."""
+    if device.type == "cuda":
+        tensor = tensor.contiguous().pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -1,0 +1,92 @@
+"""Packed rows in a model of transformers: an attention that knows which tokens of the row see which.
+
+:mod:`align.model.packed_attention` computes it on a CPU, :mod:`align.model.flex_attention` on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from align.model import flex_attention, packed_attention
+from align.model.packed_attention import Piece, Product
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+__all__ = ["PACKED", "Packing", "can_pack", "use_packed_attention"]
+
+PACKED = "packed"
+"""Name of this attention among those of transformers."""
+_POSITIONS = {"position_ids", "cache_position"}  # in the rotated queries and keys already
+_CARRIED = "_align_packing"
+
+
+class Packing:
+    """The pieces of a row; with a ``window`` a token sees only so many of the last ones, itself included."""
+
+    def __init__(self, pieces: Sequence[Piece], window: int | None = None) -> None:
+        self._pieces, self._window = pieces, window
+        self._products: dict[int, list[Product]] = {}
+        self._blocks: BlockMask | None = None
+
+    def as_mask(self) -> Tensor:
+        """Return a tensor that brings this to the attention: one of four dimensions passes transformers untouched."""
+        mask = torch.zeros(1, 1, 1, 1)
+        setattr(mask, _CARRIED, self)
+        return mask
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Return the output of (1, heads, tokens, width) of each; (1, tokens, heads, width).
+
+        What is the same in each layer is made once.
+        """
+        if query.device.type == "cuda":
+            if self._blocks is None:
+                self._blocks = flex_attention.block_mask(self._pieces, self._window, query.device)
+            return flex_attention.attend(query, key, value, scaling, self._blocks)
+        width = query.shape[1] * query.shape[3]
+        if width not in self._products:
+            self._products[width] = packed_attention.plan(self._pieces, self._window, width)
+        return packed_attention.attend(query, key, value, scaling, self._products[width])
+
+
+def can_pack(model: Any, device: torch.device) -> bool:
+    """Return whether a model computes with PyTorch's attention, and takes another one in its place."""
+    takes_another = bool(getattr(model, "_supports_attention_backend", False))
+    uses_sdpa = model.config.get_text_config()._attn_implementation == "sdpa"
+    return takes_another and device.type in ("cpu", "cuda") and uses_sdpa
+
+
+def use_packed_attention(config: Any, on: bool = True) -> None:
+    """Let a model that :func:`can_pack` compute with this attention, or with PyTorch's again.
+
+    They differ only where the mask is that of a :class:`Packing`; but some architectures ask for PyTorch's by name.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(PACKED, _attend)
+    AttentionMaskInterface.register(PACKED, sdpa_mask)
+    config.get_text_config()._attn_implementation = PACKED if on else "sdpa"
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
+) -> tuple[Tensor, None]:
+    """An attention of transformers: (1, heads, tokens, width) of each, the output (1, tokens, heads, width)."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    # A tensor, or one of these, makes it another attention: sinks, the chosen keys of a sparse one.
+    asked = {name for name, value in settings.items() if isinstance(value, Tensor)} - _POSITIONS
+    asked |= {name for name in ("softcap", "cache", "dropout") if settings.get(name)}
+    if asked:
+        raise ValueError(f"no packed attention with {', '.join(sorted(asked))}")
+    packing: Packing | None = getattr(attention_mask, _CARRIED, None)
+    if packing is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    scaling = settings.get("scaling")
+    return packing.attend(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
