@@ -2,8 +2,8 @@
 
 Each side is built, measured and deleted in turn, on the same pairs: random tokens whose lengths have the distribution
 of a preference dataset. It learns from all of them twice, and the second time is measured: in the first, kernels are
-built for the shapes that are new. TRL at its best takes them sorted by length, with Liger's kernels and without
-recomputation. MFU holds the useful FLOPs of `benchmarks.flops` against the rate of a matrix product.
+built for what is new. TRL at its best takes them sorted by length, with Liger's kernels and without recomputation. MFU
+holds the useful FLOPs of `benchmarks.flops` against the rate of a matrix product.
 """
 
 from __future__ import annotations
@@ -84,23 +84,25 @@ def bench_gpu(options: argparse.Namespace) -> None:
 
 
 def _works(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Side], Lengths, int]]:
-    """Yield name, sides, lengths and examples of a step. Liger comes last: what it puts in place stays."""
-    ours = {f"align, {layout}": _ours(folder, options, layout=layout) for layout in ("tree", "flat")}
-    theirs = {
-        "TRL, defaults": _theirs(folder, options),
-        "align, tree, Liger": _ours(folder, options, layout="tree", liger=True),
-        "TRL, best": _theirs(folder, options, by_length=True, gradient_checkpointing=False, use_liger_kernel=True),
+    """Yield name, sides, lengths and examples of a step. TRL's defaults come first: Liger's functions stay in place."""
+    ours = {
+        "align, tree": _ours(folder, options, layout="tree"),
+        "align, tree, padded": _ours(folder, options, layout="tree", packed=False),
+        "align, flat": _ours(folder, options, layout="flat"),
+        "align, flat, padded": _ours(folder, options, layout="flat", packed=False),
     }
-    few = max(1, options.pairs // 4)
     candidates = {
-        f"align, {layout}": _ours(folder, options, layout=layout, ranking=True) for layout in ("tree", "flat")
+        "align, tree": _ours(folder, options, layout="tree", ranking=True),
+        "align, flat": _ours(folder, options, layout="flat", ranking=True),
+        "align, flat, padded": _ours(folder, options, layout="flat", ranking=True, packed=False),
     }
-    yield "8 candidates (P/R 8)", candidates, CANDIDATES, few
+    best = {"gradient_checkpointing": False, "use_liger_kernel": True}
     works = list(WORKLOADS.items())
     for work, lengths in works:
-        yield work, ours, lengths, options.pairs
+        yield work, {"TRL, defaults": _theirs(folder, options)}, lengths, options.pairs
+    yield "8 candidates (P/R 8)", candidates, CANDIDATES, max(1, options.pairs // 4)
     for work, lengths in works:
-        yield work, theirs, lengths, options.pairs
+        yield work, {**ours, "TRL, best": _theirs(folder, options, by_length=True, **best)}, lengths, options.pairs
 
 
 def _save_model(folder: Path, options: argparse.Namespace) -> dict[str, int]:
@@ -202,7 +204,7 @@ def _measured(
 
 
 def _ours(
-    folder: Path, options: argparse.Namespace, *, layout: Layout, ranking: bool = False, liger: bool = False
+    folder: Path, options: argparse.Namespace, *, layout: Layout, ranking: bool = False, packed: bool = True
 ) -> Side:
     def measure(examples: Sequence[Example], pairs: int) -> dict[str, Any]:
         from align.model.batch import Batch
@@ -218,13 +220,8 @@ def _ours(
         policy = Policy.load(
             str(folder), adapter=Adapter(r=options.rank), seed=options.seed, dtype="bfloat16", layout=layout
         )
-        if liger:
-            from liger_kernel.transformers import (  # pyright: ignore[reportMissingImports]
-                _apply_liger_kernel_to_instance,
-            )
-
-            _apply_liger_kernel_to_instance(model=policy.model)
         loaded = _now() - start
+        policy.packed &= packed
         method: Method = RRHF() if ranking else DPO(beta=0.1)
         policy.require(method.roles)
         stepper = Stepper(
