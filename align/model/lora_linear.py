@@ -46,7 +46,7 @@ class _Update(torch.autograd.Function):
         x, inner, weight, low_a, low_b = ctx.saved_tensors
         through = (grad @ low_b).mul_(ctx.scale)
         needs_x, _, _, needs_a, needs_b, _ = ctx.needs_input_grad
-        x_grad = torch.addmm(through @ low_a, grad, weight) if needs_x else None
+        x_grad = (grad @ weight).addmm_(through, low_a) if needs_x else None
         a_grad = (through.T @ x).to(ctx.trained[0]) if needs_a else None
         b_grad = (grad.T @ inner).mul_(ctx.scale).to(ctx.trained[1]) if needs_b else None
         return x_grad, None, None, a_grad, b_grad, None

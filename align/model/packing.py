@@ -1,21 +1,19 @@
 """Packed rows in a model of transformers: an attention that knows which tokens of the row see which.
 
-:mod:`align.model.packed_attention` computes it on a CPU, :mod:`align.model.flex_attention` on a GPU.
+:mod:`align.model.packed_attention` computes it on a CPU, :mod:`align.model.flash_attention` on a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from align.model import flex_attention, packed_attention
+from align.model import flash_attention, packed_attention
+from align.model.flash_attention import Sequences
 from align.model.packed_attention import Piece, Product
-
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
 
 __all__ = ["PACKED", "Packing", "can_pack", "use_packed_attention"]
 
@@ -31,7 +29,7 @@ class Packing:
     def __init__(self, pieces: Sequence[Piece], window: int | None = None) -> None:
         self._pieces, self._window = pieces, window
         self._products: dict[int, list[Product]] = {}
-        self._blocks: BlockMask | None = None
+        self._sequences: Sequences | None = None
 
     def as_mask(self) -> Tensor:
         """Return a tensor that brings this to the attention: one of four dimensions passes transformers untouched."""
@@ -45,9 +43,9 @@ class Packing:
         What is the same in each layer is made once.
         """
         if query.device.type == "cuda":
-            if self._blocks is None:
-                self._blocks = flex_attention.block_mask(self._pieces, self._window, query.device)
-            return flex_attention.attend(query, key, value, scaling, self._blocks)
+            if self._sequences is None:
+                self._sequences = flash_attention.sequences(self._pieces, self._window, query.device)
+            return flash_attention.attend(query, key, value, scaling, self._sequences)
         width = query.shape[1] * query.shape[3]
         if width not in self._products:
             self._products[width] = packed_attention.plan(self._pieces, self._window, width)
@@ -55,10 +53,11 @@ class Packing:
 
 
 def can_pack(model: Any, device: torch.device) -> bool:
-    """Return whether a model computes with PyTorch's attention, and takes another one in its place."""
+    """Return whether a model computes with PyTorch's attention, takes another in its place, and there is one for it."""
     takes_another = bool(getattr(model, "_supports_attention_backend", False))
     uses_sdpa = model.config.get_text_config()._attn_implementation == "sdpa"
-    return takes_another and device.type in ("cpu", "cuda") and uses_sdpa
+    there_is = device.type == "cpu" or (device.type == "cuda" and model.dtype in (torch.bfloat16, torch.float16))
+    return takes_another and uses_sdpa and there_is
 
 
 def use_packed_attention(config: Any, on: bool = True) -> None:

@@ -28,7 +28,6 @@ from torch import Tensor
 
 from align.model.batch import Batch, Layout, padded
 from align.model.devices import autocast_dtype, moved
-from align.model.flex_attention import BLOCK
 from align.model.packed_attention import Piece, Span
 from align.model.packing import PACKED, Packing
 
@@ -81,7 +80,7 @@ def lay_out(
     """
     flat = layout == "flat" or batch.K <= 1
     if packed and not (flat and _padding(batch) < _LITTLE):
-        return _packed(batch, flat, pad_id, step=1 if device.type == "cpu" else BLOCK).to(device)
+        return _packed(batch, flat, pad_id, step=1 if device.type == "cpu" else _LENGTH_STEP).to(device)
     length = needed = _row_length(batch, "flat" if flat else "tree")
     if device.type != "cpu":
         rounded = needed + -needed % _LENGTH_STEP
