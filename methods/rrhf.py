@@ -125,7 +125,7 @@ class RRHF(CandidateMethod):
         better_PKK = batch["better_PKK"].to(device)
         S_PK = sequence_sums(logp_PKT, mask_PKT)
         p_PK = _average(S_PK, batch)
-        best_P = best_response(better_PKK, batch.valid_PK.to(device))
+        best_P = best_response(batch["better_PKK"], batch.valid_PK).to(device)
         terms = {"rank": rank_loss(p_PK, better_PKK), "sft": -S_PK.gather(1, best_P[:, None])[:, 0]}
         if self.form == "code":
             terms["sft"] = terms["sft"] / _row_length(batch).to(device)

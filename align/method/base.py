@@ -314,6 +314,14 @@ def response_sums(policy: Policy, batch: Batch) -> Tensor:
     return sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
 
 
+def compared(reward_PK: Tensor, better_PKK: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewards of the preferred and of the other response of each comparison, 0 where there is none; (P, K, K) each.
+
+    Taken by a mask: to index by one would be to wait for the accelerator.
+    """
+    return torch.where(better_PKK, reward_PK[:, :, None], 0), torch.where(better_PKK, reward_PK[:, None, :], 0)
+
+
 def weighted_metrics(values: Mapping[str, Tensor], weight: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
     """``(Σ w·x, Σ w)`` of each metric; all have these weights, of the same shape."""
     return {name: ((value * weight).sum(), weight.sum()) for name, value in values.items()}

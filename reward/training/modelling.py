@@ -16,7 +16,7 @@ import torch
 
 from align.errors import UserError
 from align.evaluation.statistics import ordered_right
-from align.method.base import Loss, Method, Optimization, require_not_negative, weighted_metrics
+from align.method.base import Loss, Method, Optimization, compared, require_not_negative, weighted_metrics
 from align.model.batch import Batch
 from align.scoring.reward_role import role_scores
 from align.system.lazy import no_grad
@@ -180,13 +180,11 @@ def centring_penalty(reward_PK: Tensor, better_PKK: Tensor) -> Tensor:
 
 def _metrics(reward_PK: Tensor, better_PKK: Tensor, weight_P: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
     """Metrics under TRL's names, over comparisons with the weights of their prompts; a tie counts half."""
-    delta = (reward_PK[:, :, None] - reward_PK[:, None, :])[better_PKK]
-    chosen = reward_PK[:, :, None].expand_as(better_PKK)[better_PKK]
-    weight = weight_P[:, None, None].expand_as(better_PKK)[better_PKK]
+    high_PKK, low_PKK = compared(reward_PK, better_PKK)
     values = {
-        "accuracy": ordered_right(delta),
-        "margin": delta,
-        "rewards/chosen": chosen,
-        "rewards/rejected": chosen - delta,
+        "accuracy": ordered_right(high_PKK - low_PKK),
+        "margin": high_PKK - low_PKK,
+        "rewards/chosen": high_PKK,
+        "rewards/rejected": low_PKK,
     }
-    return weighted_metrics(values, weight)
+    return weighted_metrics(values, weight_P[:, None, None] * better_PKK)
