@@ -117,12 +117,12 @@ class Batch:
     @cached_property
     def mask_PKT(self) -> Tensor:
         """True where a response token exists; bool (P, K, T)."""
-        return torch.arange(self.T) < self.length_PK[..., None]
+        return torch.arange(self.T, device=self.length_PK.device) < self.length_PK[..., None]
 
     @property
     def tokens(self) -> int:
         """Number of response tokens, the usual denominator of a token mean."""
-        return int(self.length_PK.sum())
+        return sum(len(ids) for responses in self.response_ids for ids in responses)
 
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]
@@ -133,6 +133,18 @@ class Batch:
     def with_columns(self, **columns: Tensor) -> Batch:
         """Return the batch with further columns, named with their shape suffix (``reference_logp_PKT=...``)."""
         return replace(self, columns={**self.columns, **columns})
+
+    def on(self, device: torch.device) -> Batch:
+        """Return the batch with its columns, lengths and masks on ``device``, for a loss; see :func:`moved`.
+
+        Of numbers that the processor needs, such as a method's weight, the batch itself is asked: those of the
+        accelerator it would wait for.
+        """
+        if device.type == "cpu":
+            return self
+        there = replace(self, columns={name: moved(column, device) for name, column in self.columns.items()})
+        vars(there)["length_PK"] = moved(self.length_PK, device)  # of which the masks are made
+        return there
 
     def select(self, prompts: Sequence[int]) -> Batch:
         """Return the batch of these prompts; every column is cut to them and to their K and T."""
@@ -211,6 +223,13 @@ class Batch:
             cuts = _cheapest_cuts([longest[p] for p in order], [len(lengths[p]) for p in order], tokens, overhead)
         for start, end in pairwise(cuts):
             yield order[start:end]
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on ``device``; a copy to an accelerator does not wait for what that is doing."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.contiguous().pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def padded(

@@ -11,11 +11,11 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from align.model.architecture import body, max_positions
-from align.model.batch import Batch, Layout
+from align.model.batch import Batch, Layout, moved
 from align.model.logprobs import HeadTransform, gather_logprobs, log_square_sums, log_squares, token_logprobs
 from align.model.packed_attention import PACKED, use_packed_attention
 from align.model.residual_dropout import ResidualDropout
-from align.model.tree_layout import Rows, lay_out, model_inputs, moved
+from align.model.tree_layout import Rows, lay_out, model_inputs
 
 if TYPE_CHECKING:
     from align.model.sharding import Sharding

@@ -33,10 +33,9 @@ def with_quantiles(
         if not parts:
             return {}
         both = torch.cat([torch.stack(sorted_of(part), 1) for part in parts]).tolist()  # from the accelerator at once
-        rows = (
-            (row, weight) for part in parts for row, weight in zip(part.rows, part["weight_P"].tolist(), strict=True)
-        )
-        return {row: (x, y) for (row, weight), (x, y) in zip(rows, both, strict=True) if weight}
+        rows = [row for part in parts for row in part.rows]
+        weights = [weight for part in parts for weight in part["weight_P"].tolist()]
+        return {row: (x, y) for row, weight, (x, y) in zip(rows, weights, both, strict=True) if weight}
 
     at = at_same_place(_joined(together(mine)))
     nowhere = (0.0, 0.0)

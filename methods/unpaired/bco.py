@@ -54,14 +54,13 @@ class BCO(Unpaired):
     def _sums(self, policy: Policy, part: Batch) -> list[Tensor]:
         """The weighted sum of the rewards of good answers and their weight, and the same of bad ones."""
         reward_PK = self.beta * (response_sums(policy, part) - part["reference_PK"])
-        of_side = [side_PK * weights(part) for side_PK in (part["good_PK"], ~part["good_PK"])]
-        return [x for w_PK in of_side for x in ((w_PK.to(reward_PK.device) * reward_PK).sum(), w_PK.sum())]
+        there = part.on(reward_PK.device)
+        weights_of_sides = [side_PK * weights(there) for side_PK in (there["good_PK"], ~there["good_PK"])]
+        return [x for weight_PK in weights_of_sides for x in ((weight_PK * reward_PK).sum(), weight_PK.sum())]
 
     def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
         """See :func:`bco_loss`."""
-        return bco_loss(
-            reward_PK, batch["good_PK"].to(reward_PK.device), batch["delta_P"].to(reward_PK.device)[:, None]
-        )
+        return bco_loss(reward_PK, batch["good_PK"], batch["delta_P"][:, None])
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The loss and δ."""

@@ -93,12 +93,13 @@ class KTO(Unpaired):
     def _log_ratios(self, policy: Policy, batch: Batch) -> tuple[Tensor, float]:
         """The weighted sum of ``log π − log π_ref`` over the responses, and their weight."""
         ratio_PK = response_sums(policy, batch) - self.prepare(policy, batch)["reference_PK"]
-        return (ratio_PK * weights(batch).to(ratio_PK.device)).sum(), self.weight(batch)
+        return (ratio_PK * weights(batch.on(ratio_PK.device))).sum(), self.weight(batch)
 
     def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
         """See :func:`kto_loss`."""
-        good_PK, baseline_P = batch["good_PK"].to(reward_PK.device), batch["baseline_P"].to(reward_PK.device)
-        return kto_loss(reward_PK, good_PK, baseline_P[:, None], self.desirable_weight, self.undesirable_weight)
+        return kto_loss(
+            reward_PK, batch["good_PK"], batch["baseline_P"][:, None], self.desirable_weight, self.undesirable_weight
+        )
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The loss and the baseline, ``kl``."""

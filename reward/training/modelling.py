@@ -94,9 +94,8 @@ class RewardModel(Method):
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """See :func:`bradley_terry_loss`; the margin comes from the data, 0 if it has none."""
         reward_PK = policy.scalars(batch)
-        device = reward_PK.device
-        better_PKK, weight_P = batch["better_PKK"].to(device), batch["weight_P"].to(device)
-        margin_P = batch["margin_P"].to(device).nan_to_num(0.0)
+        there = batch.on(reward_PK.device)
+        better_PKK, weight_P, margin_P = there["better_PKK"], there["weight_P"], there["margin_P"].nan_to_num(0.0)
         loss_P = bradley_terry_loss(reward_PK, better_PKK, margin_P=margin_P, label_smoothing=self.label_smoothing)
         if self.centring:
             loss_P = loss_P + self.centring * centring_penalty(reward_PK, better_PKK)

@@ -32,7 +32,7 @@ _SHAPED_BY_VALUES = {
 
 
 class _Module(_DummyBackendModule):
-    """What PyTorch asks of a device."""
+    """The answers that PyTorch wants of a device."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
