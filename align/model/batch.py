@@ -134,6 +134,13 @@ class Batch:
         """Return the batch with further columns, named with their shape suffix (``reference_logp_PKT=...``)."""
         return replace(self, columns={**self.columns, **columns})
 
+    def places(self, device: torch.device) -> Tensor:
+        """Return where ``mask_PKT`` is True, as indices into it flattened; (N,) on ``device``.
+
+        They are found on the CPU: to count them on an accelerator would be to wait for it.
+        """
+        return moved(self.mask_PKT.flatten().nonzero().squeeze(1), device)
+
     def on(self, device: torch.device) -> Batch:
         """Return the batch with its columns, lengths and masks on ``device``, for a loss; see :func:`moved`.
 

@@ -41,9 +41,9 @@ def sequence_kl(policy: Policy, batch: Batch, *, temperature: float) -> Tensor:
         p_NV = logp_NV.exp()
         kl_NV = torch.where(p_NV > 0, p_NV * (logp_NV - reference_NV), 0)  # 0·log 0 = 0
         parts.append(kl_NV.sum(-1).clamp(min=0))  # rounding may give −1e-8
-    mask_PKT = batch.on(policy.device).mask_PKT
     kl_N = torch.cat(parts) if parts else torch.zeros(0, device=policy.device)
-    return torch.zeros(mask_PKT.shape, device=kl_N.device).masked_scatter(mask_PKT, kl_N).sum(-1)
+    zeros = torch.zeros(batch.mask_PKT.numel(), device=kl_N.device)
+    return zeros.index_copy(0, batch.places(kl_N.device), kl_N).view(batch.mask_PKT.shape).sum(-1)
 
 
 def _logits(forward: Forward, batch: Batch) -> Callable[[slice], Tensor]:
@@ -52,7 +52,7 @@ def _logits(forward: Forward, batch: Batch) -> Callable[[slice], Tensor]:
     Only hidden states are kept, where the head can be applied to them.
     """
     rows = forward.rows(batch)
-    source_N = rows.source_PKT[batch.on(rows.source_PKT.device).mask_PKT]
+    source_N = rows.source_PKT.flatten()[batch.places(rows.source_PKT.device)]
     if not forward.fused_head:
         logits_NV = forward.logits(rows)[source_N]
         return lambda tile: logits_NV[tile].float()

@@ -84,8 +84,7 @@ class Forward:
         """``logp[p, k, t] = log softmax(logits / temperature)[y_t]`` given the prompt and the tokens before t."""
         rows = self.rows(batch)
         device = rows.source_PKT.device
-        # Places are found on the CPU: to count them on an accelerator would be to wait for it.
-        place_N = moved(batch.mask_PKT.flatten().nonzero().squeeze(1), device)
+        place_N = batch.places(device)
         source_N = rows.source_PKT.flatten()[place_N]
         tokens = [token for responses in batch.response_ids for ids in responses for token in ids]
         target_N = moved(torch.tensor(tokens, dtype=torch.long), device)
