@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from align.evaluation.statistics import ordered_right
-from align.method.base import weighted_metrics
+from align.method.base import compared, weighted_metrics
 from align.system.lazy import no_grad
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ def best_response(better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
     form a circle, every response was beaten and the number of wins decides.
 
     Args:
-        better_PKK: True at (p, i, j) where response i was preferred to response j.
-        valid_PK: True where a response exists.
+        better_PKK: True at (p, i, j) where response i was preferred to response j; on the CPU, as the data has it.
+        valid_PK: True where a response exists; likewise.
     """
     assert better_PKK.shape == (*valid_PK.shape, valid_PK.shape[1])
     assert bool(valid_PK.any(1).all()), "a prompt without responses"
@@ -37,16 +37,14 @@ def comparison_metrics(
 
     Each comparison has the weight of its prompt, as in the losses.
     """
-    weight = weight_P[:, None, None].expand_as(better_PKK)[better_PKK]
-    high_PKK, low_PKK = reward_PK[:, :, None].expand_as(better_PKK), reward_PK[:, None, :].expand_as(better_PKK)
-    high, low = high_PKK[better_PKK], low_PKK[better_PKK]
+    high_PKK, low_PKK = compared(reward_PK, better_PKK)
     values = {
-        "rewards/chosen": high,
-        "rewards/rejected": low,
-        "rewards/accuracies": ordered_right(high - low),
-        "rewards/margins": high - low,
+        "rewards/chosen": high_PKK,
+        "rewards/rejected": low_PKK,
+        "rewards/accuracies": ordered_right(high_PKK - low_PKK),
+        "rewards/margins": high_PKK - low_PKK,
     }
-    return weighted_metrics(values, weight)
+    return weighted_metrics(values, weight_P[:, None, None] * better_PKK)
 
 
 @no_grad

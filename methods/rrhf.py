@@ -120,18 +120,17 @@ class RRHF(CandidateMethod):
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """See :func:`rank_loss` and :func:`kl_penalty`."""
         logp_PKT = policy.logprobs(batch).logp_PKT
-        device = logp_PKT.device
-        mask_PKT, weight_P = batch.mask_PKT.to(device), batch["weight_P"].to(device)
-        better_PKK = batch["better_PKK"].to(device)
+        best_P = best_response(batch["better_PKK"], batch.valid_PK)
+        there = batch.with_columns(best_P=best_P, row_length_P=_row_length(batch)).on(logp_PKT.device)
+        mask_PKT, weight_P, better_PKK = there.mask_PKT, there["weight_P"], there["better_PKK"]
         S_PK = sequence_sums(logp_PKT, mask_PKT)
-        p_PK = _average(S_PK, batch)
-        best_P = best_response(better_PKK, batch.valid_PK.to(device))
-        terms = {"rank": rank_loss(p_PK, better_PKK), "sft": -S_PK.gather(1, best_P[:, None])[:, 0]}
+        p_PK = _average(S_PK, there)
+        terms = {"rank": rank_loss(p_PK, better_PKK), "sft": -S_PK.gather(1, there["best_P"][:, None])[:, 0]}
         if self.form == "code":
-            terms["sft"] = terms["sft"] / _row_length(batch).to(device)
+            terms["sft"] = terms["sft"] / there["row_length_P"]
         loss_P = self.rank_weight * terms["rank"] + terms["sft"]
         if self.kl_coef:
-            terms["kl"] = kl_penalty(logp_PKT, batch["reference_logp_PKT"].to(device), mask_PKT)
+            terms["kl"] = kl_penalty(logp_PKT, there["reference_logp_PKT"], mask_PKT)
             loss_P = loss_P + self.kl_coef * terms["kl"]
         loss = (loss_P * weight_P).sum()
         weight = self.weight(batch)
@@ -174,8 +173,8 @@ def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences)
 
     def ask(part: Batch) -> Batch:
         logp_PKT = policy.logprobs(part).logp_PKT
-        S_PK = sequence_sums(logp_PKT, part.mask_PKT.to(logp_PKT.device))
-        return part.with_columns(mean_PK=_average(S_PK, part))
+        there = part.on(logp_PKT.device)
+        return part.with_columns(mean_PK=_average(sequence_sums(logp_PKT, there.mask_PKT), there))
 
     with policy.use(role):
         done = policy.in_micro_batches(Batch.from_examples(data), ask, phase="likelihoods")
@@ -188,7 +187,7 @@ def _likelihood_accuracy(policy: Policy, role: Role, data: TokenizedPreferences)
 
 def _average(S_PK: Tensor, batch: Batch) -> Tensor:
     """``p_i = S_i / T_i``; 0 where there is no response."""
-    return S_PK / batch.length_PK.to(S_PK.device).clamp(min=1)
+    return S_PK / batch.length_PK.clamp(min=1)
 
 
 def _row_length(batch: Batch) -> Tensor:

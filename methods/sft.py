@@ -84,8 +84,8 @@ class SFT(Method):
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """See :func:`sft_loss`."""
         out = policy.logprobs(batch)
-        mask_PKT = batch.mask_PKT.to(out.logp_PKT.device)
-        weight_P = batch["weight_P"].to(out.logp_PKT.device)
+        there = batch.on(out.logp_PKT.device)
+        mask_PKT, weight_P = there.mask_PKT, there["weight_P"]
         loss_PK = sft_loss(out.logp_PKT, mask_PKT, loss_type=self.loss_type, reduction=self.reduction)
         loss = (loss_PK.sum(-1) * weight_P).sum()
         with torch.no_grad():

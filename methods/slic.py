@@ -84,13 +84,13 @@ class SLiC(CandidateMethod):
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """See :func:`calibration_loss`."""
         logp_PKT = policy.logprobs(batch).logp_PKT
-        device = logp_PKT.device
-        mask_PKT, weight_P = batch.mask_PKT.to(device), batch["weight_P"].to(device)
-        better_PKK, valid_PK = batch["better_PKK"].to(device), batch.valid_PK.to(device)
+        targets_PK = self._targets(batch["better_PKK"], batch.valid_PK)
+        there = batch.with_columns(targets_PK=targets_PK).on(logp_PKT.device)
+        mask_PKT, weight_P, better_PKK = there.mask_PKT, there["weight_P"], there["better_PKK"]
         sums_PK = sequence_sums(logp_PKT, mask_PKT)
         S_PK = sums_PK / mask_PKT.sum(-1).clamp(min=1) if self.normalize_length else sums_PK
         rank_P = calibration_loss(S_PK, better_PKK, self.delta)
-        sft_P = -(S_PK * self._targets(better_PKK, valid_PK)).sum(1)  # (P,), like the hinge: never one per token
+        sft_P = -(S_PK * there["targets_PK"]).sum(1)  # (P,), like the hinge: never one per token
         loss = ((rank_P + self.sft_weight * sft_P) * weight_P).sum()
         weight = self.weight(batch)
         return Loss(
@@ -104,7 +104,7 @@ class SLiC(CandidateMethod):
         )
 
     def _targets(self, better_PKK: Tensor, valid_PK: Tensor) -> Tensor:
-        """Number of comparisons that each response is the target of; int64 (P, K)."""
+        """Number of comparisons that each response is the target of; int64 (P, K), on the CPU."""
         if self.target == "chosen":
             return better_PKK.sum(2)
         target_P = best_response(better_PKK, valid_PK)

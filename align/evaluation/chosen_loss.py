@@ -8,6 +8,7 @@ from torch import Tensor
 from align.data import Preferences
 from align.data.examples import tokenize
 from align.model.batch import Batch
+from align.model.devices import moved
 from align.model.policy import Policy
 
 __all__ = ["chosen_loss", "chosen_nll"]
@@ -35,7 +36,7 @@ def chosen_nll(
 
     def ask(part: Batch) -> Batch:
         logp_PKT = policy.logprobs(part).logp_PKT
-        mask_PKT = part.mask_PKT.to(logp_PKT.device)
+        mask_PKT = moved(part.mask_PKT, logp_PKT.device)
         return part.with_columns(
             nll_PK=-torch.where(mask_PKT, logp_PKT, 0).sum(-1), count_PK=mask_PKT.sum(-1).to(logp_PKT.dtype)
         )

@@ -19,6 +19,7 @@ from align.errors import UserError
 from align.evaluation.measurement import Measurement, Sample
 from align.evaluation.statistics import ordered_right
 from align.model.batch import Batch
+from align.model.devices import moved
 from align.model.divergence import sequence_kl
 from align.model.policy import Policy
 from align.sampling.engine.engines import Engine, LocalEngine
@@ -277,7 +278,7 @@ def _log_ratios(policy: Policy, batch: Batch, tokens: int, between: Callable[[],
             ours = policy.logprobs(part).logp_PKT
         with policy.use("reference"):
             theirs = policy.logprobs(part).logp_PKT
-        mask_PKT = part.mask_PKT.to(ours.device)
+        mask_PKT = moved(part.mask_PKT, ours.device)
         return part.with_columns(ratio_PK=((ours - theirs) * mask_PKT).sum(-1))
 
     return policy.in_micro_batches(batch, ask, tokens=tokens, phase="held-out pairs")["ratio_PK"]

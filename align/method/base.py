@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import torch
 
 from align.errors import UserError
+from align.model.devices import moved
 from align.settings.type_checks import Settings
 
 if TYPE_CHECKING:
@@ -311,7 +312,15 @@ def sequence_sums(logp_PKT: Tensor, mask_PKT: Tensor) -> Tensor:
 def response_sums(policy: Policy, batch: Batch) -> Tensor:
     """Summed log-probabilities of the responses by the role in use, in nats; (P, K)."""
     logp_PKT = policy.logprobs(batch).logp_PKT
-    return sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
+    return sequence_sums(logp_PKT, moved(batch.mask_PKT, logp_PKT.device))
+
+
+def compared(reward_PK: Tensor, better_PKK: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewards of the preferred and of the other response of each comparison, 0 where there is none; (P, K, K) each.
+
+    Taken by a mask: to index by one would be to wait for the accelerator.
+    """
+    return torch.where(better_PKK, reward_PK[:, :, None], 0), torch.where(better_PKK, reward_PK[:, None, :], 0)
 
 
 def weighted_metrics(values: Mapping[str, Tensor], weight: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:

@@ -21,9 +21,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+
+from align.model.devices import moved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +49,8 @@ class Batch:
     rows: tuple[int, ...]
     """Index of each prompt in its dataset, for error messages."""
     columns: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"])
+    laid_out: dict[Any, Any] = field(default_factory=dict[Any, Any], compare=False, repr=False)
+    """Its rows as :func:`align.model.tree_layout.lay_out` made them, for all passes over the same tokens."""
 
     def __post_init__(self) -> None:
         assert len(self.prompt_ids) == len(self.response_ids) == len(self.rows)
@@ -117,12 +121,12 @@ class Batch:
     @cached_property
     def mask_PKT(self) -> Tensor:
         """True where a response token exists; bool (P, K, T)."""
-        return torch.arange(self.T) < self.length_PK[..., None]
+        return torch.arange(self.T, device=self.length_PK.device) < self.length_PK[..., None]
 
     @property
     def tokens(self) -> int:
         """Number of response tokens, the usual denominator of a token mean."""
-        return int(self.length_PK.sum())
+        return sum(len(ids) for responses in self.response_ids for ids in responses)
 
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]
@@ -133,6 +137,18 @@ class Batch:
     def with_columns(self, **columns: Tensor) -> Batch:
         """Return the batch with further columns, named with their shape suffix (``reference_logp_PKT=...``)."""
         return replace(self, columns={**self.columns, **columns})
+
+    def on(self, device: torch.device) -> Batch:
+        """Return the batch with its columns, lengths and masks on ``device``, for a loss; see :func:`moved`.
+
+        Of numbers that the processor needs, such as a method's weight, the batch itself is asked: those of the
+        accelerator it would wait for.
+        """
+        if device.type == "cpu":
+            return self
+        there = replace(self, columns={name: moved(column, device) for name, column in self.columns.items()})
+        vars(there)["length_PK"] = moved(self.length_PK, device)  # of which the masks are made
+        return there
 
     def select(self, prompts: Sequence[int]) -> Batch:
         """Return the batch of these prompts; every column is cut to them and to their K and T."""

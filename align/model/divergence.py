@@ -41,9 +41,8 @@ def sequence_kl(policy: Policy, batch: Batch, *, temperature: float) -> Tensor:
         p_NV = logp_NV.exp()
         kl_NV = torch.where(p_NV > 0, p_NV * (logp_NV - reference_NV), 0)  # 0·log 0 = 0
         parts.append(kl_NV.sum(-1).clamp(min=0))  # rounding may give −1e-8
-    mask_PKT = batch.mask_PKT.to(policy.device)
     kl_N = torch.cat(parts) if parts else torch.zeros(0, device=policy.device)
-    return torch.zeros(mask_PKT.shape, device=kl_N.device).masked_scatter(mask_PKT, kl_N).sum(-1)
+    return policy.forward.rows(batch).placed(kl_N).sum(-1)
 
 
 def _logits(forward: Forward, batch: Batch) -> Callable[[slice], Tensor]:
@@ -52,7 +51,7 @@ def _logits(forward: Forward, batch: Batch) -> Callable[[slice], Tensor]:
     Only hidden states are kept, where the head can be applied to them.
     """
     rows = forward.rows(batch)
-    source_N = rows.source_PKT[batch.mask_PKT.to(rows.source_PKT.device)]
+    source_N = rows.source_N
     if not forward.fused_head:
         logits_NV = forward.logits(rows)[source_N]
         return lambda tile: logits_NV[tile].float()

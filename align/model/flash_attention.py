@@ -47,8 +47,11 @@ def sequences(pieces: Sequence[Piece], window: int | None, device: torch.device)
     query_starts, key_starts = moved(starts, device).unbind()
     index: Tensor | None = None
     if keys != queries:
-        spans = [span for own, before in pieces for span in (*before, own)]
-        index = moved(torch.cat([torch.arange(start, start + length) for start, length in spans]), device)
+        spans = moved(torch.tensor([span for own, before in pieces for span in (*before, own)]), device)
+        start, length = spans.unbind(1)
+        shift = start - (length.cumsum(0) - length)
+        total = sum(keys)
+        index = torch.arange(total, device=device) + shift.repeat_interleave(length, output_size=total)
     left = -1 if window is None else window - 1
     return Sequences(query_starts, key_starts, index, (max(queries), max(keys)), left)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from align.model.architecture import body, max_positions
 from align.model.batch import Batch, Layout
-from align.model.devices import moved
 from align.model.logprobs import HeadTransform, gather_logprobs, log_square_sums, log_squares, token_logprobs
 from align.model.packing import PACKED, use_packed_attention
 from align.model.residual_dropout import ResidualDropout
@@ -84,12 +83,7 @@ class Forward:
     ) -> Logprobs:
         """``logp[p, k, t] = log softmax(logits / temperature)[y_t]`` given the prompt and the tokens before t."""
         rows = self.rows(batch)
-        device = rows.source_PKT.device
-        # Places are found on the CPU: to count them on an accelerator would be to wait for it.
-        place_N = moved(batch.mask_PKT.flatten().nonzero().squeeze(1), device)
-        source_N = rows.source_PKT.flatten()[place_N]
-        tokens = [token for responses in batch.response_ids for ids in responses for token in ids]
-        target_N = moved(torch.tensor(tokens, dtype=torch.long), device)
+        source_N, target_N = rows.source_N, rows.target_N
         squares_N: Tensor | None = None
         if self.fused_head:
             hidden_ND, head = self.hidden(rows)[source_N], self.model.get_output_embeddings()
@@ -104,14 +98,10 @@ class Forward:
             logp_N, entropy_N = gather_logprobs(logits_NV, target_N, entropy=entropy)
             squares_N = log_squares(logits_NV) if squares else None
 
-        def placed(values_N: Tensor) -> Tensor:
-            zeros = torch.zeros(batch.mask_PKT.numel(), device=device)
-            return zeros.index_copy(0, place_N, values_N.float()).view(batch.mask_PKT.shape)
-
         return Logprobs(
-            logp_PKT=placed(logp_N),
-            entropy_PKT=None if entropy_N is None else placed(entropy_N),
-            squares_PKT=None if squares_N is None else placed(squares_N),
+            logp_PKT=rows.placed(logp_N),
+            entropy_PKT=None if entropy_N is None else rows.placed(entropy_N),
+            squares_PKT=None if squares_N is None else rows.placed(squares_N),
         )
 
     def _call(self, module: Any, rows: Rows) -> Any:

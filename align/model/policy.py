@@ -25,6 +25,7 @@ from align.data.encoding import decode_response
 from align.data.rendering import TemplateMessage
 from align.model.architecture import checkpoint_layers, max_positions
 from align.model.batch import Batch, Layout
+from align.model.devices import moved
 from align.model.export import merge_and_export, save_roles
 from align.model.forward import Forward, Logprobs
 from align.model.loading import Loaded, base_of, load
@@ -271,12 +272,12 @@ class Policy:
     def scalars(self, batch: Batch) -> Tensor:
         """Return one scalar per response, the head's output at its last token; float32 (P, K), 0 without a response."""
         head, rows = self._head(batch)
-        return head[rows.last_PK] * batch.valid_PK.to(self.device)
+        return head[rows.last_PK] * moved(batch.valid_PK, self.device)
 
     def values(self, batch: Batch) -> Tensor:
         """Return one scalar per response token, the head's output at the token before it; float32 (P, K, T)."""
         head, rows = self._head(batch)
-        return head[rows.source_PKT] * batch.mask_PKT.to(self.device)
+        return head[rows.source_PKT] * moved(batch.mask_PKT, self.device)
 
     @torch.no_grad()
     def in_micro_batches(

@@ -20,7 +20,7 @@ Both give the same numbers (the tests require ≤1e-5 in float32, gradients incl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -49,8 +49,25 @@ class Rows:
     """Tree only: 0 prompt, k + 1 branch k, −1 padding. ``None``: plain causal rows, padding on the right."""
     source_PKT: Tensor
     last_PK: Tensor
+    place_N: Tensor
+    """Where the batch has a response token, as an index into ``mask_PKT`` flattened. An accelerator would be waited for
+    to count them."""
+    target_N: Tensor
+    """Those tokens."""
     pieces: tuple[Piece, ...] | None = None
     """Packed only: which tokens of the one row see which."""
+    packings: dict[int | None, Packing] = field(default_factory=dict[int | None, Packing])
+    """Packed only: the same for each window of the model's layers, as it was needed."""
+
+    @property
+    def source_N(self) -> Tensor:
+        """``source_PKT`` where there is a token."""
+        return self.source_PKT.flatten()[self.place_N]
+
+    def placed(self, values_N: Tensor) -> Tensor:
+        """Return values of the response tokens as float32 (P, K, T), 0 where there is none."""
+        zeros = torch.zeros(self.source_PKT.numel(), device=values_N.device)
+        return zeros.index_copy(0, self.place_N, values_N.float()).view(self.source_PKT.shape)
 
     def to(self, device: torch.device) -> Rows:
         """Return the rows on ``device``."""
@@ -60,6 +77,8 @@ class Rows:
             None if self.segment_RL is None else moved(self.segment_RL, device),
             moved(self.source_PKT, device),
             moved(self.last_PK, device),
+            moved(self.place_N, device),
+            moved(self.target_N, device),
             self.pieces,
         )
 
@@ -73,12 +92,18 @@ def lay_out(
     longest: int | None = None,
     packed: bool = False,
 ) -> Rows:
-    """Lay a batch out as rows on ``device``. With one response per prompt both layouts are the flat one.
+    """Lay a batch out as rows on ``device``, once. With one response per prompt both layouts are the flat one.
 
     On an accelerator the rows are as long as a multiple of 64, but not longer than ``longest``, the positions that the
     model has: kernels are fast on such lengths, and some are built anew for each length that they meet.
     """
-    flat = layout == "flat" or batch.K <= 1
+    how = (layout, pad_id, device, longest, packed)
+    if how not in batch.laid_out:
+        batch.laid_out[how] = _rows(batch, layout == "flat" or batch.K <= 1, pad_id, device, longest, packed)
+    return batch.laid_out[how]
+
+
+def _rows(batch: Batch, flat: bool, pad_id: int, device: torch.device, longest: int | None, packed: bool) -> Rows:
     if packed and not (flat and _padding(batch) < _LITTLE):
         return _packed(batch, flat, pad_id, step=1 if device.type == "cpu" else _LENGTH_STEP).to(device)
     length = needed = _row_length(batch, "flat" if flat else "tree")
@@ -109,7 +134,7 @@ def _flat(batch: Batch, pad_id: int, L: int) -> Rows:
             last_PK[p, k] = first + len(ids)
             rows.append([*prompt, *ids])
     ids_RL = _widened(padded(rows, pad_id), L, pad_id)
-    return Rows(ids_RL, torch.arange(L).expand(len(rows), L), None, source_PKT, last_PK)
+    return Rows(ids_RL, torch.arange(L).expand(len(rows), L), None, source_PKT, last_PK, *_answers(batch))
 
 
 def _tree(batch: Batch, pad_id: int, L: int) -> Rows:
@@ -133,7 +158,7 @@ def _tree(batch: Batch, pad_id: int, L: int) -> Rows:
     ids_RL, position_RL, segment_RL = (
         _widened(padded(values, fill), L, fill) for values, fill in ((rows, pad_id), (positions, 0), (segments, -1))
     )
-    return Rows(ids_RL, position_RL, segment_RL, source_PKT, last_PK)
+    return Rows(ids_RL, position_RL, segment_RL, source_PKT, last_PK, *_answers(batch))
 
 
 def _packed(batch: Batch, flat: bool, pad_id: int, *, step: int) -> Rows:
@@ -162,7 +187,7 @@ def _packed(batch: Batch, flat: bool, pad_id: int, *, step: int) -> Rows:
         add([pad_id] * missing, 0)
         positions[-missing:] = [0] * missing
     row = (torch.tensor([ids], dtype=torch.long), torch.tensor([positions], dtype=torch.long))
-    return Rows(*row, None, source_PKT, last_PK, tuple(pieces))
+    return Rows(*row, None, source_PKT, last_PK, *_answers(batch), tuple(pieces))
 
 
 def _widened(rows_RL: Tensor, L: int, fill: int) -> Tensor:
@@ -172,6 +197,12 @@ def _widened(rows_RL: Tensor, L: int, fill: int) -> Tensor:
 def _no_positions(batch: Batch) -> tuple[Tensor, Tensor]:
     """Return ``source_PKT`` and ``last_PK`` before they are filled in."""
     return torch.zeros(batch.P, batch.K, batch.T, dtype=torch.long), torch.zeros(batch.P, batch.K, dtype=torch.long)
+
+
+def _answers(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return ``place_N`` and ``target_N``."""
+    tokens = [token for responses in batch.response_ids for ids in responses for token in ids]
+    return batch.mask_PKT.flatten().nonzero().squeeze(1), torch.tensor(tokens, dtype=torch.long)
 
 
 def tree_mask(rows: Rows, window: int | None = None) -> Tensor:
@@ -207,7 +238,9 @@ def model_inputs(rows: Rows, config: Any, attention: str, dtype: torch.dtype) ->
     masks: dict[str, Tensor] = {}
     for kind, window in kinds.items():
         if rows.pieces is not None:
-            masks[kind] = Packing(rows.pieces, window).as_mask()
+            if window not in rows.packings:
+                rows.packings[window] = Packing(rows.pieces, window)
+            masks[kind] = rows.packings[window].as_mask()
         else:
             in_use = autocast_dtype(rows.input_ids_RL.device) or dtype  # in which queries and keys will be
             masks[kind] = _for_attention(tree_mask(rows, window), attention, in_use)

@@ -17,7 +17,9 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from typing_extensions import override
 
-from align.model.tree_layout import pad_left
+from align.model.devices import moved
+from align.model.packing import PACKED
+from align.model.tree_layout import attention_kinds, pad_left
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,20 +64,19 @@ class _GrowingLayer(DynamicLayer):
         assert self.values is not None
         self._key_buffer, self._value_buffer = self.keys, self.values
 
-    @override
-    def batch_select_indices(self, indices: Tensor) -> None:
+    def keep(self, rows: int, places: Tensor, sources: Tensor) -> None:
+        """Keep the first rows, at these places with what is in the sources."""
         assert self.keys is not None
         assert self.values is not None
-        moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero()[:, 0]
-        self.keys[moved], self.values[moved] = self.keys[indices[moved]], self.values[indices[moved]]
-        self.keys, self.values = self.keys[: len(indices)], self.values[: len(indices)]
+        self.keys[places], self.values[places] = self.keys[sources], self.values[sources]
+        self.keys, self.values = self.keys[:rows], self.values[:rows]
 
 
 class ChooseTokens(Protocol):
-    """Chooses the next tokens."""
+    """Chooses the next tokens: the one place where the processor waits for them."""
 
-    def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Logits (R, V) of these responses → their next tokens (R,), and True where a response ends (R,)."""
+    def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Sequence[bool]]:
+        """Logits (R, V) of these responses → their next tokens (R,), and True where a response ends."""
         ...
 
 
@@ -100,6 +101,7 @@ def decode(
     choose: ChooseTokens,
     max_new_tokens: int,
     pad_id: int,
+    takes_masks: bool = False,
 ) -> Iterator[None]:
     """Generate ``n`` responses per prompt, until ``choose`` ends them or they have ``max_new_tokens``.
 
@@ -113,41 +115,65 @@ def decode(
         choose: Chooses and stores the tokens; response k to prompt p is row ``p * n + k``.
         max_new_tokens: Longest response.
         pad_id: Padding token, masked.
+        takes_masks: The model takes masks of four dimensions, as a tree has them (probed).
     """
     device = model.device
     ids, mask = pad_left(prompts, pad_id, device)
+    padding = len(set(map(len, prompts))) > 1
+    whole = takes_masks and _takes_whole_masks(model)
     accepted = inspect.signature(model.forward).parameters
 
     def forward(ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Return the logits (R, V) after the last token."""
         extra: dict[str, Any] = {"position_ids": positions, "logits_to_keep": 1}
         known = {name: value for name, value in extra.items() if name in accepted}
-        out: Any = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **known)
+        # Of a mask (R, L) transformers asks whether it hides anything, and waits for the answer.
+        hiding = None if not padding else mask[:, None, None].bool() if whole and ids.shape[1] == 1 else mask
+        out: Any = model(input_ids=ids, attention_mask=hiding, past_key_values=cache, use_cache=True, **known)
         return out.logits[:, -1].float()
 
     logits = forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0))
     if n > 1:
         cache.batch_repeat_interleave(n)
         logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-    rows = torch.arange(len(prompts) * n, device=device)  # response of each row of the batch
+    rows = list(range(len(prompts) * n))  # response of each row of the batch
     for step in range(max_new_tokens):
-        chosen, ended = choose(logits, rows.tolist())
+        chosen, ended = choose(logits, rows)
         yield
-        going = (~ended).nonzero()[:, 0]
-        if not len(going) or step == max_new_tokens - 1:
+        going = [row for row, over in enumerate(ended) if not over]
+        if not going or step == max_new_tokens - 1:
             break
         if len(going) < len(rows):
             going = _fill_gaps(going)
-            cache.batch_select_indices(going)
-            rows, mask, chosen = rows[going], mask[going], chosen[going]
+            index = moved(torch.tensor(going), device)
+            _keep(cache, going, index)
+            rows, mask, chosen = [rows[row] for row in going], mask[index], chosen[index]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         logits = forward(chosen[:, None], mask, mask.sum(1, keepdim=True) - 1)
 
 
-def _fill_gaps(going: Tensor) -> Tensor:
+def _fill_gaps(going: Sequence[int]) -> list[int]:
     """Return the unfinished rows, the last ones moved into the gaps, so that most stay in place."""
-    stay = going[going < len(going)]
-    order = torch.arange(len(going), device=going.device)
-    gaps = torch.ones_like(order, dtype=torch.bool).index_fill(0, stay, False)
-    order[gaps] = going[len(stay) :]
-    return order
+    stay = {row for row in going if row < len(going)}
+    last = iter(going[len(stay) :])
+    return [place if place in stay else next(last) for place in range(len(going))]
+
+
+def _keep(cache: DynamicCache, going: Sequence[int], index: Tensor) -> None:
+    """Keep these rows, in this order; ``index``: the same where the cache is."""
+    places = [place for place, row in enumerate(going) if place != row]
+    places, sources = (
+        moved(torch.tensor(x, dtype=torch.long), index.device) for x in (places, [going[place] for place in places])
+    )
+    layers: list[Any] = cache.layers
+    for layer in layers:
+        if isinstance(layer, _GrowingLayer):
+            layer.keep(len(going), places, sources)
+        else:
+            layer.batch_select_indices(index)
+
+
+def _takes_whole_masks(model: PreTrainedModel) -> bool:
+    """Return whether each layer attends to all tokens before, by PyTorch's attention, which takes a boolean mask."""
+    config: Any = model.config.get_text_config()
+    return config._attn_implementation in ("sdpa", PACKED) and attention_kinds(config) == {"full_attention": None}

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from align.model.devices import moved
+
 __all__ = ["diverse_tokens"]
 
 
@@ -34,12 +36,15 @@ def diverse_tokens(logits_RV: Tensor, rows: Sequence[int], groups: int, penalty:
         penalty: λ, in nats for each earlier group that chose the token.
     """
     assert logits_RV.shape[0] == len(rows)
-    row_R = torch.tensor(rows, device=logits_RV.device)
-    prompts, prompt_R = torch.unique(row_R // groups, return_inverse=True)
-    taken_PV = logits_RV.new_zeros(len(prompts), logits_RV.shape[1])
-    chosen_R = torch.empty_like(row_R)
+    device = logits_RV.device
+    place = {prompt: i for i, prompt in enumerate(sorted({row // groups for row in rows}))}
+    taken_PV = logits_RV.new_zeros(len(place), logits_RV.shape[1])
+    chosen_R = torch.empty(len(rows), dtype=torch.long, device=device)
     for group in range(groups):
-        of = (row_R % groups == group).nonzero()[:, 0]  # at most one of each prompt
-        chosen_R[of] = (logits_RV[of] - penalty * taken_PV[prompt_R[of]]).argmax(-1)
-        taken_PV[prompt_R[of], chosen_R[of]] += 1
+        members = [i for i, row in enumerate(rows) if row % groups == group]  # at most one of each prompt
+        of = moved(torch.tensor(members, dtype=torch.long), device)
+        prompt = moved(torch.tensor([place[rows[i] // groups] for i in members], dtype=torch.long), device)
+        chosen = (logits_RV[of] - penalty * taken_PV[prompt]).argmax(-1)
+        chosen_R[of] = chosen
+        taken_PV[prompt, chosen] += 1
     return chosen_R

@@ -90,7 +90,10 @@ class Sampler:
         model, longest, pad_id = self.policy.model.eval(), self.params.max_new_tokens, self.policy.pad_id
         cache = make_cache(model)
         if cache is not None:
-            yield from decode(model, cache, prompts, n=n, choose=choose, max_new_tokens=longest, pad_id=pad_id)
+            masks = self.policy.layout == "tree"
+            yield from decode(
+                model, cache, prompts, n=n, choose=choose, max_new_tokens=longest, pad_id=pad_id, takes_masks=masks
+            )
             return
         # Another cache than plain attention (recurrent, hybrid): transformers' own loop
         ids, mask = pad_left(prompts, pad_id, self.policy.device)

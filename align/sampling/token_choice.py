@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
+from align.model.devices import moved
 from align.model.loading import known_ids
 from align.sampling.diverse_beam import diverse_tokens
 from align.sampling.params import Response, SamplingParams
@@ -52,35 +53,36 @@ class TokenChoice:
             if params.top_p < 1:
                 self.warpers.append(TopPLogitsWarper(params.top_p))
 
-    def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def __call__(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Sequence[bool]]:
         """Choose and keep the next token of each row; see :class:`align.sampling.decode_loop.ChooseTokens`."""
         step = len(self.responses[rows[0]].ids)
         logits = logits / (self.params.temperature or 1.0)
         unlimited, normalizer = logits, logits.logsumexp(-1)
         logits = logits.index_fill(-1, self._unknown(logits), -torch.inf)
         if step < self.params.min_new_tokens - 1:
-            logits = logits.index_fill(-1, torch.tensor(self.stops, device=logits.device), -torch.inf)
+            logits = logits.index_fill(-1, moved(torch.tensor(self.stops), logits.device), -torch.inf)
         for warper in self.warpers:
             logits = warper(None, logits)
         if self.params.temperature > 0:
             cumulative = logits.softmax(-1, dtype=torch.float64).cumsum_(-1)
-            uniform = torch.from_numpy(self.uniform[list(rows), step]).to(logits.device)[:, None]
+            uniform = moved(torch.from_numpy(self.uniform[list(rows), step]), logits.device)[:, None]
             chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
             chosen = chosen.clamp(max=logits.shape[-1] - 1)
         elif self.params.diversity_penalty:
             chosen = diverse_tokens(logits, rows, self.n, self.params.diversity_penalty)[:, None]
         else:
             chosen = logits.argmax(-1, keepdim=True)
-        logps = (unlimited.gather(-1, chosen)[:, 0] - normalizer).tolist()
-        ended = [self._keep(*kept) for kept in zip(rows, chosen[:, 0].tolist(), logps, strict=True)]
-        return chosen[:, 0], torch.tensor(ended, device=logits.device)
+        logps = unlimited.gather(-1, chosen)[:, 0] - normalizer
+        both = torch.stack([chosen[:, 0].double(), logps.double()], 1).tolist()  # in one copy from an accelerator
+        ended = [self._keep(row, int(token), logp) for row, (token, logp) in zip(rows, both, strict=True)]
+        return chosen[:, 0], ended
 
     def _unknown(self, logits: Tensor) -> Tensor:
         """Return the entries of a rounded-up vocabulary that are no token."""
         if self._strange is None:
             strange = torch.ones(logits.shape[-1], dtype=torch.bool)
             strange[[token for token in known_ids(self.tokenizer) if token < len(strange)]] = False
-            self._strange = strange.nonzero()[:, 0].to(logits.device)
+            self._strange = moved(strange.nonzero()[:, 0], logits.device)
         return self._strange
 
     def _keep(self, row: int, token: int, logp: float) -> bool:
@@ -104,7 +106,8 @@ class TokenChoice:
         del ids
         going = [row for row, response in enumerate(self.responses) if not response.finished]
         chosen = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
-        chosen[going], _ = self(scores[going].float(), going)
+        index = moved(torch.tensor(going, dtype=torch.long), scores.device)
+        chosen[index], _ = self(scores[index].float(), going)
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0.0)
 
     def all_ended(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:

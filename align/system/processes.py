@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedType, PartialState
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from align.errors import UserError, fault_of_user, first_line
 from align.system import collectives
@@ -27,8 +28,8 @@ from align.system.watch import Watch, explained
 
 __all__ = [
     "Processes",
-    "add_all_metrics",
     "add_metrics",
+    "brought",
     "lost_process",
     "portable",
     "process_state",
@@ -190,15 +191,18 @@ def add_metrics(into: dict[str, tuple[float, float]], metrics: Mapping[str, tupl
         into[name] = (before[0] + float(value), before[1] + float(weight))
 
 
-def add_all_metrics(into: dict[str, tuple[float, float]], metrics: Sequence[Mapping[str, tuple[Any, Any]]]) -> None:
-    """Add those of several micro-batches, all of them brought from the accelerator together."""
-    values = [value for part in metrics for pair in part.values() for value in pair]
+def brought(tree: Any) -> Any:
+    """Return lists, tuples and dicts of numbers, and of tensors of one number, as they are with plain numbers.
+
+    All tensors come from the accelerator together, so the processor waits for it once.
+    """
+    values, form = tree_flatten(tree)
     away = [isinstance(value, Tensor) and value.device.type != "cpu" for value in values]
     there = [value.detach().float().reshape(()) for value, is_away in zip(values, away, strict=True) if is_away]
-    brought = iter(torch.stack(there).tolist() if there else ())
-    plain = iter([next(brought) if is_away else float(value) for value, is_away in zip(values, away, strict=True)])
-    for part in metrics:
-        add_metrics(into, {name: (next(plain), next(plain)) for name in part})
+    here = iter(torch.stack(there).tolist() if there else ())
+    return tree_unflatten(
+        [next(here) if is_away else float(value) for value, is_away in zip(values, away, strict=True)], form
+    )
 
 
 def process_state() -> PartialState:

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from align.errors import SMALLER, first_line, is_out_of_memory
 from align.model.sharding import is_shared, whole_tensor
-from align.system.processes import add_all_metrics, weighted_means
+from align.system.processes import add_metrics, brought, weighted_means
 
 if TYPE_CHECKING:
     from align.method.base import Method, Metrics
@@ -100,9 +100,14 @@ class Stepper:
         def differentiate() -> _Share:
             share = _Share(tokens=sum(map(len, batch.prompt_ids)) + batch.tokens)
             with self._memory_guard():
-                share.bad = self._differentiate(micro_batches, weight, share.metrics)
-                if mixed is not None:
-                    self._mix_in(mixed, mixed_tokens, share.metrics)
+                rows, passes = self._differentiate(micro_batches, weight)
+                mixed_in = self._mix_in(mixed, mixed_tokens) if mixed is not None else []
+                # Looked at after the last pass: before, the processor would wait for the accelerator each time.
+                passes, mixed_in = brought((passes, mixed_in))
+            for metrics in (*(metrics for _, metrics in passes), *mixed_in):
+                add_metrics(share.metrics, metrics)
+            finite = [math.isfinite(loss) for loss, _ in passes]
+            share.bad = [row for part, good in zip(rows, finite, strict=True) if not good for row in part]
             share.unreached = {number for number, parameter in enumerate(self._whole) if parameter.grad is None}
             return share
 
@@ -119,27 +124,23 @@ class Stepper:
         return StepResult(metrics, grad_norm, sum(share.tokens for share in shares))
 
     def _differentiate(
-        self, micro_batches: Sequence[Batch], weight: float, collected: dict[str, tuple[float, float]]
-    ) -> list[int]:
-        """Add the gradients of the loss and collect its metrics; returns the rows whose loss is not finite."""
-        losses: list[torch.Tensor] = []
+        self, micro_batches: Sequence[Batch], weight: float
+    ) -> tuple[list[Sequence[int]], list[tuple[torch.Tensor, Metrics]]]:
+        """Add the gradients of the loss; returns the rows of each pass, and its loss and metrics."""
         rows: list[Sequence[int]] = []
-        metrics: list[Metrics] = []
+        passes: list[tuple[torch.Tensor, Metrics]] = []
         for role in self.method.trains:
             with self.policy.use(role), self.policy.dropout(self.method.dropout):
                 for part in micro_batches:
                     with self.processes.autocast(self.policy.device):
                         loss = self.method.loss(self.policy, part)
                     self.policy.backward(loss.sums[role] / weight)
-                    losses.append(loss.sums[role].detach())
                     rows.append(part.rows)
-                    metrics.append(loss.metrics)
-        # Looked at after the last part: before, the processor would wait for the accelerator each time.
-        add_all_metrics(collected, metrics)
-        finite = torch.isfinite(torch.stack(losses)).tolist() if losses else []
-        return [row for part, good in zip(rows, finite, strict=True) if not good for row in part]
+                    passes.append((loss.sums[role].detach(), loss.metrics))
+        return rows, passes
 
-    def _mix_in(self, mixed: Batch, tokens: float, collected: dict[str, tuple[float, float]]) -> None:
+    def _mix_in(self, mixed: Batch, tokens: float) -> list[Metrics]:
+        """Add the gradients of the loss on demonstrations; returns the metrics of each pass."""
         metrics: list[Metrics] = []
         with self.policy.use("policy"):
             for part in self.policy.micro_batches(mixed, self.tokens_per_microbatch) if mixed.P else ():
@@ -147,7 +148,7 @@ class Stepper:
                     loss = -self.policy.logprobs(part).logp_PKT.sum()
                 self.policy.backward(self.method.mixing * loss / tokens)
                 metrics.append({"loss/mixed": (loss.detach(), part.tokens)})
-        add_all_metrics(collected, metrics)
+        return metrics
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, tuple[float, float]]:
@@ -166,7 +167,8 @@ class Stepper:
                 for role in self.method.trains:
                     with self.policy.use(role):
                         metrics.extend(self.method.loss(self.policy, part).metrics for part in parts)
-            add_all_metrics(collected, metrics)
+            for part in brought(metrics):
+                add_metrics(collected, part)
 
         self.processes.together(ask)
         return collected

@@ -89,7 +89,8 @@ class DPO(PairwiseSettings):
         if "reference_PK" in batch:
             return batch
         with policy.use(self._asked(policy)):
-            return batch.with_columns(reference_PK=self._sums(policy.logprobs(batch).logp_PKT, batch))
+            logp_PKT = policy.logprobs(batch).logp_PKT
+            return batch.with_columns(reference_PK=self._sums(logp_PKT, batch.on(logp_PKT.device)))
 
     def _asked(self, policy: Policy) -> Role:
         """The role that the loss refers to; of a cached one that is not kept, the policy before its first step."""
@@ -108,8 +109,9 @@ class DPO(PairwiseSettings):
 
     def _sorted(self, name: str, policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
         """The two numbers of each pair that a loss sorts."""
-        policy_PK = self._sums(policy.logprobs(batch).logp_PKT, batch)
-        reference_PK = batch["reference_PK"].to(policy_PK.device)
+        logp_PKT = policy.logprobs(batch).logp_PKT
+        there = batch.on(logp_PKT.device)
+        policy_PK, reference_PK = self._sums(logp_PKT, there), there["reference_PK"]
         if name == "aot":
             return policy_PK[:, 0] - policy_PK[:, 1], reference_PK[:, 0] - reference_PK[:, 1]
         return (policy_PK - reference_PK)[:, 0], (policy_PK - reference_PK)[:, 1]
@@ -117,19 +119,18 @@ class DPO(PairwiseSettings):
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The losses named by ``loss_type``, each pair weighted by ``weight_P``."""
         out = policy.logprobs(batch, squares=True) if self.wpo else policy.logprobs(batch)
-        policy_PK = self._sums(out.logp_PKT, batch)
-        device = policy_PK.device
-        ratio_PK = policy_PK - batch["reference_PK"].to(device)
+        there = batch.on(out.logp_PKT.device)
+        policy_PK = self._sums(out.logp_PKT, there)
+        ratio_PK = policy_PK - there["reference_PK"]
         score_PK = divergence_score(ratio_PK, self.divergence, self.divergence_alpha)
-        weight_P = batch["weight_P"].to(device)
-        nll_P = -sequence_sums(out.logp_PKT, batch.mask_PKT.to(device))[:, 0]
+        weight_P, nll_P = there["weight_P"], -sequence_sums(out.logp_PKT, there.mask_PKT)[:, 0]
         if "sft" in self.losses:
-            nll_P = nll_P * batch["pairs_per_token_P"].to(device)
+            nll_P = nll_P * there["pairs_per_token_P"]
         loss_P = torch.zeros_like(nll_P)
         for (name, loss), weight in zip(self.losses.items(), self.loss_weights or (1.0,), strict=True):
-            loss_P = loss_P + weight * loss.of(self._pairs(name, loss, score_PK, policy_PK, nll_P, batch))
+            loss_P = loss_P + weight * loss.of(self._pairs(name, loss, score_PK, policy_PK, nll_P, there))
         if out.squares_PKT is not None:
-            loss_P = loss_P * wpo_weights(out.logp_PKT, out.squares_PKT, batch.mask_PKT.to(device))
+            loss_P = loss_P * wpo_weights(out.logp_PKT, out.squares_PKT, there.mask_PKT)
         total = (loss_P * weight_P).sum()
         metrics = pair_metrics(self.beta * ratio_PK.detach(), policy_PK.detach(), weight_P)
         return Loss(sums={"policy": total}, metrics={"loss": (total.detach(), self.weight(batch)), **metrics})
@@ -139,21 +140,21 @@ class DPO(PairwiseSettings):
     ) -> Pairs:
         """The arguments of a loss."""
         if loss.per_token and not (name == "ipo" and self.ipo_sums):
-            score_PK = score_PK / batch.length_PK.to(score_PK.device)
+            score_PK = score_PK / batch.length_PK
         u, v = score_PK.unbind(1)
         quantiles = u, v
         if loss.sorts:
-            below, above = batch["quantile_PK"].to(score_PK.device).unbind(1)
+            below, above = batch["quantile_PK"].unbind(1)
             quantiles = (policy_PK[:, 0] - policy_PK[:, 1], below) if name == "aot" else (below, above)
-        label = self._label(loss, batch, u)
+        label = self._label(loss, batch, u.dtype)
         return Pairs(u=u, v=v, beta=self.beta, label=label, tau=self.discopop_tau, nll=nll_P, quantiles=quantiles)
 
-    def _label(self, loss: PairwiseLoss, batch: Batch, like: Tensor) -> float | Tensor:
+    def _label(self, loss: PairwiseLoss, batch: Batch, dtype: torch.dtype) -> float | Tensor:
         """Log-odds of the labels: of the share of flipped ones, or what the scores of each pair say."""
         if self.soft_labels is not None and loss.smoothing:
-            return ((batch["score_PK"][:, 0] - batch["score_PK"][:, 1]) / self.soft_labels).to(like)
+            return ((batch["score_PK"][:, 0] - batch["score_PK"][:, 1]) / self.soft_labels).to(dtype)
         epsilon = (loss.smoothing if self.label_smoothing is None else self.label_smoothing) or 0.0
         return math.log((1 - epsilon) / epsilon) if epsilon else math.inf
 
     def _sums(self, logp_PKT: Tensor, batch: Batch) -> Tensor:
-        return ld_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device), self.ld_alpha)
+        return ld_sums(logp_PKT, batch.mask_PKT, self.ld_alpha)

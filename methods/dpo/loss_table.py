@@ -53,7 +53,8 @@ class Pairs:
     @property
     def epsilon(self) -> Tensor:
         """Share of flipped labels."""
-        return torch.sigmoid(-torch.as_tensor(self.label, dtype=self.u.dtype, device=self.u.device))
+        label = self.label if isinstance(self.label, torch.Tensor) else self.u.new_full((), self.label)
+        return torch.sigmoid(-label)
 
     @property
     def h(self) -> Tensor:

@@ -91,8 +91,8 @@ class OnlineDPO(RolloutMethod):
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """:func:`methods.dpo.losses.dpo_loss` of the pairs."""
         policy_PK = response_sums(policy, batch)
-        ratio_PK = policy_PK - batch["reference_PK"].to(policy_PK.device)
-        weight_P = batch["weight_P"].to(policy_PK.device)
+        there = batch.on(policy_PK.device)
+        ratio_PK, weight_P = policy_PK - there["reference_PK"], there["weight_P"]
         loss = (dpo_loss(ratio_PK[:, 0] - ratio_PK[:, 1], self.beta) * weight_P).sum()
         metrics = pair_metrics(self.beta * ratio_PK.detach(), policy_PK.detach(), weight_P)
         return Loss(sums={"policy": loss}, metrics={"loss": (loss.detach(), self.weight(batch)), **metrics})

@@ -248,9 +248,9 @@ class PolicyGradient(RolloutMethod):
         return float(batch.tokens if self.reduction == "token" else batch.valid_PK.sum())
 
     def reduced(self, loss_PKT: Tensor, batch: Batch) -> Tensor:
-        """The sum of a loss per token that, over :meth:`weight`, is the mean of the reduction."""
+        """The sum of a loss per token that, over :meth:`weight`, is the mean of the reduction; the batch is with it."""
         if self.reduction == "response":
-            return (loss_PKT.sum(-1) / batch.length_PK.clamp(min=1).to(loss_PKT.device)).sum()
+            return (loss_PKT.sum(-1) / batch.length_PK.clamp(min=1)).sum()
         return loss_PKT.sum() / (self.max_new_tokens if self.reduction == "constant" else 1)
 
     @property
@@ -264,27 +264,27 @@ class PolicyGradient(RolloutMethod):
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """:meth:`surrogate` with importance weights, KL and entropy bonus where they are set."""
-        columns, mask_PKT = on_device(policy, batch)
         asked = policy.logprobs(batch, temperature=self.temperature, entropy=self.entropy_coef > 0)
-        logp_PKT, old_PKT = asked.logp_PKT, columns["old_logp_PKT"]
+        logp_PKT, there = asked.logp_PKT, batch.on(asked.logp_PKT.device)
+        old_PKT, mask_PKT = there["old_logp_PKT"], there.mask_PKT
         weights_PKT = None
         if self.importance_cap is not None:
-            weights_PKT = importance_weights(old_PKT, columns["sampler_logp_PKT"], mask_PKT, cap=self.importance_cap)
-        advantage_PKT = columns["advantage_PKT"]
+            weights_PKT = importance_weights(old_PKT, there["sampler_logp_PKT"], mask_PKT, cap=self.importance_cap)
+        advantage_PKT = there["advantage_PKT"]
         loss_PKT = self.surrogate(logp_PKT, old_PKT, advantage_PKT, mask_PKT, importance_PKT=weights_PKT)
-        surrogate = self.reduced(loss_PKT.detach(), batch)
+        surrogate = self.reduced(loss_PKT.detach(), there)
         if self.kl_in == "loss" and self.beta > 0:
-            divergence_PKT = self._divergence(logp_PKT, old_PKT, columns["reference_logp_PKT"], mask_PKT)
-            loss_PKT = loss_PKT + columns["beta_P"][:, None, None] * divergence_PKT
+            divergence_PKT = self._divergence(logp_PKT, old_PKT, there["reference_logp_PKT"], mask_PKT)
+            loss_PKT = loss_PKT + there["beta_P"][:, None, None] * divergence_PKT
         if asked.entropy_PKT is not None:
             loss_PKT = loss_PKT - self.entropy_coef * asked.entropy_PKT
-        if "warming_P" in columns:
-            loss_PKT = loss_PKT * (1 - columns["warming_P"])[:, None, None]
-        loss, weight = self.reduced(loss_PKT, batch), self.weight(batch)
+        if "warming_P" in there:
+            loss_PKT = loss_PKT * (1 - there["warming_P"])[:, None, None]
+        loss, weight = self.reduced(loss_PKT, there), self.weight(batch)
         metrics: dict[str, Any] = {
             "loss/policy": (surrogate, weight),
             "loss": (loss.detach(), weight),
-            "policy/entropy": ((columns["entropy_PKT"] * mask_PKT).sum(), float(batch.tokens)),
+            "policy/entropy": ((there["entropy_PKT"] * mask_PKT).sum(), float(batch.tokens)),
             **policy_metrics(logp_PKT, old_PKT, advantage_PKT, mask_PKT, **self.clips),
         }
         return Loss(sums={"policy": loss}, metrics=metrics)
@@ -307,12 +307,6 @@ class PolicyGradient(RolloutMethod):
         if not measurement.samples or not measurement.samples[0].scores or "kl" not in means:
             return None
         return means[next(iter(measurement.samples[0].scores))] - self.beta * means["kl"]
-
-
-def on_device(policy: Policy, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-    """Columns and mask of the batch on the device of the policy."""
-    columns = {name: column.to(policy.device) for name, column in batch.columns.items()}
-    return columns, batch.mask_PKT.to(policy.device)
 
 
 def _objective(batch: Batch, score_PK: Tensor, log_ratio_PKT: Tensor, paid: Tensor, beta: float) -> dict[str, Any]:

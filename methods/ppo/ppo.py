@@ -34,7 +34,7 @@ from align.method.base import Experience, Loss, Metrics, State, require_effect, 
 from methods.ppo.advantages import GroupScale, gae, moments, place_score, whiten
 from methods.ppo.grpo import group_relative
 from methods.ppo.loss import explained_variance, value_loss, value_metrics
-from methods.ppo.policy_gradient import PolicyGradient, Rewards, Total, on_device
+from methods.ppo.policy_gradient import PolicyGradient, Rewards, Total
 from methods.ppo.rloo import leave_one_out
 
 if TYPE_CHECKING:
@@ -150,10 +150,11 @@ class PPO(PolicyGradient):
         return self._value_loss(policy, batch) if policy.role == "value" else super().loss(policy, batch)
 
     def _value_loss(self, policy: Policy, batch: Batch) -> Loss:
-        columns, mask_PKT = on_device(policy, batch)
-        value_PKT, old_PKT, return_PKT = policy.values(batch), columns["old_value_PKT"], columns["return_PKT"]
+        value_PKT = policy.values(batch)
+        there = batch.on(value_PKT.device)
+        old_PKT, return_PKT, mask_PKT = there["old_value_PKT"], there["return_PKT"], there.mask_PKT
         loss_PKT = value_loss(value_PKT, old_PKT, return_PKT, mask_PKT, clip=self.value_clip)
-        loss = self.reduced(loss_PKT, batch)
+        loss = self.reduced(loss_PKT, there)
         metrics: dict[str, tuple[Tensor, Tensor | float]] = {"loss/value": (loss.detach(), self.weight(batch))}
         if self.value_clip is not None:
             metrics |= value_metrics(value_PKT, old_PKT, return_PKT, mask_PKT, clip=self.value_clip)

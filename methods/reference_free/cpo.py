@@ -56,6 +56,6 @@ class CPO(ReferenceFree):
         """See the module."""
         del M_PK
         reward_PK = alpha_reward(S_PK, self.alpha)
-        nll_P = -S_PK[:, 0] * batch["pairs_per_token_P"].to(S_PK.device)
+        nll_P = -S_PK[:, 0] * batch["pairs_per_token_P"]
         terms = {"preference": dpo_loss(reward_PK[:, 0] - reward_PK[:, 1], self.beta), "sft": self.sft_weight * nll_P}
         return terms, self.beta * reward_PK

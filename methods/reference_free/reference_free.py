@@ -34,15 +34,16 @@ class ReferenceFree(PairsFromCandidates, PairwiseMethod):
         Args:
             S_PK: Summed log-probabilities in nats, end-of-turn included.
             M_PK: Their averages per token.
-            batch: The prepared batch.
+            batch: The prepared batch, where they are.
         """
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The sum of the terms, each pair weighted by ``weight_P``."""
         logp_PKT = policy.logprobs(batch).logp_PKT
-        S_PK = sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
-        terms, reward_PK = self.terms(S_PK, S_PK / batch.length_PK.to(S_PK.device), batch)
-        weight_P, weight = batch["weight_P"].to(S_PK.device), self.weight(batch)
+        there = batch.on(logp_PKT.device)
+        S_PK = sequence_sums(logp_PKT, there.mask_PKT)
+        terms, reward_PK = self.terms(S_PK, S_PK / there.length_PK, there)
+        weight_P, weight = there["weight_P"], self.weight(batch)
         sums = {name: (term_P * weight_P).sum() for name, term_P in terms.items()}
         total = sum(sums.values(), S_PK.new_zeros(()))
         each = {f"loss/{name}": (value.detach(), weight) for name, value in sums.items()} if len(sums) > 1 else {}

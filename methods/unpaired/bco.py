@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from align.method.base import response_sums
+from align.system.processes import brought
 from methods.unpaired.unpaired import Unpaired, weights
 
 if TYPE_CHECKING:
@@ -41,26 +42,25 @@ class BCO(Unpaired):
     def prepare_step(self, policy: Policy, parts: Sequence[Batch], together: Together) -> Sequence[Batch]:
         """Add δ, from the rewards of the whole step; a pass more."""
 
-        def sums() -> tuple[float, ...]:
-            out = [0.0] * 4
-            for part in parts:
-                reward_PK = self.beta * (response_sums(policy, part) - part["reference_PK"]).cpu()
-                for i, mask_PK in enumerate((part["good_PK"], ~part["good_PK"])):
-                    weight_PK = mask_PK * weights(part)
-                    out[2 * i] += float((weight_PK * reward_PK).sum())
-                    out[2 * i + 1] += float(weight_PK.sum())
-            return tuple(out)
+        def sums() -> list[float]:
+            found = brought([self._sums(policy, part) for part in parts])
+            return [sum(values) for values in zip(*found, strict=True)] or [0.0] * 4
 
         good, goods, bad, bads = map(sum, zip(*together(sums), strict=True))
         means = [total / count for total, count in ((good, goods), (bad, bads)) if count]
         delta = sum(means) / len(means)
         return [part.with_columns(delta_P=torch.full((part.P,), delta)) for part in parts]
 
+    def _sums(self, policy: Policy, part: Batch) -> list[Tensor]:
+        """The weighted sum of the rewards of good answers and their weight, and the same of bad ones."""
+        reward_PK = self.beta * (response_sums(policy, part) - part["reference_PK"])
+        there = part.on(reward_PK.device)
+        weights_of_sides = [side_PK * weights(there) for side_PK in (there["good_PK"], ~there["good_PK"])]
+        return [x for weight_PK in weights_of_sides for x in ((weight_PK * reward_PK).sum(), weight_PK.sum())]
+
     def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
         """See :func:`bco_loss`."""
-        return bco_loss(
-            reward_PK, batch["good_PK"].to(reward_PK.device), batch["delta_P"].to(reward_PK.device)[:, None]
-        )
+        return bco_loss(reward_PK, batch["good_PK"], batch["delta_P"][:, None])
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The loss and δ."""

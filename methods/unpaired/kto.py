@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from align.method.base import require_not_negative, require_positive, response_sums
+from align.system.processes import brought
 from methods.unpaired.mismatched import with_other_answers
 from methods.unpaired.unpaired import Unpaired, weights
 
@@ -82,22 +83,23 @@ class KTO(Unpaired):
         others = with_other_answers(parts, together)
 
         def ratios() -> tuple[float, float]:
-            found = [self._log_ratios(policy, part) for part in others]
+            found = brought([self._log_ratios(policy, part) for part in others])
             return sum(total for total, _ in found), sum(weight for _, weight in found)
 
         total, weight = map(sum, zip(*together(ratios), strict=True))
         z = max(0.0, total / weight) if weight else 0.0
         return [part.with_columns(baseline_P=torch.full((part.P,), self.beta * z)) for part in parts]
 
-    def _log_ratios(self, policy: Policy, batch: Batch) -> tuple[float, float]:
+    def _log_ratios(self, policy: Policy, batch: Batch) -> tuple[Tensor, float]:
         """The weighted sum of ``log π − log π_ref`` over the responses, and their weight."""
         ratio_PK = response_sums(policy, batch) - self.prepare(policy, batch)["reference_PK"]
-        return float((ratio_PK * weights(batch).to(ratio_PK.device)).sum()), self.weight(batch)
+        return (ratio_PK * weights(batch.on(ratio_PK.device))).sum(), self.weight(batch)
 
     def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
         """See :func:`kto_loss`."""
-        good_PK, baseline_P = batch["good_PK"].to(reward_PK.device), batch["baseline_P"].to(reward_PK.device)
-        return kto_loss(reward_PK, good_PK, baseline_P[:, None], self.desirable_weight, self.undesirable_weight)
+        return kto_loss(
+            reward_PK, batch["good_PK"], batch["baseline_P"][:, None], self.desirable_weight, self.undesirable_weight
+        )
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The loss and the baseline, ``kl``."""

@@ -69,13 +69,17 @@ class Unpaired(PairsAgainstReference):
 
     @abstractmethod
     def losses(self, reward_PK: Tensor, batch: Batch) -> Tensor:
-        """The loss of each answer of rewards ``β·(S − S_ref)``; (P, K), anything where there is none."""
+        """The loss of each answer of rewards ``β·(S − S_ref)``; (P, K), anything where there is none.
+
+        The batch is where the rewards are.
+        """
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """The losses of all answers, each weighted by the weight of its row."""
         S_PK = response_sums(policy, batch)
-        reward_PK = self.beta * (S_PK - batch["reference_PK"].to(S_PK.device))
-        loss = (self.losses(reward_PK, batch) * weights(batch).to(S_PK.device)).sum()
+        there = batch.on(S_PK.device)
+        reward_PK = self.beta * (S_PK - there["reference_PK"])
+        loss = (self.losses(reward_PK, there) * weights(there)).sum()
         metrics = judgement_metrics(reward_PK.detach(), S_PK.detach(), batch)
         return Loss(sums={"policy": loss}, metrics={"loss": (loss.detach(), self.weight(batch)), **metrics})
 
@@ -91,17 +95,22 @@ def judgement_metrics(reward_PK: Tensor, S_PK: Tensor, batch: Batch) -> dict[str
 
     All are weighted as the loss is.
     """
-    weight_PK, good_PK = weights(batch), batch["good_PK"]
+    total = {name: float(of.sum()) for name, of in _weights_of_kinds(batch).items()}
+    there = _weights_of_kinds(batch.on(S_PK.device))
     found: dict[str, tuple[Tensor, Tensor | float]] = {}
-    for side, side_PK in (("chosen", weight_PK * good_PK), ("rejected", weight_PK * ~good_PK)):
-        if weight := float(side_PK.sum()):
-            side_PK = side_PK.to(S_PK.device)
-            found[f"rewards/{side}"] = ((reward_PK * side_PK).sum(), weight)
-            found[f"logps/{side}"] = ((S_PK * side_PK).sum(), weight)
-    both_P = (batch.valid_PK.sum(1) == 2) * batch["weight_P"]
-    if weight := float(both_P.sum()):
-        both_P = both_P.to(S_PK.device)
+    for side in ("chosen", "rejected"):
+        if total[side]:
+            found[f"rewards/{side}"] = ((reward_PK * there[side]).sum(), total[side])
+            found[f"logps/{side}"] = ((S_PK * there[side]).sum(), total[side])
+    if total["both"]:
         margin_P = reward_PK[:, 0] - reward_PK[:, 1]
-        found["rewards/accuracies"] = ((ordered_right(margin_P) * both_P).sum(), weight)
-        found["rewards/margins"] = ((margin_P * both_P).sum(), weight)
+        found["rewards/accuracies"] = ((ordered_right(margin_P) * there["both"]).sum(), total["both"])
+        found["rewards/margins"] = ((margin_P * there["both"]).sum(), total["both"])
     return found
+
+
+def _weights_of_kinds(batch: Batch) -> dict[str, Tensor]:
+    """Weights of good and of bad answers, (P, K), and of prompts with both, (P,)."""
+    weight_PK, good_PK = weights(batch), batch["good_PK"]
+    both_P = (batch.valid_PK.sum(1) == 2) * batch["weight_P"]
+    return {"chosen": weight_PK * good_PK, "rejected": weight_PK * ~good_PK, "both": both_P}

@@ -16,7 +16,7 @@ import torch
 
 from align.errors import UserError
 from align.evaluation.statistics import ordered_right
-from align.method.base import Loss, Method, Optimization, require_not_negative, weighted_metrics
+from align.method.base import Loss, Method, Optimization, compared, require_not_negative, weighted_metrics
 from align.model.batch import Batch
 from align.scoring.reward_role import role_scores
 from align.system.lazy import no_grad
@@ -94,9 +94,8 @@ class RewardModel(Method):
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """See :func:`bradley_terry_loss`; the margin comes from the data, 0 if it has none."""
         reward_PK = policy.scalars(batch)
-        device = reward_PK.device
-        better_PKK, weight_P = batch["better_PKK"].to(device), batch["weight_P"].to(device)
-        margin_P = batch["margin_P"].to(device).nan_to_num(0.0)
+        there = batch.on(reward_PK.device)
+        better_PKK, weight_P, margin_P = there["better_PKK"], there["weight_P"], there["margin_P"].nan_to_num(0.0)
         loss_P = bradley_terry_loss(reward_PK, better_PKK, margin_P=margin_P, label_smoothing=self.label_smoothing)
         if self.centring:
             loss_P = loss_P + self.centring * centring_penalty(reward_PK, better_PKK)
@@ -180,13 +179,11 @@ def centring_penalty(reward_PK: Tensor, better_PKK: Tensor) -> Tensor:
 
 def _metrics(reward_PK: Tensor, better_PKK: Tensor, weight_P: Tensor) -> dict[str, tuple[Tensor, Tensor | float]]:
     """Metrics under TRL's names, over comparisons with the weights of their prompts; a tie counts half."""
-    delta = (reward_PK[:, :, None] - reward_PK[:, None, :])[better_PKK]
-    chosen = reward_PK[:, :, None].expand_as(better_PKK)[better_PKK]
-    weight = weight_P[:, None, None].expand_as(better_PKK)[better_PKK]
+    high_PKK, low_PKK = compared(reward_PK, better_PKK)
     values = {
-        "accuracy": ordered_right(delta),
-        "margin": delta,
-        "rewards/chosen": chosen,
-        "rewards/rejected": chosen - delta,
+        "accuracy": ordered_right(high_PKK - low_PKK),
+        "margin": high_PKK - low_PKK,
+        "rewards/chosen": high_PKK,
+        "rewards/rejected": low_PKK,
     }
-    return weighted_metrics(values, weight)
+    return weighted_metrics(values, weight_P[:, None, None] * better_PKK)

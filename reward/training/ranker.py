@@ -22,6 +22,7 @@ from align.data.schema import DRAWN_COLUMNS
 from align.evaluation.statistics import Estimate, mean, ordered_right, rate
 from align.method.base import Loss, Optimization, PairwiseMethod, sequence_sums
 from align.model.batch import Batch
+from align.model.devices import moved
 from align.scoring.scorer_inputs import prompt_text
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ class Ranker(PairwiseMethod):
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """Cross-entropy of the right answer; ``accuracy`` is the share of questions where it is the more likely one."""
         logp_PKT = policy.logprobs(batch).logp_PKT
-        sums_PK = sequence_sums(logp_PKT, batch.mask_PKT.to(logp_PKT.device))
-        weight_P = batch["weight_P"].to(logp_PKT.device)
+        there = batch.on(logp_PKT.device)
+        sums_PK, weight_P = sequence_sums(logp_PKT, there.mask_PKT), there["weight_P"]
         loss = -(sums_PK[:, 0] * weight_P).sum()
         right = (ordered_right((sums_PK[:, 0] - sums_PK[:, 1]).detach()) * weight_P).sum()
         weight = self.weight(batch)
@@ -132,7 +133,7 @@ def answer_logprobs(policy: Policy, questions: Sequence[Sequence[int]], *, phase
 
     def ask(part: Batch) -> Batch:
         logp_PKT = policy.logprobs(part).logp_PKT
-        return part.with_columns(logp_PK=sequence_sums(logp_PKT, part.mask_PKT.to(logp_PKT.device)))
+        return part.with_columns(logp_PK=sequence_sums(logp_PKT, moved(part.mask_PKT, logp_PKT.device)))
 
     with policy.use("policy"):
         return policy.in_micro_batches(batch, ask, phase=phase)["logp_PK"]

@@ -68,6 +68,8 @@ class Way:
     max_grad_norm: float = 1.0
     steps: int | None = None
     """Take only the first ones."""
+    device: str = "cpu"
+    """On which the policy is."""
     resumed: bool = False
     """The last step is done by a new process, from the checkpoint of the one before."""
 
@@ -245,6 +247,9 @@ def make_policy(case: Case, way: Way) -> Policy:
                 disturb(adapters.weights(role))
     if way.full:
         policy.roles = _merged(adapters)
+    modules = [*policy.roles._modules.values()] if way.full else [peft_model]
+    for module in (*modules, *policy.roles.heads.values()):
+        module.to(way.device)
     return policy
 
 

@@ -93,7 +93,7 @@ def test_rows_on_a_gpu_have_a_multiple_of_64_tokens(monkeypatch: pytest.MonkeyPa
 
 
 @GPU
-@pytest.mark.parametrize("window", [None, 1, 3, 40])
+@pytest.mark.parametrize("window", [None, 2, 3, 40])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("heads", "shared", "width"), [(4, 2, 64), (9, 3, 64), (4, 4, 16), (8, 1, 128), (2, 1, 256)])
 def test_kernels(window: int | None, dtype: torch.dtype, heads: int, shared: int, width: int) -> None:

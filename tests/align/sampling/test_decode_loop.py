@@ -38,14 +38,14 @@ class Recorder:
         self.rows: list[list[int]] = []
         self.seen: list[torch.Tensor] = []
 
-    def __call__(self, logits: torch.Tensor, rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, logits: torch.Tensor, rows: Any) -> tuple[torch.Tensor, list[bool]]:
         rank = torch.tensor(rows) % self.ranks
         chosen = logits.topk(self.ranks).indices.gather(1, rank[:, None])[:, 0]
         self.rows.append(rows)
         self.seen.append(logits.log_softmax(-1))
         for row, token in zip(rows, chosen.tolist(), strict=True):
             self.tokens[row].append(token)
-        return chosen, torch.isin(chosen, torch.tensor(STOPS))
+        return chosen, [token in STOPS for token in chosen.tolist()]
 
 
 class Uneven(Recorder):
@@ -55,9 +55,9 @@ class Uneven(Recorder):
         super().__init__(len(lengths), ranks)
         self.lengths = lengths
 
-    def __call__(self, logits: torch.Tensor, rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, logits: torch.Tensor, rows: Any) -> tuple[torch.Tensor, list[bool]]:
         chosen, _ = super().__call__(logits, rows)
-        return chosen, torch.tensor([len(self.tokens[row]) == self.lengths[row] for row in rows])
+        return chosen, [len(self.tokens[row]) == self.lengths[row] for row in rows]
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))

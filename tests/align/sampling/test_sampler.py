@@ -137,8 +137,8 @@ class ByHand:
         for first in likeliest:
             logits = torch.zeros(1, 262)
             logits[0, 40], logits[0, first] = 5.0, 9.0
-            _, ended = self.choose(logits, [0])
-            if ended.item():
+            _, (ended,) = self.choose(logits, [0])
+            if ended:
                 break
         return self.choose.responses[0].ids
 

@@ -87,7 +87,7 @@ def test_tokens_that_can_be_drawn(settings: dict[str, Any], kept: set[int]) -> N
     choose = choice([(0, p) for p in range(400)], 1, max_new_tokens=4, **settings)
     chosen, ended = choose(probabilities.log().expand(400, -1), list(range(400)))
     assert set(chosen.tolist()) == kept
-    assert torch.equal(ended, chosen == 4)
+    assert ended == (chosen == 4).tolist()
     for response, token in zip(choose.responses, chosen.tolist(), strict=True):
         assert response.logps == pytest.approx([probabilities[token].log().item()], abs=1e-6)
 
@@ -110,8 +110,8 @@ def test_tokens_that_can_be_drawn(settings: dict[str, Any], kept: set[int]) -> N
 def test_what_ends_a_response(stops: tuple[str, ...], least: int, tokens: list[int], ends: int | None) -> None:
     choose = choice(temperature=0, max_new_tokens=9, stop_strings=stops, min_new_tokens=least)
     for step, token in enumerate(tokens, start=1):
-        _, ended = choose(likeliest(token), [0])
-        assert bool(ended) == (step == ends)
+        _, (ended,) = choose(likeliest(token), [0])
+        assert ended == (step == ends)
         assert choose.responses[0].finished == (step == ends)
         if ended:
             return
@@ -125,7 +125,7 @@ def test_a_stop_string_of_letters_that_take_several_tokens(tiny_policy: Any) -> 
     assert len(ids) == 58
     params = SamplingParams(temperature=0, max_new_tokens=60, stop_strings=(text,))
     choose = TokenChoice(params, tiny_policy.tokenizer, [2], [(0, 0)], 1)
-    ended = [bool(choose(torch.eye(262)[[token]], [0])[1]) for token in ids]
+    ended = [choose(torch.eye(262)[[token]], [0])[1][0] for token in ids]
     assert ended == [False] * 57 + [True]
 
 
