@@ -82,14 +82,14 @@ class Prober:
 
     def head(self) -> Probe:
         """Compare log-probabilities from hidden states with those of the model's own logits."""
-        one = self._batch.select([0])
-        return self._compare(self._plain, replace(self._plain, fused_head=True), one)
+        return self._compare(self._expected, replace(self._plain, fused_head=True))
 
     def tree(self, *, fused_head: bool) -> Probe:
         """Compare the tree layout with the flat one, also where the prompt is longer than a sliding window."""
         flat = replace(self._plain, fused_head=fused_head)
-        with _small_window(flat.model.config.get_text_config()):
-            return self._compare(flat, replace(flat, layout="tree"), self._batch)
+        with _small_window(flat.model.config.get_text_config()) as shortened:
+            known = self._logprobs(flat) if shortened else self._expected
+            return self._compare(known, replace(flat, layout="tree"))
 
     def packed(self, layout: Layout, *, fused_head: bool) -> Probe:
         """Compare the packed attention, which the model must be set to, with its own: in flat rows, and in packed ones.
@@ -97,28 +97,24 @@ class Prober:
         The latter also where the prompt is longer than a sliding window.
         """
         flat = replace(self._plain, fused_head=fused_head)
-        try:
-            with torch.no_grad():
-                same = self._judged(self._expected, flat.logprobs(self._batch).logp_PKT)
-        except _REFUSALS as error:
-            flat.forget_failure()
-            return Probe(False, f"{type(error).__name__}: {first_line(error)}")
+        same = self._compare(self._expected, flat)
         if not same.exact:
             return same
-        with _small_window(flat.model.config.get_text_config()):
-            return self._compare(flat, replace(flat, layout=layout, packed=True), self._batch)
+        with _small_window(flat.model.config.get_text_config()) as shortened:
+            known = self._logprobs(flat) if shortened else self._expected
+            return self._compare(known, replace(flat, layout=layout, packed=True))
 
     @torch.no_grad()
     def left_padding(self) -> Probe:
-        """Compare what follows a prompt alone with what follows it behind padding, as when prompts share a batch."""
-        model, prompts = self._plain.model, self._batch.prompt_ids
+        """Compare what follows a prompt with what follows it behind padding, as when prompts share a batch."""
+        rows = self._plain.rows(self._batch)
+        expected = self._plain.logits(rows)[rows.source_PKT[:, 0, 0]].float().log_softmax(-1)
         try:
-            together = _next_logprobs(model, prompts, self._plain.pad_id)
+            found = _next_logprobs(self._plain.model, self._batch.prompt_ids, self._plain.pad_id)
         except _REFUSALS as error:
             self._plain.forget_failure()
             return Probe(False, f"{type(error).__name__}: {first_line(error)}")
-        alone = torch.cat([_next_logprobs(model, [prompt], self._plain.pad_id) for prompt in prompts])
-        return self._judged(alone, together)
+        return self._judged(expected, found)
 
     def _noise(self) -> tuple[Tensor, float]:
         """Return the log-probabilities, and how much they change with the order and the padding of the rows."""
@@ -143,15 +139,17 @@ class Prober:
             one, two = self._plain.logprobs(pair).logp_PKT[0, :, :half]
         return _difference(one, two)
 
-    def _compare(self, known: Forward, other: Forward, batch: Batch) -> Probe:
-        with torch.no_grad():
-            expected = known.logprobs(batch).logp_PKT
-            try:
-                found = other.logprobs(batch).logp_PKT
-            except _REFUSALS as error:
-                other.forget_failure()
-                return Probe(False, f"{type(error).__name__}: {first_line(error)}")
-        return self._judged(expected, found)
+    @torch.no_grad()
+    def _logprobs(self, forward: Forward) -> Tensor:
+        return forward.logprobs(self._batch).logp_PKT
+
+    def _compare(self, known: Tensor, other: Forward) -> Probe:
+        try:
+            found = self._logprobs(other)
+        except _REFUSALS as error:
+            other.forget_failure()
+            return Probe(False, f"{type(error).__name__}: {first_line(error)}")
+        return self._judged(known, found)
 
     def _judged(self, expected: Tensor, found: Tensor) -> Probe:
         difference = _difference(expected, found)
@@ -189,15 +187,15 @@ def _difference(expected: Tensor, found: Tensor) -> float:
 
 
 @contextmanager
-def _small_window(config: Any) -> Generator[None]:
-    """Shorten sliding windows inside the block, so that a row of a few tokens is longer."""
+def _small_window(config: Any) -> Generator[bool]:
+    """Shorten sliding windows inside the block, so that a row of a few tokens is longer; True if there are any."""
     window = getattr(config, "sliding_window", None)
     if not window or window <= _SMALL_WINDOW:
-        yield
+        yield False
         return
     config.sliding_window = _SMALL_WINDOW
     try:
-        yield
+        yield True
     finally:
         config.sliding_window = window
 
