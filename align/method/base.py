@@ -189,19 +189,20 @@ class Method(Settings, ABC):
         return self.rollout is not None or (self.candidates is not None and self.candidates.scored)
 
     @property
-    def cached_columns(self) -> tuple[str, ...]:
-        """Columns of :meth:`prepare` that are computed once for all of the data, by the policy before its first step.
-
-        The batches of the steps then have them, and :meth:`prepare` must leave them as they are.
-        """
-        return ()
-
-    @property
     def mixing(self) -> float:
         """Weight γ of the loss on demonstrations that is added to each update; 0: none."""
         return 0.0
 
     # Before the first step
+
+    def cached_columns(self, passes: float) -> tuple[str, ...]:
+        """Columns of :meth:`prepare` to compute once for all of the data, by the policy before its first step.
+
+        The batches of the steps then have them, and :meth:`prepare` must leave them as they are. ``passes``: how often
+        the run will meet each row.
+        """
+        del passes
+        return ()
 
     def learns_from(self, data: Preferences) -> Preferences:
         """The rows to tokenise, made from those of the data."""

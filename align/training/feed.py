@@ -141,9 +141,10 @@ class Feed(Source):
 
     def cache_columns(self, between: Callable[[], None]) -> None:
         """Compute the method's cached columns, by the policy as it is now; ``between`` may raise to stop."""
-        for batches in (self.train, self.heldout):
-            if batches is not None and self._method.cached_columns:
-                batches.cache_columns(self._method, self._policy, self._config.tokens_per_microbatch, between)
+        names = self._method.cached_columns(self.plan.passes)
+        for batches in (self.train, self.heldout) if names else ():
+            if batches is not None:
+                batches.cache_columns(names, self._method, self._policy, self._config.tokens_per_microbatch, between)
 
     def _turn(self, number: int) -> list[int]:
         return self.train.turn(number, self.plan.batch_size, self.plan.turns_per_epoch, self._config.seed)
@@ -200,9 +201,11 @@ class Batches:
             yield self.share(order[first::number])
 
     @torch.no_grad()
-    def cache_columns(self, method: Method, policy: Policy, tokens: int, between: Callable[[], None]) -> None:
-        """Compute the method's cached columns of all examples in micro-batches of at most ``tokens`` tokens."""
-        processes, names = self._processes, method.cached_columns
+    def cache_columns(
+        self, names: Sequence[str], method: Method, policy: Policy, tokens: int, between: Callable[[], None]
+    ) -> None:
+        """Compute these columns of all examples in micro-batches of at most ``tokens`` tokens."""
+        processes = self._processes
         places: list[int] = []
         columns: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         mine = processes.share(range(len(self.data)))

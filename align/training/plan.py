@@ -83,6 +83,11 @@ class Plan:
     minibatches: int = 1
     """Parts that a roll-out is cut into."""
 
+    @property
+    def passes(self) -> float:
+        """How often the run meets each row of the data."""
+        return self.steps / self.steps_per_epoch
+
     @classmethod
     def of(cls, config: TrainerConfig, method: Method, *, examples: int, adapters: bool) -> Plan:
         """Resolve ``config`` against the method's :class:`align.method.base.Optimization` for this much data."""

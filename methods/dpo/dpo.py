@@ -45,18 +45,18 @@ class DPO(PairwiseSettings):
 
     @property
     def frozen(self) -> tuple[Role, ...]:
-        """The reference, unless its log-probabilities are cached: then it needs no memory; or the one that moves."""
-        return self.moved or (("reference",) if self.reference == "live" else ())
+        """The reference, unless it is asked before the first step alone, and needs no memory; or the one that moves."""
+        return self.moved or (("reference",) if self.reference != "cached" else ())
 
     @property
     def moved(self) -> tuple[Role, ...]:
         """The anchor, a reference of the loss's own; evaluations still measure the distance from the start model."""
         return ("anchor",) if self.sync_steps else ()
 
-    @property
-    def cached_columns(self) -> tuple[str, ...]:
-        """The reference's summed log-probabilities, if they are cached."""
-        return ("reference_PK",) if self.reference == "cached" else ()
+    def cached_columns(self, passes: float) -> tuple[str, ...]:
+        """The reference's summed log-probabilities, where they are wanted once, or would be asked for again."""
+        again = self.reference == "auto" and passes > 1 and not self.sync_steps
+        return ("reference_PK",) if self.reference == "cached" or again else ()
 
     def learns_from(self, data: Preferences) -> Preferences:
         """All rows; with ``soft_labels`` both answers of a pair must have scores."""

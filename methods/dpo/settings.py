@@ -43,8 +43,8 @@ class PairwiseSettings(PairsAgainstReference, PairwiseMethod):
     """IPO on summed log-probabilities, as in the paper, instead of averages per token."""
     discopop_tau: float = 0.05
     """Temperature τ of the modulation in ``discopop``."""
-    reference: Literal["live", "cached"] = "live"
-    """``live`` asks the reference in each step; ``cached`` computes it once, before the first."""
+    reference: Literal["auto", "live", "cached"] = "auto"
+    """Asked in each step (``live``), or once, before the first (``cached``); ``auto``: once, if pairs are met again."""
     sync_steps: int = 0
     """TR-DPO: every so many steps the loss's reference moves to the policy; 0: it stays the start model."""
     sync_weight: float = 1.0

@@ -58,8 +58,14 @@ class Unpaired(PairsAgainstReference):
             f"nothing; add {missing} ones{', or take method=sft' if first else ''}.",
         )
 
+    def cached_columns(self, passes: float) -> tuple[str, ...]:
+        """The reference's summed log-probabilities, if they would be asked for again."""
+        return ("reference_PK",) if passes > 1 else ()
+
     def prepare(self, policy: Policy, batch: Batch) -> Batch:
         """Add the reference's summed log-probabilities."""
+        if "reference_PK" in batch:
+            return batch
         with policy.use("reference"):
             return batch.with_columns(reference_PK=response_sums(policy, batch))
 

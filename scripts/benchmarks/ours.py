@@ -64,7 +64,7 @@ def train(
     stepper = make_stepper(policy, method, options, precision=options.dtype)
     batches = [Batch.from_examples(examples) for examples in steps]
     began = time.perf_counter()
-    if method.cached_columns:
+    if method.cached_columns(passes=1):
         batches = [_with_columns(stepper, batch) for batch in batches]
     prepared = time.perf_counter() - began
     count = TokenCount(policy.model)

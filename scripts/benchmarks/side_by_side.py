@@ -52,7 +52,7 @@ def bench(options: argparse.Namespace, *, name: str) -> None:
             "align": partial(ours.train, method=method, steps=steps),
             "TRL": partial(trl_side.train, name=name, steps=steps),
         }
-        cached = {"align": bool(method.cached_columns), "TRL": best and name in FEWER}
+        cached = {"align": bool(method.cached_columns(passes=1)), "TRL": best and name in FEWER}
         forwards = {side: FORWARDS[name] - FEWER.get(name, 0) * cached[side] for side in sides}
         result = measure(name, sides, steps, options, folder, forwards)
     result["settings"]["reference_cached"] = cached

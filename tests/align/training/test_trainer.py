@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.errors import UserError
 from align.evaluation.evaluator import Evaluator
+from align.model.batch import Batch
 from align.runs.run_folder import alone
 from align.runs.tracker import read_records
 from align.sampling.params import SamplingParams
@@ -26,7 +27,7 @@ from align.settings.adapter import Adapter
 from align.system.signals import Interrupted
 from align.training.feed import tokenize_for
 from align.training.step import TrainingError
-from methods import DPO, SFT
+from methods import BCO, DPO, KTO, SFT
 
 Rows = list[dict[str, str]]
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,9 +65,35 @@ def test_the_micro_batch_budget_changes_nothing(method: Any, tiny_model: Path, p
 
 
 def test_cached_and_live_reference_train_alike(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
-    _, live = train(tiny_model, pair_rows, tmp_path / "live", DPO())
-    _, cached = train(tiny_model, pair_rows, tmp_path / "cached", DPO(reference="cached"))
-    assert largest_difference(live, cached) < 1e-5
+    _, live = train(tiny_model, pair_rows, tmp_path / "live", DPO(reference="live"))
+    for reference in ("cached", "auto"):
+        _, cached = train(tiny_model, pair_rows, tmp_path / reference, DPO(reference=reference))
+        assert largest_difference(live, cached) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [DPO, KTO, BCO])
+def test_the_reference_is_asked_once_for_each_pair(
+    kind: Any, tiny_model: Path, pair_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run of three passes, which learns the same as if it were asked in each step."""
+    asked = 0
+
+    def of(policy: Policy, batch: Batch) -> Any:
+        nonlocal asked
+        asked += (
+            batch.P if policy.role == "reference" and "better_PKK" in batch else 0
+        )  # not in batches of the baseline
+        return logprobs(policy, batch)
+
+    logprobs = Policy.logprobs
+    monkeypatch.setattr(Policy, "logprobs", of)
+    settings: dict[str, Any] = {"steps": None, "epochs": 3, "save_steps": None}
+    _, once = train(tiny_model, pair_rows, tmp_path / "once", kind(), **settings)
+    assert asked == len(pair_rows)
+    monkeypatch.setattr(kind, "cached_columns", lambda *_, **__: ())
+    _, each = train(tiny_model, pair_rows, tmp_path / "each", kind(), **settings)
+    assert asked == 4 * len(pair_rows)
+    assert largest_difference(once, each) < 1e-5
 
 
 def test_gradient_checkpointing_changes_nothing(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:

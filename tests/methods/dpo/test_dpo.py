@@ -63,7 +63,7 @@ def test_loss_of_a_batch(
     policy, batch = stub(policy=POLICY, reference=REFERENCE), like(POLICY)
     if reference == "cached":  # before the first step the policy is the reference
         batch = method.prepare(stub(policy=REFERENCE), batch)
-        assert set(method.cached_columns) <= set(batch.columns)
+        assert set(method.cached_columns(passes=1)) <= set(batch.columns)
     batch = method.prepare(policy, batch)
     assert method.weight(batch) == 1
     loss = method.loss(policy, batch)
@@ -139,8 +139,15 @@ def test_the_reference_role_is_used_and_restored(stub: Any, like: Callable[..., 
     torch.testing.assert_close(batch["reference_PK"], torch.tensor([[-3.5, -1.0]], dtype=torch.float64))
     assert policy.role == "policy"
     assert DPO().frozen == ("reference",)
-    assert DPO().cached_columns == ()
     assert DPO(reference="cached").frozen == ()
+
+
+def test_when_the_reference_is_asked_before_the_first_step() -> None:
+    """Where pairs are met again, and not where the reference moves."""
+    once = ("reference_PK",)
+    assert [DPO().cached_columns(passes) for passes in (0.5, 1, 1.01, 2)] == [(), (), once, once]
+    assert DPO(reference="live").cached_columns(2) == DPO(sync_steps=5).cached_columns(2) == ()
+    assert DPO(reference="cached").cached_columns(0.5) == once
 
 
 @pytest.mark.parametrize(
@@ -157,7 +164,7 @@ def test_the_reference_role_is_used_and_restored(stub: Any, like: Callable[..., 
         ({"label_smoothing": -0.1, "loss_type": "cdpo"}, r"method\.label_smoothing=-0\.1"),
         ({"label_smoothing": float("nan"), "loss_type": "cdpo"}, r"method\.label_smoothing=nan"),
         ({"ipo_sums": True}, r"method\.ipo_sums=true"),
-        ({"reference": "none"}, r"reference must be live or cached, not 'none'\."),
+        ({"reference": "none"}, r"reference must be auto, live or cached, not 'none'\."),
     ],
 )
 def test_construction_errors(settings: dict[str, Any], message: str) -> None:
