@@ -311,11 +311,11 @@ def _shortened(contenders: Sequence[Contender]) -> list[Contender]:
 def _contender(word: str, configs: Path) -> Contender:
     own = re.match(r"[^=]*?\.py:\w*", word)  # the colon of FILE.py:CLASS begins no setting
     name = own[0] if own else word.partition(":")[0]
-    settings = [setting for setting in word[len(name) :].split(":") if setting]
+    settings = word[len(name) :].split(":")[1:]
     shown = f"{Path(name).name}{word[len(name) :]}" if own else word
     for setting in settings:
         if not re.fullmatch(r"[\w.]+=.+", setting):
-            raise UserError(f"methods: {word}: {setting} is not a setting; write {name}:key=value.")
+            raise UserError(f"methods: {word}: {setting!r} is not a setting; write {name}, or {name}:key=value.")
     pairs: Mapping[str, str] = {key: value for key, _, value in (setting.partition("=") for setting in settings)}
     if name == FEW_SHOT:
         shots = pairs.get("shots", str(_SHOTS))
@@ -331,8 +331,11 @@ def _contender(word: str, configs: Path) -> Contender:
         )
     its_own = _settings_of(name, configs)
     for key, value in pairs.items():
-        group, dot, _ = key.partition(".")
-        if dot and (group not in _OF_ONE or key in _OF_ALL):
+        group, dot, setting = key.partition(".")
+        if dot and group == "method":
+            raise UserError(f"methods: {word}: settings of the method stand alone here: {name}:{setting}={value}.")
+        is_group = not dot and its_own is not None and key not in its_own and key in groups.names(configs)
+        if is_group or (dot and (group not in _OF_ONE or key in _OF_ALL)):
             alike = key if key in _OF_ALL else group
             raise UserError(
                 f"methods: {word}: {alike} is the same for all that are compared; write {key}={value} beside methods=, "

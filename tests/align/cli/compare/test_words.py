@@ -81,7 +81,7 @@ def test_budgets(text: str, unit: str, amount: float, shown: str) -> None:
         (["methods=[dpoo]"], "'dpoo' is none of .* Did you mean \"dpo\""),
         (["methods=[sft,]"], "write names with commas"),
         (["methods=sft,sft"], "sft is named twice"),
-        (["methods=dpo:beta"], "beta is not a setting; write dpo:key=value"),
+        (["methods=dpo:beta"], "'beta' is not a setting; write dpo, or dpo:key=value"),
         (
             ["methods=dpo:losstype=ipo"],
             'method.losstype is not a setting of method=dpo. Did you mean "method.loss_type"',
@@ -103,6 +103,12 @@ def test_budgets(text: str, unit: str, amount: float, shown: str) -> None:
             "evaluation is the same for all .* write evaluation.max_new_tokens=8",
         ),
         (["methods=dpo:data.pairs=first"], "data is the same for all"),
+        (["methods=sft,ppo:reward=world"], "reward is the same for all .* write reward=world beside"),
+        (
+            ["methods=dpo:method.beta=.2"],
+            "settings of the method stand alone here: dpo:beta=.2",
+        ),
+        (["methods=dpo,dpo:"], "dpo:: '' is not a setting; write dpo, or dpo:key=value"),
         (["methods=dpo:model.start=null"], "model is the same for all"),
         (["methods=dpo:trainer.max_length=9"], "trainer.max_length is the same for all"),
         (["methods=dpo:seed=7"], "a comparison sets seed for each of its runs"),
