@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,3 +22,19 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.contiguous().pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def brought(tree: Any) -> Any:
+    """Return lists, tuples and dicts of numbers, and of tensors of one number, as they are with plain numbers.
+
+    All tensors come from the accelerator together, so the processor waits for it once.
+    """
+    from torch.utils._pytree import tree_flatten, tree_unflatten
+
+    values, form = tree_flatten(tree)
+    away = [isinstance(value, torch.Tensor) and value.device.type != "cpu" for value in values]
+    there = [value.detach().float().reshape(()) for value, is_away in zip(values, away, strict=True) if is_away]
+    here = iter(torch.stack(there).tolist() if there else ())
+    return tree_unflatten(
+        [next(here) if is_away else float(value) for value, is_away in zip(values, away, strict=True)], form
+    )

@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedType, PartialState
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from align.errors import UserError, fault_of_user, first_line
 from align.system import collectives
@@ -29,7 +28,6 @@ from align.system.watch import Watch, explained
 __all__ = [
     "Processes",
     "add_metrics",
-    "brought",
     "lost_process",
     "portable",
     "process_state",
@@ -189,20 +187,6 @@ def add_metrics(into: dict[str, tuple[float, float]], metrics: Mapping[str, tupl
     for name, (value, weight) in metrics.items():
         before = into.get(name, (0.0, 0.0))
         into[name] = (before[0] + float(value), before[1] + float(weight))
-
-
-def brought(tree: Any) -> Any:
-    """Return lists, tuples and dicts of numbers, and of tensors of one number, as they are with plain numbers.
-
-    All tensors come from the accelerator together, so the processor waits for it once.
-    """
-    values, form = tree_flatten(tree)
-    away = [isinstance(value, Tensor) and value.device.type != "cpu" for value in values]
-    there = [value.detach().float().reshape(()) for value, is_away in zip(values, away, strict=True) if is_away]
-    here = iter(torch.stack(there).tolist() if there else ())
-    return tree_unflatten(
-        [next(here) if is_away else float(value) for value, is_away in zip(values, away, strict=True)], form
-    )
 
 
 def process_state() -> PartialState:

@@ -12,8 +12,9 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from align.errors import SMALLER, first_line, is_out_of_memory
+from align.model.devices import brought
 from align.model.sharding import is_shared, whole_tensor
-from align.system.processes import add_metrics, brought, weighted_means
+from align.system.processes import add_metrics, weighted_means
 
 if TYPE_CHECKING:
     from align.method.base import Method, Metrics

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from align.method.base import response_sums
-from align.system.processes import brought
+from align.model.devices import brought
 from methods.unpaired.unpaired import Unpaired, weights
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from align.method.base import require_not_negative, require_positive, response_sums
-from align.system.processes import brought
+from align.model.devices import brought
 from methods.unpaired.mismatched import with_other_answers
 from methods.unpaired.unpaired import Unpaired, weights
 
