@@ -132,17 +132,20 @@ class Device(TorchDispatchMode):
         if name == "copy_":
             target, source, *rest = args
             waits = not (rest[0] if rest else kwargs.get("non_blocking", False))
-            self._crossed(isinstance(source, Pretended), isinstance(target, Pretended), waits)
+            self._crossed(source, isinstance(target, Pretended), waits)
             _held(target).copy_(_held(source))
             return target
         there = isinstance(args[0], Pretended)
         device = kwargs.get("device")
         goes = there if device is None else _is_there(device)
-        self._crossed(there, goes, not kwargs.get("non_blocking", False))
+        self._crossed(args[0], goes, not kwargs.get("non_blocking", False))
         copied = func(_held(args[0]), **{**kwargs, "device": "cpu", "non_blocking": False, "pin_memory": None})
         return Pretended(copied) if goes else copied
 
-    def _crossed(self, there: bool, goes: bool, waits: bool) -> None:
+    def _crossed(self, source: torch.Tensor, goes: bool, waits: bool) -> None:
+        if not source.numel():
+            return
+        there = isinstance(source, Pretended)
         if there and not goes:
             self._wait("copy to the processor")
         elif goes and not there and waits:
