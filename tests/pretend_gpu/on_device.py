@@ -35,7 +35,7 @@ torch.set_num_threads(1)
 
 QUICK = ("sft", "dpo", "reward", "rrhf", "ppo")
 CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
-STEPS = Way(tokens=40, steps=2)
+STEP = Way(tokens=40, steps=1)
 
 
 class TestDevice:
@@ -111,18 +111,18 @@ def _difference(name: str, way: Way) -> Difference:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_is_that_of_the_processor(name: str) -> None:
-    assert _difference(name, STEPS).largest < 1e-5
+    assert _difference(name, STEP).largest < 1e-5
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_waits_at_most_twice_for_each_micro_batch(name: str) -> None:
-    _, seen = _steps(name, STEPS)
-    assert seen.micro_batches >= 4
+    _, seen = _steps(name, STEP)
+    assert seen.micro_batches >= 2
     assert seen.waits.total() <= 2 * seen.micro_batches, _lines(seen.waits)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [Way(full=True), Way(checkpointing=True), Way(layout="flat"), Way(resumed=True)])
+@pytest.mark.parametrize("way", [Way(full=True), Way(checkpointing=True), Way(layout="flat")])
 @pytest.mark.parametrize("name", ["dpo", "ppo", "reward"])
 def test_so_is_a_step_in_other_ways(name: str, way: Way) -> None:
     assert _difference(name, replace(way, max_grad_norm=1e9)).largest < 1e-5
