@@ -48,11 +48,10 @@ def llama(name: str, **other: Any) -> LlamaConfig:
 def kept(architecture: LlamaConfig, rows: Rows) -> int:
     """Bytes that the layers keep from a forward pass for the backward pass, weights apart."""
     network: Any = skeleton(BFLOAT16, Adapter(), architecture).network
-    storages: dict[int, Any] = {}
+    storages: set[Any] = set()
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        storages.setdefault(storage._cdata, storage)
+        storages.add(tensor.untyped_storage())
         return tensor
 
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -61,8 +60,8 @@ def kept(architecture: LlamaConfig, rows: Rows) -> int:
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with hooks, Processes("bfloat16").autocast(CPU):
             forward.hidden(step_memory._without_content(rows, CPU))  # pyright: ignore[reportPrivateUsage]
-    own = {weight.untyped_storage()._cdata for weight in weights}
-    return sum(storage.nbytes() for key, storage in storages.items() if key not in own)
+    own = {weight.untyped_storage() for weight in weights}
+    return sum(storage.nbytes() for storage in storages - own)
 
 
 @pytest.mark.parametrize("layout", ["tree", "flat"])
