@@ -92,6 +92,9 @@ class Device(TorchDispatchMode):
         _setup_privateuseone_for_python_backend("pretend", backend_module=_Module())
         # torch.tensor(…, device=…) is made on the processor, then copied:
         torch._C._set_only_lift_cpu_tensors(True)  # pyright: ignore[reportPrivateUsage]
+        # Nothing is there for autocast on such a device; types stay as they are in it:
+        self._library = torch.library.Library("_", "IMPL")
+        self._library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
         self.__enter__()
         return torch.device("pretend:0")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from align.model.batch import Batch
 from align.model.policy import Policy
 from align.sampling.params import SamplingParams
 from align.sampling.sampler import Sampler
+from align.system.processes import Processes
 from align.training.feed import tokenize_for
 from align.training.step import Stepper
+from tests.equivalence import ways
 from tests.equivalence.cases import METHODS, Case, WordValues, data
 from tests.equivalence.matrix import Difference, difference
 from tests.equivalence.ways import MAX_LENGTH, Outcome, Way, make_policy, run
@@ -101,8 +103,12 @@ def _steps(name: str, way: Way) -> tuple[Outcome, _Seen]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stepper, "step", watched)
         found = run(Case(name), replace(way, device=THERE))
+    return _brought(found), seen
+
+
+def _brought(found: Outcome) -> Outcome:
     gradients = [{name: x.cpu() for name, x in gradient.items()} for gradient in found.gradients]
-    return replace(found, gradients=gradients, weights={name: x.cpu() for name, x in found.weights.items()}), seen
+    return replace(found, gradients=gradients, weights={name: x.cpu() for name, x in found.weights.items()})
 
 
 def _difference(name: str, way: Way) -> Difference:
@@ -121,11 +127,28 @@ def test_a_step_waits_at_most_twice_for_each_micro_batch(name: str) -> None:
     assert seen.waits.total() <= 2 * seen.micro_batches, _lines(seen.waits)
 
 
+WAYS = [
+    *((name, way) for name in ("dpo", "ppo", "reward") for way in (Way(full=True), Way(checkpointing=True))),
+    ("dpo", Way(layout="flat")),
+    ("dpo", Way(cached=True, moved=False)),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [Way(full=True), Way(checkpointing=True), Way(layout="flat")])
-@pytest.mark.parametrize("name", ["dpo", "ppo", "reward"])
+@pytest.mark.parametrize(("name", "way"), WAYS)
 def test_so_is_a_step_in_other_ways(name: str, way: Way) -> None:
     assert _difference(name, replace(way, max_grad_norm=1e9)).largest < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sft", "dpo", "ppo", "reward"])
+def test_so_is_one_in_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to rounding, which is 2^-9 in each number, on the same responses."""
+    monkeypatch.setattr(ways, "Processes", partial(Processes, "bfloat16"))
+    way = replace(STEP, base="bfloat16")
+    expected = run(Case(name), way)
+    found = run(Case(name), replace(way, device=THERE), drawn=expected)
+    assert difference(_brought(found), expected).largest < 0.05
 
 
 def _lines(waits: Counter[str]) -> str:
