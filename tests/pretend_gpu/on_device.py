@@ -38,6 +38,7 @@ torch.set_num_threads(1)
 QUICK = ("sft", "dpo", "reward", "rrhf", "ppo")
 CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
 STEP = Way(tokens=40, steps=1)
+STEPS = {name: replace(STEP, steps=2 if name == "online_dpo" else 1) for name in METHODS}  # its first one has only ties
 
 
 class TestDevice:
@@ -112,17 +113,19 @@ def _brought(found: Outcome) -> Outcome:
 
 
 def _difference(name: str, way: Way) -> Difference:
-    return difference(_steps(name, way)[0], run(Case(name), way))
+    found = _steps(name, way)[0]
+    assert any(found.norms)
+    return difference(found, run(Case(name), way))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_is_that_of_the_processor(name: str) -> None:
-    assert _difference(name, STEP).largest < 1e-5
+    assert _difference(name, STEPS[name]).largest < 1e-5
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_waits_at_most_twice_for_each_micro_batch(name: str) -> None:
-    _, seen = _steps(name, STEP)
+    _, seen = _steps(name, STEPS[name])
     assert seen.micro_batches >= 2
     assert seen.waits.total() <= 2 * seen.micro_batches, _lines(seen.waits)
 
