@@ -120,7 +120,7 @@ def decode(
     device = model.device
     ids, mask = pad_left(prompts, pad_id, device)
     padding = len(set(map(len, prompts))) > 1
-    whole = takes_masks and _takes_whole_masks(model)
+    kinds = _kinds(model) if takes_masks else ()
     accepted = inspect.signature(model.forward).parameters
 
     def forward(ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
@@ -128,7 +128,8 @@ def decode(
         extra: dict[str, Any] = {"position_ids": positions, "logits_to_keep": 1}
         known = {name: value for name, value in extra.items() if name in accepted}
         # Of a mask (R, L) transformers asks whether it hides anything, and waits for the answer.
-        hiding = None if not padding else mask[:, None, None].bool() if whole and ids.shape[1] == 1 else mask
+        in_step = kinds and ids.shape[1] == 1
+        hiding = None if not padding else _step_masks(cache, mask, kinds) if in_step else mask
         out: Any = model(input_ids=ids, attention_mask=hiding, past_key_values=cache, use_cache=True, **known)
         return out.logits[:, -1].float()
 
@@ -173,7 +174,21 @@ def _keep(cache: DynamicCache, going: Sequence[int], index: Tensor) -> None:
             layer.batch_select_indices(index)
 
 
-def _takes_whole_masks(model: PreTrainedModel) -> bool:
-    """Return whether each layer attends to all tokens before, by PyTorch's attention, which takes a boolean mask."""
+def _kinds(model: PreTrainedModel) -> Sequence[str]:
+    """Return the kinds of layers whose attention is PyTorch's, which takes a boolean mask; else none."""
     config: Any = model.config.get_text_config()
-    return config._attn_implementation in ("sdpa", PACKED) and attention_kinds(config) == {"full_attention": None}
+    return list(attention_kinds(config)) if config._attn_implementation in ("sdpa", PACKED) else ()
+
+
+def _step_masks(cache: DynamicCache, mask: Tensor, kinds: Sequence[str]) -> Tensor | dict[str, Tensor]:
+    """Return which keys of the cache the next token of each row sees, for each kind of layers, or for the only one.
+
+    Layers with a window keep no more keys than it has.
+    """
+    masks: dict[str, Tensor] = {}
+    layers: list[Any] = cache.layers
+    for kind in kinds:
+        layer = next(layer for layer in layers if layer.is_sliding == (kind == "sliding_attention"))
+        length, first = layer.get_mask_sizes(1)
+        masks[kind] = mask[:, None, None, first : first + length].bool()
+    return masks if len(masks) > 1 else masks[kinds[0]]

@@ -1,38 +1,30 @@
 """The memory that a run will need, from its data and the model's architecture, before any weights are read.
 
-A step is run on tensors without content (`FakeTensorMode`) with one and with two layers of the model, and the bytes
-that live at once are counted: each further layer adds as much as the second. So the count knows the architecture, the
-attention, the adapter, the output head, autocast and gradient checkpointing, and needs neither memory nor a device.
+A step is counted on tensors without content (:mod:`align.training.step_memory`).
 """
 
 from __future__ import annotations
 
 import resource
 import sys
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-from typing_extensions import override
 
 from align.errors import first_line
-from align.model.architecture import checkpoint_layers, decoder_layers
+from align.model.architecture import decoder_layers
 from align.model.batch import Batch, Layout, batches_by_length
-from align.model.forward import Forward
-from align.model.logprobs import HeadTransform, token_logprobs
 from align.model.packing import PACKED
-from align.model.roles import SCALAR_ROLES
 from align.model.sharding import kept_share
-from align.model.skeleton import Skeleton, skeleton
+from align.model.skeleton import Skeleton
 from align.model.tree_layout import Rows, attention_kinds, lay_out
-from align.system.processes import Processes, own_device
+from align.system.processes import Processes
 from align.training.cluster import Cluster
 from align.training.feed import Batches
+from align.training.step_memory import step_bytes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -241,92 +233,9 @@ def _counted_step(config: RunConfig, work: Workload, plan: Plan, usual: int) -> 
             trainer.tokens_per_microbatch,
             *_layout(config, work.whole.network.config.get_text_config()),
         )
-        found = _step_bytes(config, work.method, work.architecture, rows, batch.tokens)
+        found = step_bytes(config, work.method, work.architecture, rows, batch.tokens)
         work.steps[key] = (rows.input_ids_RL.numel(), found)
     return work.steps[key]
-
-
-def _step_bytes(
-    config: RunConfig, method: Method, architecture: PretrainedConfig, rows: Rows, response_tokens: int
-) -> float:
-    """Bytes that live at the peak of a forward and backward pass, weights and their gradients apart."""
-    depth = int(architecture.get_text_config().num_hidden_layers)
-    tried = [depth] if depth < 3 else [1, 2]
-    heads = {role in SCALAR_ROLES for role in method.trains}
-
-    def count(layers: int) -> float:
-        part = skeleton(config.model, config.adapter, architecture, layers=layers).network
-        if config.trainer.gradient_checkpointing:
-            checkpoint_layers(part)
-        precision = config.trainer.precision
-        return max(_count(part, rows, response_tokens, scalar, method.dropout, precision) for scalar in heads)
-
-    first, *more = map(count, tried)
-    return first + sum((second - first) * (depth - 1) for second in more)
-
-
-def _count(network: Any, rows: Rows, response_tokens: int, scalar: bool, dropout: bool, precision: str) -> float:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    processes, device = Processes(precision), own_device()
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        weights = _fill(network, device)
-        forward = Forward(model=network, layout="flat", pad_id=0, dropout=dropout)
-        index_N = torch.zeros(response_tokens, dtype=torch.long, device=device)
-        rows = rows.to(device)
-        with _LiveBytes(weights) as live, processes.autocast(device):
-            hidden = forward.hidden(rows)
-            out = hidden.float()
-            if not scalar:
-                transform = HeadTransform.of(network.config.get_text_config())
-                out, _ = token_logprobs(hidden[index_N], network.get_output_embeddings(), index_N, transform=transform)
-            trained = [p for p in network.parameters() if p.requires_grad]
-            # A whole model's gradients are counted elsewhere; those of its vectors are nearly nothing.
-            wanted = [p for p in trained if p.ndim == 1] or trained
-            torch.autograd.grad(out.sum(), wanted, allow_unused=True)
-    return float(live.peak)
-
-
-def _fill(network: Any, device: torch.device) -> list[torch.Tensor]:
-    """Put tensors of the device, which the mode in use makes without content, in the place of a skeleton's."""
-    made: dict[int, torch.Tensor] = {}
-    for module in network.modules():
-        for own in (module._parameters, module._buffers):
-            for name, tensor in own.items():
-                if tensor is None:
-                    continue
-                if id(tensor) not in made:  # tied weights stay tied
-                    new = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-                    is_weight = isinstance(tensor, torch.nn.Parameter)
-                    made[id(tensor)] = torch.nn.Parameter(new, tensor.requires_grad) if is_weight else new
-                own[name] = made[id(tensor)]
-    return list(made.values())
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made inside the block, and their peak."""
-
-    def __init__(self, known: Sequence[torch.Tensor]) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._seen: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary(
-            {tensor.untyped_storage(): 0 for tensor in known}
-        )
-
-    @override
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if not isinstance(tensor, torch.Tensor) or (storage := tensor.untyped_storage()) in self._seen:
-                continue
-            size = self._seen[storage] = storage.nbytes()
-            self.live += size
-            self.peak = max(self.peak, self.live)
-            weakref.finalize(storage, self._free, size)
-        return out
-
-    def _free(self, size: int) -> None:
-        self.live -= size
 
 
 # Sharding

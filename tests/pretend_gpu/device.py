@@ -10,7 +10,7 @@ Triton, cuDNN, NCCL and bitsandbytes it does not know, and its attention is the 
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import (
+    _DummyBackendModule,  # pyright: ignore[reportPrivateUsage]
+    _setup_privateuseone_for_python_backend,  # pyright: ignore[reportPrivateUsage]
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 _OURS = tuple(f"{ROOT / folder}/" for folder in ("align", "methods", "reward"))
@@ -50,11 +53,9 @@ class Pretended(torch.Tensor):
     held: torch.Tensor
 
     @staticmethod
-    def __new__(cls, held: torch.Tensor) -> Pretended:
-        made: Any = torch.Tensor._make_wrapper_subclass(  # pyright: ignore[reportAttributeAccessIssue]
-            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
-            device="pretend:0",
-        )  # fmt: skip
+    def __new__(cls: Any, held: torch.Tensor) -> Pretended:
+        layout: Any = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
+        made: Any = torch.Tensor._make_wrapper_subclass(cls, held.size(), **layout, device=torch.device("pretend:0"))
         made.held = held
         return made
 
@@ -89,7 +90,11 @@ class Device(TorchDispatchMode):
     def register(self) -> torch.device:
         """Let this process have the device."""
         _setup_privateuseone_for_python_backend("pretend", backend_module=_Module())
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device=…): made on the processor, then copied
+        # torch.tensor(…, device=…) is made on the processor, then copied:
+        torch._C._set_only_lift_cpu_tensors(True)  # pyright: ignore[reportPrivateUsage]
+        # Nothing is there for autocast on such a device; types stay as they are in it:
+        self._library = torch.library.Library("_", "IMPL")
+        self._library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
         self.__enter__()
         return torch.device("pretend:0")
 
@@ -132,17 +137,20 @@ class Device(TorchDispatchMode):
         if name == "copy_":
             target, source, *rest = args
             waits = not (rest[0] if rest else kwargs.get("non_blocking", False))
-            self._crossed(isinstance(source, Pretended), isinstance(target, Pretended), waits)
+            self._crossed(source, isinstance(target, Pretended), waits)
             _held(target).copy_(_held(source))
             return target
         there = isinstance(args[0], Pretended)
         device = kwargs.get("device")
         goes = there if device is None else _is_there(device)
-        self._crossed(there, goes, not kwargs.get("non_blocking", False))
+        self._crossed(args[0], goes, not kwargs.get("non_blocking", False))
         copied = func(_held(args[0]), **{**kwargs, "device": "cpu", "non_blocking": False, "pin_memory": None})
         return Pretended(copied) if goes else copied
 
-    def _crossed(self, there: bool, goes: bool, waits: bool) -> None:
+    def _crossed(self, source: torch.Tensor, goes: bool, waits: bool) -> None:
+        if not source.numel():
+            return
+        there = isinstance(source, Pretended)
         if there and not goes:
             self._wait("copy to the processor")
         elif goes and not there and waits:
@@ -188,7 +196,7 @@ def _refuse_two_devices(name: str, tensors: Sequence[torch.Tensor]) -> None:
 
 def _place() -> str:
     """The line of the project that is being computed."""
-    frame = sys._getframe()
+    frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith(_OURS):
             return f"{Path(frame.f_code.co_filename).relative_to(ROOT)}:{frame.f_lineno}"

@@ -60,13 +60,15 @@ class Uneven(Recorder):
         return chosen, [len(self.tokens[row]) == self.lengths[row] for row in rows]
 
 
+@pytest.mark.parametrize("takes_masks", [True, False])
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_greedy_is_what_a_plain_forward_gives(name: str) -> None:
+def test_greedy_is_what_a_plain_forward_gives(name: str, takes_masks: bool) -> None:
     model = policy_of(CONFIGS[name], "eager" if name in EAGER_ONLY else "sdpa").model.eval()
     cache = make_cache(model)
     assert cache is not None
     draw = Recorder(len(PROMPTS))
-    for _ in decode(model, cache, PROMPTS, n=1, choose=draw, max_new_tokens=LONGEST, pad_id=0):
+    settings: Any = {"max_new_tokens": LONGEST, "pad_id": 0, "takes_masks": takes_masks}
+    for _ in decode(model, cache, PROMPTS, n=1, choose=draw, **settings):
         pass
     assert draw.tokens == [plain(model, prompt, torch.argmax) for prompt in PROMPTS]
 
@@ -81,7 +83,7 @@ def test_each_response_follows_its_own_history(name: str, monkeypatch: pytest.Mo
     cache = make_cache(model)
     assert cache is not None
     draw = Uneven([4, 1, 12, 9, 9, 2, 12, 6, 11], ranks=3)
-    for _ in decode(model, cache, PROMPTS, n=3, choose=draw, max_new_tokens=LONGEST, pad_id=0):
+    for _ in decode(model, cache, PROMPTS, n=3, choose=draw, max_new_tokens=LONGEST, pad_id=0, takes_masks=True):
         pass
     assert list(map(len, draw.tokens)) == draw.lengths
     for step, (rows, logps) in enumerate(zip(draw.rows, draw.seen, strict=True)):

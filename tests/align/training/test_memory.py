@@ -28,6 +28,7 @@ from align.training.cluster import Cluster
 from align.training.feed import tokenize_for
 from align.training.memory import Memory, Workload, estimate, readable
 from align.training.plan import Plan
+from align.training.step_memory import LiveBytes, step_bytes
 from methods import DPO, SFT
 
 MIB = 2**20
@@ -138,13 +139,13 @@ def test_a_step_counted_without_numbers_is_that_with_numbers(layout: Any, adapte
     """
     rows = lay_out(BATCH, layout, pad_id=0, device=torch.device("cpu"))
     config = _config(adapter)
-    counted = memory._step_bytes(config, SFT(), WIDE, rows, BATCH.tokens)  # pyright: ignore[reportPrivateUsage]
+    counted = step_bytes(config, SFT(), WIDE, rows, BATCH.tokens)
 
     network = LlamaForCausalLM(WIDE)
     if adapter is not None:
         add_lora(network, lora_config(network, adapter), "x")
     forward = Forward(model=network, layout=layout, pad_id=0, dropout=True)
-    with memory._LiveBytes(list(network.parameters())) as live:  # pyright: ignore[reportPrivateUsage]
+    with LiveBytes(list(network.parameters())) as live:
         loss = forward.logprobs(BATCH).logp_PKT.sum()
         vectors = [p for p in network.parameters() if p.requires_grad and p.ndim == 1]
         torch.autograd.grad(loss, vectors or [p for p in network.parameters() if p.requires_grad])
@@ -154,7 +155,7 @@ def test_a_step_counted_without_numbers_is_that_with_numbers(layout: Any, adapte
 def test_live_bytes() -> None:
     """One product of a (64, 32) and a (32, 16) matrix in float32, its square, and none of them once they are gone."""
     one, other = torch.ones(64, 32), torch.ones(32, 16)
-    with memory._LiveBytes([one, other]) as live:  # pyright: ignore[reportPrivateUsage]
+    with LiveBytes([one, other]) as live:
         product = one @ other
         assert live.live == 64 * 16 * 4
         view = product.T
@@ -193,7 +194,7 @@ def test_an_architecture_that_cannot_be_tried_is_said(examples: Any, monkeypatch
     def fail(*_: Any) -> float:
         raise NotImplementedError("shapes depend on numbers")
 
-    monkeypatch.setattr(memory, "_step_bytes", fail)
+    monkeypatch.setattr(memory, "step_bytes", fail)
     found, *_ = _estimate(_config(Adapter()), examples)
     assert found.lines()[-1].endswith("(NotImplementedError: shapes depend on numbers)")
 
