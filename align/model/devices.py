@@ -19,7 +19,7 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return the tensor on ``device``; a copy to an accelerator does not wait for what that is doing."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    if device.type == "cuda" and tensor.device.type == "cpu" and type(tensor) is torch.Tensor:  # one with content
         tensor = tensor.contiguous().pin_memory()
     return tensor.to(device, non_blocking=True)
 

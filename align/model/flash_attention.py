@@ -65,7 +65,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, of: Sequen
         RuntimeError: The kernels cannot compute this, or compute it wrong.
     """
     computed = autocast_dtype(query.device) or value.dtype
-    _require_right(query.shape[1], key.shape[1], query.shape[3], computed, query.device)
+    if type(query) is torch.Tensor:  # and has content, of which the memory of a step is not counted
+        _require_right(query.shape[1], key.shape[1], query.shape[3], computed, query.device)
     by_token = (x.to(computed)[0].transpose(0, 1) for x in (query, key, value))
     out: Any = _Attention.apply(*by_token, scaling, of)
     return out[None]

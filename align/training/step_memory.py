@@ -95,7 +95,8 @@ def _fill(network: Any, device: torch.device) -> list[torch.Tensor]:
 def _without_content(rows: Rows, device: torch.device) -> Rows:
     """Return rows of the same shapes on the device."""
     tensors = {name: x for name, x in vars(rows).items() if isinstance(x, torch.Tensor)}
-    return replace(rows, **{name: torch.empty_like(x, device=device) for name, x in tensors.items()})
+    there = {name: torch.empty_like(x, device=device) for name, x in tensors.items()}
+    return replace(rows, packings={}, **there)
 
 
 @contextmanager
