@@ -118,10 +118,11 @@ class Device(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         if name in ("_to_copy", "copy_"):
             return self._copy(func, name, args, kwargs)
+        others = (args, kwargs)
         if name in _INDEXED:
             self._look_at_indices(name, args[1], args[0])
-        else:
-            _refuse_two_devices(name, [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)])
+            others = (args[0], args[2:], kwargs)
+        _refuse_two_devices(name, [x for x in tree_leaves(others) if isinstance(x, torch.Tensor)])
         if name in _SHAPED_BY_VALUES:
             self._wait(name)
         kwargs = dict(kwargs)

@@ -58,6 +58,7 @@ class TestDevice:
             lambda there, here: torch.where(here > 0, there, 0),
             lambda there, here: there @ here.T,
             lambda there, here: here[there[0].long()],
+            lambda there, here: there.index_put_((torch.zeros(2, dtype=torch.long, device=THERE),), here),
             lambda there, _: there.numpy(),
         ],
     )
