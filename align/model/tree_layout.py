@@ -280,4 +280,4 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
     """Return ids and mask (R, L) of prompts padded on the left, for generation."""
     ids = padded(prompts, pad_id, side="left")
     mask = padded([[1] * len(prompt) for prompt in prompts], 0, side="left")
-    return ids.to(device), mask.to(device)
+    return moved(ids, device), moved(mask, device)
