@@ -40,6 +40,7 @@ def test_ranking_with_responses_that_are_cut_to_the_same(pad_is_eos: Any) -> Non
     rows = [{"prompt": "p", "chosen": best, "rejected": middle}, {"prompt": "p", "chosen": middle, "rejected": worst}]
     tokenized = tokenize(Preferences.from_rows(rows), pad_is_eos, max_length=20, unit="ranking")
     assert [len(response) for response in tokenized[0].responses] == [2, 19]
+    assert tokenized[0].comparisons == [[0, 1]]
 
 
 def test_a_ranking_of_which_responses_are_cut_to_the_same(pad_is_eos: Any) -> None:

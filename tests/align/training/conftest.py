@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from align.sampling.engine import engines
 from align.system.processes import Processes
+from tests.align.training.fake_rollouts import FakeSampler, Plain
 
 ROOT = Path(__file__).resolve().parents[3]
 Launch = Callable[..., subprocess.Popen[str]]
@@ -92,6 +95,18 @@ def launch(tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path) ->
     return start
 
 
+@pytest.fixture
+def fake_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Roll-outs are drawn without a model, and nothing was asked yet."""
+    monkeypatch.setattr(FakeSampler, "asked", [])
+    monkeypatch.setattr(Plain, "seen", [])
+    monkeypatch.setattr(engines, "Sampler", FakeSampler)
+
+
 def finished(process: subprocess.Popen[str]) -> None:
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output[-3000:]
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "final" / "adapter_model.safetensors")

@@ -65,7 +65,3 @@ def train(model: Path, rows: Rows, folder: Path, scorer: Any = None, **settings:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def adapter(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "final" / "adapter_model.safetensors")

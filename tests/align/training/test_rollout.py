@@ -106,9 +106,11 @@ def test_two_processes_do_what_one_does(launch: Launch, tmp_path: Path) -> None:
     finished(launch(script, tmp_path / "two", ranks=2))
     one, two = (read_records(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert [record["step"] for record in one] == [record["step"] for record in two]
+    losses = {f"train/loss/{name}" for name in ("policy", "value", "mixed")}
+    drawn = {"rollout/objective/scores", "rollout/objective/kl", "rollout/tokens/lengths"}
     for ours, theirs in zip(one, two, strict=True):
-        for name in ("objective/scores", "objective/kl", "tokens/lengths", "loss/policy", "loss/value", "loss/mixed"):
-            assert ours.get(name) == pytest.approx(theirs.get(name), abs=1e-4), (ours["step"], name)
+        names = losses | drawn if ours["step"] in (1, 5, 9) else losses  # four steps to a roll-out
+        assert {name: theirs[name] for name in names} == pytest.approx({name: ours[name] for name in names}, abs=1e-4)
 
 
 _WITHOUT_DROPOUT = """

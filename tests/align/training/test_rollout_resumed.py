@@ -19,8 +19,8 @@ from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
 from align.training import monitor
 from methods import PPO
-from tests.align.training.conftest import Launch, finished
-from tests.align.training.ppo_runs import SCRIPT, Lengths, Rows, adapter, same, train
+from tests.align.training.conftest import Launch, final, finished
+from tests.align.training.ppo_runs import SCRIPT, Lengths, Rows, same, train
 
 
 def test_a_run_resumes_exactly_at_every_step_of_a_rollout(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_rollout_left_early_stays_left_after_a_resume(tiny_model: Path, pair_r
         Trainer(policy, folder, config, if_exists=if_exists).fit(
             method, Preferences.from_rows(pair_rows), scorer=Lengths()
         )
-        return adapter(folder)
+        return final(folder)
 
     whole = run(tmp_path / "run", "new")
     records = read_records(tmp_path / "run" / "metrics.jsonl")
@@ -109,7 +109,7 @@ def test_killed_twenty_times_it_ends_as_if_nothing_had_happened(launch: Launch, 
             kills += 1
         process.communicate()
         if (tmp_path / "killed" / "final").exists():
-            assert same(*(adapter(tmp_path / name) for name in ("whole", "killed")))
+            assert same(*(final(tmp_path / name) for name in ("whole", "killed")))
             shutil.rmtree(tmp_path / "killed")
     finished(launch(SCRIPT, tmp_path / "killed", "resume"))
-    assert same(*(adapter(tmp_path / name) for name in ("whole", "killed")))
+    assert same(*(final(tmp_path / name) for name in ("whole", "killed")))
