@@ -1,4 +1,4 @@
-"""What is measured of a roll-out, over its responses and over all ranks."""
+"""Measurements of a roll-out, over its responses and over all ranks."""
 
 from __future__ import annotations
 
