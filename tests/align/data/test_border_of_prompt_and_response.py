@@ -58,9 +58,9 @@ def test_a_continuation_has_the_ids_of_the_whole(story_tokenizer: Any, unigram: 
             ("Human: hi", "\nAI"),
         ):
             [encoded] = encode_conversations(tokenizer, [prompt], [[response]])
-            if not encoded.remarks:
-                whole = tokenizer(prompt + response)["input_ids"]
-                assert [*encoded.prompt, *encoded.responses[0]] == [*whole, tokenizer.eos_token_id]
+            whole = tokenizer(prompt + response)["input_ids"]
+            assert [*encoded.prompt, *encoded.responses[0]] == [*whole, tokenizer.eos_token_id]
+            assert encoded.remarks == ()
 
 
 def test_a_response_that_is_encoded_apart_has_no_bos(bos_adding: Any) -> None:

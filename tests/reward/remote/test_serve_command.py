@@ -134,13 +134,15 @@ def test_sigterm_lets_requests_under_way_finish() -> None:
 
 
 def test_command_serves_and_stops_on_ctrl_c() -> None:
-    from align.world import heldout_prompts
+    from align.world import TrueReward, heldout_prompts
 
     (row,) = heldout_prompts()[:1]
     with process("scripts/serve_reward.py", "true_reward", "--port", "0") as (server, url):
         assert httpx2.get(f"{url}/health").json() == {"status": "ok", "scorer": "true_reward"}
-        ((score,),) = client(f"{url}/score").score([row["prompt"]], [["nonsense"]], answer=[row["answer"]])
-        assert 0 <= score <= 1
+        asked = [row["prompt"]], [["nonsense", row["answer"]]]
+        found = client(f"{url}/score").score(*asked, answer=[row["answer"]])
+        assert found == TrueReward().score(*asked, answer=[row["answer"]])
+        assert found[0][0] != found[0][1]
         server.send_signal(signal.SIGINT)
         assert server.wait(10) == 130
 
