@@ -26,7 +26,7 @@ ELSEWHERE = {
     "CVE-2025-50461": ("tests/align/model/test_loading.py", "test_a_pickle"),
     "CVE-2026-68508": ("tests/align/cli/parse/test_compose.py", "test_a_class_path_in_a_file_is_refused"),
     "CVE-2026-5241": ("tests/align/model/test_pinned_code.py", "test_a_configuration_cannot_trust_itself"),
-    "OpenRLHF #1317": ("tests/reward/remote/test_server.py", "test_the_network_needs_a_token_and_a_certificate"),
+    "OpenRLHF #1317": ("tests/reward/remote/test_server_access.py", "test_the_network_needs_a_token_and_a_certificate"),
 }
 
 

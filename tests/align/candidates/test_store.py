@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from align.candidates.store import GrowingFile, state_file
+from align.candidates.store import GrowingFile, read_summary, state_file
 from align.errors import UserError
 
 
@@ -102,3 +103,23 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()
     assert state(tmp_path / "c.jsonl")["done"] == 0
     assert GrowingFile(tmp_path / "c.jsonl", {}, {}).done == 0
+
+
+def test_what_is_no_file_of_candidates_has_no_summary(tmp_path: Path) -> None:
+    (tmp_path / "pairs.json").write_text('[{"prompt": "a"}]')
+    (tmp_path / "broken.json").write_text("{")
+    for name in ("pairs.json", "pairs.jsonl", "broken.jsonl", "absent.jsonl", "world"):
+        assert read_summary(tmp_path / name) is None
+
+
+def test_rows_are_on_disk_before_the_state_that_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing, flushed = GrowingFile(tmp_path / "c.jsonl", {}, {}), list[str]()
+    fsync = os.fsync
+
+    def flushing(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    growing.append([{"a": 1}], done=1, counts={})
+    assert flushed == ["c.jsonl", ".partial-c.json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 SHARED = Path(__file__).parents[3].parent / "shared"
+Pair = Callable[..., dict[str, Any]]
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -126,5 +128,17 @@ def pair() -> Callable[..., dict[str, object]]:
 
     def make(number: int = 0, **fields: object) -> dict[str, object]:
         return {"prompt": f"What is {number} + 1?", "chosen": f"It is {number + 1}.", "rejected": "No idea."} | fields
+
+    return make
+
+
+@pytest.fixture
+def with_template(bos_adding: Any) -> Callable[[str], Any]:
+    """A copy of the tokenizer that adds BOS, with a chat template."""
+
+    def make(template: str) -> Any:
+        tokenizer = copy.deepcopy(bos_adding)
+        tokenizer.chat_template = template
+        return tokenizer
 
     return make

@@ -8,18 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from align.data import Preferences
 from align.data.load_report import RowError
-from align.data.pairs_and_rankings import (
-    Draft,
-    PairsOf,
-    draft,
-    each_turn,
-    group_rows,
-    ranked,
-    ranking_rows,
-    repaired,
-)
+from align.data.pairs_and_rankings import Draft, PairsOf, draft, each_turn, group_rows, ranked, ranking_rows, repaired
 from align.data.schema import Unit
+from tests.align.data.conftest import Pair
 
 PROMPT = [{"role": "user", "content": "q"}]
 
@@ -230,3 +223,30 @@ def test_each_turn_of_an_assistant_is_a_demonstration() -> None:
     found = list(each_turn(whole))
     assert [(len(one["prompt"]), one["chosen"]) for one in found] == [(1, said("b")), (3, said("d")), (5, said("e"))]
     assert [one["rejected"] for one in found] == [None, None, said("x")]
+
+
+def test_drawn_ids_stay_with_their_response_in_a_ranking(pair: Pair) -> None:
+    """The order of the ranking is not that of the rows; of a response drawn in two rows the first ids count."""
+    rows = [
+        pair(0, chosen="b", rejected="c", chosen_drawn=[2], rejected_drawn=[3], drawn_with="w"),
+        pair(0, chosen="a", rejected="b", chosen_drawn=[1], rejected_drawn=[9], drawn_with="w"),
+        pair(0, chosen="c", rejected="d", chosen_drawn=None, rejected_drawn=None, drawn_with=None),
+    ]
+    example = draft(list(Preferences.from_rows(rows)), "ranking")
+    assert [response["content"] for response in example.responses] == ["a", "b", "c", "d"]
+    assert example.drawn == [[1], [2], [3], None]
+    assert example.drawn_with == "w"
+
+
+@given(st.permutations("abcde"), st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8), st.data())
+def test_order_is_consistent_with_every_pair(truth: list[str], picks: set[tuple[int, int]], data: Any) -> None:
+    pairs = [(truth[i], truth[j]) for i, j in picks if i < j]
+    scores = {text: data.draw(st.none() | st.integers(0, 3)) for text in "abcde"}
+    order = ranked(scores, pairs)
+    assert sorted(order) == list("abcde")
+    assert all(order.index(better) < order.index(worse) for better, worse in pairs)
+
+
+def test_pairs_in_a_circle_have_no_order() -> None:
+    with pytest.raises(RowError, match="contradict"):
+        ranked({"a": 1.0, "b": 0.0, "c": 0.0}, [("a", "b"), ("b", "c"), ("c", "a")])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from align.data import Preferences, leaked_prompts, storage
 from align.data import preferences as preferences_module
 from align.data.schema import COLUMNS, prompt_key
 from align.errors import UserError
-
-Pair = Callable[..., dict[str, Any]]
+from tests.align.data.conftest import Pair
 
 
 def prompts(preferences: Preferences) -> set[str]:

@@ -25,6 +25,7 @@ from align.data.rendering import (
     render_plain,
     shared_length,
 )
+from align.errors import UserError
 
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 TO_MARK = any_of(["<|im_end|>", *MARKS])
@@ -226,3 +227,10 @@ def test_text_behind_a_control_token_has_no_dummy_blank(unigram: Any) -> None:
     ids = encode_prompt(tokenizer, [{"role": "user", "content": "in</s>it"}, ANSWER, {"role": "user", "content": "hi"}])
     tokens = tokenizer.convert_ids_to_tokens(ids)
     assert tokens == ["▁", *"in</s>it", "<|im_end|>", "a", "<|im_end|>", *"hi", "<|im_end|>"]
+
+
+def test_chat_template_from_a_file_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").write_text("{{ messages }}\n")
+    assert chat_template(tmp_path / "mine.jinja") == "{{ messages }}"
+    with pytest.raises(UserError, match=r'bundled template \(chatml, hh\).*Did you mean "chatml"'):
+        chat_template("chatmll")

@@ -14,8 +14,7 @@ import pytest
 from align.data import Preferences, tokenization, tokenize
 from align.data.tokenization import Tokenization
 from align.errors import UserError
-
-Pair = Callable[..., dict[str, Any]]
+from tests.align.data.conftest import Pair
 
 
 @pytest.fixture

@@ -78,3 +78,13 @@ def test_rows_are_added_to_the_end(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")]
     assert [(row["prompt"], row["chosen"], row["rejected"]) for row in rows] == [(f"é {i}", "b", "c") for i in range(3)]
     assert Preferences.load(file).report.kept == 3
+
+
+def test_saved_rows_are_read_again(data: Preferences, tmp_path: Path) -> None:
+    messages = Preferences.from_rows(
+        [{"prompt": [{"role": "user", "content": "Hi"}], "chosen": [{"role": "assistant", "content": "Hello"}]}]
+    )
+    for name, rows in (("text", data), ("messages", messages)):
+        write_rows(rows, tmp_path / f"{name}.jsonl")
+        read = Preferences.load(tmp_path / f"{name}.jsonl")
+        assert [{**row, "place": ""} for row in read] == [{**row, "place": ""} for row in rows]

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from align import Policy, Preferences
 from align.data import Example
+from align.data.examples import tokenize
 from align.model.batch import Batch, batches_by_length, padded
 
 ids = st.lists(st.integers(0, 50), min_size=1, max_size=12)
@@ -240,3 +242,18 @@ def test_padding_by_hand() -> None:
     assert padded([[1, 2], [3]], 9, side="left").tolist() == [[1, 2], [9, 3]]
     assert padded([[0.5], []], -1, dtype=torch.float32).tolist() == [[0.5], [-1]]
     assert padded([], 0).shape == (0, 0)
+
+
+def test_concatenate_restores_what_select_cut(tiny_policy: Policy, pair_rows: list[dict[str, str]]) -> None:
+    data = tokenize(Preferences.from_rows(pair_rows), tiny_policy.tokenizer, max_length=200, unit="pair")
+    batch = Batch.from_examples(data[i] for i in range(12))
+    generator = torch.Generator().manual_seed(0)
+    logp_PKT = torch.rand(batch.P, batch.K, batch.T, generator=generator) * batch.mask_PKT
+    batch = batch.with_columns(logp_PKT=logp_PKT)
+    joined = Batch.concatenate(list(batch.micro_batches(300, "tree")))
+    order = [joined.rows.index(row) for row in batch.rows]
+    again = joined.select(order)
+    assert again.prompt_ids == batch.prompt_ids
+    assert again.response_ids == batch.response_ids
+    for name, column in batch.columns.items():
+        assert torch.equal(again[name].nan_to_num(9), column.nan_to_num(9)), name

@@ -251,3 +251,42 @@ def test_a_prompt_that_cannot_be_encoded_is_an_error(whole: Path, monkeypatch: p
     monkeypatch.setattr(Encoder, "conversations", refuse)
     with pytest.raises(UserError, match=rf"a prompt cannot be encoded for {whole}: no such role\."):
         RewardModelScorer(model=str(whole)).score(PROMPTS, RESPONSES)
+
+
+def test_a_base_that_is_gone_is_answered(tmp_path: Path) -> None:
+    config = {"base_model_name_or_path": str(tmp_path / "moved"), "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    for load in (lambda: Policy.load_saved(tmp_path), lambda: load_classifier(str(tmp_path), torch.float32)):
+        with pytest.raises(UserError, match=r"adapter_config\.json: its base .*moved is gone; put it back, or write"):
+            load()
+
+
+@pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>", None])
+def test_a_reward_model_from_elsewhere(pad: str | None, tiny_model: Path, tmp_path: Path) -> None:
+    """Its own head, tokenizer and template; the scalar is that of the last token, also where pad is that token."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+    config = LlamaConfig.from_pretrained(tiny_model, num_labels=1)
+    words = AutoTokenizer.from_pretrained(tiny_model).backend_tokenizer.to_str()  # pyright: ignore[reportAttributeAccessIssue]
+    if pad is None:  # no token of the vocabulary may serve as one
+        words = words.replace("<|pad|>", "<|none|>")
+    tokenizer: Any = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(words), bos_token="<|bos|>", eos_token="<|end|>", pad_token=pad
+    )
+    tokenizer.chat_template = "{% for m in messages %}<|bos|>{{ m['content'] }}<|end|>{% endfor %}"
+    config.pad_token_id = tokenizer.pad_token_id
+    torch.manual_seed(1)
+    model: Any = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+
+    prompts, responses = ["Why?", "How much is it"], [["So.", "Because of the rain"], ["5", "No"]]
+    found = RewardModelScorer(model=str(tmp_path)).score(prompts, responses)
+    for prompt, row, scores in zip(prompts, responses, found, strict=True):
+        for response, value in zip(row, scores, strict=True):
+            text = f"<|bos|>{prompt}<|end|><|bos|>{response}<|end|>"
+            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+            with torch.no_grad():
+                logit = model.score(model.model(input_ids=ids).last_hidden_state[:, -1]).item()
+            assert value == pytest.approx(logit, abs=1e-5)

@@ -1,39 +1,21 @@
-"""The reward server: both languages, joined requests, limits, and how it stops."""
+"""The reward server: both languages, whatever is asked and whatever a scorer does."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
 from align.errors import ScorerError, UserError
-from align.system.http_client import _tls
 from reward.combinations.weighted_sum import WeightedSum
-from reward.remote.http import HttpScorer
 from reward.remote.server import RewardServer
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def client(url: str, **settings: Any) -> HttpScorer:
-    return HttpScorer(url=url, **{"timeout": 10.0, "retries": 0, **settings})
-
-
-def question(**changes: Any) -> dict[str, Any]:
-    return {"id": "1", "prompts": ["p", "q"], "responses": [["a"], ["bb"]], "columns": {}, **changes}
+from tests.reward.remote.reward_clients import Picky, client, question
 
 
 @pytest.mark.parametrize(("protocol", "path"), [("align", "/score"), ("openrlhf", "/get_reward")])
@@ -54,69 +36,6 @@ def test_openrlhf_without_prompts(serve: Callable[..., str], lengths: Any) -> No
         (["", ""], [["p a"], ["q"]], {}),
         (["p ", ""], [["a"], ["q"]], {"answer": ["", "xx"]}),
     ]
-
-
-def test_requests_that_come_together_are_scored_together(serve: Callable[..., str], lengths: Any) -> None:
-    scorer = lengths(seconds=0.01)
-    url = serve(scorer, wait=0.3, batch_size=32) + "/score"
-    with ThreadPoolExecutor(8) as pool:
-        asked = [[["x" * i], ["y" * i], ["z" * i], ["w"]] for i in range(8)]
-        got = list(pool.map(lambda responses: client(url).score(["p"] * 4, responses), asked))
-    assert got == [[[i], [i], [i], [1]] for i in range(8)], "each gets its own"
-    assert scorer.batches == [32]
-
-
-def test_a_full_batch_does_not_wait_and_a_large_request_is_divided(serve: Callable[..., str], lengths: Any) -> None:
-    scorer = lengths()
-    url = serve(scorer, wait=1.0, batch_size=4) + "/score"
-    started = time.monotonic()
-    assert client(url).score(["p"] * 24, [["a", "bb"]] * 24) == [[1, 2]] * 24
-    assert scorer.batches == [4] * 12
-    assert time.monotonic() - started < 6  # a wait before each batch would take 12
-
-
-def test_requests_of_another_shape_are_not_joined(serve: Callable[..., str], lengths: Any) -> None:
-    scorer = lengths()
-    url = serve(scorer, wait=0.2) + "/score"
-    asked = [([["a"]], {}), ([["a", "b"]], {}), ([["a"]], {"answer": ["x"]})]
-    with ThreadPoolExecutor(3) as pool:
-        got = list(pool.map(lambda one: client(url).score(["p"], one[0], **one[1]), asked))
-    assert got == [[[1]], [[1, 1]], [[101]]]
-    assert sorted(scorer.batches) == [1, 1, 2]
-
-
-class Picky:
-    name = "picky"
-
-    def score(self, prompts: Any, _responses: Any, **_columns: Any) -> list[list[Any]]:
-        if "user" in prompts:
-            raise UserError("Column answer is missing: add it.")
-        if "bug" in prompts:
-            raise KeyError("answer")
-        wrong = {"nan": [float("nan")], "text": ["0.5"], "short": []}
-        return [wrong.get(prompt, [1.0]) for prompt in prompts]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "status", "error"),
-    [
-        ("user", 400, "Column answer is missing: add it."),
-        ("bug", 500, f"scorer 'picky' failed at {__file__}, line 95, in score: KeyError: 'answer'; correct it."),
-        ("nan", 500, "scorer 'picky', prompt 0, response 0: 'nan' is not a finite number; correct the scorer."),
-        ("text", 500, "scorer 'picky', prompt 0, response 0: '0.5' is not a finite number; correct the scorer."),
-        ("short", 500, "scorer 'picky' must return one score per response, 1 rows of 1."),
-    ],
-)
-def test_a_request_that_fails_spoils_no_other(prompt: str, status: int, error: str, serve: Callable[..., str]) -> None:
-    url = serve(Picky(), wait=0.2) + "/score"
-
-    def ask(text: str) -> httpx2.Response:
-        return httpx2.post(url, json=question(prompts=[text], responses=[["a"]]))
-
-    with ThreadPoolExecutor(3) as pool:
-        bad, good, other = pool.map(ask, [prompt, "good", "good"])
-    assert (bad.status_code, bad.json()) == (status, {"error": error})
-    assert good.json() == other.json() == {"id": "1", "scores": [[1.0]]}
 
 
 @pytest.mark.parametrize(
@@ -277,89 +196,6 @@ def test_a_request_of_just_the_longest_length_is_read(serve: Callable[..., str],
             assert httpx2.post(url, content=content, headers={"Content-Type": kind}).status_code == status
 
 
-def test_a_batch_is_the_oldest_row_with_those_of_its_kind(lengths: Any) -> None:
-    """At most four responses: two rows of two. Rows of other columns or widths keep their order."""
-    import asyncio
-
-    from reward.remote.server import _Batcher, _Row  # pyright: ignore[reportPrivateUsage]
-
-    async def taken() -> list[list[str]]:
-        batcher = _Batcher(lengths(), 4, 0.0)
-        two, one = ["x", "y"], ["x"]
-        rows = [
-            ("a", two, {}),
-            ("b", one, {}),
-            ("c", two, {"k": 1}),
-            ("d", two, {}),
-            ("e", two, {}),
-            ("f", two, {"l": 1}),
-        ]
-        batcher._rows = [_Row(*row) for row in rows]  # pyright: ignore[reportPrivateUsage]
-        found: list[list[str]] = []
-        while batcher._rows:  # pyright: ignore[reportPrivateUsage]
-            found.append([row.prompt for row in batcher._take()])  # pyright: ignore[reportPrivateUsage]
-        return found
-
-    assert asyncio.run(taken()) == [["a", "d"], ["b"], ["c"], ["e"], ["f"]]
-
-
-@pytest.mark.parametrize("missing", ["token_env", "tls"])
-def test_the_network_needs_a_token_and_a_certificate(
-    missing: str, lengths: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("REWARD_TOKEN", "s3cret")
-    (tmp_path / "file").touch()
-    files = {"tls_cert": str(tmp_path / "file"), "tls_key": str(tmp_path / "file")}
-    both = {"token_env": "REWARD_TOKEN", **files}
-    RewardServer(scorer=lengths(), host="0.0.0.0", **both)
-    with pytest.raises(UserError, match="can be reached from other machines"):
-        RewardServer(scorer=lengths(), host="0.0.0.0", **({"token_env": "REWARD_TOKEN"} if missing == "tls" else files))
-    for port in (0, 65535):
-        RewardServer(scorer=lengths(), port=port)
-    with pytest.raises(UserError, match="port must be"):
-        RewardServer(scorer=lengths(), port=-1)
-
-
-def test_token(serve: Callable[..., str], lengths: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REWARD_TOKEN", "s3cret")
-    scorer = lengths()
-    url = serve(scorer, token_env="REWARD_TOKEN")
-    for path in ("/score", "/get_reward"):
-        for given in ({}, {"Authorization": "Bearer s3cre"}, {"Authorization": "s3cret"}, {"Authorization": b"\xff"}):
-            refused = httpx2.post(url + path, json=question(), headers=given)
-            assert refused.status_code == 401
-            assert "s3cret" not in refused.text
-    assert not scorer.calls
-    assert client(f"{url}/score", token_env="REWARD_TOKEN").score(["p"], [["a"]]) == [[1]]
-    with pytest.raises(ScorerError, match="HTTP 401"):
-        client(f"{url}/score").score(["p"], [["a"]])
-    assert httpx2.get(f"{url}/health").status_code == 200
-
-
-def test_tls(serve: Callable[..., str], lengths: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=reward"
-    try:
-        subprocess.run(
-            [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
-    monkeypatch.setenv("REWARD_TOKEN", "s3cret")
-    url = serve(lengths(), token_env="REWARD_TOKEN", tls_cert=certificate, tls_key=key, host="0.0.0.0") + "/score"
-    try:
-        _tls.cache_clear()
-        with pytest.raises(ScorerError, match=r"(?i)certificate"):
-            client(url, token_env="REWARD_TOKEN").score(["p"], [["a"]])
-        monkeypatch.setenv("SSL_CERT_FILE", certificate)
-        _tls.cache_clear()
-        assert client(url, token_env="REWARD_TOKEN").score(["p"], [["a"]]) == [[1]]
-    finally:
-        _tls.cache_clear()
-
-
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -380,81 +216,3 @@ def test_wrong_settings(settings: dict[str, Any], reason: str, lengths: Any, mon
     monkeypatch.setenv("REWARD_TOKEN", "s3cret")
     with pytest.raises(UserError, match=re.escape(reason)):
         RewardServer(scorer=lengths(), **settings)
-
-
-@contextmanager
-def process(*command: str) -> Generator[tuple[subprocess.Popen[str], str], None, None]:
-    """A server in a process of its own, and the address that it says it has."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell ignores it
-    with subprocess.Popen(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as started:
-        assert started.stderr is not None
-        try:
-            said = ""
-            for line in started.stderr:
-                said += line
-                if address := re.search(r"https?://127\.0\.0\.1:\d+", line):
-                    yield started, address[0]
-                    break
-            else:
-                pytest.fail(said)
-        finally:
-            started.kill()
-            signal.signal(signal.SIGINT, before)
-
-
-SLOW = """
-import time
-from reward.remote.server import RewardServer
-
-class Slow:
-    name = "slow"
-
-    def score(self, prompts, responses, **columns):
-        print("scoring", flush=True)
-        time.sleep(0.7)
-        return [[1.0]] * len(prompts)
-
-RewardServer(scorer=Slow(), port=0).run()
-"""
-
-
-def test_sigterm_lets_requests_under_way_finish() -> None:
-    with process("-c", SLOW) as (server, url), ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(client(f"{url}/score").score, ["p"], [["a"]])
-        assert server.stdout is not None
-        assert server.stdout.readline() == "scoring\n"
-        server.send_signal(signal.SIGTERM)
-        assert under_way.result(10) == [[1.0]]
-        assert server.wait(10) == -signal.SIGTERM
-        with pytest.raises(ScorerError):
-            client(f"{url}/score").score(["p"], [["a"]])
-
-
-def test_command_serves_and_stops_on_ctrl_c() -> None:
-    from align.world import heldout_prompts
-
-    (row,) = heldout_prompts()[:1]
-    with process("scripts/serve_reward.py", "true_reward", "--port", "0") as (server, url):
-        assert httpx2.get(f"{url}/health").json() == {"status": "ok", "scorer": "true_reward"}
-        ((score,),) = client(f"{url}/score").score([row["prompt"]], [["nonsense"]], answer=[row["answer"]])
-        assert 0 <= score <= 1
-        server.send_signal(signal.SIGINT)
-        assert server.wait(10) == 130
-
-
-def test_command_answers_mistakes_in_one_sentence() -> None:
-    command = [sys.executable, "scripts/serve_reward.py", "true_reward", "--host", "0.0.0.0"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("Error: host='0.0.0.0' can be reached from other machines")
-    assert done.stderr.count("\n") == 1

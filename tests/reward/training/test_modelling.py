@@ -1,10 +1,10 @@
+"""The method `reward`: its loss, its scale, and its report on held-out comparisons."""
+
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,10 @@ from align.data.examples import tokenize
 from align.errors import UserError
 from align.model.batch import Batch
 from align.scoring.reward_role import RoleScorer
-from reward.combinations.ensemble import Ensemble
-from reward.models.reward_model import RewardModelScorer, load_classifier
+from reward.models.reward_model import RewardModelScorer
 from reward.training import modelling
 from reward.training.calibration import Comparison, assess
 from reward.training.modelling import RewardModel, bradley_terry_loss, centring_penalty, normalize, score_examples
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def all_pairs(*counts: int) -> Tensor:
@@ -69,11 +66,6 @@ class TestLoss:
         assert centring_penalty(torch.tensor([[2.0, 1.0]]), all_pairs(2)).item() == 9
         three = centring_penalty(torch.tensor([[2.0, 1.0, -1.0]]), all_pairs(3))
         assert three.item() == pytest.approx((9 + 1 + 0) / 3)
-
-
-@pytest.fixture
-def pairs(pair_rows: list[dict[str, Any]]) -> Preferences:
-    return Preferences.from_rows(pair_rows)
 
 
 class TestTraining:
@@ -194,123 +186,6 @@ class TestTraining:
         assert found["intervals"]["accuracy"]["after"]["n"] == 6
         assert found["metrics"]["temperature"]["after"] is None
         assert found["notes"] == ["6 held-out comparisons are too few to fit a temperature: it takes at least 50."]
-
-
-def test_the_models_of_an_ensemble_share_their_base(tiny_model: Path, tmp_path: Path, pairs: Preferences) -> None:
-    folders: list[Path] = []
-    for seed in (0, 1):
-        policy = Policy.load(str(tiny_model), adapter=Adapter(r=4), seed=seed)
-        config = TrainerConfig(steps=3, batch_size=8, max_length=200, learning_rate=3e-2, save_steps=None, seed=seed)
-        folders.append(Trainer(policy, tmp_path / str(seed), config).fit(RewardModel(), pairs).folder / "final/reward")
-    asked: Any = (["Is it so?", "And this?"], [["yes", "no"], ["perhaps"]])
-    alone = []
-    for folder in folders:
-        scorer = RewardModelScorer(model=str(folder))
-        alone.append(scorer.score(*asked))
-        del scorer
-    assert alone[0] != alone[1]
-    first, second = (RewardModelScorer(model=str(folder)) for folder in folders)
-    assert [first.score(*asked), second.score(*asked), first.score(*asked)] == [*alone, alone[0]]
-    assert first._classifier.model is second._classifier.model  # pyright: ignore[reportPrivateUsage]
-    worst = Ensemble(scorers={"a": first, "b": second}, combine="min").score(*asked)
-    assert worst == [[min(pair) for pair in zip(*rows, strict=True)] for rows in zip(*alone, strict=True)]
-
-
-def test_a_base_that_is_gone_is_answered(tmp_path: Path) -> None:
-    config = {"base_model_name_or_path": str(tmp_path / "moved"), "peft_type": "LORA"}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    for load in (lambda: Policy.load_saved(tmp_path), lambda: load_classifier(str(tmp_path), torch.float32)):
-        with pytest.raises(UserError, match=r"adapter_config\.json: its base .*moved is gone; put it back, or write"):
-            load()
-
-
-LOAD_ELSEWHERE = """
-import json, sys
-import torch
-from pathlib import Path
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification
-from reward.models.reward_model import RewardModelScorer
-
-folder, asked = sys.argv[1], json.loads(sys.argv[2])
-scores = RewardModelScorer(model=folder).score(asked["prompts"], asked["responses"])
-adapter = Path(folder, "adapter_config.json")
-base = folder
-if adapter.exists():
-    base = Path(folder, json.loads(adapter.read_text())["base_model_name_or_path"])  # relative to the adapter
-    assert ".." in base.parts
-model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
-if adapter.exists():
-    model = PeftModel.from_pretrained(model, folder)
-ids, mask = torch.tensor(asked["ids"]), torch.tensor(asked["mask"])
-with torch.no_grad():
-    logits = model.eval()(input_ids=ids, attention_mask=mask).logits[:, 0]
-print(json.dumps([[score for row in scores for score in row], logits.tolist()]))
-"""
-
-
-@pytest.mark.parametrize("adapter", [Adapter(r=4), None], ids=["lora", "full"])
-def test_scores_after_a_reload_in_a_new_process_are_the_same_to_the_last_bit(
-    adapter: Adapter | None, tiny_model: Path, tmp_path: Path, pairs: Preferences
-) -> None:
-    policy = Policy.load(str(tiny_model), adapter=adapter)
-    config = TrainerConfig(steps=2, batch_size=8, max_length=200, learning_rate=3e-3, save_steps=None)
-    folder = Trainer(policy, tmp_path / "run", config).fit(RewardModel(), pairs).folder / "final" / "reward"
-    data = tokenize(pairs, policy.tokenizer, max_length=200, unit="pair")
-    rows = [[*example.prompt_ids, *ids] for example in (data[i] for i in range(8)) for ids in example.responses]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # as the scorer puts them into a batch
-    width = max(map(len, rows))
-    ids = torch.tensor([rows[i] + [policy.pad_id] * (width - len(rows[i])) for i in order])
-    mask = torch.tensor([[1] * len(rows[i]) + [0] * (width - len(rows[i])) for i in order])
-    head = policy.roles.heads["reward"]
-    with torch.no_grad(), policy.use("reward"):
-        hidden = policy.model.eval().base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-        raw = torch.nn.functional.linear(hidden, head.weight)[torch.arange(len(rows)), mask.sum(1) - 1, 0].tolist()
-
-    texts = [pairs[data[i].index] for i in range(8)]
-    asked = {
-        "prompts": [text["prompt"][0]["content"] for text in texts],
-        "responses": [[text["chosen"][0]["content"], text["rejected"][0]["content"]] for text in texts],
-        "ids": ids.tolist(),
-        "mask": mask.tolist(),
-    }
-    program = [sys.executable, "-c", LOAD_ELSEWHERE, str(folder), json.dumps(asked)]
-    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT)
-    scores, logits = json.loads(done.stdout)
-    assert logits == raw
-    assert [scores[i] for i in order] == [(value - head.mean) / head.std for value in raw]
-    assert head.mean != 0
-
-
-@pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>", None])
-def test_a_reward_model_from_elsewhere(pad: str | None, tiny_model: Path, tmp_path: Path) -> None:
-    """Its own head, tokenizer and template; the scalar is that of the last token, also where pad is that token."""
-    from tokenizers import Tokenizer
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
-
-    config = LlamaConfig.from_pretrained(tiny_model, num_labels=1)
-    words = AutoTokenizer.from_pretrained(tiny_model).backend_tokenizer.to_str()  # pyright: ignore[reportAttributeAccessIssue]
-    if pad is None:  # no token of the vocabulary may serve as one
-        words = words.replace("<|pad|>", "<|none|>")
-    tokenizer: Any = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(words), bos_token="<|bos|>", eos_token="<|end|>", pad_token=pad
-    )
-    tokenizer.chat_template = "{% for m in messages %}<|bos|>{{ m['content'] }}<|end|>{% endfor %}"
-    config.pad_token_id = tokenizer.pad_token_id
-    torch.manual_seed(1)
-    model: Any = LlamaForSequenceClassification(config).eval()
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-
-    prompts, responses = ["Why?", "How much is it"], [["So.", "Because of the rain"], ["5", "No"]]
-    found = RewardModelScorer(model=str(tmp_path)).score(prompts, responses)
-    for prompt, row, scores in zip(prompts, responses, found, strict=True):
-        for response, value in zip(row, scores, strict=True):
-            text = f"<|bos|>{prompt}<|end|><|bos|>{response}<|end|>"
-            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-            with torch.no_grad():
-                logit = model.score(model.model(input_ids=ids).last_hidden_state[:, -1]).item()
-            assert value == pytest.approx(logit, abs=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"label_smoothing": 0.5}, {"label_smoothing": -0.1}, {"centring": -1.0}])

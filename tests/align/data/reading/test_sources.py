@@ -6,7 +6,6 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +18,7 @@ import pytest
 from align.data import Preferences
 from align.data.reading import WORLD
 from align.errors import UserError
-
-Pair = Callable[..., dict[str, Any]]
+from tests.align.data.conftest import Pair
 
 
 @pytest.fixture
