@@ -139,3 +139,12 @@ def test_the_python_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     scope: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), scope)
     assert (tmp_path / "runs" / "dpo" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tests_that_a_page_names_exist(page: str) -> None:
+    """Some names are cut, at their end."""
+    for file, names in re.findall(r"(tests/[\w/]+\.py)((?:::\w+)*)", (ROOT / page).read_text(encoding="utf-8")):
+        source = (ROOT / file).read_text(encoding="utf-8")
+        for name in names.split("::")[1:]:
+            assert re.search(rf"^ *(def|class) {name}", source, re.MULTILINE), f"{file}::{name}"
