@@ -5,17 +5,21 @@ All arms draw with the same random numbers for the same seed, so that comparison
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from align.cli.parse import groups
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.model.policy import Policy
     from align.scoring.scorer import Scorer
 
-__all__ = ["measure"]
+__all__ = ["loss_of_prompts", "measure"]
 
 
 def measure(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,10 +70,12 @@ def _one(policy: Policy, task: Mapping[str, Any], settings: Mapping[str, Any]) -
         seed=task["seed"],
     )
     found: dict[str, Any] = {}
+    questions = data.questions()
+    prompts = len(set(questions))
     if task["best_of"]:
         drawn = evaluator.score_samples(policy, task["best_of"])
         found |= {name: drawn[scorer.name] for name, scorer in zip(names, scorers, strict=True)}
-        found["kl"] = [divergence_bound(task["best_of"])] * len(data)
+        found["kl"] = [divergence_bound(task["best_of"])] * prompts
     else:
         samples = evaluator.measure(policy).samples
         for name, scorer in zip(names, scorers, strict=True):
@@ -79,10 +85,18 @@ def _one(policy: Policy, task: Mapping[str, Any], settings: Mapping[str, Any]) -
     if settings["loss"]:
         asked_nll = chosen_nll(policy, data, max_length=1024)
         assert asked_nll is not None
-        found["loss"] = (asked_nll[0] / asked_nll[1]).tolist()
-    if len(found["score"]) != len(data):
-        raise AssertionError(f"{len(data) - len(found['score'])} prompts do not fit")
+        found["loss"] = loss_of_prompts(*asked_nll, questions)
+    if len(found["score"]) != prompts:
+        raise AssertionError(f"{prompts - len(found['score'])} prompts do not fit")
     return found
+
+
+def loss_of_prompts(nll: Tensor, tokens: Tensor, questions: Sequence[str]) -> list[float]:
+    """Return the loss in nats per token of each prompt's answers together: those of one prompt are not independent."""
+    place = {question: i for i, question in enumerate(dict.fromkeys(questions))}
+    index = torch.tensor([place[question] for question in questions])
+    sums = [torch.zeros(len(place), dtype=x.dtype).index_add(0, index, x) for x in (nll, tokens)]
+    return (sums[0] / sums[1]).tolist()
 
 
 def _scorer(word: str) -> Scorer:
