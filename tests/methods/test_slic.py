@@ -180,7 +180,7 @@ class TestTarget:
 
 def test_there_is_no_reference() -> None:
     assert SLiC().roles == ("policy",)
-    assert SLiC().cached_columns == ()
+    assert SLiC().cached_columns(passes=2) == ()
 
 
 @pytest.mark.parametrize(

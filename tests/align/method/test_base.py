@@ -58,7 +58,7 @@ def test_the_hooks_of_a_method_that_overrides_none() -> None:
     assert (method.trains, method.frozen, method.roles) == (("policy",), (), ("policy",))
     assert (method.generates, method.dropout, method.headline) == (True, True, "loss")
     assert method.candidates is method.rollout is None
-    assert (method.needs_reward, method.cached_columns, method.mixing) == (False, (), 0.0)
+    assert (method.needs_reward, method.cached_columns(passes=2), method.mixing) == (False, (), 0.0)
     data: Any = object()
     assert method.learns_from(data) is data
     assert method.begin(policy) is None  # pyright: ignore
