@@ -212,7 +212,6 @@ class Stepper:
             gradients: list[torch.Tensor] = []
             for number, parameter in enumerate(self._whole):
                 if number in unreached:
-                    parameter.grad = None
                     continue
                 if parameter.grad is None:  # no prompt of this rank asks it, but all ranks sum the same tensors
                     parameter.grad = torch.zeros_like(parameter)
