@@ -19,8 +19,8 @@ Both give the same numbers (the tests require ≤1e-5 in float32, gradients incl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -69,18 +69,14 @@ class Rows:
         zeros = torch.zeros(self.source_PKT.numel(), device=values_N.device)
         return zeros.index_copy(0, self.place_N, values_N.float()).view(self.source_PKT.shape)
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """Return the rows with all their tensors changed."""
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, packings={}, **{name: change(x) for name, x in tensors.items()})
+
     def to(self, device: torch.device) -> Rows:
         """Return the rows on ``device``."""
-        return Rows(
-            moved(self.input_ids_RL, device),
-            moved(self.position_ids_RL, device),
-            None if self.segment_RL is None else moved(self.segment_RL, device),
-            moved(self.source_PKT, device),
-            moved(self.last_PK, device),
-            moved(self.place_N, device),
-            moved(self.target_N, device),
-            self.pieces,
-        )
+        return self.each(lambda x: moved(x, device))
 
 
 def lay_out(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,9 +93,7 @@ def _fill(network: Any, device: torch.device) -> list[torch.Tensor]:
 
 def _without_content(rows: Rows, device: torch.device) -> Rows:
     """Return rows of the same shapes on the device."""
-    tensors = {name: x for name, x in vars(rows).items() if isinstance(x, torch.Tensor)}
-    there = {name: torch.empty_like(x, device=device) for name, x in tensors.items()}
-    return replace(rows, packings={}, **there)
+    return rows.each(lambda x: torch.empty_like(x, device=device))
 
 
 @contextmanager

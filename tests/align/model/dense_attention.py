@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from align.model.batch import Batch
 from align.model.packed_attention import Piece, Span
+from align.model.policy import Policy
 
 TREE = (  # two prompts with branches, one of them far longer, and a row alone
     Piece(Span(0, 5)),
@@ -39,3 +41,16 @@ def tensors(dtype: torch.dtype = torch.float64) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = ((4, TOKENS, 6), (2, TOKENS, 6), (2, TOKENS, 7))
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes]
+
+
+def gradients_padded_and_packed(policy: Policy, batch: Batch) -> list[list[Tensor]]:
+    """Gradients of the same loss by padded rows, by packed ones, and by packed ones whose layers are computed again."""
+    found: list[list[Tensor]] = []
+    for packed, again in ((False, False), (True, False), (True, True)):
+        policy.packed = packed
+        if again:
+            policy.recompute_activations(["policy"])
+        loss = policy.logprobs(batch).logp_PKT.square().sum()
+        parameters = [*policy.parameters(["policy"]).values()]
+        found.append([g for g in torch.autograd.grad(loss, parameters) if g.any()])
+    return found

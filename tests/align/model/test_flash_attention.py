@@ -15,7 +15,7 @@ from align.model.batch import Batch
 from align.model.packed_attention import Piece, Span
 from align.model.policy import Policy
 from align.model.tree_layout import lay_out
-from tests.align.model.dense_attention import TOKENS, TREE, dense, tensors
+from tests.align.model.dense_attention import TOKENS, TREE, dense, gradients_padded_and_packed, tensors
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -123,14 +123,7 @@ def test_a_model_on_a_gpu_computes_packed_rows(tiny_model: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     tokens = [torch.randint(6, 90, (n,), generator=generator).tolist() for n in (9, 70, 12, 1, 50, 14, 3)]
     batch = Batch((tokens[0], tokens[1]), ((tokens[2], tokens[3]), (tokens[4], tokens[5], tokens[6])), (0, 1))
-    gradients: list[list[Tensor]] = []
-    for packed, again in ((False, False), (True, False), (True, True)):
-        policy.packed = packed
-        if again:
-            policy.recompute_activations(["policy"])
-        loss = policy.logprobs(batch).logp_PKT.square().sum()
-        parameters = [*policy.parameters(["policy"]).values()]
-        gradients.append([g for g in torch.autograd.grad(loss, parameters) if g.any()])
-    for other in gradients[1:]:
-        for one, two in zip(gradients[0], other, strict=True):
+    padded, *others = gradients_padded_and_packed(policy, batch)
+    for other in others:
+        for one, two in zip(padded, other, strict=True):
             assert ((one - two).norm() / one.norm()).item() < 0.05

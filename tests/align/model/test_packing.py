@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from align.model import packing as module
 from align.model.batch import Batch
 from align.model.packing import Packing
 from align.model.policy import Policy
 from align.model.tree_layout import lay_out
-from tests.align.model.dense_attention import TREE, tensors
+from tests.align.model.dense_attention import TREE, gradients_padded_and_packed, tensors
 
 
 @pytest.mark.parametrize(
@@ -48,16 +47,9 @@ def test_a_loaded_model_computes_packed_rows(tiny_policy: Policy) -> None:
         ((tokens[1], tokens[2]), (tokens[4],), (tokens[6], tokens[3])),
     )
     batch = Batch(prompts, responses, (0, 1, 2))
-    gradients: list[list[Tensor]] = []
     assert tiny_policy.packed
     assert tiny_policy.forward.rows(batch).input_ids_RL.shape == (1, 8 + 8 + 13 + 1 + 5 + 13 + 4 + 2)
-    for packed, again in ((False, False), (True, False), (True, True)):
-        tiny_policy.packed = packed
-        if again:
-            tiny_policy.recompute_activations(["policy"])
-        loss = tiny_policy.logprobs(batch).logp_PKT.square().sum()
-        parameters = [*tiny_policy.parameters(["policy"]).values()]
-        gradients.append([g for g in torch.autograd.grad(loss, parameters) if g.any()])
-    for other in gradients[1:]:
-        for one, two in zip(gradients[0], other, strict=True):
+    padded, *others = gradients_padded_and_packed(tiny_policy, batch)
+    for other in others:
+        for one, two in zip(padded, other, strict=True):
             torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -26,6 +26,19 @@ _CHANGING = ("rename", "replace", "write_text", "write_bytes", "mkdir")
 _CALLS = 23  # system calls of a save that change the disk; the test below counts them
 
 
+@contextlib.contextmanager
+def writes_wrapped(
+    monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Generator[None]:
+    """Put ``wrap`` around every call of a save that changes the disk, inside the block."""
+    with monkeypatch.context() as patch:
+        for name in _CHANGING:
+            patch.setattr(Path, name, wrap(getattr(Path, name)))
+        patch.setattr(os, "fsync", wrap(os.fsync))
+        patch.setattr(module.shutil, "rmtree", wrap(module.shutil.rmtree))
+        yield
+
+
 @pytest.mark.parametrize("moment", range(_CALLS + 1))
 def test_killed_at_any_moment_of_a_save(moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dies before the n-th system call that changes the disk; then the same save is done again."""
@@ -42,13 +55,8 @@ def test_killed_at_any_moment_of_a_save(moment: int, tmp_path: Path, monkeypatch
 
         return call
 
-    with monkeypatch.context() as patch:
-        for name in _CHANGING:
-            patch.setattr(Path, name, dying(getattr(Path, name)))
-        patch.setattr(os, "fsync", dying(os.fsync))
-        patch.setattr(module.shutil, "rmtree", dying(module.shutil.rmtree))
-        with contextlib.suppress(KilledError):
-            save(checkpoints, 2)
+    with writes_wrapped(monkeypatch, dying), contextlib.suppress(KilledError):
+        save(checkpoints, 2)
     found, skipped = store(tmp_path).latest()
     assert found is not None
     assert found.step in (1, 2)
@@ -75,11 +83,7 @@ def test_the_moments_above_reach_from_before_the_first_write_to_after_the_last(
 
         return call
 
-    with monkeypatch.context() as patch:
-        for name in _CHANGING:
-            patch.setattr(Path, name, counting(getattr(Path, name)))
-        patch.setattr(os, "fsync", counting(os.fsync))
-        patch.setattr(module.shutil, "rmtree", counting(module.shutil.rmtree))
+    with writes_wrapped(monkeypatch, counting):
         save(checkpoints, 2)
     assert calls == _CALLS
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002"]
