@@ -27,6 +27,9 @@ DRAWING = ("reward=function", "reward.function=rewards.py:short", "evaluation.sc
 METHODS: dict[str, tuple[str, ...]] = {
     "sft": ("method=sft", "adapter.dropout=0.1"),
     "dpo": ("method=dpo",),
+    "kto": ("method=kto", "trainer.epochs=2", "trainer.steps=null"),
+    "simpo": ("method=simpo",),
+    "online_dpo": ("method=online_dpo", *DRAWING, "method.max_new_tokens=6"),
     "ppo": ("method=ppo", *DRAWING, "method.epochs=2", "method.minibatches=2", "method.max_new_tokens=6"),
     "rloo": ("method=rloo", *DRAWING, "method.max_new_tokens=6"),
     "grpo": ("method=grpo", *DRAWING, "method.max_new_tokens=6"),
