@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.settings.sampling import EngineName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,27 +56,33 @@ class SamplingParams:
                 f"set temperature=0, top_k=0 and top_p=1 (now {self.temperature}, {self.top_k} and {self.top_p})."
             )
 
-    def require_servable(self, *, logps: bool) -> None:
-        """Raise `UserError` unless a server draws by these settings as the built-in loop does.
+    def require_drawn_by(self, engine: EngineName, *, logps: bool) -> None:
+        """Raise `UserError` unless an engine draws by these settings as the built-in loop does.
 
-        A server's log-probabilities are those of the tokens that it allowed, renormalised; where they are needed
-        (``logps``), it must allow all of them.
+        The log-probabilities of other engines are those of the tokens that they allowed, renormalised; where they are
+        needed (``logps``), all must be allowed.
         """
-        if self.diversity_penalty:
+        if engine == "local":
+            return
+        if 0 < self.temperature < _COLDEST and engine == "vllm":
             raise UserError(
-                f"diversity_penalty={self.diversity_penalty}: a server has no diverse beam search; "
-                "take sampling.engine=local."
-            )
-        if 0 < self.temperature < _COLDEST:
-            raise UserError(
-                f"temperature={self.temperature:g}: a server draws at {_COLDEST:g} instead; raise it, take 0 or "
+                f"temperature={self.temperature:g}: vLLM draws at {_COLDEST:g} instead; raise it, take 0 or "
                 "sampling.engine=local."
             )
+        lacks = {"diversity_penalty": self.diversity_penalty > 0}
+        if engine == "transformers":
+            lacks |= {"stop_strings": bool(self.stop_strings), "min_new_tokens": self.min_new_tokens > 1}
         limits = {"top_p": self.top_p < 1, "top_k": self.top_k > 0, "min_new_tokens": self.min_new_tokens > 1}
-        if logps and (given := [name for name, limited in limits.items() if limited]):
+        for name in (name for name, wanted in lacks.items() if wanted):
             raise UserError(
-                f"{given[0]}={getattr(self, given[0])}: a server gives log-probabilities renormalised over the tokens "
-                "that it leaves, and the update needs those over all; leave it out, or take sampling.engine=local."
+                f"{name}={getattr(self, name)}: sampling.engine={engine} has no such thing; leave it out, or take "
+                "sampling.engine=local."
+            )
+        for name in (name for name, limited in limits.items() if limited and logps):
+            raise UserError(
+                f"{name}={getattr(self, name)}: sampling.engine={engine} gives log-probabilities renormalised over the "
+                "tokens that it leaves, and the update needs those over all; leave it out, or take "
+                "sampling.engine=local."
             )
 
 

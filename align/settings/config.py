@@ -21,7 +21,7 @@ from pydantic import AllowInfNan
 from align.errors import UserError, did_you_mean
 from align.settings.adapter import Adapter
 from align.settings.run_place import check_output_root, check_run_name
-from align.settings.sampling import SamplingConfig, require_servable_adapter
+from align.settings.sampling import SamplingConfig, require_drawable
 from align.settings.sharding import ShardingName, require_shardable, require_state_in_parts
 from align.settings.type_checks import Count, NotNegative, Positive, Settings, Share
 
@@ -347,7 +347,7 @@ class RunConfig(Settings):
         require_shardable(self.trainer.sharding, quantized=self.model.quantization is not None)
         if self.adapter is None and self.trainer.sharding != "none":
             require_state_in_parts(self.trainer.optimizer)
-        require_servable_adapter(self.sampling, self.adapter)
+        require_drawable(self.sampling, self.adapter, self.trainer.sharding)
         check_run_name(self.run_name)
         check_output_root(self.output_root, self.run_name)
 

@@ -9,12 +9,13 @@ from annotated_types import Ge
 
 from align.errors import UserError
 from align.settings.adapter import Adapter
+from align.settings.sharding import ShardingName
 from align.settings.type_checks import Positive, Settings
 from align.system.network import check_address
 
-__all__ = ["EngineName", "SamplingConfig", "require_servable_adapter"]
+__all__ = ["EngineName", "SamplingConfig", "require_drawable"]
 
-EngineName = Literal["local", "vllm"]
+EngineName = Literal["local", "transformers", "vllm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class SamplingConfig(Settings):
     """Who draws responses while a run trains, evaluates or collects candidates; how is set where they are drawn."""
 
     engine: EngineName = "local"
-    """local (this program), vllm (a server with the same base; docs/engine.md)."""
+    """local (our loop), transformers (continuous batching), vllm (a server with the same base; docs/engine.md)."""
     url: str | None = None
     """Address of the server: http on this machine, https with a token elsewhere."""
     token_env: str | None = None
@@ -36,11 +37,11 @@ class SamplingConfig(Settings):
 
     def check(self) -> None:
         """A server has an address; what is for a server needs one."""
-        if self.engine == "local":
+        if self.engine != "vllm":
             for name in ("url", "token_env", "folder", "timeout", "retries"):
                 if getattr(self, name) != getattr(SamplingConfig, name):
                     raise UserError(
-                        f"{name}={getattr(self, name)} has no effect on sampling.engine=local; take "
+                        f"{name}={getattr(self, name)} has no effect on sampling.engine={self.engine}; take "
                         "sampling.engine=vllm, or leave it out."
                     )
             return
@@ -51,9 +52,14 @@ class SamplingConfig(Settings):
             raise UserError(f"url={self.url}: leave /v1 out, health and version are asked for beside it.")
 
 
-def require_servable_adapter(sampling: SamplingConfig, adapter: Adapter | None) -> None:
-    """Raise `UserError` where the server cannot be given the weights that are trained."""
-    if sampling.engine == "local":
+def require_drawable(sampling: SamplingConfig, adapter: Adapter | None, sharding: ShardingName) -> None:
+    """Raise `UserError` where the engine cannot draw from the weights that are trained."""
+    if sampling.engine == "transformers" and sharding != "none":
+        raise UserError(
+            f"sampling.engine=transformers draws on each process for itself, but with trainer.sharding={sharding} a "
+            "forward pass needs all of them; take sampling.engine=local or vllm."
+        )
+    if sampling.engine != "vllm":
         return
     if adapter is None:
         raise UserError(

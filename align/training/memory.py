@@ -257,7 +257,7 @@ def _gathered_bytes(config: RunConfig, work: Workload) -> float:
 def _drawings(config: RunConfig, work: Workload, usual: int) -> list[tuple[str, list[int], int, int]]:
     """Each drawing: a name, lengths of the prompts that there are together, answers to each, length of an answer."""
     method, plan, examples = work.method, work.plan, work.examples
-    if config.sampling.engine != "local":
+    if config.sampling.engine == "vllm":
         return []  # a server's
     asked = max(
         config.evaluation.prompts,

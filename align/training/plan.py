@@ -44,22 +44,20 @@ def require_effects(config: TrainerConfig, method: Method) -> None:
         )
 
 
-def require_servable(sampling: SamplingConfig, method: Method) -> None:
+def require_drawn_by(sampling: SamplingConfig, method: Method) -> None:
     """Check that the engine draws what the method needs.
 
     Raises:
-        UserError: It is a server, which cannot.
+        UserError: It cannot.
     """
-    if sampling.engine == "local":
-        return
     try:
         if method.rollout is not None:
-            method.rollout.sampling.require_servable(logps=True)
+            method.rollout.sampling.require_drawn_by(sampling.engine, logps=True)
         if method.candidates is not None:
-            method.candidates.sampling.require_servable(logps=False)
+            method.candidates.sampling.require_drawn_by(sampling.engine, logps=False)
     except UserError as error:
         raise UserError(f"method.{error}") from None
-    if method.candidates is not None and method.candidates.sources:
+    if sampling.engine != "local" and method.candidates is not None and method.candidates.sources:
         raise UserError(
             f"method.sources: sampling.engine={sampling.engine} has no other model than the policy; leave it out, or "
             "take sampling.engine=local."

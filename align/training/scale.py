@@ -191,7 +191,7 @@ def _plainer(config: RunConfig, work: Workload) -> Iterator[RunConfig]:
     if work.method.rollout is None:
         if config.evaluation.prompts:
             yield replace(config, evaluation=replace(config.evaluation, prompts=0))
-    elif config.adapter is not None and not config.adapter.dora and config.sampling.engine == "local":
+    elif config.adapter is not None and not config.adapter.dora and config.sampling.engine != "vllm":
         yield replace(config, sampling=SamplingConfig(engine="vllm", url="http://127.0.0.1:8000"))
 
 

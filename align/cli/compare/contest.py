@@ -112,7 +112,7 @@ def begin(comparison: Comparison) -> Contest:
     """
     judge, judge_identity = _judge(comparison)
     runs = {label: _method_run(label, job) for label, job in comparison.jobs.items()}
-    if comparison.config.sampling.engine != "local":
+    if comparison.config.sampling.engine == "vllm":
         from align.sampling.engine.vllm_server import require_server
 
         require_server(comparison.config.sampling)

@@ -58,7 +58,7 @@ def execute(run: Run) -> int:
     if config.if_exists != "new":
         _on_first(lambda: run_folder.require_free(folder))
     _on_first(lambda: check_data(config))
-    if config.sampling.engine != "local" and run.method.generates and not config.dry_run:
+    if config.sampling.engine == "vllm" and run.method.generates and not config.dry_run:
         from align.sampling.engine.vllm_server import require_server  # no other run needs a client
 
         _on_first(lambda: require_server(config.sampling))

@@ -42,10 +42,10 @@ def look(method: Mapping[str, Any], sections: Mapping[str, Any], mistakes: Mista
             with mistakes.noted():
                 require_effects(sections["trainer"], made)
     if "sampling" in sections and made is not None:
-        from align.training.plan import require_servable
+        from align.training.plan import require_drawn_by
 
         with mistakes.noted():
-            require_servable(sections["sampling"], made)
+            require_drawn_by(sections["sampling"], made)
     if (model := sections.get("model")) is None:
         return
     from align.model import first_look as of_model

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from align.model.policy import Policy
+from align.sampling.engine.continuous import ContinuousEngine
 from align.sampling.engine.vllm import VllmEngine
 from align.sampling.params import Response, SamplingParams
 from align.sampling.sampler import Sampler
@@ -91,6 +92,9 @@ def open_engine(config: SamplingConfig, policy: Policy) -> Generator[Engine]:
     """Give the engine of the settings for a policy; at the end it leaves nothing on a server."""
     if config.engine == "local":
         yield LocalEngine(policy)
+        return
+    if config.engine == "transformers":
+        yield ContinuousEngine(policy)
         return
     engine = VllmEngine(config, policy, Processes())
     try:

@@ -69,7 +69,7 @@ class VllmEngine:
 
     def require(self, params: SamplingParams, *, logps: bool) -> None:
         """See :class:`~align.sampling.engine.engines.Engine`."""
-        params.require_servable(logps=logps)
+        params.require_drawn_by("vllm", logps=logps)
 
     def load(self) -> None:
         """Hand the adapter over; the first time the two models are compared too."""

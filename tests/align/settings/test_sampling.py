@@ -8,7 +8,7 @@ import pytest
 
 from align.errors import UserError
 from align.settings.adapter import Adapter
-from align.settings.sampling import SamplingConfig, require_servable_adapter
+from align.settings.sampling import SamplingConfig, require_drawable
 
 HERE = "http://127.0.0.1:8000"
 
@@ -20,6 +20,7 @@ HERE = "http://127.0.0.1:8000"
             ({name: value}, f"{name}={value} has no effect on sampling.engine=local")
             for name, value in (("url", HERE), ("token_env", "T"), ("folder", "x"), ("timeout", 1.0), ("retries", 0))
         ),
+        ({"engine": "transformers", "url": HERE}, f"url={HERE} has no effect on sampling.engine=transformers"),
         ({"engine": "vllm"}, "url is missing"),
         ({"engine": "vllm", "url": f"{HERE}/v1/"}, "leave /v1 out"),
         ({"engine": "vllm", "url": "http://example.org"}, "not encrypted"),
@@ -41,10 +42,16 @@ def test_right_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SamplingConfig(engine="vllm", url="https://example.org", token_env="GOOD")
 
 
+def test_each_process_for_itself() -> None:
+    with pytest.raises(UserError, match=r"a forward pass needs all of them; take sampling.engine=local or vllm"):
+        require_drawable(SamplingConfig(engine="transformers"), Adapter(), "node")
+
+
 def test_adapters() -> None:
     served = SamplingConfig(engine="vllm", url=HERE)
-    require_servable_adapter(SamplingConfig(), None)
-    require_servable_adapter(served, Adapter(rslora=True))
+    require_drawable(SamplingConfig(), None, "full")
+    require_drawable(SamplingConfig(engine="transformers"), None, "none")
+    require_drawable(served, Adapter(rslora=True), "full")
     for adapter, said in ((None, "trains the whole model"), (Adapter(dora=True), "no DoRA")):
         with pytest.raises(UserError, match=said):
-            require_servable_adapter(served, adapter)
+            require_drawable(served, adapter, "none")

@@ -27,7 +27,7 @@ END = 3  # the id of <|user|>
 PROMPTS = ([7, 8, 9], [10], [11, 12, 13, 14, 15])
 
 
-def _logps(policy: Policy, prompt: Any, ids: list[int], temperature: float) -> list[float]:
+def logps_of(policy: Policy, prompt: Any, ids: list[int], temperature: float) -> list[float]:
     with torch.no_grad(), policy.use("policy"):
         logits = policy.model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1].float() / temperature
     return logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
@@ -47,7 +47,7 @@ def test_it_draws_from_the_policy(tiny_policy: Policy, serve: Serve) -> None:
         assert [len(row) for row in drawn] == [3, 3, 3]
         for prompt, row in zip(PROMPTS, drawn, strict=True):
             for one in row:
-                assert one.logps == pytest.approx(_logps(tiny_policy, prompt, one.ids, 0.7), abs=1e-4)
+                assert one.logps == pytest.approx(logps_of(tiny_policy, prompt, one.ids, 0.7), abs=1e-4)
                 assert one.finished == (one.ids[-1] == 2)
         # a response depends on seed and key, not on the prompts beside it
         assert engine.generate(PROMPTS[1:2], warm, n=3, seed=5, keys=[5]) == drawn[1:2]
@@ -289,26 +289,6 @@ def test_waiting_can_be_left(tiny_policy: Policy, serve: Serve) -> None:
 
 
 # Refused at once
-
-
-@pytest.mark.parametrize(
-    ("params", "logps", "said"),
-    [
-        ({"top_p": 0.9}, True, "top_p=0.9: a server gives log-probabilities renormalised"),
-        ({"top_k": 5}, True, "top_k=5: a server gives"),
-        ({"min_new_tokens": 2}, True, "min_new_tokens=2: a server gives"),
-        ({"temperature": 0.001}, False, "a server draws at 0.01 instead"),
-        ({"temperature": 0, "diversity_penalty": 1.0}, False, "a server has no diverse beam search"),
-    ],
-)
-def test_what_a_server_cannot_draw(params: dict[str, Any], logps: bool, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        SamplingParams(**params).require_servable(logps=logps)
-
-
-def test_limits_without_log_probabilities() -> None:
-    SamplingParams(top_p=0.9, top_k=5, min_new_tokens=2).require_servable(logps=False)
-    SamplingParams(temperature=0, min_new_tokens=1).require_servable(logps=True)
 
 
 def test_adapters_that_it_does_not_read(tiny_model: Path) -> None:
