@@ -7,7 +7,7 @@
     python scripts/bench.py ppo        # a step of PPO beside TRL's RLOOTrainer
     python scripts/bench.py rrhf       # RRHF with each prompt computed once, and once for each response
     python scripts/bench.py methods    # a step of every off-line method relative to DPO
-    python scripts/bench.py sample     # tokens per second beside transformers' generate
+    python scripts/bench.py sample     # tokens per second beside transformers' generate and continuous batching
     python scripts/bench.py startup    # import, --help and the first optimiser step after the command
     python scripts/bench.py data       # reading, checking and tokenising pairs beside TRL's preparation
     python scripts/bench.py cost       # time and memory of RRHF, SLiC-HF, RFT and DPO relative to PPO
@@ -294,7 +294,7 @@ _BENCHMARKS = {
     ),
     "sample": _Benchmark(
         run=sample.bench_sample,
-        summary="tokens per second of the embedded model beside transformers' generate, in turns",
+        summary="tokens per second on the embedded model beside transformers' generate and continuous batching",
         numbers=(
             ("rounds", 5, "measured rounds of each side"),
             ("prompts", 64, "number of prompts"),
