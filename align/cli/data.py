@@ -7,12 +7,14 @@ import json
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from align.cli.console import hide_noise, report, say
 from align.errors import UserError, did_you_mean
+from align.system.files import disk_faults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -292,7 +294,8 @@ def _mix(arguments: argparse.Namespace) -> None:
     sizes = {name: len(data) for name, data in sources.items()}
     rates = mixing_rates(sizes, arguments.rates, cap=arguments.cap, temperature=arguments.temperature)
     n = arguments.rows or sum(min(size, arguments.cap or size) for size in sizes.values())
-    write_mixture(sources, rates, n, arguments.out, seed=arguments.seed)
+    with _disk_faults(arguments.out):
+        write_mixture(sources, rates, n, arguments.out, seed=arguments.seed)
     for name, rate in rates.items():
         say(f"{name}: {sizes[name]:,} rows, {rate:.1%} of the mixture")
 
@@ -313,11 +316,16 @@ def _write(data: Preferences, out: Path) -> None:
     """Write rows in the pairwise format, whole or not at all."""
     from align.data.writing import write_parquet, write_rows
 
-    if out.suffix == ".parquet":
-        write_parquet(data.dataset, out)
-    else:
-        write_rows(data, out)
+    with _disk_faults(out):
+        if out.suffix == ".parquet":
+            write_parquet(data.dataset, out)
+        else:
+            write_rows(data, out)
     report(f"written to {out}")
+
+
+def _disk_faults(out: Path) -> AbstractContextManager[None]:
+    return disk_faults(f"--out={out} cannot be written", "name another place")
 
 
 def _require_new(out: Path, *kinds: str) -> None:

@@ -41,9 +41,11 @@ def _export(arguments: argparse.Namespace) -> None:
     if folder.exists():
         raise UserError(f"{folder} exists, and nothing is overwritten; name a folder that does not.")
     from align.cli.trained_run import TrainedRun, load_model, require_models
-    from align.system.files import new_folder
+    from align.runs.run_folder import require_writable
+    from align.system.files import disk_faults, new_folder
 
     hide_noise()
+    require_writable(folder)
     require_models(arguments.model)
     run = TrainedRun.find(arguments.model) if arguments.start is None else None
     if run is not None and run.note is not None:
@@ -52,10 +54,7 @@ def _export(arguments: argparse.Namespace) -> None:
     policy = load_model(arguments.model, arguments.start, quantization=None, **dtype)  # 4 bits hold no merged weights
     for note in policy.notes:
         say(note)
-    try:
-        with new_folder(folder) as partial:
-            difference = policy.merge_and_export(partial)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}.") from error
+    with disk_faults(f"{folder} cannot be written", "name another place"), new_folder(folder) as partial:
+        difference = policy.merge_and_export(partial)
     merged = f" Merged and adapter logits differ by at most {difference:.1g}." if policy.uses_adapters else ""
     say(f"{folder} holds the whole model.{merged}")

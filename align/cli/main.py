@@ -47,7 +47,8 @@ def main(words: Sequence[str], configs: Path) -> int:
         return 2
     except KeyboardInterrupt as stop:
         signum = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)  # of a second signal its own
-        report(f"Stopped by {signum.name}; a run that has written a checkpoint continues with if_exists=resume.")
+        remedy = "; a run that has written a checkpoint continues with if_exists=resume" if _is_run(words) else ""
+        report(f"Stopped by {signum.name}{remedy}.")
         return 128 + signum
     except (Exception, SystemExit) as error:
         if (lost := _lost(error)) is not None:
@@ -92,13 +93,16 @@ def _lost(error: BaseException) -> str | None:
     return lost_process(error)
 
 
+def _is_run(words: Sequence[str]) -> bool:
+    return not words or words[0] not in registry.choices("commands")
+
+
 def _told(error: UserError, words: Sequence[str], configs: Path) -> str:
     """Return what is wrong, all of it, and the command that would do where that is known."""
     sentences = list(map(str, error.args))
     mended: list[str] | None = list(words)
     following: UserError | None = error
-    is_run = not words or words[0] not in registry.choices("commands")
-    for _ in range(_MENDINGS if is_run and not {"-m", "--multirun"} & set(words) else 0):
+    for _ in range(_MENDINGS if _is_run(words) and not {"-m", "--multirun"} & set(words) else 0):
         if following is None or (mended := _mended(mended, following)) is None:
             break
         following = _wrong_words(mended, configs)

@@ -54,9 +54,8 @@ class Layout:
         """Find the layout of a source from its first rows. Raises `UserError` if there is none, or no format fits."""
         sample = _sample(head)
         if not sample.rows:
-            raise UserError(
-                f"{source}: no row to learn from ({len(head)} read, none of them an object); give rows with columns."
-            )
+            problem = next((row.problem for row in head if row.problem), "none of them an object")
+            raise UserError(f"{source}: no row to learn from ({len(head)} read: {problem}); give rows with columns.")
         columns, usable = sample.columns, sample.rows
         found = find_format(format_name, sample, source, by_hand)
         if refusal := found.unknown_labels(usable):

@@ -24,7 +24,7 @@ from align.data.load_report import EXAMPLES_PER_REASON, LeftOut, LoadReport, Row
 from align.data.pairs_and_rankings import group_rows
 from align.data.schema import Example, Unit
 from align.data.storage import cache_folder
-from align.data.tokenization import TOO_LONG, Tokenization
+from align.data.tokenization import TOO_LONG, WEIGHTLESS, Tokenization
 from align.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
-_VERSION = 6
+_VERSION = 7
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
 _MISSING = frozenset({"chosen is null", "rejected is null", "fewer than two responses", "chosen and rejected are null"})
@@ -235,7 +235,7 @@ def _features() -> datasets.Features:
         remarks=List(text),
         problem=text,
         detail=text,
-        too_long=Value("bool"),
+        left_out=Value("bool"),
     )
 
 
@@ -252,7 +252,7 @@ def _opened(
     """Return the kept examples of a table, with their report; `given` is the data before it became pairs."""
     import numpy as np
 
-    names = ("problem", "detail", "too_long", "remarks", "length", "index")
+    names = ("problem", "detail", "left_out", "remarks", "length", "index")
     columns = {name: table.data.column(name) for name in names}
     kept = columns["problem"].is_null().to_numpy()
     index = columns["index"].to_numpy()
@@ -263,15 +263,15 @@ def _opened(
         return preferences[int(index[row])]["place"] if seen < EXAMPLES_PER_REASON else ""
 
     lost = np.flatnonzero(~kept).tolist()
-    reasons = (columns[name].filter(~kept).to_pylist() for name in ("problem", "detail", "too_long"))
-    for row, problem, detail, is_too_long in zip(lost, *reasons, strict=True):
-        if is_too_long:
+    reasons = (columns[name].filter(~kept).to_pylist() for name in ("problem", "detail", "left_out"))
+    for row, problem, detail, is_left_out in zip(lost, *reasons, strict=True):
+        if is_left_out:
             tally.leave_out(place(row, tally.left_out[problem]), LeftOut(problem, detail))
         else:
             tally.reject(place(row, tally.rejected[problem]), RowError(problem, detail))
-    if preferences.rules.too_long == "error" and tally.left_out:
+    if preferences.rules.too_long == "error" and tally.left_out[TOO_LONG]:
         raise UserError(
-            f"{tally.source}: {tally.left_out.total():,} prompts leave no room for a response within {max_length} "
+            f"{tally.source}: {tally.left_out[TOO_LONG]:,} prompts leave no room for a response within {max_length} "
             f"tokens (first: {tally.examples[TOO_LONG][0]}); raise max_length, or set data.too_long=drop or "
             "truncate_prompt."
         )
@@ -301,7 +301,9 @@ def _opened(
 
 def _remedy(tally: Tally, unit: Unit, max_length: int) -> str:
     needed = f"give data with what a {unit} needs"
-    if tally.left_out or tally.rejected.keys() - _MISSING:
+    if tally.left_out[WEIGHTLESS] and not tally.kept:
+        needed += ", and weights above 0"
+    if tally.left_out[TOO_LONG] or tally.rejected.keys() - _MISSING:
         return f"{needed}, raise max_length ({max_length})"
     if not tally.kept and "rejected is null" in tally.rejected:
         return f"{needed}, or take a method that learns from demonstrations (supervised)"

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, cast
 
 from align.data.load_report import RowError
@@ -61,7 +62,11 @@ def read_messages(value: object, name: str, note: Callable[[str], None]) -> list
         return [{"role": None, "content": read_text(value, name)}]
     if type(value) is not list and (not isinstance(value, Sequence) or isinstance(value, bytes)):
         raise RowError(f"{name} is not text or messages", f"is a {kind(value)}")
-    return [_message(item, name, note) for item in cast(Sequence[object], value)]
+    match value:
+        case [{"role": None, "content": text, **more}] if not more:  # as text is kept
+            return [{"role": None, "content": read_text(text, name)}]
+        case _:
+            return [_message(item, name, note) for item in cast(Sequence[object], value)]
 
 
 def _is_written(text: str) -> bool:
@@ -188,13 +193,14 @@ def _joined(content: object, name: str) -> object:
 def number(value: object, name: str) -> float:
     """Return a finite number, also one that is written as text, as in CSV; raises `RowError`."""
     try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
+        if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
             raise ValueError
         found = float(value)
     except OverflowError:
         found = math.inf
     except ValueError as error:
-        raise RowError(f"{name} is not a number", f"is {json.dumps(value, default=str)[:40]}") from error
+        shown = json.dumps(value, default=str, ensure_ascii=False)
+        raise RowError(f"{name} is not a number", f"is {shown[:40]}") from error
     if not math.isfinite(found):
         raise RowError(f"{name} is not finite")
     return found

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["TOO_LONG", "TRUNCATED", "Tokenization"]
+__all__ = ["TOO_LONG", "TRUNCATED", "WEIGHTLESS", "Tokenization"]
 
 _CHUNK = 500
 """Examples that are tokenised at once."""
@@ -38,6 +38,7 @@ _WORTH_PROCESSES = 4_000
 
 TRUNCATED = "response truncated to max_length"
 TOO_LONG = "prompt longer than max_length"
+WEIGHTLESS = "weight is 0"
 _SHORTENED = "first turns of the prompt left out to fit max_length"
 _DRAWN_ANEW = "a drawn response was encoded again from its text, which has changed or belongs to another tokenizer"
 
@@ -102,16 +103,17 @@ class Tokenization:
             results.append(result)
             try:
                 example = draft(members, self.unit)
+                if not example.weight:
+                    raise LeftOut(WEIGHTLESS, "nothing is learned from it")
                 drafts.append((result, example, self._render(example)))
             except RowError as rejection:
-                result |= {"problem": rejection.reason, "detail": rejection.detail}
+                result |= _lost(rejection)
         encoded = self.encoder.encode(self.tokenizer, [rendered for _, _, rendered in drafts])
         for (result, example, _), ids in zip(drafts, encoded, strict=True):
             try:
                 result |= _fitted(example, self._shortened(example, ids), self.max_length, self.encoder.end_of_turn)
             except RowError as rejection:
-                too_long = isinstance(rejection, LeftOut)
-                result |= {"problem": rejection.reason, "detail": rejection.detail, "too_long": too_long}
+                result |= _lost(rejection)
         return results
 
     def _shortened(self, example: Draft, whole: Encoded) -> Encoded:
@@ -200,8 +202,13 @@ def _blank(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
         "remarks": [],
         "problem": None,
         "detail": None,
-        "too_long": False,
+        "left_out": False,
     }
+
+
+def _lost(rejection: RowError) -> dict[str, Any]:
+    left_out = isinstance(rejection, LeftOut)
+    return {"problem": rejection.reason, "detail": rejection.detail, "left_out": left_out}
 
 
 def _fitted(example: Draft, encoded: Encoded, max_length: int, end_of_turn: int) -> dict[str, Any]:

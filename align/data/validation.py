@@ -23,6 +23,7 @@ REPEATED = "chosen and rejected begin with the prompt"
 _NO_VALUE = frozenset({"null", "nan", "none", "n/a", "na", "<na>", "#n/a", "nil"})
 _ENDS = ("</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<eos>")
 """Marks that chat templates and tokenizers put behind an answer."""
+_HEAVIEST = 1e6  # a weight beyond it is a slip, and sums of such lose the others
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Invisible characters that are neither white space nor control nor format characters."""
 
@@ -165,6 +166,8 @@ def _weight(value: object, name: str) -> float:
     weight = number(value, name)
     if weight < 0:
         raise RowError("negative weight", f"{weight:g}")
+    if weight > _HEAVIEST:
+        raise RowError("weight above 1e6", f"{weight:g}")
     return weight
 
 

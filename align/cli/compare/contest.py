@@ -203,11 +203,17 @@ def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
     from align.comparison.splitting import split
 
     config = comparison.config
+    size = config.data.heldout_size if "data.heldout_size" in comparison.typed else None
+    if size is not None and config.data.heldout is not None:
+        raise UserError(
+            f"data.heldout_size={size:g} has no effect on the rows of data.heldout={config.data.heldout}; leave it "
+            "out, or set data.heldout=null."
+        )
     read = assemble.read_data(dataclasses.replace(config, data=dataclasses.replace(config.data, heldout_size=0)))
     splits = split(
         read.data,
         read.heldout,
-        heldout_size=config.data.heldout_size if "data.heldout_size" in comparison.typed else None,
+        heldout_size=size,
         judge=own_judge,
         tuning=comparison.settings.tune > 0,
         seed=config.seed,

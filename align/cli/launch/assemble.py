@@ -115,6 +115,11 @@ def read_data(config: RunConfig) -> DataRead:
     say(every.report.summary())
     rows, heldout = list(range(len(every))), None
     if data.heldout is not None:
+        if data.heldout_size != DataConfig.heldout_size:
+            say(
+                f"Note: data.heldout_size={data.heldout_size:g} is not used, since the held-out rows are those of "
+                f"data.heldout={data.heldout}; set data.heldout=null to hold out some of data.train instead."
+            )
         given = {name: getattr(data, f"heldout_{name}") for name in own}
         own |= {name: value for name, value in given.items() if value is not None}
         with settings_of_heldout():

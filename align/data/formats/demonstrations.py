@@ -9,7 +9,14 @@ from typing import Any, cast
 
 from align.data.formats.base import SHARED_COLUMNS, Format, Sample, shared_fields
 from align.data.formats.labels import Labels, good_or_bad
-from align.data.formats.parts import CONVERSATIONS, conversation, instruction, only_one, prompt_with_system
+from align.data.formats.parts import (
+    CONVERSATIONS,
+    conversation,
+    instruction,
+    only_one,
+    prompt_with_system,
+    require_answer,
+)
 from align.data.formats.trl import cut_at
 from align.data.formats.turn_marks import answer_start, begins_with_turn
 from align.data.load_report import RowError
@@ -68,8 +75,7 @@ def _sharegpt(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _demonstrated(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Cut a conversation before its last answer."""
     turns = conversation(row[name], name)
-    if not turns or turns[-1].get("role") != "assistant":
-        raise RowError(f"{name} do not end with an assistant turn")
+    require_answer(turns, name)
     return {"prompt": prompt_with_system(turns[:-1], row.get("system")), "chosen": turns[-1:]}
 
 

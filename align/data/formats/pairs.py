@@ -12,6 +12,7 @@ from align.data.formats.parts import (
     instruction,
     only_one,
     prompt_with_system,
+    require_answer,
     require_known,
     shared_turns,
 )
@@ -117,8 +118,7 @@ def _sharegpt_pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _ms_swift(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     turns = conversation(row["messages"], "messages")
-    if not turns or turns[-1].get("role") != "assistant":
-        raise RowError("messages do not end with an assistant turn")
+    require_answer(turns, "messages")
     prompt, chosen = turns[:-1], turns[-1:]
     name = only_one(row, _REJECTED)
     rejected = row[name]

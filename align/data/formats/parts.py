@@ -16,6 +16,7 @@ __all__ = [
     "instruction",
     "only_one",
     "prompt_with_system",
+    "require_answer",
     "require_known",
     "shared_turns",
 ]
@@ -45,6 +46,13 @@ def conversation(value: object, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list):
         raise RowError(f"{name} is not a list of messages", f"is a {kind(value)}")
     return [_turn(item, name) for item in cast(list[Any], value)]
+
+
+def require_answer(turns: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Raise `RowError` unless the last turn is the assistant's."""
+    last = turns[-1].get("role") if turns else None
+    if last != "assistant":
+        raise RowError(f"{name} do not end with an assistant turn", f"the last role is {last!r:.40}" if turns else "")
 
 
 def _turn(item: Any, name: str) -> dict[str, Any]:

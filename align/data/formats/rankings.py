@@ -87,6 +87,14 @@ def _numbers(value: object, name: str) -> list[float]:
     return [number(item, name) for item in _listed(value, name)]
 
 
+def _worth(ranks: Sequence[float], name: str) -> list[float]:
+    """Return values of which a higher one is better; ranks count from 1, or from 0, which is the best."""
+    for rank in ranks:
+        if rank < 0 or rank != int(rank):
+            raise RowError(f"`{name}` has no ranks: 1 is the best, 2 the next", f"{rank:g}; values are `scores`")
+    return [-rank for rank in ranks]
+
+
 def _scored(prompt: str, responses: str, scores: str) -> Any:
     """Return a conversion of the columns of a prompt, its responses and their scores."""
 
@@ -124,19 +132,19 @@ def _stack_exchange(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _nemo_rl(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     completions = _objects(row["completions"], "completions")
-    values = [-number(_field(completion, "rank"), "rank") for completion in completions]
+    values = _worth([number(_field(completion, "rank"), "rank") for completion in completions], "rank")
     answers = [_field(completion, "completion") for completion in completions]
     return _ranking(row, row["context"], answers, values, scored=False)
 
 
 def _nectar(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     answers = _objects(row["answers"], "answers")
-    values = [-number(_field(answer, "rank"), "rank") for answer in answers]
+    values = _worth([number(_field(answer, "rank"), "rank") for answer in answers], "rank")
     return _ranking(row, row["prompt"], [_field(answer, "answer") for answer in answers], values, scored=False)
 
 
 def _ranked(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    values = [-rank for rank in _numbers(row["ranks"], "ranks")]
+    values = _worth(_numbers(row["ranks"], "ranks"), "ranks")
     return _ranking(row, row["prompt"], _listed(row["responses"], "responses"), values, scored=False)
 
 

@@ -94,11 +94,11 @@ def test_only_known_noise_is_hidden() -> None:
 def doing(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the command do what a test says; returns its exit code and how often the other processes heard of it."""
 
-    def call(does: Any) -> tuple[int, int]:
+    def call(does: Any, *words: str) -> tuple[int, int]:
         told: list[str] = []
         monkeypatch.setattr(entry, "_do", lambda *_: does())
         monkeypatch.setattr(entry, "_tell", lambda sentence: told.append(sentence) is None)
-        return main([], CONFIGS), len(told)
+        return main(list(words), CONFIGS), len(told)
 
     return call
 
@@ -125,6 +125,8 @@ def test_every_end_of_the_command_has_its_code(doing: Any, capsys: pytest.Captur
     assert doing(lambda: (_ for _ in ()).throw(KeyboardInterrupt)) == (130, 0)
     said = "Stopped by SIGINT; a run that has written a checkpoint continues with if_exists=resume.\n"
     assert capsys.readouterr().err == said
+    assert doing(lambda: (_ for _ in ()).throw(KeyboardInterrupt), "export") == (130, 0)
+    assert capsys.readouterr().err == "Stopped by SIGINT.\n"
 
 
 def test_an_error_of_the_program_itself_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:

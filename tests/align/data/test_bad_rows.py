@@ -42,6 +42,7 @@ TEXT_ROWS: list[tuple[str, Any, str]] = [
     ("38 a score beyond float", {"margin": 10**400}, "margin is not finite"),
     ("38 text as score", {"rejected_score": "four"}, "rejected_score is not a number"),
     ("negative weight", {"weight": -1}, "negative weight"),
+    ("a weight whose sums lose the others", {"weight": 1e39}, "weight above 1e6"),
     ("answer is a list", {"answer": ["4"]}, "answer is not text"),
 ]
 MESSAGE_ROWS: list[tuple[str, Any, str]] = [

@@ -136,3 +136,15 @@ def test_data_of_which_nothing_is_left_has_no_share_of_it(chatml: Any) -> None:
     rows = [{"rejected": None, **row} for row in rows]
     with pytest.raises(UserError, match=r"2 of 2 rows rejected or left out \(none is left\)"):
         tokenize(Preferences.from_rows(rows), chatml, max_length=30)
+
+
+@pytest.mark.parametrize("unit", ["pair", "ranking", "demonstration", "prompt", "judgement"])
+def test_rows_of_weight_0_are_left_out_and_counted(unit: Any, chatml: Any, pair: Pair) -> None:
+    """Whole batches of them would be steps without a loss."""
+    rows = [pair(0, weight=0), pair(1, weight=0.5), pair(2)]
+    data = Preferences.from_rows(rows, too_long="error")
+    tokenized = tokenize(data, chatml, max_length=100, unit=unit, max_rejected=0.0)
+    assert [example.weight for example in tokenized] == [0.5, 1.0]
+    assert (tokenized.report.kept, tokenized.report.left_out) == (2, {"weight is 0": 1})
+    with pytest.raises(UserError, match=r"none is left.*, and weights above 0"):
+        tokenize(Preferences.from_rows(rows[:1]), chatml, max_length=100, unit=unit)

@@ -271,8 +271,13 @@ def test_a_row_that_is_no_object_does_not_decide_the_columns(pair: Pair) -> None
     data = Preferences.from_rows(rows, columns={"answer": "gold"}, max_rejected=0.4)
     assert [row["answer"] for row in data] == ["1", "2"]
     assert data.report.rejected == {"not an object": 1}
-    with pytest.raises(UserError, match=r"no row to learn from \(2 read, none of them an object\)"):
+    with pytest.raises(UserError, match=r"no row to learn from \(2 read: not an object\)"):
         Preferences.from_rows([7, "x"])  # type: ignore[list-item]
+
+
+def test_what_is_read_can_be_given_again(pair: Pair) -> None:
+    data = Preferences.from_rows([pair(0), pair(1)])
+    assert list(Preferences.from_rows(list(data))) == list(data)
 
 
 def test_data_with_one_prompt_cannot_be_held_out(pair: Pair) -> None:

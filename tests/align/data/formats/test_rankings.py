@@ -60,6 +60,9 @@ RANKED: Table = [  # rank 1 is the best
     ({"prompt": "s", "responses": ["a", "b"], "ranks": [1, 1]}, TIE),
     ({"prompt": "t", "responses": ["a", "b"], "ranks": ["1", "2"]}, ("t", "a", "b")),
     ({"prompt": "u", "responses": ["a", "b"], "ranks": [1, 2, 3]}, "not one value for each response"),
+    ({"prompt": "w", "responses": ["a", "b"], "ranks": [0, 1]}, ("w", "a", "b")),
+    ({"prompt": "x", "responses": ["a", "b"], "ranks": [0.1, 0.9]}, "`ranks` has no ranks: 1 is the best, 2 the next"),
+    ({"prompt": "y", "responses": ["a", "b"], "ranks": [-1, 1]}, "`ranks` has no ranks: 1 is the best, 2 the next"),
     ({"prompt": "v", "responses": "a", "ranks": [1]}, "responses is not a list"),
 ]
 
@@ -251,7 +254,7 @@ LAYOUTS: dict[str, Callable[[list[Any], list[int]], list[dict[str, Any]]]] = {
     "rrhf": lambda texts, values: [{"query": "q", "responses": texts, "scores": values}],
     "scored": lambda texts, values: [{"prompt": "q", "responses": texts, "scores": values}],
     "distilabel": lambda texts, values: [{"instruction": "q", "generations": texts, "ratings": values}],
-    "ranked": lambda texts, values: [{"prompt": "q", "responses": texts, "ranks": [-value for value in values]}],
+    "ranked": lambda texts, values: [{"prompt": "q", "responses": texts, "ranks": [9 - value for value in values]}],
     "ultrafeedback-raw": lambda texts, values: [
         {"instruction": "q", "completions": [rated(*one) for one in zip(texts, values, strict=True)]}
     ],
@@ -259,13 +262,13 @@ LAYOUTS: dict[str, Callable[[list[Any], list[int]], list[dict[str, Any]]]] = {
         {"question": "q", "answers": [{"text": t, "pm_score": v} for t, v in zip(texts, values, strict=True)]}
     ],
     "nectar": lambda texts, values: [
-        {"prompt": "q", "answers": [{"answer": t, "rank": -v} for t, v in zip(texts, values, strict=True)]}
+        {"prompt": "q", "answers": [{"answer": t, "rank": 9 - v} for t, v in zip(texts, values, strict=True)]}
     ],
     "nemo-rl": lambda texts, values: [
         {
             "context": messages(("user", "q")),
             "completions": [
-                {"completion": messages(("assistant", t)), "rank": -v} for t, v in zip(texts, values, strict=True)
+                {"completion": messages(("assistant", t)), "rank": 9 - v} for t, v in zip(texts, values, strict=True)
             ],
         }
     ],
