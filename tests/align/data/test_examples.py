@@ -104,10 +104,10 @@ def test_of_a_prompt_that_stands_twice_the_first_row_is_kept(chatml: Any, pair: 
 
 
 def test_each_row_of_a_unit_keeps_its_columns(chatml: Any, pair: Pair) -> None:
-    fields = {"chosen_score": 2.0, "rejected_score": 1.0, "margin": 3.0, "weight": 0.0, "prompt_id": "p"}
+    fields = {"chosen_score": 2.0, "rejected_score": 1.0, "margin": 3.0, "weight": 0.25, "prompt_id": "p"}
     data = Preferences.from_rows([pair(0, **fields, answer="x", source="s")])
     chosen, rejected = (encode_response(chatml, data[0][side]) for side in ("chosen", "rejected"))
-    shared: dict[str, Any] = {"prompt_ids": encode_prompt(chatml, data[0]["prompt"]), "weight": 0.0, "prompt_id": "p"}
+    shared: dict[str, Any] = {"prompt_ids": encode_prompt(chatml, data[0]["prompt"]), "weight": 0.25, "prompt_id": "p"}
     shared |= {"index": 0, "answer": "x", "source": "s"}
     both = {"responses": [chosen, rejected], "scores": [2.0, 1.0], "comparisons": [[0, 1]], "margin": 3.0}
     wanted: dict[Any, dict[str, Any]] = {

@@ -141,7 +141,7 @@ def test_data_of_which_nothing_is_left_has_no_share_of_it(chatml: Any) -> None:
 @pytest.mark.parametrize("unit", ["pair", "ranking", "demonstration", "prompt", "judgement"])
 def test_rows_of_weight_0_are_left_out_and_counted(unit: Any, chatml: Any, pair: Pair) -> None:
     """Whole batches of them would be steps without a loss."""
-    rows = [pair(0, weight=0), pair(1, weight=0.5), pair(2)]
+    rows = [pair(0, weight=0), pair(1, weight=0.5), pair(2, weight=None)]
     data = Preferences.from_rows(rows, too_long="error")
     tokenized = tokenize(data, chatml, max_length=100, unit=unit, max_rejected=0.0)
     assert [example.weight for example in tokenized] == [0.5, 1.0]

@@ -271,7 +271,7 @@ def test_a_row_that_is_no_object_does_not_decide_the_columns(pair: Pair) -> None
     data = Preferences.from_rows(rows, columns={"answer": "gold"}, max_rejected=0.4)
     assert [row["answer"] for row in data] == ["1", "2"]
     assert data.report.rejected == {"not an object": 1}
-    with pytest.raises(UserError, match=r"no row to learn from \(2 read: not an object\)"):
+    with pytest.raises(UserError, match=r"no row to learn from \(2 read: none of them an object\)"):
         Preferences.from_rows([7, "x"])  # type: ignore[list-item]
 
 
