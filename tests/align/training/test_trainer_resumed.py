@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
 from align.system.signals import Interrupted
 from methods import DPO, SFT
-from tests.align.training.conftest import Launch, final, finished
-from tests.align.training.dpo_runs import SCRIPT, Rows, largest_difference, train
+from tests.align.training.conftest import final
+from tests.align.training.dpo_runs import Rows, begin, largest_difference, train
+from tests.forked import Forked
 
 
 def test_a_run_killed_before_its_first_checkpoint_logs_each_step_once(
@@ -139,31 +139,33 @@ class TestResume:
         assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
 
 
-def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> None:
+def has_logged(folder: Path, steps: int) -> bool:
     metrics = folder / "metrics.jsonl"
-    while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < steps):
-        time.sleep(0.005)
+    return metrics.exists() and metrics.read_text().count("\n") >= steps
 
 
 @pytest.mark.slow
-def test_killed_outright_it_resumes_exactly(launch: Launch, tmp_path: Path) -> None:
-    finished(launch(SCRIPT, tmp_path / "straight"))
+def test_killed_outright_it_resumes_exactly(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    begin(tiny_model, pair_rows, straight)
     for steps in (3, 6):
-        process = launch(SCRIPT, tmp_path / "killed", "resume")
-        wait_for_steps(tmp_path / "killed", steps, process)
+        process = Forked(begin, tiny_model, pair_rows, killed, "resume").start()
+        while not process.ended and not has_logged(killed, steps):
+            time.sleep(0.002)
         process.kill()
-        process.communicate()
-    finished(launch(SCRIPT, tmp_path / "killed", "resume"))
-    assert largest_difference(final(tmp_path / "straight"), final(tmp_path / "killed")) == 0
+    begin(tiny_model, pair_rows, killed, "resume")
+    assert largest_difference(final(straight), final(killed)) == 0
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_checkpoints_and_exits_with_its_code(signum: int, code: int, launch: Launch, tmp_path: Path) -> None:
-    process = launch(SCRIPT, tmp_path / "run", steps=400)
-    wait_for_steps(tmp_path / "run", 3, process)
-    process.send_signal(signum)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == code, output[-2000:]
-    assert not (tmp_path / "run" / "final").exists()
-    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    assert (tmp_path / "run" / "checkpoints" / f"step-{last:08d}" / "manifest.json").exists()
+def test_a_signal_checkpoints_and_exits_with_its_code(
+    signum: int, code: int, tiny_model: Path, pair_rows: Rows, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = Forked(begin, tiny_model, pair_rows, folder, "new", 400).start()
+    process.wait_until(lambda: has_logged(folder, 3))
+    process.send(signum)
+    assert process.wait(60) == code, process.said
+    assert not (folder / "final").exists()
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert (folder / "checkpoints" / f"step-{last:08d}" / "manifest.json").exists()
