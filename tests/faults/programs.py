@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.charts import leave_out_charts
 from tests.forked import ROOT, Forked
 
 
 class Command(Forked):
     """``run.py`` with these words in a folder.
 
-    ``prepare`` is called first in its process: it sets limits, or lays a trap. ``charts``: draw curves too, which takes
-    two thirds of a short run.
+    ``prepare`` is called first in its process: it sets limits, or lays a trap. ``charts``: draw curves too.
     """
 
     def __init__(
@@ -35,15 +37,7 @@ def _run(words: list[str], folder: Path, prepare: Callable[[], Any] | None, char
     os.chdir(folder)
     sys.argv = [str(ROOT / "scripts" / "run.py"), *words]
     if not charts:
-        _leave_out_charts()
+        leave_out_charts(pytest.MonkeyPatch())
     if prepare is not None:
         prepare()
     raise SystemExit(main(words, ROOT / "configs"))
-
-
-def _leave_out_charts() -> None:
-    import align.reporting.page as page
-    import align.training.monitor as monitor
-
-    monitor.report.plot_curves = lambda _: None
-    page.curves_of = page.bars_of = lambda _: []

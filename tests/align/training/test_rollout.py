@@ -24,6 +24,8 @@ from reward.combinations.weighted_sum import WeightedSum
 from tests.align.training.ppo_runs import Lengths, Rows, train
 from tests.forked import on_ranks
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 def test_each_rollout_draws_anew(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     drawn: list[dict[str, str]] = []

@@ -24,6 +24,8 @@ from tests.align.training.conftest import final
 from tests.align.training.ppo_runs import Lengths, Rows, same, train
 from tests.forked import Forked
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 def test_a_run_resumes_exactly_at_every_step_of_a_rollout(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     whole = train(tiny_model, pair_rows, tmp_path / "whole", keep_checkpoints=20)

@@ -13,6 +13,8 @@ from align.training.step import TrainingError
 from tests.align.training.ppo_runs import Lengths, Rows, same, train
 from tests.forked import on_ranks
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 def test_a_scorer_that_fails_leaves_a_run_that_can_go_on(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     whole = train(tiny_model, pair_rows, tmp_path / "whole", save_steps=None)

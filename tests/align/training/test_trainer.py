@@ -27,6 +27,7 @@ from tests.forked import on_ranks
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize("method", [DPO(), SFT(), SFT(reduction="sequence_mean"), DPO(reference="cached")])
 def test_the_micro_batch_budget_changes_nothing(method: Any, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     # SGD: AdamW divides by the size of the gradient, which makes of the rounding of a vanishing one a whole step.
@@ -37,6 +38,7 @@ def test_the_micro_batch_budget_changes_nothing(method: Any, tiny_model: Path, p
     assert max(t.abs().max().item() for name, t in whole.items() if "lora_B" in name) > 1e-3  # it did learn
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_cached_and_live_reference_train_alike(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     _, live = train(tiny_model, pair_rows, tmp_path / "live", DPO(reference="live"))
     for reference in ("cached", "auto"):
@@ -44,6 +46,7 @@ def test_cached_and_live_reference_train_alike(tiny_model: Path, pair_rows: Rows
         assert largest_difference(live, cached) < 1e-5
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize("kind", [DPO, KTO, BCO])
 def test_the_reference_is_asked_once_for_each_pair(
     kind: Any, tiny_model: Path, pair_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,6 +72,7 @@ def test_the_reference_is_asked_once_for_each_pair(
     assert largest_difference(once, each) < 1e-5
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_gradient_checkpointing_changes_nothing(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     weights: list[dict[str, torch.Tensor]] = []
     for checkpointing in (False, True):

@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from align import Policy
 from align.errors import UserError
@@ -21,7 +23,12 @@ from align.system.signals import Interrupted
 from methods import DPO, SFT
 from tests.align.training.conftest import final
 from tests.align.training.dpo_runs import Rows, begin, largest_difference, train
+from tests.charts import leave_out_charts
 from tests.forked import Forked
+
+pytestmark = pytest.mark.usefixtures("without_charts")
+Weights = dict[str, torch.Tensor]
+Finished = Callable[[Path], tuple[Path, Weights]]
 
 
 def test_a_run_killed_before_its_first_checkpoint_logs_each_step_once(
@@ -34,6 +41,19 @@ def test_a_run_killed_before_its_first_checkpoint_logs_each_step_once(
     _, again = train(tiny_model, pair_rows[:8], folder, SFT(), if_exists="resume", **config)
     assert largest_difference(weights, again) == 0
     assert [record["step"] for record in read_records(folder / "metrics.jsonl")] == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model: Path, pair_rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A finished run of six steps, in a folder of its own for each test."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_charts(patch)
+        folder, weights = train(tiny_model, pair_rows, tmp_path_factory.mktemp("finished") / "run")
+
+    def copied(to: Path) -> tuple[Path, Weights]:
+        return shutil.copytree(folder, to / "run"), weights
+
+    return copied
 
 
 class TestResume:
@@ -66,12 +86,13 @@ class TestResume:
     def test_a_damaged_checkpoint_is_passed_over_and_named(
         self,
         damage: str,
+        finished: Finished,
         tiny_model: Path,
         pair_rows: Rows,
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        folder, straight = train(tiny_model, pair_rows, tmp_path / "run")
+        folder, straight = finished(tmp_path)
         file = folder / "checkpoints" / "step-00000006" / "optimizer.safetensors"
         data = bytearray(file.read_bytes())
         if damage == "flip":
@@ -89,13 +110,13 @@ class TestResume:
         assert largest_difference(straight, resumed) == 0
 
     def test_a_run_that_another_process_is_at_is_refused(
-        self, tiny_model: Path, pair_rows: list[dict[str, Any]], tmp_path: Path
+        self, finished: Finished, tiny_model: Path, pair_rows: Rows, tmp_path: Path
     ) -> None:
-        folder, _ = train(tiny_model, pair_rows, tmp_path / "run")
+        folder, _ = finished(tmp_path)
         with alone(folder), pytest.raises(UserError, match="run is in use by process"):
             train(tiny_model, pair_rows, folder, if_exists="resume")
-        train(tiny_model, pair_rows, folder, if_exists="overwrite")  # its end let the folder go
-        train(tiny_model, pair_rows, folder, if_exists="overwrite")
+        for _ in range(2):  # its end lets the folder go
+            train(tiny_model, pair_rows, folder, if_exists="overwrite", steps=1)
 
     @pytest.mark.parametrize(
         ("change", "named"),
@@ -108,12 +129,18 @@ class TestResume:
         ],
     )
     def test_changed_settings_are_refused_by_name(
-        self, change: dict[str, Any], named: str, tiny_model: Path, pair_rows: Rows, tmp_path: Path
+        self,
+        change: dict[str, Any],
+        named: str,
+        finished: Finished,
+        tiny_model: Path,
+        pair_rows: Rows,
+        tmp_path: Path,
     ) -> None:
-        train(tiny_model, pair_rows, tmp_path / "run", steps=2)
+        folder, _ = finished(tmp_path)
         rows = pair_rows[1:] if change.pop("data", False) else pair_rows
         with pytest.raises(UserError, match=named):
-            train(tiny_model, rows, tmp_path / "run", **{"steps": 2, "if_exists": "resume", **change})
+            train(tiny_model, rows, folder, **{"if_exists": "resume", **change})
 
     def test_a_run_of_an_earlier_version_is_refused_unless_it_is_finished(
         self, tiny_model: Path, pair_rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
