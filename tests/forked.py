@@ -1,6 +1,8 @@
 """Functions in processes of their own, and on several ranks, forked from a process that has imported everything.
 
-They are processes like any other, to be killed, limited and signalled, that need not import for ten seconds first.
+They are processes like any other, to be killed, limited and signalled, that need not import for ten seconds first. But
+all have one seed of hashes: the order of a set differs only between ranks of a launcher (`test_processes.py` of the
+command).
 """
 
 from __future__ import annotations
@@ -126,11 +128,12 @@ def _call(
         os.dup2(output.fileno(), descriptor)
     output.close()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # multiprocessing has it ignored in its server
-    atexit._clear()  # what is registered from here on is this process's, and multiprocessing would not call it
+    # What is registered from here on is this process's; multiprocessing would not call it.
+    atexit._clear()  # pyright: ignore[reportPrivateUsage]
     try:
         function(*arguments)
     except Exception:
         traceback.print_exc()
         raise SystemExit(1) from None
     finally:
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
