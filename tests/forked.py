@@ -114,7 +114,7 @@ def on_ranks(number: int, function: Callable[..., Any], *arguments: Any, seconds
 
 
 def _place(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """What torchrun tells a rank, all of them being on this machine."""
+    """The variables that torchrun gives a rank, all of them being on this machine."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
     store = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     return {name: str(number) for name, number in numbers.items()} | store

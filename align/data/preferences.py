@@ -163,8 +163,7 @@ class Preferences:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one row as a dictionary of the columns of the pairwise format and `place`."""
-        (row,) = rows_of(self._tables[index])
-        return row
+        return next(rows_of(self._tables[index]))
 
     @cached_property
     def _tables(self) -> datasets.Dataset:
