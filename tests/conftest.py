@@ -123,3 +123,11 @@ def tiny_policy(tiny_model: Path) -> Policy:
             if "lora_B" in name:
                 parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
     return policy
+
+
+@pytest.fixture
+def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no curves, which take half of a short one; other tests of the same runs have them drawn."""
+    from tests.charts import leave_out_charts
+
+    leave_out_charts(monkeypatch)

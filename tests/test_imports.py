@@ -9,6 +9,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -68,16 +69,19 @@ def folder(module: str) -> str | None:
     return next((name for name in FOLDERS if module == name or module.startswith(f"{name}.")), None)
 
 
-def imports(module: str) -> Iterator[tuple[str, str]]:
+@cache
+def imports(module: str) -> list[tuple[str, str]]:
     """Modules of this project that a module imports, anywhere in it, with the place."""
     place = MODULES[module].relative_to(ROOT)
+    found: list[tuple[str, str]] = []
     for node in ast.walk(tree(MODULES[module])):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, f"{place}:{node.lineno}") for alias in node.names if alias.name in MODULES)
+            found += [(alias.name, f"{place}:{node.lineno}") for alias in node.names if alias.name in MODULES]
         elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                yield (inner if inner in MODULES else node.module), f"{place}:{node.lineno}"
+                found.append((inner if inner in MODULES else node.module, f"{place}:{node.lineno}"))
+    return found
 
 
 # Imports
@@ -120,7 +124,7 @@ def test_no_package_imports_torch(package: str) -> None:
     came_from: dict[str, str | None] = {package: None}
     waiting = [package]
     for module in waiting:
-        for name in imported_at_once(tree(MODULES[module]).body):
+        for name in imported_at_once(module):
             if name.partition(".")[0] in HEAVY:
                 path, at = [name], module
                 while at is not None:
@@ -137,8 +141,13 @@ HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
 """torch and the libraries that import it."""
 
 
-def imported_at_once(body: list[ast.stmt]) -> Iterator[str]:
-    """Names of the modules that running these statements imports: not those inside functions or for types."""
+@cache
+def imported_at_once(module: str) -> list[str]:
+    """Names of the modules that running a module imports: not those inside functions or for types."""
+    return list(_imported(tree(MODULES[module]).body))
+
+
+def _imported(body: list[ast.stmt]) -> Iterator[str]:
     for node in body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -146,9 +155,9 @@ def imported_at_once(body: list[ast.stmt]) -> Iterator[str]:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
-            yield from imported_at_once([*node.body, *node.orelse])
+            yield from _imported([*node.body, *node.orelse])
         elif isinstance(node, ast.Try | ast.With | ast.ClassDef):
-            yield from imported_at_once(node.body)
+            yield from _imported(node.body)
 
 
 # Registered names that the common part has in another sense.

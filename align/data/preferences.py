@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -162,8 +163,12 @@ class Preferences:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one row as a dictionary of the columns of the pairwise format and `place`."""
-        (row,) = rows_of(self.dataset.with_format("arrow")[index])
-        return row
+        return next(rows_of(self._tables[index]))
+
+    @cached_property
+    def _tables(self) -> datasets.Dataset:
+        """The rows as `pyarrow.Table`: a copy of all that describes them, so it is made once and not for each row."""
+        return self.dataset.with_format("arrow")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.rows()
@@ -174,8 +179,8 @@ class Preferences:
 
     def tables(self, names: Sequence[str] | None = None) -> Iterator[Any]:
         """Yield the rows in order as `pyarrow.Table`, of a few thousand each, with these columns or all."""
-        chosen = self.dataset if names is None else self.dataset.select_columns(list(names))
-        return iter(cast("Iterable[Any]", chosen.with_format("arrow").iter(_TABLE_ROWS)))
+        chosen = self._tables if names is None else self._tables.select_columns(list(names))
+        return iter(cast("Iterable[Any]", chosen.iter(_TABLE_ROWS)))
 
     def select(self, indices: Iterable[int]) -> Preferences:
         """Return the rows at `indices`, in that order."""
@@ -216,11 +221,9 @@ class Preferences:
     def _regrouped(
         self, groups: Iterable[list[int]], rewrite: Callable[[Sequence[dict[str, Any]]], Iterable[Mapping[str, Any]]]
     ) -> Preferences:
-        table = self.dataset.with_format("arrow")  # a copy of all that describes the rows: once, not for each
-
         def rows() -> Iterator[tuple[Mapping[str, Any], str]]:
             for group in groups:
-                members = list(rows_of(table[group]))
+                members = list(rows_of(self._tables[group]))
                 place, *_ = (row.pop("place") for row in members)
                 yield from ((made, place) for made in rewrite(members))
 

@@ -43,13 +43,14 @@ def chart(picture: Path, size: tuple[float, float], *, rows: int = 1, columns: i
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
     axes: list[Any] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.set_axisbelow(True)
     yield axes
+    _lay_out(figure)
     figure.savefig(picture, dpi=120)
 
 
@@ -72,7 +73,7 @@ def svg_chart(draw: Callable[[Any], None], size: tuple[float, float]) -> Markup:
         "font.family": "sans-serif",
     }
     with mpl.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size)
         figure.patch.set_alpha(0)
         FigureCanvasSVG(figure)
         axis: Any = figure.subplots()
@@ -80,9 +81,20 @@ def svg_chart(draw: Callable[[Any], None], size: tuple[float, float]) -> Markup:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         draw(axis)
+        _lay_out(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = visible(buffer.getvalue())
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text[text.index("<svg") :], count=1)
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # of groups: a page has several charts
     return Markup(text.replace(_INK, "currentColor"))
+
+
+def _lay_out(figure: Any) -> None:
+    """Make room for what is written beside the axes.
+
+    A figure with a layout of its own does so twice, and is drawn for nothing in between.
+    """
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    ConstrainedLayoutEngine().execute(figure)

@@ -1,15 +1,12 @@
 """The equivalence matrix: the result of a step does not depend on the way it is computed.
 
 Every case of :mod:`tests.equivalence.cases` is computed in the ways of :mod:`tests.equivalence.ways`, and compared.
-`make correctness` writes the differences into docs/correctness.md. Run as a program this module is one of two ranks.
+`make correctness` writes the differences into docs/correctness.md.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +20,7 @@ from torch import Tensor
 from align.system.processes import Processes
 from tests.equivalence.cases import ALL, TRANSPOSED, Case
 from tests.equivalence.ways import Outcome, Way, make_policy, run
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forked import on_ranks
 
 
 @dataclass(frozen=True)
@@ -171,17 +167,7 @@ def compare_ranks(cases: Sequence[Case]) -> dict[Case, tuple[Difference, float]]
     """Run cases on two ranks of one process group, resumed and in parts, and compare with one whole process."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "outcomes.pt"
-        words = ["--standalone", "--nproc-per-node", "2", "-m", "tests.equivalence.matrix", str(file), *map(str, cases)]
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", *words],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        on_ranks(2, _on_a_rank, file, list(map(str, cases)))
         outcomes: list[dict[str, Any]] = torch.load(file)
     results: dict[Case, tuple[Difference, float]] = {}
     for case, found in zip(cases, outcomes, strict=True):
@@ -190,7 +176,7 @@ def compare_ranks(cases: Sequence[Case]) -> dict[Case, tuple[Difference, float]]
     return results
 
 
-def _on_a_rank(file: str, names: Sequence[str]) -> None:
+def _on_a_rank(file: Path, names: Sequence[str]) -> None:
     outcomes = [run(case, replace(PARTS, resumed=True)) for case in ALL if str(case) in names]
     if Processes().is_first:
         kept = ("losses", "norms", "gradients", "weights", "rows")
@@ -209,8 +195,3 @@ def table() -> str:
         cells = (str(FIGURES.get((str(case), name), "")) for name in columns)
         lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    _on_a_rank(sys.argv[1], sys.argv[2:])

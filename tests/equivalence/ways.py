@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -212,18 +213,32 @@ def _folder_of_all_ranks() -> Generator[Path]:
 
 def make_policy(case: Case, way: Way) -> Policy:
     """The same policy in every way: an adapter that was trained before, its frozen copy, and the other roles."""
-    base = network(case.model).eval()
-    if way.base != "float32":
+    adapters = _adapters(case.model, case.roles, way.base, way.noise, way.moved)
+    roles = _merged(adapters) if way.full else copy.deepcopy(adapters)
+    layout = "flat" if way.layout == "plain" else way.layout
+    policy = (_Plain if way.layout == "plain" else Policy)(roles, tokenizer(), layout=layout, packed=way.packed)
+    modules = [*roles._modules.values()] if isinstance(roles, FullCopies) else [roles.peft_model]
+    for module in (*modules, *roles.heads.values()):
+        module.to(way.device)
+    torch.manual_seed(2)
+    return policy
+
+
+@cache
+def _adapters(model: str, roles: tuple[Role, ...], dtype: str, noise: float, moved: bool) -> SharedBase:
+    """The roles of a policy, of which each way has a copy: PEFT takes longest to put adapters on a model."""
+    base = network(model).eval()
+    if dtype != "float32":
         base = base.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]
-    if way.base == "rounded":
+    if dtype == "rounded":
         base = base.to(torch.float32)  # pyright: ignore[reportArgumentType]
     generator = torch.Generator().manual_seed(1)
-    if way.noise:
+    if noise:
         chance = torch.Generator().manual_seed(3)
         for weight in base.parameters():
-            weight.data *= 1 + way.noise * (2 * torch.randint(0, 2, weight.shape, generator=chance) - 1)
+            weight.data *= 1 + noise * (2 * torch.randint(0, 2, weight.shape, generator=chance) - 1)
     config: Any = Adapter(r=4).to_peft()
-    config.fan_in_fan_out = case.model == TRANSPOSED
+    config.fan_in_fan_out = model == TRANSPOSED
     peft_model: Any = get_peft_model(base, config, adapter_name="policy")
 
     def disturb(parameters: Mapping[str, Tensor]) -> None:
@@ -235,22 +250,15 @@ def make_policy(case: Case, way: Way) -> Policy:
     with tempfile.TemporaryDirectory() as folder:
         SharedBase(peft_model).save("policy", Path(folder))
         adapters = SharedBase(peft_model, start=Path(folder))
-    layout = "flat" if way.layout == "plain" else way.layout
-    policy = (_Plain if way.layout == "plain" else Policy)(adapters, tokenizer(), layout=layout, packed=way.packed)
     torch.manual_seed(2)  # of the reward head
-    policy.require(case.roles)
+    Policy(adapters, tokenizer()).require(roles)
     if "value" in adapters.heads:
         torch.nn.init.normal_(adapters.heads["value"].weight, std=0.1)
-    if way.moved:
+    if moved:
         for role in adapters.names:
             if role != "reference":
                 disturb(adapters.weights(role))
-    if way.full:
-        policy.roles = _merged(adapters)
-    modules = [*policy.roles._modules.values()] if way.full else [peft_model]
-    for module in (*modules, *policy.roles.heads.values()):
-        module.to(way.device)
-    return policy
+    return adapters
 
 
 def _merged(adapters: SharedBase) -> FullCopies:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.programs import ROOT, Command
+from tests.faults.programs import Command
 
 TRIALS = int(os.environ.get("ALIGN_FAULTS", "0"))
 """How often the random tests of the long form try; 0: the short form."""
@@ -39,8 +39,6 @@ METHODS: dict[str, tuple[str, ...]] = {
     "reward": ("method=reward",),
     "ranker": ("method=ranker",),
 }
-
-os.environ["PYTHONPATH"] = str(ROOT)  # of the process that the commands are forked from
 
 
 def write_inputs(folder: Path) -> None:

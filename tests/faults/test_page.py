@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.faults.programs import ROOT
+from tests.forked import ROOT
 
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 FAULTS = PAGE.partition("| Measured |")[0].splitlines()

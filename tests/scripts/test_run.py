@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -37,12 +36,13 @@ def said(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if not line.startswith("import time:")]
 
 
-def processor_seconds(*words: str, folder: Path) -> float:
-    """Time on a processor: what the command needs on a machine that does nothing else."""
+def seconds(*words: str, folder: Path) -> tuple[float, float]:
+    """Time on a processor, which the command needs on a machine that does nothing else, and by the clock."""
     before = os.times()
     run(*words, folder=folder)
     after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return processor, after.elapsed - before.elapsed
 
 
 def test_help_is_quick_and_lists_the_choices(tmp_path: Path) -> None:
@@ -87,15 +87,11 @@ def test_a_mistake_is_answered_before_anything_heavy_is_imported(
 
 @pytest.mark.parametrize("words", [["--help"], ["method.betta=0.1"], ["-m", "method=sft,dpo", "seed=1,x"]])
 def test_answers_take_less_than_two_seconds(words: list[str], tmp_path: Path) -> None:
-    assert processor_seconds(*words, folder=tmp_path) < SECONDS
-    best = min(_wall_seconds(words, tmp_path) for _ in range(3))
-    assert best < SECONDS * 2  # the machine may be busy with other tests
-
-
-def _wall_seconds(words: list[str], folder: Path) -> float:
-    began = time.perf_counter()
-    run(*words, folder=folder)
-    return time.perf_counter() - began
+    processor, clock = seconds(*words, folder=tmp_path)
+    assert processor < SECONDS
+    for _ in range(2):  # the machine may be busy with other tests
+        clock = clock if clock < SECONDS * 2 else seconds(*words, folder=tmp_path)[1]
+    assert clock < SECONDS * 2
 
 
 def test_another_process_than_the_first_speaks_if_it_is_left_alone(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from align.data import Preferences, leaked_prompts, storage
@@ -126,6 +127,19 @@ def test_a_selection_has_its_rows_in_order_and_a_fingerprint_of_its_own(pair: Pa
     made = [data, data.select([0, 1]), data.select([1, 0]), data.select([0]), other.select([0, 1])]
     assert len({one.fingerprint for one in made}) == 5
     assert data.select(range(2)).fingerprint == data.select([0, 1]).fingerprint
+
+
+def test_a_row_is_read_without_copying_all_that_describes_the_rows(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, copies = Preferences.from_rows([pair(number) for number in range(3)]), list[str]()
+    original = datasets.Dataset.with_format
+
+    def counted(rows: datasets.Dataset, *kind: str) -> datasets.Dataset:
+        copies.append(*kind)
+        return original(rows, *kind)
+
+    monkeypatch.setattr(datasets.Dataset, "with_format", counted)
+    assert [data[i]["place"] for i in (2, 0, -1)] == ["rows:3", "rows:1", "rows:3"]
+    assert copies == ["arrow"]
 
 
 def test_the_fingerprint_is_that_of_every_column(pair: Pair) -> None:

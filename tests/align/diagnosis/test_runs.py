@@ -15,6 +15,8 @@ from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
 from methods import DPO, GRPO, SFT
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 Rows = list[dict[str, str]]
 
 

@@ -24,6 +24,16 @@ def test_panels_come_row_by_row_and_the_picture_has_its_size(tmp_path: Path) -> 
         assert len(axes) == 1
 
 
+def test_what_is_written_beside_the_axes_is_inside_the_picture(tmp_path: Path) -> None:
+    with chart(tmp_path / "a.png", (3, 2)) as (axis,):
+        axis.plot([1, 2], [0.12345, 0.12346])
+        axis.set_ylabel("value")
+        axis.set_xlabel("step")
+    box, whole = axis.get_tightbbox(), axis.figure.bbox
+    assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+    assert whole.y0 <= box.y0 < box.y1 <= whole.y1
+
+
 def test_a_block_that_fails_leaves_no_picture(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data"), chart(tmp_path / "a.png", (1, 1)):
         raise ValueError("no data")

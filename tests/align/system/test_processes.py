@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,8 +21,7 @@ from align.system.processes import (
     process_state,
     require_data_parallel,
 )
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.forked import on_ranks
 
 
 def test_alone_everything_is_its_own() -> None:
@@ -140,62 +136,58 @@ def test_without_an_accelerator_the_ranks_are_joined_on_cpus(available: bool, mo
     assert asked == [{"cpu": not available, "timeout": module.PATIENCE}]
 
 
-SCRIPT = """
-import torch
-from align.errors import UserError
-from align.system.processes import Processes
-p = Processes()
-assert p.world_size == 2
-assert list(p.share(range(5))) == [[0, 2, 4], [1, 3]][p.rank]
-assert p.gather(p.rank) == [0, 1]
-assert p.gather("x" * 9000 * p.rank) == ["", "x" * 9000]
-assert p.on_first(lambda: "y" * 9000) == "y" * 9000
-assert p.in_order([[1, 3], [0, 2]][p.rank], ["bd", "ac"][p.rank]) == list("abcd")
-assert p.sum(p.rank + 1) == 3
-value = torch.tensor([1.0, p.rank], dtype=torch.float64)
-assert p.sum_tensor(value).tolist() == [2.0, 1.0] and value.tolist() == [1.0, p.rank]
-p.sum_in_place([value])
-assert value.tolist() == [2.0, 1.0]
-assert p.reduce_metrics({"loss": (p.rank + 1, 1), **({"own": (4, 2)} if p.rank else {})}) == {"loss": 1.5, "own": 2.0}
-assert p.on_first(lambda: p.rank) == 0
-assert p.together(lambda: p.rank) == [0, 1] and not p.failed_together
-def odd():
-    if p.rank:
-        raise UserError("odd")
-def even():
-    return 1 / p.rank
-for make, messages in ((odd, ["odd", "odd"]), (even, ["division by zero", "ZeroDivisionError: division by zero"])):
-    try:
-        p.together(make)
-        assert False
-    except Exception as error:
-        assert str(error).endswith(messages[p.rank]), error
-    assert p.failed_together
+def share_and_sum() -> None:
+    p = Processes()
+    assert p.world_size == 2
+    assert list(p.share(range(5))) == [[0, 2, 4], [1, 3]][p.rank]
     assert p.gather(p.rank) == [0, 1]
-def fail():
-    raise UserError("no")
-def full():
-    raise OSError(28, "No space left on device")
-for make, error in ((fail, UserError), (full, OSError)):
-    try:
-        p.on_first(make)
-    except error:
-        print("raised")
-"""
+    assert p.gather("x" * 9000 * p.rank) == ["", "x" * 9000]
+    assert p.on_first(lambda: "y" * 9000) == "y" * 9000
+    assert p.in_order([[1, 3], [0, 2]][p.rank], ["bd", "ac"][p.rank]) == list("abcd")
+    assert p.sum(p.rank + 1) == 3
+    value = torch.tensor([1.0, p.rank], dtype=torch.float64)
+    assert p.sum_tensor(value).tolist() == [2.0, 1.0]
+    assert value.tolist() == [1.0, p.rank]
+    p.sum_in_place([value])
+    assert value.tolist() == [2.0, 1.0]
+    own = {"own": (4, 2)} if p.rank else {}
+    assert p.reduce_metrics({"loss": (p.rank + 1, 1), **own}) == {"loss": 1.5, "own": 2.0}
+    assert p.on_first(lambda: p.rank) == 0
+    assert p.together(lambda: p.rank) == [0, 1]
+    assert not p.failed_together
 
 
-def test_two_processes_share_and_sum(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SCRIPT}")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("raised") == 4
+def fail_together() -> None:
+    p = Processes()
+
+    def odd() -> None:
+        if p.rank:
+            raise UserError("odd")
+
+    def even() -> float:
+        return 1 / p.rank
+
+    def fail() -> None:
+        raise UserError("no")
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    kinds: Any = (UserError, UserError), (ZeroDivisionError, RuntimeError)
+    ends = ("odd", "odd"), ("division by zero", "ZeroDivisionError: division by zero")
+    for make, kind, end in zip((odd, even), kinds, ends, strict=True):
+        with pytest.raises(kind[p.rank], match=f"{end[p.rank]}$"):
+            p.together(make)
+        assert p.failed_together
+        assert p.gather(p.rank) == [0, 1]
+    for make, error, said in ((fail, UserError, "no"), (full, OSError, "No space left")):
+        with pytest.raises(error, match=said):
+            p.on_first(make)
+
+
+@pytest.mark.parametrize("what", [share_and_sum, fail_together])
+def test_two_processes_share_sum_and_fail(what: Any) -> None:
+    on_ranks(2, what)
 
 
 def test_a_lost_process_is_named_although_the_launcher_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

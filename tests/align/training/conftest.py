@@ -1,11 +1,7 @@
-"""Several ranks in one process, each a thread that meets the others at every exchange; runs in other processes."""
+"""Several ranks in one process, each a thread that meets the others at every exchange."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +15,6 @@ from safetensors.torch import load_file
 from align.sampling.engine import engines
 from align.system.processes import Processes
 from tests.align.training.fake_rollouts import FakeSampler, Plain
-
-ROOT = Path(__file__).resolve().parents[3]
-Launch = Callable[..., subprocess.Popen[str]]
 
 
 class RankThread(Processes):
@@ -69,43 +62,11 @@ def at_ranks() -> Callable[[int, Callable[[Processes], Any]], list[Any]]:
 
 
 @pytest.fixture
-def launch(tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path) -> Launch:
-    """``launch(script, folder)`` trains on forty pairs in a process of its own, or in several.
-
-    The script finds in its arguments: model, rows, folder, if_exists and the number of steps.
-    """
-    rows = tmp_path / "rows.json"
-    rows.write_text(json.dumps(pair_rows))
-
-    def start(
-        script: str, folder: Path, if_exists: str = "new", *, steps: int = 10, ranks: int = 1
-    ) -> subprocess.Popen[str]:
-        file = tmp_path / "script.py"
-        file.write_text(script)
-        ranked = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"] if ranks > 1 else []
-        words = [str(word) for word in (file, tiny_model, rows, folder, if_exists, steps)]
-        return subprocess.Popen(
-            [sys.executable, *ranked, *words],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    return start
-
-
-@pytest.fixture
 def fake_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Roll-outs are drawn without a model, and nothing was asked yet."""
     monkeypatch.setattr(FakeSampler, "asked", [])
     monkeypatch.setattr(Plain, "seen", [])
     monkeypatch.setattr(engines, "Sampler", FakeSampler)
-
-
-def finished(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output[-3000:]
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Short runs of DPO on a tiny model, in this process or by a script."""
+"""Short runs of DPO on a tiny model, in this process or in others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from align import Policy, Preferences, Trainer, TrainerConfig
 from align.settings.adapter import Adapter
+from align.system.signals import Interrupted
 from methods import DPO
 
 Rows = list[dict[str, str]]
@@ -36,21 +37,10 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
-SCRIPT = """
-import sys, json, warnings
-warnings.filterwarnings("ignore")
-import torch
-torch.set_num_threads(1)
-from align import Policy, Preferences, Trainer, TrainerConfig
-from align.settings.adapter import Adapter
-from align.system.signals import Interrupted
-from methods import DPO
-model, rows, folder, if_exists, steps = sys.argv[1:6]
-policy = Policy.load(model, adapter=Adapter(r=4, dropout=0.1))
-config = TrainerConfig(steps=int(steps), batch_size=8, learning_rate=1e-2, max_length=200, save_steps=2,
-                       tokens_per_microbatch=600)
-try:
-    Trainer(policy, folder, config, if_exists=if_exists).fit(DPO(), Preferences.from_rows(json.load(open(rows))))
-except Interrupted as interrupted:
-    raise SystemExit(interrupted.exit_code)
-"""
+def begin(model: Path, rows: Rows, folder: Path, if_exists: str = "new", steps: int = 10, **settings: Any) -> None:
+    """Train in a process of its own, which a signal ends with the code of the command."""
+    settings = {"adapter": Adapter(r=4, dropout=0.1), "steps": steps, "tokens_per_microbatch": 600} | settings
+    try:
+        train(model, rows, folder, if_exists=if_exists, **settings)
+    except Interrupted as interrupted:
+        raise SystemExit(interrupted.exit_code) from None

@@ -1,4 +1,4 @@
-"""Short runs of PPO on a tiny model, in this process or by a script."""
+"""Short runs of PPO on a tiny model, in this process or in others."""
 
 from __future__ import annotations
 
@@ -15,15 +15,6 @@ from align.settings.adapter import Adapter
 from methods import PPO
 
 Rows = list[dict[str, str]]
-SCRIPT = """
-import json, sys, warnings
-warnings.filterwarnings("ignore")
-import torch
-torch.set_num_threads(1)
-from pathlib import Path
-from tests.align.training.ppo_runs import train
-train(Path(sys.argv[1]), json.load(open(sys.argv[2])), Path(sys.argv[3]), if_exists=sys.argv[4], save_steps=2)
-"""
 
 
 class Lengths:
@@ -42,7 +33,7 @@ class Lengths:
 
 
 def train(model: Path, rows: Rows, folder: Path, scorer: Any = None, **settings: Any) -> dict[str, torch.Tensor]:
-    policy = Policy.load(str(model), adapter=Adapter(r=4, dropout=0.1))
+    policy = Policy.load(str(model), adapter=Adapter(r=4, dropout=settings.pop("dropout", 0.1)))
     if_exists = settings.pop("if_exists", "new")
     config = {"steps": 10, "batch_size": 8, "learning_rate": 1e-2, "max_length": 200, "save_steps": 1} | settings
     method = PPO(

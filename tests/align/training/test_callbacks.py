@@ -19,6 +19,8 @@ from align.settings.adapter import Adapter
 from align.training.step import TrainingError
 from methods import SFT
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 class Log(Callback):
     """A logger of one's own."""

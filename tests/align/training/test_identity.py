@@ -6,7 +6,9 @@ Each case is one change of a small run; the expected words follow from the chang
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,9 +82,15 @@ class Setting:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def setting(tiny_model: Path, pair_rows: Rows) -> Setting:
     return Setting(tiny_model, pair_rows[:12])
+
+
+@pytest.fixture(scope="module")
+def before(setting: Setting) -> Callable[[Method], Identity]:
+    """The run of a method that the changes are made to."""
+    return cache(lambda method: setting.identity(method, **GIVEN))
 
 
 def named(before: Identity, after: Identity) -> list[str]:
@@ -139,10 +147,12 @@ GIVEN: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 4, "schedule": "li
 
 @pytest.mark.parametrize("method", [DPO(), PPO(max_new_tokens=8)], ids=["dpo", "ppo"])
 @pytest.mark.parametrize(("change", "expected"), CHANGES, ids=[expected.split(" is ")[0] for _, expected in CHANGES])
-def test_a_change_is_named_once(method: Method, change: dict[str, Any], expected: str, setting: Setting) -> None:
+def test_a_change_is_named_once(
+    method: Method, change: dict[str, Any], expected: str, setting: Setting, before: Callable[[Method], Identity]
+) -> None:
     if change.get("rows"):
         change = {**change, "rows": [*setting.rows[1:], setting.rows[0] | {"chosen": "Yes.", "prompt": "Is it?"}]}
-    (clause,) = named(setting.identity(method, **GIVEN), setting.identity(method, **{**GIVEN, **change}))
+    (clause,) = named(before(method), setting.identity(method, **{**GIVEN, **change}))
     assert clause.startswith(expected)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,8 +21,10 @@ from align.training.feed import tokenize_for
 from align.training.rollout import Rollouts
 from methods import PPO
 from reward.combinations.weighted_sum import WeightedSum
-from tests.align.training.conftest import Launch, finished
-from tests.align.training.ppo_runs import SCRIPT, Lengths, Rows, train
+from tests.align.training.ppo_runs import Lengths, Rows, train
+from tests.forked import on_ranks
+
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 def test_each_rollout_draws_anew(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
@@ -99,11 +102,11 @@ def test_rewards_are_logged_by_component(tiny_model: Path, pair_rows: Rows, tmp_
     assert first["rollout/scores/reward"] != second["rollout/scores/reward"]
 
 
-def test_two_processes_do_what_one_does(launch: Launch, tmp_path: Path) -> None:
+def test_two_processes_do_what_one_does(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     """Same draws, same scores, same advantages; dropout differs between ranks, so there is none."""
-    script = SCRIPT.replace("from tests.align.training.ppo_runs import train", _WITHOUT_DROPOUT)
-    finished(launch(script, tmp_path / "one"))
-    finished(launch(script, tmp_path / "two", ranks=2))
+    settings: dict[str, Any] = {"dropout": 0.0, "save_steps": 2}
+    train(tiny_model, pair_rows, tmp_path / "one", **settings)
+    on_ranks(2, partial(train, **settings), tiny_model, pair_rows, tmp_path / "two")
     one, two = (read_records(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert [record["step"] for record in one] == [record["step"] for record in two]
     losses = {f"train/loss/{name}" for name in ("policy", "value", "mixed")}
@@ -111,14 +114,6 @@ def test_two_processes_do_what_one_does(launch: Launch, tmp_path: Path) -> None:
     for ours, theirs in zip(one, two, strict=True):
         names = losses | drawn if ours["step"] in (1, 5, 9) else losses  # four steps to a roll-out
         assert {name: theirs[name] for name in names} == pytest.approx({name: ours[name] for name in names}, abs=1e-4)
-
-
-_WITHOUT_DROPOUT = """
-import tests.align.training.ppo_runs as module
-from align.settings.adapter import Adapter
-module.Adapter = lambda r, dropout: Adapter(r=r)
-train = module.train
-"""
 
 
 def test_a_roll_out_is_dealt_to_another_number_of_ranks(tmp_path: Path) -> None:

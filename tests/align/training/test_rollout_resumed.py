@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
 from align.training import monitor
 from methods import PPO
-from tests.align.training.conftest import Launch, final, finished
-from tests.align.training.ppo_runs import SCRIPT, Lengths, Rows, same, train
+from tests.align.training.conftest import final
+from tests.align.training.ppo_runs import Lengths, Rows, same, train
+from tests.forked import Forked
+
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 def test_a_run_resumes_exactly_at_every_step_of_a_rollout(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
@@ -93,23 +97,23 @@ def test_a_resumed_run_warns_of_what_the_whole_run_warns_of(
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_it_ends_as_if_nothing_had_happened(launch: Launch, tmp_path: Path) -> None:
-    finished(launch(SCRIPT, tmp_path / "whole"))
+def test_killed_twenty_times_it_ends_as_if_nothing_had_happened(
+    tiny_model: Path, pair_rows: Rows, tmp_path: Path
+) -> None:
+    whole = train(tiny_model, pair_rows, tmp_path / "whole", save_steps=2)
+    folder, metrics = tmp_path / "killed", tmp_path / "killed" / "metrics.jsonl"
+    resume = partial(train, tiny_model, pair_rows, folder, if_exists="resume", save_steps=2)
     chance = random.Random(0)
     kills = 0
     while kills < 20:
-        process = launch(SCRIPT, tmp_path / "killed", "resume")
-        metrics = tmp_path / "killed" / "metrics.jsonl"
+        process = Forked(resume).start()
         before = metrics.read_text().count("\n") if metrics.exists() else 0
-        while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") <= before % 9):
+        while not process.ended and (not metrics.exists() or metrics.read_text().count("\n") <= before % 9):
             time.sleep(0.05)
         time.sleep(chance.random())
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-        process.communicate()
-        if (tmp_path / "killed" / "final").exists():
-            assert same(*(final(tmp_path / name) for name in ("whole", "killed")))
-            shutil.rmtree(tmp_path / "killed")
-    finished(launch(SCRIPT, tmp_path / "killed", "resume"))
-    assert same(*(final(tmp_path / name) for name in ("whole", "killed")))
+        kills += not process.ended
+        process.kill()
+        if (folder / "final").exists():
+            assert same(resume(), whole)
+            shutil.rmtree(folder)
+    assert same(resume(), whole)

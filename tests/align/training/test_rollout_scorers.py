@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from align.system.processes import Processes
 from align.training.step import TrainingError
-from tests.align.training.conftest import Launch
-from tests.align.training.ppo_runs import SCRIPT, Lengths, Rows, same, train
+from tests.align.training.ppo_runs import Lengths, Rows, same, train
+from tests.forked import on_ranks
+
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 def test_a_scorer_that_fails_leaves_a_run_that_can_go_on(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
@@ -38,30 +41,20 @@ def test_a_scorer_that_raises_is_named_by_its_line(
     assert (tmp_path / "run" / "checkpoints" / "step-00000004" / "manifest.json").exists()
 
 
-FAILS_ON_ONE = """
-import os
-from align.training.step import TrainingError
-from tests.align.training import ppo_runs as module
-class Raises(module.Lengths):
-    def score(self, prompts, responses, **columns):
-        self.calls += 1
-        if self.calls == 2 and os.environ["RANK"] == "1":
+class FailsOnOne(Lengths):
+    def score(self, _: Any, responses: Sequence[Sequence[str]], **__: Any) -> list[list[float]]:
+        if Processes().rank == 1 and self.calls == 1:
             raise ValueError("mine")
-        return [[len(text) / 10 for text in row] for row in responses]
-def train(*args, **settings):
-    try:
-        module.train(*args, scorer=Raises(), steps=5, **{**settings, "save_steps": None})
-    except TrainingError as error:
-        print("STOPPED", error, flush=True)
-"""
+        return super().score(_, responses)
 
 
-def test_a_scorer_that_fails_on_one_of_two_ranks_stops_both(launch: Launch, tmp_path: Path) -> None:
-    script = SCRIPT.replace("from tests.align.training.ppo_runs import train\n", FAILS_ON_ONE)
-    process = launch(script, tmp_path / "run", ranks=2)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output[-3000:]
-    assert output.count("STOPPED scorer 'lengths' failed at") == output.count("Step 4 is saved.") == 2
+def stops(model: Path, rows: Rows, folder: Path) -> None:
+    with pytest.raises(TrainingError, match=r"^scorer 'lengths' failed at [\s\S]*Step 4 is saved\."):
+        train(model, rows, folder, FailsOnOne(), steps=5, save_steps=None)
+
+
+def test_a_scorer_that_fails_on_one_of_two_ranks_stops_both(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    on_ranks(2, stops, tiny_model, pair_rows, tmp_path / "run")
     assert (tmp_path / "run" / "checkpoints" / "step-00000004" / "manifest.json").exists()
 
 

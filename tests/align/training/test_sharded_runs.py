@@ -2,70 +2,46 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-
-SCRIPT = """
-import json, sys
-from importlib.metadata import entry_points
 from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
 from tests.align.training.vowels import Vowels, evaluator
+from tests.forked import on_ranks
 
-_, model, rows, out, name, settings, how = sys.argv
-rows, settings, how = json.load(open(rows)), json.loads(settings), json.loads(how)
-(entry,) = entry_points(group="align.methods", name=name)
-
-def run(folder, sharding, steps=6, if_exists="new"):
-    method = entry.load()(**settings)
-    early = {"sharding": sharding} if how.get("load") else {}
-    policy = Policy.load(model, adapter=Adapter(r=4), dtype=how.get("dtype", "float32"), **early)
-    data, heldout = Preferences.from_rows(rows), Preferences.from_rows(rows[:11])
-    config = TrainerConfig(
-        steps=steps, batch_size=how.get("batch_size", 7), learning_rate=1e-2, max_length=200, warmup=0,
-        schedule="constant", tokens_per_microbatch=400, save_steps=3, sharding=sharding,
-        eval_steps=how.get("eval_steps"),
-    )
-    measured = evaluator(policy, heldout) if "eval_steps" in how else None
-    scorer = Vowels() if method.rollout is not None else None
-    Trainer(policy, f"{out}/{folder}", config, if_exists=if_exists).fit(method, data, heldout, measured, scorer=scorer)
-
-run("whole", "none")
-run("sharded", "full")
-if how.get("resume"):
-    run("resumed", "full", steps=3)
-    run("resumed", "full", if_exists="resume")
-"""
+Rows = list[dict[str, str]]
 
 
-@pytest.fixture
-def run(tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path) -> Any:
-    script, rows = tmp_path / "script.py", tmp_path / "rows.json"
-    script.write_text(SCRIPT)
-    rows.write_text(json.dumps(pair_rows))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def train(model: Path, rows: Rows, out: Path, name: str, settings: dict[str, Any], how: dict[str, Any]) -> None:
+    """Train one after another: whole, sharded, and sharded by a run that stops after half of its steps."""
+    (entry,) = entry_points(group="align.methods", name=name)
 
-    def start(name: str, settings: dict[str, Any], how: dict[str, Any]) -> list[dict[str, bytes]]:
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-        words = [str(tiny_model), str(rows), str(tmp_path), name, json.dumps(settings), json.dumps(how)]
-        command = [sys.executable, *launcher, str(script), *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        folders = [tmp_path / folder / "final" for folder in ("whole", "sharded", "resumed")]
-        return [
-            {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*.safetensors"))}
-            for folder in folders
-            if folder.exists()
-        ]
+    def run(folder: str, sharding: Any, steps: int = 6, if_exists: Any = "new") -> None:
+        method = entry.load()(**settings)
+        early = {"sharding": sharding} if how.get("load") else {}
+        policy = Policy.load(str(model), adapter=Adapter(r=4), dtype=how.get("dtype", "float32"), **early)
+        data, heldout = Preferences.from_rows(rows), Preferences.from_rows(rows[:11])
+        config = TrainerConfig(
+            steps=steps, batch_size=how.get("batch_size", 7), learning_rate=1e-2, max_length=200, warmup=0,
+            schedule="constant", tokens_per_microbatch=400, save_steps=3, sharding=sharding,
+            eval_steps=how.get("eval_steps"),
+        )  # fmt: skip
+        measured = evaluator(policy, heldout) if "eval_steps" in how else None
+        scorer = Vowels() if method.rollout is not None else None
+        Trainer(policy, out / folder, config, if_exists=if_exists).fit(method, data, heldout, measured, scorer=scorer)
 
-    return start
+    run("whole", "none")
+    run("sharded", "full")
+    if how.get("resume"):
+        run("resumed", "full", steps=3)
+        run("resumed", "full", if_exists="resume")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*.safetensors"))}
 
 
 @pytest.mark.slow
@@ -84,9 +60,11 @@ def run(tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path) -> An
         ("grpo", {"max_new_tokens": 6}, {"load": True}),
     ],
 )
-def test_a_sharded_run_is_a_whole_one(name: str, settings: dict[str, Any], how: dict[str, Any], run: Any) -> None:
-    whole, *others = run(name, settings, how)
+def test_a_sharded_run_is_a_whole_one(
+    name: str, settings: dict[str, Any], how: dict[str, Any], tiny_model: Path, pair_rows: Rows, tmp_path: Path
+) -> None:
+    on_ranks(2, train, tiny_model, pair_rows, tmp_path, name, settings, how, seconds=400)
+    whole = files(tmp_path / "whole" / "final")
     assert whole
-    assert len(others) == 1 + bool(how.get("resume"))
-    for other in others:
-        assert other == whole
+    for other in ("sharded", "resumed") if how.get("resume") else ("sharded",):
+        assert files(tmp_path / other / "final") == whole

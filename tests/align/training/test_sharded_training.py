@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
+import signal
+from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,54 +13,51 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).resolve().parents[3]
-
-SCRIPT = """
-import json, os, signal, sys
-from importlib.metadata import entry_points
 from align import Policy, Preferences, Trainer, TrainerConfig
 from tests.align.training.vowels import Vowels, evaluator
+from tests.forked import on_ranks
 
-_, model, rows, folder, name, settings, how = sys.argv
-rows, how = json.load(open(rows)), json.loads(how)
-(entry,) = entry_points(group="align.methods", name=name)
-method = entry.load()(**json.loads(settings))
-
-class Killed:
-    def on_step(self, step, metrics):
-        if step == how.get("killed_at"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-kind = how.get("sharding", "full")
-policy = Policy.load(model, adapter=None, **({"sharding": kind} if how.get("load") else {}))
-data, heldout = Preferences.from_rows(rows), Preferences.from_rows(rows[:11])
-config = TrainerConfig(
-    steps=how.get("steps", 6), batch_size=how.get("batch_size", 7), learning_rate=3e-4, eps=1e-6, warmup=0,
-    schedule="constant", max_length=200, tokens_per_microbatch=400, save_steps=2, keep_checkpoints=9, sharding=kind,
-    gradient_checkpointing=how.get("recompute", False), eval_steps=how.get("eval_steps"),
-)
-measured = evaluator(policy, heldout) if "eval_steps" in how else None
-again = {name: how[name] for name in ("if_exists", "resume_world_size") if name in how}
-trainer = Trainer(policy, folder, config, **again)
-scorer = Vowels() if method.rollout is not None else None
-trainer.fit(method, data, heldout, measured, scorer=scorer, callbacks=[Killed()] if "killed_at" in how else [])
-"""
+Rows = list[dict[str, str]]
 PPO = {"max_new_tokens": 6, "ptx_coef": 1.0}
 
 
-@pytest.fixture
-def run(tiny_model: Path, pair_rows: list[dict[str, str]], tmp_path: Path) -> Any:
-    script, rows = tmp_path / "script.py", tmp_path / "rows.json"
-    script.write_text(SCRIPT)
-    rows.write_text(json.dumps(pair_rows))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+class Killed:
+    def __init__(self, at: int) -> None:
+        self.at = at
 
+    def on_step(self, step: int, _: Any) -> None:
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(model: Path, rows: Rows, folder: Path, name: str, settings: dict[str, Any], how: dict[str, Any]) -> None:
+    (entry,) = entry_points(group="align.methods", name=name)
+    method = entry.load()(**settings)
+    kind = how.get("sharding", "full")
+    policy = Policy.load(str(model), adapter=None, **({"sharding": kind} if how.get("load") else {}))
+    data, heldout = Preferences.from_rows(rows), Preferences.from_rows(rows[:11])
+    config = TrainerConfig(
+        steps=how.get("steps", 6), batch_size=how.get("batch_size", 7), learning_rate=3e-4, eps=1e-6, warmup=0,
+        schedule="constant", max_length=200, tokens_per_microbatch=400, save_steps=2, keep_checkpoints=9,
+        sharding=kind, gradient_checkpointing=how.get("recompute", False), eval_steps=how.get("eval_steps"),
+    )  # fmt: skip
+    measured = evaluator(policy, heldout) if "eval_steps" in how else None
+    again = {name: how[name] for name in ("if_exists", "resume_world_size") if name in how}
+    scorer = Vowels() if method.rollout is not None else None
+    callbacks: list[Any] = [Killed(how["killed_at"])] if "killed_at" in how else []
+    trainer = Trainer(policy, folder, config, **again)
+    trainer.fit(method, data, heldout, measured, scorer=scorer, callbacks=callbacks)
+
+
+@pytest.fixture
+def run(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> Any:
     def start(ranks: int, folder: str, name: str, settings: dict[str, Any] | None = None, **how: Any) -> Path:
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"]
-        words = [str(tiny_model), str(rows), str(tmp_path / folder), name, json.dumps(settings or {}), json.dumps(how)]
-        command = [sys.executable, *(launcher if ranks > 1 else ()), str(script), *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-        assert (done.returncode == 0) == ("killed_at" not in how), done.stderr[-3000:]
+        each = partial(on_ranks, ranks, train, tiny_model, pair_rows, tmp_path / folder, name, settings or {}, how)
+        if "killed_at" in how:
+            with pytest.raises(AssertionError, match="exit code -9"):
+                each(seconds=400)
+        else:
+            each(seconds=400)
         return tmp_path / folder
 
     return start

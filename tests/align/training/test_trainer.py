@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from align.sampling.params import SamplingParams
 from align.settings.adapter import Adapter
 from align.training.feed import tokenize_for
 from methods import BCO, DPO, KTO, SFT
-from tests.align.training.conftest import Launch, final, finished
-from tests.align.training.dpo_runs import SCRIPT, Rows, largest_difference, train
+from tests.align.training.conftest import final
+from tests.align.training.dpo_runs import Rows, begin, largest_difference, train
+from tests.forked import on_ranks
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize("method", [DPO(), SFT(), SFT(reduction="sequence_mean"), DPO(reference="cached")])
 def test_the_micro_batch_budget_changes_nothing(method: Any, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     # SGD: AdamW divides by the size of the gradient, which makes of the rounding of a vanishing one a whole step.
@@ -35,6 +38,7 @@ def test_the_micro_batch_budget_changes_nothing(method: Any, tiny_model: Path, p
     assert max(t.abs().max().item() for name, t in whole.items() if "lora_B" in name) > 1e-3  # it did learn
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_cached_and_live_reference_train_alike(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     _, live = train(tiny_model, pair_rows, tmp_path / "live", DPO(reference="live"))
     for reference in ("cached", "auto"):
@@ -42,6 +46,7 @@ def test_cached_and_live_reference_train_alike(tiny_model: Path, pair_rows: Rows
         assert largest_difference(live, cached) < 1e-5
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize("kind", [DPO, KTO, BCO])
 def test_the_reference_is_asked_once_for_each_pair(
     kind: Any, tiny_model: Path, pair_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,6 +72,7 @@ def test_the_reference_is_asked_once_for_each_pair(
     assert largest_difference(once, each) < 1e-5
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_gradient_checkpointing_changes_nothing(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     weights: list[dict[str, torch.Tensor]] = []
     for checkpointing in (False, True):
@@ -189,11 +195,11 @@ def test_a_run_that_learns_nothing_changes_nothing(tiny_model: Path, pair_rows: 
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_parameters_of_one(launch: Launch, tmp_path: Path) -> None:
+def test_two_processes_give_the_parameters_of_one(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     """Ten steps on uneven lengths; dropout differs between ranks, so the adapters here have none."""
-    script = SCRIPT.replace(", dropout=0.1", "").replace("learning_rate=1e-2, ", "")
-    finished(launch(script, tmp_path / "one"))
-    finished(launch(script, tmp_path / "two", ranks=2))
+    alike = partial(begin, adapter=Adapter(r=4), learning_rate=TrainerConfig().learning_rate)
+    alike(tiny_model, pair_rows, tmp_path / "one")
+    on_ranks(2, alike, tiny_model, pair_rows, tmp_path / "two")
     assert largest_difference(final(tmp_path / "one"), final(tmp_path / "two")) < 1e-5
     one, two = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

@@ -16,6 +16,8 @@ from align.training.step import TrainingError
 from methods import DPO
 from tests.align.training.dpo_runs import Rows, largest_difference, train
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 def test_max_length_beyond_the_positions_is_refused(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="256 positions"):

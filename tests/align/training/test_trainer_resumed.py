@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from align import Policy
 from align.errors import UserError
@@ -20,8 +21,14 @@ from align.runs.tracker import read_records
 from align.settings.adapter import Adapter
 from align.system.signals import Interrupted
 from methods import DPO, SFT
-from tests.align.training.conftest import Launch, final, finished
-from tests.align.training.dpo_runs import SCRIPT, Rows, largest_difference, train
+from tests.align.training.conftest import final
+from tests.align.training.dpo_runs import Rows, begin, largest_difference, train
+from tests.charts import leave_out_charts
+from tests.forked import Forked
+
+pytestmark = pytest.mark.usefixtures("without_charts")
+Weights = dict[str, torch.Tensor]
+Finished = Callable[[Path], tuple[Path, Weights]]
 
 
 def test_a_run_killed_before_its_first_checkpoint_logs_each_step_once(
@@ -34,6 +41,19 @@ def test_a_run_killed_before_its_first_checkpoint_logs_each_step_once(
     _, again = train(tiny_model, pair_rows[:8], folder, SFT(), if_exists="resume", **config)
     assert largest_difference(weights, again) == 0
     assert [record["step"] for record in read_records(folder / "metrics.jsonl")] == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model: Path, pair_rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A finished run of six steps, in a folder of its own for each test."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_charts(patch)
+        folder, weights = train(tiny_model, pair_rows, tmp_path_factory.mktemp("finished") / "run")
+
+    def copied(to: Path) -> tuple[Path, Weights]:
+        return shutil.copytree(folder, to / "run"), weights
+
+    return copied
 
 
 class TestResume:
@@ -66,12 +86,13 @@ class TestResume:
     def test_a_damaged_checkpoint_is_passed_over_and_named(
         self,
         damage: str,
+        finished: Finished,
         tiny_model: Path,
         pair_rows: Rows,
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        folder, straight = train(tiny_model, pair_rows, tmp_path / "run")
+        folder, straight = finished(tmp_path)
         file = folder / "checkpoints" / "step-00000006" / "optimizer.safetensors"
         data = bytearray(file.read_bytes())
         if damage == "flip":
@@ -89,13 +110,13 @@ class TestResume:
         assert largest_difference(straight, resumed) == 0
 
     def test_a_run_that_another_process_is_at_is_refused(
-        self, tiny_model: Path, pair_rows: list[dict[str, Any]], tmp_path: Path
+        self, finished: Finished, tiny_model: Path, pair_rows: Rows, tmp_path: Path
     ) -> None:
-        folder, _ = train(tiny_model, pair_rows, tmp_path / "run")
+        folder, _ = finished(tmp_path)
         with alone(folder), pytest.raises(UserError, match="run is in use by process"):
             train(tiny_model, pair_rows, folder, if_exists="resume")
-        train(tiny_model, pair_rows, folder, if_exists="overwrite")  # its end let the folder go
-        train(tiny_model, pair_rows, folder, if_exists="overwrite")
+        for _ in range(2):  # its end lets the folder go
+            train(tiny_model, pair_rows, folder, if_exists="overwrite", steps=1)
 
     @pytest.mark.parametrize(
         ("change", "named"),
@@ -108,12 +129,18 @@ class TestResume:
         ],
     )
     def test_changed_settings_are_refused_by_name(
-        self, change: dict[str, Any], named: str, tiny_model: Path, pair_rows: Rows, tmp_path: Path
+        self,
+        change: dict[str, Any],
+        named: str,
+        finished: Finished,
+        tiny_model: Path,
+        pair_rows: Rows,
+        tmp_path: Path,
     ) -> None:
-        train(tiny_model, pair_rows, tmp_path / "run", steps=2)
+        folder, _ = finished(tmp_path)
         rows = pair_rows[1:] if change.pop("data", False) else pair_rows
         with pytest.raises(UserError, match=named):
-            train(tiny_model, rows, tmp_path / "run", **{"steps": 2, "if_exists": "resume", **change})
+            train(tiny_model, rows, folder, **{"if_exists": "resume", **change})
 
     def test_a_run_of_an_earlier_version_is_refused_unless_it_is_finished(
         self, tiny_model: Path, pair_rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -139,31 +166,33 @@ class TestResume:
         assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
 
 
-def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> None:
+def has_logged(folder: Path, steps: int) -> bool:
     metrics = folder / "metrics.jsonl"
-    while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < steps):
-        time.sleep(0.005)
+    return metrics.exists() and metrics.read_text().count("\n") >= steps
 
 
 @pytest.mark.slow
-def test_killed_outright_it_resumes_exactly(launch: Launch, tmp_path: Path) -> None:
-    finished(launch(SCRIPT, tmp_path / "straight"))
+def test_killed_outright_it_resumes_exactly(tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    begin(tiny_model, pair_rows, straight)
     for steps in (3, 6):
-        process = launch(SCRIPT, tmp_path / "killed", "resume")
-        wait_for_steps(tmp_path / "killed", steps, process)
+        process = Forked(begin, tiny_model, pair_rows, killed, "resume").start()
+        while not process.ended and not has_logged(killed, steps):
+            time.sleep(0.002)
         process.kill()
-        process.communicate()
-    finished(launch(SCRIPT, tmp_path / "killed", "resume"))
-    assert largest_difference(final(tmp_path / "straight"), final(tmp_path / "killed")) == 0
+    begin(tiny_model, pair_rows, killed, "resume")
+    assert largest_difference(final(straight), final(killed)) == 0
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_checkpoints_and_exits_with_its_code(signum: int, code: int, launch: Launch, tmp_path: Path) -> None:
-    process = launch(SCRIPT, tmp_path / "run", steps=400)
-    wait_for_steps(tmp_path / "run", 3, process)
-    process.send_signal(signum)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == code, output[-2000:]
-    assert not (tmp_path / "run" / "final").exists()
-    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    assert (tmp_path / "run" / "checkpoints" / f"step-{last:08d}" / "manifest.json").exists()
+def test_a_signal_checkpoints_and_exits_with_its_code(
+    signum: int, code: int, tiny_model: Path, pair_rows: Rows, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = Forked(begin, tiny_model, pair_rows, folder, "new", 400).start()
+    process.wait_until(lambda: has_logged(folder, 3))
+    process.send(signum)
+    assert process.wait(60) == code, process.said
+    assert not (folder / "final").exists()
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert (folder / "checkpoints" / f"step-{last:08d}" / "manifest.json").exists()

@@ -18,6 +18,8 @@ from align.settings.adapter import Adapter
 from align.training.step import Stepper, TrainingError
 from methods.dpo.dpo import DPO
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 PAIRS = Batch(
     prompt_ids=((3, 4), (5,)),
     response_ids=(([6, 7, 2], [8, 2]), ([9, 2], [10, 11, 2])),

@@ -213,6 +213,7 @@ class TestLearn:
 
 
 class TestRuns:
+    @pytest.mark.usefixtures("without_charts")
     @pytest.mark.parametrize(("adapter", "temperature"), [(True, 1.0), (False, 1.0), (True, 0.7)])
     def test_without_learning_nothing_moves(
         self, adapter: bool, temperature: float, tiny_model: Path, pair_rows: Rows, tmp_path: Path
@@ -241,6 +242,7 @@ class TestRuns:
         assert len(scores) == 15
         assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.1
 
+    @pytest.mark.usefixtures("without_charts")
     def test_micro_batches_and_layout_change_nothing(self, tiny_model: Path, pair_rows: Rows, tmp_path: Path) -> None:
         settings: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1, "steps": 4, "method_responses": 3}
         whole, _ = run(tiny_model, pair_rows, tmp_path / "whole", tokens_per_microbatch=100_000, **settings)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
 
 from align import Adapter, Policy, Preferences, Trainer, TrainerConfig
 from align.data.examples import tokenize
 from reward.combinations.ensemble import Ensemble
 from reward.models.reward_model import RewardModelScorer
 from reward.training.modelling import RewardModel
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.forked import Forked
 
 
 def test_the_models_of_an_ensemble_share_their_base(tiny_model: Path, tmp_path: Path, pairs: Preferences) -> None:
@@ -40,29 +39,20 @@ def test_the_models_of_an_ensemble_share_their_base(tiny_model: Path, tmp_path: 
     assert worst == [[min(pair) for pair in zip(*rows, strict=True)] for rows in zip(*alone, strict=True)]
 
 
-LOAD_ELSEWHERE = """
-import json, sys
-import torch
-from pathlib import Path
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification
-from reward.models.reward_model import RewardModelScorer
-
-folder, asked = sys.argv[1], json.loads(sys.argv[2])
-scores = RewardModelScorer(model=folder).score(asked["prompts"], asked["responses"])
-adapter = Path(folder, "adapter_config.json")
-base = folder
-if adapter.exists():
-    base = Path(folder, json.loads(adapter.read_text())["base_model_name_or_path"])  # relative to the adapter
-    assert ".." in base.parts
-model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
-if adapter.exists():
-    model = PeftModel.from_pretrained(model, folder)
-ids, mask = torch.tensor(asked["ids"]), torch.tensor(asked["mask"])
-with torch.no_grad():
-    logits = model.eval()(input_ids=ids, attention_mask=mask).logits[:, 0]
-print(json.dumps([[score for row in scores for score in row], logits.tolist()]))
-"""
+def load_elsewhere(folder: Path, asked: dict[str, Any], answer: Path) -> None:
+    """Write the scores of the scorer, and the logits of transformers and PEFT alone."""
+    scores = RewardModelScorer(model=str(folder)).score(asked["prompts"], asked["responses"])
+    adapter, base = folder / "adapter_config.json", folder
+    if adapter.exists():
+        base = folder / json.loads(adapter.read_text())["base_model_name_or_path"]  # relative to the adapter
+        assert ".." in base.parts
+    model: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    if adapter.exists():
+        model = PeftModel.from_pretrained(model, str(folder))
+    ids, mask = torch.tensor(asked["ids"]), torch.tensor(asked["mask"])
+    with torch.no_grad():
+        logits = model.eval()(input_ids=ids, attention_mask=mask).logits[:, 0]
+    answer.write_text(json.dumps([[score for row in scores for score in row], logits.tolist()]))
 
 
 @pytest.mark.parametrize("adapter", [Adapter(r=4), None], ids=["lora", "full"])
@@ -90,9 +80,8 @@ def test_scores_after_a_reload_in_a_new_process_are_the_same_to_the_last_bit(
         "ids": ids.tolist(),
         "mask": mask.tolist(),
     }
-    program = [sys.executable, "-c", LOAD_ELSEWHERE, str(folder), json.dumps(asked)]
-    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT)
-    scores, logits = json.loads(done.stdout)
+    Forked(load_elsewhere, folder, asked, tmp_path / "answer.json").start().finish()
+    scores, logits = json.loads((tmp_path / "answer.json").read_text())
     assert logits == raw
     assert [scores[i] for i in order] == [(value - head.mean) / head.std for value in raw]
     assert head.mean != 0

@@ -17,6 +17,8 @@ from align.cli.parse.job import read_job
 from align.errors import UserError
 from align.settings.config import RunConfig
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 REWARD, SCORED = Stage("reward"), "reward=world"
 

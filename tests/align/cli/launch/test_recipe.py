@@ -18,6 +18,8 @@ from align.cli.parse.command import read_command
 from align.cli.parse.job import read_job
 from align.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 Rows = list[dict[str, str]]
 

@@ -11,6 +11,8 @@ import pytest
 from align.cli.launch import assemble
 from align.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 REWARD = """
 def good(prompts, responses, **columns):

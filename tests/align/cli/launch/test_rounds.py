@@ -17,6 +17,8 @@ from align.cli.launch.run import Run
 from align.cli.main import main
 from align.cli.parse.job import read_job
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 ADAPTER = "adapter_model.safetensors"
 

@@ -25,6 +25,8 @@ from align.system.signals import Interrupted
 from align.training.step import TrainingError
 from align.world import asset
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 COMMON = ("model.name=owner/name", "data.train=pairs.jsonl", "run_name=all")
 

@@ -10,6 +10,8 @@ from align.cli.main import main
 from align.errors import UserError
 from align.settings.config import RunConfig
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunConfig]:

@@ -1,4 +1,4 @@
-"""Imported once by the process that the commands of the tests are forked from: they begin in a tenth of a second."""
+"""Imported once by the process that those of the tests are forked from: they begin in a tenth of a second."""
 
 import importlib
 
@@ -14,6 +14,6 @@ for _name in (
     ),
     *("methods.rft.rft", "methods.slic", "reward.training.modelling", "reward.training.ranker", "reward.functions"),
     *("reward.remote.http", "transformers.models.llama.modeling_llama", "peft", "datasets", "matplotlib.pyplot"),
-    *("scipy.stats", "huggingface_hub", "omegaconf", "torch.optim.lr_scheduler", "jinja2", "sklearn"),
+    *("scipy.stats", "huggingface_hub", "omegaconf", "torch.optim.lr_scheduler", "jinja2", "sklearn", "pytest"),
 ):
     importlib.import_module(_name)
