@@ -31,8 +31,14 @@ def _hang(_: FakeVllm, answer: Any) -> Any:
     return answer
 
 
+def _die(server: FakeVllm, _: Any) -> Response:
+    """Cut the answer off: where it is still sent whole, the run goes on until the next request."""
+    server.die()
+    return Response("{", headers={"content-length": "99"})
+
+
 FAULTS: dict[str, tuple[Callable[[FakeVllm, Any], Any], str]] = {
-    "dies": (lambda server, answer: server.die() or answer, "start the server"),
+    "dies": (_die, "start the server"),
     "hangs": (_hang, "no whole answer within 5 s"),
     "500": (lambda *_: Response("{}", 500), "HTTP 500; look at the server's log"),
     "another adapter": (lambda _, answer: {**answer, "model": "align-0-1"}, "it is of 'align-0-1', not of align-"),
