@@ -37,7 +37,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "slic": ("method=slic", "method.samples=2", "method.max_new_tokens=6", *DRAWING, "method.keep_unfinished=true"),
     "rft": ("method=rft", *DRAWING, "method.samples=2", "method.max_new_tokens=6", "method.keep_unfinished=true"),
     "reward": ("method=reward",),
-    "ranker": ("method=ranker",),
+    "ranker": ("method=ranker", "trainer.max_length=256"),
 }
 
 
