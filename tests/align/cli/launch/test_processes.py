@@ -78,7 +78,7 @@ def test_a_signal_leaves_a_checkpoint_and_its_own_exit_code(
         run.send_signal(number)
         errors = run.communicate(timeout=120)[1]
     assert run.returncode == code
-    assert "continue with if_exists=resume" in errors
+    assert "continue with run_name=first if_exists=resume" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "runs" / "first" / "checkpoints").glob("step-*/manifest.json"))
 
