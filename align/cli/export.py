@@ -45,7 +45,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from align.system.files import disk_faults, new_folder
 
     hide_noise()
-    require_writable(folder)
+    require_writable(folder, "name another place")
     require_models(arguments.model)
     run = TrainedRun.find(arguments.model) if arguments.start is None else None
     if run is not None and run.note is not None:

@@ -25,6 +25,7 @@ IfExists = Literal["new", "resume", "overwrite"]
 _MARKER = "config.yaml"
 _INPUTS = "inputs.json"
 _DELAY = 10.0  # seconds until a file that one machine wrote is seen on the others
+_ELSEWHERE = "choose another output_root"
 _PACKAGES = (
     *("align-rlhf", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "wandb"),
     *("numpy", "tokenizers", "safetensors"),
@@ -54,13 +55,13 @@ def begin(
     return made
 
 
-def require_writable(folder: Path) -> None:
-    """Refuse a place where no folder of a run can be made, before anything is loaded.
+def require_writable(folder: Path, remedy: str = _ELSEWHERE) -> None:
+    """Refuse a place where no folder can be made, before anything is loaded.
 
     Raises:
         UserError: Nothing can be written there.
     """
-    with _new_file(folder):
+    with _new_file(folder, remedy):
         pass
 
 
@@ -150,7 +151,7 @@ def require_run(folder: Path) -> None:
 
 
 @contextmanager
-def _new_file(folder: Path) -> Generator[tuple[str, int]]:
+def _new_file(folder: Path, remedy: str = _ELSEWHERE) -> Generator[tuple[str, int]]:
     """Write a file where a folder would be made, or in the nearest place above it that exists.
 
     Yields its name, and how many levels above the folder it lies; at the end it is gone.
@@ -163,7 +164,7 @@ def _new_file(folder: Path) -> Generator[tuple[str, int]]:
         with NamedTemporaryFile(prefix=".align-", dir=_above(folder, above)) as file:
             yield Path(file.name).name, above
     except OSError as error:
-        raise UserError(f"{folder} cannot be created ({error.strerror}); choose another output_root.") from error
+        raise UserError(f"{folder} cannot be created ({error.strerror}); {remedy}.") from error
 
 
 def _above(folder: Path, levels: int) -> Path:

@@ -131,7 +131,7 @@ MISTAKES = [
         ("method=ppo sampling.engine=vllm sampling.url=http://127.0.0.1:9/v1", "leave /v1 out"),
         (
             "method=ppo sampling.engine=vllm sampling.url=http://127.0.0.1:9 method.top_p=0.9",
-            "method.top_p=0.9: a server",
+            "method.top_p=0.9: sampling.engine=vllm gives",
         ),
         ("method=ppo sampling.engine=vllm sampling.url=http://127.0.0.1:9 adapter.dora=true", "has no DoRA"),
         ("method=ppo sampling.engine=vllm sampling.url=http://127.0.0.1:9 adapter=none", "trains the whole model"),

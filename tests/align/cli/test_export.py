@@ -70,7 +70,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_folder_that_cannot_be_written(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main([str(tiny_model), str(tmp_path / "file" / "exported")]) == 2
-    assert "cannot be written: Not a directory." in capsys.readouterr().err
+    assert "cannot be created (Not a directory); name another place." in capsys.readouterr().err
 
 
 def test_there_is_no_such_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,6 @@ def test_held_out_metrics_are_those_of_one_process(
 ) -> None:
     """In steps, of which one weighs nothing, and in each of the others one that is on one rank."""
     weightless = {0, 1, 2, 3, 5, 9}
-    rows: Any = [{**row, "weight": float(i not in weightless)} for i, row in enumerate(pair_rows[:12])]
     policies = [Policy.load(str(tiny_model), adapter=Adapter(r=4)) for _ in range(4)]
     for policy in policies:
         policy.require(method.roles)
@@ -115,7 +115,8 @@ def test_held_out_metrics_are_those_of_one_process(
         for name, parameter in policy.roles.parameters("policy").items():
             if "lora_B" in name:
                 parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    data = examples(policies[0], rows, method.unit)
+    made_of = examples(policies[0], pair_rows[:12], method.unit)
+    data = [replace(example, weight=float(i not in weightless)) for i, example in enumerate(made_of)]
 
     def run(policy: Policy, processes: Processes) -> dict[str, float]:
         found: dict[str, tuple[float, float]] = {}
