@@ -69,6 +69,8 @@ class ContinuousEngine:
         Each response is a request of its own: those that transformers forks from one (``num_return_sequences``) all
         have its first token.
         """
+        if not prompts:  # of a process without a share
+            return []
         keys = range(len(prompts)) if keys is None else keys
         drawn: dict[str, Response] = {f"{p}.{k}": Response() for p in range(len(prompts)) for k in range(n)}
         random_seed = int(np.random.SeedSequence((seed, *keys)).generate_state(1)[0])

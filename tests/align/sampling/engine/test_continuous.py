@@ -70,6 +70,10 @@ def test_the_policy_is_as_it_was(engine: ContinuousEngine, tiny_policy: Policy) 
     assert all(torch.equal(part, weights[name]) for name, part in tiny_policy.model.state_dict().items())
 
 
+def test_a_process_without_a_share_draws_nothing(engine: ContinuousEngine) -> None:
+    assert engine.generate([], GREEDY, n=2) == []
+
+
 def test_more_than_the_cache_holds(
     engine: ContinuousEngine, tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
