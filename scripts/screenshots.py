@@ -61,11 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _save(shown: Browser, file: Path, *, down_to: str) -> None:
-    """Write the page down to the first element that a selector finds, with a palette, a third of the bytes."""
+    """Write the page down to the first element that a selector finds, in the 256 colours that differ most."""
     end = shown.evaluate(f"document.querySelector('{down_to}').getBoundingClientRect().bottom")
     shown.picture(file, height=round(end) + 16)
     with Image.open(file) as picture:
-        small = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        small = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     small.save(file, optimize=True)
 
 
