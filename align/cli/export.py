@@ -54,7 +54,10 @@ def _export(arguments: argparse.Namespace) -> None:
     policy = load_model(arguments.model, arguments.start, quantization=None, **dtype)  # 4 bits hold no merged weights
     for note in policy.notes:
         say(note)
-    with disk_faults(f"{folder} cannot be written", "name another place"), new_folder(folder) as partial:
-        difference = policy.merge_and_export(partial)
+    try:
+        with disk_faults(f"{folder} cannot be written", "name another place"), new_folder(folder) as partial:
+            difference = policy.merge_and_export(partial)
+    except OSError as error:  # a name that is too long, say
+        raise UserError(f"{folder} cannot be written: {error.strerror}.") from error
     merged = f" Merged and adapter logits differ by at most {difference:.1g}." if policy.uses_adapters else ""
     say(f"{folder} holds the whole model.{merged}")

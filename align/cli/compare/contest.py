@@ -209,7 +209,10 @@ def _split(comparison: Comparison, *, own_judge: bool) -> tuple[Splits, str]:
             f"data.heldout_size={size:g} has no effect on the rows of data.heldout={config.data.heldout}; leave it "
             "out, or set data.heldout=null."
         )
-    read = assemble.read_data(dataclasses.replace(config, data=dataclasses.replace(config.data, heldout_size=0)))
+    data = config.data
+    if data.heldout is None:
+        data = dataclasses.replace(data, heldout_size=0)  # `split` holds out
+    read = assemble.read_data(dataclasses.replace(config, data=data))
     splits = split(
         read.data,
         read.heldout,

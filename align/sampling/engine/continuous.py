@@ -72,14 +72,15 @@ class ContinuousEngine:
         if not prompts:  # of a process without a share
             return []
         keys = range(len(prompts)) if keys is None else keys
-        drawn: dict[str, Response] = {f"{p}.{k}": Response() for p in range(len(prompts)) for k in range(n)}
+        asked = {f"{p}.{k}": list(prompt) for p, prompt in enumerate(prompts) for k in range(n)}
+        drawn: dict[str, Response] = {}
         random_seed = int(np.random.SeedSequence((seed, *keys)).generate_state(1)[0])
-        with self._manager(params, [len(prompt) for prompt in prompts for _ in range(n)], random_seed) as manager:
-            for name in drawn:
-                manager.add_request(list(prompts[int(name.partition(".")[0])]), request_id=name)
+        with self._manager(params, list(map(len, asked.values())), random_seed) as manager:
+            for name, prompt in asked.items():
+                manager.add_request(prompt, request_id=name)
             manager.start()  # after all requests, so that equal calls draw them in the same batches
-            with progress("drawing", len(drawn), "response") as bar:
-                while bar.n < len(drawn):
+            with progress("drawing", len(asked), "response") as bar:
+                while len(drawn) < len(asked):
                     between()
                     found = manager.get_result(timeout=_WAIT)
                     if found is not None:
