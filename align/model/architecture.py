@@ -9,11 +9,13 @@ import torch
 
 from align.errors import UserError
 from align.system.lazy import no_grad
+from align.system.signals import stop_if_alone
 
 __all__ = [
     "body",
     "checkpoint_layers",
     "decoder_layers",
+    "heed_signals",
     "ignored_losses",
     "max_positions",
     "require_positions",
@@ -88,6 +90,23 @@ def decoder_layers(model: Any) -> list[Any]:
     layers = _repeated_layers(body(model))
     inner = {id(module) for layer in layers for module in layer.modules() if module is not layer}
     return [layer for layer in layers if id(layer) not in inner]
+
+
+def heed_signals(model: Any) -> None:
+    """Let a signal end a pass before any of the model's layers, forward or backward, where it may end there.
+
+    A pass of a large model on a CPU takes minutes. See :func:`align.system.signals.stop_if_alone`.
+    """
+    for layer in _repeated_layers(model) or [model]:
+        layer.register_forward_pre_hook(_heed_signals, with_kwargs=True)
+
+
+def _heed_signals(_layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    stop_if_alone()
+    for given in (*args, *kwargs.values()):
+        if isinstance(given, torch.Tensor) and given.requires_grad:
+            given.register_hook(lambda _: stop_if_alone())
+            return
 
 
 def _repeated_layers(model: Any) -> list[Any]:

@@ -11,7 +11,7 @@ import torch
 
 from align.errors import UserError, first_line
 from align.model.adapters import add_lora, lora_config, without_direction
-from align.model.architecture import ignored_losses
+from align.model.architecture import heed_signals, ignored_losses
 from align.model.batch import Layout
 from align.model.forward import Forward
 from align.model.full_copies import FullCopies
@@ -76,6 +76,7 @@ def load(
         )
     device = torch.device(device) if device is not None else own_device()
     network = _load_network(model, dtype, device, tokenizer, notes, in_parts=shares_out)
+    heed_signals(network)
     shared = Sharding(network, sharding, device, dtype) if shares_out and adapter is not None else None
     notes += ignored_losses(network.config)
     with torch.random.fork_rng():

@@ -1,4 +1,6 @@
-"""SIGINT and SIGTERM ask for a stop at the next step boundary; a second one stops at once."""
+"""SIGINT and SIGTERM ask for a stop: of one process between two layers of its model, of several at the next step.
+
+A second one stops at once."""
 
 from __future__ import annotations
 
@@ -34,12 +36,15 @@ _listening: list[StopRequest] = []
 
 
 def stop_if_alone() -> None:
-    """Answer a signal in a phase that has nothing to save; of several processes each answers it at its next step.
+    """Answer a signal where what is begun can be done again; of several processes each answers it at its next step.
+
+    So does a thread of an engine, whose failures are not those of the run.
 
     Raises:
         Interrupted: A signal asked for it.
     """
-    if _listening and _listening[-1].signum and os.environ.get("WORLD_SIZE", "1") == "1":
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.current_thread() is threading.main_thread()
+    if _listening and _listening[-1].signum and alone:
         raise Interrupted(_listening[-1].signum, None)
 
 

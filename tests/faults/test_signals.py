@@ -34,6 +34,8 @@ PHASES = {
     "the first evaluation": Phase("sft", "align.sampling.sampler:Sampler._parts", 1, CODES),
     "a step": Phase("sft", "align.training.step:Stepper._reduce_gradients", 2, CODES),
     "accumulation": Phase("dpo", "methods.dpo.dpo:DPO.loss", 3, CODES, SMALL),
+    "a pass": Phase("ppo", "align.model.forward:Forward._call", 30, CODES),
+    "a backward pass": Phase("kto", "align.model.policy:Policy.backward", 3, CODES, SMALL),
     "an evaluation between steps": Phase("sft", "align.sampling.sampler:Sampler._parts", 2, CODES),
     "metrics on held-out data": Phase("dpo", "align.training.step:Stepper.measure", 1, CODES),
     "a roll-out": Phase("ppo", "align.training.rollout:Rollouts._sample", 2, CODES),
@@ -43,7 +45,13 @@ PHASES = {
     "final/": Phase("sft", "align.training.trainer:write_final", 1, {TERM: 0, INT: 0}),  # it is finished then
     "drawing candidates": Phase("rft", "align.sampling.sampler:Sampler._parts", 1, CODES),
 }
-SHORT = {("loading", INT), ("an evaluation between steps", TERM), ("inner epochs", TERM), ("final/", INT)}
+SHORT = {
+    ("loading", INT),
+    ("a backward pass", INT),
+    ("an evaluation between steps", TERM),
+    ("inner epochs", TERM),
+    ("final/", INT),
+}
 CASES = [(name, signum) for name in PHASES for signum in (TERM, INT)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from align.model.architecture import body, checkpoint_layers, ignored_losses, max_positions, special_linear_layers
+from align.model.architecture import (
+    body,
+    checkpoint_layers,
+    decoder_layers,
+    ignored_losses,
+    max_positions,
+    special_linear_layers,
+)
 from align.model.policy import Policy
+from align.system.signals import Interrupted, StopRequest
+from tests.align.model.test_tree_layout import uneven_batch
 
 
 class Config(SimpleNamespace):
@@ -130,3 +140,21 @@ def test_a_layer_is_computed_again_once(tiny_policy: Policy) -> None:
 def test_the_body_is_the_model_without_its_head(tiny_policy: Policy) -> None:
     model: Any = tiny_policy.model
     assert body(model) is model.model
+
+
+@pytest.mark.parametrize("asked", ["forward 0", "forward 1", "backward 1"])
+def test_a_signal_ends_a_pass_between_two_layers(tiny_policy: Policy, asked: str) -> None:
+    """Layers are computed in the order 0, 1 and their gradients in the order 1, 0."""
+    begun: list[str] = []
+
+    def begin(name: str) -> None:
+        begun.append(name)
+        if name == asked:
+            signal.raise_signal(signal.SIGINT)
+
+    for number, layer in enumerate(decoder_layers(tiny_policy.model)):
+        layer.register_forward_pre_hook(lambda *_, number=number: begin(f"forward {number}"))
+        layer.register_full_backward_pre_hook(lambda *_, number=number: begin(f"backward {number}"))
+    with StopRequest().listening(), pytest.raises(Interrupted):
+        tiny_policy.logprobs(uneven_batch()).logp_PKT.sum().backward()
+    assert begun == (["forward 0"] if asked == "forward 0" else ["forward 0", "forward 1", "backward 1"])

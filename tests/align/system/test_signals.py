@@ -98,3 +98,9 @@ def test_a_phase_is_left_at_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     stopped.value.run_name = "mine-7"
     assert str(stopped.value) == "stopped by SIGINT; continue with run_name=mine-7 if_exists=resume"
     stop_if_alone()
+
+
+def test_an_engines_thread_is_not_stopped() -> None:
+    with StopRequest().listening() as stop, ThreadPoolExecutor(1) as threads:
+        stop.signum = signal.SIGINT
+        threads.submit(stop_if_alone).result()
