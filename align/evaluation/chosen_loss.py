@@ -22,7 +22,7 @@ def chosen_loss(policy: Policy, data: Preferences, *, max_length: int) -> float 
 
 @torch.no_grad()
 def chosen_nll(
-    policy: Policy, data: Preferences, *, max_length: int, tokens: int = 16384
+    policy: Policy, data: Preferences, *, max_length: int, tokens: int = 8192
 ) -> tuple[Tensor, Tensor] | None:
     """``−log π(y⁺|x)`` in nats and ``|y⁺|`` in tokens of each chosen response; None where there is none."""
     if not any(data.dataset["chosen"]):

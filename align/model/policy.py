@@ -281,7 +281,7 @@ class Policy:
 
     @torch.no_grad()
     def in_micro_batches(
-        self, batch: Batch, ask: Callable[[Batch], Batch], *, tokens: int = 16384, phase: str | None = None
+        self, batch: Batch, ask: Callable[[Batch], Batch], *, tokens: int = 8192, phase: str | None = None
     ) -> Batch:
         """Call ``ask`` on every micro-batch, without gradients, and join the results in the order of the prompts.
 

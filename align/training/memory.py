@@ -9,7 +9,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -278,11 +278,18 @@ def _drawings(config: RunConfig, work: Workload, usual: int) -> list[tuple[str, 
         prompts = lengths[: plan.batch_size]
         found.append(("drawing a roll-out", prompts, rollout.responses, min(usual, rollout.sampling.max_new_tokens)))
     if method.generates:
-        evaluation = config.evaluation
-        held_out = config.data.heldout is not None or config.data.heldout_size > 0
-        prompts = lengths[: evaluation.prompts] if held_out else []
-        found.append(("answering held-out prompts", prompts, 1, min(usual, evaluation.max_new_tokens)))
+        prompts = [*islice(cycle(lengths), _held_out(config, len(examples)))]
+        answer = min(usual, config.evaluation.max_new_tokens)
+        found.append(("answering held-out prompts", prompts, 1, answer))
     return found
+
+
+def _held_out(config: RunConfig, examples: int) -> int:
+    """The most prompts that are answered; a file of held-out rows, which is not read here, may have fewer."""
+    data, most = config.data, config.evaluation.prompts
+    if data.heldout is not None:
+        return most
+    return min(most, round(data.heldout_size if data.heldout_size >= 1 else data.heldout_size * examples))
 
 
 def _drawing_bytes(config: RunConfig, work: Workload, prompts: Sequence[int], answers: int, longest: int) -> float:

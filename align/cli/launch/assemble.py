@@ -282,4 +282,5 @@ def make_evaluator(
             temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
         ),
         seed=config.seed,
+        tokens_per_batch=config.trainer.tokens_per_microbatch,
     )

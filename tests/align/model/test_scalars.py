@@ -79,7 +79,7 @@ def test_micro_batches_are_asked_without_gradients_and_joined_in_order(tiny_poli
     assert torch.is_grad_enabled()
 
 
-def test_a_micro_batch_has_at_most_16384_tokens(tiny_policy: Policy) -> None:
+def test_a_micro_batch_has_at_most_8192_tokens(tiny_policy: Policy) -> None:
     tiny_policy.layout = "flat"
     sizes: list[int] = []
 
@@ -87,7 +87,7 @@ def test_a_micro_batch_has_at_most_16384_tokens(tiny_policy: Policy) -> None:
         sizes.append(part.P)
         return part
 
-    for length, expected in ((8191, [2]), (8192, [1, 1])):
+    for length, expected in ((4095, [2]), (4096, [1, 1])):
         sizes.clear()
         batch = Batch(([1], [2]), (([3] * length,), ([4] * length,)), (0, 1))
         assert tiny_policy.in_micro_batches(batch, ask).rows == (0, 1)

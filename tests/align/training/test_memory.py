@@ -180,12 +180,28 @@ def test_what_lowers_memory_lowers_the_estimate(examples: Any) -> None:
     assert step(tokens_per_microbatch=100_000) == usual
 
 
-def test_drawing_keeps_keys_values_and_merged_weights(examples: Any) -> None:
-    """By hand: 8 rows of the longest of these prompts and 16 tokens, 4 layers of 2 heads of width 32 in float32."""
-    found, *_ = _estimate(_config(Adapter()), examples)
-    longest = max(len(examples[i].prompt_ids) for i in range(8)) + 16
-    cache = 8 * longest * 2 * 4 * 2 * 32 * 4
-    choice = 8 * 2048 * 24
+@pytest.mark.parametrize(
+    ("held_out", "prompts", "rows"),
+    [
+        ({"heldout": "world/heldout"}, 200, 200),  # a file, which may have more prompts than there are to learn from
+        ({"heldout_size": 0.2}, 200, 8),
+        ({"heldout_size": 3}, 200, 3),
+        ({"heldout_size": 0.5}, 4, 4),
+    ],
+)
+def test_drawing_keeps_keys_values_and_merged_weights(
+    examples: Any, held_out: dict[str, Any], prompts: int, rows: int
+) -> None:
+    """By hand: rows of the longest of these prompts and 16 tokens, 4 layers of 2 heads of width 32 in float32."""
+    config = replace(
+        _config(Adapter()),
+        data=DataConfig(train="world", **held_out),
+        evaluation=EvaluationConfig(prompts=prompts, max_new_tokens=16),
+    )
+    found, *_ = _estimate(config, examples)
+    longest = max(len(examples[i].prompt_ids) for i in range(min(rows, len(examples)))) + 16
+    cache = rows * longest * 2 * 4 * 2 * 32 * 4
+    choice = rows * 2048 * 24
     merged = 4 * 4 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 320)
     assert found.passing["answering held-out prompts"] == cache + choice + merged
 
