@@ -20,6 +20,7 @@ import numpy as np
 
 from align.errors import ScorerError, UserError, fault_of_user
 from align.scoring.scorer_inputs import prompt_text, scorer_columns
+from align.system.signals import Interrupted
 
 if TYPE_CHECKING:
     from align.scoring.scorer import Scorer
@@ -197,7 +198,7 @@ def _asked(name: str, ask: Callable[[], Any]) -> Any:
     """Ask a scorer; the error names the place in the user's code where it fails. ``sys.exit`` is a failure too."""
     try:
         return ask()
-    except (ScorerError, UserError):
+    except (ScorerError, UserError, Interrupted):
         raise
     except (Exception, SystemExit) as error:
         fault = fault_of_user(error)

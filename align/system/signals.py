@@ -33,6 +33,8 @@ class Interrupted(Exception):
 
 
 _listening: list[StopRequest] = []
+_late: list[int] = []
+"""Signals that asked for a stop when what listened had nothing left to stop."""
 
 
 def stop_if_alone() -> None:
@@ -46,6 +48,13 @@ def stop_if_alone() -> None:
     alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.current_thread() is threading.main_thread()
     if _listening and _listening[-1].signum and alone:
         raise Interrupted(_listening[-1].signum, None)
+
+
+def late_signal() -> int:
+    """Return the signal that came while a run was about to end, before another one begins; 0: none did."""
+    caught = max(_late, default=0)
+    _late.clear()
+    return caught
 
 
 def keep_interrupts() -> None:
@@ -91,6 +100,8 @@ class StopRequest:
         _listening.append(self)
         try:
             yield self
+            if self.signum:
+                _late.append(self.signum)
         finally:
             _listening.remove(self)
             for signum, handler in before.items():

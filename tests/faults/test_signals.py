@@ -43,6 +43,7 @@ PHASES = {
     "a save": Phase("sft", "align.runs.checkpoint:CheckpointStore._publish", 2, CODES),
     "the last evaluation": Phase("sft", "align.sampling.sampler:Sampler._parts", 3, CODES),
     "final/": Phase("sft", "align.training.trainer:write_final", 1, {TERM: 0, INT: 0}),  # it is finished then
+    "the end of drawing": Phase("rft", "align.candidates.store:GrowingFile.append", 1, CODES),
     "drawing candidates": Phase("rft", "align.sampling.sampler:Sampler._parts", 1, CODES),
 }
 SHORT = {

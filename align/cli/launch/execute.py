@@ -17,7 +17,7 @@ from align.errors import ServiceError, UserError
 from align.model.sources import require_loadable
 from align.runs import run_folder
 from align.system.launcher import require_no_plugin
-from align.system.signals import Interrupted
+from align.system.signals import Interrupted, late_signal
 from align.training.identity import chooses_best
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def _carry_out(run: Run, scorers: Scorers) -> int:
         Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
     architecture = assemble.read_architecture(run)
     try:
+        _answer_late()
         if config.dry_run:
             dry_run(run, scorers, architecture)
         elif config.stage == "sample":
@@ -114,6 +115,18 @@ def _carry_out(run: Run, scorers: Scorers) -> int:
         tell_processes(str(error))
         return 1
     return 0
+
+
+def _answer_late() -> None:
+    """Answer a signal to the run before this one, of a recipe or sweep, that had nothing left to stop.
+
+    Raises:
+        Interrupted: There was one.
+    """
+    from align.system.processes import Processes
+
+    if caught := max(Processes().gather(late_signal())):
+        raise Interrupted(caught, None)
 
 
 def _say_if_nothing_chooses(run: Run, scorers: Scorers) -> None:

@@ -15,6 +15,7 @@ import torch
 from align.errors import ScorerError, UserError
 from align.scoring.checked_scores import score, score_parts
 from align.scoring.from_config import make_scorer, read_scorer
+from align.system.signals import Interrupted
 
 NESTED = """
 scorer: weighted_sum
@@ -193,5 +194,10 @@ def test_what_a_scorer_says_to_the_user_stays_and_ctrl_c_is_none_of_its_errors()
 
     with pytest.raises(UserError, match=r"^the column `answer` is missing; add it\.$"):
         score(Failing(refuse), ["p"], [["a"]])
-    with pytest.raises(KeyboardInterrupt):
-        score(Failing(interrupt), ["p"], [["a"]])
+
+    def ask_a_policy() -> None:  # a signal ends its pass
+        raise Interrupted(2, None)
+
+    for does, expected in ((interrupt, KeyboardInterrupt), (ask_a_policy, Interrupted)):
+        with pytest.raises(expected):
+            score(Failing(does), ["p"], [["a"]])

@@ -6,11 +6,12 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from align.system.signals import Interrupted, StopRequest, keep_interrupts, stop_if_alone
+from align.system.signals import Interrupted, StopRequest, keep_interrupts, late_signal, stop_if_alone
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -104,3 +105,14 @@ def test_an_engines_thread_is_not_stopped() -> None:
     with StopRequest().listening() as stop, ThreadPoolExecutor(1) as threads:
         stop.signum = signal.SIGINT
         threads.submit(stop_if_alone).result()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_signal_that_nothing_answered_is_left_for_the_next_run(answered: bool) -> None:
+    late_signal()  # of other tests
+    with suppress(Interrupted), StopRequest().listening():
+        signal.raise_signal(signal.SIGINT)
+        if answered:
+            stop_if_alone()
+    assert late_signal() == (0 if answered else signal.SIGINT)
+    assert late_signal() == 0
