@@ -264,7 +264,7 @@ class Stages:
         job = replace(job, title="judge")
         if self.pool.run([job])[job.name]["code"]:
             reason = reason_of_task(out) or self.pool.reason(job.name)
-            reason = reason.rstrip(".").removesuffix("; correct it")
+            reason = reason.rstrip(".").removesuffix("; correct it").removesuffix("; correct the scorer")
             raise UserError(f"judge: {reason}; correct it, or give another judge=. Nothing is trained yet.")
 
     def _measure(self, wanted: Sequence[tuple[Contender, str, int]], part: str, prompts: int) -> None:
