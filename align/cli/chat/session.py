@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT
@@ -20,7 +20,7 @@ from align.sampling.params import Response, SamplingParams
 from align.sampling.sampler import Sampler
 from align.sampling.text import require_room, text_pieces
 from align.scoring.checked_scores import score_texts
-from align.system.signals import StopRequest
+from align.system.signals import Interrupted, StopRequest
 
 if TYPE_CHECKING:
     from align.model.policy import Policy
@@ -251,7 +251,7 @@ class Session:
                     return
 
         try:
-            with stop.listening(), policy.use(speaker.role):
+            with stop.listening(), suppress(Interrupted), policy.use(speaker.role):
                 sampler = Sampler(policy, self.params)
                 with closing(sampler.stream(ids, seed=self.seed, key=self._drawn)) as drawn:
                     for piece in text_pieces(policy, until_stopped(drawn)):

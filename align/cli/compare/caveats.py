@@ -20,6 +20,8 @@ _ALMOST_ALL = 0.95
 """A share of answers that are cut off, or have the same score, from which the result says little."""
 _OFF_BUDGET = 0.1
 """Runs that miss the budget by more are worth a sentence."""
+_OFF_MINUTES = 0.25
+"""The same of minutes, which another program at work changes."""
 _FEW_STEPS = 50
 """Runs below are worth a sentence."""
 _UNEVEN_KL = 2.0
@@ -230,6 +232,11 @@ def _of_budget(contest: Contest, rows: Sequence[Row]) -> list[str]:
         own = {label: tokens - beside.get(label, 0.0) for label, tokens in trained.items()}
         if off := [f"{label} {n:,.0f}" for label, n in own.items() if abs(n / given.amount - 1) > _OFF_BUDGET]:
             out.append(f"Whole steps do not meet the budget of {given} exactly: {', '.join(off)} tokens trained on.")
+    if given is not None and given.unit == "minutes":
+        spent = {row.label: row.cost.seconds / 60 for row in rows if row.cost is not None}
+        if off := [f"{label} {n:.3g}" for label, n in spent.items() if abs(n / given.amount - 1) > _OFF_MINUTES]:
+            took = ", ".join(off)
+            out.append(f"The budget of {given} was not met, since a start takes time and speed varies: {took} minutes.")
     if not contest.comparison.settings.tune:
         out.append(f"{_settings(contest)}; with other learning rates the order may differ (tune=4).")
     return out

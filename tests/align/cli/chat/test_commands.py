@@ -16,6 +16,7 @@ from align import Preferences
 from align.errors import ScorerError
 from align.model.policy import Policy
 from align.sampling.params import SamplingParams
+from align.system.signals import stop_if_alone
 from reward.verifiers.answers import ExactMatch
 from tests.align.cli.chat.conftest import Chat, Script
 from tests.align.system.test_terminal import HOSTILE, MARKUP
@@ -246,20 +247,25 @@ def test_hostile_answers_are_shown_and_do_nothing(text: str, chat: Start, script
 # Ctrl-C
 
 
-def interrupt_at(token: int, times: int = 1) -> Callable[[int], None]:
+def interrupt_at(token: int, times: int = 1, *, in_a_pass: bool = False) -> Callable[[int], None]:
     def send(drawn: int) -> None:
         if drawn == token:
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
+            if in_a_pass:
+                stop_if_alone()  # as the layers of a model do
 
     return send
 
 
-def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(chat: Start, script: Script) -> None:
-    script.answers, script.after_token = ["abcdefgh", "next"], interrupt_at(3)
+@pytest.mark.parametrize(("in_a_pass", "kept"), [(False, "abcd"), (True, "abc")])
+def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(
+    in_a_pass: bool, kept: str, chat: Start, script: Script
+) -> None:
+    script.answers, script.after_token = ["abcdefgh", "next"], interrupt_at(3, in_a_pass=in_a_pass)
     talk = chat()
-    assert "abcd\n(stopped)" in talk("x", "y")
-    assert script.asked[1] == "policy: u: x<eos>a: abcd<eos>u: y<eos>a: "
+    assert f"{kept}\n(stopped)" in talk("x", "y")
+    assert script.asked[1] == f"policy: u: x<eos>a: {kept}<eos>u: y<eos>a: "
 
 
 def test_ctrl_c_before_the_first_word_takes_the_question_back(chat: Start, script: Script) -> None:

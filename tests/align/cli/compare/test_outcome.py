@@ -217,6 +217,18 @@ def test_what_a_reward_model_costs_beside_the_budget_is_said(begin_comparison: B
     assert any(said.startswith("ppo: trained on answers of at most 64 tokens, judged") for said in found["caveats"])
 
 
+@pytest.mark.parametrize(("minutes", "missed"), [("0.17", False), ("0.21", False), ("0.3", True), ("0.1", True)])
+def test_minutes_that_were_not_kept_are_said(minutes: str, missed: bool, begin_comparison: Begin) -> None:
+    """Each run took 10 seconds."""
+    stages = begin_comparison("seeds=1", f"budget=minutes:{minutes}")
+    for label, score in SCORES.items():
+        write(stages, label, 0, measured(score, 0))
+    conclude(stages)
+    found = json.loads((stages.contest.folder / "comparison.json").read_text())
+    begin = f"The budget of {minutes} minutes was not met, since a start takes time and speed varies: sft 0.167, "
+    assert any(said.startswith(begin) and said.endswith(" minutes.") for said in found["caveats"]) == missed
+
+
 @pytest.mark.parametrize(("low", "warned"), [(0.48, True), (0.52, False)])
 def test_a_reward_model_at_chance_is_said_first(low: float, warned: bool, begin_comparison: Begin) -> None:
     stages = begin_comparison("seeds=1", "methods=[sft,ppo]")
