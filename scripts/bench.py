@@ -108,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(options.benchmark(options) is False)
     except UserError as error:
         sys.exit(f"bench.py: {error}")
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

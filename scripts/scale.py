@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.workload import workload
@@ -48,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was asked for; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    per_machine = options.per_machine or options.devices
+    if min(options.devices, per_machine) < 1 or options.devices % per_machine:
+        parser.error("--devices and --per-machine must be at least 1, and the machines alike")
+    if options.model and options.model not in _SHAPES and not Path(options.model, "config.json").is_file():
+        parser.error(f"--model: {options.model} is no folder with a config.json, and none of {', '.join(_SHAPES)}")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     hide_noise()
     if options.measure:

@@ -17,7 +17,7 @@ from align.doctor.check import check
 from align.doctor.patient import Patient
 from align.errors import UserError
 from align.model.loading import require_found, require_loadable, resolve
-from align.runs.run_folder import is_run
+from align.runs.run_folder import is_run, require_writable
 from align.system.processes import own_device, process_state, require_data_parallel
 from align.training.memory import OPTIMIZER_BYTES, readable
 from align.training.optimizer import require_optimizer
@@ -109,9 +109,7 @@ def folder(patient: Patient) -> str | None:
     """The folder of the run, or the first one above it that exists, can be written."""
     config = patient.config
     place = Path(config.output_root) / config.run_name
-    there = _existing(place)
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{there} cannot be written: choose another output_root, or change its permissions.")
+    require_writable(place)
     if place.is_dir() and any(place.iterdir()) and config.if_exists == "resume" and not is_run(place):
         raise UserError(f"{place} is no run that could be resumed: take another run_name, or if_exists=new.")
     return str(place)

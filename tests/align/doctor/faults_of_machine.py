@@ -47,7 +47,7 @@ def _(ward: Ward) -> Patient:
     return ward.make(adapter=None, model={"quantization": "4bit"})
 
 
-@FAULTS.of("run folder", "cannot be written")
+@FAULTS.of("run folder", "cannot be created")
 def _(ward: Ward) -> Patient:
     (ward.folder / "file").write_text("")
     return ward.make(output_root=str(ward.folder / "file"))
