@@ -17,7 +17,7 @@ from align.errors import SMALLER, UserError, fault_of_user, first_line, is_out_o
 from align.settings import registry
 from align.system.files import disk_fault
 from align.system.redaction import redact_streams
-from align.system.signals import keep_interrupts
+from align.system.signals import keep_interrupts, late_signal
 
 __all__ = ["align", "main"]
 
@@ -39,6 +39,7 @@ def main(words: Sequence[str], configs: Path) -> int:
     """
     redact_streams()
     keep_interrupts()
+    late_signal()  # to another command of this process, which has ended
     atexit.register(gc.freeze)  # Python looks at every object several times before it ends: 1.3 s of 1.6
     try:
         return while_read(lambda: _do(words, configs))

@@ -40,6 +40,7 @@ CHECKS: tuple[Check, ...] = (
     text.answer_room,
     text.plan,
     text.steps,
+    text.method,
     weights.memory,
     weights.weights,
     weights.layout,

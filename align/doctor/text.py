@@ -319,3 +319,11 @@ def steps(patient: Patient) -> str | None:
             "trainer.batch_size; with trainer.steps typed nothing is said."
         )
     return f"{made.steps:,} from {examples:,} examples"
+
+
+@check("method", "what it can learn from these data in so many steps")
+def method(patient: Patient) -> str | None:
+    """It has no doubts; a training says those that it has in any case."""
+    if doubts := patient.method.doubts(patient.examples, patient.plan.steps):
+        raise UserError(" ".join(doubts))
+    return f"{type(patient.method).__name__} has no doubts"

@@ -277,6 +277,15 @@ def test_mistakes_are_a_sentence(words: list[str], said: str, capsys: pytest.Cap
     assert capsys.readouterr().err.endswith(f"bench.py: error: {said}\n")
 
 
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "find_pairs", stop)
+    assert bench.main(["dpo"]) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
 def test_too_few_pairs(pairs: Path) -> None:
     with pytest.raises(SystemExit, match="usable pairs, 60 are needed; lower --steps"):
         bench.main(["dpo", "--data", str(pairs), *SMALL, "--steps", "29"])

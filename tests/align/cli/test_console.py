@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import time
 import warnings
@@ -17,6 +18,7 @@ from align.cli import console
 from align.cli import main as entry
 from align.cli.main import main
 from align.errors import UserError
+from align.system.signals import StopRequest, late_signal
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -127,6 +129,12 @@ def test_every_end_of_the_command_has_its_code(doing: Any, capsys: pytest.Captur
     assert capsys.readouterr().err == said
     assert doing(lambda: (_ for _ in ()).throw(KeyboardInterrupt), "export") == (130, 0)
     assert capsys.readouterr().err == "Stopped by SIGINT.\n"
+
+
+def test_a_signal_to_one_command_does_not_stop_the_next_one(doing: Any) -> None:
+    with StopRequest().listening() as stop:
+        stop.signum = signal.SIGINT
+    assert doing(late_signal) == (0, 0)
 
 
 def test_an_error_of_the_program_itself_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from align.data import Preferences
 from align.data.rendering import any_of
 from align.doctor import text
 from align.doctor.patient import Patient
+from methods import DPO
 from tests.align.doctor.conftest import Constant, with_parts, with_sample
 from tests.align.doctor.faults import Faults, Ward
 
@@ -119,6 +120,11 @@ def _(ward: Ward) -> Patient:
 @FAULTS.of("room for answers", "evaluation.max_new_tokens=8")
 def _(ward: Ward) -> Patient:
     return ward.make(evaluation={"max_new_tokens": 8})
+
+
+@FAULTS.of("method", "the reference moves after every 100 steps and the run has 20, so it never does")
+def _(ward: Ward) -> Patient:
+    return ward.make(method=DPO(sync_steps=100), trainer={"steps": 20})
 
 
 @FAULTS.of("plan", "never reaches")

@@ -104,3 +104,19 @@ def test_a_row_of_the_table_is_that_of_the_page() -> None:
 @pytest.mark.slow
 def test_the_table_is_that_of_the_page() -> None:
     assert "\n".join(scale.table()) in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--devices", "0"], "--devices and --per-machine must be at least 1"),
+        (["--devices", "16", "--per-machine", "5"], "and the machines alike"),
+        (["--model", "/no/such"], "--model: /no/such is no folder with a config.json"),
+    ],
+)
+def test_what_the_script_cannot_do_is_a_sentence(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        scale.main(words)
+    assert said in capsys.readouterr().err

@@ -288,7 +288,11 @@ class TestEvaluator:
         policy: Any = object()
         heldout, scorers = Preferences.from_rows([BOTH]), [Noting()]
         make_evaluator(
-            config(evaluation=self.SETTINGS, trainer=TrainerConfig(max_length=99)), policy, heldout, None, scorers
+            config(evaluation=self.SETTINGS, trainer=TrainerConfig(max_length=99, tokens_per_microbatch=512)),
+            policy,
+            heldout,
+            None,
+            scorers,
         )
         assert made == [
             (
@@ -298,6 +302,7 @@ class TestEvaluator:
                     "pairs": heldout,
                     "max_length": 99,
                     "limit": 7,
+                    "tokens_per_batch": 512,
                     "scorers": scorers,
                     "sampling": SamplingParams(temperature=0.3, top_p=0.4, max_new_tokens=8),
                     "seed": 5,
