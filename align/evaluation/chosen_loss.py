@@ -21,9 +21,7 @@ def chosen_loss(policy: Policy, data: Preferences, *, max_length: int) -> float 
 
 
 @torch.no_grad()
-def chosen_nll(
-    policy: Policy, data: Preferences, *, max_length: int, tokens: int = 8192
-) -> tuple[Tensor, Tensor] | None:
+def chosen_nll(policy: Policy, data: Preferences, *, max_length: int) -> tuple[Tensor, Tensor] | None:
     """``−log π(y⁺|x)`` in nats and ``|y⁺|`` in tokens of each chosen response; None where there is none."""
     if not any(data.dataset["chosen"]):
         return None
@@ -42,5 +40,5 @@ def chosen_nll(
         )
 
     with policy.use("policy"):
-        asked = policy.in_micro_batches(batch, ask, tokens=tokens)
+        asked = policy.in_micro_batches(batch, ask)
     return asked["nll_PK"].sum(-1), asked["count_PK"].sum(-1)

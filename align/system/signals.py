@@ -1,6 +1,7 @@
 """SIGINT and SIGTERM ask for a stop: of one process between two layers of its model, of several at the next step.
 
-A second one stops at once."""
+A second one stops at once.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +46,9 @@ def stop_if_alone() -> None:
     Raises:
         Interrupted: A signal asked for it.
     """
-    alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.current_thread() is threading.main_thread()
-    if _listening and _listening[-1].signum and alone:
+    if not _listening or not _listening[-1].signum:  # asked before every layer
+        return
+    if os.environ.get("WORLD_SIZE", "1") == "1" and threading.current_thread() is threading.main_thread():
         raise Interrupted(_listening[-1].signum, None)
 
 

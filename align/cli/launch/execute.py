@@ -95,11 +95,11 @@ def _carry_out(run: Run, scorers: Scorers) -> int:
     from align.training.step import TrainingError
 
     config = run.config
-    if process_count() > 1:
-        Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
+    processes = Processes()  # joins the processes that torchrun or accelerate started, on the CPU too
     architecture = assemble.read_architecture(run)
     try:
-        _answer_late()
+        if late := max(processes.gather(late_signal())):  # to the run before this one, of a recipe or sweep
+            raise Interrupted(late, None)
         if config.dry_run:
             dry_run(run, scorers, architecture)
         elif config.stage == "sample":
@@ -115,18 +115,6 @@ def _carry_out(run: Run, scorers: Scorers) -> int:
         tell_processes(str(error))
         return 1
     return 0
-
-
-def _answer_late() -> None:
-    """Answer a signal to the run before this one, of a recipe or sweep, that had nothing left to stop.
-
-    Raises:
-        Interrupted: There was one.
-    """
-    from align.system.processes import Processes
-
-    if caught := max(Processes().gather(late_signal())):
-        raise Interrupted(caught, None)
 
 
 def _say_if_nothing_chooses(run: Run, scorers: Scorers) -> None:
