@@ -33,6 +33,8 @@ class Sequences(NamedTuple):
     key_starts: Tensor
     key_index: Tensor | None
     """Place in the row of each key; None: the row itself, because no piece sees another."""
+    seen: tuple[Tensor, Tensor] | None
+    """The keys in the order of their places in the row, and where in it each place begins."""
     longest: tuple[int, int]
     """Queries, and keys, of one piece."""
     window: int
@@ -46,14 +48,17 @@ def sequences(pieces: Sequence[Piece], window: int | None, device: torch.device)
     starts = torch.tensor([[0, *queries], [0, *keys]], dtype=torch.int32).cumsum(1, dtype=torch.int32)
     query_starts, key_starts = moved(starts, device).unbind()
     index: Tensor | None = None
+    seen: tuple[Tensor, Tensor] | None = None
     if keys != queries:
         spans = moved(torch.tensor([span for own, before in pieces for span in (*before, own)]), device)
         start, length = spans.unbind(1)
         shift = start - (length.cumsum(0) - length)
         total = sum(keys)
         index = torch.arange(total, device=device) + shift.repeat_interleave(length, output_size=total)
+        places, order = index.sort()
+        seen = order, torch.searchsorted(places, torch.arange(sum(queries), device=device))
     left = -1 if window is None else window - 1
-    return Sequences(query_starts, key_starts, index, (max(queries), max(keys)), left)
+    return Sequences(query_starts, key_starts, index, seen, (max(queries), max(keys)), left)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, of: Sequences) -> Tensor:
@@ -122,10 +127,11 @@ def _keys(x: Tensor, of: Sequences) -> Tensor:
 
 
 def _add_keys(x: Tensor, gradient: Tensor, of: Sequences) -> Tensor:
-    """Add the gradients of what :func:`_keys` took to where it took them from."""
-    if of.key_index is None:
+    """Add the gradients of what :func:`_keys` took to where it took them from, in one pass and always in one order."""
+    if of.seen is None:
         return gradient
-    return torch.zeros_like(x, dtype=torch.float32).index_add_(0, of.key_index, gradient.float()).to(x.dtype)
+    order, begins = of.seen
+    return torch.nn.functional.embedding_bag(order, gradient.flatten(1), begins, mode="sum").view_as(x)
 
 
 @cache

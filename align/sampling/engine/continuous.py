@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import transformers
+from packaging.version import Version
 
 from align.data.encoding import stop_ids
 from align.errors import EngineError, UserError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ContinuousEngine"]
 
 _CACHE = 32_768  # tokens of prompts and responses that are drawn together, as the built-in loop's
+_OLDEST = "5.18"  # of transformers: older ones size the pages of the cache in another way
 _STEP = 2_048  # tokens of a forward pass: its mask has a row for each of them and a column for each of the cache
 _WAIT = 0.2  # seconds for a response before the caller may stop
 
@@ -37,8 +40,14 @@ class ContinuousEngine:
     def __init__(self, policy: Policy) -> None:
         """
         Raises:
-            UserError: The model keeps something else than keys and values, so there is nothing to share out in pages.
+            UserError: The model keeps something else than keys and values, so there is nothing to share out in pages;
+                or transformers is too old.
         """
+        if Version(transformers.__version__) < Version(_OLDEST):
+            raise UserError(
+                f"sampling.engine=transformers needs transformers {_OLDEST} or later, not {transformers.__version__}; "
+                "install a later one, or take sampling.engine=local."
+            )
         if make_cache(policy.model) is None or not hasattr(policy.model, "generate_batch"):
             raise UserError(
                 f"sampling.engine=transformers cannot draw from {policy.name}, which has another cache than keys and "

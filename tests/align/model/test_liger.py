@@ -37,7 +37,10 @@ def _on_gpu(*_: Any, **__: Any) -> Any:
 def stub(monkeypatch: pytest.MonkeyPatch) -> _Stub:
     from transformers.models.llama import modeling_llama
 
-    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", modeling_llama.apply_rotary_pos_emb)  # put back
+    rotate = modeling_llama.apply_rotary_pos_emb  # which a model on a GPU has changed, if there was one
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", rotate)  # put back
+    if hasattr(rotate, "on_gpu"):
+        setattr(modeling_llama, "apply_rotary_pos_emb", rotate.__wrapped__)  # noqa: B010
     stub = _Stub(1.0)
     fake = SimpleNamespace(_apply_liger_kernel_to_instance=stub.apply)
     monkeypatch.setitem(sys.modules, "liger_kernel", SimpleNamespace(transformers=fake))

@@ -105,3 +105,9 @@ def test_a_model_without_keys_and_values(tiny_policy: Policy, monkeypatch: pytes
     monkeypatch.setattr("align.sampling.engine.continuous.make_cache", lambda _: None)
     with pytest.raises(UserError, match=r"has another cache than keys and values; take sampling.engine=local"):
         ContinuousEngine(tiny_policy)
+
+
+def test_an_old_transformers(tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.__version__", "5.17.0")
+    with pytest.raises(UserError, match=r"needs transformers 5\.18 or later, not 5\.17\.0; install"):
+        ContinuousEngine(tiny_policy)
