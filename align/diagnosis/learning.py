@@ -18,7 +18,7 @@ FLAT = 0.02  # of the loss at the start
 RISEN, FAR_RISEN = 0.05, 2.0  # of the loss at the start, beyond noise; times the loss of the first step
 SPIKE, SPIKES = 10.0, 3  # times the median gradient norm; number of them
 OVERFITTED = 0.05  # of the lowest held-out loss
-REVERSED = 0.45  # upper end of the interval of held-out accuracy
+REVERSED = 0.48  # upper end of the interval of held-out accuracy
 DISPLACED = 0.2  # of the log-probability at the start
 LEAST_DISPLACED = 1.0  # nats per response
 MORE_ACCURATE = 0.52
@@ -114,10 +114,11 @@ def learning_rate_too_high(run: Course) -> str | None:
     start = run.values("train/loss")[0]  # the first window may have the rise in it
     if -loss.fall > max(3 * loss.error, RISEN * abs(loss.first)) or 0 < FAR_RISEN * start < loss.last:
         return f"the training loss rose from {min(loss.first, start):.3f} to {loss.last:.3f}"
-    spikes = sum(norm > SPIKE * median(norms) for norm in norms[WARM:])
+    usual = max(median(norms), median(norms[WARM : 2 * WARM])) if len(norms) > WARM else 0.0  # it falls with the loss
+    spikes = sum(norm > SPIKE * usual for norm in norms[WARM:])
     if spikes < SPIKES:
         return None
-    return f"the gradient norm was above {SPIKE:.0f} times its median of {median(norms):.3g} in {spikes} steps"
+    return f"the gradient norm was above {SPIKE:.0f} times its usual {usual:.3g} in {spikes} steps"
 
 
 WARM = 5  # first steps, in which a new adapter's gradient may be anything
@@ -143,7 +144,8 @@ def overfitting(run: Course) -> str | None:
         if held[-1] - lowest <= OVERFITTED * abs(lowest):
             return None
         return f"heldout/loss rose from {lowest:.3f} to {held[-1]:.3f} {trained}"
-    if _margin(run) is None or abs(loss.first - LN2) > 5 * NEAR_LN2 or held[-1] <= LN2 * (1 + OVERFITTED):
+    start = run.values("train/loss")[0]  # the first window may have most of the fall in it
+    if _margin(run) is None or abs(start - LN2) > 5 * NEAR_LN2 or held[-1] <= LN2 * (1 + OVERFITTED):
         return None
     return f"heldout/loss is {held[-1]:.3f}, above the {LN2:.3f} of an untrained model, {trained}"
 
