@@ -22,6 +22,7 @@ __all__ = [
     "first_line",
     "is_out_of_memory",
     "nearest",
+    "require_kind",
     "slip_of",
     "unreadable",
 ]
@@ -105,6 +106,18 @@ class ScorerError(ServiceError):
 
 class EngineError(ServiceError):
     """A server that draws responses gave no usable ones."""
+
+
+def require_kind(kind: type | tuple[type, ...], remedy: str, **given: object) -> None:
+    """Check what a caller in Python gives; the keyword is the name of the argument.
+
+    Raises:
+        UserError: A value is of no such kind. The sentence ends with the ``remedy``.
+    """
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            what = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+            raise UserError(f"{name} is {what}; {remedy}.")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 from align.data import Preferences, TokenizedPreferences
 from align.data.examples import tokenize
-from align.errors import UserError
+from align.errors import UserError, require_kind
 from align.evaluation.measurement import Measurement, Sample
 from align.evaluation.statistics import ordered_right
 from align.model.batch import Batch
@@ -24,7 +25,7 @@ from align.model.divergence import sequence_kl
 from align.model.policy import Policy
 from align.sampling.engine.engines import Engine, LocalEngine
 from align.sampling.params import SamplingParams
-from align.scoring.checked_scores import score
+from align.scoring.checked_scores import check_scorers, score
 from align.scoring.identity import scorer_identity
 from align.scoring.scorer import Scorer
 from align.scoring.scorer_inputs import prompt_text, scorer_columns
@@ -84,6 +85,12 @@ class Evaluator:
 
         Prompts that do not fit into the model with the longest answer are left out; ``notes`` say so.
         """
+        kinds, give = (Preferences, NoneType), "give what Preferences.load(FILE) or Preferences.from_rows(ROWS) returns"
+        require_kind(kinds, give, prompts=prompts, asked=asked)
+        require_kind((*kinds, TokenizedPreferences), give, pairs=pairs)
+        scorers = settings.get("scorers", ())
+        require_kind((list, tuple), "give a list of scorers", scorers=scorers)
+        check_scorers(**{f"scorers[{i}]": scorer for i, scorer in enumerate(scorers)})
         tokenized: TokenizedPreferences | None = None
         texts: list[str] = []
         columns: dict[str, list[Any]] = {}

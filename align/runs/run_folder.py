@@ -119,8 +119,10 @@ def create(folder: Path, if_exists: IfExists) -> Path:
     made has nothing but files of this module in it, and both take it.
 
     Raises:
-        UserError: ``overwrite`` or ``resume`` would use a folder that is not a run.
+        UserError: ``overwrite`` or ``resume`` would use a folder that is not a run, or the folder has no name.
     """
+    if not folder.name:
+        raise UserError(f"{str(folder)!r} cannot be the folder of a run; name one, such as 'runs/dpo'.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     if if_exists == "new":
         candidates = (folder, *(folder.with_name(f"{folder.name}-{n}") for n in range(2, 10_000)))

@@ -37,7 +37,10 @@ def check_scorers(**scorers: Any) -> None:
     """
     for name, scorer in scorers.items():
         if not callable(getattr(scorer, "score", None)):
-            raise UserError(f"{name}={scorer!a} is not a scorer; write {name}: {{scorer: NAME}} with its settings.")
+            raise UserError(
+                f"{name}={scorer!a} is not a scorer; write {name}: {{scorer: NAME}} with its settings, in Python "
+                "an object with score(prompts, responses, **columns)."
+            )
 
 
 @runtime_checkable

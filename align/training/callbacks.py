@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from align.errors import require_kind
 from align.evaluation.measurement import Measurement
 
 __all__ = ["Callback", "Callbacks"]
@@ -30,6 +31,13 @@ class Callbacks:
     """Tells all of them, in their order."""
 
     def __init__(self, callbacks: Sequence[Callback], *, enabled: bool) -> None:
+        """
+        Raises:
+            UserError: One is no callback.
+        """
+        require_kind((list, tuple), "give a list of callbacks", callbacks=callbacks)
+        for i, callback in enumerate(callbacks):
+            require_kind(Callback, "make one, as MyLogger() of a subclass of Callback", **{f"callbacks[{i}]": callback})
         self._told = list(callbacks) if enabled else []
 
     def tell(self, event: Callable[[Callback], None]) -> None:

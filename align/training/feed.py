@@ -11,14 +11,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
-from align.data import TokenizedPreferences
+from align.data import Preferences, TokenizedPreferences
 from align.data.examples import tokenize
-from align.errors import UserError
+from align.errors import UserError, require_kind
+from align.method.base import Method
 from align.model.batch import Batch
 from align.system.randomness import epoch_order
 from align.training.plan import Plan
@@ -26,8 +28,6 @@ from align.training.plan import Plan
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from align.data import Preferences
-    from align.method.base import Method
     from align.model.policy import Policy
     from align.settings.config import TrainerConfig
     from align.system.processes import Processes
@@ -87,6 +87,13 @@ class Feed(Source):
         Raises:
             UserError: ``max_length`` does not fit the model, tokenised examples do not fit the method, or none is left.
         """
+        require_kind(Method, "give an object of the method's class", method=method)
+        give, kinds = (
+            "give what Preferences.load(FILE) or .from_rows(ROWS) returns",
+            (Preferences, TokenizedPreferences),
+        )
+        require_kind(kinds, give, train=train)
+        require_kind((*kinds, NoneType), give, heldout=heldout, mix=mix)
         self._policy, self._method, self._config, self._processes = policy, method, config, processes
         limit = policy.max_positions
         if limit is not None and config.max_length > limit:

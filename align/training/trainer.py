@@ -12,12 +12,17 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import NoneType
+from typing import Any, Literal
 
 from tqdm import tqdm
 
+from align.data import Preferences, TokenizedPreferences
+from align.errors import require_kind
 from align.evaluation.evaluator import Evaluator
 from align.evaluation.measurement import Beside, Measurement
+from align.method.base import Method
+from align.model.policy import Policy
 from align.reporting.cost import write_cost
 from align.reporting.data_summary import write_data_summary
 from align.reporting.page import write_report
@@ -31,6 +36,7 @@ from align.runs.run_folder import IfExists
 from align.runs.services import require_installed
 from align.runs.tracker import Tracker
 from align.sampling.engine.engines import Engine, LocalEngine
+from align.scoring.checked_scores import check_scorers
 from align.scoring.scorer import Scorer
 from align.settings.config import TrackerName, TrainerConfig, WandbConfig, check_trackers
 from align.system.console import PlainConsole
@@ -46,11 +52,6 @@ from align.training.optimizer import make_optimizer, make_schedule, next_rate
 from align.training.rollout import make_source
 from align.training.state import TrainingState
 from align.training.step import Stepper, TrainingError
-
-if TYPE_CHECKING:
-    from align.data import Preferences, TokenizedPreferences
-    from align.method.base import Method
-    from align.model.policy import Policy
 
 
 class Trainer:
@@ -88,6 +89,8 @@ class Trainer:
             inputs: Identity of all that ``run_config`` names (:func:`align.runs.run_folder.begin`).
             engine: Draws from the policy (:func:`align.sampling.engine.engines.open_engine`); None: the built-in loop.
         """
+        require_kind(Policy, "give what Policy.load returns", policy=policy)
+        require_kind((TrainerConfig, NoneType), "give a TrainerConfig", config=config)
         self.policy, self.engine = policy, engine or LocalEngine(policy)
         self.output_dir, self.config = Path(output_dir), config or TrainerConfig()
         self.if_exists: IfExists = if_exists
@@ -131,6 +134,7 @@ class Trainer:
             TrainingError: Loss or gradient became infinite, memory ran out, or a scorer or code of the user failed.
             Interrupted: SIGINT or SIGTERM; a checkpoint was written.
         """
+        check_scorers(**({} if scorer is None else {"scorer": scorer}))
         stop = StopRequest()
         with stop.listening():
             feed = Feed(self.policy, method, self.config, self.processes, train=train, heldout=heldout, mix=mix)
