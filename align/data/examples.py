@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ from align.data.pairs_and_rankings import group_rows
 from align.data.schema import Example, Unit
 from align.data.storage import cache_folder
 from align.data.tokenization import TOO_LONG, WEIGHTLESS, Tokenization
-from align.errors import UserError, did_you_mean
+from align.errors import UserError, did_you_mean, require_kind
 
 if TYPE_CHECKING:
     import datasets
@@ -135,6 +136,18 @@ def tokenize(
     table = _computed(preferences, tokenizer, tokens_of, max_length, unit, fingerprint)
     opened = _opened(given, preferences, table, unit, max_length, fingerprint, limit, may_be_empty)
     return replace(opened, preferences=preferences.decoded(tokenizer))
+
+
+def require_rows(**given: object) -> None:
+    """Check that what a caller in Python gives as data is data, or None; the keyword is the name of the argument.
+
+    Raises:
+        UserError: It is the name of a file, say, or a list of rows.
+    """
+    from align.data.preferences import Preferences
+
+    kinds = (Preferences, TokenizedPreferences, NoneType)
+    require_kind(kinds, "give what Preferences.load(FILE) or Preferences.from_rows(ROWS) returns", **given)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

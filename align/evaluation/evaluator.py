@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from types import NoneType
 from typing import Any
 
 import numpy as np
 import torch
 
 from align.data import Preferences, TokenizedPreferences
-from align.data.examples import tokenize
+from align.data.examples import require_rows, tokenize
 from align.errors import UserError, require_kind
 from align.evaluation.measurement import Measurement, Sample
 from align.evaluation.statistics import ordered_right
@@ -62,6 +61,10 @@ class Evaluator:
     tokens_per_batch: int = 8192
     """Most padded tokens of a forward pass, which keeps no gradients: less memory than a step on as many takes."""
 
+    def __post_init__(self) -> None:
+        require_kind((list, tuple), "give a list of scorers", scorers=self.scorers)
+        check_scorers(**{f"scorers[{i}]": scorer for i, scorer in enumerate(self.scorers)})
+
     @classmethod
     def from_preferences(
         cls,
@@ -85,12 +88,7 @@ class Evaluator:
 
         Prompts that do not fit into the model with the longest answer are left out; ``notes`` say so.
         """
-        kinds, give = (Preferences, NoneType), "give what Preferences.load(FILE) or Preferences.from_rows(ROWS) returns"
-        require_kind(kinds, give, prompts=prompts, asked=asked)
-        require_kind((*kinds, TokenizedPreferences), give, pairs=pairs)
-        scorers = settings.get("scorers", ())
-        require_kind((list, tuple), "give a list of scorers", scorers=scorers)
-        check_scorers(**{f"scorers[{i}]": scorer for i, scorer in enumerate(scorers)})
+        require_rows(prompts=prompts, pairs=pairs, asked=asked)
         tokenized: TokenizedPreferences | None = None
         texts: list[str] = []
         columns: dict[str, list[Any]] = {}

@@ -11,14 +11,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
 from align.data import Preferences, TokenizedPreferences
-from align.data.examples import tokenize
+from align.data.examples import require_rows, tokenize
 from align.errors import UserError, require_kind
 from align.method.base import Method
 from align.model.batch import Batch
@@ -88,12 +87,7 @@ class Feed(Source):
             UserError: ``max_length`` does not fit the model, tokenised examples do not fit the method, or none is left.
         """
         require_kind(Method, "give an object of the method's class", method=method)
-        give, kinds = (
-            "give what Preferences.load(FILE) or .from_rows(ROWS) returns",
-            (Preferences, TokenizedPreferences),
-        )
-        require_kind(kinds, give, train=train)
-        require_kind((*kinds, NoneType), give, heldout=heldout, mix=mix)
+        require_rows(train=train, heldout=heldout, mix=mix)
         self._policy, self._method, self._config, self._processes = policy, method, config, processes
         limit = policy.max_positions
         if limit is not None and config.max_length > limit:

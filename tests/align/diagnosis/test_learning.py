@@ -110,7 +110,7 @@ class TestLearningRateTooHigh:
         assert ("learning rate too high" in names(run)) is said
 
     def test_a_gradient_that_falls_with_the_loss(self) -> None:
-        """What remains of it jumps, but never above what was usual before."""
+        """The rest of it jumps, but never above the usual norm of the beginning."""
         norms = [1.0] * 10 + [0.2 if i % 5 == 0 else 0.01 for i in range(40)]
         assert names(course({"train/loss": steady(2.0, 0.01, 25), "train/grad_norm": norms})) == []
 

@@ -1,10 +1,10 @@
-"""What a caller in Python gives by mistake: each ends in a sentence, before anything is trained."""
+"""Mistakes of a caller in Python: each ends in a sentence, before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from datasets import Dataset
@@ -50,9 +50,9 @@ MISTAKES: dict[str, tuple[Callable[[Policy, Path], Any], str]] = {
     "config": (lambda p, f: fit(p, f, config={"steps": 1}), "^config is a dict; give a TrainerConfig"),
     "policy": (lambda _, f: fit("gpt2", f), r"^policy is a str; give what Policy\.load returns"),
     "evaluator's prompts": (
-        lambda p, _: Evaluator.from_preferences(p, ROWS, None, max_length=64),
+        lambda p, _: Evaluator.from_preferences(p, cast(Any, ROWS), None, max_length=64),
         f"^prompts is a list; {LOAD}",
-    ),  # type: ignore[arg-type]  # fmt: skip
+    ),
     "evaluator's scorers": (lambda p, _: evaluator(p, scorers=[len]), rf"^scorers\[0\]{NO_SCORER}"),
     "evaluator's scorer": (
         lambda p, _: evaluator(p, scorers=len),
