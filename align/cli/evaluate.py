@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from align.cli.console import hide_noise, report
 from align.cli.trained_run import TrainedRun, load_model, require_models
 from align.errors import ScorerError, UserError
+from align.runs.run_folder import require_writable
 
 if TYPE_CHECKING:
     from align.data import Preferences
@@ -99,6 +100,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
     scorers = _scorers(arguments)
     _sampling(arguments)  # wrong ones are refused early
+    if arguments.out is not None:
+        require_writable(arguments.out, "give --out=FOLDER another place")
     console = PlainConsole()
     shots = _shots(arguments, run)
     if arguments.data is not None:

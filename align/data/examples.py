@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
 
-_VERSION = 7
+_VERSION = 8
 """Part of the fingerprint: raise it when the same input gives other ids."""
 
 _MISSING = frozenset({"chosen is null", "rejected is null", "fewer than two responses", "chosen and rejected are null"})

@@ -229,9 +229,11 @@ def _fitted(example: Draft, encoded: Encoded, max_length: int, end_of_turn: int)
     for response, score in zip(responses, example.scores, strict=True):
         kept.setdefault(tuple(response[:room]), score)
         place.append(list(kept).index(tuple(response[:room])))
-    if len(kept) < min(2, len(responses)):
-        raise RowError("identical after tokenisation", f"within {room} tokens")
     truncated = any(len(response) > room for response in responses)
+    if len(kept) < min(2, len(responses)):
+        if truncated:
+            raise RowError("identical once cut", f"to the {room} tokens beside the prompt")
+        raise RowError("identical after tokenisation")
     return {
         "prompt_ids": prompt,
         "responses": [list(response) for response in kept],

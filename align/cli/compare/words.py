@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,6 +195,7 @@ def read_comparison(words: Sequence[str], configs: Path) -> Comparison:
         with mistakes.noted():
             jobs[contender.label] = _read_job(configs, [f"method={contender.method}", *kept, *contender.words])
     mistakes.require_none()
+    _require_different(jobs)
     config = compose(configs, [f"method={method}", *shared])
     name = config.run_name if "run_name" in keys else _name(config, re.sub(r"\W+", "_", f"{method}") + "-")
     return Comparison(settings, contenders, kept, configs, config, name, budget, frozenset(keys), tuple(words), jobs)
@@ -306,6 +308,14 @@ def _shortened(contenders: Sequence[Contender]) -> list[Contender]:
         else contender
         for contender, label in zip(contenders, short, strict=True)
     ]
+
+
+def _require_different(jobs: Mapping[str, Job]) -> None:
+    """Settings may be typed in several ways: ``beta=0.2`` and ``beta=0.20``, or the value that is set anyhow."""
+    for (one, job), (other, twin) in combinations(jobs.items(), 2):
+        further = [{stage: own for stage, own in x.overrides.own.items() if stage not in x.stages} for x in (job, twin)]
+        if job.runs == twin.runs and further[0] == further[1]:
+            raise UserError(f"methods: {one} and {other} have the same settings; name one of them.")
 
 
 def _contender(word: str, configs: Path) -> Contender:

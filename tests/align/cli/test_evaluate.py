@@ -251,6 +251,10 @@ def test_scorers_are_compared_on_the_same_pairs(pairs: str, brief: str, tmp_path
         (["runs/nosuch"], "Error: runs/nosuch: there is no such run or model here, and none could be had"),
         (["world/base", "--against", "runs/nosuch"], "Error: runs/nosuch: there is no such run or model"),
         (["--pairs", "--scorer", "repetitoin"], 'Did you mean "repetition"?'),
+        (
+            ["world/base", "--out", "/proc/x"],
+            "/proc/x cannot be created (No such file or directory); give --out=FOLDER",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_first(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,7 +160,8 @@ def test_19_response_that_fits_exactly_keeps_its_end(pair: Callable[..., Any], p
 def test_20_pair_identical_after_truncation(pair: Callable[..., Any], pad_is_eos: Any) -> None:
     rows = [pair(0), pair(1, chosen="Y" * 90 + "yes", rejected="Y" * 90 + "no")]
     tokenized = tokenize(Preferences.from_rows(rows), pad_is_eos, max_length=60, max_rejected=0.5)
-    assert tokenized.report.rejected == {"identical after tokenisation": 1}
+    assert tokenized.report.rejected == {"identical once cut": 1}
+    assert tokenized.report.examples["identical once cut"][0].endswith(" tokens beside the prompt)")
     assert len(tokenized) == 1
 
 

@@ -70,7 +70,7 @@ def test_no_more_turns_are_left_out_than_must_be(unit: Unit, drawn: list[Any], m
     data = data_of(conversations, unit, too_long="truncate_prompt")
     tokenized = tokenize(data, chatml(), max_length=max_length, unit=unit, max_rejected=1.0, may_be_empty=True)
     made = dict(zip(tokenized.rows.tolist(), tokenized, strict=True))
-    assert tokenized.report.rejected.keys() <= {"identical after tokenisation"}
+    assert tokenized.report.rejected.keys() <= {"identical once cut"}
     remarks = tokenized.table["remarks"]
     for number, (prompt, answers) in enumerate(conversations):
         responses = [ids_of(prompt, answer) for answer in answers[: RESPONSES[unit]]]

@@ -81,6 +81,11 @@ def test_budgets(text: str, unit: str, amount: float, shown: str) -> None:
         (["methods=[dpoo]"], "'dpoo' is none of .* Did you mean \"dpo\""),
         (["methods=[sft,]"], "write names with commas"),
         (["methods=sft,sft"], "sft is named twice"),
+        (
+            ["methods=dpo:beta=0.2,sft,dpo:beta=.20"],
+            r"dpo:beta=0\.2 and dpo:beta=\.20 have the same settings; name one",
+        ),
+        (["methods=sft,dpo,dpo:beta=0.5"], r"dpo and dpo:beta=0\.5 have the same settings"),
         (["methods=dpo:beta"], "'beta' is not a setting; write dpo, or dpo:key=value"),
         (
             ["methods=dpo:losstype=ipo"],
