@@ -55,7 +55,7 @@ def sequences(pieces: Sequence[Piece], window: int | None, device: torch.device)
         shift = start - (length.cumsum(0) - length)
         total = sum(keys)
         index = torch.arange(total, device=device) + shift.repeat_interleave(length, output_size=total)
-        places, order = index.sort()
+        places, order = index.sort(stable=True)
         seen = order, torch.searchsorted(places, torch.arange(sum(queries), device=device))
     left = -1 if window is None else window - 1
     return Sequences(query_starts, key_starts, index, seen, (max(queries), max(keys)), left)
