@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from align.data.preferences import Preferences
 
-__all__ = ["TokenizedPreferences", "tokenize", "tokenizer_fingerprint"]
+__all__ = ["TokenizedPreferences", "require_rows", "tokenize", "tokenizer_fingerprint"]
 
 _VERSION = 8
 """Part of the fingerprint: raise it when the same input gives other ids."""

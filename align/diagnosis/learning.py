@@ -16,7 +16,7 @@ NEAR_LN2, NO_MARGIN = 0.01, 0.02  # nats
 UNCHANGED = 0.8  # share of held-out answers that are the same, word for word
 FLAT = 0.02  # of the loss at the start
 RISEN, FAR_RISEN = 0.05, 2.0  # of the loss at the start, beyond noise; times the loss of the first step
-SPIKE, SPIKES = 10.0, 3  # times the median gradient norm; number of them
+SPIKE, SPIKES = 10.0, 3  # times the usual gradient norm; number of them
 OVERFITTED = 0.05  # of the lowest held-out loss
 REVERSED = 0.48  # upper end of the interval of held-out accuracy
 DISPLACED = 0.2  # of the log-probability at the start
@@ -114,7 +114,9 @@ def learning_rate_too_high(run: Course) -> str | None:
     start = run.values("train/loss")[0]  # the first window may have the rise in it
     if -loss.fall > max(3 * loss.error, RISEN * abs(loss.first)) or 0 < FAR_RISEN * start < loss.last:
         return f"the training loss rose from {min(loss.first, start):.3f} to {loss.last:.3f}"
-    usual = max(median(norms), median(norms[WARM : 2 * WARM])) if len(norms) > WARM else 0.0  # it falls with the loss
+    if len(norms) <= WARM:
+        return None
+    usual = max(median(norms), median(norms[WARM : 2 * WARM]))  # it falls with the loss
     spikes = sum(norm > SPIKE * usual for norm in norms[WARM:])
     if spikes < SPIKES:
         return None

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tqdm import tqdm
 
@@ -134,14 +134,14 @@ class Trainer:
             TrainingError: Loss or gradient became infinite, memory ran out, or a scorer or code of the user failed.
             Interrupted: SIGINT or SIGTERM; a checkpoint was written.
         """
-        check_scorers(**({} if scorer is None else {"scorer": scorer}))
+        if scorer is not None:
+            check_scorers(scorer=scorer)
         stop = StopRequest()
         with stop.listening():
             feed = Feed(self.policy, method, self.config, self.processes, train=train, heldout=heldout, mix=mix)
             asked = (self.run_config or {}).get("reward") if method.needs_reward else None
             reward = scorer.name if scorer is not None else (asked or {}).get("scorer")
-            held: Any = getattr(heldout, "preferences", heldout)
-            origin = Origin.of(feed.train.data.preferences, held, reward)
+            origin = Origin.of(feed.train.data.preferences, cast(Any, getattr(heldout, "preferences", heldout)), reward)
             told = Callbacks(callbacks, enabled=self.processes.is_first)
             return _Run(self, method, feed, evaluator, scorer, mix, stop, beside, origin, told).execute()
 

@@ -37,10 +37,9 @@ def _on_gpu(*_: Any, **__: Any) -> Any:
 def stub(monkeypatch: pytest.MonkeyPatch) -> _Stub:
     from transformers.models.llama import modeling_llama
 
-    rotate = modeling_llama.apply_rotary_pos_emb  # which a model on a GPU has changed, if there was one
-    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", rotate)  # put back
-    if hasattr(rotate, "on_gpu"):
-        setattr(modeling_llama, "apply_rotary_pos_emb", rotate.__wrapped__)  # noqa: B010
+    rotate: Any = modeling_llama.apply_rotary_pos_emb
+    plain = rotate.__wrapped__ if hasattr(rotate, "on_gpu") else rotate  # a model on a GPU has changed it
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", plain)
     stub = _Stub(1.0)
     fake = SimpleNamespace(_apply_liger_kernel_to_instance=stub.apply)
     monkeypatch.setitem(sys.modules, "liger_kernel", SimpleNamespace(transformers=fake))
