@@ -255,7 +255,7 @@ class EvaluationConfig(Settings):
     """Generations on held-out prompts, scored before and after training."""
 
     scorer: str = "auto"
-    """auto: true reward on the embedded world, and reward where given; none; or a scorer's name."""
+    """auto: true reward on the embedded world, and reward where given; none; or a scorer's name or YAML file."""
     prompts: Annotated[int, Ge(0)] = 64
     """Held-out prompts to generate on; 0: no generation."""
     max_new_tokens: Count = 128

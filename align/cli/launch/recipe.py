@@ -135,7 +135,7 @@ class Recipe:
             if {"wandb", "trackio"} & set(settings.trackers):
                 group = settings.wandb.group or folder.name
                 settings = dataclasses.replace(settings, wandb=dataclasses.replace(settings.wandb, group=group))
-            say(f"Stage {number} of {len(self.stages)}: {stage.name}")
+            self._announce(number)
             made = self._run(stage, results.put_into(settings, stage, self._keeps_reference(stage)))
             made = dataclasses.replace(made, rival=self._rival(stage, settings, results))
             code = execute(dataclasses.replace(made, part_of=folder.name, is_last=number == len(self.stages)))
@@ -148,11 +148,17 @@ class Recipe:
     def _try_out(self, execute: Callable[[Run], int], number: int) -> int:
         """Do the dry run of a stage."""
         stage = self.stages[number]
-        say(f"Stage {number + 1} of {len(self.stages)}: {stage.name}")
+        self._announce(number + 1)
         if stage.part == "train":
             say("It learns from the candidates of the stage before, which are not drawn yet.")
             return 0
         return execute(self._run(stage, self._settings(stage)))
+
+    def _announce(self, number: int) -> None:
+        """Say which stage begins, and how its settings are typed where plain ones go to the last stage."""
+        stage, last = self.stages[number - 1], self.stages[-1]
+        named = f" (its settings: {stage.run}.method.…, {stage.run}.trainer.…)" if stage.run != last.run else ""
+        say(f"Stage {number} of {len(self.stages)}: {stage.name}{named}")
 
     def _settings(self, stage: Stage) -> RunConfig:
         """Return the settings of a stage as they are before any stage has run."""

@@ -115,6 +115,17 @@ def test_the_true_reward_scores_held_out_prompts_of_the_world_alone(
     assert [scorer.name for scorer in make_scorers(run).evaluation] == names
 
 
+def test_an_evaluation_is_scored_by_a_yaml_file(configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = assemble_job(read_job(["method=dpo", "data=world", "evaluation.scorer=short.yaml"], configs))
+    assert isinstance(run, Run)
+    with pytest.raises(UserError, match=r"short\.yaml: there is no such file"):
+        make_scorers(run)
+    Path("short.yaml").write_text("{scorer: length, maximum: 5}", encoding="utf-8")
+    (scorer,) = make_scorers(run).evaluation
+    assert scorer.score(["", ""], [["a b"], ["a b c d e f"]]) == [[1.0], [0.8]]
+
+
 @pytest.mark.parametrize(
     ("words", "methods"),
     [

@@ -123,6 +123,7 @@ def _with(words: tuple[str, ...], change: str) -> Run:
     [
         ("reward=short.yaml", ["evaluation.scorers.length.maximum", "reward.maximum"]),
         ("evaluation.scorer=repetition", None),
+        ("evaluation.scorer=short.yaml", ["evaluation.scorers.length.maximum"]),
         ("evaluation.prompts=7", ["evaluation.prompts"]),
         ("evaluation.temperature=0.1", ["evaluation.sampling"]),
         ("evaluation.top_p=0.5", ["evaluation.sampling"]),

@@ -118,7 +118,16 @@ def test_what_is_drawn_is_trained_on_from_the_base_and_the_drawer_is_measured_be
     assert (data.train, data.expected_rows, data.format) == ("runs/all/1-sample/candidates.jsonl", None, "auto")
     assert data.heldout == ("runs/all/1-sample/heldout.jsonl" if holds_out else None)
     assert not any(data.columns.values())
-    assert "Stage 2 of 2: rft" in capsys.readouterr().out
+    assert "Stage 2 of 2: rft\n" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("here")
+def test_a_stage_is_announced_with_the_names_of_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    """Plain ones, as remedies name them, go to the last stage."""
+    executed(read("recipe=rlhf"))
+    said = capsys.readouterr().out
+    assert "Stage 1 of 3: sft (its settings: sft.method.…, sft.trainer.…)\n" in said
+    assert "Stage 3 of 3: ppo\n" in said
 
 
 def test_what_begins_from_the_model_that_drew_has_no_other_to_compare_with() -> None:
