@@ -13,14 +13,15 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any, Self
 
 import torch.distributed as dist
 
-__all__ = ["ROOT", "Forked", "on_ranks"]
+__all__ = ["ROOT", "Forked", "on_ranks", "started_on_ranks"]
 
 ROOT = Path(__file__).resolve().parents[1]
 _CONTEXT = get_context("forkserver")
@@ -92,22 +93,30 @@ class Forked:
 def on_ranks(number: int, function: Callable[..., Any], *arguments: Any, seconds: float = 240) -> None:
     """Call ``function(*arguments)`` on each of so many ranks, which meet as torchrun has them meet.
 
-    Their store is this process's, as torchrun's is its own: no two tests can want the same port.
-
     Raises:
         AssertionError: With the output of the rank that failed first; the others are ended.
     """
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    ranks = [Forked(function, *arguments, environment=_place(rank, number, store.port)) for rank in range(number)]
-    running = {each.start().process.sentinel: rank for rank, each in enumerate(ranks)}
     until = time.monotonic() + seconds
-    try:
+    with started_on_ranks(number, function, *arguments) as ranks:
+        running = {each.process.sentinel: rank for rank, each in enumerate(ranks)}
         while running:
             ended = connection.wait(list(running), max(0.0, until - time.monotonic()))
             assert ended, f"ranks {sorted(running.values())} did not end within {seconds:g} s:\n{ranks[0].said[-3000:]}"
             for rank in [running.pop(sentinel) for sentinel in ended]:
                 code = ranks[rank].wait()
                 assert code == 0, f"rank {rank} ended with exit code {code}:\n{ranks[rank].said[-3000:]}"
+
+
+@contextmanager
+def started_on_ranks(number: int, function: Callable[..., Any], *arguments: Any) -> Generator[list[Forked]]:
+    """Start ``function(*arguments)`` on each of so many ranks; in the end those that still run are killed.
+
+    Their store is this process's, as torchrun's is its own: no two tests can want the same port.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    ranks = [Forked(function, *arguments, environment=_place(rank, number, store.port)) for rank in range(number)]
+    try:
+        yield [each.start() for each in ranks]
     finally:
         for each in ranks:
             each.kill()

@@ -28,10 +28,11 @@ class Command(Forked):
         environment: Mapping[str, str] | None = None,
         charts: bool = False,
     ) -> None:
-        super().__init__(_run, list(words), folder, prepare, charts, environment=environment)
+        super().__init__(run_command, list(words), folder, prepare, charts, environment=environment)
 
 
-def _run(words: list[str], folder: Path, prepare: Callable[[], Any] | None, charts: bool) -> None:
+def run_command(words: list[str], folder: Path, prepare: Callable[[], Any] | None = None, charts: bool = False) -> None:
+    """Do what ``run.py`` with these words does in a folder."""
     from align.cli.main import main
 
     os.chdir(folder)
