@@ -89,14 +89,15 @@ def _score(session: Session, terminal: Terminal, right: str) -> None:
 
 def _save(session: Session, terminal: Terminal, words: str) -> None:
     count = len(session.turns[-1].answers) if session.turns else 0
-    numbers = [int(word) for word in words.split() if word.isdecimal()]
-    if len(numbers) == 1 and count == 2 and numbers[0] in (1, 2):
-        numbers.append(3 - numbers[0])
-    if len(numbers) != 2 or len(words.split()) > 2:
+    typed = words.split()
+    if typed in (["1"], ["2"]) and count == 2:
+        typed = ["1", "2"] if typed == ["1"] else ["2", "1"]
+    if len(typed) != 2 or not all(word.isascii() and word.isdecimal() for word in typed):
         many = f"there are {count} answers" if count != 1 else "there is 1 answer, and /retry or /compare draws another"
         raise UserError(f"/save BETTER WORSE takes the numbers of two answers to the last question; {many}.")
-    session.save(*numbers)
-    terminal.say(f"Answer {numbers[0]} is preferred to answer {numbers[1]}: added to {session.pairs}.")
+    better, worse = map(int, typed)
+    session.save(better, worse)
+    terminal.say(f"Answer {better} is preferred to answer {worse}: added to {session.pairs}.")
 
 
 def _undo(session: Session, terminal: Terminal, _: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from align.cli.chat.terminal import Terminal
 from align.data import Preferences
 from align.data.encoding import encode_prompt
+from align.data.examples import tokenizer_fingerprint
 from align.data.schema import Message
 from align.data.writing import append_rows
 from align.errors import UserError
@@ -55,6 +56,8 @@ class Answer:
     """Name of the model."""
     cut: str
     """How it was cut off, or ""."""
+    ids: list[int]
+    """Its tokens, with which it is learnt from as it was drawn: one that was cut off teaches no end."""
 
 
 @dataclass
@@ -179,20 +182,25 @@ class Session:
         for number in (better, worse):
             if not 1 <= number <= len(turn.answers):
                 raise UserError(f"there is no answer {number} to the last question; it has {len(turn.answers)}.")
-        if turn.answers[better - 1].text == turn.answers[worse - 1].text:
+        chosen, rejected = turn.answers[better - 1], turn.answers[worse - 1]
+        if chosen.text == rejected.text:
             raise UserError(f"answers {better} and {worse} are the same; /retry draws another.")
-        role = None if self.model.continues_text else "assistant"
-        chosen, rejected = ([_said(role, turn.answers[number - 1].text)] for number in (better, worse))
-        prompt = [_said(None, turn.prompt)] if isinstance(turn.prompt, str) else turn.prompt
-        pair = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-        if role is None:
-            pair = {name: messages[0]["content"] for name, messages in pair.items()}
+        pair: dict[str, object] = {"prompt": turn.prompt, "chosen": chosen.text, "rejected": rejected.text}
+        if not self.model.continues_text:
+            pair |= {side: [_said("assistant", str(pair[side]))] for side in ("chosen", "rejected")}
+        tokenizers = {tokenizer_fingerprint(each.policy.tokenizer) for each in self._speakers(chosen, rejected)}
+        if len(tokenizers) == 1:
+            pair |= {"chosen_drawn": chosen.ids, "rejected_drawn": rejected.ids, "drawn_with": tokenizers.pop()}
         row = Preferences.from_rows([pair], name=f"answers {better} and {worse}")
         _require_like(self.pairs, pair["prompt"])
         try:
             append_rows(row, self.pairs)
         except OSError as error:
             raise UserError(f"{self.pairs} cannot be written: {error.strerror}; start with --pairs FILE.") from error
+
+    def _speakers(self, *answers: Answer) -> list[Speaker]:
+        names = {answer.by for answer in answers}
+        return [each for each in (self.model, self.rival) if each is not None and each.name in names]
 
     def undo(self) -> None:
         """Take the last question and its answers back."""
@@ -266,7 +274,7 @@ class Session:
             raise SystemExit(128 + stop.signum)
         self.stopped = bool(stop.signum)
         cut = "" if response.finished else "stopped" if stop.signum else f"cut off after {len(response.ids)} tokens"
-        return Answer(policy.decode(response.ids), speaker.name, cut)
+        return Answer(policy.decode(response.ids), speaker.name, cut, list(response.ids))
 
 
 def _said(role: str | None, content: str) -> Message:

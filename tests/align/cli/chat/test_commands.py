@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from align import Preferences
+from align.data.examples import tokenize
 from align.errors import ScorerError
 from align.model.policy import Policy
 from align.sampling.params import SamplingParams
@@ -135,6 +136,29 @@ def test_save_appends_pairs_that_train(chat: Start, script: Script, tmp_path: Pa
     assert said == [("good", "bad"), ("best", "bad")]
     assert pairs[0]["prompt"] == [{"role": "system", "content": "Be good."}, {"role": "user", "content": "x"}]
     assert pairs[0]["chosen"][0]["role"] == "assistant"
+
+
+@pytest.mark.parametrize("wrong", ["1.5 2", "+1 2", "1_0 2", "1 -1", "² 1", "1 2 3", "3 x", "x 2", "1 ٢"])
+def test_what_is_no_number_of_an_answer_saves_nothing(wrong: str, chat: Start, script: Script, tmp_path: Path) -> None:
+    script.answers = ["bad", "good"]
+    assert "Error: /save BETTER WORSE takes the numbers of two answers" in chat()("x", "/retry", f"/save {wrong}")
+    assert not (tmp_path / "chat.jsonl").exists()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_answer_that_was_cut_off_teaches_no_end(
+    stopped: bool, chat: Start, script: Script, policy: Policy, tmp_path: Path
+) -> None:
+    script.answers = ["y" * 100, "good"]
+    if stopped:
+        script.after_token = lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 10 else None
+    chat()("x", "/retry", "/save 1 2")
+    (example,) = tokenize(Preferences.load(tmp_path / "chat.jsonl"), policy.tokenizer, max_length=128)
+    cut, whole = example.responses
+    end = policy.tokenizer.eos_token_id
+    assert end not in cut
+    assert len(cut) == (11 if stopped else 24)
+    assert whole[-1] == end
 
 
 def test_a_pair_is_on_disk_when_it_is_said_to_be(
