@@ -43,8 +43,14 @@ def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: s
         The largest difference between merged and adapter logits on random tokens.
 
     Raises:
-        UserError: The difference is larger than rounding explains, or the model is quantised or shared out to ranks.
+        UserError: The difference is larger than rounding explains, the model is quantised or shared out to ranks, or
+            another role is in use.
     """
+    if roles.active != "policy":
+        raise UserError(
+            f'merge_and_export writes the policy; call it outside of `with policy.use("{roles.active}")`. The start '
+            "model alone is written by a Policy that was loaded from it."
+        )
     if roles.sharding is not None:
         remedy = "write it with policy.save(…), which gathers it"
         if isinstance(roles, SharedBase):
@@ -64,7 +70,7 @@ def merge_and_export(roles: Roles, tokenizer: PreTrainedTokenizerBase, folder: s
         raise UserError("a 4-bit base cannot hold the merged weights; load it with model.quantization=null to merge.")
     vocabulary = int(model.config.get_text_config().vocab_size)
     ids = torch.randint(0, vocabulary, (2, 16), generator=torch.Generator().manual_seed(0)).to(model.device)
-    with torch.no_grad(), roles.use("policy"):
+    with torch.no_grad():
         expected = model.eval()(ids).logits.float()
         merged: Any = _untied(copy.deepcopy(roles.peft_model)).merge_and_unload(adapter_names=["policy"])
         found = merged(ids).logits.float()

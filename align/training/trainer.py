@@ -196,9 +196,8 @@ class _Run:
 
     def execute(self) -> TrainResult:
         """The run from beginning to end."""
-        place = self.trainer.output_dir
-        faults = disk_faults(f"{place} cannot be written", "mount it again, then continue with if_exists=resume")
-        with faults, ExitStack() as until:
+        told = f"{self.trainer.output_dir} cannot be written", "mount it again, then continue with if_exists=resume"
+        with disk_faults(*told), ExitStack() as until:
             return self._execute(self._open_folder(until))
 
     def _execute(self, checkpoint: Checkpoint | None) -> TrainResult:
@@ -257,6 +256,7 @@ class _Run:
             raise
         finally:
             self.tracker.close(exit_code)
+            self.policy.name += f", trained in {self.folder.name}"  # what a later run of this object begins from
 
     def _train(self, done: int) -> Mapping[str, float]:
         """Do the steps after ``done``; returns the metrics of the last one."""

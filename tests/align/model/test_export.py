@@ -48,18 +48,19 @@ def test_every_role_with_weights_of_its_own_is_written_with_the_tokenizer(
         assert (tokenizer.pad_token, tokenizer.chat_template) == ("<|pad|>", policy.tokenizer.chat_template)
 
 
-def test_the_policy_is_merged_whatever_role_is_in_use(tiny_policy: Policy, tmp_path: Path) -> None:
-    expected = logits(tiny_policy.model)
-    tiny_policy.require(["value"])
-    for role in ("reference", "value"):
-        with tiny_policy.use(role):
-            before = logits(tiny_policy.model)
-            assert tiny_policy.merge_and_export(tmp_path / role) < 1e-5
-            assert tiny_policy.role == role
-            assert torch.equal(logits(tiny_policy.model), before)
-        merged = AutoModelForCausalLM.from_pretrained(tmp_path / role)
-        torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
-        assert AutoTokenizer.from_pretrained(tmp_path / role).pad_token == "<|pad|>"
+@pytest.mark.parametrize("adapter", [Adapter(r=2), None])
+def test_the_policy_alone_is_merged(adapter: Adapter | None, tiny_model: Path, tmp_path: Path) -> None:
+    policy = Policy.load(tiny_model, adapter=adapter)
+    policy.require(["reference"])
+    refused = pytest.raises(UserError, match=r'the policy; call it outside of `with policy\.use\("reference"\)`')
+    with policy.use("reference"), refused:
+        policy.merge_and_export(tmp_path)
+    assert not list(tmp_path.iterdir())
+    expected = logits(policy.model)
+    assert policy.merge_and_export(tmp_path) < 1e-5
+    assert torch.equal(logits(policy.model), expected)
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), expected, atol=1e-5, rtol=1e-5)
+    assert AutoTokenizer.from_pretrained(tmp_path).pad_token == "<|pad|>"
 
 
 def test_without_an_adapter_the_model_is_written_as_it_is(tiny_model: Path, tmp_path: Path) -> None:

@@ -209,3 +209,16 @@ def test_two_processes_give_the_parameters_of_one(tiny_model: Path, pair_rows: R
     for ours, theirs in zip(one, two, strict=True):
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], abs=1e-5)
         assert ours["train/tokens"] == theirs["train/tokens"]
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_a_second_run_of_the_same_policy_says_what_it_begins_from(
+    tiny_model: Path, pair_rows: Rows, tmp_path: Path
+) -> None:
+    policy = Policy.load(str(tiny_model), adapter=Adapter(r=4))
+    for name in ("one", "two"):
+        trainer = Trainer(policy, tmp_path / name, TrainerConfig(steps=1, max_length=200, batch_size=4))
+        trainer.fit(DPO(), Preferences.from_rows(pair_rows))
+    config = (tmp_path / "two" / "config.yaml").read_text(encoding="utf-8")
+    assert f"model: {tiny_model.name}, trained in one\n" in config
+    assert policy.name == f"{tiny_model.name}, trained in one, trained in two"
