@@ -110,7 +110,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         data, own = _heldout_in(run, arguments)
         scorers = scorers or own
     if run is not None and run.note is not None:
-        console.print(run.note)
+        remedy = f"To measure what was trained, add --pairs and a scorer with {run.scorer} as its model."
+        console.print(f"{run.note} {remedy}")
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {}

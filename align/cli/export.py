@@ -48,6 +48,11 @@ def _export(arguments: argparse.Namespace) -> None:
     require_writable(folder, "name another place")
     require_models(arguments.model)
     run = TrainedRun.find(arguments.model) if arguments.start is None else None
+    if run is not None and "policy" not in run.trained:
+        raise UserError(
+            f"{arguments.model} trained {' and '.join(run.trained)}, not a policy: there is no model that answers to "
+            f"write. {run.scorer} is what it trained, for transformers and PEFT (its README.md says how)."
+        )
     if run is not None and run.note is not None:
         report(run.note)
     dtype = {} if arguments.dtype is None else {"dtype": arguments.dtype}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError, nearest
+from align.runs.run_folder import is_run, read_settings
 
 if TYPE_CHECKING:
     from align.model.policy import Policy
@@ -27,14 +28,11 @@ class TrainedRun:
     @classmethod
     def find(cls, model: str) -> TrainedRun | None:
         """Read the run whose folder, ``final/`` or ``best/`` this is; None for other models."""
-        from omegaconf import OmegaConf
-
         place = Path(model)
         weights = place / "final" if (place / "final").is_dir() else place
-        file = weights.parent / "config.yaml"
-        if weights.name not in ("final", "best") or not weights.is_dir() or not file.is_file():
+        if weights.name not in ("final", "best") or not weights.is_dir() or not is_run(weights.parent):
             return None
-        return cls(weights, cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file))))
+        return cls(weights, read_settings(weights.parent))
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -45,22 +43,29 @@ class TrainedRun:
         return {name: value for name, value in found.items() if value is not None}
 
     @property
+    def trained(self) -> list[str]:
+        """The roles that were trained."""
+        return (self.settings.get("resolved") or {}).get("trains", ["policy"])
+
+    @property
     def note(self) -> str | None:
         """A sentence for the user on a policy that does not answer prompts, or was not trained."""
-        resolved = self.settings.get("resolved") or {}
-        trained = resolved.get("trains", ["policy"])
-        if "policy" not in trained:
+        if "policy" not in self.trained:
             return (
-                f"{self.weights.parent} trained {' and '.join(trained)}, not a policy: the model that answers here is "
-                f"the untrained start. To measure what was trained, add --pairs and a scorer with {self.weights}/"
-                f"{trained[0]} as its model."
+                f"{self.weights.parent} trained {' and '.join(self.trained)}, not a policy: what answers here is "
+                "the untrained start model."
             )
-        if not resolved.get("generates", True):
+        if not (self.settings.get("resolved") or {}).get("generates", True):
             return (
-                f"{self.weights.parent} trained its policy to compare responses, not to write them: the answers "
-                "measured here are not its purpose. To measure that, add --pairs and a scorer with it as its model."
+                f"{self.weights.parent} trained its policy to compare responses, not to write them: answers to prompts "
+                "are not its purpose."
             )
         return None
+
+    @property
+    def scorer(self) -> Path:
+        """What a scorer takes as its model, where the run trained one."""
+        return self.weights if "policy" in self.trained else self.weights / self.trained[0]
 
     def config(self) -> RunConfig:
         """Return the settings of the run as objects.
@@ -109,7 +114,6 @@ def require_models(*models: str | None) -> None:
 def _require_model(model: str) -> None:
     from align.cli.launch.recipe import CANDIDATES
     from align.model.sources import require_found
-    from align.runs.run_folder import is_run
     from align.settings.config import ModelConfig, is_missing
 
     folder = Path(model).expanduser()

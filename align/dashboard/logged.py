@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from align.candidates.store import read_summary
 from align.errors import UserError
-from align.runs.run_folder import is_run
+from align.runs.run_folder import is_run, read_settings
 from align.runs.services import run_ids
 from align.runs.tracker import Tracker, by_phase, read_records
 
@@ -57,12 +56,10 @@ def _runs(folder: Path) -> list[Path]:
 
 
 def _read(folder: Path) -> Logged:
-    from omegaconf import OmegaConf
-
     run_id = run_ids(folder).get("wandb")
     if run_id is None:
         raise UserError(f"{folder} was not logged to W&B; train with trackers=[wandb].")
-    settings = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))).get("wandb") or {}
+    settings = read_settings(folder).get("wandb") or {}
     tracker = Tracker(folder, enabled=False)
     names = {name for record in read_records(tracker.metrics) for name in record if "/" in name}
     names |= set(tracker.read_results())

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from align.evaluation.statistics import Estimate
-from align.runs.run_folder import is_run
+from align.runs.run_folder import is_run, read_settings
 from align.runs.tracker import Tracker, read_records
 from align.system.files import read_json
 
 if TYPE_CHECKING:
     from align.evaluation.measurement import Measurement, Sample
 
+FAILED = "failed"
+"""Name of the warning that a run leaves which an error ends."""
 WINDOW = 5
 """Fewest steps or roll-outs averaged on each side of a comparison."""
 FEWEST_ANSWERS = 16
@@ -51,6 +53,8 @@ class Course:
         self.evaluations: dict[int, Measurement] = {}
         self.report: Mapping[str, Any] = {}
         """The content of ``evaluation.json``; empty before the end."""
+        self.failure: str | None = None
+        """The error that ended the run, which has not gone on since."""
         self.step = 0
         self._values: dict[str, list[float]] = {}
 
@@ -61,17 +65,14 @@ class Course:
         Raises:
             UserError: It is not the folder of a run, or what it holds cannot be read.
         """
-        from omegaconf import OmegaConf
-
         if not is_run(folder):
             raise UserError(f"{folder} is not the folder of a run: config.yaml is missing.")
-        settings: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        course = cls(settings)
-        try:
-            course.add_logged(folder)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{folder}: metrics.jsonl or samples.jsonl is damaged ({error}).") from error
-        course.report = read_json(folder / "evaluation.json") or {}
+        course = cls(read_settings(folder))
+        course.add_logged(folder)
+        course.report = read_json(folder / "evaluation.json", dict) or {}
+        if not (folder / "final").exists():
+            ended = [record for record in read_records(folder / "warnings.jsonl") if record["step"] >= course.step]
+            course.failure = next((r.get("warning") for r in reversed(ended) if r.get("name") == FAILED), None)
         return course
 
     def add(self, step: int, metrics: Mapping[str, float | None]) -> None:
@@ -92,6 +93,14 @@ class Course:
     def values(self, name: str) -> Sequence[float]:
         """Return a metric's values, the oldest first."""
         return self._values.get(name, ())
+
+    def has(self, source: str) -> bool:
+        """Return whether there is anything of a metric or file, as `Rule.reads` names it."""
+        if source == "samples.jsonl":
+            return any(measured.samples for measured in self.evaluations.values())
+        if source == "evaluation.json":
+            return bool(self.report)
+        return any(fnmatchcase(name, source) for name in self._values)
 
     def names(self, beginning: str) -> list[str]:
         """Return the names of the metrics that begin so."""

@@ -6,7 +6,7 @@ import math
 from itertools import takewhile
 from statistics import median
 
-from align.diagnosis.course import WINDOW, Change, Course
+from align.diagnosis.course import FAILED, WINDOW, Change, Course
 from align.diagnosis.drawing import constant_reward
 from align.diagnosis.rule import rule
 
@@ -22,6 +22,16 @@ REVERSED = 0.48  # upper end of the interval of held-out accuracy
 DISPLACED = 0.2  # of the log-probability at the start
 LEAST_DISPLACED = 1.0  # nats per response
 MORE_ACCURATE = 0.52
+
+
+@rule(
+    FAILED,
+    reads=("train/*", "rollout/*"),
+    tries=("mend that and continue with if_exists=resume", "begin a new run where a setting must change"),
+)
+def failed(run: Course) -> str | None:
+    """An error ended the run, and it has not gone on."""
+    return None if run.failure is None else f"an error ended the run after step {run.step} ({run.failure.rstrip('.')})"
 
 
 @rule(

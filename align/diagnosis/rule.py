@@ -34,7 +34,7 @@ class Rule:
 
     name: str
     reads: tuple[str, ...]
-    """Metrics, as in ``metrics.jsonl``, and files of the run's folder; it finds nothing where they are missing."""
+    """Metrics, as in ``metrics.jsonl``, and files of the run's folder; it finds nothing where all are missing."""
     tries: tuple[str, ...]
     """Remedies; one that names a setting of the method (``method.x``, or ``{tie}``) is for methods that have it."""
     says: Callable[[Course], str | None]

@@ -9,6 +9,7 @@ from align.diagnosis.rule import Finding, Rule
 __all__ = ["RULES", "examine"]
 
 RULES: tuple[Rule, ...] = (
+    learning.failed,
     learning.labels_reversed,
     drawing.over_optimised,
     learning.learning_rate_too_high,

@@ -36,6 +36,8 @@ class Verdict:
     """Unhealthy at the end, causes first."""
     recovered: Sequence[str]
     """Names of live warnings that hold no more."""
+    looked: int
+    """Number of rules that had anything to look at."""
 
     @property
     def healthy(self) -> bool:
@@ -50,7 +52,9 @@ class Verdict:
             unhealthy[room - 1 :] = [f"… and {len(unhealthy) - room + 1} more: align diagnose {self.folder}"]
         running = [f"Step {self.step} of {self.steps}."] if self.steps and self.step < self.steps else []
         again = [f"Recovered: {', '.join(self.recovered)}."] if self.recovered and most is None else []
-        healthy = [] if unhealthy else [f"Healthy: none of {len(RULES)} rules found anything."]
+        blind = len(RULES) - self.looked
+        had_none = f" ({blind} had nothing to look at)" if blind else ""
+        healthy = [] if unhealthy else [f"Healthy: none of {self.looked} rules found anything{had_none}."]
         return [visible(line) for line in (*running, self.improved, self.cost, *unhealthy, *healthy, *again)]
 
     def plain(self) -> dict[str, Any]:
@@ -85,6 +89,7 @@ def judge(course: Course, folder: Path) -> Verdict:
         cost=_cost(course),
         findings=findings,
         recovered=[name for name in warned if name not in holding],
+        looked=sum(any(map(course.has, rule.reads)) for rule in RULES),
     )
 
 

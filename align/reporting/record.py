@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from align.model.naming import without_places
 from align.reporting.cost import COST
 from align.reporting.data_summary import DATA
-from align.runs.run_folder import is_run
+from align.runs.run_folder import is_run, read_settings
 from align.runs.tracker import Tracker, read_records
 from align.system.files import read_json
 
@@ -51,8 +51,6 @@ class Record:
         Raises:
             UserError: It is none.
         """
-        from omegaconf import OmegaConf
-
         if not is_run(folder):
             stages = sorted(stage.name for stage in folder.glob("[0-9]*-*") if is_run(stage))
             raise UserError(
@@ -63,16 +61,16 @@ class Record:
         evaluations = list(tracker.read_evaluations().items())
         return cls(
             folder=folder,
-            settings=cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))),
+            settings=read_settings(folder),
             metrics=read_records(tracker.metrics),
-            evaluation=read_json(folder / "evaluation.json") or {},
+            evaluation=read_json(folder / "evaluation.json", dict) or {},
             before=evaluations[0][1].samples if evaluations and evaluations[0][0] == 0 else (),
             after=evaluations[-1][1].samples if evaluations and evaluations[-1][0] else (),
             warnings=without_places(read_records(tracker.warnings)),
-            data=_portable(read_json(folder / DATA)),
-            environment=read_json(folder / "environment.json") or {},
+            data=_portable(read_json(folder / DATA, dict)),
+            environment=read_json(folder / "environment.json", dict) or {},
             command=_command(command.read_text(encoding="utf-8").strip()) if command.exists() else "",
-            cost=read_json(folder / COST) or {},
+            cost=read_json(folder / COST, dict) or {},
             is_finished=(folder / "final").exists(),
         )
 

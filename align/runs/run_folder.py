@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from align.errors import UserError
+from align.errors import UserError, unreadable
 from align.system.files import held, is_partial, read_json, remove_folder, write_json, write_text
 from align.system.redaction import command_line, redact
 
@@ -92,6 +92,26 @@ def require_one_disk(folder: Path, processes: Processes) -> None:
 def read_inputs(folder: Path) -> dict[str, Any] | None:
     """Return the inputs of the run in a folder; None where there is no run, or they are not known."""
     return read_json(folder / _INPUTS) if is_run(folder) else None
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the content of ``config.yaml``.
+
+    Raises:
+        UserError: It cannot be read, or holds no settings.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    file = folder / _MARKER
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(file))
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: {unreadable(error)}; bring it back from a copy.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds no settings; bring it back from a copy.")
+    return cast("dict[str, Any]", found)
 
 
 def is_run(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from align.errors import UserError, first_line
 from align.evaluation.measurement import Measurement, Sample
 from align.runs.lineage import TRACKER_IDS, Artifact, candidates, trained
 from align.runs.services import TITLES, Service, Table, run_ids
@@ -151,8 +152,11 @@ class Tracker:
     def read_evaluations(self) -> dict[int, Measurement]:
         """Return the finished evaluations by step, oldest first."""
         samples: dict[int, list[Sample]] = {}
-        for record in read_records(self.samples):
-            samples.setdefault(record.pop("step"), []).append(Sample(**record))
+        for number, record in enumerate(read_records(self.samples)):
+            try:
+                samples.setdefault(record.pop("step"), []).append(Sample(**record))
+            except TypeError as error:
+                raise _damaged(self.samples, number, first_line(error)) from error
         records = [(record["step"], of_phase(record, "evaluation")) for record in read_records(self.metrics)]
         return {
             step: Measurement(
@@ -238,7 +242,11 @@ def of_phase(record: Mapping[str, Any], phase: str) -> dict[str, Any]:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a JSONL file, none if it does not exist; a last line cut off by a kill is left out."""
+    """Return the records of a log, none if it does not exist; a last line cut off by a kill is left out.
+
+    Raises:
+        UserError: Another line is damaged: no JSON, or no record of a step.
+    """
     if not path.exists():
         return []
     records: list[dict[str, Any]] = []
@@ -247,11 +255,19 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            records.append(json.loads(line))
-        except ValueError:  # no JSON, or cut inside a character
-            if number != len(lines) - 1:
-                raise
+            record = json.loads(line)
+        except ValueError as error:  # no JSON, or cut inside a character
+            if number == len(lines) - 1:
+                break
+            raise _damaged(path, number, first_line(error)) from error
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):  # pyright: ignore[reportUnknownMemberType]
+            raise _damaged(path, number, "no record of a step")
+        records.append(record)  # pyright: ignore[reportUnknownArgumentType]
     return records
+
+
+def _damaged(path: Path, number: int, problem: str) -> UserError:
+    return UserError(f"{path}: line {number + 1} is damaged ({problem}); bring it back from a copy, or take it out.")
 
 
 def _measured(record: Mapping[str, Any]) -> bool:

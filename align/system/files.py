@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from align.errors import UserError
+from align.errors import UserError, first_line
 from align.system.redaction import redact_strings, redact_text
 
 _PARTIAL, _OLD = ".partial-", ".old-"
@@ -38,9 +38,21 @@ def write_json(path: Path, value: Any) -> None:
     _write(path, json.dumps(redact_strings(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; None if it does not exist."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def read_json(path: Path, kind: type = object) -> Any:
+    """Read a JSON file; None if it does not exist.
+
+    Raises:
+        UserError: It is damaged: no JSON, or its content is not of this kind.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}); bring it back from a copy.") from error
+    if not isinstance(found, kind):
+        raise UserError(f"{path} is damaged (no {kind.__name__}); bring it back from a copy.")
+    return found
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.diagnosis.course import Course
+from align.diagnosis.course import FAILED, Course
 from align.diagnosis.rules import examine
 from align.diagnosis.verdict import LINES, judge
 from align.evaluation.measurement import compare, win_rate
@@ -163,6 +163,10 @@ class Monitor:
                 self.steps, evaluation, list(self.course.evaluations.values()), shown=self.config.samples
             )
         return evaluation
+
+    def fail(self, error: Exception) -> None:
+        """Record the error that ends the run."""
+        self.tracker.warn(self.course.step, FAILED, str(error))
 
     def _has_begun(self) -> bool:
         records = read_records(self.tracker.metrics)

@@ -252,7 +252,7 @@ class _Run:
             exit_code, interrupted.run_name = interrupted.exit_code, self.folder.name
             raise
         except TrainingError as error:
-            self.tracker.alert("training failed", str(error))
+            self.monitor.fail(error)
             raise
         finally:
             self.tracker.close(exit_code)
