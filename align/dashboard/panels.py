@@ -140,9 +140,6 @@ UNSHOWN: Mapping[str, str] = {
     "rollout/tokens/drawn": "is the length of a response times their number",
     "rollout/scores/*/std": "is the spread within one roll-out; the mean is shown",
     "rollout/scores/*/milliseconds": "is a part of the seconds of a roll-out",
-    "evaluation/right_pairs": "is counted in the preference accuracy",
-    "evaluation/tied_pairs": "is counted in the preference accuracy",
-    "evaluation/wrong_pairs": "is counted in the preference accuracy",
     "result/win_rate/n": "is the number of prompts, which the table of runs shows",
 }
 """Metrics without a panel, and why."""

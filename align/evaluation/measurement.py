@@ -32,7 +32,7 @@ class Measurement:
     preferred: Sequence[float] = ()
     """For each held-out pair 1 if its chosen response has the larger ``log π − log π_ref``, 0 if the rejected one has,
     ½ for a tie."""
-    pair_prompts: Sequence[str] = ()
+    pair_prompts: Sequence[str] | Sequence[int] = ()
     """A name for the prompt of each of these pairs; none: each has another one."""
 
     def metrics(self) -> dict[str, float]:

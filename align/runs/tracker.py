@@ -23,8 +23,6 @@ from align.system.files import new_file, read_json, write_json
 from align.system.redaction import redact, redact_strings, redact_text
 
 _log = logging.getLogger(__name__)
-_PREFERRED = {"right_pairs": 1.0, "tied_pairs": 0.5, "wrong_pairs": 0.0}
-"""Metrics of an evaluation: numbers of held-out pairs with each outcome of ``Measurement.preferred``."""
 
 
 class Tracker:
@@ -52,6 +50,7 @@ class Tracker:
         self.folder = folder
         self.metrics = folder / "metrics.jsonl"
         self.samples = folder / "samples.jsonl"
+        self.ordered = folder / "ordered_pairs.jsonl"
         self.warnings = folder / "warnings.jsonl"
         self.enabled = enabled
         self._services: dict[TrackerName, Service] = {}
@@ -69,7 +68,7 @@ class Tracker:
         Trackers are told once more what is left, with tables of ``shown`` samples, where they may have lost it.
         """
         if self.enabled:
-            last = {self.metrics: step, self.samples: evaluated, self.warnings: step}
+            last = {self.metrics: step, self.samples: evaluated, self.ordered: evaluated, self.warnings: step}
             for path, until in last.items():
                 records = [record for record in read_records(path) if record["step"] <= until]
                 _rewrite(path, [record for record in records if record["step"] <= evaluated or not _measured(record)])
@@ -96,7 +95,7 @@ class Tracker:
         self.tell(lambda service: service.warn(title, redact_text(sentence)))
 
     def log_evaluation(self, step: int, measurement: Measurement, *, shown: int) -> None:
-        """Append every sample to ``samples.jsonl`` and the means to the metrics as ``evaluation/…``.
+        """Append every sample to ``samples.jsonl``, how each pair is ordered, and last the means to the metrics.
 
         Trackers get a table of ``shown`` samples.
         """
@@ -104,9 +103,11 @@ class Tracker:
             return
         samples = [asdict(sample) for sample in measurement.samples]
         _append(self.samples, [{"step": step, **sample} for sample in samples])
-        pairs = list(measurement.preferred)
-        counts = {name: float(pairs.count(outcome)) for name, outcome in _PREFERRED.items()} if pairs else {}
-        self.log(step, by_phase(evaluation={**measurement.metrics(), **counts}))
+        if measurement.preferred:
+            numbers = {name: number for number, name in enumerate(dict.fromkeys(measurement.pair_prompts))}
+            prompts = [numbers[name] for name in measurement.pair_prompts]
+            _append(self.ordered, [{"step": step, "preferred": list(measurement.preferred), "prompts": prompts}])
+        self.log(step, by_phase(evaluation=measurement.metrics()))
         if samples and shown:
             table = samples_table(measurement, shown)
             self.tell(lambda service: service.table(step, table))
@@ -146,7 +147,8 @@ class Tracker:
         """Read back what :meth:`log_evaluation` wrote for this step; None where it did not finish."""
         found = self.read_evaluations().get(step)
         if found is None:
-            _rewrite(self.samples, [record for record in read_records(self.samples) if record["step"] != step])
+            for path in (self.samples, self.ordered):
+                _rewrite(path, [record for record in read_records(path) if record["step"] != step])
         return found
 
     def read_evaluations(self) -> dict[int, Measurement]:
@@ -157,15 +159,13 @@ class Tracker:
                 samples.setdefault(record.pop("step"), []).append(Sample(**record))
             except TypeError as error:
                 raise _damaged(self.samples, number, first_line(error)) from error
-        records = [(record["step"], of_phase(record, "evaluation")) for record in read_records(self.metrics)]
-        return {
-            step: Measurement(
-                samples.get(step, []),
-                [outcome for name, outcome in _PREFERRED.items() for _ in range(int(found.get(name, 0)))],
-            )
-            for step, found in records
-            if found
-        }
+        ordered = {record["step"]: record for record in read_records(self.ordered)}
+        done = [record["step"] for record in read_records(self.metrics) if of_phase(record, "evaluation")]
+        found: dict[int, Measurement] = {}
+        for step in done:
+            pairs = ordered.get(step, {"preferred": [], "prompts": ()})
+            found[step] = Measurement(samples.get(step, []), pairs["preferred"], tuple(pairs["prompts"]))
+        return found
 
     def read_results(self) -> dict[str, float]:
         """Return the numbers that sum a finished run up, as :meth:`log_results` tells them to trackers."""

@@ -20,7 +20,7 @@ def left_by(run: Path, *, checkpoints: int = 2) -> dict[str, Any]:
         for file in sorted(folder.rglob("*")):
             if file.is_file() and not file.name.startswith("manifest."):
                 found[str(file.relative_to(run))] = _content(file)
-    for name in ("metrics.jsonl", "samples.jsonl", "warnings.jsonl", "candidates.jsonl"):
+    for name in ("metrics.jsonl", "samples.jsonl", "ordered_pairs.jsonl", "warnings.jsonl", "candidates.jsonl"):
         if (run / name).exists():
             found[name] = [_timeless(json.loads(line)) for line in (run / name).read_text().splitlines()]
     if (run / "evaluation.json").exists():

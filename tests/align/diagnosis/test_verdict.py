@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from align.cli.diagnose import main
+from align.cli.report import main as write_report
+from align.diagnosis.course import FAILED
 from align.diagnosis.rule import Finding, Rule
 from align.diagnosis.rules import RULES
 from align.diagnosis.verdict import LINES, Verdict, diagnose, judge
@@ -23,7 +25,7 @@ def finding(name: str) -> Finding:
 
 
 def verdict(*names: str, **given: object) -> Verdict:
-    parts = {"step": 9, "steps": 9, "improved": "Improved.", "cost": "Cost.", "recovered": ()} | given
+    parts = {"step": 9, "steps": 9, "improved": "Improved.", "cost": "Cost.", "recovered": (), "looked": 3} | given
     return Verdict(folder=Path("runs/a"), findings=list(map(finding, names)), **parts)  # pyright: ignore
 
 
@@ -81,7 +83,9 @@ class TestLines:
         assert len(verdict("a", "b", "c", "d", "e").lines()) == 7
 
     def test_a_healthy_run(self) -> None:
-        assert verdict().lines() == ["Improved.", "Cost.", f"Healthy: none of {len(RULES)} rules found anything."]
+        blind = f"Healthy: none of 3 rules found anything ({len(RULES) - 3} had nothing to look at)."
+        assert verdict().lines() == ["Improved.", "Cost.", blind]
+        assert verdict(looked=len(RULES)).lines()[-1] == f"Healthy: none of {len(RULES)} rules found anything."
 
     def test_a_run_that_is_not_done_and_one_that_has_recovered(self) -> None:
         assert verdict(steps=20).lines()[0] == "Step 9 of 20."
@@ -120,8 +124,57 @@ class TestJudge:
         run = course({"train/loss": [2.0]}, answered("a", "b"), steps=20)
         assert judge(run, tmp_path).improved == f"{said}too few steps for a course of train/loss."
 
+    def test_rules_without_anything_to_look_at_are_counted(self, tmp_path: Path) -> None:
+        """Those that read answers, and those that read roll-outs, have none here."""
+        metrics = {"train/loss": [2.0] * 5 + [1.0] * 5, "train/grad_norm": [1.0] * 10}
+        without = judge(course(metrics), tmp_path)
+        answers = answered(*different(20))
+        whole = judge(course(metrics, answers, answers), tmp_path)
+        readers = sum("samples.jsonl" in rule.reads and not set(metrics) & set(rule.reads) for rule in RULES)
+        assert whole.looked == without.looked + readers < len(RULES)
+        assert readers > 3
+
 
 class TestFolder:
+    def test_a_run_that_an_error_ended_is_not_healthy(self, tmp_path: Path) -> None:
+        """Until it has gone on, or is finished."""
+        folder = write_run(tmp_path / "run", 5.0, steps=20)
+        tracker = Tracker(folder, enabled=True)
+        tracker.warn(10, FAILED, "the loss is not finite. Lower trainer.learning_rate.")
+        found = diagnose(folder)
+        assert [finding.sentence for finding in found.findings] == [
+            "an error ended the run after step 10 (the loss is not finite. Lower trainer.learning_rate); mend that and "
+            "continue with if_exists=resume or begin a new run where a setting must change."
+        ]
+        (folder / "final").mkdir()
+        assert (diagnose(folder).healthy, diagnose(folder).recovered) == (True, [FAILED])
+        (folder / "final").rmdir()
+        tracker.log(11, {"train/loss": 1.0})
+        assert diagnose(folder).healthy
+
+    @pytest.mark.parametrize(
+        ("file", "content", "said"),
+        [
+            ("config.yaml", "a: [1", "config.yaml: line 2 is no YAML"),
+            ("config.yaml", "- a", "config.yaml holds no settings"),
+            ("evaluation.json", "{", "evaluation.json is damaged (Expecting property"),
+            ("evaluation.json", "[]", "evaluation.json is damaged (no dict)"),
+            ("metrics.jsonl", "[]", "metrics.jsonl: line 1 is damaged (no record of a step)"),
+            ("samples.jsonl", "{}", "samples.jsonl: line 1 is damaged (no record of a step)"),
+            ("warnings.jsonl", "{}", "warnings.jsonl: line 1 is damaged (no record of a step)"),
+        ],
+    )
+    def test_a_damaged_file_is_named(
+        self, file: str, content: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = write_run(tmp_path / "run", 5.0)
+        (folder / file).write_text(f"{content}\n")
+        for command in (main, write_report):
+            assert command([str(folder)]) == 2
+            error = capsys.readouterr().err
+            assert f"Error: {folder}/{said}" in error
+            assert error.count("\n") == 1
+
     def test_a_run_is_judged_by_what_it_left(self, tmp_path: Path) -> None:
         """20 of 20 answers won: Wilson's interval begins at 20/(20 + 1.96²) = .839."""
         found = diagnose(write_run(tmp_path / "run", 25.0))

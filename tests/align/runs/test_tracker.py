@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import wandb
 
+from align.errors import UserError
 from align.evaluation.measurement import Measurement, Sample
 from align.runs.lineage import Artifact
 from align.runs.tracker import Tracker, read_records
@@ -108,7 +109,7 @@ def test_a_service_that_is_not_there_is_said_once_and_stops_nothing(
 
 
 def test_metrics_warnings_and_samples_are_written_and_sent(service: Service, tmp_path: Path) -> None:
-    """A table of two samples has one of each source; pairs are counted by outcome."""
+    """A table of two samples has one of each source."""
     tracker = Tracker(tmp_path, enabled=True, trackers=("wandb",))
     service.sent.clear()
     tracker.log(1, {"train/loss": 0.5})
@@ -122,9 +123,6 @@ def test_metrics_warnings_and_samples_are_written_and_sent(service: Service, tmp
         "evaluation/kl": 0.5,
         "evaluation/response_length": 3.0,
         "evaluation/preference_accuracy": pytest.approx(4 / 6),
-        "evaluation/right_pairs": 3.0,
-        "evaluation/tied_pairs": 2.0,
-        "evaluation/wrong_pairs": 1.0,
     }
     columns = ["prompt", "response", "tokens", "kl", "a", "b"]
     table = (columns, [["p x", "r", 3, 0.5, 1.0, -1.0], ["p y", "r", 3, 0.5, 3.0, -3.0]])
@@ -149,15 +147,18 @@ def test_metrics_warnings_and_samples_are_written_and_sent(service: Service, tmp
 
 
 def test_what_is_read_back_is_what_was_measured(tmp_path: Path) -> None:
-    """But for the order of the pairs, of which the numbers are kept."""
+    """The prompts of pairs by number, so that intervals are those that were measured."""
     tracker = Tracker(tmp_path, enabled=True)
-    tracker.log_evaluation(0, MEASURED, shown=0)
+    several = Measurement(MEASURED.samples, [1.0, 1.0, 0.5, 0.0, 0.0, 1.0, 1.0], ["b", "b", "a", "c", "c", "d", "d"])
+    tracker.log_evaluation(0, several, shown=0)
     tracker.log_evaluation(5, Measurement([], [0.0]), shown=0)
     found = tracker.read_evaluations()
     assert list(found) == [0, 5]
-    assert found[0].samples == MEASURED.samples
-    assert sorted(found[0].preferred) == sorted(MEASURED.preferred)
-    assert (found[5].samples, found[5].preferred) == ([], [0.0])
+    assert (found[0].samples, found[0].preferred) == (several.samples, several.preferred)
+    assert found[0].pair_prompts == (0, 0, 1, 2, 2, 3, 3)
+    assert found[0].estimates() == several.estimates()
+    assert found[0].estimates() != Measurement(several.samples, several.preferred).estimates()
+    assert found[5] == Measurement([], [0.0])
     assert tracker.read_evaluation(5) == found[5]
 
 
@@ -210,8 +211,8 @@ def test_an_evaluation_that_the_checkpoint_does_not_count_is_forgotten_and_its_s
 
 def test_a_line_may_be_cut_off_inside_a_character(tmp_path: Path) -> None:
     file = tmp_path / "samples.jsonl"
-    file.write_bytes('{"a": "ö"}\n{"a": "ö'.encode()[:-1])
-    assert read_records(file) == [{"a": "ö"}]
+    file.write_bytes('{"step": 1, "a": "ö"}\n{"step": 1, "a": "ö'.encode()[:-1])
+    assert read_records(file) == [{"step": 1, "a": "ö"}]
 
 
 def test_other_ranks_write_nothing_at_all(tmp_path: Path) -> None:
@@ -227,9 +228,25 @@ def test_only_a_last_line_may_be_cut_off(tmp_path: Path) -> None:
     assert read_records(file) == []
     file.write_text('{"step": 1}\n\n{"step": 2}\n{"st')
     assert read_records(file) == [{"step": 1}, {"step": 2}]
-    file.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(json.JSONDecodeError):
+
+
+@pytest.mark.parametrize("line", ['{"st', "[]", "1", "{}", '{"step": "3"}', '{"step": null}', "\udcff"])
+def test_another_line_is_damaged(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n', errors="surrogateescape")
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl: line 2 is damaged \(.*\); bring it back from a copy, or take"
+    ):
         read_records(file)
+
+
+def test_an_answer_that_is_damaged(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, enabled=True)
+    tracker.log_evaluation(0, MEASURED, shown=0)
+    with tracker.samples.open("a") as file:
+        file.write('{"step": 0, "promt": "x"}\n')
+    with pytest.raises(UserError, match=r"samples\.jsonl: line 4 is damaged"):
+        tracker.read_evaluations()
 
 
 def test_numbers_that_json_does_not_have_are_null_wherever_they_stand(tmp_path: Path) -> None:
