@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from align.system.terminal import visible
 
@@ -19,6 +20,7 @@ __all__ = [
     "say",
     "wait_for_first_process",
     "while_read",
+    "with_options",
 ]
 
 
@@ -88,3 +90,16 @@ def while_read(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         return 141
+
+
+def with_options(message: str, known: Container[str] = ()) -> str:
+    """Return the message of a run with options in place of its settings of data.
+
+    They are those of this command that are ``known``; what it has not, ``align data convert`` has.
+    """
+
+    def option(setting: re.Match[str]) -> str:
+        name = setting[1].replace("_", "-")
+        return f"--{name}=" if setting[1] in known else f"align data convert --{name}="
+
+    return re.sub(r"\bdata\.(columns|format|split|subset|revision|max_rejected)=", option, message)

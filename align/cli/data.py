@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from align.cli.console import hide_noise, report, say
+from align.cli.console import hide_noise, report, say, with_options
 from align.errors import UserError, did_you_mean
 from align.system.files import disk_faults
 
@@ -35,21 +34,11 @@ def main(words: Sequence[str]) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except UserError as error:
-        report(f"Error: {_with_options(str(error), arguments)}")
+        report(f"Error: {with_options(str(error), vars(arguments))}")
         return 2
     except KeyboardInterrupt:
         report("Stopped; the same command goes on with what is written already.")
         return 128 + signal.SIGINT
-
-
-def _with_options(message: str, arguments: argparse.Namespace) -> str:
-    """Return the message of a run with the options of this command in place of its settings."""
-
-    def option(setting: re.Match[str]) -> str:
-        name = setting[1].replace("_", "-")
-        return f"--{name}=" if hasattr(arguments, setting[1]) else f"align data convert --{name}="
-
-    return re.sub(r"\bdata\.(columns|format|split|subset|revision|max_rejected)=", option, message)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.console import hide_noise, report
+from align.cli.console import hide_noise, report, with_options
 from align.cli.trained_run import TrainedRun, load_model, require_models
 from align.errors import ScorerError, UserError
 from align.runs.run_folder import require_writable
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> int:
     try:
         _evaluate(arguments)
     except UserError as error:
-        report(f"Error: {error}")
+        report(f"Error: {with_options(str(error))}")
         return 2
     except ScorerError as error:
         report(f"Error: {error}")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.console import hide_noise, report, say
+from align.cli.console import hide_noise, report, say, with_options
 from align.cli.trained_run import TrainedRun, load_model, require_models
 from align.errors import ScorerError, UserError, did_you_mean
 from align.settings.type_checks import Count, Settings, build
@@ -106,7 +106,7 @@ def main(words: Sequence[str]) -> int:
             return 0
         _label(read_words(words))
     except UserError as error:
-        report(f"Error: {error}")
+        report(f"Error: {with_options(str(error))}")
         return 2
     except ScorerError as error:
         report(f"Error: {error}")

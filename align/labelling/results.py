@@ -114,7 +114,6 @@ def report(session: Session) -> list[str]:
             line += f"; chose the left side in {rate([float(v == 'left') for v in preferred]).percent('preferences')}"
         lines.append(f"{line}.")
     lines += [agreement.sentence() for agreement in agreements(judgements)]
-    assert session.settings is not None
     if session.arena and (found := contest(session)) is not None:
         lines.append(found.sentence(session.settings["policy"], session.settings["against"]))
     counts = session.counts(judgements)

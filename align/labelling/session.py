@@ -39,15 +39,19 @@ class Session:
             UserError: It is none, or was damaged.
         """
         self.folder = folder
-        self.settings: Mapping[str, Any] | None = read_json(folder / "session.json")
-        if self.settings is None:
+        settings: Mapping[str, Any] | None = read_json(file := folder / "session.json", dict)
+        if settings is None:
             raise UserError(f"{folder} is not the folder of a labelling session: there is no session.json in it.")
+        self.settings = settings
+        if missing := {"seed", "policy", "against"} - self.settings.keys():
+            raise UserError(f"{file} is damaged (no {min(missing)}); bring it back from a copy.")
         self._lock = RLock()
-        self._pairs = Lines(folder / "pairs.jsonl")
-        self._journal = Lines(folder / "judgements.jsonl")
+        self._pairs = Lines(folder / "pairs.jsonl", Pair.read)
+        self._journal = Lines(folder / "judgements.jsonl", _require_event)
         self.pairs = [Pair.read(line) for line in self._pairs.rows]
         self._by_key = {pair.key: pair for pair in self.pairs}
         self._standing: list[dict[str, Any]] = []
+        self._judged: set[tuple[str, str]] = set()
         for event in self._journal.rows:
             self._replay(event)
         self._labels = self._write_labels()
@@ -71,13 +75,11 @@ class Session:
     @property
     def seed(self) -> int:
         """Seed of the sides."""
-        assert self.settings is not None
         return int(self.settings["seed"])
 
     @property
     def arena(self) -> bool:
         """Whether the answers are those of two models."""
-        assert self.settings is not None
         return self.settings["against"] is not None
 
     @property
@@ -120,14 +122,14 @@ class Session:
             "annotator": annotator,
             "pair": pair.key,
             "verdict": verdict,
-            "preferred": {"left": left, "right": 1 - left}.get(verdict),
+            "preferred": _preferred(verdict, left),
             "left": left,
             "seconds": round(min(max(seconds, 0.0), _LONGEST), 1),
             "note": note[:_LONGEST_NOTE],
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         with self._lock:
-            if any(known["pair"] == pair.key for known in self.done(annotator)):
+            if (annotator, pair.key) in self._judged:
                 return False
             self._journal.append([event])
             self._replay(event)
@@ -158,11 +160,17 @@ class Session:
         if event["pair"] not in self._by_key:
             raise UserError(f"{self._journal.file} names the pair {event['pair']}, which {self._pairs.file} has not.")
         if event["event"] == "judgement":
+            if (mine := (event["annotator"], event["pair"])) in self._judged:
+                raise UserError(
+                    f"{self._journal.file} has two judgements of {mine[0]} on the pair {mine[1]}; keep one."
+                )
+            self._judged.add(mine)
             self._standing.append(event)
             return
         mine = [i for i, known in enumerate(self._standing) if known["annotator"] == event["annotator"]]
         if mine:
-            del self._standing[mine[-1]]
+            gone = self._standing.pop(mine[-1])
+            self._judged.remove((gone["annotator"], gone["pair"]))
 
     def _label(self, judgement: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row that a judgement gives, None for one that is no preference or has a blank answer."""
@@ -179,3 +187,25 @@ class Session:
         rows = (row for judgement in self._standing if (row := self._label(judgement)) is not None)
         write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         return Lines(file)
+
+
+def _preferred(verdict: str, left: int) -> int | None:
+    """Return the answer that a verdict prefers, of which the one with this number stood on the left."""
+    return {"left": left, "right": 1 - left}.get(verdict)
+
+
+def _require_event(event: Mapping[str, Any]) -> None:
+    """Raise `ValueError` or `KeyError` for a line of the journal that this module did not write."""
+    if event["event"] not in ("judgement", "undo"):
+        raise ValueError("its event is neither judgement nor undo")
+    own = ("annotator", "pair") if event["event"] == "undo" else ("annotator", "pair", "verdict", "note")
+    if wrong := [name for name in own if not isinstance(event[name], str)]:
+        raise ValueError(f"its {wrong[0]} is no text")
+    if event["event"] == "undo":
+        return
+    if event["verdict"] not in VERDICTS or event["left"] not in (0, 1):
+        raise ValueError(f"its verdict is none of {', '.join(VERDICTS)}, or its left none of 0 and 1")
+    if event["preferred"] != _preferred(event["verdict"], event["left"]):
+        raise ValueError("the answer preferred is not that of the verdict")
+    if isinstance(event["seconds"], bool) or not isinstance(event["seconds"], int | float):
+        raise ValueError("its seconds are no number")

@@ -24,6 +24,7 @@ __all__ = ["BUILT_IN", "Format", "Renaming", "Sample", "find_format", "known_for
 
 BUILT_IN = (
     pairs.PAIRWISE,
+    pairs.LABEL_PAGE,
     HH,
     IMPLICIT,
     pairs.ULTRAFEEDBACK,

@@ -23,6 +23,7 @@ __all__ = [
     "ANTHROPIC_EVALS",
     "ARGILLA",
     "DISTILABEL_ORCA",
+    "LABEL_PAGE",
     "MS_SWIFT",
     "OPENAI_PREFERENCE",
     "ORCA_PAIRS",
@@ -164,7 +165,14 @@ PAIRWISE = Format(
     polarity=_CHOSEN,
     requires=frozenset({"prompt", "chosen", "rejected"}),
     convert=_pairwise,
-    optional=SHARED_COLUMNS | {"system", "messages", "chosen_left"} | _NAMES_OF_SCORES,  # where `align label` showed it
+    optional=SHARED_COLUMNS | {"system", "messages"} | _NAMES_OF_SCORES,
+)
+LABEL_PAGE = Format(
+    name="label-page",
+    description="prompt, chosen, rejected, annotator, seconds, note, chosen_left (`align label`)",
+    polarity="chosen is the column `chosen`, the answer that the annotator preferred",
+    requires=frozenset({"prompt", "chosen", "rejected", "annotator", "seconds", "note", "chosen_left"}),
+    convert=_pairwise,
 )
 ULTRAFEEDBACK = Format(
     name="ultrafeedback",

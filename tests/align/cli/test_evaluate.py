@@ -189,7 +189,7 @@ def test_a_run_that_trained_no_policy_says_so_also_in_its_cards(
     capsys.readouterr()
     assert main(["runs/rm", "--out", "out"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "runs/rm trained reward, not a policy: the model that answers here is the untrained start." in said
+    assert "runs/rm trained reward, not a policy: what answers here is the untrained start model." in said
     assert result(in_folder / "out")["metrics"]["kl"] == {"model": 0}
     texts = [file.read_text() for file in Path("runs/rm/final").rglob("*") if file.suffix in (".md", ".json")]
     assert len(texts) > 6

@@ -50,8 +50,8 @@ def test_the_loader_takes_every_label(row: dict[str, Any], begin: Begin) -> None
     for verdict in ("left", "right", "left", "right"):
         judge(session, verdict, note="wrong, rejected is better")
     data = Preferences.load(session.folder / "labels.jsonl")
-    assert (len(data), data.report.rule, dict(data.report.rejected)) == (4, "pairwise", {})
-    assert list(data.report.warnings) == ['columns "annotator", "note", "seconds" are not read']
+    assert (len(data), data.report.rule, dict(data.report.rejected)) == (4, "label-page", {})
+    assert not data.report.warnings
     if row:
         assert [turn["content"] for turn in data[0]["prompt"]] == [turn["content"] for turn in row["prompt"]]
     assert data[0]["chosen_drawn"] in ([0, 0], [0, 1])
@@ -166,4 +166,47 @@ def test_a_folder_that_is_no_session_and_one_that_lost_pairs(begin: Begin, tmp_p
     judge(session, "left")
     (session.folder / "pairs.jsonl").write_text("")
     with pytest.raises(UserError, match=r"names the pair p0, which .*pairs\.jsonl has not"):
+        Session(session.folder)
+
+
+def test_a_last_line_without_its_end_is_kept_if_it_is_whole(begin: Begin) -> None:
+    """An editor that strips the end of a file takes no judgement away; half a line, of a kill, is cut off."""
+    session = begin(*(made_pair(i) for i in range(3)))
+    for _ in range(2):
+        judge(session, "left")
+    journal = session.folder / "judgements.jsonl"
+    whole = journal.read_bytes()
+    for left in (whole.removesuffix(b"\n"), whole + b'{"event": "judg'):
+        journal.write_bytes(left)
+        assert len(Session(session.folder).judgements) == 2
+        assert journal.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "said"),
+    [
+        ("judgements.jsonl", "{}", r"judgements\.jsonl:2 was changed from outside \(it has no 'event'\)"),
+        ("judgements.jsonl", "[]", "it is no JSON object"),
+        ("judgements.jsonl", '"seconds": null', "its seconds are no number"),
+        ("judgements.jsonl", '"verdict": "good"', "its verdict is none of left, right, tie, bad, skip"),
+        ("judgements.jsonl", '"verdict": "tie"', "the answer preferred is not that of the verdict"),
+        ("judgements.jsonl", '"annotator": 3', "its annotator is no text"),
+        ("judgements.jsonl", '"note": ""', "has two judgements of ann on the pair"),
+        ("pairs.jsonl", '{"key": "a", "row": {}}', r"pairs\.jsonl:2 was changed from outside \(it has no 'answers'\)"),
+        ("pairs.jsonl", '{"key": "a", "row": {}, "answers": []}', "changed from outside"),
+        ("session.json", "{", r"session\.json is damaged \(Expecting"),
+        ("session.json", "[]", r"session\.json is damaged \(no dict\)"),
+        ("session.json", "{}", r"session\.json is damaged \(no against\)"),
+    ],
+)
+def test_what_was_changed_from_outside_is_named(file: str, line: str, said: str, begin: Begin) -> None:
+    session = begin(made_pair(0))
+    judge(session, "left")
+    place = session.folder / file
+    if line[0] == '"':
+        changed = json.loads(place.read_text()) | json.loads(f"{{{line}}}")
+        place.write_text(place.read_text() + json.dumps(changed) + "\n")
+    else:
+        place.write_text(("" if file == "session.json" else place.read_text()) + f"{line}\n")
+    with pytest.raises(UserError, match=said):
         Session(session.folder)

@@ -299,7 +299,15 @@ DISTILABEL_ORCA: Table = [  # argilla/distilabel-intel-orca-dpo-pairs
     (distilabel(None, "unchanged"), ("q", "a", "b")),
     (distilabel([9.0, 3.0], "unchanged", "a", "a"), "identical pair"),
 ]
+LABEL_PAGE: Table = [  # two annotators, whose notes are words that elsewhere are verdicts
+    (
+        {**sides("a", "b", prompt="q"), "annotator": name, "seconds": 2.5, "note": note, "chosen_left": name == "bob"},
+        ("q", "a", "b"),
+    )
+    for name, note in (("ann", "good"), ("bob", "bad"), ("ann", ""), ("bob", "chosen is worse"))
+]
 TABLES = {
+    "label-page": [LABEL_PAGE],
     "pairwise": [PAIRWISE, TULU, EXPLICIT, WITH_SYSTEM, WHOLE_WITH_SYSTEM, PROMPT_WITH_SYSTEM, ARGILLA_CLEANED, DAHOAS],
     "hh-rlhf": [HH],
     "trl-implicit": [IMPLICIT, TRANSCRIPTS],
