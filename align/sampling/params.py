@@ -36,6 +36,8 @@ class SamplingParams:
         wrong: list[str] = []
         if not 0 <= self.temperature < math.inf:
             wrong.append(f"temperature={self.temperature:g} must be at least 0 and finite; 0 is greedy.")
+        elif 0 < self.temperature < _SMALLEST:
+            wrong.append(f"temperature={self.temperature:g} is too small to divide by; take 0, which is greedy.")
         if not 0 < self.top_p <= 1:
             wrong.append(f"top_p={self.top_p:g} must be above 0 and at most 1.")
         if self.top_k < 0:
@@ -86,6 +88,8 @@ class SamplingParams:
             )
 
 
+_SMALLEST = 1e-6
+"""Logits divided by less may leave the range of float32."""
 _COLDEST = 0.01
 """vLLM raises temperatures between 0 and this one to it."""
 

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from align.errors import UserError
+from align.errors import UserError, first_line
 
 __all__ = ["check_address", "check_listening", "is_loopback", "read_token"]
 
@@ -23,11 +23,25 @@ def check_listening(host: str, port: int, token_env: str | None, tls_cert: str |
     for name, file in (("tls_cert", tls_cert), ("tls_key", tls_key)):
         if file is not None and not Path(file).is_file():
             raise UserError(f"{name}={file!r}: there is no such file.")
+    if tls_cert is not None and tls_key is not None:
+        _check_certificate(tls_cert, tls_key)
     if not is_loopback(host) and (token_env is None or tls_cert is None):
         raise UserError(
             f"host={host!r} can be reached from other machines: give token_env, tls_cert and tls_key, "
             "or listen on 127.0.0.1."
         )
+
+
+def _check_certificate(tls_cert: str, tls_key: str) -> None:
+    import ssl  # few servers have a certificate
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls_cert, tls_key)
+    except (ssl.SSLError, OSError) as error:
+        raise UserError(
+            f"tls_cert={tls_cert!r} and tls_key={tls_key!r} cannot be used ({first_line(error)}); give PEM files, the "
+            "certificate and the key that belongs to it."
+        ) from error
 
 
 def check_address(field: str, url: str, token_field: str, token_env: str | None) -> None:

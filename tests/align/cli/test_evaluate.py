@@ -155,7 +155,8 @@ def test_a_run_is_measured_as_it_measured_itself(
         for name, row in again["metrics"].items():
             assert row["model"] == pytest.approx(own["metrics"][name]["after"], abs=1e-4), name
         assert again["n"] == own["n"]
-        answers = [(sample["prompt"], sample["response"]) for sample in read_records(Path("out/samples.jsonl"))]
+        lines = Path("out/samples.jsonl").read_text(encoding="utf-8").splitlines()
+        answers = [(sample["prompt"], sample["response"]) for sample in map(json.loads, lines)]
         assert answers == [
             (sample["prompt"], sample["response"])
             for sample in read_records(Path("runs/run/samples.jsonl"))

@@ -48,6 +48,7 @@ def test_values_that_they_may_have(settings: dict[str, Any]) -> None:
     ("settings", "words"),
     [
         ({"temperature": -0.1}, "temperature=-0.1 must be at least 0 and finite"),
+        ({"temperature": 1e-40}, "temperature=1e-40 is too small to divide by; take 0, which is greedy"),
         ({"top_p": 0}, "top_p=0 must be above 0 and at most 1"),
         ({"top_p": -0.5}, "top_p=-0.5 must be above 0 and at most 1"),
         ({"top_p": 1.01}, "top_p=1.01 must be above 0 and at most 1"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from align.errors import UserError
@@ -35,19 +33,20 @@ def test_a_token_is_printable_ascii(value: str, good: bool, monkeypatch: pytest.
 
 
 def test_beyond_this_machine_a_token_and_a_certificate_are_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", "secret")
-    file = str(tmp_path / "file")
-    (tmp_path / "file").touch()
+    file, key = certificate
     check_listening("127.0.0.1", 0, None, None, None)
-    check_listening("0.0.0.0", 65535, "TOKEN", file, file)
+    check_listening("0.0.0.0", 65535, "TOKEN", file, key)
     for arguments, said in (
-        (("0.0.0.0", 0, None, file, file), "other machines"),
+        (("0.0.0.0", 0, None, file, key), "other machines"),
         (("0.0.0.0", 0, "TOKEN", None, None), "other machines"),
         (("127.0.0.1", 65536, None, None, None), "port must be"),
         (("127.0.0.1", 0, "UNSET", None, None), "UNSET is not set"),
         (("127.0.0.1", 0, None, file, None), "belong together"),
+        (("127.0.0.1", 0, None, key, file), "cannot be used .*; give PEM files, the certificate and the key"),
+        (("127.0.0.1", 0, None, file, file), "cannot be used"),
         (("127.0.0.1", 0, None, file, "gone"), "tls_key='gone': there is no such file"),
     ):
         with pytest.raises(UserError, match=said):

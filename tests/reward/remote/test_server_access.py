@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -18,11 +16,10 @@ from tests.reward.remote.reward_clients import client, question
 
 @pytest.mark.parametrize("missing", ["token_env", "tls"])
 def test_the_network_needs_a_token_and_a_certificate(
-    missing: str, lengths: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    missing: str, lengths: Any, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REWARD_TOKEN", "s3cret")
-    (tmp_path / "file").touch()
-    files = {"tls_cert": str(tmp_path / "file"), "tls_key": str(tmp_path / "file")}
+    files = dict(zip(("tls_cert", "tls_key"), certificate, strict=True))
     both = {"token_env": "REWARD_TOKEN", **files}
     RewardServer(scorer=lengths(), host="0.0.0.0", **both)
     with pytest.raises(UserError, match="can be reached from other machines"):
@@ -49,24 +46,17 @@ def test_token(serve: Callable[..., str], lengths: Any, monkeypatch: pytest.Monk
     assert httpx2.get(f"{url}/health").status_code == 200
 
 
-def test_tls(serve: Callable[..., str], lengths: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=reward"
-    try:
-        subprocess.run(
-            [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
+def test_tls(
+    serve: Callable[..., str], lengths: Any, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, key = certificate
     monkeypatch.setenv("REWARD_TOKEN", "s3cret")
-    url = serve(lengths(), token_env="REWARD_TOKEN", tls_cert=certificate, tls_key=key, host="0.0.0.0") + "/score"
+    url = serve(lengths(), token_env="REWARD_TOKEN", tls_cert=own, tls_key=key, host="0.0.0.0") + "/score"
     try:
         _tls.cache_clear()
         with pytest.raises(ScorerError, match=r"(?i)certificate"):
             client(url, token_env="REWARD_TOKEN").score(["p"], [["a"]])
-        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        monkeypatch.setenv("SSL_CERT_FILE", own)
         _tls.cache_clear()
         assert client(url, token_env="REWARD_TOKEN").score(["p"], [["a"]]) == [[1]]
     finally:
