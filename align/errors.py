@@ -116,7 +116,10 @@ def require_kind(kind: type | tuple[type, ...], remedy: str, **given: object) ->
     """
     for name, value in given.items():
         if not isinstance(value, kind):
-            what = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+            name_of = type(value).__name__
+            article = "an" if name_of[0].lower() in "aeiou" else "a"
+            what = f"the class {value.__name__}" if isinstance(value, type) else f"{article} {name_of}"
+            what = "None" if value is None else what
             raise UserError(f"{name} is {what}; {remedy}.")
 
 

@@ -89,6 +89,8 @@ class Evaluator:
         Prompts that do not fit into the model with the longest answer are left out; ``notes`` say so.
         """
         require_rows(prompts=prompts, pairs=pairs, asked=asked)
+        if limit is not None and limit < 1:
+            raise UserError(f"limit={limit} leaves no prompt; give at least 1, or prompts=None to answer none.")
         tokenized: TokenizedPreferences | None = None
         texts: list[str] = []
         columns: dict[str, list[Any]] = {}

@@ -13,6 +13,7 @@ from align.errors import UserError, first_line
 from align.model.adapters import add_lora, lora_config, without_direction
 from align.model.architecture import heed_signals, ignored_losses
 from align.model.batch import Layout
+from align.model.first_look import check_folder
 from align.model.forward import Forward
 from align.model.full_copies import FullCopies
 from align.model.liger import use_liger
@@ -62,6 +63,7 @@ def load(
     sharding: ShardingName = "none",
 ) -> Loaded:
     """See :meth:`align.model.policy.Policy.load`; ``frozen``: a whole model is only asked, and keeps its type."""
+    check_folder(model)
     start = require_loadable(model, adapter)
     shares_out = is_shared_out(sharding, quantized=model.quantization is not None)
     notes: list[str] = []

@@ -9,7 +9,7 @@ from align.data.encoding import encode_prompt
 from align.data.load_report import RowError
 from align.data.messages import read_messages
 from align.data.rendering import TemplateMessage, shared_length
-from align.errors import UserError
+from align.errors import UserError, require_kind
 from align.model.policy import Policy
 from align.sampling.params import Response, SamplingParams
 from align.sampling.sampler import Sampler
@@ -32,6 +32,8 @@ def generate(
     Raises:
         UserError: A prompt is no conversation, the chat template refuses it, or it leaves no room for the answer.
     """
+    require_kind((str, list, tuple), "give a text, messages, or a list of them", prompts=prompts)
+    require_kind(int, "give a whole number", seed=seed)
     alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
     ids: list[list[int]] = []
     for prompt in [prompts] if alone else prompts:
@@ -43,6 +45,11 @@ def generate(
 
 def _conversation(prompt: Any) -> str | Sequence[TemplateMessage]:
     """Return a prompt whose messages are those of the pairwise format."""
+    require_kind((str, list, tuple), "give a text, or a list of messages with their roles", prompt=prompt)
+    if not isinstance(prompt, str):
+        require_kind(
+            Mapping, "give messages as {'role': …, 'content': …}", **{f"prompt[{i}]": m for i, m in enumerate(prompt)}
+        )
     if not isinstance(prompt, str) and len(prompt) == 1 and prompt[0].get("role", "") is None:
         prompt = prompt[0]["content"]  # a text, as rows of Preferences have it
 

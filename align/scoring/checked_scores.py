@@ -36,6 +36,10 @@ def check_scorers(**scorers: Any) -> None:
         UserError: One is not. A bare name in a configuration does not make a scorer.
     """
     for name, scorer in scorers.items():
+        if isinstance(scorer, type):
+            raise UserError(
+                f"{name} is the class {scorer.__name__}; give an object of it, such as {scorer.__name__}()."
+            )
         if not callable(getattr(scorer, "score", None)):
             raise UserError(
                 f"{name}={scorer!a} is not a scorer; write {name}: {{scorer: NAME}} with its settings, in Python "

@@ -379,3 +379,11 @@ class TestLoading:
         tiny_policy.require(["reward", "value"])
         after = sum(p.numel() for n, p in tiny_policy.model.named_parameters() if ".lora_" not in n)
         assert before == after
+
+
+@pytest.mark.parametrize(("place", "kind"), [("run", "a run, which keeps an adapter"), ("run/final", "an adapter")])
+def test_a_run_is_no_base(place: str, kind: str, tiny_policy: Policy, tmp_path: Path) -> None:
+    tiny_policy.save(tmp_path / "run" / "final")
+    said = rf"^model\.name={tmp_path}/{place} is {kind}, .*: give its base as model, and model\.start=.*/run/final to"
+    with pytest.raises(UserError, match=said):
+        Policy.load(tmp_path / place)

@@ -16,6 +16,7 @@ from align.model.policy import Policy
 from align.settings.config import TrainerConfig
 from align.training.callbacks import Callback
 from align.training.trainer import Trainer
+from align.world import TrueReward
 from methods import DPO, GRPO
 
 ROWS = [{"prompt": "Who?", "chosen": "I.", "rejected": "You."}]
@@ -53,6 +54,17 @@ MISTAKES: dict[str, tuple[Callable[[Policy, Path], Any], str]] = {
         lambda p, _: Evaluator.from_preferences(p, cast(Any, ROWS), None, max_length=64),
         f"^prompts is a list; {LOAD}",
     ),
+    "class of a scorer": (
+        lambda p, _: evaluator(p, scorers=[TrueReward]),
+        r"^scorers\[0\] is the class TrueReward; give an object of it, such as TrueReward\(\)",
+    ),
+    "limit": (lambda p, _: evaluator(p, limit=0), "^limit=0 leaves no prompt; give at least 1"),
+    "nothing to answer": (lambda p, _: p.generate(None), "^prompts is None; give a text, messages, or a list"),
+    "a number to answer": (lambda p, _: p.generate(5), "^prompts is an int; give a text"),
+    "a message to answer": (lambda p, _: p.generate({"role": "user"}), "^prompts is a dict; give a text"),
+    "lists of texts": (lambda p, _: p.generate([["a"], ["b"]]), r"^prompt\[0\] is a str; give messages as"),
+    "numbers to answer": (lambda p, _: p.generate([5]), "^prompt is an int; give a text"),
+    "seed": (lambda p, _: p.generate("a", seed="b"), "^seed is a str; give a whole number"),
     "evaluator's scorers": (lambda p, _: evaluator(p, scorers=[len]), rf"^scorers\[0\]{NO_SCORER}"),
     "evaluator's scorer": (
         lambda p, _: evaluator(p, scorers=len),
