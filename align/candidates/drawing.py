@@ -341,13 +341,14 @@ class _Drawing:
 
         beside = ("rounds", "from_base", "update_reference", "sources")  # of sources the weights count, not the place
         plan = {name: value for name, value in asdict(self.plan).items() if name not in beside}
+        if self.engine.name != "local":
+            plan["sampling"]["engine"] = self.engine.name
         return {
             **plan,
             "select": {"name": type(self.plan.select).__name__, **plan["select"]},
             "the prompts": hashed(self.prompts.fingerprint),
             "the model that draws": hashed([weights_fingerprint(policy) for policy in self.policies]),
             "seed": self.seed,
-            **({} if self.engine.name == "local" else {"sampling": {"engine": self.engine.name}}),
             "reward": None if self.scorer is None else scorer_identity(self.scorer),
         }
 

@@ -252,6 +252,21 @@ def test_other_settings_of_drawing_are_refused_by_name(
     draw(tiny_policy, data, replace(PLAN, rounds=3, from_base=True), file, scorer=Scores(TABLE))
 
 
+def test_settings_of_drawing_by_another_engine_are_refused_too(
+    tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered(monkeypatch, tiny_policy, TEXTS)
+    data, file = Preferences.from_rows(DATA), tmp_path / "c.jsonl"
+    engine = LocalEngine(tiny_policy)
+    monkeypatch.setattr(engine, "name", "far", raising=False)
+    draw(tiny_policy, data, PLAN, file, scorer=Scores(TABLE), engine=engine)
+    hotter = replace(PLAN, sampling=replace(PLAN.sampling, temperature=0.9))
+    with pytest.raises(UserError, match=r"sampling\.temperature is 0\.7 in the run and 0\.9 now"):
+        draw(tiny_policy, data, hotter, file, scorer=Scores(TABLE), engine=engine)
+    with pytest.raises(UserError, match=r"sampling\.engine "):
+        draw(tiny_policy, data, PLAN, file, scorer=Scores(TABLE))
+
+
 class TestSeveralRanks:
     """Rank 0 of two; what the other one gathers is put in."""
 
