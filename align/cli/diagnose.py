@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from align.cli.console import report, say
+from align.cli.console import error_text, report, say
 from align.errors import UserError
 
 __all__ = ["main"]
@@ -15,20 +15,25 @@ __all__ = ["main"]
 def main(words: Sequence[str]) -> int:
     """Print the verdict on each run; returns 0 if all are healthy, 1 if something is not, 2 for a mistake."""
     arguments = _parser().parse_args(words)
-    from align.diagnosis.verdict import diagnose
+    from align.diagnosis.verdict import Verdict, diagnose
     from align.system.terminal import visible
 
-    try:
-        verdicts = [diagnose(folder) for folder in arguments.runs]
-    except UserError as error:
-        report(f"Error: {visible(str(error))}")
-        return 2
+    verdicts: list[Verdict] = []
+    mistakes: list[str] = []
+    for folder in arguments.runs:
+        try:
+            verdicts.append(diagnose(folder))
+        except UserError as error:
+            mistakes.append(visible(str(error)))
     if arguments.json:
         say(json.dumps([verdict.plain() for verdict in verdicts], indent=2, ensure_ascii=False))
     else:
         for number, verdict in enumerate(verdicts):
-            heading = [visible(f"{verdict.folder}:")] if len(verdicts) > 1 else []
+            heading = [visible(f"{verdict.folder}:")] if len(arguments.runs) > 1 else []
             say("\n".join([*([""] if number else []), *heading, *verdict.lines()]))
+    if mistakes:
+        report(error_text(mistakes))
+        return 2
     return int(not all(verdict.healthy for verdict in verdicts))
 
 

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", help="prompts: a file, folder, hub name or world/heldout (default: those held out in the run)"
     )
     parser.add_argument(
-        "--scorer", action="append", default=[], help="a scorer's name or YAML file; the first decides; repeatable"
+        "--scorer", action="append", default=[], help="a scorer's name, YAML file or run; the first decides"
     )
     parser.add_argument(
         "--pairs",

@@ -127,7 +127,9 @@ def read_words(words: Sequence[str]) -> LabelConfig:
     given: dict[str, Any] = {}
     for word in words:
         key, sign, value = word.partition("=")
-        if not sign or not value or key not in known:
+        if sign and key in known and not value:
+            raise UserError(f"{key}= is empty; write {key}=VALUE, or leave it out.")
+        if not sign or key not in known:
             raise UserError(
                 f"{word!a} is not one of {', '.join(f'{name}=' for name in known)}.{did_you_mean(key, known)}"
             )
@@ -161,12 +163,13 @@ def _label(config: LabelConfig) -> None:
     from align.labelling.server import LabelServer, Progress
     from align.labelling.session import Session
     from align.sampling.params import SamplingParams
+    from align.scoring.from_config import read_scorer
     from align.scoring.scorer_inputs import prompt_text
     from align.system.files import held, read_json, write_json
 
     hide_noise()
     sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens)
-    scorer = _scorer(config.reward) if config.reward is not None else None
+    scorer = read_scorer(config.reward) if config.reward is not None else None
     data = Preferences.load(config.prompts)
     require_models(config.policy, config.against)
     prompt_text(data[0]["prompt"])
@@ -189,16 +192,6 @@ def _label(config: LabelConfig) -> None:
         with _drawing(drawing, rows[len(session.pairs) :], session, progress, scorer):
             server.run(lambda url: say(f"Open {url} in a browser; Ctrl-C ends the session and prints the summary."))
         _report(session)
-
-
-def _scorer(word: str) -> Scorer:
-    """Make a scorer of a reward model's folder, of the folder of the run that trained it, a name or a YAML file."""
-    from align.scoring.from_config import make_scorer, read_scorer
-
-    if not Path(word).is_dir():
-        return read_scorer(word)
-    trained = Path(word) / "final" / "reward"
-    return make_scorer({"scorer": "reward_model", "model": str(trained if trained.is_dir() else word)})
 
 
 def _identity(config: LabelConfig, data: Preferences) -> dict[str, Any]:

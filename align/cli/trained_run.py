@@ -64,7 +64,7 @@ class TrainedRun:
 
     @property
     def scorer(self) -> Path:
-        """What a scorer takes as its model, where the run trained one."""
+        """Folder that a scorer takes as its model, where the run trained one."""
         return self.weights if "policy" in self.trained else self.weights / self.trained[0]
 
     def config(self) -> RunConfig:

@@ -10,9 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.errors import UserError
 from align.evaluation.statistics import Estimate
-from align.runs.run_folder import is_run, read_settings
+from align.runs.run_folder import read_settings
 from align.runs.tracker import Tracker, read_records
 from align.system.files import read_json
 
@@ -65,8 +64,6 @@ class Course:
         Raises:
             UserError: It is not the folder of a run, or what it holds cannot be read.
         """
-        if not is_run(folder):
-            raise UserError(f"{folder} is not the folder of a run: config.yaml is missing.")
         course = cls(read_settings(folder))
         course.add_logged(folder)
         course.report = read_json(folder / "evaluation.json", dict) or {}

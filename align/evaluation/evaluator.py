@@ -89,8 +89,6 @@ class Evaluator:
         Prompts that do not fit into the model with the longest answer are left out; ``notes`` say so.
         """
         require_rows(prompts=prompts, pairs=pairs, asked=asked)
-        if limit is not None and limit < 1:
-            raise UserError(f"limit={limit} leaves no prompt; give at least 1, or prompts=None to answer none.")
         tokenized: TokenizedPreferences | None = None
         texts: list[str] = []
         columns: dict[str, list[Any]] = {}
@@ -277,6 +275,8 @@ def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferenc
 
 def _log_ratios(policy: Policy, batch: Batch, tokens: int, between: Callable[[], None]) -> torch.Tensor:
     """``Σ_t log π(y_t) − log π_ref(y_t)`` of every response, in nats; (P, K)."""
+    if limit is not None and limit < 1:
+        raise UserError(f"limit={limit} leaves no prompt; give at least 1, or prompts=None to answer none.")
     if not batch.P:  # a rank without a share
         return torch.empty(0, 2)
 

@@ -9,11 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.errors import UserError
 from align.model.naming import without_places
 from align.reporting.cost import COST
 from align.reporting.data_summary import DATA
-from align.runs.run_folder import is_run, read_settings
+from align.runs.run_folder import read_settings
 from align.runs.tracker import Tracker, read_records
 from align.system.files import read_json
 
@@ -51,17 +50,12 @@ class Record:
         Raises:
             UserError: It is none.
         """
-        if not is_run(folder):
-            stages = sorted(stage.name for stage in folder.glob("[0-9]*-*") if is_run(stage))
-            raise UserError(
-                f"{folder} is not the folder of a run"
-                + (f"; its stages are: {', '.join(stages)}." if stages else " (it has no config.yaml).")
-            )
+        settings = read_settings(folder)
         tracker, command = Tracker(folder, enabled=False), folder / "command.txt"
         evaluations = list(tracker.read_evaluations().items())
         return cls(
             folder=folder,
-            settings=read_settings(folder),
+            settings=settings,
             metrics=read_records(tracker.metrics),
             evaluation=read_json(folder / "evaluation.json", dict) or {},
             before=evaluations[0][1].samples if evaluations and evaluations[0][0] == 0 else (),

@@ -98,12 +98,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Return the content of ``config.yaml``.
 
     Raises:
-        UserError: It cannot be read, or holds no settings.
+        UserError: There is none, since no run was begun in the folder; it cannot be read, or holds no settings.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    if not is_run(folder):
+        stages = [str(stage) for stage in sorted(folder.glob("[0-9]*-*")) if is_run(stage)]
+        found = f"; its stages are: {', '.join(stages)}." if stages else f": {_MARKER} is missing."
+        raise UserError(f"{folder} is not the folder of a run{found}")
     file = folder / _MARKER
     try:
         found = OmegaConf.to_container(OmegaConf.load(file))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from align.errors import UserError, unreadable
@@ -60,11 +61,17 @@ def _made(value: Any, place: str) -> Any:
 
 
 def read_scorer(word: str) -> Scorer:
-    """Make the scorer of a command-line word: a registered name, or a YAML file with ``scorer:`` and its settings.
+    """Make the scorer of a command-line word.
+
+    It is a registered name, a YAML file with ``scorer:`` and its settings, or the folder of a reward model or of the
+    run that trained it.
 
     Raises:
         UserError: No scorer has this name, the file cannot be read, or a setting is wrong.
     """
+    if (folder := Path(word)).is_dir() and word not in registry.choices("scorers"):
+        trained = folder / "final" / "reward"
+        return make_scorer({"scorer": "reward_model", "model": str(trained if trained.is_dir() else folder)}, word)
     if word.endswith(YAML):
         return make_scorer(read_settings(word), word)
     try:

@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         "--against", metavar="RUN", help="run or model for /compare (default: the model before training)"
     )
     parser.add_argument("--against-start", metavar="ADAPTER", help="PEFT adapter on that model")
-    parser.add_argument("--scorer", action="append", default=[], help="a scorer's name or YAML file; repeatable")
+    parser.add_argument(
+        "--scorer", action="append", default=[], help="a scorer's name, YAML file, or a run's folder; repeatable"
+    )
     parser.add_argument(
         "--pairs", type=Path, default=Path("chat.jsonl"), metavar="FILE", help="where /save puts pairs (chat.jsonl)"
     )

@@ -28,6 +28,7 @@ from align.labelling.session import Session
         (("policy=m", "prompts=f", "pairs=0"), "pairs"),
         (("policy=m", "prompts=f", "pairs=many"), "pairs"),
         (("policy=m", "prompts=f", "annotator=a/b"), "annotator='a/b': give a name of letters"),
+        (("policy=m", "prompts=f", "annotator="), "annotator= is empty; write annotator=VALUE, or leave it out."),
         (("policy=m", "prompts=f", "temperature=0"), "temperature=0 draws the same answer twice"),
         (("policy=m", "prompts=f", "against=n", "reward=r"), "leave one of them out"),
         (("policy=m", "prompts=f", "host=0.0.0.0"), "can be reached from other machines"),

@@ -32,7 +32,7 @@ def test_several_runs_get_a_page_beside_them(runs: list[Path], tmp_path: Path) -
 
 def test_mistakes_are_said(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
-    assert "is not the folder of a run (it has no config.yaml)." in capsys.readouterr().err
+    assert "is not the folder of a run: config.yaml is missing." in capsys.readouterr().err
     assert main([str(runs[0]), str(runs[0])]) == 2
     assert "two of these runs are named a; give runs with names that differ." in capsys.readouterr().err
     assert main([str(runs[0]), "--out", str(tmp_path / "no" / "page.html")]) == 2

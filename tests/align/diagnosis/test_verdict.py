@@ -218,7 +218,12 @@ class TestCommand:
         assert out.startswith(f"{well}:\nImproved: ")
         assert f"\n\n{ill}:\n" in out
         assert main([str(well), str(tmp_path)]) == 2
-        assert capsys.readouterr().err == f"Error: {tmp_path} is not the folder of a run: config.yaml is missing.\n"
+        said = capsys.readouterr()
+        assert said.out.startswith(f"{well}:\nImproved: ")  # what can be said is said
+        assert said.err == f"Error: {tmp_path} is not the folder of a run: config.yaml is missing.\n"
+        write_run(tmp_path / "1-sft", 5.0)
+        assert main([str(tmp_path)]) == 2
+        assert f"; its stages are: {tmp_path}/1-sft." in capsys.readouterr().err
 
     def test_json(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = write_run(tmp_path / "ill", 25.0)

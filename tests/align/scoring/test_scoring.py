@@ -42,8 +42,11 @@ def test_a_correction_names_what_it_corrects() -> None:
     assert scorer.score(["p"], [["a b"]]) == [[-1]]
 
 
-def test_a_name_alone_is_a_scorer() -> None:
+def test_a_name_alone_is_a_scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_scorer("repetition").name == "repetition"
+    monkeypatch.chdir(tmp_path)
+    Path("repetition").mkdir()
+    assert read_scorer("repetition").name == "repetition"  # not the folder
 
 
 @pytest.mark.parametrize("ending", [".yaml", ".yml"])
