@@ -267,6 +267,8 @@ def _first_rows(data: Preferences) -> list[int]:
 
 
 def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferences:
+    if limit is not None and limit < 1:
+        raise UserError(f"limit={limit} leaves no prompt; give at least 1, or prompts=None to answer none.")
     if limit is None or len(data) <= limit:
         return data
     chosen = np.arange(limit) * len(data) // limit
@@ -275,8 +277,6 @@ def _spread(data: TokenizedPreferences, limit: int | None) -> TokenizedPreferenc
 
 def _log_ratios(policy: Policy, batch: Batch, tokens: int, between: Callable[[], None]) -> torch.Tensor:
     """``Σ_t log π(y_t) − log π_ref(y_t)`` of every response, in nats; (P, K)."""
-    if limit is not None and limit < 1:
-        raise UserError(f"limit={limit} leaves no prompt; give at least 1, or prompts=None to answer none.")
     if not batch.P:  # a rank without a share
         return torch.empty(0, 2)
 
