@@ -193,9 +193,16 @@ def end_learnt(patient: Patient) -> str | None:
     without = sum(ids[-1] != end for ids in whole)
     name = patient.tokenizer.convert_ids_to_tokens(end)
     if without > _SOME * len(whole):
+        drawn = any(patient.train[example.index]["drawn_with"] for example in patient.sample)
+        remedy = (
+            "they were cut off when they were drawn; draw longer ones (max_new_tokens)"
+            if drawn
+            else "take a chat template that ends the assistant's turn in a special token, or add the token to ids of "
+            "your own"
+        )
         raise UserError(
-            f"{without} of {len(whole)} answers do not end in {name!r}, so the policy would not learn to stop: take a "
-            "chat template that ends the assistant's turn in a special token, or add the token to ids of your own."
+            f"{without} of {len(whole)} answers do not end in {name!r}, so the policy would not learn to stop: "
+            f"{remedy}."
         )
     return f"{len(whole) - without} of {len(whole)} answers end in {name!r}"
 

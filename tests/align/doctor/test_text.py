@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.align.doctor.conftest import Make
+from tests.align.doctor.conftest import Make, with_sample
 from tests.align.doctor.faults import BY_NAME
 
 
@@ -11,3 +11,13 @@ def test_answers_need_positions_too(make: Make) -> None:
     assert "leaves no room for a prompt" in BY_NAME["positions"].find(make(**asked)).says
     asked["evaluation"]["prompts"] = 0
     assert BY_NAME["positions"].find(make(**asked)).state == "good"
+
+
+def test_answers_that_were_cut_off_when_they_were_drawn(make: Make) -> None:
+    """The template is not what they lack."""
+    patient = with_sample(make(), responses=[[10, 11], [12, 13]])
+    said = BY_NAME["end of turn learnt"].find(patient).says
+    assert "take a chat template" in said
+    patient.__dict__["train"] = [{**patient.train[i], "drawn_with": "x"} for i in range(len(patient.train))]
+    said = BY_NAME["end of turn learnt"].find(patient).says
+    assert "they were cut off when they were drawn; draw longer ones (max_new_tokens)" in said
