@@ -339,13 +339,11 @@ class _Drawing:
     def _settings(self) -> dict[str, Any]:
         from align.model.fingerprint import weights_fingerprint
 
-        beside = ("rounds", "from_base", "update_reference", "sources")  # of sources the weights count, not the place
-        plan = {name: value for name, value in asdict(self.plan).items() if name not in beside}
+        plan = self.plan.settings()
         if self.engine.name != "local":
             plan["sampling"]["engine"] = self.engine.name
         return {
             **plan,
-            "select": {"name": type(self.plan.select).__name__, **plan["select"]},
             "the prompts": hashed(self.prompts.fingerprint),
             "the model that draws": hashed([weights_fingerprint(policy) for policy in self.policies]),
             "seed": self.seed,

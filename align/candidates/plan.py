@@ -6,7 +6,7 @@ See :mod:`align.candidates.drawing` for the drawing itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from align.data.pairs_and_rankings import ranking_rows
@@ -92,6 +92,12 @@ class CandidatePlan:
     """The reference of each round is the policy that the round before left, not the start model."""
     from_base: bool = False
     """Training begins from the pretrained model, not from the policy that the candidates were drawn from."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the candidates of a prompt; of ``sources`` the weights do, not the place."""
+        beside = ("rounds", "from_base", "update_reference", "sources")
+        plan = {name: value for name, value in asdict(self).items() if name not in beside}
+        return {**plan, "select": {"name": type(self.select).__name__, **plan["select"]}}
 
 
 _MANY = 0.1  # share of unfinished responses from which on there is something to change

@@ -11,13 +11,16 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from align.system.files import write_json
 from align.system.identity import differences, require_same
 
-__all__ = ["GrowingFile", "read_summary", "state_file"]
+if TYPE_CHECKING:
+    from align.candidates.plan import CandidatePlan
+
+__all__ = ["GrowingFile", "drawn_otherwise", "read_summary", "state_file"]
 
 
 class GrowingFile:
@@ -97,19 +100,36 @@ def state_file(file: Path) -> Path:
     return file.with_suffix(".json")
 
 
+def drawn_otherwise(file: str | Path, plan: CandidatePlan) -> list[str]:
+    """Return in which settings of its drawing a file of candidates differs from a plan; nothing for another file."""
+    drawn, asked = _part_of_state(file, "settings"), plan.settings()
+    if drawn is None:
+        return []
+    drawn = {name: drawn.get(name) for name in asked}
+    drawn["sampling"] = {name: value for name, value in dict(drawn["sampling"] or {}).items() if name != "engine"}
+    found = differences(drawn, asked)
+    return [text.replace(" in the run and ", " there and ").replace(" now", " here") for text in found]
+
+
+def _part_of_state(file: str | Path, part: str) -> dict[str, Any] | None:
+    state = state_file(Path(file))
+    if state == Path(file) or not state.is_file():
+        return None
+    try:
+        return dict(json.loads(state.read_text(encoding="utf-8"))[part])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def read_summary(file: str | Path) -> dict[str, float] | None:
     """Read the counts of the drawing of ``file``; None where it is not a file of candidates.
 
     Counts of prompts and responses; ``reward_mean``, of all candidates, and ``reward_best``, the mean over prompts of
     the best one's.
     """
-    state = state_file(Path(file))
-    if state == Path(file) or not state.is_file():
+    if (found := _part_of_state(file, "counts")) is None:
         return None
-    try:
-        counts: dict[str, float] = dict(json.loads(state.read_text(encoding="utf-8"))["counts"])
-    except (ValueError, KeyError, TypeError):
-        return None
+    counts: dict[str, float] = dict(found)
     total, scored = counts.pop("reward_sum", 0.0), counts.get("scored", 0)
     best, prompts = counts.pop("reward_best_sum", 0.0), counts.get("scored_prompts", 0)
     if scored:

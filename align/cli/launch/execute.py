@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.candidates.store import drawn_otherwise
 from align.cli.console import hide_noise, process_count, report, say
 from align.cli.launch.free_checks import warn_of
 from align.cli.launch.recipe import CANDIDATES, HELDOUT, Recipe
@@ -48,6 +49,7 @@ def execute(run: Run) -> int:
     require_loadable(config.model, config.adapter)  # in a recipe, what a stage before this one has left
     scorers = make_scorers(run)
     _say_if_nothing_chooses(run, scorers)
+    _say_if_drawn_otherwise(run)
     if config.trainer.learning_rate == 0 and config.stage != "sample":
         report("Warning: trainer.learning_rate=0 trains nothing; leave it out for the method's own.")
     hide_noise()
@@ -126,6 +128,15 @@ def _say_if_nothing_chooses(run: Run, scorers: Scorers) -> None:
         say("Note: no scorer chooses a best policy while it trains, so best/ is not kept; name an evaluation.scorer.")
     elif not config.evaluation.prompts or (config.data.heldout is None and not config.data.heldout_size):
         say("Note: no held-out prompt is answered, so best/ is not kept; see evaluation.prompts and data.heldout.")
+
+
+def _say_if_drawn_otherwise(run: Run) -> None:
+    """Say which settings of drawing have no effect, since the candidates are there and were drawn with others."""
+    config, plan = run.config, run.method.candidates
+    if config.stage != "train" or plan is None or not isinstance(config.data.train, str):
+        return
+    if found := drawn_otherwise(config.data.train, plan):
+        say(f"Note: {config.data.train} is learnt from as it was drawn: {'; '.join(found)}.")
 
 
 def _train(run: Run, scorers: Scorers) -> None:

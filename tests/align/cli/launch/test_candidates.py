@@ -186,9 +186,15 @@ def test_only_drawing_then_only_training(words: list[str], capsys: pytest.Captur
     assert [path.name for path in Path("runs").iterdir()] == ["run"]
     words = [word for word in slic if not word.startswith(("data=", "run_name="))]
     assert main([*words, f"data={file}", "stage=train", "run_name=train"], CONFIGS) == 0
+    assert "is learnt from as it was drawn" not in capsys.readouterr().out
     assert (Path("runs/train/final")).exists()
     evaluation = json.loads(Path("runs/train/evaluation.json").read_text())
     assert evaluation["candidates"]["rows"] == len(file.read_text().splitlines())
+    other = ["method=dpo", "method.samples=5", *words[2:], f"data={file}", "stage=train", "dry_run=true"]
+    assert main([*other, "method.pick=all"], CONFIGS) == 0
+    said = capsys.readouterr().out
+    assert f"Note: {file} is learnt from as it was drawn: samples is 3 there and 5 here; " in said
+    assert "; select.name is Ranking there and AllPairs here.\n" in said
 
 
 @pytest.fixture
