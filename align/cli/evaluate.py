@@ -55,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         "--data", help="prompts: a file, folder, hub name or world/heldout (default: those held out in the run)"
     )
     parser.add_argument(
-        "--scorer", action="append", default=[], help="a scorer's name, YAML file or run; the first decides"
+        "--scorer",
+        action="append",
+        default=[],
+        help="a scorer's name, YAML file or run of a reward model; the first decides; repeatable",
     )
     parser.add_argument(
         "--pairs",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError, nearest
-from align.runs.run_folder import is_run, read_settings
+from align.runs.run_folder import is_run, read_config
 
 if TYPE_CHECKING:
     from align.model.policy import Policy
@@ -32,7 +32,7 @@ class TrainedRun:
         weights = place / "final" if (place / "final").is_dir() else place
         if weights.name not in ("final", "best") or not weights.is_dir() or not is_run(weights.parent):
             return None
-        return cls(weights, read_settings(weights.parent))
+        return cls(weights, read_config(weights.parent))
 
     @property
     def defaults(self) -> dict[str, Any]:

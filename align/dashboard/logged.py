@@ -8,7 +8,7 @@ from pathlib import Path
 
 from align.candidates.store import read_summary
 from align.errors import UserError
-from align.runs.run_folder import is_run, read_settings
+from align.runs.run_folder import is_run, read_config
 from align.runs.services import run_ids
 from align.runs.tracker import Tracker, by_phase, read_records
 
@@ -59,7 +59,7 @@ def _read(folder: Path) -> Logged:
     run_id = run_ids(folder).get("wandb")
     if run_id is None:
         raise UserError(f"{folder} was not logged to W&B; train with trackers=[wandb].")
-    settings = read_settings(folder).get("wandb") or {}
+    settings = read_config(folder).get("wandb") or {}
     tracker = Tracker(folder, enabled=False)
     names = {name for record in read_records(tracker.metrics) for name in record if "/" in name}
     names |= set(tracker.read_results())

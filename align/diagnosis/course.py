@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.evaluation.statistics import Estimate
-from align.runs.run_folder import read_settings
+from align.runs.run_folder import read_config
 from align.runs.tracker import Tracker, read_records
 from align.system.files import read_json
 
@@ -64,7 +64,7 @@ class Course:
         Raises:
             UserError: It is not the folder of a run, or what it holds cannot be read.
         """
-        course = cls(read_settings(folder))
+        course = cls(read_config(folder))
         course.add_logged(folder)
         course.report = read_json(folder / "evaluation.json", dict) or {}
         if not (folder / "final").exists():

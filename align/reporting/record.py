@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from align.model.naming import without_places
 from align.reporting.cost import COST
 from align.reporting.data_summary import DATA
-from align.runs.run_folder import read_settings
+from align.runs.run_folder import read_config
 from align.runs.tracker import Tracker, read_records
 from align.system.files import read_json
 
@@ -50,7 +50,7 @@ class Record:
         Raises:
             UserError: It is none.
         """
-        settings = read_settings(folder)
+        settings = read_config(folder)
         tracker, command = Tracker(folder, enabled=False), folder / "command.txt"
         evaluations = list(tracker.read_evaluations().items())
         return cls(

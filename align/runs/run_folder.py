@@ -94,7 +94,7 @@ def read_inputs(folder: Path) -> dict[str, Any] | None:
     return read_json(folder / _INPUTS) if is_run(folder) else None
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     """Return the content of ``config.yaml``.
 
     Raises:

@@ -17,7 +17,7 @@ from align.cli.launch.run import Run, Scorers
 from align.data.reading import matching
 from align.errors import UserError, slip_of
 from align.runs.checkpoint import newest_version, require_current_version
-from align.runs.run_folder import read_inputs, read_settings, require_run
+from align.runs.run_folder import read_inputs, read_config, require_run
 from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
 from align.system.redaction import redact
@@ -73,7 +73,7 @@ _LENGTH = ("trainer.steps ", "trainer.epochs ")
 
 def _is_longer(folder: Path, config: RunConfig) -> bool:
     """Return whether more steps are asked for than a finished run has done; by epochs only the data can tell."""
-    before = read_settings(folder)
+    before = read_config(folder)
     steps, resolved = config.trainer.steps, before.get("resolved") or {}
     if steps is not None:
         return steps > resolved.get("steps", steps)
