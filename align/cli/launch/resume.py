@@ -17,7 +17,7 @@ from align.cli.launch.run import Run, Scorers
 from align.data.reading import matching
 from align.errors import UserError, slip_of
 from align.runs.checkpoint import newest_version, require_current_version
-from align.runs.run_folder import read_inputs, read_config, require_run
+from align.runs.run_folder import read_config, read_inputs, require_run
 from align.scoring.identity import scorer_identity
 from align.system.identity import content_hash, differences, hashed, require_same
 from align.system.redaction import redact
