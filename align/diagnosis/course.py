@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from align.evaluation.statistics import Estimate
 from align.runs.run_folder import read_config
-from align.runs.tracker import Tracker, read_records
+from align.runs.tracker import FAILED, Tracker, read_records
 from align.system.files import read_json
 
 if TYPE_CHECKING:
     from align.evaluation.measurement import Measurement, Sample
 
-FAILED = "failed"
-"""Name of the warning that a run leaves which an error ends."""
 WINDOW = 5
 """Fewest steps or roll-outs averaged on each side of a comparison."""
 FEWEST_ANSWERS = 16

@@ -6,9 +6,10 @@ import math
 from itertools import takewhile
 from statistics import median
 
-from align.diagnosis.course import FAILED, WINDOW, Change, Course
+from align.diagnosis.course import WINDOW, Change, Course
 from align.diagnosis.drawing import constant_reward
 from align.diagnosis.rule import rule
+from align.runs.tracker import FAILED
 
 LN2 = math.log(2)
 FEWEST_STEPS = 20  # before a course is called flat

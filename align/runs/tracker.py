@@ -23,6 +23,8 @@ from align.system.files import new_file, read_json, write_json
 from align.system.redaction import redact, redact_strings, redact_text
 
 _log = logging.getLogger(__name__)
+FAILED = "failed"
+"""Name of the warning that a run leaves which an error ends; it is taken back when the run goes on."""
 
 
 class Tracker:
@@ -65,13 +67,17 @@ class Tracker:
     def truncate(self, step: int, *, evaluated: int = 0, shown: int = 0) -> None:
         """Drop what was logged after ``step``, and of evaluations after ``evaluated``: the resumed run logs it again.
 
-        Trackers are told once more what is left, with tables of ``shown`` samples, where they may have lost it.
+        That an error ended the run is dropped too, and the file of warnings if none is left. Trackers are told once
+        more what is left, with tables of ``shown`` samples, where they may have lost it.
         """
         if self.enabled:
             last = {self.metrics: step, self.samples: evaluated, self.ordered: evaluated, self.warnings: step}
             for path, until in last.items():
-                records = [record for record in read_records(path) if record["step"] <= until]
+                kept = [record for record in read_records(path) if record["step"] <= until]
+                records = [record for record in kept if record.get("name") != FAILED]
                 _rewrite(path, [record for record in records if record["step"] <= evaluated or not _measured(record)])
+            if self.warnings.exists() and not self.warnings.stat().st_size:
+                self.warnings.unlink()
             if self._services:
                 logged = self._logged(shown)
                 self.tell(lambda service: service.resume(logged))

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.diagnosis.course import FAILED, Course
+from align.diagnosis.course import Course
 from align.diagnosis.rules import examine
 from align.diagnosis.verdict import LINES, judge
 from align.evaluation.measurement import compare, win_rate
 from align.runs import report
 from align.runs.final_weights import replace_policy
-from align.runs.tracker import by_phase, of_phase, read_records
+from align.runs.tracker import FAILED, by_phase, of_phase, read_records
 from align.system.files import read_json, write_json
 from align.system.processes import add_metrics
 from align.system.randomness import random_state
