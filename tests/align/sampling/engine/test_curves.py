@@ -37,5 +37,5 @@ def test_ppo_learns_as_well_from_each_engine(
     for engine in ("transformers", "vllm"):
         assert won[engine].low < won["local"].high
         assert won["local"].low < won[engine].high
-    assert len(set(server.loaded)) == len(server.loaded) >= 3 * 30  # a new name for each version of the adapter
+    assert len(set(server.loaded)) == len(server.loaded) >= 3 * 15  # a new name for each version of the adapter
     assert not server.adapters
