@@ -95,6 +95,9 @@ class Course:
             return any(measured.samples for measured in self.evaluations.values())
         if source == "evaluation.json":
             return bool(self.report)
+        if source.startswith("evaluation/"):  # while the run goes on, these are not among its values
+            name = source.removeprefix("evaluation/")
+            return any(name in measured.estimates() for measured in self.evaluations.values())
         return any(fnmatchcase(name, source) for name in self._values)
 
     def names(self, beginning: str) -> list[str]:

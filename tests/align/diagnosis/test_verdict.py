@@ -129,7 +129,8 @@ class TestJudge:
         without = judge(course(metrics), tmp_path)
         answers = answered(*different(20))
         whole = judge(course(metrics, answers, answers), tmp_path)
-        readers = sum("samples.jsonl" in rule.reads and not set(metrics) & set(rule.reads) for rule in RULES)
+        read = {"samples.jsonl", "evaluation/kl", "evaluation/response_length"}
+        readers = sum(bool(read & set(rule.reads)) and not set(metrics) & set(rule.reads) for rule in RULES)
         assert whole.looked == without.looked + readers < len(RULES)
         assert readers > 3
 
@@ -150,6 +151,13 @@ class TestFolder:
         (folder / "final").rmdir()
         tracker.truncate(10, evaluated=10)
         assert (diagnose(folder).healthy, diagnose(folder).recovered) == (True, [])
+
+    def test_a_folder_read_back_has_as_much_to_look_at_as_the_run_had(self, tmp_path: Path) -> None:
+        folder = write_run(tmp_path / "run", 5.0)
+        live = course({"train/seconds": [2.0] * 10, "rollout/objective/kl": [5.0] * 10})
+        live.add(1, {"rollout/objective/scores": 1.0})
+        live.evaluations = Tracker(folder, enabled=False).read_evaluations()
+        assert judge(live, folder).looked == diagnose(folder).looked
 
     @pytest.mark.parametrize(
         ("file", "content", "said"),
