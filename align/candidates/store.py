@@ -107,8 +107,7 @@ def drawn_otherwise(file: str | Path, plan: CandidatePlan) -> list[str]:
         return []
     drawn = {name: drawn.get(name) for name in asked}
     drawn["sampling"] = {name: value for name, value in dict(drawn["sampling"] or {}).items() if name != "engine"}
-    found = differences(drawn, asked)
-    return [text.replace(" in the run and ", " there and ").replace(" now", " here") for text in found]
+    return differences(drawn, asked, places=("there", "here"))
 
 
 def _part_of_state(file: str | Path, part: str) -> dict[str, Any] | None:

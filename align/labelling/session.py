@@ -67,9 +67,10 @@ class Session:
         file = folder / "session.json"
         if (saved := read_json(file)) is None:
             write_json(file, settings)
-        elif found := differences(saved, settings):
-            clauses = "; ".join(found).replace(" in the run and ", " in it and ")
-            raise UserError(f"{folder} was begun otherwise: {clauses}; give what it began with, or out=ANOTHER_FOLDER.")
+        elif found := differences(saved, settings, places=("in it", "now")):
+            raise UserError(
+                f"{folder} was begun otherwise: {'; '.join(found)}; give what it began with, or out=ANOTHER_FOLDER."
+            )
         return cls(folder)
 
     @property

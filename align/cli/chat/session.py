@@ -188,7 +188,8 @@ class Session:
         pair: dict[str, object] = {"prompt": turn.prompt, "chosen": chosen.text, "rejected": rejected.text}
         if not self.model.continues_text:
             pair |= {side: [_said("assistant", str(pair[side]))] for side in ("chosen", "rejected")}
-        tokenizers = {tokenizer_fingerprint(each.policy.tokenizer) for each in self._speakers(chosen, rejected)}
+        speakers = [each for each in (self.model, self.rival) if each and each.name in (chosen.by, rejected.by)]
+        tokenizers = {tokenizer_fingerprint(each.policy.tokenizer) for each in speakers}
         if len(tokenizers) == 1:
             pair |= {"chosen_drawn": chosen.ids, "rejected_drawn": rejected.ids, "drawn_with": tokenizers.pop()}
         row = Preferences.from_rows([pair], name=f"answers {better} and {worse}")
@@ -197,10 +198,6 @@ class Session:
             append_rows(row, self.pairs)
         except OSError as error:
             raise UserError(f"{self.pairs} cannot be written: {error.strerror}; start with --pairs FILE.") from error
-
-    def _speakers(self, *answers: Answer) -> list[Speaker]:
-        names = {answer.by for answer in answers}
-        return [each for each in (self.model, self.rival) if each is not None and each.name in names]
 
     def undo(self) -> None:
         """Take the last question and its answers back."""
