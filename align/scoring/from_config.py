@@ -81,6 +81,15 @@ def read_scorer(word: str) -> Scorer:
     return make_scorer({"scorer": word}, word)
 
 
+def settings_of(word: str) -> dict[str, Any]:
+    """Return the settings that a word stands for: those in a YAML file, or a scorer's name alone.
+
+    Raises:
+        UserError: See `read_settings`.
+    """
+    return read_settings(word) if word.endswith(YAML) else {"scorer": word}
+
+
 def read_settings(file: str) -> dict[str, Any]:
     """Read the settings of a scorer from a YAML file.
 

@@ -21,7 +21,7 @@ from align.cli.launch.run import Run, make_scorers
 from align.cli.parse.job import Job
 from align.errors import UserError
 from align.model.sources import require_loadable
-from align.scoring.from_config import YAML, make_scorer, read_settings
+from align.scoring.from_config import make_scorer, settings_of
 from align.scoring.identity import scorer_identity
 from align.settings.config import WandbConfig
 from align.system.files import new_folder, read_json, write_json
@@ -168,7 +168,7 @@ def _judge(comparison: Comparison) -> tuple[dict[str, Any] | None, dict[str, Any
             return None, None
         settings: dict[str, Any] = _TRUE_REWARD
     else:
-        settings = read_settings(word) if word.endswith(YAML) else {"scorer": word}
+        settings = settings_of(word)
     return settings, scorer_identity(make_scorer(settings, "judge"))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from align.cli.parse.first_look import make_method
 from align.errors import UserError, first_line
 from align.model.sources import resolve
-from align.scoring.from_config import YAML, make_scorer, read_settings
+from align.scoring.from_config import YAML, make_scorer, settings_of
 from align.settings.config import ModelConfig, RunConfig
 from align.world import TrueReward
 
@@ -88,8 +88,8 @@ def make_scorers(run: Run) -> Scorers:
     if name == "none":
         return Scorers((), reward)
     if name != "auto":
-        settings, place = (read_settings(name), name) if name.endswith(YAML) else ({"scorer": name}, "evaluation")
-        return Scorers((make_scorer(settings, place),), reward)
+        place = name if name.endswith(YAML) else "evaluation"
+        return Scorers((make_scorer(settings_of(name), place),), reward)
     scorers: list[Scorer] = []
     evaluated = config.data.sources if config.data.heldout is None else (config.data.heldout,)
     if all(source.partition("/")[0] == "world" for source in evaluated):
