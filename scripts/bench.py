@@ -8,6 +8,7 @@
     python scripts/bench.py rrhf       # RRHF with each prompt computed once, and once for each response
     python scripts/bench.py methods    # a step of every off-line method relative to DPO
     python scripts/bench.py sample     # tokens per second beside transformers' generate and continuous batching
+    python scripts/bench.py processes  # a step of DPO and of PPO by two processes beside one
     python scripts/bench.py startup    # import, --help and the first optimiser step after the command
     python scripts/bench.py data       # reading, checking and tokenising pairs beside TRL's preparation
     python scripts/bench.py cost       # time and memory of RRHF, SLiC-HF, RFT and DPO relative to PPO
@@ -44,6 +45,7 @@ from benchmarks import (
     methods,
     online,
     paths,
+    processes,
     sample,
     sentiment,
     side_by_side,
@@ -180,8 +182,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of both sides")
 
 
-def _add_peer(parser: argparse.ArgumentParser) -> None:
+def _add_model_and_peer(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
+    _add_peer(parser)
+
+
+def _add_peer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peer", choices=["defaults", "best"], default="defaults", help="TRL as it comes, or tuned")
 
 
@@ -235,7 +241,7 @@ def _side_by_side(name: str) -> _Benchmark:
         summary=f"one optimiser step beside TRL's {trainer}, in turns, each in its own process, with LoRA",
         numbers=(*_steps(10), *_SMALL),
         reads_pairs=True,
-        add_more=_add_peer,
+        add_more=_add_model_and_peer,
     )
 
 
@@ -254,6 +260,7 @@ _BENCHMARKS = {
         "in its own process, on a random LLaMA with LoRA",
         numbers=(*_ROLLOUT, *_SMALL),
         reads_pairs=True,
+        add_more=_add_peer,
     ),
     "ppo": _Benchmark(
         run=online.bench_ppo,
@@ -261,11 +268,23 @@ _BENCHMARKS = {
         "each in its own process, on a random LLaMA with LoRA",
         numbers=(*_ROLLOUT, *_SMALL),
         reads_pairs=True,
+        add_more=_add_peer,
     ),
     "methods": _Benchmark(
         run=methods.bench_methods,
         summary="a step of every off-line method on the same pairs, relative to DPO, in turns, on a random LLaMA",
         numbers=(*_steps(5), *_SMALL),
+        reads_pairs=True,
+    ),
+    "processes": _Benchmark(
+        run=processes.bench_processes,
+        summary="a step of DPO and of PPO by one process and by two, in turns, on a random LLaMA",
+        numbers=(
+            ("rounds", 3, "runs of each"),
+            ("processes", 2, "processes beside one"),
+            *_steps(6),
+            *_SMALL[:-1],
+        ),
         reads_pairs=True,
     ),
     "startup": _Benchmark(

@@ -20,7 +20,8 @@ ALL = (
     *((name, "--peer", peer) for name in ("sft", "dpo", "kto", "reward") for peer in ("defaults", "best")),
     ("dpo", "--peer", "best", "--dtype", "bfloat16"),
     ("dpo", "--peer", "best", "--vocabulary", "128000"),
-    *((name,) for name in ("rrhf", "grpo", "ppo", "methods", "sample", "startup", "data")),
+    *(("grpo", "--peer", peer) for peer in ("defaults", "best")),
+    *((name,) for name in ("rrhf", "ppo", "methods", "sample", "startup", "data")),
 )
 
 

@@ -15,6 +15,7 @@ from align.data.examples import tokenize
 from benchmarks.measuring import quartiles, ratios, report, settings_of, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
 from benchmarks.ours import LEARNING_RATE, load_policy, make_stepper
+from benchmarks.trl_side import BEST
 from benchmarks.turns import Course, Side, Turn, take_turns
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def measure(
             **settings_of(options),
             "model_parameters": parameters,
             "dtype": "float32",
-            "gradient_checkpointing": False,
+            "trl": trl_settings(options),
             "versions": versions(),
         },
         "sides": {side: course.summary() for side, course in courses.items()},
@@ -206,6 +207,11 @@ def _prompts(folder: Path) -> Preferences:
 # TRL
 
 
+def trl_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of speed that are not the trainer's defaults."""
+    return BEST if getattr(options, "peer", None) == "best" else {}
+
+
 def _train_trl(turn: Turn, options: argparse.Namespace, folder: Path, *, trainer: str) -> None:
     import trl
     from datasets import Dataset
@@ -231,7 +237,6 @@ def _train_trl(turn: Turn, options: argparse.Namespace, folder: Path, *, trainer
         generation_kwargs={"min_new_tokens": options.tokens},
         max_steps=options.warmup + options.steps,
         learning_rate=LEARNING_RATE,
-        gradient_checkpointing=False,
         bf16=False,
         use_cpu=True,
         shuffle_dataset=False,
@@ -239,6 +244,7 @@ def _train_trl(turn: Turn, options: argparse.Namespace, folder: Path, *, trainer
         report_to="none",
         disable_tqdm=True,
         **({"beta": 0.05} if trainer == "RLOO" else {}),
+        **trl_settings(options),
     )
     peer = getattr(trl, f"{trainer}Trainer")(
         model=str(folder),
@@ -273,13 +279,13 @@ def print_table(result: Mapping[str, Any], labels: Mapping[str, str] = _LABELS) 
 
     settings, console = result["settings"], Console()
     samples = settings["prompts"] * settings["responses"]
-    trl = f", TRL {settings['versions']['trl']} in one" if any("trl" in name for name in result["sides"]) else ""
+    trl = f", TRL {settings['versions']['trl']} ({settings['peer']}) in one" if "peer" in settings else ""
     console.print(
         f"{settings['prompts']} prompts × {settings['responses']} responses of {settings['tokens']} tokens "
         f"({settings['data']}, prompts of at most {settings['max_prompt']} tokens), LLaMA of "
         f"{settings['model_parameters'] / 1e6:.1f}M parameters, LoRA r={settings['rank']}, float32, "
-        f"{settings['threads']} CPU threads, one update per roll-out, no gradient checkpointing; ours in micro-batches "
-        f"of {settings['tokens_per_microbatch']} tokens{trl}."
+        f"{settings['threads']} CPU threads, one update per roll-out; ours in micro-batches of "
+        f"{settings['tokens_per_microbatch']} tokens without gradient checkpointing{trl}."
     )
     table = Table("", "seconds per sample", "quartiles", "CPU time", "peak MiB", title=f"{settings['steps']} steps")
     for name, side in result["sides"].items():

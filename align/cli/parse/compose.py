@@ -44,7 +44,7 @@ def compose_run(
     given = [o for o in overrides if o not in chosen]
     with _errors_of_hydra(overrides or [str(configs)]):
         config, choices = _compose(configs, chosen)
-        known = resolved(config)
+        known = cast("dict[str, Any]", OmegaConf.to_container(config))  # what a ${…} names may come with an override
         for word in [*recipe, *given]:
             with mistakes.noted():
                 checks.check_key(word, known, choices)

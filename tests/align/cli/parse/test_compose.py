@@ -41,6 +41,14 @@ def test_every_shipped_choice_loads(group: str, choice: str) -> None:
     assert run(f"{group}={choice}", *OWN.get((group, choice), []))
 
 
+@pytest.mark.parametrize(("group", "choice"), [choice for choice in CHOICES if choice[0] not in ("model", "data")])
+def test_every_shipped_choice_loads_with_a_model_and_data_of_ones_own(group: str, choice: str) -> None:
+    own = [word for word in OWN.get((group, choice), []) if word != "model.start=null"]
+    config = run(f"{group}={choice}", "model=owner/name", "data=owner/pairs", *own)
+    assert config.model.name == "owner/name"
+    assert config.data.train == "owner/pairs"
+
+
 @pytest.mark.parametrize("file", SHIPPED, ids=str)
 def test_every_shipped_file_is_commented_and_names_no_class(file: Path) -> None:
     text = (CONFIGS / file).read_text(encoding="utf-8")
