@@ -160,7 +160,7 @@ def _number(text: str) -> Any:
 
 def _label(config: LabelConfig) -> None:
     from align.data import Preferences
-    from align.labelling.server import LabelServer, Progress
+    from align.labelling.server import LabelServer, Progress, listen
     from align.labelling.session import Session
     from align.sampling.params import SamplingParams
     from align.scoring.from_config import read_scorer
@@ -173,7 +173,10 @@ def _label(config: LabelConfig) -> None:
     data = Preferences.load(config.prompts)
     require_models(config.policy, config.against)
     prompt_text(data[0]["prompt"])
-    with held(config.folder, "end that one, or give out=ANOTHER_FOLDER"):
+    with (
+        listen(config.host, config.port) as listening,  # before the models are loaded
+        held(config.folder, "end that one, or give out=ANOTHER_FOLDER"),
+    ):
         session = Session.begin(config.folder, _identity(config, data))
         rows, load = read_json(config.folder / "queue.json"), partial(_load, config, data, sampling)
         drawing = load() if rows is None or len(session.pairs) < len(rows) else None
@@ -187,10 +190,12 @@ def _label(config: LabelConfig) -> None:
             annotator=config.annotator,
             progress=progress,
             active=scorer is not None,
-            **{name: getattr(config, name) for name in ("host", "port", "token_env", "tls_cert", "tls_key")},
+            **{name: getattr(config, name) for name in ("host", "token_env", "tls_cert", "tls_key")},
         )
         with _drawing(drawing, rows[len(session.pairs) :], session, progress, scorer):
-            server.run(lambda url: say(f"Open {url} in a browser; Ctrl-C ends the session and prints the summary."))
+            server.run(
+                listening, lambda url: say(f"Open {url} in a browser; Ctrl-C ends the session and prints the summary.")
+            )
         _report(session)
 
 

@@ -37,10 +37,24 @@ from align.labelling.session import VERDICTS, Session, Verdict
 from align.system.network import check_listening, is_loopback, read_token
 from align.system.terminal import visible
 
-__all__ = ["LabelServer", "Progress"]
+__all__ = ["LabelServer", "Progress", "listen"]
 
 _LONGEST_REQUEST = 2**16
 _SECRET = "X-Label-Secret"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there; port 0 takes a free one.
+
+    Raises:
+        UserError: The address is in use or not of this machine.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UserError(
+            f"host={host} port={port} cannot be listened on ({error.strerror}); give another port=."
+        ) from error
 
 
 @dataclass
@@ -63,8 +77,6 @@ class LabelServer:
     active: bool = False
     """The pairs of which the reward model is least sure come first."""
     host: str = "127.0.0.1"
-    port: int = 8100
-    """0 takes a free one."""
     token_env: str | None = None
     """Environment variable with the password that the browser asks for."""
     tls_cert: str | None = None
@@ -73,23 +85,13 @@ class LabelServer:
     """Of the page, in the header of all that changes something."""
 
     def __post_init__(self) -> None:
-        check_listening(self.host, self.port, self.token_env, self.tls_cert, self.tls_key)
+        check_listening(self.host, 0, self.token_env, self.tls_cert, self.tls_key)  # the port is that of the socket
 
-    def run(self, announce: Callable[[str], None]) -> None:
-        """Serve until SIGINT or SIGTERM; ``announce`` is told the address.
-
-        Raises:
-            UserError: The address is in use or not of this machine.
-        """
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        try:
-            listening = socket.create_server((self.host, self.port), family=family)
-        except OSError as error:
-            raise UserError(
-                f"host={self.host} port={self.port} cannot be listened on ({error.strerror}); give another port=."
-            ) from error
+    def run(self, listening: socket.socket, announce: Callable[[str], None]) -> None:
+        """Serve what :func:`listen` returned until SIGINT or SIGTERM; ``announce`` is told the address."""
         scheme = "http://" if self.tls_cert is None else "https://"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        everywhere = self.host in ("0.0.0.0", "::")  # no address that a browser can open
+        host = socket.gethostname() if everywhere else f"[{self.host}]" if ":" in self.host else self.host
         announce(f"{scheme}{host}:{listening.getsockname()[1]}/")
         config = uvicorn.Config(
             self.app(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def words(tiny_model: Path, pair_rows: list[dict[str, Any]], tmp_path: Path) -> 
     return [*own, "max_new_tokens=5", "max_length=100", "pairs=9"]
 
 
+def test_a_port_in_use_is_told_before_the_model_is_loaded(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("align.cli.label.load_model", lambda *_: pytest.fail("loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main([*(word for word in words if word != "port=0"), f"port={taken.getsockname()[1]}"]) == 2
+    assert "cannot be listened on (Address already in use); give another port=." in capsys.readouterr().err
+
+
 def judging(server: LabelServer, count: int) -> None:
     """Judge as a person would, waiting for answers that are being drawn."""
     while count:
@@ -95,12 +105,12 @@ def judging(server: LabelServer, count: int) -> None:
 def test_a_session_goes_on_without_drawing_again(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(LabelServer, "run", lambda server, _: judging(server, 3))
+    monkeypatch.setattr(LabelServer, "run", lambda server, *_: judging(server, 3))
     assert main(words) == 0
     assert "annotator: 3 preferred, 0 tied" in capsys.readouterr().out
     first = (tmp_path / "session" / "pairs.jsonl").read_text()
 
-    def wait_for_all(server: LabelServer, _: Any) -> None:
+    def wait_for_all(server: LabelServer, *_: Any) -> None:
         while len(server.session.pairs) < 9:
             time.sleep(0.01)
 
@@ -114,7 +124,7 @@ def test_a_session_goes_on_without_drawing_again(
         raise AssertionError("no model is needed any more")
 
     monkeypatch.setattr(command, "load_model", fail)
-    monkeypatch.setattr(LabelServer, "run", lambda server, _: judging(server, 2))
+    monkeypatch.setattr(LabelServer, "run", lambda server, *_: judging(server, 2))
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "annotator: 5 preferred, 0 tied" in out
@@ -132,7 +142,7 @@ def test_the_least_sure_pairs_first(words: list[str], tmp_path: Path, monkeypatc
     (tmp_path / "letters.yaml").write_text(f"scorer: function\nfunction: {scorer}:letters\n")
     gaps: list[int] = []
 
-    def look(server: LabelServer, _: Any) -> None:
+    def look(server: LabelServer, *_: Any) -> None:
         while (state := server.state())["pair"] is not None:
             gaps.append(abs(len(state["pair"]["left"]["text"]) - len(state["pair"]["right"]["text"])))
             server.judge(state["pair"]["key"], "tie", 1.0, "")
@@ -159,7 +169,7 @@ def test_other_settings_are_refused_and_so_is_a_folder_in_use(
 def test_an_arena_of_two_models(
     words: list[str], tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(LabelServer, "run", lambda server, _: judging(server, 2))
+    monkeypatch.setattr(LabelServer, "run", lambda server, *_: judging(server, 2))
     assert main([*words, f"against={tiny_model}"]) == 0
     assert f"{tiny_model} wins " in capsys.readouterr().out
 
@@ -170,7 +180,7 @@ def test_an_error_while_drawing_reaches_the_page(
     def full(*_: Any) -> None:
         raise UserError("the disk is full; free space.")
 
-    def look(server: LabelServer, _: Any) -> None:
+    def look(server: LabelServer, *_: Any) -> None:
         while (state := server.state())["waiting"]:
             time.sleep(0.01)
         assert state["problem"] == "No further answers are drawn; the terminal says why."
@@ -184,7 +194,7 @@ def test_an_error_while_drawing_reaches_the_page(
 def test_names_in_a_folder_do_not_act_on_the_terminal(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(LabelServer, "run", lambda server, _: judging(server, 1))
+    monkeypatch.setattr(LabelServer, "run", lambda server, *_: judging(server, 1))
     assert main(words) == 0
     journal = tmp_path / "session" / "judgements.jsonl"
     journal.write_text(journal.read_text().replace('"annotator": "annotator"', '"annotator": "\\u001b[2J"'))

@@ -31,12 +31,13 @@ KEYS = {"ArrowLeft": "left", "ArrowRight": "right", "ArrowDown": "tie", "ArrowUp
 SERVE = """
 import sys
 from pathlib import Path
-from align.labelling.server import LabelServer, Progress
+from align.labelling.server import LabelServer, Progress, listen
 from align.cli.main import main
 from align.labelling.session import Session
 session = Session(Path(sys.argv[1]))
 progress = Progress(len(session.pairs))
-LabelServer(session=session, annotator="ann", progress=progress, port=0).run(lambda url: print(url, flush=True))
+server = LabelServer(session=session, annotator="ann", progress=progress)
+server.run(listen("127.0.0.1", 0), lambda url: print(url, flush=True))
 """
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from align.errors import UserError
-from align.labelling.server import LabelServer, Progress
+from align.labelling.server import LabelServer, Progress, listen
 from align.labelling.session import Session
 from align.system.terminal import visible
 from tests.align.labelling.conftest import Begin, made_pair
@@ -260,10 +263,17 @@ def test_other_machines_need_a_token_and_a_certificate(begin: Begin) -> None:
         served(begin(), host="0.0.0.0")
 
 
-def test_a_port_in_use_is_one_sentence(begin: Begin) -> None:
-    import socket
-
+def test_a_port_in_use_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"host=127\.0\.0\.1 port={port} cannot be listened on"):
-            served(begin(), port=port).run(print)
+            listen("127.0.0.1", port)
+
+
+def test_all_addresses_are_announced_as_one_that_a_browser_opens(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn, "Server", lambda _: SimpleNamespace(run=lambda **_: None))
+    monkeypatch.setattr("align.labelling.server.check_listening", lambda *_: None)
+    announced: list[str] = []
+    with listen("0.0.0.0", 0) as listening:
+        served(begin(), host="0.0.0.0").run(listening, announced.append)
+        assert announced == [f"http://{socket.gethostname()}:{listening.getsockname()[1]}/"]
