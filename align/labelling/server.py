@@ -52,9 +52,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise UserError(
-            f"host={host} port={port} cannot be listened on ({error.strerror}); give another port=."
-        ) from error
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # and the address once more
+        raise UserError(f"host={host} port={port} cannot be listened on ({reason}); give another port=.") from error
 
 
 @dataclass
