@@ -12,6 +12,9 @@ from align.system.files import read_json
 
 __all__ = ["page"]
 
+_VOCABULARY = 16384
+"""Of the benchmarks where none is asked for."""
+
 _STEPS = ("dpo", "sft", "kto", "reward", "rrhf")
 """Benchmarks of an optimiser step, whose results share a table."""
 
@@ -52,11 +55,9 @@ def _number(value: float, digits: int = 2) -> str:
 
 
 def _conditions(results: Sequence[Mapping[str, Any]]) -> str:
-    """Versions and threads of the results, which may be of several times."""
+    """Versions of the results, which may be of several times."""
     found = {
-        f"TRL {one['settings']['versions']['trl']}, PyTorch {one['settings']['versions']['torch']}, "
-        f"threads: {one['settings']['threads']}."
-        for one in results
+        f"TRL {one['settings']['versions']['trl']}, PyTorch {one['settings']['versions']['torch']}." for one in results
     }
     return " ".join(sorted(found))
 
@@ -64,7 +65,8 @@ def _conditions(results: Sequence[Mapping[str, Any]]) -> str:
 def _work(result: Mapping[str, Any]) -> str:
     """The work of a step, in words."""
     settings = result["settings"]
-    model = settings["model"] or f"LLaMA {settings['model_parameters'] / 1e6:.0f}M"
+    vocabulary = f", vocabulary {settings['vocabulary']:,}" if settings["vocabulary"] != _VOCABULARY else ""
+    model = settings["model"] or f"LLaMA {settings['model_parameters'] / 1e6:.0f}M{vocabulary}"
     data = settings["data"].removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
     return f"{result['benchmark']}: {settings['pairs']} of `{data}`, {model}, {settings['dtype']}"
 

@@ -46,7 +46,10 @@ def bench_processes(options: argparse.Namespace) -> None:
             for name, found in seconds.items()
             for processes, measured in found.items()
         },
-        "speedup": {name: ratios(found[1], found[options.processes]) for name, found in seconds.items()},
+        "ratios": {
+            f"{name}, 1/{options.processes} processes": {"seconds": ratios(found[1], found[options.processes])}
+            for name, found in seconds.items()
+        },
         "load_average_before": load_before,
     }
     report(result, options, print_table)
@@ -94,6 +97,6 @@ def print_table(result: Mapping[str, Any]) -> None:
         table.add_row(name, f"{side['seconds']['median']:.2f}", quartiles(side["seconds"], 2))
     console = Console(width=120)
     console.print(table)
-    for name, times in result["speedup"].items():
-        console.print(f"{name}: {times['median']:.2f} times faster (quartiles {quartiles(times, 2)}).")
+    for name, ratio in result["ratios"].items():
+        console.print(f"{name}: {ratio['seconds']['median']:.2f} (quartiles {quartiles(ratio['seconds'], 2)}).")
     console.print(f"Load of the machine before: {result['load_average_before']:.1f}.")

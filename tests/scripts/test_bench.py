@@ -137,6 +137,19 @@ def test_methods(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_processes(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main(["processes", "--json", "--data", str(pairs), *SMALL, "--rounds", "1"])
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["sides"]) == [f"{name}, {n} processes" for name in ("dpo", "ppo") for n in (1, 2)]
+    for name in ("dpo", "ppo"):
+        one, two = (result["sides"][f"{name}, {n} processes"]["seconds"] for n in (1, 2))
+        assert 0 < one["min"] <= one["max"]
+        assert result["ratios"][f"{name}, 1/2 processes"]["seconds"]["min"] <= one["max"] / two["min"]
+    bench.processes.print_table(result)
+    assert "ppo, 1/2 processes" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_startup(capsys: pytest.CaptureFixture[str]) -> None:
     bench.main(["startup", "--json", "--rounds", "1"])
     result = json.loads(capsys.readouterr().out)
