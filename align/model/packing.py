@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from align.model import flash_attention, packed_attention
 from align.model.flash_attention import Sequences
 from align.model.packed_attention import Piece, Product
 
-__all__ = ["PACKED", "Packing", "can_pack", "use_packed_attention"]
+__all__ = ["PACKED", "Carried", "Packing", "can_pack", "use_packed_attention"]
 
 PACKED = "packed"
 """Name of this attention among those of transformers."""
@@ -23,13 +25,8 @@ _POSITIONS = {"position_ids", "cache_position"}  # in the rotated queries and ke
 _CARRIED = "_align_packing"
 
 
-class Packing:
-    """The pieces of a row; with a ``window`` a token sees only so many of the last ones, itself included."""
-
-    def __init__(self, pieces: Sequence[Piece], window: int | None = None) -> None:
-        self._pieces, self._window = pieces, window
-        self._products: dict[int, list[Product]] = {}
-        self._sequences: Sequences | None = None
+class Carried(ABC):
+    """An attention that takes the place of PyTorch's in one pass, brought to each layer by the mask."""
 
     def as_mask(self) -> Tensor:
         """Return a tensor that brings this to the attention: one of four dimensions passes transformers untouched."""
@@ -37,6 +34,20 @@ class Packing:
         setattr(mask, _CARRIED, self)
         return mask
 
+    @abstractmethod
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Return the output of (R, heads, tokens, width) of each; (R, tokens, heads, width)."""
+
+
+class Packing(Carried):
+    """The pieces of a row; with a ``window`` a token sees only so many of the last ones, itself included."""
+
+    def __init__(self, pieces: Sequence[Piece], window: int | None = None) -> None:
+        self._pieces, self._window = pieces, window
+        self._products: dict[int, list[Product]] = {}
+        self._sequences: Sequences | None = None
+
+    @override
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Return the output of (1, heads, tokens, width) of each; (1, tokens, heads, width).
 
@@ -63,7 +74,7 @@ def can_pack(model: Any, device: torch.device) -> bool:
 def use_packed_attention(config: Any, on: bool = True) -> None:
     """Let a model that :func:`can_pack` compute with this attention, or with PyTorch's again.
 
-    They differ only where the mask is that of a :class:`Packing`; but some architectures ask for PyTorch's by name.
+    They differ only where the mask is that of a :class:`Carried`; but some architectures ask for PyTorch's by name.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -76,7 +87,7 @@ def use_packed_attention(config: Any, on: bool = True) -> None:
 def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
 ) -> tuple[Tensor, None]:
-    """An attention of transformers: (1, heads, tokens, width) of each, the output (1, tokens, heads, width)."""
+    """An attention of transformers: (R, heads, tokens, width) of each, the output (R, tokens, heads, width)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     # A tensor, or one of these, makes it another attention: sinks, the chosen keys of a sparse one.
@@ -84,8 +95,8 @@ def _attend(
     asked |= {name for name in ("softcap", "cache", "dropout") if settings.get(name)}
     if asked:
         raise ValueError(f"no packed attention with {', '.join(sorted(asked))}")
-    packing: Packing | None = getattr(attention_mask, _CARRIED, None)
-    if packing is None:
+    carried: Carried | None = getattr(attention_mask, _CARRIED, None)
+    if carried is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     scaling = settings.get("scaling")
-    return packing.attend(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
+    return carried.attend(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None

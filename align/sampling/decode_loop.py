@@ -8,7 +8,7 @@ hybrid) use `generate`, see :class:`align.sampling.sampler.Sampler`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -20,6 +20,7 @@ from typing_extensions import override
 from align.model.devices import moved
 from align.model.packing import PACKED
 from align.model.tree_layout import attention_kinds, pad_left
+from align.sampling.uneven_prompts import Block, RowBlocks, blocks, prefill_packed, takes_packed_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,6 +64,13 @@ class _GrowingLayer(DynamicLayer):
         assert self.keys is not None
         assert self.values is not None
         self._key_buffer, self._value_buffer = self.keys, self.values
+
+    def unpack(self, places: Tensor) -> None:
+        """Take rows of these places (R, L) of the only row."""
+        assert self.keys is not None
+        assert self.values is not None
+        keys, values = (x[0][:, places].transpose(0, 1).contiguous() for x in (self.keys, self.values))
+        self.keys, self.values = self._key_buffer, self._value_buffer = keys, values
 
     def keep(self, rows: int, places: Tensor, sources: Tensor) -> None:
         """Keep the first rows, at these places with what is in the sources."""
@@ -118,10 +126,13 @@ def decode(
         takes_masks: The model takes masks of four dimensions, as a tree has them (probed).
     """
     device = model.device
-    ids, mask = pad_left(prompts, pad_id, device)
-    padding = len(set(map(len, prompts))) > 1
+    order = sorted(range(len(prompts)), key=lambda p: -len(prompts[p]))  # the longest first, as blocks of rows need it
+    ordered = [prompts[p] for p in order]
+    firsts = [len(ordered[0]) - len(prompt) for prompt in prompts]  # where the keys of each prompt begin
     kinds = _kinds(model) if takes_masks else ()
     accepted = inspect.signature(model.forward).parameters
+    packed = any(firsts) and _packs(model, cache, kinds, accepted)
+    parts: Sequence[Block] = ()
 
     def forward(ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Return the logits (R, V) after the last token."""
@@ -129,15 +140,21 @@ def decode(
         known = {name: value for name, value in extra.items() if name in accepted}
         # Of a mask (R, L) transformers asks whether it hides anything, and waits for the answer.
         in_step = kinds and ids.shape[1] == 1
-        hiding = None if not padding else _step_masks(cache, mask, kinds) if in_step else mask
+        hiding = None if not any(firsts) else _step_masks(cache, mask, kinds) if in_step else mask
+        if isinstance(hiding, Tensor) and parts:
+            hiding = RowBlocks(parts, hiding).as_mask()
         out: Any = model(input_ids=ids, attention_mask=hiding, past_key_values=cache, use_cache=True, **known)
         return out.logits[:, -1].float()
 
-    logits = forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0))
-    if n > 1:
-        cache.batch_repeat_interleave(n)
-        logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-    rows = list(range(len(prompts) * n))  # response of each row of the batch
+    if packed:
+        logits, mask = prefill_packed(model, cache, ordered, n)
+    else:
+        ids, mask = pad_left(ordered, pad_id, device)
+        logits = forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0))
+        if n > 1:
+            cache.batch_repeat_interleave(n)
+            logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
+    rows = [p * n + k for p in order for k in range(n)]  # response of each row of the batch
     for step in range(max_new_tokens):
         chosen, ended = choose(logits, rows)
         yield
@@ -148,7 +165,9 @@ def decode(
             going = _fill_gaps(going)
             index = moved(torch.tensor(going), device)
             _keep(cache, going, index)
-            rows, mask, chosen = [rows[row] for row in going], mask[index], chosen[index]
+            rows, mask, chosen, parts = [rows[row] for row in going], mask[index], chosen[index], ()
+        if packed and not parts:
+            parts = blocks([firsts[row // n] for row in rows], _width(cache))
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         logits = forward(chosen[:, None], mask, mask.sum(1, keepdim=True) - 1)
 
@@ -178,6 +197,19 @@ def _kinds(model: PreTrainedModel) -> Sequence[str]:
     """Return the kinds of layers whose attention is PyTorch's, which takes a boolean mask; else none."""
     config: Any = model.config.get_text_config()
     return list(attention_kinds(config)) if config._attn_implementation in ("sdpa", PACKED) else ()
+
+
+def _packs(model: PreTrainedModel, cache: DynamicCache, kinds: Sequence[str], accepted: Iterable[str]) -> bool:
+    """Return whether prompts can be computed in one row, and steps in blocks of rows."""
+    whole = len(kinds) == 1 and all(isinstance(layer, _GrowingLayer) for layer in cache.layers)
+    return whole and {"position_ids", "logits_to_keep"} <= set(accepted) and takes_packed_prompts(model)
+
+
+def _width(cache: DynamicCache) -> int:
+    """Width of the keys and values of a token in a layer."""
+    layer: Any = cache.layers[0]
+    keys: Tensor = layer.keys
+    return 2 * keys.shape[1] * keys.shape[3]
 
 
 def _step_masks(cache: DynamicCache, mask: Tensor, kinds: Sequence[str]) -> Tensor | dict[str, Tensor]:

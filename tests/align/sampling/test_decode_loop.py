@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 
+from align.model.packing import can_pack, use_packed_attention
 from align.sampling.decode_loop import decode, make_cache
 from tests.align.model.test_tree_layout import CONFIGS, EAGER_ONLY, SMALL, policy_of, without
 
@@ -60,26 +61,39 @@ class Uneven(Recorder):
         return chosen, [len(self.tokens[row]) == self.lengths[row] for row in rows]
 
 
-@pytest.mark.parametrize("takes_masks", [True, False])
+def model_of(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A model in evaluation mode; ``packed``: with packed rows, and each step cut into as many blocks as can be."""
+    model: Any = policy_of(CONFIGS[name], "eager" if name in EAGER_ONLY else "sdpa").model.eval()
+    if kind == "packed":
+        if not can_pack(model, model.device):
+            pytest.skip("has no packed rows")
+        use_packed_attention(model.config)
+        monkeypatch.setattr("align.sampling.uneven_prompts._CALL", 0)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["packed", "masks", "no masks"])
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_greedy_is_what_a_plain_forward_gives(name: str, takes_masks: bool) -> None:
-    model = policy_of(CONFIGS[name], "eager" if name in EAGER_ONLY else "sdpa").model.eval()
+def test_greedy_is_what_a_plain_forward_gives(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(name, kind, monkeypatch)
     cache = make_cache(model)
     assert cache is not None
     draw = Recorder(len(PROMPTS))
-    settings: Any = {"max_new_tokens": LONGEST, "pad_id": 0, "takes_masks": takes_masks}
+    settings: Any = {"max_new_tokens": LONGEST, "pad_id": 0, "takes_masks": kind != "no masks"}
     for _ in decode(model, cache, PROMPTS, n=1, choose=draw, **settings):
         pass
+    if kind == "packed":
+        model.config._attn_implementation = "sdpa"
     assert draw.tokens == [plain(model, prompt, torch.argmax) for prompt in PROMPTS]
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral with window"])
-def test_each_response_follows_its_own_history(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "kind"), [("llama", "masks"), ("llama", "packed"), ("mistral with window", "masks")])
+def test_each_response_follows_its_own_history(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of n rows of one prompt each takes another of the likeliest tokens, rows end early, late and in between, and the
     cache outgrows its buffer; the oracle repeats every row alone.
     """
     monkeypatch.setattr("align.sampling.decode_loop._GROWTH", 2)
-    model = policy_of(CONFIGS[name], "sdpa").model.eval()
+    model = model_of(name, kind, monkeypatch)
     cache = make_cache(model)
     assert cache is not None
     draw = Uneven([4, 1, 12, 9, 9, 2, 12, 6, 11], ranks=3)
