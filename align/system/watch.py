@@ -62,12 +62,14 @@ class Watch:
     _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread = field(init=False)
+    _looks: int = 0
 
     def begin(self) -> None:
         """Start to watch."""
         self.store.set(self._key("place", self.rank), f"{numbering()}|{os.getpid()}")
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch_itself, name="watch of the watch", daemon=True).start()
 
     def end(self) -> None:
         """This process leaves as it should.
@@ -120,6 +122,21 @@ class Watch:
             if self.lost and not self._over.wait(GRACE):
                 (self.leave or self._leave)(self.lost)
                 return
+            self._looks += 1
+
+    def _watch_itself(self) -> None:
+        """Leave where the store does not answer, and the thread waits for it for ever: the network is gone.
+
+        Seconds are counted in which this process ran: one that was stopped, or a machine that slept, has heard nothing.
+        """
+        seen, silent = self._looks, 0.0
+        while not self._over.wait(BEAT) and self._thread.is_alive():
+            silent = silent + BEAT if self._looks == seen else 0.0
+            seen = self._looks
+            if silent > SILENT:
+                self.lost = f"the machine of process 0 has not answered for {silent:.0f} seconds"
+                (self.leave or self._end)(self.lost)
+                return
 
     def _look(self, spoke: dict[int, tuple[str, float]]) -> None:
         """Look once at each other process; ``spoke`` has the last words of each, and when they were new."""
@@ -160,6 +177,11 @@ class Watch:
         if self.speaks:
             print(visible(explained(sentence)), file=sys.stderr, flush=True)
         self.heard()
+        os._exit(1)
+
+    def _end(self, sentence: str) -> None:
+        """The same where the others cannot be told."""
+        print(visible(explained(sentence)), file=sys.stderr, flush=True)
         os._exit(1)
 
     def _key(self, what: str, rank: int) -> str:

@@ -60,6 +60,36 @@ def until(condition: object, seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def test_a_store_that_never_answers() -> None:
+    """As that of another machine behind a cut network: the call neither returns nor fails."""
+    cut, store = threading.Event(), Store()
+
+    def answer(key: str, value: str) -> None:
+        if key == "align/beat/1" and int(value) > 3:
+            cut.wait(20)
+        store[key] = value
+
+    store.set = answer  # type: ignore[method-assign]
+    with watching(store, rank=1) as (watch, heard):
+        until(lambda: heard)
+        cut.set()
+        assert heard == [f"the machine of process 0 has not answered for {module.SILENT + module.BEAT:.0f} seconds"]
+        assert watch.speaks
+
+
+def test_a_slow_store_is_no_silent_one() -> None:
+    store = Store()
+
+    def answer(key: str, value: str) -> None:
+        time.sleep(module.SILENT / 5)
+        store[key] = value
+
+    store.set = answer  # type: ignore[method-assign]
+    with watching(store, size=1) as (_, heard):
+        time.sleep(3 * module.SILENT)
+    assert not heard
+
+
 def other(store: Store, process: subprocess.Popen[bytes], rank: int = 1) -> None:
     store[f"align/place/{rank}"] = f"{numbering()}|{process.pid}"
 
