@@ -185,7 +185,7 @@ def labels_reversed(run: Course) -> str | None:
     tries=(
         "raise {tie}",
         "lower trainer.learning_rate or trainer.epochs",
-        "fine-tune on the chosen responses first, or beside it (sft among the losses)",
+        "fine-tune on the chosen responses first, or add cross-entropy on them to the loss",
         "leave out pairs whose two responses are nearly the same",
     ),
 )

@@ -125,35 +125,14 @@ def decode(
         pad_id: Padding token, masked.
         takes_masks: The model takes masks of four dimensions, as a tree has them (probed).
     """
-    device = model.device
     order = sorted(range(len(prompts)), key=lambda p: -len(prompts[p]))  # the longest first, as blocks of rows need it
     ordered = [prompts[p] for p in order]
     firsts = [len(ordered[0]) - len(prompt) for prompt in prompts]  # where the keys of each prompt begin
     kinds = _kinds(model) if takes_masks else ()
-    accepted = inspect.signature(model.forward).parameters
-    packed = any(firsts) and _packs(model, cache, kinds, accepted)
+    forward = _Forward(model, cache)
+    packed = any(firsts) and _packs(model, cache, kinds, forward.accepted)
+    logits, mask = prefill_packed(model, cache, ordered, n) if packed else _prefill(forward, ordered, n, pad_id)
     parts: Sequence[Block] = ()
-
-    def forward(ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """Return the logits (R, V) after the last token."""
-        extra: dict[str, Any] = {"position_ids": positions, "logits_to_keep": 1}
-        known = {name: value for name, value in extra.items() if name in accepted}
-        # Of a mask (R, L) transformers asks whether it hides anything, and waits for the answer.
-        in_step = kinds and ids.shape[1] == 1
-        hiding = None if not any(firsts) else _step_masks(cache, mask, kinds) if in_step else mask
-        if isinstance(hiding, Tensor) and parts:
-            hiding = RowBlocks(parts, hiding).as_mask()
-        out: Any = model(input_ids=ids, attention_mask=hiding, past_key_values=cache, use_cache=True, **known)
-        return out.logits[:, -1].float()
-
-    if packed:
-        logits, mask = prefill_packed(model, cache, ordered, n)
-    else:
-        ids, mask = pad_left(ordered, pad_id, device)
-        logits = forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0))
-        if n > 1:
-            cache.batch_repeat_interleave(n)
-            logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
     rows = [p * n + k for p in order for k in range(n)]  # response of each row of the batch
     for step in range(max_new_tokens):
         chosen, ended = choose(logits, rows)
@@ -163,13 +142,39 @@ def decode(
             break
         if len(going) < len(rows):
             going = _fill_gaps(going)
-            index = moved(torch.tensor(going), device)
+            index = moved(torch.tensor(going), model.device)
             _keep(cache, going, index)
             rows, mask, chosen, parts = [rows[row] for row in going], mask[index], chosen[index], ()
         if packed and not parts:
             parts = blocks([firsts[row // n] for row in rows], _width(cache))
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = forward(chosen[:, None], mask, mask.sum(1, keepdim=True) - 1)
+        hiding = _step_mask(cache, mask, kinds, parts) if any(firsts) else None
+        logits = forward(chosen[:, None], hiding, mask.sum(1, keepdim=True) - 1)
+
+
+class _Forward:
+    """A pass of the model that goes on where its cache ends."""
+
+    def __init__(self, model: PreTrainedModel, cache: DynamicCache) -> None:
+        self.model, self.cache = model, cache
+        self.accepted = inspect.signature(model.forward).parameters
+
+    def __call__(self, ids: Tensor, hiding: Any, positions: Tensor) -> Tensor:
+        """Return the logits (R, V) after the last of the tokens (R, L), of which ``hiding`` is the mask."""
+        extra: dict[str, Any] = {"position_ids": positions, "logits_to_keep": 1}
+        known = {name: value for name, value in extra.items() if name in self.accepted}
+        out: Any = self.model(input_ids=ids, attention_mask=hiding, past_key_values=self.cache, use_cache=True, **known)
+        return out.logits[:, -1].float()
+
+
+def _prefill(forward: _Forward, prompts: Sequence[Sequence[int]], n: int, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Compute padded prompts; returns what :func:`align.sampling.uneven_prompts.prefill_packed` does."""
+    ids, mask = pad_left(prompts, pad_id, forward.model.device)
+    even = len(set(map(len, prompts))) == 1
+    logits = forward(ids, None if even else mask, (mask.cumsum(1) - 1).clamp(min=0))
+    if n > 1:
+        forward.cache.batch_repeat_interleave(n)
+    return logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
 
 
 def _fill_gaps(going: Sequence[int]) -> list[int]:
@@ -212,10 +217,12 @@ def _width(cache: DynamicCache) -> int:
     return 2 * keys.shape[1] * keys.shape[3]
 
 
-def _step_masks(cache: DynamicCache, mask: Tensor, kinds: Sequence[str]) -> Tensor | dict[str, Tensor]:
-    """Return which keys of the cache the next token of each row sees, for each kind of layers, or for the only one.
+def _step_mask(cache: DynamicCache, mask: Tensor, kinds: Sequence[str], parts: Sequence[Block]) -> Any:
+    """Return which keys of the cache the next token of each row sees, as the model takes it.
 
-    Layers with a window keep no more keys than it has.
+    Where it takes masks of four dimensions there is one for each kind of layers, or the only one: of one of two
+    dimensions transformers asks whether it hides anything, and waits for the answer. Layers with a window keep no more
+    keys than it has.
     """
     masks: dict[str, Tensor] = {}
     layers: list[Any] = cache.layers
@@ -223,4 +230,6 @@ def _step_masks(cache: DynamicCache, mask: Tensor, kinds: Sequence[str]) -> Tens
         layer = next(layer for layer in layers if layer.is_sliding == (kind == "sliding_attention"))
         length, first = layer.get_mask_sizes(1)
         masks[kind] = mask[:, None, None, first : first + length].bool()
-    return masks if len(masks) > 1 else masks[kinds[0]]
+    if parts:
+        return RowBlocks(parts, *masks.values()).as_mask()
+    return masks if len(masks) > 1 else next(iter(masks.values()), mask)
