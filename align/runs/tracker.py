@@ -157,6 +157,12 @@ class Tracker:
                 _rewrite(path, [record for record in read_records(path) if record["step"] != step])
         return found
 
+    def forget_evaluations(self) -> None:
+        """Drop all that :meth:`log_evaluation` wrote."""
+        for path in (self.samples, self.ordered):
+            _rewrite(path, [])
+        _rewrite(self.metrics, [record for record in read_records(self.metrics) if not of_phase(record, "evaluation")])
+
     def read_evaluations(self) -> dict[int, Measurement]:
         """Return the finished evaluations by step, oldest first."""
         samples: dict[int, list[Sample]] = {}

@@ -18,8 +18,10 @@ from align.runs import report
 from align.runs.final_weights import replace_policy
 from align.runs.tracker import FAILED, by_phase, of_phase, read_records
 from align.system.files import read_json, write_json
+from align.system.identity import differences
 from align.system.processes import add_metrics
 from align.system.randomness import random_state
+from align.system.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from align.training.plan import Plan
     from align.training.step import Stepper
 
+EVALUATION_INPUTS = "evaluation_inputs.json"
+"""All that the evaluations of a run depend on."""
 _LOOKS = 20  # at the course of a run that draws nothing
 
 
@@ -98,18 +102,38 @@ class Monitor:
         return record
 
     def start(self, *, resumed: bool) -> Measurement | None:
-        """The evaluator's measurement of the start model; a resumed run has it in its log.
+        """The evaluator's measurement of the start model; a resumed run has it in its log, if it measured the same.
 
         The method's own metrics are measured too where they are on the way, so that their curves have a beginning.
         """
         if self.config.eval_steps and not (resumed and self.processes.on_first(self._has_begun)):
             self._measure_method(0)
-        wanted = resumed and self.evaluator is not None
-        logged = self.processes.on_first(lambda: self.tracker.read_evaluation(0)) if wanted else None
+        if self.evaluator is None:
+            return None
+        logged = self.processes.on_first(self._read_before) if resumed else None
         if logged is None:
+            self.processes.on_first(lambda: write_json(self.folder / EVALUATION_INPUTS, self._evaluated()))
             return self._measure(0)
         self.course.evaluations[0] = logged
         return logged
+
+    def _evaluated(self) -> dict[str, Any]:
+        assert self.evaluator is not None
+        return redact(self.evaluator.identity())
+
+    def _read_before(self) -> Measurement | None:
+        """The measurement of the start model, unless this evaluation is another one: then none of its kind is left."""
+        saved = read_json(self.folder / EVALUATION_INPUTS)
+        found = [] if saved is None else differences({"evaluation": saved}, {"evaluation": self._evaluated()})
+        if not found:
+            return self.tracker.read_evaluation(0)
+        self.console.print(
+            f"This run was evaluated otherwise before: {'; '.join(found)}. What was measured then is dropped, and the "
+            "start model is measured again, so that before and after can be compared.",
+            soft_wrap=True,
+        )
+        self.tracker.forget_evaluations()
+        return None
 
     def resume(self) -> None:
         """Go on from the log of the run that is resumed."""

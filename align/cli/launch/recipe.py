@@ -67,6 +67,11 @@ def assemble_job(job: Job) -> Run | Recipe:
         stages += _stages(name, run)
     for name in {stage.run for stage in stages if stage.part == "sample"}:
         check_sources(runs[name].method)
+    if unused := [word for stage, words in job.overrides.own.items() if stage not in runs for word in words]:
+        raise UserError(
+            f"{job.reward_method}.{unused[0]} has no effect: no reward model is trained here, because reward= names a "
+            "scorer or the method needs none; leave it out."
+        )
     asked = job.runs[-1]
     if asked.data.mix is not None and not any(run.method.mixing for run in runs.values()):
         raise UserError(
@@ -247,6 +252,11 @@ def _make_folder(folder: Path, if_exists: str) -> Path:
         for earlier in (made, *made.glob("[0-9]*-*")):  # a single run of this name, or all stages of a recipe
             if is_run(earlier):
                 shutil.rmtree(earlier)
+    if is_run(made):
+        raise UserError(
+            f"{made} holds a single run, and this command has several stages, which would lie beside it; give another "
+            "run_name=, or if_exists=overwrite."
+        )
     made.mkdir(parents=True, exist_ok=True)
     return made
 

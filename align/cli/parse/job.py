@@ -97,6 +97,9 @@ def read_job(overrides: Sequence[str], configs: Path, *, swept: Sequence[str] = 
         mine = [override for override in overrides if not _is_of_stage(override.partition("=")[0], first["method"])]
         config = compose_run(configs, mine, swept=swept)
         name, runs = config.method, (config,)
+        if name == first["method"] and len(mine) < len(overrides):
+            word = next(override for override in overrides if override not in mine)
+            raise UserError(f"{word}: with method={name} write {word.removeprefix(f'{name}.')}.")
         by_stage = _sort(overrides, configs, (name,), first["method"])
         stages = (name,)
     else:

@@ -50,3 +50,10 @@ def test_the_chatml_template(chatml: Any, bos_adding: Any) -> None:
 def test_a_role_that_the_hh_template_does_not_know(chatml: Any) -> None:
     with pytest.raises(Exception, match="the hh template knows no role tool"):
         rendered([{"role": "tool", "content": "x"}], chatml, False)
+
+
+def test_a_bos_that_begins_a_turn_is_written_once(chatml: Any) -> None:
+    """As that of SmolLM2."""
+    chatml.bos_token = "<|im_start|>"
+    whole = chatml.apply_chat_template([USER], chat_template=chat_template("chatml"), tokenize=False)
+    assert whole == "<|im_start|>user\nHello there<|im_end|>\n"

@@ -27,8 +27,12 @@ def measured(*scores: float, preferred: tuple[float, ...] = ()) -> Measurement:
 class Evaluator:
     """Gives the measurements one after the other, and looks at signals."""
 
-    def __init__(self, *found: Measurement) -> None:
+    def __init__(self, *found: Measurement, prompts: int = 2) -> None:
         self.left = list(found)
+        self.prompts = prompts
+
+    def identity(self) -> dict[str, Any]:
+        return {"prompts": self.prompts}
 
     def measure(self, policy: Any, processes: Any, *, engine: Any, between: Any) -> Measurement:
         del policy, processes, engine
@@ -158,6 +162,26 @@ class TestEvaluate:
         other = make(tmp_path / "other", evaluator=Evaluator(first))
         (tmp_path / "other").mkdir()
         assert other.start(resumed=True) is first  # killed before it had measured
+
+    def test_a_resumed_run_that_is_evaluated_otherwise_measures_the_start_again(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Once: what is measured after it has the same prompts; steps of training stay."""
+        first, other = measured(1.0, 2.0, preferred=(1.0, 0.5)), measured(5.0)
+        whole = make(tmp_path, evaluator=Evaluator(first, measured(2.0, 3.0)))
+        whole.start(resumed=False)
+        whole.log(1, {"loss": 1.0}, rollout={})
+        whole.evaluate(2)
+        resumed = make(tmp_path, evaluator=Evaluator(other, prompts=1))
+        resumed.console = Console()
+        assert resumed.start(resumed=True) is other
+        said = capsys.readouterr().out
+        assert "evaluated otherwise before: evaluation.prompts is 2 in the run and 1 now." in said
+        records = read_records(tmp_path / "metrics.jsonl")
+        assert [(record["step"], record.get("evaluation/true")) for record in records] == [(1, None), (0, 5.0)]
+        assert [sample["step"] for sample in read_records(tmp_path / "samples.jsonl")] == [0]
+        assert read_records(tmp_path / "ordered_pairs.jsonl") == []
+        assert make(tmp_path, evaluator=Evaluator(prompts=1)).start(resumed=True) == other
 
     def test_a_resumed_run_goes_on_from_the_whole_log(self, tmp_path: Path) -> None:
         """Evaluations, roll-outs and warnings as they were, none twice."""

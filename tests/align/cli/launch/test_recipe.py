@@ -196,6 +196,19 @@ def test_overwriting_deletes_all_stages_of_an_earlier_recipe_and_nothing_else(
     assert begun == ["1-sft"]
 
 
+def test_stages_are_not_put_beside_a_single_run(tmp_path: Path) -> None:
+    run = tmp_path / "all"
+    run.mkdir()
+    (run / "config.yaml").write_text("method: dpo\n")
+    recipe = read(
+        ["recipe=rlhf", "model=world", "data=world", "run_name=all", "if_exists=resume", f"output_root={tmp_path}"]
+    )
+    assert isinstance(recipe, Recipe)
+    with pytest.raises(UserError, match=r"all holds a single run, and this command has several stages"):
+        recipe.execute(lambda _: 0)
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+
+
 def test_a_recipe_must_say_what_its_stages_begin_from(tmp_path: Path) -> None:
     shutil.copytree(CONFIGS, tmp_path / "configs")
     (tmp_path / "configs" / "recipe" / "mine.yaml").write_text("# Mine\nstages: [sft, dpo]\n")
