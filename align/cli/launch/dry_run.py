@@ -47,6 +47,8 @@ def dry_run(run: Run, scorers: Scorers, architecture: PretrainedConfig) -> None:
             f"learning rate {plan.learning_rate:g}, {plan.schedule}, warm-up {plan.warmup:g}"
         )
         warn_of(run, (train, heldout), tokenizer, examples)
+        for doubt in method.doubts(examples, plan.steps):
+            say(f"Warning: {doubt}")
     whole = skeleton(config.model, config.adapter, architecture)
     size = whole.size
     say(f"Parameters: {size.trainable:,} trained of {size.total:,} ({size.trainable / size.total:.2%})")

@@ -204,11 +204,11 @@ MISTAKES = [
         ("method=grpo reward=tag_count reward.tags=[think,think]", "must be different names of tags"),
         (
             "method=ppo reward=math reward.trainer.steps=3",
-            "reward.trainer.steps=3 has no effect: this command trains no",
+            "reward.trainer.steps=3 has no effect: no reward model",
         ),
         (
             "method=dpo reward.method.label_smoothing=0.1",
-            "reward.method.label_smoothing=0.1 has no effect: this command",
+            "reward.method.label_smoothing=0.1 has no effect",
         ),
         ("method=reward reward.trainer.steps=3", "with method=reward write trainer.steps=3"),
         ("method=dpo seed=9223372036854775808", "seed must be at least 0 and at most 9223372036854775807"),

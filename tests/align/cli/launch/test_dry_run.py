@@ -49,6 +49,7 @@ def test_how_many_candidates_would_be_drawn(
 
 
 def test_what_a_run_is_warned_of_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before it trains, and what the method doubts."""
     config = RunConfig(
         method="dpo", model=ModelConfig(name="a/b"), data=DataConfig(train="a/b"), trainer=TrainerConfig(), run_name="x"
     )
@@ -65,7 +66,9 @@ def test_what_a_run_is_warned_of_is_said(monkeypatch: pytest.MonkeyPatch, capsys
     }.items():
         monkeypatch.setattr(dry_run, name, lambda *_, value=value: value)
     monkeypatch.setattr(dry_run, "warn_of", lambda *words: told.append(words))
-    run = Run(config, DPO())
+    run = Run(config, DPO(sync_steps=100))
     dry_run.dry_run(run, Scorers((), None), None)  # pyright: ignore[reportArgumentType]
     assert told == [(run, ("train", "heldout"), "tokenizer", examples)]
-    assert "steps of 16 prompts" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "steps of 16 prompts" in said
+    assert "Warning: the reference moves after every 100 steps and the run has 2" in said
