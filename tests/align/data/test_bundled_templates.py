@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ def test_a_role_that_the_hh_template_does_not_know(chatml: Any) -> None:
 
 def test_a_bos_that_begins_a_turn_is_written_once(chatml: Any) -> None:
     """As that of SmolLM2."""
-    chatml.bos_token = "<|im_start|>"
-    whole = chatml.apply_chat_template([USER], chat_template=chat_template("chatml"), tokenize=False)
+    tokenizer = copy.deepcopy(chatml)
+    tokenizer.bos_token = "<|im_start|>"
+    whole = tokenizer.apply_chat_template([USER], chat_template=chat_template("chatml"), tokenize=False)
     assert whole == "<|im_start|>user\nHello there<|im_end|>\n"

@@ -235,7 +235,7 @@ def test_the_ends_of_a_range_belong_to_it(cls: type, values: dict[str, Any]) -> 
     [
         (TrainerConfig, {"epochs": 0}, "epochs must be above 0, not 0."),
         (TrainerConfig, {"eps": 0}, "eps must be above 0, not 0."),
-        (TrainerConfig, {"seed": -1}, "seed must be at least 0, not -1."),
+        (TrainerConfig, {"seed": -1}, "seed must be at least 0 and at most 9223372036854775807, not -1."),
         (TrainerConfig, {"samples": -1}, "samples must be at least 0, not -1."),
         (TrainerConfig, {"log_steps": 0}, "log_steps must be at least 1, not 0."),
         (TrainerConfig, {"eval_steps": 0}, "eval_steps must be at least 1, not 0."),
