@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from align.training.plan import Plan
     from align.training.step import Stepper
 
-EVALUATION_INPUTS = "evaluation_inputs.json"
+_EVALUATION_INPUTS = "evaluation_inputs.json"
 """All that the evaluations of a run depend on."""
 _LOOKS = 20  # at the course of a run that draws nothing
 
@@ -112,7 +112,7 @@ class Monitor:
             return None
         logged = self.processes.on_first(self._read_before) if resumed else None
         if logged is None:
-            self.processes.on_first(lambda: write_json(self.folder / EVALUATION_INPUTS, self._evaluated()))
+            self.processes.on_first(lambda: write_json(self.folder / _EVALUATION_INPUTS, self._evaluated()))
             return self._measure(0)
         self.course.evaluations[0] = logged
         return logged
@@ -123,7 +123,7 @@ class Monitor:
 
     def _read_before(self) -> Measurement | None:
         """The measurement of the start model, unless this evaluation is another one: then none of its kind is left."""
-        saved = read_json(self.folder / EVALUATION_INPUTS)
+        saved = read_json(self.folder / _EVALUATION_INPUTS)
         found = [] if saved is None else differences({"evaluation": saved}, {"evaluation": self._evaluated()})
         if not found:
             return self.tracker.read_evaluation(0)
