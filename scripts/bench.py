@@ -52,6 +52,7 @@ from benchmarks import (
     startup,
     stories,
 )
+from benchmarks.models import VOCABULARY
 from benchmarks.page import page
 from benchmarks.pairs import find_pairs
 from benchmarks.trl_side import PEERS
@@ -220,7 +221,7 @@ def _model(*, hidden: int, layers: int) -> tuple[Number, ...]:
     return (
         ("hidden", hidden, "hidden size of the model"),
         ("layers", layers, "layers of the model"),
-        ("vocabulary", 16384, "tokens of the vocabulary"),
+        ("vocabulary", VOCABULARY, "tokens of the vocabulary"),
         ("rank", 16, "rank of the adapters"),
         ("tokens-per-microbatch", 8192, "budget of our micro-batches"),
     )

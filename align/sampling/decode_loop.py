@@ -128,9 +128,10 @@ def decode(
     order = sorted(range(len(prompts)), key=lambda p: -len(prompts[p]))  # the longest first, as blocks of rows need it
     ordered = [prompts[p] for p in order]
     firsts = [len(ordered[0]) - len(prompt) for prompt in prompts]  # where the keys of each prompt begin
+    padded = any(firsts)
     kinds = _kinds(model) if takes_masks else ()
     forward = _Forward(model, cache)
-    packed = any(firsts) and _packs(model, cache, kinds, forward.accepted)
+    packed = padded and _packs(model, cache, kinds, forward.accepted)
     logits, mask = prefill_packed(model, cache, ordered, n) if packed else _prefill(forward, ordered, n, pad_id)
     parts: Sequence[Block] = ()
     rows = [p * n + k for p in order for k in range(n)]  # response of each row of the batch
@@ -148,7 +149,7 @@ def decode(
         if packed and not parts:
             parts = blocks([firsts[row // n] for row in rows], _width(cache))
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        hiding = _step_mask(cache, mask, kinds, parts) if any(firsts) else None
+        hiding = _step_mask(cache, mask, kinds, parts) if padded else None
         logits = forward(chosen[:, None], hiding, mask.sum(1, keepdim=True) - 1)
 
 

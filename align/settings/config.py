@@ -23,7 +23,7 @@ from align.settings.adapter import Adapter
 from align.settings.run_place import check_output_root, check_run_name
 from align.settings.sampling import SamplingConfig, require_drawable
 from align.settings.sharding import ShardingName, require_shardable, require_state_in_parts
-from align.settings.type_checks import Count, NotNegative, Positive, Settings, Share
+from align.settings.type_checks import Count, NotNegative, Positive, Seed, Settings, Share
 
 __all__ = [
     "DataConfig",
@@ -95,7 +95,7 @@ class TrainerConfig(Settings):
     """Older checkpoints are deleted."""
     log_steps: Count = 1
     """Write metrics every n steps."""
-    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
+    seed: Seed = 0
     """Order of the data, dropout, sampling."""
     samples: Annotated[int, Ge(0)] = 12
     """Responses shown before and after training."""
@@ -338,7 +338,7 @@ class RunConfig(Settings):
     """Say what would be done, write nothing."""
     stage: Literal["sample", "train"] | None = None
     """Of a method with candidates: sample only draws them, train takes data as such a file; null: both."""
-    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
+    seed: Seed = 0
     """Of everything random."""
 
     def check(self) -> None:

@@ -16,7 +16,7 @@ from pydantic_core import SchemaError, core_schema
 
 from align.errors import UserError, did_you_mean, nearest, slip_of
 
-__all__ = ["Count", "NotNegative", "Positive", "Settings", "Shape", "Share", "build", "defaults"]
+__all__ = ["Count", "NotNegative", "Positive", "Seed", "Settings", "Shape", "Share", "build", "defaults"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ Positive = Annotated[float, Gt(0), AllowInfNan(False)]
 NotNegative = Annotated[float, Ge(0), AllowInfNan(False)]
 Share = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
+Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
 
 
 class Settings:

@@ -110,29 +110,28 @@ class Monitor:
             self._measure_method(0)
         if self.evaluator is None:
             return None
-        logged = self.processes.on_first(self._read_before) if resumed else None
+        logged = self.processes.on_first(lambda: self._read_before(resumed))
         if logged is None:
-            self.processes.on_first(lambda: write_json(self.folder / _EVALUATION_INPUTS, self._evaluated()))
             return self._measure(0)
         self.course.evaluations[0] = logged
         return logged
 
-    def _evaluated(self) -> dict[str, Any]:
+    def _read_before(self, resumed: bool) -> Measurement | None:
+        """The start model as a resumed run has measured it by this evaluation; None, once others are dropped."""
         assert self.evaluator is not None
-        return redact(self.evaluator.identity())
-
-    def _read_before(self) -> Measurement | None:
-        """The measurement of the start model, unless this evaluation is another one: then none of its kind is left."""
-        saved = read_json(self.folder / _EVALUATION_INPUTS)
-        found = [] if saved is None else differences({"evaluation": saved}, {"evaluation": self._evaluated()})
-        if not found:
-            return self.tracker.read_evaluation(0)
-        self.console.print(
-            f"This run was evaluated otherwise before: {'; '.join(found)}. What was measured then is dropped, and the "
-            "start model is measured again, so that before and after can be compared.",
-            soft_wrap=True,
-        )
-        self.tracker.forget_evaluations()
+        inputs, file = redact(self.evaluator.identity()), self.folder / _EVALUATION_INPUTS
+        saved = read_json(file) if resumed else None
+        found = [] if saved is None else differences({"evaluation": saved}, {"evaluation": inputs})
+        if found:
+            self.console.print(
+                f"This run was evaluated otherwise before: {'; '.join(found)}. What was measured then is dropped, and "
+                "the start model is measured again, so that before and after can be compared.",
+                soft_wrap=True,
+            )
+            self.tracker.forget_evaluations()
+        elif resumed and (logged := self.tracker.read_evaluation(0)) is not None:
+            return logged
+        write_json(file, inputs)
         return None
 
     def resume(self) -> None:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from align.data import Preferences
 
 
+VOCABULARY = 16384
+"""Tokens of the small LLaMA where no other number is asked for."""
+
+
 def quiet(threads: int) -> None:
     """Silence the libraries and set the threads of PyTorch."""
     import datasets

@@ -74,7 +74,7 @@ def measure(
             **settings_of(options),
             "model_parameters": parameters,
             "dtype": "float32",
-            "trl": trl_settings(options),
+            "trl": _trl_settings(options),
             "versions": versions(),
         },
         "sides": {side: course.summary() for side, course in courses.items()},
@@ -207,7 +207,7 @@ def _prompts(folder: Path) -> Preferences:
 # TRL
 
 
-def trl_settings(options: argparse.Namespace) -> dict[str, Any]:
+def _trl_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of speed that are not the trainer's defaults."""
     return BEST if getattr(options, "peer", None) == "best" else {}
 
@@ -244,7 +244,7 @@ def _train_trl(turn: Turn, options: argparse.Namespace, folder: Path, *, trainer
         report_to="none",
         disable_tqdm=True,
         **({"beta": 0.05} if trainer == "RLOO" else {}),
-        **trl_settings(options),
+        **_trl_settings(options),
     )
     peer = getattr(trl, f"{trainer}Trainer")(
         model=str(folder),

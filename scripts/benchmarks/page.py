@@ -9,11 +9,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from align.system.files import read_json
+from benchmarks.models import VOCABULARY
 
 __all__ = ["page"]
-
-_VOCABULARY = 16384
-"""Of the benchmarks where none is asked for."""
 
 _STEPS = ("dpo", "sft", "kto", "reward", "rrhf")
 """Benchmarks of an optimiser step, whose results share a table."""
@@ -65,7 +63,7 @@ def _conditions(results: Sequence[Mapping[str, Any]]) -> str:
 def _work(result: Mapping[str, Any]) -> str:
     """The work of a step, in words."""
     settings = result["settings"]
-    vocabulary = f", vocabulary {settings['vocabulary']:,}" if settings["vocabulary"] != _VOCABULARY else ""
+    vocabulary = f", vocabulary {settings['vocabulary']:,}" if settings["vocabulary"] != VOCABULARY else ""
     model = settings["model"] or f"LLaMA {settings['model_parameters'] / 1e6:.0f}M{vocabulary}"
     data = settings["data"].removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
     return f"{result['benchmark']}: {settings['pairs']} of `{data}`, {model}, {settings['dtype']}"

@@ -6,7 +6,6 @@ Each process of either has the same number of threads, so that several have seve
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 from align.data import Preferences
 from align.errors import UserError
+from align.runs.tracker import read_records
 from benchmarks.measuring import quartiles, ratios, report, settings_of, spread, versions
 from benchmarks.models import quiet, save_random_llama, train_tokenizer
 
@@ -82,9 +82,8 @@ def _steps(folder: Path, run: str, method: str, processes: int, options: argpars
     )
     if done.returncode:
         raise UserError(f"{method} by {processes} processes ended with {done.returncode}: {done.stderr[-2000:]}")
-    lines = (folder / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [row["train/seconds"] for row in map(json.loads, lines) if "train/seconds" in row]
-    return found[options.warmup :]
+    records = read_records(folder / run / "metrics.jsonl")
+    return [record["train/seconds"] for record in records if "train/seconds" in record][options.warmup :]
 
 
 def print_table(result: Mapping[str, Any]) -> None:

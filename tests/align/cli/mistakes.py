@@ -202,14 +202,8 @@ MISTAKES = [
         ("method=grpo reward=token_f1 reward.answer_tags=answer", "answer_tags must be a list of texts, not 'answer'"),
         ("method=grpo reward=math reward.thinking_tags=[answer]", "<answer> is in thinking_tags and in answer_tags"),
         ("method=grpo reward=tag_count reward.tags=[think,think]", "must be different names of tags"),
-        (
-            "method=ppo reward=math reward.trainer.steps=3",
-            "reward.trainer.steps=3 has no effect: no reward model",
-        ),
-        (
-            "method=dpo reward.method.label_smoothing=0.1",
-            "reward.method.label_smoothing=0.1 has no effect",
-        ),
+        ("method=ppo reward=math reward.trainer.steps=3", "reward.trainer.steps=3 has no effect: no reward model"),
+        ("method=dpo reward.method.label_smoothing=0.1", "reward.method.label_smoothing=0.1 has no effect"),
         ("method=reward reward.trainer.steps=3", "with method=reward write trainer.steps=3"),
         ("method=dpo seed=9223372036854775808", "seed must be at least 0 and at most 9223372036854775807"),
         ("method=dpo evaluation.scorer=absent", "'absent' is not one of the scorers"),
